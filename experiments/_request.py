@@ -1,0 +1,196 @@
+"""The command line of a training experiment: a flag for every field of the recipe, axes, seeds and the plan's overrides."""
+
+import argparse
+import ast
+import inspect
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from experiments._cli import Parser
+from fishnet.errors import UsageError
+from fishnet.lookup import unknown
+from fishnet.sweep.recipe import FIELDS, TYPES, Recipe, Sweep, format_value, parse_value
+
+METAVARS = {int: "N", float: "X", str: "NAME"}
+SEED_HELP = "train with this one seed, in place of --seeds"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What `python -m experiments.<name>` runs when nothing is asked for.
+
+    Args:
+        name: of the module.
+        about: its docstring, shown by --help.
+        recipe: the values that the flags start from.
+        axes: the axes when the user gives none.
+        seeds: how many seeds when the user does not say.
+        takes_axes: whether --axis is accepted at all.
+    """
+
+    name: str
+    about: str
+    recipe: Recipe = field(default_factory=Recipe)
+    axes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    seeds: int = 1
+    takes_axes: bool = True
+
+
+@dataclass(frozen=True)
+class Request:
+    """One command line, understood."""
+
+    experiment: Experiment
+    sweep: Sweep
+    out: str | None
+    lane_width: int | str | None
+    lowering: str | None
+    devices: int | None
+    data_dir: str | None
+    group_regex: str | None
+    strict: bool
+    quiet: bool
+    command: str
+    typed: Mapping[str, str]  # value as fishnet writes it -> as the user typed it, where they differ
+
+    def as_typed(self, error: UsageError) -> UsageError:
+        """`error`, with the user's own spelling of a value added where it quotes fishnet's."""
+        return as_typed(error, self.typed)
+
+
+def parser_for(experiment: Experiment) -> Parser:
+    """All flags of a training experiment; recipe fields get theirs, with their docstrings as help."""
+    module = f"python -m experiments.{experiment.name}"
+    parser = Parser(prog=module, usage=f"{module} [--FLAG VALUE ...]", description=experiment.about)
+    job = parser.add_argument_group("what to run")
+    usual = " ".join(f"--axis {name}={','.join(map(format_value, values))}" for name, values in experiment.axes.items())
+    job.add_argument("--axis", action="append", default=[], metavar="FIELD=V1,V2", help=(
+        "a recipe field and the values to try; repeat it for a grid; lists join with hyphens (widths=16-32,32-64)"
+        + (f"; replaces the usual {usual}" if usual else "")) if experiment.takes_axes else argparse.SUPPRESS)  # fmt: skip
+    job.add_argument("--seeds", metavar="N|A,B,C", help=f"how many seeds, or which; default {experiment.seeds}")
+    job.add_argument("--out", metavar="DIR", help=f"output folder; default runs/{experiment.name}-<hash of what is run>")
+    job.add_argument("--data-dir", metavar="DIR", help="where the task's files are, for tasks that are not built in")
+    job.add_argument("--group-regex", metavar="REGEX", help=(
+        "folder tasks: the part of a file name that it matches (or its first group) names images that stay in one split"))  # fmt: skip
+    job.add_argument("--strict", action="store_true", help="refuse unreadable images instead of skipping them")
+    how = parser.add_argument_group("how to run it (results do not depend on it beyond rounding)")
+    how.add_argument("--lane-width", metavar="N|all|auto", help="runs vectorised together; auto times the candidates")
+    how.add_argument("--lowering", metavar="NAME", help="how convolutions are computed; default by device")
+    how.add_argument("--devices", metavar="N", help="devices to spread the runs over; default all, a CPU core being one")
+    how.add_argument("--quiet", action="store_true", help="log lines instead of a live progress bar")
+    how.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    recipe = parser.add_argument_group("recipe, shared by all runs")
+    for name, text in field_help().items():
+        text = SEED_HELP if name == "seed" else f"{text} (default {format_value(getattr(experiment.recipe, name))})"
+        metavar = METAVARS.get(TYPES[name], "N-N-N" if name in ("widths", "norm_layers") else "X")
+        recipe.add_argument(f"--{name.replace('_', '-')}", metavar=metavar, help=text.replace("%", "%%"))
+    return parser
+
+
+def field_help() -> dict[str, str]:
+    """Recipe field -> the docstring under it."""
+    body = ast.parse(inspect.getsource(Recipe)).body[0].body
+    docstrings = {line.target.id: text.value.value for line, text in zip(body, body[1:], strict=False)
+                  if isinstance(line, ast.AnnAssign) and isinstance(text, ast.Expr)}  # fmt: skip
+    return {name: docstrings.get(name, "") for name in FIELDS}
+
+
+def understand(experiment: Experiment, argv: Sequence[str]) -> Request:
+    """The command line as a `Request`.
+
+    Raises:
+        UsageError: anything that is mistyped, as far as that can be told without jax.
+    """
+    flags = parser_for(experiment).parse(argv)
+    if flags.axis and not experiment.takes_axes:
+        raise UsageError(f"axis {flags.axis[0]!r}: {experiment.name} trains one recipe; axes go to experiments.ablation")
+    typed: dict[str, str] = {}
+
+    def parsed(name: str, text: str) -> Any:
+        value = parse_value(name, text)
+        if format_value(value) != text:
+            typed[format_value(value)] = text
+        return value
+
+    values = {name: parsed(name, text) for name in FIELDS if (text := getattr(flags, name)) is not None}
+    axes: dict[str, list[Any]] = {}
+    for text in flags.axis:
+        name, texts = split_axis(text)
+        if name in axes:
+            raise UsageError(f"axis {name!r} is given twice: join its values with commas")
+        if name in values:
+            raise UsageError(f"{name} is given both as an axis and as --{name.replace('_', '-')} {getattr(flags, name)}")
+        axes[name] = [parsed(name, value) for value in texts]
+    if not axes:  # a flag for a field of the usual axes fixes it
+        axes = {name: list(usual) for name, usual in experiment.axes.items() if name not in values}
+    if flags.seeds is not None and flags.seed is not None:
+        raise UsageError(f"--seed {flags.seed} and --seeds {flags.seeds} are both given")
+    seeds = [values.pop("seed")] if flags.seed is not None else parse_seeds(flags.seeds or str(experiment.seeds))
+    try:
+        sweep = Sweep(replace(experiment.recipe, **values), axes, seeds)
+    except UsageError as error:
+        raise as_typed(error, typed) from error
+    return Request(
+        experiment=experiment,
+        sweep=sweep,
+        out=flags.out,
+        lane_width=flags.lane_width if flags.lane_width in (None, "all", "auto") else whole("lane-width", flags.lane_width),
+        lowering=flags.lowering,
+        devices=None if flags.devices is None else whole("devices", flags.devices),
+        data_dir=flags.data_dir,
+        group_regex=flags.group_regex,
+        strict=flags.strict,
+        quiet=flags.quiet,
+        command=" ".join([f"python -m experiments.{experiment.name}", *map(shlex.quote, argv)]),
+        typed=typed,
+    )
+
+
+def split_axis(text: str) -> tuple[str, list[str]]:
+    """`norm=none,batch` as the field's name and its values; the name may have hyphens.
+
+    Raises:
+        UsageError: no field, no values, an unknown field, or `seed`.
+    """
+    name, equals, values = text.partition("=")
+    name = name.strip().replace("-", "_")
+    if name == "seed":
+        raise UsageError(f"axis {text!r} is refused: give seeds with --seeds")
+    if name not in FIELDS:
+        raise unknown("axis", name, [f for f in FIELDS if f != "seed"])
+    if not equals or not values.strip():
+        raise UsageError(f"axis {text!r} has no values: write --axis {name}=V1,V2")
+    texts = [value.strip() for value in values.split(",")]
+    if "" in texts:
+        raise UsageError(f"axis {text!r} has an empty value")
+    return name, texts
+
+
+def parse_seeds(text: str) -> int | list[int]:
+    """`3` as three seeds, `3,5,8` as those seeds, `7,` as the one seed 7."""
+    try:
+        if "," not in text:
+            return int(text)
+        return [int(part) for part in text.rstrip(",").split(",")]
+    except ValueError:
+        raise UsageError(f"seeds: {text!r} is neither a number of seeds nor a list such as 3,5,8") from None
+
+
+def whole(flag: str, text: str) -> int:
+    """A whole number of at least 1."""
+    if not re.fullmatch(r"\+?\d+", text) or int(text) < 1:
+        raise UsageError(f"--{flag}: {text!r} is not a whole number of at least 1" + (
+            ", all or auto" if flag == "lane-width" else ""))  # fmt: skip
+    return int(text)
+
+
+def as_typed(error: UsageError, typed: Mapping[str, str]) -> UsageError:
+    """`error`, with the user's own spelling added for each value that it quotes as fishnet writes it."""
+    message = str(error)
+    for written, text in typed.items():
+        if repr(written) in message and text not in message:
+            message += f" (typed as {text!r})"
+    return type(error)(message)

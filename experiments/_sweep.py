@@ -1,0 +1,99 @@
+"""From a command line to a trained sweep, its table and its report."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from experiments._cli import guarded, usable_cores
+from experiments._request import Experiment, Request, understand
+from fishnet.errors import UsageError
+from fishnet.sweep.progress import Display, display_for
+
+if TYPE_CHECKING:
+    from fishnet.sweep import DataOptions
+
+
+def main(experiment: Experiment, argv: Sequence[str] | None = None) -> int:
+    """Runs an experiment from its command line.
+
+    Returns:
+        the exit code: 0, 2 for bad usage, 130 or 143 when stopped, 1 for every other error.
+    """
+    return guarded(lambda words: train(understand(experiment, words)), argv)
+
+
+def train(request: Request) -> int:
+    """Trains what is asked for (or goes on with it, or finds it finished), prints the table, writes the report."""
+    use_cores(request.devices)
+    from fishnet.sweep import DataOptions, run_sweep
+    from fishnet.sweep.validate import check_sweep
+
+    data = DataOptions(data_dir=request.data_dir, group_regex=request.group_regex, strict=request.strict)
+    display = display_for(request.quiet)
+    try:
+        check_sweep(request.sweep, data_dir=data.data_dir, group_regex=data.group_regex)
+        out = Path(request.out or default_folder(request, data))
+        result = run_sweep(
+            request.sweep,
+            out,
+            lane_width=request.lane_width,
+            lowering=request.lowering,
+            devices=request.devices,
+            quiet=request.quiet,
+            display=display,
+            data=data,
+            command=request.command,
+        )
+    except UsageError as error:
+        raise request.as_typed(error) from error
+    finally:
+        display.finish()
+    if result.finished:
+        display.note("this sweep was finished before: nothing is trained")
+    show(out, display, request.data_dir)
+    return 0
+
+
+def use_cores(devices: int | None) -> None:
+    """Makes every usable CPU core (or as many as asked for) a jax device; the first use of a device fixes it."""
+    import jax
+
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        jax.config.update("jax_num_cpu_devices", devices or usable_cores())
+
+
+def default_folder(request: Request, data: "DataOptions") -> str:
+    """`runs/<experiment>-<first 10 of the spec hash>`: the same command always finds its folder."""
+    from fishnet.sweep.run import describe
+
+    return os.path.join("runs", f"{request.experiment.name}-{describe(request.sweep, data)['spec_hash'][:10]}")
+
+
+def show(out: Path, display: Display, data_dir: str | None) -> None:
+    """Prints the table of a finished sweep and the path of its report, which is written if it is not there."""
+    from rich.console import Console
+
+    from fishnet.report.results import load_results
+    from fishnet.report.tables import print_arms, print_recipe
+
+    results = load_results(out)
+    # A pipe has no width: nothing is folded for it.
+    width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS") or 1000)
+    console = Console(width=width, markup=False, highlight=False, emoji=False)
+    console.print()
+    (print_arms if results.axes else print_recipe)(console, results)
+    report = out / "report.html"
+    if not report.exists():
+        from fishnet.report.html import write_report
+
+        display.stage("writing the report")
+        try:
+            write_report(out, data_dir=data_dir)
+        finally:
+            display.finish()
+    console.print(f"\nreport   {report}", soft_wrap=True)
+    if results.best_run is not None:
+        console.print(f"predict  python -m experiments.predict --run {out} --images PHOTO_OR_FOLDER", soft_wrap=True)
+    sys.stdout.flush()

@@ -1,0 +1,176 @@
+"""Names what is on your own photographs, with a network that an experiment has trained.
+
+    python -m experiments.predict --run runs/ablation-0123456789 --images fish.jpg holiday/
+    python -m experiments.predict --run runs/ablation-0123456789 --index 7 --images holiday/ --csv names.csv
+
+Prints the three most probable species of each photograph. The probabilities are the network's: it chooses among the
+species it was trained on and knows no others. Photographs that cannot be read are named and passed over.
+"""
+
+import csv
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from experiments._cli import Parser, guarded
+from fishnet.errors import UsageError, UserError
+
+BATCH = 64
+TOP = 3
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code: 1 also when no photograph could be read."""
+    return guarded(predict, argv)
+
+
+def parser() -> Parser:
+    """The flags."""
+    made = Parser(prog="python -m experiments.predict", description=__doc__)
+    made.add_argument("--run", metavar="DIR", required=True, help="output folder of an experiment")
+    made.add_argument("--index", metavar="N", help="which of its runs; default: the best by validation")
+    made.add_argument("--images", metavar="PATH", required=True, nargs="+", action="extend", help="photographs or folders")
+    made.add_argument("--csv", metavar="FILE", help="also write the probability of every species to this file")
+    made.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return made
+
+
+def predict(argv: list[str]) -> int:
+    """Reads the photographs, asks the network, prints (and writes) what it says."""
+    flags = parser().parse(argv)
+    index = None if flags.index is None else run_number(flags.index)
+    if flags.csv is not None:
+        check_writable(Path(flags.csv))
+    paths, problems = find_images(flags.images)
+    from fishnet.report.results import load_results
+
+    results = load_results(flags.run)
+    run = results.best_run if index is None else index
+    if run is None:
+        raise UserError(f"no run in {flags.run} has a result: all have diverged or are not finished")
+    if run not in set(results.runs["run"]):
+        raise UsageError(f"--index: {run} is not among the runs 0 to {len(results.runs) - 1} of {flags.run}")
+    from fishnet.sweep import load_run
+
+    loaded = load_run(flags.run, run)
+    images, names = [], []
+    for path in paths:
+        try:
+            images.append(read(path, loaded))
+            names.append(str(path))
+        except UserError as error:
+            problems.append(str(error))
+    for problem in problems:
+        print(f"skipped: {problem}", file=sys.stderr)
+    if not images:
+        raise UserError("none of the images can be used")
+    probabilities = probabilities_of(loaded, np.stack(images))
+    row = results.row(run)
+    print_guesses(f"run {run}: {row['arm']}, seed {row['seed']}", names, loaded.classes, probabilities)
+    if flags.csv is not None:
+        write_csv(Path(flags.csv), names, loaded.classes, probabilities)
+    return 0
+
+
+def find_images(given: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """The image files among files and folders (searched with their sub-folders), and what was wrong with the rest.
+
+    Files are taken as they are named; of a folder, those whose ending Pillow knows.
+    """
+    from PIL import Image
+
+    endings = set(Image.registered_extensions())
+    found: dict[Path, None] = {}
+    problems = []
+    for path in map(Path, given):
+        if not path.is_dir():
+            found[path] = None
+            continue
+        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in endings and not p.name.startswith("."))
+        if not inside:
+            problems.append(f"{path}: no images in this folder")
+        found |= dict.fromkeys(inside)
+    return list(found), problems
+
+
+def read(path: Path, loaded) -> np.ndarray:
+    """One photograph as the network expects it, [size, size, c] uint8: grey for a network trained on grey images."""
+    from fishnet.data.images import read_image
+
+    image = read_image(path, loaded.recipe.image_size)
+    channels = np.shape(loaded.variables["constants"]["standardize"]["mean"])[0]
+    if channels == 3:
+        return image
+    return np.rint(image @ np.array([0.299, 0.587, 0.114]))[..., None].astype(np.uint8)  # ITU-R BT.601
+
+
+def probabilities_of(loaded, images: np.ndarray) -> np.ndarray:
+    """Softmax of the network's logits for images [n, h, w, c]: [n, class] float64."""
+    import jax
+    from scipy.special import softmax
+
+    forward = jax.jit(lambda batch: loaded.model.apply(loaded.variables, batch, train=False))
+    batch = min(BATCH, len(images))
+    logits = []
+    for chunk in chunks(images, batch):
+        padded = np.concatenate([chunk, np.zeros((batch - len(chunk), *images.shape[1:]), np.uint8)])
+        logits.append(np.asarray(forward(padded), np.float64)[: len(chunk)])
+    return softmax(np.concatenate(logits), axis=-1)
+
+
+def chunks(images: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """`images` in pieces of `size`; the last may be shorter."""
+    for start in range(0, len(images), size):
+        yield images[start : start + size]
+
+
+def print_guesses(title: str, names: Sequence[str], classes: Sequence[str], probabilities: np.ndarray) -> None:
+    """A line a photograph: its name and the most probable species, the first in bold type."""
+    from rich.console import Console
+    from rich.table import Column, Table
+    from rich.text import Text
+
+    width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS") or 1000)
+    console = Console(width=width, markup=False, highlight=False, emoji=False)
+    table = Table.grid(Column(overflow="fold", max_width=max(20, console.width // 3)), Column(), padding=(0, 3, 0, 0))
+    for name, row in zip(names, probabilities, strict=True):
+        top = np.argsort(-row, kind="stable")[:TOP]
+        guesses = [Text(f"{classes[k]} {100 * row[k]:.0f} %", "bold" if k == top[0] else "") for k in top]
+        table.add_row(Text(name), Text(", ").join(guesses))
+    console.print(Text(title, "dim"))
+    console.print(table)
+
+
+def write_csv(path: Path, names: Sequence[str], classes: Sequence[str], probabilities: np.ndarray) -> None:
+    """A row a photograph: image, species, probability, and a column a species with its probability."""
+    try:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file)
+            table.writerow(["image", "species", "probability", *(f"p_{name}" for name in classes)])
+            for name, row in zip(names, probabilities, strict=True):
+                best = int(row.argmax())
+                table.writerow([name, classes[best], f"{row[best]:.6f}", *(f"{p:.6f}" for p in row)])
+    except OSError as error:
+        raise UserError(f"--csv: cannot write {path}: {error.strerror or error}") from error
+
+
+def check_writable(path: Path) -> None:
+    """Refuses a file that could not be written, before any work is done."""
+    folder = path.parent
+    if path.is_dir() or not folder.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
+        reason = "is a folder" if path.is_dir() else "is not writable" if folder.is_dir() else f"{folder} is not a folder"
+        raise UserError(f"--csv: cannot write {path}: {reason}")
+
+
+def run_number(text: str) -> int:
+    """A run's number as the user typed it."""
+    if not text.isdecimal():
+        raise UsageError(f"--index: {text!r} is not a run's number (0, 1, ...)")
+    return int(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""Augmentation of uint8 image batches inside the compiled step: f(key, images) -> images.
+
+Draws depend on the key and the batch shape alone, so a lane's images do not change with its neighbours.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PRNGKeyArray, UInt8
+
+from fishnet.errors import UsageError
+
+Augmentation = Callable[[PRNGKeyArray, UInt8[Array, "b h w c"]], UInt8[Array, "b h w c"]]
+
+
+def none(key: PRNGKeyArray, images: UInt8[Array, "b h w c"]) -> UInt8[Array, "b h w c"]:
+    """The images as they are; `key` is unused."""
+    return images
+
+
+def flip(key: PRNGKeyArray, images: UInt8[Array, "b h w c"]) -> UInt8[Array, "b h w c"]:
+    """Mirrors each image left to right with probability 1/2.
+
+    Args:
+        key: a random key.
+        images: [b, h, w, c] uint8.
+
+    Returns:
+        Images [b, h, w, c] uint8.
+    """
+    coin = jax.random.bernoulli(key, 0.5, (images.shape[0], 1, 1, 1))
+    return jnp.where(coin, images[:, :, ::-1], images)
+
+
+def shift(key: PRNGKeyArray, images: UInt8[Array, "b h w c"], pixels: int | None = None) -> UInt8[Array, "b h w c"]:
+    """Moves each image by whole pixels, the edge repeated: a random crop of the edge-padded image.
+
+    `out[i, j] = image[clip(i + dy), clip(j + dx)]`, dy and dx drawn for each image, uniform on -pixels ... pixels.
+
+    Args:
+        key: a random key.
+        images: [b, h, w, c] uint8.
+        pixels: the largest move, in pixels; an eighth of the height when not given.
+
+    Returns:
+        Images [b, h, w, c] uint8.
+
+    Raises:
+        UsageError: `pixels` is negative.
+
+    Source: He et al. 2016, section 4.2 (4 pixels of 32), https://arxiv.org/abs/1512.03385; here the edge, not zeros.
+    """
+    b, h, w, c = images.shape
+    pixels = h // 8 if pixels is None else pixels
+    if pixels < 0:
+        raise UsageError(f"shift by {pixels} pixels: must be 0 or more")
+    padded = jnp.pad(images, ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0)), mode="edge")
+    corners = jax.random.randint(key, (b, 2), 0, 2 * pixels + 1)
+
+    def crop(image: jax.Array, corner: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_slice(image, (corner[0], corner[1], 0), (h, w, c))
+
+    return jax.vmap(crop)(padded, corners)
+
+
+def flip_shift(key: PRNGKeyArray, images: UInt8[Array, "b h w c"]) -> UInt8[Array, "b h w c"]:
+    """`flip`, then `shift` by up to an eighth of the height, with independent keys.
+
+    Args:
+        key: a random key.
+        images: [b, h, w, c] uint8.
+
+    Returns:
+        Images [b, h, w, c] uint8.
+    """
+    flip_key, shift_key = jax.random.split(key)
+    return shift(shift_key, flip(flip_key, images))
+
+
+AUGMENTATIONS: dict[str, Augmentation] = {
+    "none": none,
+    "flip": flip,
+    "shift": shift,
+    "flip_shift": flip_shift,
+}

@@ -1,0 +1,123 @@
+"""folder:PATH: someone's own photographs, one sub-folder a class, in whatever state they are."""
+
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fishnet.data.duplicates import describe, find_duplicates
+from fishnet.data.folder_cache import Decoded, decode_cached
+from fishnet.data.folder_scan import class_folders, list_files, loose_files, parse_group_regex
+from fishnet.data.images import KINDS, MIN_SIDE
+from fishnet.data.splits import SPLITS, group_split, missing
+from fishnet.data.task import Task, make_task
+from fishnet.errors import UserError
+
+_MEANING = {
+    "unreadable": "no image, damaged, or not to be opened",
+    "truncated": "the end of the file is missing",
+    "tiny": f"a side under {MIN_SIDE} pixels",
+    "oversized": "too many pixels or bytes",
+}
+
+
+def load_folder(
+    path: str | os.PathLike, image_size: int = 32, group_regex: str | None = None, strict: bool = False
+) -> Task:
+    """A folder of labelled photographs as a task.
+
+    Each sub-folder is a class (its own sub-folders belong to it; hidden files, Thumbs.db and the like are passed
+    over). Photographs are prepared by `images.prepare_image` and kept in the user's cache until a file changes.
+
+    The split is about 70/15/15 per class, decided by the SHA-256 of the files' content, so that it depends neither on
+    names nor on the machine, and byte-identical files stay together as long as their class has 3 different ones.
+    A class with 3 images or more has at least one in every split, one with 2 in train and test, one with 1 in train.
+    With `group_regex` the unit is the group instead, whatever the classes in it.
+
+    Args:
+        path: the folder.
+        image_size: s, the side of the prepared images in pixels.
+        group_regex: searched in each file name (without folders); its first group names what stays in one split.
+        strict: refuse files that cannot be used instead of leaving them out with a note.
+
+    Returns:
+        a `Task` with images [n, s, s, 3], whose notes tell what was left out, which classes a split lacks, and exact
+        and near duplicates across splits.
+
+    Raises:
+        UserError: the folder is missing, has fewer than 2 classes, a class has no usable image, a file name does not
+            match `group_regex`, no split is possible, or `strict` and a file cannot be used.
+        UsageError: `group_regex` is no regular expression with a group.
+    """
+    root = Path(path).expanduser()
+    pattern = parse_group_regex(group_regex)
+    classes = class_folders(root)
+    decoded = decode_cached(root, list_files(root, classes), image_size)
+    notes = _skipped(root, decoded, strict)
+    if loose := loose_files(root):
+        notes.append(f"not used, as they lie beside the class folders: {_first(loose)}")
+    counts = np.bincount(decoded.labels, minlength=len(classes))
+    for name, count in zip(classes, counts, strict=True):
+        if not count:
+            bad = [f"{file}: {reason}" for file, _, reason in decoded.skipped if file.startswith(f"{name}/")]
+            raise UserError(f"{root}: class {name!r} has no usable image{_first(bad, ' (', ')')}")
+    if pattern is None:
+        groups = _content_groups(decoded)
+    else:
+        groups = [_group(pattern, root, file) for file in decoded.files]
+        notes.append(f"split by {len(set(groups)):,} groups from the file names ({group_regex})")
+    splits = group_split(decoded.labels, groups)
+    for split in SPLITS:
+        if not len(splits[split]):
+            unit = "images" if pattern is None else "groups"
+            raise UserError(f"{root}: no {split} split can be made; at least one class needs 3 different {unit}")
+    for split, names in missing(decoded.labels, splits, classes).items():
+        notes.append(f"too few {'images' if pattern is None else 'groups'} for a {split} image of {', '.join(names)}")
+    notes += describe(find_duplicates(decoded.images, decoded.labels, splits), decoded.files)
+    notes += decoded.notes
+    return make_task(f"folder:{path}", decoded.images, decoded.labels, splits, classes, notes, decoded.files)
+
+
+def check_folder(path: str | os.PathLike, group_regex: str | None = None) -> None:
+    """Raises `load_folder`'s errors as far as names alone show them: no file is opened."""
+    parse_group_regex(group_regex)
+    class_folders(Path(path).expanduser())
+
+
+def _content_groups(decoded: Decoded) -> list[str]:
+    # Copies stay together, unless too few different pictures would be left to have one in every split: a class of
+    # three equal files is better split, with a note about the duplicates, than not tested.
+    contents = defaultdict(set)
+    for label, digest in zip(decoded.labels.tolist(), decoded.digests, strict=True):
+        contents[label].add(digest)
+    return [
+        digest if len(contents[label]) >= 3 else f"{digest} {file}"
+        for label, digest, file in zip(decoded.labels.tolist(), decoded.digests, decoded.files, strict=True)
+    ]
+
+
+def _group(pattern, root: Path, file: str) -> str:
+    match = pattern.search(file.rsplit("/", 1)[-1])
+    if match is None or match.group(1) is None:
+        raise UserError(f"{root / file}: the file name does not match the group regex {pattern.pattern!r}")
+    return match.group(1)
+
+
+def _skipped(root: Path, decoded: Decoded, strict: bool) -> list[str]:
+    total = len(decoded.files) + len(decoded.skipped)
+    if strict and decoded.skipped:
+        bad = [f"{file} ({kind}: {reason})" for file, kind, reason in decoded.skipped]
+        raise UserError(f"{root}: {len(bad)} of {total} files cannot be used{_first(bad, ': ')}")
+    notes = []
+    for kind in KINDS:
+        bad = [f"{file} ({reason})" for file, k, reason in decoded.skipped if k == kind]
+        if bad:
+            notes.append(f"skipped {len(bad)} of {total} files as {kind}, {_MEANING[kind]}{_first(bad, ': ')}")
+    return notes
+
+
+def _first(names: Sequence[str], before: str = "", after: str = "") -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return before + ", ".join(names[:3]) + more + after if names else ""

@@ -1,0 +1,125 @@
+"""A task: labelled images in memory with their splits, and the numbers that go with them."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fishnet.data.splits import SPLITS
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """Labelled images, all splits in one array, read-only; see `make_task` for how the derived fields are computed."""
+
+    name: str
+    images: np.ndarray  # [n, h, w, c] uint8, all splits
+    labels: np.ndarray  # [n] int32
+    splits: dict[str, np.ndarray]  # "train" "val" "test" -> int32 indices into images, sorted, disjoint
+    classes: tuple[str, ...]
+    mean: np.ndarray  # [c] float32 over the train split, in 0..255
+    std: np.ndarray  # [c] float32 over the train split, in 0..255; 1 for a channel that never changes
+    fingerprint: str  # sha256 hex of images, labels, splits, classes
+    notes: tuple[str, ...] = ()  # what the user should be told (skipped files, duplicates across splits ...)
+    files: tuple[str, ...] = ()  # where each image came from, [n]; empty when the images never were files
+    credit: str = ""  # whose data this is and under what licence, to be shown with any picture of it
+
+
+def make_task(
+    name: str,
+    images: np.ndarray,
+    labels: np.ndarray,
+    splits: Mapping[str, np.ndarray],
+    classes: Sequence[str],
+    notes: Sequence[str] = (),
+    files: Sequence[str] = (),
+    credit: str = "",
+) -> Task:
+    """A `Task` from arrays: checks them, computes statistics and fingerprint, and makes them read-only.
+
+    Args:
+        name: what the user called it.
+        images: [n, h, w, c] uint8.
+        labels: [n] integers in 0..k-1.
+        splits: "train", "val" and "test" to disjoint, non-empty indices into images.
+        classes: k names, by label.
+        notes: sentences for the user.
+        files: n names, or none.
+        credit: origin and licence in one line.
+
+    Raises:
+        ValueError: the arrays contradict each other, a split is empty, or two splits share an image.
+    """
+    images, labels = np.ascontiguousarray(images), np.ascontiguousarray(labels, dtype=np.int32)
+    splits = {split: np.sort(np.asarray(splits[split], dtype=np.int32)) for split in SPLITS}
+    _check(name, images, labels, splits, classes, files)
+    mean, std = channel_statistics(images, splits["train"])
+    for array in (images, labels, mean, std, *splits.values()):
+        array.setflags(write=False)
+    return Task(
+        name, images, labels, splits, _clean(classes), mean, std, fingerprint(images, labels, splits, classes),
+        _clean(notes), _clean(files), credit,
+    )  # fmt: skip
+
+
+def channel_statistics(images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and (biased) standard deviation of each channel over some of the images, exact to the last bit of float32.
+
+    From the histogram h of the 256 values: mean = sum v h / n, var = sum (v - mean)^2 h / n, in float64; no order of
+    summation can change the result.
+
+    Args:
+        images: [n, h, w, c] uint8.
+        rows: indices of the images to count.
+
+    Returns:
+        mean [c] and std [c], float32, in 0..255; std is 1 where a channel never changes, so dividing by it is safe.
+    """
+    values = np.arange(256, dtype=np.float64)
+    histogram = np.zeros((images.shape[-1], 256), dtype=np.int64)
+    for chunk in np.array_split(rows, max(1, len(rows) // 4096)):
+        pixels = images[chunk]
+        for channel in range(images.shape[-1]):
+            histogram[channel] += np.bincount(pixels[..., channel].ravel(), minlength=256)
+    total = histogram.sum(axis=1)
+    mean = histogram @ values / total
+    var = (histogram * (values - mean[:, None]) ** 2).sum(axis=1) / total
+    return mean.astype(np.float32), np.where(var > 0, np.sqrt(var), 1.0).astype(np.float32)
+
+
+def fingerprint(
+    images: np.ndarray, labels: np.ndarray, splits: Mapping[str, np.ndarray], classes: Sequence[str]
+) -> str:
+    """SHA-256 of everything that training sees: shapes, pixels, labels, splits and class names.
+
+    Returns:
+        64 hexadecimal digits, the same on every platform.
+    """
+    digest = hashlib.sha256(repr((images.shape, tuple(classes))).encode())
+    digest.update(np.ascontiguousarray(images))
+    digest.update(np.ascontiguousarray(labels, dtype="<i4"))
+    for split in SPLITS:
+        digest.update(f"{split} {len(splits[split])}".encode())
+        digest.update(np.ascontiguousarray(splits[split], dtype="<i4"))
+    return digest.hexdigest()
+
+
+def _clean(texts: Sequence[str]) -> tuple[str, ...]:
+    # Names from a file system may hold bytes that are not UTF-8 (as lone surrogates), which no table or page can.
+    return tuple(text.encode("utf-8", "replace").decode() for text in texts)
+
+
+def _check(name, images, labels, splits, classes, files) -> None:
+    if images.dtype != np.uint8 or images.ndim != 4:
+        raise ValueError(f"{name}: images must be [n, h, w, c] uint8, not {images.shape} {images.dtype}")
+    if labels.shape != images.shape[:1] or (files and len(files) != len(images)):
+        raise ValueError(f"{name}: {len(images)} images, but labels {labels.shape} and {len(files)} files")
+    if labels.min() < 0 or labels.max() >= len(classes):
+        raise ValueError(f"{name}: labels {labels.min()}..{labels.max()} for {len(classes)} classes")
+    used = np.concatenate(list(splits.values()))
+    if used.min() < 0 or used.max() >= len(images) or len(np.unique(used)) != len(used):
+        raise ValueError(f"{name}: splits overlap or point outside the images")
+    for split, rows in splits.items():
+        if not len(rows):
+            raise ValueError(f"{name}: the {split} split is empty")

@@ -1,0 +1,165 @@
+"""From a task's name to its data: the only place in `fishnet.data` where names turn into objects."""
+
+import operator
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from fishnet.data.task import Task
+from fishnet.errors import UsageError, UserError
+from fishnet.lookup import unknown
+
+FOLDER_PREFIX = "folder:"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for, as a `Source` sees it."""
+
+    path: str  # what follows `folder:`; empty for every other task
+    image_size: int  # pixels a side, one of the source's sizes
+    data_dir: str | os.PathLike | None
+    group_regex: str | None
+    strict: bool
+
+
+@dataclass(frozen=True)
+class Source:
+    """One kind of task: how it is loaded, what can be checked beforehand, and the image sizes it comes in."""
+
+    load: Callable[[Request], Task]
+    sizes: Sequence[int]  # pixels a side, the default first in `default_size`
+    default_size: int
+    check: Callable[[Request], None] = lambda request: None
+
+
+def load_task(
+    name: str,
+    image_size: int | None = None,
+    data_dir: str | os.PathLike | None = None,
+    group_regex: str | None = None,
+    strict: bool = False,
+) -> Task:
+    """The data of a task, in memory.
+
+    Args:
+        name: a key of `TASKS`, or `folder:PATH`.
+        image_size: side in pixels; None for the task's default.
+        data_dir: folder that holds the files of `mnist`; the other tasks need none.
+        group_regex: for `folder:PATH`, what in a file name says which images must stay in one split.
+        strict: for `folder:PATH`, refuse files that cannot be used instead of leaving them out with a note.
+
+    Raises:
+        UsageError: unknown task, a size that it does not come in, or a `group_regex` that is wrong or not applicable.
+        UserError: a file or folder is missing or damaged; the message names it.
+    """
+    source, request = _resolve(name, image_size, data_dir, group_regex, strict)
+    source.check(request)
+    return source.load(request)
+
+
+def check_task(
+    name: str,
+    image_size: int | None = None,
+    data_dir: str | os.PathLike | None = None,
+    group_regex: str | None = None,
+) -> None:
+    """Raises what `load_task` would, as far as it can be told within a fraction of a second.
+
+    No image is decoded and nothing is fetched; local MNIST files are compared with their checksums.
+
+    Args:
+        name, image_size, data_dir, group_regex: as for `load_task`.
+    """
+    source, request = _resolve(name, image_size, data_dir, group_regex, strict=False)
+    source.check(request)
+
+
+def default_image_size(name: str) -> int:
+    """The side in pixels of a task's images if nothing else is asked for; UsageError for an unknown task."""
+    return _source(name).default_size
+
+
+def _source(name: str) -> Source:
+    key = "folder" if isinstance(name, str) and name.startswith(FOLDER_PREFIX) else name
+    if not isinstance(name, str) or key not in TASKS or name == "folder":
+        raise unknown("task", name, [f"{FOLDER_PREFIX}PATH" if key == "folder" else key for key in TASKS])
+    return TASKS[key]
+
+
+def _resolve(name, image_size, data_dir, group_regex, strict) -> tuple[Source, Request]:
+    source = _source(name)
+    folder = name.startswith(FOLDER_PREFIX)
+    path = name.removeprefix(FOLDER_PREFIX) if folder else ""
+    if folder and not path:
+        raise UsageError("task 'folder:' lacks the folder: write folder:PATH")
+    if group_regex is not None and not folder:
+        raise UsageError(f"a group regex ({group_regex!r}) applies to folder:PATH only; {name} has its own split")
+    try:
+        size = source.default_size if image_size is None else operator.index(image_size)
+    except TypeError:
+        raise UsageError(f"image size {image_size!r} is not a whole number of pixels") from None
+    if size not in source.sizes:
+        raise UsageError(f"image size {size} is not available for {name}: valid are {_sizes(source.sizes)}")
+    if data_dir is not None and not os.path.isdir(os.path.expanduser(data_dir)):
+        raise UserError(f"the data folder {data_dir} does not exist")
+    return source, Request(path, size, data_dir, group_regex, strict)
+
+
+def _sizes(sizes: Sequence[int]) -> str:
+    return f"{sizes[0]} to {sizes[-1]}" if isinstance(sizes, range) else ", ".join(map(str, sizes))
+
+
+# The modules are imported when they are needed: TFDS takes half a second, and each of them is a command of its own
+# (python -m fishnet.data.reef), which must not have been imported with the package.
+
+
+def _reef(request: Request) -> Task:
+    from fishnet.data.reef import load_reef
+
+    return load_reef(request.image_size)
+
+
+def _mnist(request: Request) -> Task:
+    from fishnet.data.mnist import load_mnist
+
+    return load_mnist(request.data_dir)
+
+
+def _check_mnist(request: Request) -> None:
+    from fishnet.data.mnist import check_mnist
+
+    check_mnist(request.data_dir)
+
+
+def _mnist_mini(request: Request) -> Task:
+    from fishnet.data.mnist_mini import load_mnist_mini
+
+    return load_mnist_mini()
+
+
+def _folder(request: Request) -> Task:
+    from fishnet.data.folder import load_folder
+
+    return load_folder(request.path, request.image_size, request.group_regex, request.strict)
+
+
+def _check_folder(request: Request) -> None:
+    from fishnet.data.folder import check_folder
+
+    check_folder(request.path, request.group_regex)
+
+
+def _synthetic(request: Request) -> Task:
+    from fishnet.data.synthetic import load_synthetic
+
+    return load_synthetic(request.image_size)
+
+
+TASKS: dict[str, Source] = {
+    "reef": Source(_reef, (32, 64), 32),
+    "mnist": Source(_mnist, (28,), 28, _check_mnist),
+    "mnist-mini": Source(_mnist_mini, (28,), 28),
+    "folder": Source(_folder, range(8, 513), 32, _check_folder),  # named as folder:PATH
+    "synthetic": Source(_synthetic, range(8, 65), 16),
+}

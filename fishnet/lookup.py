@@ -1,0 +1,44 @@
+"""Names to objects, in one way everywhere."""
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
+
+from fishnet.errors import UsageError
+
+T = TypeVar("T")
+
+
+def unknown(what: str, name: object, valid: Iterable[str]) -> UsageError:
+    """The error for a name that is not in a table: repeats it as typed, lists the valid ones and the nearest.
+
+    Args:
+        what: what the name stands for, in the singular, such as "activation".
+        name: the value as the user typed it.
+        valid: the names that would have been accepted.
+
+    Returns:
+        A `UsageError` to raise.
+    """
+    valid = list(valid)
+    near = difflib.get_close_matches(str(name), valid, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return UsageError(f"unknown {what} {str(name)!r}: valid are {', '.join(valid)}{hint}")
+
+
+def lookup(table: Mapping[str, T], name: str | Callable, what: str) -> T:
+    """The object that `name` stands for in `table`; a callable passes through.
+
+    Args:
+        table: a visible dictionary such as `ACTIVATIONS`.
+        name: a key of it, or an object to use as it is.
+        what: what the table holds, in the singular, for the message.
+
+    Raises:
+        UsageError: the name is not in the table; the message lists the valid names and the nearest one.
+    """
+    if callable(name):
+        return name
+    if name not in table:
+        raise unknown(what, name, table)
+    return table[name]

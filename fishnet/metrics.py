@@ -1,0 +1,249 @@
+"""Classification metrics in float64 on the host, for one run or for thousands at once.
+
+Everywhere `labels` are [n] integers in [0, k) and `logits` [..., n, k], any leading axes being runs: the results are
+[...] or [..., k]. Where a run has a logit that is not finite its metrics are NaN, not those of an arbitrary guess.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Float, Int, Real, Shaped
+
+from fishnet.errors import UsageError
+from fishnet.roc import auc_interval, macro_auc, one_vs_rest_auc
+
+ECE_BINS = 15
+CHUNK = 1 << 18  # logits worked on at a time: the temporaries of thousands of runs stay in the cache
+
+
+def summary(labels: Int[ArrayLike, " n"], logits: Real[ArrayLike, "*runs n k"]) -> dict[str, np.ndarray]:
+    """The six numbers that the tables hold for each split.
+
+    Args:
+        labels: [n] integers in [0, k).
+        logits: [..., n, k].
+
+    Returns:
+        `loss` (mean unweighted negative log likelihood, nats), `accuracy`, `balanced_accuracy`, `macro_auc` (of the
+        probabilities), `macro_f1` and `ece`, each [...] float64.
+
+    Raises:
+        UsageError: no samples, or shapes or labels that do not fit.
+    """
+
+    def of_chunk(labels: np.ndarray, logits: np.ndarray) -> dict[str, np.ndarray]:
+        losses, probabilities = log_loss_and_probabilities(labels, logits)
+        counts = confusion(labels, logits.argmax(-1), logits.shape[-1])
+        return {
+            "loss": losses.mean(-1),
+            "accuracy": accuracy(counts),
+            "balanced_accuracy": balanced_accuracy(counts),
+            "macro_auc": macro_auc(labels, probabilities),
+            "macro_f1": macro_f1(counts),
+            "ece": ece(labels, probabilities),
+        }
+
+    return over_runs(of_chunk, labels, logits)
+
+
+def per_class(
+    labels: Int[ArrayLike, " n"], logits: Real[ArrayLike, "*runs n k"], confidence: float = 0.95
+) -> dict[str, np.ndarray]:
+    """What the tables hold for each class.
+
+    Args:
+        labels: [n] integers in [0, k).
+        logits: [..., n, k].
+        confidence: of the interval from `auc_low` to `auc_high` (`roc.auc_interval`).
+
+    Returns:
+        `support` [..., k] int64 (samples), and `auc`, `auc_low`, `auc_high`, `recall`, `precision` and `loss` (mean
+        negative log likelihood of the class's samples, nats), each [..., k] float64. AUC, recall and loss of a class
+        without samples and precision of a class never predicted are NaN.
+
+    Raises:
+        UsageError: no samples, or shapes or labels that do not fit, or a confidence that is not between 0 and 1.
+    """
+
+    def of_chunk(labels: np.ndarray, logits: np.ndarray) -> dict[str, np.ndarray]:
+        losses, probabilities = log_loss_and_probabilities(labels, logits)
+        counts = confusion(labels, logits.argmax(-1), logits.shape[-1])
+        low, high = auc_interval(labels, probabilities, confidence)
+        of_class = np.broadcast_to(labels, losses.shape)
+        return {
+            "auc": one_vs_rest_auc(labels, probabilities),
+            "auc_low": low,
+            "auc_high": high,
+            "recall": ratio(diagonal(counts), counts.sum(-1)),
+            "precision": ratio(diagonal(counts), counts.sum(-2)),
+            "loss": ratio(binned(of_class, losses, logits.shape[-1]), counts.sum(-1)),
+        }
+
+    values = over_runs(of_chunk, labels, logits)
+    support = np.bincount(np.asarray(labels), minlength=np.shape(logits)[-1])
+    return {"support": np.broadcast_to(support, values["auc"].shape), **values}
+
+
+def nll(labels: Int[ArrayLike, " n"], logits: Real[ArrayLike, "*runs n k"]) -> Float[np.ndarray, "*runs"]:
+    """Mean negative log likelihood in nats: `mean_i -log softmax(logits_i)[y_i]`.
+
+    Args:
+        labels: [n] integers in [0, k).
+        logits: [..., n, k].
+
+    Returns:
+        [...] float64.
+    """
+    return log_loss_and_probabilities(np.asarray(labels), np.asarray(logits, np.float64))[0].mean(-1)
+
+
+def confusion(
+    labels: Int[ArrayLike, " n"], predicted: Int[ArrayLike, "*runs n"], classes: int
+) -> Int[np.ndarray, "*runs k k"]:
+    """The confusion matrix: `counts[i, j]` samples of class i were taken for class j.
+
+    Args:
+        labels: [n] integers in [0, classes).
+        predicted: [..., n] integers in [0, classes).
+        classes: k.
+
+    Returns:
+        [..., k, k] int64.
+    """
+    predicted = np.asarray(predicted)
+    cell = np.asarray(labels) * classes + predicted
+    return binned(cell, None, classes**2).reshape(*predicted.shape[:-1], classes, classes)
+
+
+def accuracy(counts: Int[ArrayLike, "*runs k k"]) -> Float[np.ndarray, "*runs"]:
+    """The share of samples that are right: `trace / sum`.
+
+    Args:
+        counts: [..., k, k] confusion matrices.
+
+    Returns:
+        [...] float64.
+    """
+    return ratio(diagonal(counts).sum(-1), np.sum(counts, (-2, -1)))
+
+
+def balanced_accuracy(counts: Int[ArrayLike, "*runs k k"]) -> Float[np.ndarray, "*runs"]:
+    """Mean recall over the classes that have samples.
+
+    Args:
+        counts: [..., k, k] confusion matrices.
+
+    Returns:
+        [...] float64.
+
+    Source: Brodersen et al. 2010, https://doi.org/10.1109/ICPR.2010.764
+    """
+    return defined_mean(ratio(diagonal(counts), np.sum(counts, -1)))
+
+
+def macro_f1(counts: Int[ArrayLike, "*runs k k"]) -> Float[np.ndarray, "*runs"]:
+    """Mean over classes of `F1 = 2 TP / (2 TP + FP + FN)`, without those that have neither samples nor predictions.
+
+    Args:
+        counts: [..., k, k] confusion matrices.
+
+    Returns:
+        [...] float64.
+
+    Source: scikit-learn's `f1_score(average="macro")`, whose choice of classes this is.
+    """
+    return defined_mean(ratio(2 * diagonal(counts), np.sum(counts, -1) + np.sum(counts, -2)))
+
+
+def ece(
+    labels: Int[ArrayLike, " n"], probabilities: Real[ArrayLike, "*runs n k"], bins: int = ECE_BINS
+) -> Float[np.ndarray, "*runs"]:
+    """Expected calibration error of the top probability: `sum_b (n_b / n) |accuracy_b - mean confidence_b|`.
+
+    Args:
+        labels: [n] integers in [0, k).
+        probabilities: [..., n, k], rows that add up to 1.
+        bins: B equal-width bins, bin b being `((b - 1) / B, b / B]`.
+
+    Returns:
+        [...] float64 in [0, 1].
+
+    Source: Guo et al. 2017, https://arxiv.org/abs/1706.04599
+    """
+    probabilities = np.asarray(probabilities, np.float64)
+    confidence, right = probabilities.max(-1), probabilities.argmax(-1) == labels
+    of_bin = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    return np.abs(binned(of_bin, right - confidence, bins)).sum(-1) / confidence.shape[-1]
+
+
+def over_runs(f: Callable, labels: ArrayLike, logits: ArrayLike) -> dict[str, np.ndarray]:
+    """`f(labels, logits)` over the leading axes, a few runs at a time, NaN for runs with a logit that is not finite.
+
+    Args:
+        f: takes labels [n] and logits [r, n, k] float64, gives a dictionary of arrays [r, ...].
+        labels: [n].
+        logits: [..., n, k].
+
+    Returns:
+        The dictionary, its arrays with the leading axes of `logits`.
+
+    Raises:
+        UsageError: no samples, or shapes or labels that do not fit.
+    """
+    labels, logits = np.asarray(labels), np.asarray(logits)
+    if labels.ndim != 1 or logits.ndim < 2 or logits.shape[-2] != len(labels) or 0 in logits.shape[-2:]:
+        raise UsageError(
+            f"labels {labels.shape} and logits {logits.shape} are not [n] and [..., n, k], n and k above 0"
+        )
+    if labels.min() < 0 or labels.max() >= logits.shape[-1]:
+        raise UsageError(
+            f"labels from {labels.min()} to {labels.max()} do not fit logits of {logits.shape[-1]} classes"
+        )
+    lead, (n, k) = logits.shape[:-2], logits.shape[-2:]
+    runs = logits.reshape(-1, n, k)
+    size = max(1, CHUNK // (n * k))
+    parts = []
+    for start in range(0, max(len(runs), 1), size):
+        part = np.asarray(runs[start : start + size], np.float64)
+        finite = np.isfinite(part).all((1, 2))
+        values = f(labels, np.where(finite[:, None, None], part, 0.0))
+        parts.append({name: np.where(finite.reshape(-1, *[1] * (v.ndim - 1)), v, np.nan) for name, v in values.items()})
+    merged = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return {name: value.reshape(lead + value.shape[1:])[()] for name, value in merged.items()}
+
+
+def log_loss_and_probabilities(labels: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """-log p_y [..., n] and softmax probabilities [..., n, k] from one exponential of float64 logits [..., n, k]."""
+    shifted = logits - logits.max(-1, keepdims=True)
+    own = shifted[..., np.arange(len(labels)), labels]
+    exponential = np.exp(shifted, out=shifted)
+    total = exponential.sum(-1)
+    exponential /= total[..., None]
+    return np.log(total) - own, exponential
+
+
+def binned(index: np.ndarray, weights: np.ndarray | None, bins: int) -> np.ndarray:
+    """`np.bincount` of [..., n] along the last axis: [..., bins]."""
+    *lead, n = index.shape
+    runs = int(np.prod(lead))
+    index = index.reshape(runs, n) + np.arange(runs)[:, None] * bins
+    weights = None if weights is None else weights.ravel()
+    return np.bincount(index.ravel(), weights, minlength=runs * bins).reshape(*lead, bins)
+
+
+def diagonal(counts: Shaped[ArrayLike, "*runs k k"]) -> Shaped[np.ndarray, "*runs k"]:
+    """The diagonals [..., k] of matrices [..., k, k]."""
+    return np.diagonal(counts, axis1=-2, axis2=-1)
+
+
+def ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a / b in float64, NaN where b is 0."""
+    b = np.asarray(b, np.float64)
+    return np.where(b > 0, a / np.where(b > 0, b, 1), np.nan)
+
+
+def defined_mean(values: Float[np.ndarray, "*runs k"]) -> Float[np.ndarray, "*runs"]:
+    """Mean over the last axis of what is not NaN; NaN where nothing is."""
+    defined = ~np.isnan(values)
+    return ratio(np.where(defined, values, 0).sum(-1), defined.sum(-1))

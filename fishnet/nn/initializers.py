@@ -1,0 +1,104 @@
+"""Initialisers: one formula, variance scaling, in which every number may be traced."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike, DTypeLike
+
+FANS = ("in", "avg", "out")
+DISTRIBUTIONS = ("truncated_normal", "uniform")
+
+# The standard deviation of a standard normal truncated to (-2, 2): dividing by it restores unit variance.
+TRUNCATED_STD = 0.87962566103423978
+
+
+def fans(shape: tuple[int, ...]) -> tuple[int, int]:
+    """The number of inputs and of outputs of a kernel whose last two axes are inputs and outputs.
+
+        fan_in = k i, fan_out = k o, k = product of the leading (spatial) axes
+
+    A depthwise kernel [h, w, 1, c] has fan_in = h w, but fan_out = h w c, as in `jax.nn.initializers`: prefer
+    the initialisers by `in` there.
+
+    Args:
+        shape: [..., i, o], two axes or more.
+
+    Returns:
+        `(fan_in, fan_out)`.
+
+    Raises:
+        ValueError: fewer than two axes.
+    """
+    if len(shape) < 2:
+        raise ValueError(f"variance scaling needs a kernel of two axes or more, got shape {tuple(shape)}")
+    field = 1
+    for size in shape[:-2]:
+        field *= size
+    return field * shape[-2], field * shape[-1]
+
+
+@dataclass(frozen=True)
+class VarianceScaling:
+    """Kernel entries with mean 0 and variance `gain^2 scale / fan`.
+
+        std = gain sqrt(scale / fan), fan = fan_in, (fan_in + fan_out) / 2 or fan_out
+        truncated normal: std / 0.8796 x N(0, 1) cut at +-2;   uniform: U(-sqrt(3) std, sqrt(3) std)
+
+    Called as `f(key, shape, dtype)`, so it is a Linen `kernel_init` as it is. Every field may be traced: lanes
+    of one program may differ in it.
+
+    Args:
+        scale: 2 for He, 1 for Glorot and LeCun.
+        fan: index into `FANS`: 0 in, 1 avg, 2 out.
+        distribution: index into `DISTRIBUTIONS`: 0 truncated normal, 1 uniform.
+        gain: factor on the standard deviation.
+
+    Source: He et al., arXiv:1502.01852; Glorot and Bengio, AISTATS 2010; LeCun et al., "Efficient BackProp", 1998.
+    """
+
+    scale: ArrayLike
+    fan: ArrayLike
+    distribution: ArrayLike
+    gain: ArrayLike = 1.0
+
+    def __call__(self, key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
+        """Draws a kernel of `shape` and `dtype`; equal to `jax.nn.initializers` for the same key."""
+        fan_in, fan_out = fans(shape)
+        fan = jnp.array([fan_in, (fan_in + fan_out) / 2, fan_out], dtype)[self.fan]
+        std = jnp.asarray(self.gain, dtype) * jnp.sqrt(jnp.asarray(self.scale, dtype) / fan)
+        if isinstance(self.distribution, int):
+            return _draw(self.distribution, key, shape, dtype) * std
+        branches = [lambda k, i=i: _draw(i, k, shape, dtype) for i in range(len(DISTRIBUTIONS))]
+        return jax.lax.switch(self.distribution, branches, key) * std
+
+
+def _draw(distribution: int, key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike) -> jax.Array:
+    """Unit-variance noise of one of the `DISTRIBUTIONS`."""
+    if distribution == 0:
+        return jax.random.truncated_normal(key, -2, 2, shape, dtype) / jnp.asarray(TRUNCATED_STD, dtype)
+    return jax.random.uniform(key, shape, dtype, -1, 1) * jnp.sqrt(jnp.asarray(3, dtype))
+
+
+def variance_scaling(scale: ArrayLike, fan: ArrayLike, distribution: ArrayLike) -> VarianceScaling:
+    """The initialiser of `VarianceScaling` with gain 1; see there.
+
+    Args:
+        scale: numerator of the variance, possibly traced.
+        fan: index into `FANS`, possibly traced.
+        distribution: index into `DISTRIBUTIONS`, possibly traced.
+
+    Returns:
+        `f(key, shape, dtype=float32) -> kernel`.
+    """
+    return VarianceScaling(scale, fan, distribution)
+
+
+INITIALIZERS: dict[str, VarianceScaling] = {
+    "he_normal": variance_scaling(2.0, 0, 0),
+    "he_uniform": variance_scaling(2.0, 0, 1),
+    "glorot_normal": variance_scaling(1.0, 1, 0),
+    "glorot_uniform": variance_scaling(1.0, 1, 1),
+    "lecun_normal": variance_scaling(1.0, 0, 0),
+    "lecun_uniform": variance_scaling(1.0, 0, 1),
+}

@@ -1,0 +1,37 @@
+"""Standardisation of images with constants that are kept in the model's variables."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Num
+
+from fishnet.errors import UsageError
+
+
+class Standardize(nn.Module):
+    """Images in the task's own units to zero mean and unit variance.
+
+        y = (x - mean) / std
+
+    `mean` [c] and `std` [c] live in the collection `constants` (0 and 1 until they are set from the task): the
+    network carries its standardisation with it, and no optimizer ever sees it.
+
+    Args:
+        dtype: of the result; the arithmetic is float32.
+    """
+
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Num[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        """Standardises `x` [b, h, w, c], uint8 or floats in 0..255.
+
+        Raises:
+            UsageError: `x` is not of rank 4.
+        """
+        if x.ndim != 4:
+            raise UsageError(f"images must be [batch, height, width, channels], got shape {x.shape}")
+        c = x.shape[-1]
+        mean = self.variable("constants", "mean", jnp.zeros, (c,), jnp.float32).value
+        std = self.variable("constants", "std", jnp.ones, (c,), jnp.float32).value
+        return ((x.astype(jnp.float32) - mean) / std).astype(self.dtype)

@@ -1,0 +1,157 @@
+"""From drawing functions to pictures: inline SVG that follows the page's light or dark scheme, and files.
+
+A figure is a list of small panels, so that the page can lay them out anew on a narrow screen; the files under `figures/`
+hold the same panels side by side.
+"""
+
+import html
+import io
+import logging
+import re
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+PX = 1 / 96  # inches
+SHRINKS_FROM = 420  # CSS pixels; a wider panel scrolls on a narrow screen, where it would be too small to read
+INK, MUTED, GRID = "#1c1d20", "#6a6e75", "#dfe2e6"
+# Okabe and Ito's colour-blind-safe colours without the yellow and black, the light ones darkened for a white page.
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#c2579b", "#b97f00", "#3a9bd9")
+MARKERS = ("o", "s", "^", "D", "v", "P")  # so that no line is told apart by its colour alone
+# In the page these colours become CSS variables, which the dark scheme sets otherwise.
+VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid"} | {c: f"--c{i}" for i, c in enumerate(SERIES)}
+STYLE = {
+    "svg.fonttype": "none",  # text stays text: sharp, searchable, in the page's own font
+    "svg.hashsalt": "fishnet",  # the same sweep makes the same file
+    "text.parse_math": False,  # a class may be called $x$
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "axes.titlesize": 8.5,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 8,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.titlecolor": INK,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.4,
+    "hatch.color": MUTED,
+    "hatch.linewidth": 0.5,
+}
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One set of axes. All lengths are in CSS pixels.
+
+    Margins are given, not measured: measuring the text of every panel takes matplotlib longer than drawing it.
+
+    Args:
+        draw: draws on the axes it is given.
+        alt: what the picture says, for those who cannot see it.
+        width: of the axes.
+        height: of the axes.
+        left: margin for tick and axis labels.
+        right: margin for what stands beside the axes.
+        top: margin for the title.
+        bottom: margin for tick and axis labels.
+    """
+
+    draw: Callable[[Axes], None]
+    alt: str
+    width: float
+    height: float
+    left: float = 52.0
+    right: float = 10.0
+    top: float = 24.0
+    bottom: float = 42.0
+
+    @property
+    def outer(self) -> tuple[float, float]:
+        """Width and height with margins."""
+        return self.left + self.width + self.right, self.top + self.height + self.bottom
+
+    def add_to(self, figure: Figure, x: float, y: float) -> None:
+        """Draws the panel with its upper left corner `x` from the left and `y` from the top of the figure."""
+        width, height = figure.get_size_inches() / PX
+        box = (x + self.left, height - y - self.top - self.height, self.width, self.height)
+        self.draw(figure.add_axes((box[0] / width, box[1] / height, box[2] / width, box[3] / height)))
+
+
+def draw_svg(panel: Panel) -> str:
+    """The panel as an `<svg>` element without ids or metadata, its colours as in `VARIABLES`."""
+    text = io.StringIO()
+    width, height = panel.outer
+    with _quiet_style():
+        figure = Figure(figsize=(width * PX, height * PX))
+        panel.add_to(figure, 0, 0)
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = text.getvalue()
+    body = svg[svg.index(">", svg.index("<svg")) + 1 :]
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    body = re.sub(r'<g id="[^"]*"', "<g", body)  # never referred to, and the same in every figure
+    body = re.sub(r"'DejaVu Sans'[^;\"]*sans-serif", "system-ui, sans-serif", body)
+    wide = ' class="wide"' if width > SHRINKS_FROM else ""
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" role="img"{wide} '
+        f'viewBox="0 0 {width * 0.75:g} {height * 0.75:g}" width="{width:g}" height="{height:g}" '  # 0.75: points, its unit
+        f'aria-label="{html.escape(panel.alt)}">{body}'
+    )
+
+
+def follow_scheme(svg: str) -> str:
+    """`svg` with the figures' colours as CSS variables of the page."""
+    return re.sub(r"#[0-9a-f]{6}\b", lambda found: _variable(found[0]), svg)
+
+
+def save(panels: Sequence[Panel], svgs: Sequence[str], stem: Path, columns: int) -> None:
+    """Writes the panels side by side, on white, as `stem`.svg (put together from `svgs`) and `stem`.png."""
+    columns = min(columns, len(panels))
+    cell = [max(panel.outer[side] for panel in panels) for side in (0, 1)]
+    corners = [(i % columns * cell[0], i // columns * cell[1]) for i in range(len(panels))]
+    width, height = cell[0] * columns, cell[1] * -(-len(panels) // columns)
+    nested = [svg.replace("<svg ", f'<svg x="{x:g}" y="{y:g}" ', 1) for svg, (x, y) in zip(svgs, corners, strict=True)]
+    stem.with_suffix(".svg").write_text(
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:g}" height="{height:g}">'
+        f'<rect width="100%" height="100%" fill="white"/>{"".join(nested)}</svg>\n',
+        encoding="utf-8",
+    )
+    with _quiet_style():
+        figure = Figure(figsize=(width * PX, height * PX), facecolor="white")
+        for panel, corner in zip(panels, corners, strict=True):
+            panel.add_to(figure, *corner)
+        figure.savefig(stem.with_suffix(".png"), dpi=min(150, 20_000 / max(width, height) / PX))
+
+
+def _variable(colour: str) -> str:
+    return f"var({VARIABLES[colour]})" if colour in VARIABLES else colour
+
+
+class _quiet_style:
+    """The figures' style, without warnings about glyphs that the layout's font lacks and the page's has."""
+
+    def __enter__(self) -> None:
+        self._rc, self._warnings = matplotlib.rc_context(STYLE), warnings.catch_warnings()
+        self._rc.__enter__()
+        self._warnings.__enter__()
+        warnings.filterwarnings("ignore", message="Glyph")
+        self._level = logging.getLogger("matplotlib").level
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)
+
+    def __exit__(self, *error: object) -> None:
+        logging.getLogger("matplotlib").setLevel(self._level)
+        self._warnings.__exit__(*error)
+        self._rc.__exit__(*error)

@@ -1,0 +1,175 @@
+"""report.html: one page that holds everything, figures included, and needs neither network nor scripts."""
+
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from fishnet.errors import UserError
+from fishnet.report import figures
+from fishnet.report.canvas import Panel, draw_svg, follow_scheme, save
+from fishnet.report.photographs import mistakes, task_of
+from fishnet.report.results import Results, load_results
+from fishnet.report.tables import COLUMNS, caption, interval_text, number_text
+from fishnet.sweep.progress import cohort_text, counted, seconds_text
+from fishnet.sweep.recipe import format_value
+
+CURVES = {"val_accuracy": "validation accuracy", "train_loss": "training loss"}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure of the page: panels, and the file that holds them."""
+
+    panels: tuple[Markup, ...]
+    file: str  # stem under figures/
+    grid: bool  # small panels of one size, in as many columns as fit
+
+
+def write_report(out: str | Path, command: str | None = None, data_dir: str | None = None) -> Path:
+    """Writes `report.html` and `figures/` from the tables in an output folder.
+
+    Args:
+        out: the folder of a finished or interrupted sweep.
+        command: shown as how the run was made; None: the one in `sweep.json`.
+        data_dir: where the task's files are, if not where they are found by themselves.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        UserError: the folder holds no sweep, a table cannot be read, or the folder cannot be written.
+    """
+    results = load_results(out)
+    page = Path(out) / "report.html"
+    try:
+        (Path(out) / "figures").mkdir(exist_ok=True)
+        text = template().render(**contents(results, command, data_dir))
+        temporary = page.with_name(".report.html.part")
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, page)
+    except OSError as error:
+        raise UserError(f"cannot write {page}: {error.strerror or error}") from error
+    return page
+
+
+def template() -> jinja2.Template:
+    """The page's template; every value put into it is escaped."""
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"interval": interval_text, "number": number_text, "counted": counted}
+    environment.filters["percent"] = lambda value: f"{100 * value:.0f} %"
+    source = resources.files("fishnet.report").joinpath("templates", "report.html").read_text(encoding="utf-8")
+    return environment.from_string(source)
+
+
+def contents(results: Results, command: str | None, data_dir: str | None) -> dict[str, Any]:
+    """Everything that the template shows."""
+    best_run = results.best_run
+    wrong, credit, photo_problem = [], "", ""
+    notes: Sequence[str] = ()
+    if best_run is not None:
+        try:
+            task = task_of(results, best_run, data_dir)
+            wrong, credit, notes = mistakes(results, best_run, task), task.credit, task.notes
+        except (UserError, OSError) as error:
+            photo_problem = str(error)
+    counts = results.confusion(best_run) if best_run is not None else None
+    confusion = [] if counts is None else [figures.confusion_panel(counts, results.classes_of(best_run))]
+    overview = figures.overview(results)
+    return {
+        "results": results,
+        "title": title_of(results),
+        "columns": [heading.replace("\n", " ").replace("bal.", "balanced") for heading in COLUMNS.values()],
+        "column_names": list(COLUMNS),
+        "caption": caption(results),
+        "overview": picture(results, "overview", overview, columns=3),
+        "curves": [
+            picture(results, column, figures.learning_curves(results, column, label), columns=4, grid=True)
+            for column, label in CURVES.items()
+        ],
+        "roc": picture(results, "roc", figures.roc_panels(results), columns=5, grid=True),
+        "confusion": picture(results, "confusion", confusion, columns=1),
+        "mix_ups": [] if counts is None else mix_ups(counts, results.classes_of(best_run)),
+        "classes": class_rows(results),
+        "mistakes": wrong,
+        "photo_problem": photo_problem,
+        "credit": credit,
+        "notes": notes,
+        "made": made(results, command),
+        "recipe": recipe_rows(results),
+        "diverged": results.runs[results.runs["status"] == "diverged"],
+        "unfinished": int((results.runs["status"] == "running").sum()),
+    }
+
+
+def picture(results: Results, file: str, panels: Sequence[Panel], columns: int, grid: bool = False) -> Picture | None:
+    """Draws panels for the page and saves them under figures/; None without panels."""
+    if not panels:
+        return None
+    svgs = [draw_svg(panel) for panel in panels]
+    save(panels, svgs, results.out / "figures" / file, columns)
+    return Picture(tuple(Markup(follow_scheme(svg)) for svg in svgs), file, grid)
+
+
+def title_of(results: Results) -> str:
+    """`activation x norm on reef`."""
+    task = " and ".join(results.axes["task"]) if "task" in results.axes else results.sweep["recipe"]["task"]
+    asked = " × ".join(name for name in results.axes if name != "task")
+    return f"{asked or results.sweep['recipe']['model']} on {task}"
+
+
+def class_rows(results: Results) -> list[dict[str, Any]]:
+    """Per class: test images, AUC with its interval, recall and precision of the best arm's and the worst arm's best run."""
+    arms = [arm for arm in (results.best, results.worst) if arm is not None and arm.runs]
+    if results.per_class.empty or not arms:
+        return []
+    tables = [results.per_class[results.per_class["run"] == arm.runs[0]].set_index("class") for arm in arms]
+    rows = []
+    for name in results.classes_of(arms[0].runs[0]):
+        cells = [table.loc[name] for table in tables if name in table.index]
+        if cells:
+            rows.append({"class": name, "support": int(cells[0]["support"]), "cells": cells})
+    return rows
+
+
+def mix_ups(counts: np.ndarray, classes: Sequence[str], most: int = 12) -> list[tuple[str, str, int, float]]:
+    """The most frequent mistakes in a confusion matrix: true class, guess, images, share of the true class."""
+    wrong = counts - np.diag(np.diag(counts))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:most]
+    cells = [np.unravel_index(flat, wrong.shape) for flat in order]
+    return [(classes[i], classes[j], int(wrong[i, j]), wrong[i, j] / counts[i].sum()) for i, j in cells if wrong[i, j]]
+
+
+def made(results: Results, command: str | None) -> list[tuple[str, str]]:
+    """How the run was made, as (name, text)."""
+    sweep, runs = results.sweep, results.runs
+    seconds = float(runs["train_seconds"].fillna(0).sum())
+    plan = sweep.get("plan") or []
+    rows = [
+        ("command", command or sweep.get("command") or ""),
+        ("device", str(sweep.get("device", ""))),
+        ("training time", f"{seconds_text(seconds)} for {counted(len(runs), 'run')}, compilation not counted"),
+        ("started", str(sweep.get("started") or "")),
+        ("finished", str(sweep.get("finished") or "")),
+        ("seeds", ", ".join(map(str, sweep["seeds"]))),
+        ("compiled programs", str(sweep.get("programs", ""))),
+        *[(f"program {i + 1}", cohort_text(cohort)) for i, cohort in enumerate(plan)],
+        ("versions", ", ".join(f"{name} {version}" for name, version in sweep.get("versions", {}).items())),
+        ("machine", platform.platform() if not sweep.get("versions") else ""),
+        ("data", ", ".join(f"{name}: {str(digest)[:12]}" for name, digest in sweep.get("data", {}).items())),
+        ("specification", str(sweep.get("spec_hash", ""))[:10]),
+    ]
+    return [(name, text) for name, text in rows if text]
+
+
+def recipe_rows(results: Results) -> list[tuple[str, str]]:
+    """The recipe that all runs share; an axis shows its values."""
+    shared = {name: format_value(value) for name, value in results.sweep["recipe"].items() if name != "seed"}
+    return list((shared | {name: ", ".join(values) for name, values in results.axes.items()}).items())

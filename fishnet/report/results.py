@@ -1,0 +1,168 @@
+"""A sweep's output folder, read back and summed up arm by arm: what the table and the page are made from."""
+
+import itertools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fishnet.errors import UserError
+from fishnet.stats import Interval, interval, t_interval
+from fishnet.sweep.recipe import arm_name, format_value
+
+METRICS = ("loss", "accuracy", "balanced_accuracy", "macro_auc", "macro_f1", "ece")
+RANK_BY = "val_accuracy"  # validation chooses; test is only reported
+TABLES = ("curves", "per_class", "predictions")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One combination of axis values, summed up over its seeds."""
+
+    name: str
+    values: Mapping[str, str]  # axis -> value as written on the command line
+    runs: tuple[int, ...]  # those that did not diverge, best first by validation
+    seeds: int
+    diverged: int
+    metrics: Mapping[str, Interval]  # "val_accuracy", ...: over `runs`
+
+
+@dataclass(frozen=True)
+class Results:
+    """The tables of one output folder. Tables that are missing are empty."""
+
+    out: Path
+    sweep: Mapping[str, Any]  # sweep.json
+    runs: pd.DataFrame
+    curves: pd.DataFrame
+    per_class: pd.DataFrame
+    predictions: pd.DataFrame
+
+    @cached_property
+    def axes(self) -> dict[str, list[str]]:
+        """Axis -> its values as written on the command line."""
+        return {name: [format_value(v) for v in values] for name, values in self.sweep["axes"].items()}
+
+    @cached_property
+    def arms(self) -> list[Arm]:
+        """Every arm, in the order of the sweep."""
+        grid = itertools.product(*self.axes.values())
+        return [self._arm(dict(zip(self.axes, values, strict=True))) for values in grid]
+
+    @cached_property
+    def ranked(self) -> list[Arm]:
+        """The arms from best to worst mean validation accuracy, ties to the lower mean validation loss; those with a
+        diverged run come after those without."""
+        def rank(arm: Arm) -> tuple[bool, float, float]:
+            return arm.diverged > 0, -_or_lowest(arm.metrics[RANK_BY].mean), arm.metrics["val_loss"].mean
+
+        return sorted(self.arms, key=rank)
+
+    @property
+    def best(self) -> Arm | None:
+        """The arm with the best mean validation accuracy, if any has one."""
+        return next((arm for arm in self.ranked if arm.runs), None)
+
+    @property
+    def worst(self) -> Arm | None:
+        """The arm with the lowest mean validation accuracy among those with a run that did not diverge."""
+        arms = [arm for arm in self.arms if not np.isnan(arm.metrics[RANK_BY].mean)]
+        return min(arms, key=lambda arm: arm.metrics[RANK_BY].mean, default=None)
+
+    @property
+    def best_run(self) -> int | None:
+        """The run with the best validation accuracy of all; ties go to the lower validation loss."""
+        order = self._by_validation(self.runs[self.runs["status"] != "diverged"])
+        return order[0] if order else None
+
+    def row(self, run: int) -> pd.Series:
+        """The row of `runs` of one run."""
+        return self.runs.loc[self.runs["run"] == run].iloc[0]
+
+    def curve(self, arm: Arm, column: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Epochs [e], and mean and half-width [e] of a column of `curves` over the arm's runs."""
+        if self.curves.empty or column not in self.curves:
+            return np.zeros(0), np.zeros(0), np.zeros(0)
+        mine = self.curves[self.curves["run"].isin(arm.runs)]
+        table = mine.pivot(index="run", columns="epoch", values=column).astype(float)
+        mean, half, _ = t_interval(table.to_numpy().reshape(len(table.index), len(table.columns)), axis=0)
+        return table.columns.to_numpy(), mean, half
+
+    def classes_of(self, run: int) -> list[str]:
+        """The classes of a run, in the order of its labels."""
+        if not self.per_class.empty and (mine := self.per_class[self.per_class["run"] == run]["class"].tolist()):
+            return mine
+        return list(self.sweep.get("classes", {}).get(self.recipe(run)["task"], ()))
+
+    def recipe(self, run: int) -> dict[str, Any]:
+        """The recipe of one run as plain values, `auto` written out."""
+        row = self.row(run)
+        written_out = next((arm for arm in self.sweep.get("arms", ()) if arm["arm"] == row["arm"]), {})
+        axes = dict(zip(self.axes, self._values(row["arm"]), strict=True))
+        own = axes | {name: value for name, value in written_out.items() if name != "arm"}
+        return dict(self.sweep["recipe"]) | own | {"seed": int(row["seed"])}
+
+    def _values(self, name: str) -> tuple[Any, ...]:
+        axes = self.sweep["axes"]
+        return next(v for v in itertools.product(*axes.values()) if arm_name(dict(zip(axes, v, strict=True))) == name)
+
+    def test_predictions(self, run: int) -> pd.DataFrame:
+        """The rows of `predictions` of one run on the test split; empty when they were not kept."""
+        if self.predictions.empty:
+            return self.predictions
+        return self.predictions[(self.predictions["run"] == run) & (self.predictions["split"] == "test")]
+
+    def confusion(self, run: int) -> np.ndarray | None:
+        """Test images [true class, guess] of one run; None when its predictions were not kept."""
+        table, classes = self.test_predictions(run), self.classes_of(run)
+        columns = [f"p_{name}" for name in classes]
+        if table.empty or not set(columns) <= set(table.columns):
+            return None
+        counts = np.zeros((len(classes), len(classes)), int)
+        np.add.at(counts, (table["label"].to_numpy(), table[columns].to_numpy(float).argmax(1)), 1)
+        return counts
+
+    def _arm(self, values: dict[str, str]) -> Arm:
+        name = arm_name(values)
+        rows = self.runs[self.runs["arm"] == name]
+        fine = rows[rows["status"] != "diverged"]
+        columns = [f"{split}_{metric}" for split in ("val", "test") for metric in METRICS]
+        metrics = {column: interval(fine[column].to_numpy(float)) for column in columns}
+        return Arm(name, values, tuple(self._by_validation(fine)), len(rows), len(rows) - len(fine), metrics)
+
+    @staticmethod
+    def _by_validation(rows: pd.DataFrame) -> list[int]:
+        known = rows[rows[RANK_BY].notna()]
+        return known.sort_values([RANK_BY, "val_loss", "run"], ascending=[False, True, True])["run"].tolist()
+
+
+def load_results(out: str | Path) -> Results:
+    """The results in an output folder.
+
+    Raises:
+        UserError: the folder holds no sweep, or one of its files cannot be read.
+    """
+    out = Path(out)
+    path = out / "sweep.json"
+    try:
+        sweep = json.loads(path.read_text(encoding="utf-8"))
+        path = out / "runs.parquet"
+        runs = pd.read_parquet(path)
+        tables = {}
+        for name in TABLES:
+            path = out / f"{name}.parquet"
+            tables[name] = pd.read_parquet(path) if path.exists() else pd.DataFrame()
+    except FileNotFoundError as error:
+        raise UserError(f"{out} holds no sweep: {path.name} is missing") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
+    return Results(out, sweep, runs, **tables)
+
+
+def _or_lowest(value: float) -> float:
+    return -np.inf if np.isnan(value) else value

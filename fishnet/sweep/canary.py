@@ -1,0 +1,55 @@
+"""Small programs with known answers: a backend that gets them wrong must not train anything."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from fishnet.errors import UserError
+from fishnet.nn.convolution import gemm
+
+
+def check_backend(device: jax.Device) -> None:
+    """Runs the canaries on `device`.
+
+    Raises:
+        UserError: a result is wrong; the message says which, and how to proceed.
+    """
+    for name, canary in CANARIES.items():
+        with jax.default_device(device):
+            error = canary()
+        if not error < 1e-4:
+            raise UserError(
+                f"jax {jax.__version__} computes a {name} wrongly on {device.device_kind} (relative error {error:.1e}); "
+                "nothing was trained. Install the versions in constraints.txt (pip install -c constraints.txt .) "
+                "or choose another device with JAX_PLATFORMS"
+            )
+
+
+def long_reduction() -> float:
+    """A vectorised sum of squares over 32,769 rows, which jax 0.10.2 gets wrong on CPU."""
+    matrix = jnp.ones((32769, 8), jnp.float32)
+    sums = jax.jit(jax.vmap(lambda row: jnp.sum((matrix @ row) ** 2)))(jnp.ones((2, 8), jnp.float32) * 64)
+    expected = 32769 * (8 * 64.0) ** 2
+    return float(np.max(np.abs(np.asarray(sums, np.float64) / expected - 1)))
+
+
+def convolution_gradient() -> float:
+    """The kernel gradient of a convolution inside a loop, against the sum written out in NumPy."""
+    rng = np.random.default_rng(0)
+    x, kernel = rng.normal(size=(4, 9, 9, 3)).astype(np.float32), rng.normal(size=(3, 3, 3, 8)).astype(np.float32)
+
+    def loss(kernel, x):
+        return 0.5 * jnp.square(gemm(x, kernel, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))).sum()
+
+    def looped(kernel, x):
+        return lax.fori_loop(0, 2, lambda i, total: total + jax.grad(loss)(kernel, x), jnp.zeros_like(kernel))
+
+    got = np.asarray(jax.jit(looped)(kernel, x), np.float64)
+    taps = np.stack([x[:, i : i + 7, j : j + 7] for i in range(3) for j in range(3)]).astype(np.float64)
+    y = np.einsum("tbhwc,tcd->bhwd", taps, kernel.reshape(9, 3, 8))
+    expected = 2 * np.einsum("tbhwc,bhwd->tcd", taps, y).reshape(kernel.shape)
+    return float(np.abs(got - expected).max() / np.abs(expected).max())
+
+
+CANARIES = {"long vectorised reduction": long_reduction, "convolution gradient": convolution_gradient}

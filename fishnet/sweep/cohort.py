@@ -1,0 +1,369 @@
+"""Trains one cohort on the host's side: slices of work, epochs, selection, checkpoints, the last test."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from threading import Thread
+from typing import Any
+
+import jax
+import numpy as np
+from flax.serialization import from_state_dict, to_state_dict
+from scipy.special import log_softmax
+
+from fishnet import metrics
+from fishnet.errors import UserError
+from fishnet.sweep.checkpoint import Checkpoints
+from fishnet.sweep.history import CLASS_CURVES, CURVES, DIVERGED, OK, RUNNING, SUMMARY, History
+from fishnet.sweep.interrupt import Interrupt
+from fishnet.sweep.plan import Cohort, form_groups, kinds_of
+from fishnet.sweep.program import Lanes, Program, evaluation_capacity
+from fishnet.sweep.progress import Display
+
+CALL_SECONDS = 1.0  # how long one call of a compiled program should take, so that signals are obeyed
+CHECKPOINT_SECONDS = 10.0  # at most one checkpoint in this time
+
+
+class CohortRunner:
+    """The runs of one cohort, from the state on disk (if any) to their test figures.
+
+    Args:
+        cohort: the runs and their layout.
+        devices: as many as the cohort's layout has.
+        checkpoints: of this cohort.
+        interrupt: looked at between calls.
+        display: shown progress and warnings.
+        on_epoch: called with this runner whenever a checkpoint is about to be written: writes the tables.
+        advance: called with the run-epochs done and the epoch, after every call.
+    """
+
+    def __init__(
+        self,
+        cohort: Cohort,
+        devices: list[jax.Device],
+        checkpoints: Checkpoints,
+        interrupt: Interrupt,
+        display: Display,
+        on_epoch: Callable[["CohortRunner"], None],
+        advance: Callable[["CohortRunner", float], None],
+    ) -> None:
+        self.cohort, self.checkpoints, self.interrupt, self.display = cohort, checkpoints, interrupt, display
+        self.on_epoch, self.advance = on_epoch, advance
+        self.program = Program(cohort.shape, cohort.padded_knobs(), cohort.task, devices, chunk=evaluation_chunk(cohort))
+        count, classes = len(cohort.runs), len(cohort.task.classes)
+        self.history = History.empty(count, cohort.epochs, classes)
+        self.test = np.full((count, len(SUMMARY)), np.nan)
+        self.params = np.zeros(count, np.int64)
+        self.lanes: Lanes | None = None
+        self._kinds = [kinds_of(cohort.knobs, run) for run in range(count)]
+        self._run_at = {int(position): run for run, position in enumerate(cohort.position)}
+        self._pace: dict[str, float] = {}  # seconds a group and step (or image chunk), by program
+        self._saved = 0.0
+        self._unsaved = False
+
+    @property
+    def epoch(self) -> int:
+        """The epoch in progress, from 0."""
+        active = self.active
+        return int(self.history.epochs[active].min()) if len(active) else self.cohort.epochs
+
+    @property
+    def active(self) -> np.ndarray:
+        """The runs still in training."""
+        return np.flatnonzero(self.history.status == RUNNING)
+
+    @property
+    def run_epochs(self) -> float:
+        """Epochs done, over all runs; a run that ended early counts as done."""
+        planned = np.array([run.recipe.epochs for run in self.cohort.runs])
+        done = np.minimum(self.history.steps / self.cohort.shape.steps_per_epoch, planned)
+        return float(np.where(self.history.status == RUNNING, done, planned).sum())
+
+    def prepare(self) -> None:
+        """Compiles, then makes the initial state or reads the newest checkpoint."""
+        names = ("train", "evaluate", "keep", "init")
+        lowered = [getattr(self.program, f"lower_{name}") for name in names]
+        self._call = dict(zip(names, in_background(lowered, self.interrupt), strict=True))
+        self.lanes = self._call["init"](self.program.knobs, self.program.pixels)
+        self.params = self._count_params()
+        restored = self.checkpoints.restore(self._abstract(), self.display.warn)
+        if restored is not None:
+            self.history = History.of(restored["history"])
+            self.lanes = self.program.on_devices(self._by_position(restored["lanes"]))
+        self._saved = time.monotonic()
+
+    def train(self) -> None:
+        """Trains every run to its end, epoch by epoch, saving on the way."""
+        while len(self.active):
+            self._train_epoch()
+            self._finish_epoch()
+            self._unsaved = True
+            if time.monotonic() - self._saved >= CHECKPOINT_SECONDS or not len(self.active):
+                self._save()
+        if self._unsaved:
+            self._save()
+
+    def test_logits(self, split: str, runs: np.ndarray) -> np.ndarray:
+        """Logits [run, image, class] of `runs` at their best epoch, on the images of `split`."""
+        return self._evaluate(split, runs, best=True)
+
+    def finish(self) -> np.ndarray:
+        """Evaluates the test split for the selected epochs and waits for the last checkpoint.
+
+        Returns:
+            Test logits [run, image, class] of every run; NaN for a run without a selected epoch.
+        """
+        positions = self.cohort.task.splits["test"]
+        logits = np.full((len(self.cohort.runs), len(positions), len(self.cohort.task.classes)), np.nan, np.float32)
+        selected = np.flatnonzero(self.history.best_epoch)
+        if len(selected):
+            logits[selected] = self._evaluate("test", selected, best=True)
+            summary = metrics.summary(self.cohort.task.labels[positions], logits[selected])
+            self.test[selected] = np.stack([summary[name] for name in SUMMARY], axis=-1)
+        self.checkpoints.finish()
+        return logits
+
+    def _train_epoch(self) -> None:
+        """Takes every active run to the end of its current epoch, in calls of about `CALL_SECONDS`."""
+        per_epoch = self.cohort.shape.steps_per_epoch
+        end = (self.epoch + 1) * per_epoch
+        steps = self.history.steps
+        for start in sorted(set(steps[self.active]) - {end}):
+            groups, counts = self._groups([run for run in self.active if steps[run] == start])
+            low = 0
+            while low < counts.max():
+                pace = self._pace.get("train")
+                fit = max(1, int(CALL_SECONDS / pace)) if pace else 8
+                many = max(1, fit // (end - start)) if pace else 1
+                at = start
+                while at < end:
+                    stop = min(end, at + (fit if many == 1 else end - start))
+                    self._train_call(groups, counts, low, low + many, at, stop)
+                    at = stop
+                low += many
+
+    def _train_call(self, groups: np.ndarray, counts: np.ndarray, low: int, high: int, start: int, stop: int) -> None:
+        """One call: the groups `low` to `high` of each device, from step `start` to `stop`."""
+        window = self._window(counts, low, high)
+        runs = self._members(groups, window)
+        began = time.perf_counter()
+        program = self.program
+        self.lanes = self._call["train"](
+            program.knobs,
+            self.lanes,
+            program.pixels,
+            jax.device_put(groups, program.by_lane),
+            jax.device_put(window, program.by_lane),
+            jax.device_put(np.asarray([start, stop], np.int32), program.shared),
+        )
+        jax.block_until_ready(self.lanes)
+        took = time.perf_counter() - began
+        self._measure("train", took / ((window[:, 1] - window[:, 0]).max() * (stop - start)))
+        self.history.steps[runs] = stop
+        self.history.seconds[runs] += took / len(runs)
+        self.advance(self, self.run_epochs)
+        if self.interrupt.number is not None:
+            self._save()
+            self.checkpoints.finish()
+            self.interrupt.check("saved: the same command goes on from here")
+
+    def _finish_epoch(self) -> None:
+        """Evaluates the validation split, fills the history, keeps the best variables and ends what is to end."""
+        history, cohort, epoch = self.history, self.cohort, self.epoch
+        runs = self.active
+        totals = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64)[cohort.position[runs]], self.lanes.epoch)
+        bad = np.asarray(self.lanes.first_bad_step)[cohort.position[runs]]
+        lr = np.asarray(self.lanes.lr)[cohort.position[runs]]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            trained = {
+                "train_loss": totals.loss / totals.steps,
+                "train_accuracy": totals.correct / (totals.steps * cohort.shape.recipe.batch_size),
+                "lr": lr,
+                "grad_norm": totals.grad_norm / totals.steps,
+            }
+            history.class_curves[runs, epoch, :, CLASS_CURVES.index("train_loss")] = totals.class_loss / totals.class_count
+        for name, value in trained.items():
+            history.curves[runs, epoch, CURVES.index(name)] = value
+        history.first_bad_step[runs] = bad
+        sound = runs[bad < 0]
+        if len(sound):
+            self._validate(sound, epoch)
+        history.epochs[runs] = epoch + 1
+        history.status[runs[bad >= 0]] = DIVERGED
+        better = np.zeros(len(self._padding()), bool)
+        for run in sound:
+            recipe = cohort.runs[run].recipe
+            if history.is_better(run, epoch, recipe.select_by):
+                history.best_epoch[run] = epoch + 1
+                better[cohort.position[run]] = True
+            waited = epoch + 1 - history.best_epoch[run]
+            if epoch + 1 == recipe.epochs or (recipe.patience and waited >= recipe.patience):
+                history.status[run] = OK
+        self.lanes = self._call["keep"](self.lanes, jax.device_put(better, self.program.by_lane))
+        self.advance(self, self.run_epochs)
+
+    def _validate(self, runs: np.ndarray, epoch: int) -> None:
+        """Fills in the validation figures of one epoch."""
+        began = time.perf_counter()
+        labels = self.cohort.task.labels[self.cohort.task.splits["val"]]
+        logits = self._evaluate("val", runs, best=False)
+        summary = metrics.summary(labels, logits)
+        for name in SUMMARY:
+            self.history.curves[runs, epoch, CURVES.index(f"val_{name}")] = summary[name]
+        auc, loss = class_figures(labels, logits)
+        self.history.class_curves[runs, epoch, :, CLASS_CURVES.index("val_auc")] = auc
+        self.history.class_curves[runs, epoch, :, CLASS_CURVES.index("val_loss")] = loss
+        self.history.seconds[runs] += (time.perf_counter() - began) / len(runs)
+
+    def _evaluate(self, split: str, runs: np.ndarray, best: bool) -> np.ndarray:
+        """Logits [run, image, class] of `runs` on the images of `split`, in calls of about `CALL_SECONDS`."""
+        program, lanes = self.program, self.lanes
+        chosen = self.cohort.task.splits[split]
+        padded = np.zeros((program.chunks, program.chunk), np.int32)
+        padded.ravel()[: len(chosen)] = chosen
+        chunks = -(-len(chosen) // program.chunk)
+        groups, counts = self._groups(list(runs))
+        capacity = min(groups.shape[1], evaluation_capacity(self.cohort.shape, padded.size))
+        result = np.empty((len(self.cohort.runs), len(chosen), len(self.cohort.task.classes)), np.float32)
+        low = 0
+        while low < counts.max():
+            pace = self._pace.get("evaluate")
+            many = min(capacity, max(1, int(CALL_SECONDS / (pace * chunks))) if pace else 1)
+            window = self._window(counts, low, low + many)
+            began = time.perf_counter()
+            logits = self._call["evaluate"](
+                program.knobs,
+                lanes.best_params if best else lanes.params,
+                lanes.best_statistics if best else lanes.statistics,
+                program.pixels,
+                jax.device_put(groups, program.by_lane),
+                jax.device_put(window, program.by_lane),
+                jax.device_put(padded, program.shared),
+                jax.device_put(np.int32(chunks), program.shared),
+            )
+            logits = np.asarray(logits)
+            self._measure("evaluate", (time.perf_counter() - began) / ((window[:, 1] - window[:, 0]).max() * chunks))
+            for device, (first, last) in enumerate(window):
+                for group in range(first, last):
+                    for member, position in enumerate(groups[device, group]):
+                        if position < self.cohort.lanes_per_device:
+                            run = self._run_at[device * self.cohort.lanes_per_device + int(position)]
+                            flat = logits[device, group - first, member].reshape(-1, logits.shape[-1])
+                            result[run] = flat[: len(chosen)]
+            low += many
+        return result[runs]
+
+    def _groups(self, runs: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Lane groups of `runs` by device: positions [device, group, width] and how many groups each device has."""
+        lanes, groups = self.cohort.lanes_per_device, self.program.groups.copy()
+        groups[:] = lanes
+        counts = np.zeros(len(groups), np.int32)
+        for device in range(len(groups)):
+            mine = [run for run in runs if self.cohort.position[run] // lanes == device]
+            positions = [int(self.cohort.position[run] % lanes) for run in mine]
+            formed = form_groups(positions, [self._kinds[run] for run in mine], self.cohort.shape.lane_width)
+            for i, group in enumerate(formed):
+                groups[device, i, : len(group)] = group
+            counts[device] = len(formed)
+        return groups, counts
+
+    def _window(self, counts: np.ndarray, low: int, high: int) -> np.ndarray:
+        return np.stack([np.minimum(low, counts), np.minimum(high, counts)], axis=-1).astype(np.int32)
+
+    def _members(self, groups: np.ndarray, window: np.ndarray) -> list[int]:
+        """The runs of the groups in `window`."""
+        lanes = self.cohort.lanes_per_device
+        return [
+            self._run_at[device * lanes + int(position)]
+            for device, (low, high) in enumerate(window)
+            for position in groups[device, low:high].ravel()
+            if position < lanes
+        ]
+
+    def _measure(self, program: str, seconds: float) -> None:
+        old = self._pace.get(program)
+        self._pace[program] = seconds if old is None else 0.5 * (old + seconds)
+
+    def _save(self) -> None:
+        """Tables first, then the checkpoint in the background."""
+        self.on_epoch(self)
+        rows = self.cohort.position
+        lanes = jax.tree.map(lambda leaf: np.asarray(leaf)[rows], self.lanes)
+        history = {name: value.copy() for name, value in self.history.arrays().items()}
+        self.checkpoints.save({"lanes": to_state_dict(lanes), "history": history, "pixels": self._pixel_statistics()})
+        self._saved, self._unsaved = time.monotonic(), False
+
+    def _abstract(self) -> Any:
+        """What a checkpoint of this cohort looks like."""
+        runs = len(self.cohort.runs)
+        lanes = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct((runs, *leaf.shape[1:]), leaf.dtype), to_state_dict(self.program.abstract_lanes())
+        )
+        history = {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in self.history.arrays().items()}
+        pixels = {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in self._pixel_statistics().items()}
+        return {"lanes": lanes, "history": history, "pixels": pixels}
+
+    def _pixel_statistics(self) -> dict[str, np.ndarray]:
+        """Kept beside the weights, so that a run can be loaded without its data."""
+        return {"mean": np.array(self.cohort.task.mean), "std": np.array(self.cohort.task.std)}
+
+    def _by_position(self, lanes: Any) -> Lanes:
+        """Restored lanes in run order -> the layout of this plan; padding lanes repeat the first run."""
+        source = self._padding()
+        return from_state_dict(self.lanes, jax.tree.map(lambda leaf: np.asarray(leaf)[source], lanes))
+
+    def _padding(self) -> np.ndarray:
+        """The run at each position; 0 at padding positions."""
+        source = np.zeros(self.cohort.devices * self.cohort.lanes_per_device, np.int64)
+        source[self.cohort.position] = np.arange(len(self.cohort.runs))
+        return source
+
+    def _count_params(self) -> np.ndarray:
+        """[run] parameters that each arm uses: the scale of a norm of kind none is not one."""
+        sizes = jax.tree.map(lambda leaf: int(np.prod(leaf.shape[1:])), self.lanes.params)
+        total = sum(jax.tree.leaves(sizes))
+        scales = np.array([sizes[f"norm_{site}"]["scale"] for site in range(self.cohort.sites)], np.int64)
+        unused = (np.asarray(self.cohort.knobs.numbers.norm) == 0) @ scales
+        return total - unused
+
+
+def class_figures(labels: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """One-vs-rest AUC and mean cross-entropy of each class, [run, class] float64, of logits [run, image, class]."""
+    log_p = log_softmax(np.asarray(logits, np.float64), axis=-1)
+    own = -log_p[:, np.arange(len(labels)), labels]
+    member = labels[:, None] == np.arange(logits.shape[-1])
+    with np.errstate(invalid="ignore"):
+        loss = own @ member / member.sum(0)
+    return metrics.one_vs_rest_auc(labels, np.exp(log_p)), loss
+
+
+def evaluation_chunk(cohort: Cohort) -> int:
+    """Images an evaluation step: about a million first-layer values, between 16 and 256."""
+    height, width, _ = cohort.shape.image_shape
+    values = (1 if cohort.shape.recipe.model == "mlp" else height * width) * cohort.shape.recipe.widths[0]
+    return int(np.clip(2 ** int(np.log2(max(2**20 // max(values, 1), 1))), 16, 256))
+
+
+def in_background(lower: list[Callable[[], jax.stages.Lowered]], interrupt: Interrupt) -> list[jax.stages.Compiled]:
+    """Lowers and compiles programs in threads of their own, looking out for signals meanwhile.
+
+    Raises:
+        UserError: the backend ran out of memory.
+    """
+    futures: list[Future] = [Future() for _ in lower]
+
+    def work(function: Callable[[], jax.stages.Lowered], future: Future) -> None:
+        try:
+            future.set_result(function().compile())
+        except BaseException as error:  # handed to the waiting thread
+            future.set_exception(error)
+
+    for function, future in zip(lower, futures, strict=True):
+        Thread(target=work, args=(function, future), daemon=True).start()
+    while not all(future.done() for future in futures):
+        interrupt.check("nothing was lost: the same command starts or goes on")
+        time.sleep(0.05)
+    try:
+        return [future.result() for future in futures]
+    except jax.errors.JaxRuntimeError as error:
+        raise UserError(f"the program could not be compiled: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,60 @@
+"""What is known of each run of a cohort, epoch by epoch: plain arrays, saved with every checkpoint."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+RUNNING, OK, DIVERGED, STOPPED = 0, 1, 2, 3
+STATUS = ("running", "ok", "diverged", "stopped")
+SUMMARY = ("loss", "accuracy", "balanced_accuracy", "macro_auc", "macro_f1", "ece")
+CURVES = ("train_loss", "train_accuracy", "lr", "grad_norm", *(f"val_{name}" for name in SUMMARY))
+CLASS_CURVES = ("val_auc", "val_loss", "train_loss")
+LOWER_IS_BETTER = ("val_loss", "val_ece")
+
+
+@dataclass
+class History:
+    """Arrays with a leading run axis, in run order. NaN where nothing was measured."""
+
+    status: np.ndarray  # [run] int8, position in STATUS
+    steps: np.ndarray  # [run] int64, steps made
+    epochs: np.ndarray  # [run] int32, epochs finished and evaluated
+    best_epoch: np.ndarray  # [run] int32, from 1; 0: none yet
+    first_bad_step: np.ndarray  # [run] int64, -1: none
+    seconds: np.ndarray  # [run] float64, share of the wall time
+    curves: np.ndarray  # [run, epoch, len(CURVES)] float64
+    class_curves: np.ndarray  # [run, epoch, class, len(CLASS_CURVES)] float64
+
+    @classmethod
+    def empty(cls, runs: int, epochs: int, classes: int) -> "History":
+        """The history of runs that have not started."""
+        return cls(
+            status=np.zeros(runs, np.int8),
+            steps=np.zeros(runs, np.int64),
+            epochs=np.zeros(runs, np.int32),
+            best_epoch=np.zeros(runs, np.int32),
+            first_bad_step=np.full(runs, -1, np.int64),
+            seconds=np.zeros(runs),
+            curves=np.full((runs, epochs, len(CURVES)), np.nan),
+            class_curves=np.full((runs, epochs, classes, len(CLASS_CURVES)), np.nan),
+        )
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The fields by name, for a checkpoint."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, np.ndarray]) -> "History":
+        """The inverse of `arrays`."""
+        return cls(**{name: np.array(value) for name, value in arrays.items()})
+
+    def is_better(self, run: int, epoch: int, select_by: str) -> bool:
+        """Whether `epoch` (from 0) beats the best one so far; ties and undefined figures do not."""
+        column = self.curves[run, :, CURVES.index(select_by)]
+        if not np.isfinite(column[epoch]):
+            return False
+        if not self.best_epoch[run]:
+            return True
+        best = column[self.best_epoch[run] - 1]
+        return bool(column[epoch] < best if select_by in LOWER_IS_BETTER else column[epoch] > best)

@@ -1,0 +1,46 @@
+"""Ctrl-C and SIGTERM ask for an orderly stop: the runner saves at its next boundary and raises."""
+
+import signal
+import threading
+from types import FrameType
+
+from fishnet.errors import UserError
+
+
+class Interrupted(UserError):
+    """The sweep was asked to stop, and has saved what it had; the same command goes on from there."""
+
+    def __init__(self, number: int, saved: str) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}; {saved}")
+        self.exit_code = 128 + number
+
+
+class Interrupt:
+    """While entered, remembers SIGINT and SIGTERM instead of dying of them; a second Ctrl-C kills at once.
+
+    Outside the main thread, where Python allows no handlers, it does nothing.
+    """
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._previous: dict[int, object] = {}
+
+    def __enter__(self) -> "Interrupt":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._remember)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        if self.number is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.number = number
+
+    def check(self, saved: str) -> None:
+        """Raises `Interrupted` if a signal has come; `saved` says what has been kept."""
+        if self.number is not None:
+            raise Interrupted(self.number, saved)

@@ -1,0 +1,92 @@
+"""A trained run out of a sweep's folder, as a plain Linen model with its variables."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from fishnet.errors import UsageError, UserError
+from fishnet.sweep.checkpoint import Checkpoints
+from fishnet.sweep.components import plain_model
+from fishnet.sweep.folder import SWEEP_FILE, read_sweep_file
+from fishnet.sweep.plan import group_runs
+from fishnet.sweep.program import constants
+from fishnet.sweep.recipe import Recipe, Sweep, coerce
+from fishnet.sweep.validate import resolve
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A trained network at its selected epoch."""
+
+    model: nn.Module  # static components; model.apply(variables, images, train=False) -> logits [b, class]
+    variables: dict[str, Any]  # params, batch_stats and constants (the pixel statistics)
+    classes: tuple[str, ...]
+    recipe: Recipe  # without auto
+    run: int
+
+
+def load_run(out: str | Path, run: int = 0) -> LoadedRun:
+    """Loads run number `run` of the sweep in folder `out` at its selected epoch.
+
+    Args:
+        out: an output folder.
+        run: its number in `runs.parquet`.
+
+    Returns:
+        The model as an ordinary Linen module; `images` are uint8 or floats in 0..255, [b, h, w, c], at the recipe's
+        image size.
+
+    Raises:
+        UsageError: no such run.
+        UserError: no sweep there, a damaged checkpoint, or a run without a selected epoch.
+    """
+    out = Path(out)
+    content = read_sweep_file(out)
+    if content is None:
+        raise UserError(f"{out} holds no sweep: there is no {SWEEP_FILE} in it")
+    sweep = sweep_of(content)
+    runs = [dataclasses.replace(r, recipe=resolve(r.recipe)) for r in sweep.runs()]
+    if not 0 <= run < len(runs):
+        raise UsageError(f"run {run}: {out} has runs 0 to {len(runs) - 1}")
+    for number, members in enumerate(group_runs(runs).values()):
+        rows = [member.index for member in members]
+        if run in rows:
+            break
+    folder = out / "checkpoints" / f"cohort_{number}"
+    tree = Checkpoints(folder).restore(None, warn=lambda text: None)
+    if tree is None:
+        raise UserError(f"{folder} holds no checkpoint yet")
+    row, recipe = rows.index(run), runs[run].recipe
+    if not tree["history"]["best_epoch"][row]:
+        raise UserError(f"run {run} of {out} has no selected epoch: it diverged or has not finished one")
+    params = jax.tree.map(lambda leaf: leaf[row], tree["lanes"]["best_params"])
+    statistics = jax.tree.map(lambda leaf: leaf[row], tree["lanes"]["best_statistics"])
+    sites = sum(name.startswith("norm_") for name in params)
+    classes = tuple(content["classes"][recipe.task])
+    model = plain_model(recipe, len(classes), sites)
+    variables = {"params": params, "batch_stats": statistics, "constants": constants(**tree["pixels"])}
+    return LoadedRun(model, used_variables(model, variables, recipe.image_size), classes, recipe, run)
+
+
+def sweep_of(content: Mapping[str, Any]) -> Sweep:
+    """The sweep that `sweep.json` describes."""
+    values = {name: coerce(name, value) for name, value in content["recipe"].items()}
+    return Sweep(Recipe(**values), axes=content["axes"], seeds=content["seeds"])
+
+
+def used_variables(model: nn.Module, variables: Mapping[str, Any], image_size: int) -> dict[str, Any]:
+    """`variables` without the leaves that `model` does not have, such as the scale of a norm of kind none."""
+    channels = len(variables["constants"]["standardize"]["mean"])
+    images = jax.ShapeDtypeStruct((1, image_size, image_size, channels), np.uint8)
+    wanted = jax.eval_shape(lambda i: model.init(jax.random.key(0), i, train=False), images)
+
+    def pick(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+        return {k: pick(v, found[k]) if isinstance(v, Mapping) else found[k] for k, v in wanted.items()}
+
+    return pick(wanted, variables)

@@ -1,0 +1,266 @@
+"""What a sweep tells the person who waits for it: nothing, log lines, or a live bar.
+
+The runner calls the same few methods on any `Display`; which one it is, is the caller's choice. Everything goes to
+standard error, so that standard output holds only results. A display never fails a sweep: once its stream is closed
+(`... 2>&1 | head`), it goes silent.
+"""
+
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any, TextIO
+
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress, ProgressColumn, Task
+from rich.table import Column, Table
+from rich.text import Text
+
+
+class Display:
+    """Says nothing; the base of the displays that do."""
+
+    def note(self, text: str) -> None:
+        """Something worth knowing (skipped files, a resumed sweep)."""
+
+    def warn(self, text: str) -> None:
+        """Something the user should act on (an unused GPU)."""
+
+    def plan(self, view: Mapping[str, Any]) -> None:
+        """What is about to run.
+
+        Args:
+            view: device (str), devices (int), visible_accelerators (list of str: seen but not used), runs, arms, seeds,
+                programs, out, cohorts (list of mappings: runs, lane_width, lowering, devices, estimated_seconds,
+                steps_per_epoch, epochs, dropped_images, reason, params), notes (list of str).
+        """
+
+    def stage(self, text: str) -> None:
+        """What is being done now, when it is not training ("compiling program 1 of 1")."""
+
+    def start(self, total: float, done: float = 0.0) -> None:
+        """Training begins: `total` run-epochs, of which `done` were finished by an earlier session."""
+
+    def advance(self, done: float, epoch: int, epochs: int, best: str | None = None, diverged: int = 0) -> None:
+        """`done` run-epochs are finished in all; called about once a second at most."""
+
+    def finish(self) -> None:
+        """Nothing more will come from training; may be called twice."""
+
+
+class LineDisplay(Display):
+    """Plain lines, one every `every` seconds of training: for logs, pipes and `--quiet`.
+
+    Args:
+        stream: where the lines go; standard error by default.
+        every: seconds between two lines of progress.
+    """
+
+    def __init__(self, stream: TextIO | None = None, every: float = 10.0):
+        self._stream = sys.stderr if stream is None else stream
+        # A log has no width: nothing is wrapped or cut in it.
+        self._console = Console(file=self._stream, width=None if self._stream.isatty() else 1000, soft_wrap=False,
+                                markup=False, highlight=False, emoji=False)  # fmt: skip
+        self._every = every
+        self._clock = Clock(0.0, 0.0)
+        self._printed = float("-inf")
+        self._line: Text | None = None  # the latest progress, if it has not been printed
+
+    def note(self, text: str) -> None:
+        self._print(Text(text))
+
+    def warn(self, text: str) -> None:
+        self._print(Text(f"warning: {text}", style="yellow"))
+
+    def plan(self, view: Mapping[str, Any]) -> None:
+        for accelerator in view.get("visible_accelerators") or ():
+            self.warn(f"{accelerator} is visible, but training runs on {view['device']}")
+        self._plan_rows(plan_rows(view))
+        for text in view.get("notes") or ():
+            self.note(text)
+
+    def stage(self, text: str) -> None:
+        self._print(Text(text))
+
+    def start(self, total: float, done: float = 0.0) -> None:
+        self._clock, self._printed = Clock(total, done), time.monotonic()
+
+    def advance(self, done: float, epoch: int, epochs: int, best: str | None = None, diverged: int = 0) -> None:
+        self._clock.done = done
+        parts = [f"{self._clock.percent:3.0f} %", f"epoch {epoch} of {epochs}", self._clock.left_text()]
+        parts += [f"best {best}"] * bool(best) + [f"{diverged} diverged"] * bool(diverged)
+        self._line = Text("  ".join(parts))
+        if time.monotonic() - self._printed >= self._every:
+            self._print_line()
+
+    def finish(self) -> None:
+        self._print_line()
+
+    def _print_line(self) -> None:
+        if self._line is not None:
+            self._print(self._line)
+        self._line, self._printed = None, time.monotonic()
+
+    def _plan_rows(self, rows: list[tuple[str, str]]) -> None:
+        width = max(len(name) for name, _ in rows)
+        for name, text in rows:
+            self._print(Text(f"{name:{width}}  {text}"))
+
+    def _print(self, what: Text | Table) -> None:
+        try:
+            self._console.print(what)
+        except (OSError, ValueError):  # the reader of the stream has gone
+            self._console.quiet = True
+
+
+class LiveDisplay(LineDisplay):
+    """A bar with the time left and the best arm so far, redrawn in place on a terminal.
+
+    Args:
+        stream: a terminal; standard error by default.
+    """
+
+    def __init__(self, stream: TextIO | None = None):
+        super().__init__(stream)
+        self._progress: Progress | None = None
+        self._status: Any = None
+
+    def stage(self, text: str) -> None:
+        self._stop_status()
+        if self._progress is not None:
+            self._progress.update(self._progress.task_ids[0], detail=text)
+            return
+        self._status = self._console.status(Text(text))
+        self._status.start()
+
+    def start(self, total: float, done: float = 0.0) -> None:
+        self.finish()
+        super().start(total, done)
+        bar, words = BarColumn(bar_width=None, table_column=Column(ratio=1)), _Words(self._clock)
+        self._progress = _TwoLines(bar, words, console=self._console, expand=True, refresh_per_second=4)
+        self._progress.add_task("", total=max(total, 1e-9), completed=done, epoch="", detail="")
+        self._progress.start()
+
+    def advance(self, done: float, epoch: int, epochs: int, best: str | None = None, diverged: int = 0) -> None:
+        if self._progress is None:
+            return
+        self._clock.done = done
+        detail = "  ".join([f"best {best}"] * bool(best) + [f"{diverged} diverged"] * bool(diverged))
+        task = self._progress.task_ids[0]
+        self._progress.update(task, completed=done, detail=detail, epoch=f"epoch {epoch}/{epochs}")
+
+    def finish(self) -> None:
+        self._stop_status()
+        if self._progress is not None:
+            try:
+                self._progress.stop()
+            except (OSError, ValueError):
+                self._console.quiet = True
+            self._progress = None
+
+    def plan(self, view: Mapping[str, Any]) -> None:
+        self._stop_status()
+        super().plan(view)
+
+    def _plan_rows(self, rows: list[tuple[str, str]]) -> None:
+        table = Table.grid(Column(no_wrap=True, style="bold"), Column(overflow="fold"), padding=(0, 2))
+        for name, text in rows:
+            table.add_row(Text(name), Text(text))
+        self._print(table)
+
+    def _stop_status(self) -> None:
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+
+
+class Clock:
+    """Time left, from the mean pace of this session alone: compilation and earlier sessions do not count."""
+
+    def __init__(self, total: float, done: float):
+        self.total, self.done = total, done
+        self._first, self._began = done, time.monotonic()
+
+    @property
+    def percent(self) -> float:
+        return 100.0 * min(self.done / self.total, 1.0) if self.total else 100.0
+
+    def left_text(self) -> str:
+        if self.done >= self.total:
+            return f"took {seconds_text(time.monotonic() - self._began)}"
+        if self.done <= self._first:
+            return "time left: not known yet"
+        pace = (time.monotonic() - self._began) / (self.done - self._first)
+        return f"{seconds_text(pace * (self.total - self.done))} left"
+
+
+class _Words(ProgressColumn):
+    def __init__(self, clock: Clock):
+        super().__init__(table_column=Column(no_wrap=True))
+        self._clock = clock
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{self._clock.percent:3.0f} %  {task.fields['epoch']}  {self._clock.left_text()}")
+
+
+class _TwoLines(Progress):
+    """The bar, and under it the best arm: on one line they do not fit 80 columns."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        for task in self.tasks:
+            yield Text(task.fields["detail"], overflow="ellipsis", no_wrap=True)
+
+
+def display_for(quiet: bool, stream: TextIO | None = None) -> Display:
+    """A live bar on a terminal, plain lines with `quiet` or where there is no terminal to redraw."""
+    stream = sys.stderr if stream is None else stream
+    return LineDisplay(stream) if quiet or not stream.isatty() else LiveDisplay(stream)
+
+
+def plan_rows(view: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The plan in words, as (name, text): device first, then what runs on it and for how long."""
+    cohorts = view.get("cohorts") or ()
+    rows = [
+        ("device", str(view["device"])),
+        ("runs", f"{view['runs']} = {counted(view['arms'], 'arm')} x {counted(view['seeds'], 'seed')}, "
+                 f"in {counted(view['programs'], 'compiled program')}"),
+    ]  # fmt: skip
+    for number, cohort in enumerate(cohorts, start=1):
+        rows.append(("program" if len(cohorts) == 1 else f"program {number}", cohort_text(cohort)))
+    estimates = [cohort.get("estimated_seconds") for cohort in cohorts]
+    if estimates and all(seconds is not None for seconds in estimates):
+        rows.append(("estimate", f"about {seconds_text(sum(estimates))} after compilation"))
+    return rows + [("output", str(view["out"]))]
+
+
+def cohort_text(cohort: Mapping[str, Any]) -> str:
+    """One cohort of the plan in words."""
+    runs = cohort["runs"] if isinstance(cohort["runs"], int) else len(cohort["runs"])
+    parts = [counted(runs, "run"), f"lane width {cohort['lane_width']}", f"{cohort['lowering']} convolutions"]
+    if cohort.get("devices"):
+        parts.append(counted(cohort["devices"], "device"))
+    if cohort.get("params"):
+        parts.append(f"{cohort['params']:,} parameters" if isinstance(cohort["params"], int) else str(cohort["params"]))
+    if cohort.get("steps_per_epoch"):
+        parts.append(f"{cohort['epochs']} epochs of {cohort['steps_per_epoch']} steps")
+    text = ", ".join(parts)
+    if cohort.get("dropped_images"):
+        text += f"; each epoch drops the {counted(cohort['dropped_images'], 'image')} of its incomplete last batch"
+    return text + (f"; {cohort['reason']}" if cohort.get("reason") else "")
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 run`, `3 runs`."""
+    return f"{number:,} {noun}" + "s" * (number != 1)
+
+
+def seconds_text(seconds: float) -> str:
+    """A duration as a person says it: 0.4 s, 45 s, 4 min 12 s, 1 h 05 min."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -1,0 +1,132 @@
+"""The tables of an output folder, made from histories and written whole or not at all."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy.special import softmax
+
+from fishnet.data import Task
+from fishnet.errors import UserError
+from fishnet.metrics import per_class
+from fishnet.sweep.history import CLASS_CURVES, CURVES, STATUS, SUMMARY, History
+from fishnet.sweep.recipe import Run, format_value
+
+PER_CLASS = ("support", "auc", "auc_low", "auc_high", "recall", "precision")
+
+
+def write_whole(path: Path, write) -> None:
+    """Calls `write(temporary path)` and moves the result into place, so that `path` is never half written.
+
+    Raises:
+        UserError: the file cannot be written; an older one is left as it was.
+    """
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        write(temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Writes a Parquet file, whole or not at all."""
+    write_whole(path, lambda temporary: table.to_parquet(temporary, index=False))
+
+
+def runs_table(runs: Sequence[Run], axes: Sequence[str], history: History, params: np.ndarray, test: np.ndarray):
+    """`runs.parquet` of one cohort.
+
+    Args:
+        runs: of the cohort.
+        axes: names of the axes, one column each.
+        history: of the cohort.
+        params: [run] parameters that each arm uses.
+        test: [run, 6] float64, NaN while not evaluated.
+    """
+    best = history.best_epoch
+    chosen = np.full((len(runs), len(SUMMARY)), np.nan)
+    first = CURVES.index("val_loss")
+    for i in np.flatnonzero(best):
+        chosen[i] = history.curves[i, best[i] - 1, first : first + len(SUMMARY)]
+    columns = {"run": [r.index for r in runs], "arm": [r.arm for r in runs], "seed": [r.recipe.seed for r in runs]}
+    for axis in axes:
+        columns[axis] = [_cell(run.values[axis]) for run in runs]
+    columns |= {
+        "status": [STATUS[s] for s in history.status],
+        "first_bad_step": pd.array(np.where(history.first_bad_step < 0, None, history.first_bad_step), dtype="Int64"),
+        "best_epoch": pd.array([int(b) or None for b in best], dtype="Int64"),
+        "params": params.astype(np.int64),
+        "train_seconds": history.seconds,
+    }
+    columns |= {f"val_{name}": chosen[:, j] for j, name in enumerate(SUMMARY)}
+    columns |= {f"test_{name}": test[:, j] for j, name in enumerate(SUMMARY)}
+    return pd.DataFrame(columns)
+
+
+def curves_table(runs: Sequence[Run], history: History) -> pd.DataFrame:
+    """`curves.parquet` of one cohort: a row a run and finished epoch."""
+    run, epoch = _rows(history)
+    columns = {"run": np.asarray([r.index for r in runs], np.int64)[run], "epoch": epoch + 1}
+    columns |= {name: history.curves[run, epoch, j] for j, name in enumerate(CURVES)}
+    return pd.DataFrame(columns)
+
+
+def class_curves_table(runs: Sequence[Run], history: History, classes: Sequence[str]) -> pd.DataFrame:
+    """`class_curves.parquet` of one cohort: a row a run, finished epoch and class."""
+    run, epoch = _rows(history)
+    index = np.asarray([r.index for r in runs], np.int64)[run]
+    columns = {
+        "run": np.repeat(index, len(classes)),
+        "epoch": np.repeat(epoch + 1, len(classes)),
+        "class": np.tile(np.asarray(classes, object), len(run)),
+    }
+    values = history.class_curves[run, epoch].reshape(-1, len(CLASS_CURVES))
+    columns |= {name: values[:, j] for j, name in enumerate(CLASS_CURVES)}
+    return pd.DataFrame(columns)
+
+
+def per_class_table(indices: Sequence[int], task: Task, logits: np.ndarray) -> pd.DataFrame:
+    """`per_class.parquet`: the test split at `best_epoch`.
+
+    Args:
+        indices: run numbers.
+        task: its labels and classes.
+        logits: [run, n_test, class].
+    """
+    labels = task.labels[task.splits["test"]]
+    k = len(task.classes)
+    values = per_class(labels, logits) if len(indices) else {name: np.zeros((0, k)) for name in PER_CLASS}
+    columns = {
+        "run": np.repeat(np.asarray(indices, np.int64), k),
+        "class": np.tile(np.asarray(task.classes, object), len(indices)),
+    }
+    return pd.DataFrame(columns | {name: np.broadcast_to(values[name], (len(indices), k)).ravel() for name in PER_CLASS})
+
+
+def predictions_table(indices: Sequence[int], task: Task, split: str, logits: np.ndarray) -> pd.DataFrame:
+    """`predictions.parquet`: probabilities [run, n, class] at `best_epoch` of one split, from its logits."""
+    positions = task.splits[split]
+    n, k = len(positions), len(task.classes)
+    probabilities = softmax(np.asarray(logits, np.float64), axis=-1).reshape(-1, k).astype(np.float32)
+    columns = {
+        "run": np.repeat(np.asarray(indices, np.int64), n),
+        "split": np.full(len(indices) * n, split, object),
+        "example": np.tile(positions.astype(np.int64), len(indices)),
+        "label": np.tile(task.labels[positions].astype(np.int64), len(indices)),
+    }
+    return pd.DataFrame(columns | {f"p_{name}": probabilities[:, j] for j, name in enumerate(task.classes)})
+
+
+def _rows(history: History) -> tuple[np.ndarray, np.ndarray]:
+    """(run, epoch from 0) of every finished epoch."""
+    return np.nonzero(np.arange(history.curves.shape[1]) < history.epochs[:, None])
+
+
+def _cell(value: object) -> object:
+    return format_value(value) if isinstance(value, tuple) else value

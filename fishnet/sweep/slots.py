@@ -1,0 +1,77 @@
+"""Optimizers of different kinds side by side: their states share slots, so that a traced index can choose."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax import lax
+
+from fishnet.optim.optimizers import Optimizer
+
+
+@struct.dataclass
+class Slots:
+    """What optimizers remember, without saying which optimizer: each kind lays its own state out over these."""
+
+    trees: tuple[Any, ...]  # each shaped like the parameters (a velocity, a second moment, ...)
+    counts: jax.Array  # [count] int32, updates made
+
+
+def empty_slots(optimizers: Sequence[Optimizer], params: Any) -> Slots:
+    """Zeroed slots large enough for any of `optimizers`, whose states must start from zero."""
+    needs = [_split(jax.eval_shape(_build(o).init, params), params) for o in optimizers]
+    trees = max(len(trees) for trees, _ in needs)
+    counts = max(len(counts) for _, counts in needs)
+    return Slots(
+        tuple(jax.tree.map(jnp.zeros_like, params) for _ in range(trees)),
+        jnp.zeros((counts,), jnp.int32),
+    )
+
+
+def direction(
+    optimizers: Sequence[Optimizer],
+    index: jax.Array,
+    grads: Any,
+    slots: Slots,
+    params: Any,
+    momentum: jax.Array,
+    weight_decay: jax.Array,
+) -> tuple[Any, Slots]:
+    """The descent direction at unit learning rate of the optimizer at a traced index, and the slots after it."""
+
+    def branch(optimizer: Optimizer):
+        def update(grads, slots, params, momentum, weight_decay):
+            transform = _build(optimizer, momentum, weight_decay)
+            state = _join(jax.eval_shape(transform.init, params), slots, params)
+            updates, state = transform.update(grads, state, params)
+            trees, counts = _split(state, params)
+            counts = jnp.stack([*counts, *slots.counts[len(counts) :]]) if len(slots.counts) else slots.counts
+            return updates, Slots((*trees, *slots.trees[len(trees) :]), counts)
+
+        return update
+
+    return lax.switch(index, [branch(o) for o in optimizers], grads, slots, params, momentum, weight_decay)
+
+
+def _build(optimizer: Optimizer, momentum: Any = 0.9, weight_decay: Any = 0.0) -> optax.GradientTransformation:
+    return optimizer.build(momentum, weight_decay)
+
+
+def _split(state: Any, params: Any) -> tuple[list[Any], list[Any]]:
+    """The leaves of an optax state as trees shaped like the parameters, and scalar counts."""
+    treedef = jax.tree.structure(params)
+    leaves = jax.tree.leaves(state)
+    large = [leaf for leaf in leaves if leaf.ndim]
+    trees = [treedef.unflatten(large[i : i + treedef.num_leaves]) for i in range(0, len(large), treedef.num_leaves)]
+    return trees, [leaf for leaf in leaves if not leaf.ndim]
+
+
+def _join(like: Any, slots: Slots, params: Any) -> Any:
+    """The inverse of `_split`: an optax state of the structure of `like`, filled from the slots."""
+    leaves, treedef = jax.tree.flatten(like)
+    large = iter(leaf for tree in slots.trees for leaf in jax.tree.leaves(tree))
+    counts = iter(slots.counts[i] for i in range(len(slots.counts)))
+    return treedef.unflatten([next(large) if leaf.ndim else next(counts) for leaf in leaves])

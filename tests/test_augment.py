@@ -1,0 +1,110 @@
+"""Augmentations against a loop over images in NumPy, and their distributions."""
+
+from collections import Counter
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fishnet.augment import AUGMENTATIONS, flip, flip_shift, none, shift
+from fishnet.errors import UsageError
+
+KEY = jax.random.key(0)
+
+
+def images(b: int = 12, h: int = 16, w: int = 12, c: int = 3) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(0).integers(0, 256, (b, h, w, c)), jnp.uint8)
+
+
+def crops(image: np.ndarray, pixels: int) -> dict[bytes, tuple[int, int]]:
+    """Every crop of the edge-padded image, by its content."""
+    h, w, _ = image.shape
+    padded = np.pad(image, ((pixels, pixels), (pixels, pixels), (0, 0)), mode="edge")
+    places = [(i, j) for i in range(2 * pixels + 1) for j in range(2 * pixels + 1)]
+    return {padded[i : i + h, j : j + w].tobytes(): (i - pixels, j - pixels) for i, j in places}
+
+
+def test_the_table_is_complete() -> None:
+    assert list(AUGMENTATIONS) == ["none", "flip", "shift", "flip_shift"]
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_shape_type_and_repeatability(name: str) -> None:
+    x = images()
+    y = AUGMENTATIONS[name](KEY, x)
+    assert (y.shape, y.dtype) == (x.shape, jnp.uint8)
+    np.testing.assert_array_equal(y, AUGMENTATIONS[name](KEY, x))
+    if name != "none":
+        assert (y != AUGMENTATIONS[name](jax.random.key(1), x)).any()
+
+
+def test_none_changes_nothing() -> None:
+    np.testing.assert_array_equal(none(KEY, images()), images())
+
+
+def test_flip_mirrors_whole_images_half_of_the_time() -> None:
+    x = np.asarray(images(400, 8, 6))
+    y = np.asarray(flip(KEY, x := jnp.asarray(x)))
+    flipped = (y == np.asarray(x)[:, :, ::-1]).all((1, 2, 3))
+    kept = (y == np.asarray(x)).all((1, 2, 3))
+    assert (flipped ^ kept).all()
+    assert 160 < flipped.sum() < 240  # four standard deviations
+
+
+@pytest.mark.parametrize("pixels", [0, 1, 3])
+def test_shift_gives_each_image_one_of_its_crops(pixels: int) -> None:
+    x = images()
+    for before, after in zip(np.asarray(x), np.asarray(shift(KEY, x, pixels)), strict=True):
+        assert after.tobytes() in crops(before, pixels)
+
+
+def test_shift_by_nothing_is_the_identity() -> None:
+    np.testing.assert_array_equal(shift(KEY, images(), 0), images())
+
+
+def test_shifts_are_uniform_and_independent_in_both_directions() -> None:
+    n, pixels = 4500, 1
+    x = jnp.broadcast_to(images(1), (n, 16, 12, 3))
+    known = crops(np.asarray(x[0]), pixels)
+    counts = Counter(known[y.tobytes()] for y in np.asarray(shift(KEY, x, pixels)))
+    assert len(counts) == 9
+    chi_square = sum((c - n / 9) ** 2 / (n / 9) for c in counts.values())
+    assert chi_square < 26.1  # 8 degrees of freedom, p = 0.001
+
+
+@pytest.mark.parametrize(("h", "expected"), [(28, 3), (7, 0)])
+def test_shift_moves_by_up_to_an_eighth_of_the_height(h: int, expected: int) -> None:
+    x = images(300, h, h, 1)
+    moves = set()
+    for before, after in zip(np.asarray(x), np.asarray(shift(KEY, x)), strict=True):
+        moves.add(crops(before, expected)[after.tobytes()])
+    assert {max(abs(v) for v in axis) for axis in zip(*moves, strict=True)} == {expected}
+
+
+def test_flip_shift_is_a_flip_and_then_a_shift() -> None:
+    flip_key, shift_key = jax.random.split(KEY)
+    np.testing.assert_array_equal(flip_shift(KEY, images()), shift(shift_key, flip(flip_key, images())))
+
+
+def test_flip_and_shift_draw_independently() -> None:
+    x = jnp.broadcast_to(images(1), (4000, 16, 12, 3))
+    known = crops(np.asarray(x[0]), 2) | {k: (*v, "flipped") for k, v in crops(np.asarray(x[0])[:, ::-1], 2).items()}
+    drawn = Counter(known[y.tobytes()] for y in np.asarray(flip_shift(KEY, x)))
+    assert len(drawn) == 50
+    chi_square = sum((c - 80) ** 2 / 80 for c in drawn.values())
+    assert chi_square < 85.4  # 49 degrees of freedom, p = 0.001
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_a_lane_gets_the_same_images_alone_compiled_and_beside_others(name: str) -> None:
+    f, keys, x = AUGMENTATIONS[name], jax.random.split(KEY, 3), images()
+    alone = jnp.stack([f(key, x) for key in keys])
+    np.testing.assert_array_equal(jax.jit(jax.vmap(f, (0, None)))(keys, x), alone)
+    np.testing.assert_array_equal(jax.jit(jax.vmap(f))(keys, jnp.stack([x, x, x])), alone)
+    np.testing.assert_array_equal(jax.jit(lambda: jax.lax.map(lambda key: f(key, x), keys))(), alone)
+
+
+def test_a_negative_shift_is_refused() -> None:
+    with pytest.raises(UsageError, match="shift by -1 pixels"):
+        shift(KEY, images(), -1)
