@@ -36,7 +36,8 @@ class Parser(argparse.ArgumentParser):
                 name = word.partition("=")[0]
                 near = difflib.get_close_matches(name, self._option_string_actions, n=1, cutoff=0.5)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise UsageError(f"unknown flag {name!r}{hint} (--help lists them all)")
+                typed = next(w for w in argv if self._normalised([w])[0] == word).partition("=")[0]
+                raise UsageError(f"unknown flag {typed!r}{hint} (--help lists them all)")
             raise UsageError(f"unexpected argument {word!r}")
         return found
 
@@ -95,4 +96,5 @@ def guarded(job: Callable[[list[str]], int], argv: Sequence[str] | None = None) 
 def _say(kind: str, text: str, debug: bool) -> None:
     if debug:
         traceback.print_exc()
-    print(f"{kind}: {' '.join(text.split())}", file=sys.stderr)
+    text = " ".join(text.split())
+    print(text if text.startswith(kind) else f"{kind}: {text}", file=sys.stderr)

@@ -1,8 +1,9 @@
-"""The command line of a training experiment: a flag for every field of the recipe, axes, seeds and the plan's overrides."""
+"""The command line of a training experiment: a flag for every recipe field, axes, seeds and the plan's overrides."""
 
 import argparse
 import ast
 import inspect
+import itertools
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -67,19 +68,37 @@ def parser_for(experiment: Experiment) -> Parser:
     parser = Parser(prog=module, usage=f"{module} [--FLAG VALUE ...]", description=experiment.about)
     job = parser.add_argument_group("what to run")
     usual = " ".join(f"--axis {name}={','.join(map(format_value, values))}" for name, values in experiment.axes.items())
-    job.add_argument("--axis", action="append", default=[], metavar="FIELD=V1,V2", help=(
-        "a recipe field and the values to try; repeat it for a grid; lists join with hyphens (widths=16-32,32-64)"
-        + (f"; replaces the usual {usual}" if usual else "")) if experiment.takes_axes else argparse.SUPPRESS)  # fmt: skip
+    job.add_argument(
+        "--axis",
+        action="append",
+        default=[],
+        metavar="FIELD=V1,V2",
+        help=(
+            "a recipe field and the values to try; repeat it for a grid; lists join with hyphens (widths=16-32,32-64)"
+            + (f"; replaces the usual {usual}" if usual else "")
+        )
+        if experiment.takes_axes
+        else argparse.SUPPRESS,
+    )
     job.add_argument("--seeds", metavar="N|A,B,C", help=f"how many seeds, or which; default {experiment.seeds}")
-    job.add_argument("--out", metavar="DIR", help=f"output folder; default runs/{experiment.name}-<hash of what is run>")
+    job.add_argument(
+        "--out", metavar="DIR", help=f"output folder; default runs/{experiment.name}-<hash of what is run>"
+    )
     job.add_argument("--data-dir", metavar="DIR", help="where the task's files are, for tasks that are not built in")
-    job.add_argument("--group-regex", metavar="REGEX", help=(
-        "folder tasks: the part of a file name that it matches (or its first group) names images that stay in one split"))  # fmt: skip
+    job.add_argument(
+        "--group-regex",
+        metavar="REGEX",
+        help=(
+            "folder tasks: images whose file names agree in what it matches (or in its first group) stay in one split"
+        ),
+    )
     job.add_argument("--strict", action="store_true", help="refuse unreadable images instead of skipping them")
     how = parser.add_argument_group("how to run it (results do not depend on it beyond rounding)")
     how.add_argument("--lane-width", metavar="N|all|auto", help="runs vectorised together; auto times the candidates")
     how.add_argument("--lowering", metavar="NAME", help="how convolutions are computed; default by device")
-    how.add_argument("--devices", metavar="N", help="devices to spread the runs over; default all, a CPU core being one")
+    how.add_argument(
+        "--devices", metavar="N", help="devices to spread the runs over; default all, a CPU core being one"
+    )
     how.add_argument("--quiet", action="store_true", help="log lines instead of a live progress bar")
     how.add_argument("--debug", action="store_true", help="show the traceback of an error")
     recipe = parser.add_argument_group("recipe, shared by all runs")
@@ -93,8 +112,11 @@ def parser_for(experiment: Experiment) -> Parser:
 def field_help() -> dict[str, str]:
     """Recipe field -> the docstring under it."""
     body = ast.parse(inspect.getsource(Recipe)).body[0].body
-    docstrings = {line.target.id: text.value.value for line, text in zip(body, body[1:], strict=False)
-                  if isinstance(line, ast.AnnAssign) and isinstance(text, ast.Expr)}  # fmt: skip
+    docstrings = {
+        line.target.id: text.value.value
+        for line, text in itertools.pairwise(body)
+        if isinstance(line, ast.AnnAssign) and isinstance(text, ast.Expr)
+    }
     return {name: docstrings.get(name, "") for name in FIELDS}
 
 
@@ -106,7 +128,9 @@ def understand(experiment: Experiment, argv: Sequence[str]) -> Request:
     """
     flags = parser_for(experiment).parse(argv)
     if flags.axis and not experiment.takes_axes:
-        raise UsageError(f"axis {flags.axis[0]!r}: {experiment.name} trains one recipe; axes go to experiments.ablation")
+        raise UsageError(
+            f"axis {flags.axis[0]!r}: {experiment.name} trains one recipe; axes go to experiments.ablation"
+        )
     typed: dict[str, str] = {}
 
     def parsed(name: str, text: str) -> Any:
@@ -122,7 +146,9 @@ def understand(experiment: Experiment, argv: Sequence[str]) -> Request:
         if name in axes:
             raise UsageError(f"axis {name!r} is given twice: join its values with commas")
         if name in values:
-            raise UsageError(f"{name} is given both as an axis and as --{name.replace('_', '-')} {getattr(flags, name)}")
+            raise UsageError(
+                f"{name} is given both as an axis and as --{name.replace('_', '-')} {getattr(flags, name)}"
+            )
         axes[name] = [parsed(name, value) for value in texts]
     if not axes:  # a flag for a field of the usual axes fixes it
         axes = {name: list(usual) for name, usual in experiment.axes.items() if name not in values}
@@ -137,7 +163,9 @@ def understand(experiment: Experiment, argv: Sequence[str]) -> Request:
         experiment=experiment,
         sweep=sweep,
         out=flags.out,
-        lane_width=flags.lane_width if flags.lane_width in (None, "all", "auto") else whole("lane-width", flags.lane_width),
+        lane_width=flags.lane_width
+        if flags.lane_width in (None, "all", "auto")
+        else whole("lane-width", flags.lane_width),
         lowering=flags.lowering,
         devices=None if flags.devices is None else whole("devices", flags.devices),
         data_dir=flags.data_dir,
@@ -182,8 +210,10 @@ def parse_seeds(text: str) -> int | list[int]:
 def whole(flag: str, text: str) -> int:
     """A whole number of at least 1."""
     if not re.fullmatch(r"\+?\d+", text) or int(text) < 1:
-        raise UsageError(f"--{flag}: {text!r} is not a whole number of at least 1" + (
-            ", all or auto" if flag == "lane-width" else ""))  # fmt: skip
+        raise UsageError(
+            f"--{flag}: {text!r} is not a whole number of at least 1"
+            + (", all or auto" if flag == "lane-width" else "")
+        )
     return int(text)
 
 

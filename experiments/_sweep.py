@@ -1,5 +1,6 @@
 """From a command line to a trained sweep, its table and its report."""
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -60,7 +61,9 @@ def use_cores(devices: int | None) -> None:
     """Makes every usable CPU core (or as many as asked for) a jax device; the first use of a device fixes it."""
     import jax
 
-    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        return
+    with contextlib.suppress(RuntimeError):  # a session that already uses its devices keeps them
         jax.config.update("jax_num_cpu_devices", devices or usable_cores())
 
 

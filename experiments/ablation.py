@@ -1,7 +1,7 @@
 """The main job: which activation with which norm? Every combination, each with several seeds, in one compiled program.
 
     python -m experiments.ablation
-    python -m experiments.ablation --task mnist-mini --model mlp --axis activation=relu,elu --axis norm=none,batch --epochs 4
+    python -m experiments.ablation --task mnist-mini --model mlp --axis init=he_normal,glorot_normal --epochs 4
     python -m experiments.ablation --task folder:/path/to/photos --axis optimizer=sgd,momentum,adam --seeds 5
 
 By default a small CNN learns 15 species of reef fish from real under-water photographs, with 4 activations, 4 norms and

@@ -32,7 +32,9 @@ def parser() -> Parser:
     made = Parser(prog="python -m experiments.predict", description=__doc__)
     made.add_argument("--run", metavar="DIR", required=True, help="output folder of an experiment")
     made.add_argument("--index", metavar="N", help="which of its runs; default: the best by validation")
-    made.add_argument("--images", metavar="PATH", required=True, nargs="+", action="extend", help="photographs or folders")
+    made.add_argument(
+        "--images", metavar="PATH", required=True, nargs="+", action="extend", help="photographs or folders"
+    )
     made.add_argument("--csv", metavar="FILE", help="also write the probability of every species to this file")
     made.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return made
@@ -112,12 +114,13 @@ def probabilities_of(loaded, images: np.ndarray) -> np.ndarray:
     import jax
     from scipy.special import softmax
 
-    forward = jax.jit(lambda batch: loaded.model.apply(loaded.variables, batch, train=False))
+    variables = jax.device_put(loaded.variables)
+    forward = jax.jit(lambda variables, batch: loaded.model.apply(variables, batch, train=False))
     batch = min(BATCH, len(images))
     logits = []
     for chunk in chunks(images, batch):
         padded = np.concatenate([chunk, np.zeros((batch - len(chunk), *images.shape[1:]), np.uint8)])
-        logits.append(np.asarray(forward(padded), np.float64)[: len(chunk)])
+        logits.append(np.asarray(forward(variables, padded), np.float64)[: len(chunk)])
     return softmax(np.concatenate(logits), axis=-1)
 
 
@@ -135,13 +138,25 @@ def print_guesses(title: str, names: Sequence[str], classes: Sequence[str], prob
 
     width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS") or 1000)
     console = Console(width=width, markup=False, highlight=False, emoji=False)
-    table = Table.grid(Column(overflow="fold", max_width=max(20, console.width // 3)), Column(), padding=(0, 3, 0, 0))
+    folder, names = without_common_folder(names)
+    title += f"; images in {folder}" if folder else ""
+    separator = Text(", " if console.width >= 120 else "\n")
+    name_width = max(20, console.width // 2)
+    table = Table.grid(Column(overflow="fold", max_width=name_width), Column(), padding=(0, 3, 0, 0), pad_edge=False)
     for name, row in zip(names, probabilities, strict=True):
         top = np.argsort(-row, kind="stable")[:TOP]
-        guesses = [Text(f"{classes[k]} {100 * row[k]:.0f} %", "bold" if k == top[0] else "") for k in top]
-        table.add_row(Text(name), Text(", ").join(guesses))
+        guesses = [Text(f"{classes[k]} {100 * row[k]:.0f}\u00a0%", "bold" if k == top[0] else "") for k in top]
+        table.add_row(Text(name), separator.join(guesses))
     console.print(Text(title, "dim"))
     console.print(table)
+
+
+def without_common_folder(names: Sequence[str]) -> tuple[str, list[str]]:
+    """The folder that all paths share, if any, and the paths from there."""
+    if len({os.path.isabs(name) for name in names}) > 1:
+        return "", list(names)
+    folder = os.path.commonpath([os.path.dirname(name) for name in names])
+    return folder, [os.path.relpath(name, folder) if folder else name for name in names]
 
 
 def write_csv(path: Path, names: Sequence[str], classes: Sequence[str], probabilities: np.ndarray) -> None:
@@ -161,7 +176,9 @@ def check_writable(path: Path) -> None:
     """Refuses a file that could not be written, before any work is done."""
     folder = path.parent
     if path.is_dir() or not folder.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
-        reason = "is a folder" if path.is_dir() else "is not writable" if folder.is_dir() else f"{folder} is not a folder"
+        reason = (
+            "is a folder" if path.is_dir() else "is not writable" if folder.is_dir() else f"{folder} is not a folder"
+        )
         raise UserError(f"--csv: cannot write {path}: {reason}")
 
 

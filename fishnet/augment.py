@@ -5,11 +5,18 @@ Draws depend on the key and the batch shape alone, so a lane's images do not cha
 
 from collections.abc import Callable
 
+import dm_pix as pix
 import jax
 import jax.numpy as jnp
+from jax.scipy.ndimage import map_coordinates
 from jaxtyping import Array, PRNGKeyArray, UInt8
 
 from fishnet.errors import UsageError
+
+TURN = 0.3  # radians, of `strong`
+ZOOM = 1.25
+LIGHT = 0.15
+CONTRAST = 1.25
 
 Augmentation = Callable[[PRNGKeyArray, UInt8[Array, "b h w c"]], UInt8[Array, "b h w c"]]
 
@@ -78,9 +85,51 @@ def flip_shift(key: PRNGKeyArray, images: UInt8[Array, "b h w c"]) -> UInt8[Arra
     return shift(shift_key, flip(flip_key, images))
 
 
+def strong(key: PRNGKeyArray, images: UInt8[Array, "b h w c"]) -> UInt8[Array, "b h w c"]:
+    """A random affine view with changed light, for photographs of few subjects.
+
+    Each image is mirrored with probability 1/2, turned by up to `TURN` radians, zoomed by up to `ZOOM` in each direction
+    apart, and moved by up to an eighth of its side, with bilinear interpolation and the edge repeated; then its brightness
+    changes by up to `LIGHT` (of the full range) and its contrast by up to `CONTRAST`. All are uniform, zoom and contrast
+    on a logarithmic scale.
+
+    Args:
+        key: a random key.
+        images: [b, h, w, c] uint8.
+
+    Returns:
+        Images [b, h, w, c] uint8.
+
+    Source: brightness and contrast by dm-pix, interpolation by `jax.scipy.ndimage.map_coordinates`.
+    """
+    b, h, w, _ = images.shape
+    y, x = jnp.meshgrid(jnp.arange(h) - (h - 1) / 2, jnp.arange(w) - (w - 1) / 2, indexing="ij")
+
+    def view(key: jax.Array, image: jax.Array) -> jax.Array:
+        turn, zoom, mirror, move, light, contrast = jax.random.split(key, 6)
+        angle = jax.random.uniform(turn, (), minval=-TURN, maxval=TURN)
+        zooms = jnp.exp(jax.random.uniform(zoom, (2,), minval=-jnp.log(ZOOM), maxval=jnp.log(ZOOM)))
+        moves = jax.random.uniform(move, (2,), minval=-1 / 8, maxval=1 / 8) * jnp.array([h, w])
+        across = jnp.where(jax.random.bernoulli(mirror), -x, x)
+        rows = zooms[0] * (jnp.cos(angle) * y - jnp.sin(angle) * across) + moves[0] + (h - 1) / 2
+        columns = zooms[1] * (jnp.sin(angle) * y + jnp.cos(angle) * across) + moves[1] + (w - 1) / 2
+
+        def sampled(channel: jax.Array) -> jax.Array:
+            return map_coordinates(channel, [rows, columns], order=1, mode="nearest")
+
+        seen = jax.vmap(sampled, in_axes=-1, out_axes=-1)(image.astype(jnp.float32) / 255)
+        seen = pix.adjust_brightness(seen, jax.random.uniform(light, (), minval=-LIGHT, maxval=LIGHT))
+        log = jnp.log(CONTRAST)
+        seen = pix.adjust_contrast(seen, jnp.exp(jax.random.uniform(contrast, (), minval=-log, maxval=log)))
+        return jnp.round(jnp.clip(seen, 0, 1) * 255).astype(jnp.uint8)
+
+    return jax.vmap(view)(jax.random.split(key, b), images)
+
+
 AUGMENTATIONS: dict[str, Augmentation] = {
     "none": none,
     "flip": flip,
     "shift": shift,
     "flip_shift": flip_shift,
+    "strong": strong,
 }

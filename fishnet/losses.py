@@ -4,7 +4,7 @@ Each gives a value an example; the loss of a batch is the plain mean of these va
 divided by their sum), which is what `class_weights` are scaled for: their mean over the training samples is 1.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +17,8 @@ from fishnet.lookup import lookup
 
 
 def softmax_loss(
-    logits: Float[Array, "b k"],
-    labels: Int[Array, " b"],
+    logits: Float[ArrayLike, "b k"],
+    labels: Int[ArrayLike, " b"],
     class_weights: Float[ArrayLike, " k"],
     gamma: ArrayLike,
     smoothing: ArrayLike,
@@ -45,6 +45,7 @@ def softmax_loss(
     Source: Lin et al. 2017 (focal), https://arxiv.org/abs/1708.02002; Szegedy et al. 2016 (smoothing),
     https://arxiv.org/abs/1512.00567
     """
+    logits, labels = jnp.asarray(logits), jnp.asarray(labels)
     k = logits.shape[-1]
     if k < 2:
         raise UsageError(f"a softmax loss needs at least 2 classes, the logits have {k}")
@@ -65,7 +66,7 @@ def softmax_loss(
 
 
 def cross_entropy(
-    logits: Float[Array, "b k"], labels: Int[Array, " b"], smoothing: ArrayLike = 0.0
+    logits: Float[ArrayLike, "b k"], labels: Int[ArrayLike, " b"], smoothing: ArrayLike = 0.0
 ) -> Float[Array, " b"]:
     """Cross-entropy, with label smoothing s: `-(1 - s) log p_y - (s / k) sum_j log p_j`.
 
@@ -82,12 +83,12 @@ def cross_entropy(
 
     Source: Szegedy et al. 2016, https://arxiv.org/abs/1512.00567
     """
-    return softmax_loss(logits, labels, jnp.ones(logits.shape[-1]), 0.0, smoothing)
+    return softmax_loss(logits, labels, jnp.ones(jnp.shape(logits)[-1]), 0.0, smoothing)
 
 
 def class_weighted(
-    logits: Float[Array, "b k"],
-    labels: Int[Array, " b"],
+    logits: Float[ArrayLike, "b k"],
+    labels: Int[ArrayLike, " b"],
     class_weights: Float[ArrayLike, " k"],
     smoothing: ArrayLike = 0.0,
 ) -> Float[Array, " b"]:
@@ -113,8 +114,8 @@ def class_weighted(
 
 
 def focal(
-    logits: Float[Array, "b k"],
-    labels: Int[Array, " b"],
+    logits: Float[ArrayLike, "b k"],
+    labels: Int[ArrayLike, " b"],
     gamma: ArrayLike = 2.0,
     class_weights: Float[ArrayLike, " k"] | None = None,
     smoothing: ArrayLike = 0.0,
@@ -136,11 +137,11 @@ def focal(
 
     Source: Lin et al. 2017, https://arxiv.org/abs/1708.02002
     """
-    weights = jnp.ones(logits.shape[-1]) if class_weights is None else class_weights
+    weights = jnp.ones(jnp.shape(logits)[-1]) if class_weights is None else class_weights
     return softmax_loss(logits, labels, weights, gamma, smoothing)
 
 
-def class_weights(counts: ArrayLike, how: str | Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+def class_weights(counts: ArrayLike | Sequence, how: str | Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """The weight of each class from its number of training samples.
 
     Args:

@@ -4,20 +4,20 @@ Everywhere `labels` are [n] integers in [0, k) and `logits` [..., n, k], any lea
 [...] or [..., k]. Where a run has a logit that is not finite its metrics are NaN, not those of an arbitrary guess.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Real, Shaped
 
 from fishnet.errors import UsageError
-from fishnet.roc import auc_interval, macro_auc, one_vs_rest_auc
+from fishnet.roc import auc_interval, defined_mean, macro_auc, one_vs_rest_auc, ratio
 
 ECE_BINS = 15
 CHUNK = 1 << 18  # logits worked on at a time: the temporaries of thousands of runs stay in the cache
 
 
-def summary(labels: Int[ArrayLike, " n"], logits: Real[ArrayLike, "*runs n k"]) -> dict[str, np.ndarray]:
+def summary(labels: ArrayLike | Sequence, logits: ArrayLike | Sequence) -> dict[str, ArrayLike]:
     """The six numbers that the tables hold for each split.
 
     Args:
@@ -47,10 +47,35 @@ def summary(labels: Int[ArrayLike, " n"], logits: Real[ArrayLike, "*runs n k"]) 
     return over_runs(of_chunk, labels, logits)
 
 
+def class_figures(labels: ArrayLike | Sequence, logits: ArrayLike | Sequence) -> dict[str, ArrayLike]:
+    """What can be followed of each class from epoch to epoch.
+
+    Args:
+        labels: [n] integers in [0, k).
+        logits: [..., n, k].
+
+    Returns:
+        `auc` (one against the rest) and `loss` (mean negative log likelihood of the class's samples, nats), each
+        [..., k] float64; NaN for a class without samples.
+
+    Raises:
+        UsageError: no samples, or shapes or labels that do not fit.
+    """
+
+    def of_chunk(labels: np.ndarray, logits: np.ndarray) -> dict[str, np.ndarray]:
+        losses, probabilities = log_loss_and_probabilities(labels, logits)
+        k = logits.shape[-1]
+        # Not a matrix product: BLAS rounds by the number of runs, and a run is to have the figures it has alone.
+        sums = binned(np.broadcast_to(labels, losses.shape), losses, k)
+        return {"auc": one_vs_rest_auc(labels, probabilities), "loss": ratio(sums, np.bincount(labels, minlength=k))}
+
+    return over_runs(of_chunk, labels, logits)
+
+
 def per_class(
-    labels: Int[ArrayLike, " n"], logits: Real[ArrayLike, "*runs n k"], confidence: float = 0.95
-) -> dict[str, np.ndarray]:
-    """What the tables hold for each class.
+    labels: ArrayLike | Sequence, logits: ArrayLike | Sequence, confidence: float = 0.95
+) -> dict[str, ArrayLike]:
+    """What the tables hold for each class at the end.
 
     Args:
         labels: [n] integers in [0, k).
@@ -58,26 +83,23 @@ def per_class(
         confidence: of the interval from `auc_low` to `auc_high` (`roc.auc_interval`).
 
     Returns:
-        `support` [..., k] int64 (samples), and `auc`, `auc_low`, `auc_high`, `recall`, `precision` and `loss` (mean
-        negative log likelihood of the class's samples, nats), each [..., k] float64. AUC, recall and loss of a class
-        without samples and precision of a class never predicted are NaN.
+        `support` [..., k] int64 (samples), and `auc`, `auc_low`, `auc_high`, `recall` and `precision`, each [..., k]
+        float64. AUC and recall of a class without samples and precision of a class never predicted are NaN.
 
     Raises:
         UsageError: no samples, or shapes or labels that do not fit, or a confidence that is not between 0 and 1.
     """
 
     def of_chunk(labels: np.ndarray, logits: np.ndarray) -> dict[str, np.ndarray]:
-        losses, probabilities = log_loss_and_probabilities(labels, logits)
+        probabilities = log_loss_and_probabilities(labels, logits)[1]
         counts = confusion(labels, logits.argmax(-1), logits.shape[-1])
         low, high = auc_interval(labels, probabilities, confidence)
-        of_class = np.broadcast_to(labels, losses.shape)
         return {
             "auc": one_vs_rest_auc(labels, probabilities),
             "auc_low": low,
             "auc_high": high,
             "recall": ratio(diagonal(counts), counts.sum(-1)),
             "precision": ratio(diagonal(counts), counts.sum(-2)),
-            "loss": ratio(binned(of_class, losses, logits.shape[-1]), counts.sum(-1)),
         }
 
     values = over_runs(of_chunk, labels, logits)
@@ -85,7 +107,7 @@ def per_class(
     return {"support": np.broadcast_to(support, values["auc"].shape), **values}
 
 
-def nll(labels: Int[ArrayLike, " n"], logits: Real[ArrayLike, "*runs n k"]) -> Float[np.ndarray, "*runs"]:
+def nll(labels: Int[ArrayLike, " n"], logits: Real[ArrayLike, "*runs n k"]) -> Float[ArrayLike, "*runs"]:
     """Mean negative log likelihood in nats: `mean_i -log softmax(logits_i)[y_i]`.
 
     Args:
@@ -110,13 +132,18 @@ def confusion(
 
     Returns:
         [..., k, k] int64.
+
+    Raises:
+        UsageError: a label or prediction outside [0, classes).
     """
-    predicted = np.asarray(predicted)
-    cell = np.asarray(labels) * classes + predicted
-    return binned(cell, None, classes**2).reshape(*predicted.shape[:-1], classes, classes)
+    labels, predicted = np.asarray(labels), np.asarray(predicted)
+    for values in (labels, predicted):
+        if values.min(initial=0) < 0 or values.max(initial=0) >= classes:
+            raise UsageError(f"classes {values.min()} to {values.max()} are not in [0, {classes})")
+    return binned(labels * classes + predicted, None, classes**2).reshape(*predicted.shape[:-1], classes, classes)
 
 
-def accuracy(counts: Int[ArrayLike, "*runs k k"]) -> Float[np.ndarray, "*runs"]:
+def accuracy(counts: Int[ArrayLike, "*runs k k"]) -> Float[ArrayLike, "*runs"]:
     """The share of samples that are right: `trace / sum`.
 
     Args:
@@ -128,7 +155,7 @@ def accuracy(counts: Int[ArrayLike, "*runs k k"]) -> Float[np.ndarray, "*runs"]:
     return ratio(diagonal(counts).sum(-1), np.sum(counts, (-2, -1)))
 
 
-def balanced_accuracy(counts: Int[ArrayLike, "*runs k k"]) -> Float[np.ndarray, "*runs"]:
+def balanced_accuracy(counts: Int[ArrayLike, "*runs k k"]) -> Float[ArrayLike, "*runs"]:
     """Mean recall over the classes that have samples.
 
     Args:
@@ -142,7 +169,7 @@ def balanced_accuracy(counts: Int[ArrayLike, "*runs k k"]) -> Float[np.ndarray, 
     return defined_mean(ratio(diagonal(counts), np.sum(counts, -1)))
 
 
-def macro_f1(counts: Int[ArrayLike, "*runs k k"]) -> Float[np.ndarray, "*runs"]:
+def macro_f1(counts: Int[ArrayLike, "*runs k k"]) -> Float[ArrayLike, "*runs"]:
     """Mean over classes of `F1 = 2 TP / (2 TP + FP + FN)`, without those that have neither samples nor predictions.
 
     Args:
@@ -158,7 +185,7 @@ def macro_f1(counts: Int[ArrayLike, "*runs k k"]) -> Float[np.ndarray, "*runs"]:
 
 def ece(
     labels: Int[ArrayLike, " n"], probabilities: Real[ArrayLike, "*runs n k"], bins: int = ECE_BINS
-) -> Float[np.ndarray, "*runs"]:
+) -> Float[ArrayLike, "*runs"]:
     """Expected calibration error of the top probability: `sum_b (n_b / n) |accuracy_b - mean confidence_b|`.
 
     Args:
@@ -173,33 +200,24 @@ def ece(
     """
     probabilities = np.asarray(probabilities, np.float64)
     confidence, right = probabilities.max(-1), probabilities.argmax(-1) == labels
-    of_bin = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    of_bin = np.searchsorted(np.arange(1, bins) / bins, confidence)
     return np.abs(binned(of_bin, right - confidence, bins)).sum(-1) / confidence.shape[-1]
 
 
-def over_runs(f: Callable, labels: ArrayLike, logits: ArrayLike) -> dict[str, np.ndarray]:
-    """`f(labels, logits)` over the leading axes, a few runs at a time, NaN for runs with a logit that is not finite.
-
-    Args:
-        f: takes labels [n] and logits [r, n, k] float64, gives a dictionary of arrays [r, ...].
-        labels: [n].
-        logits: [..., n, k].
+def over_runs(f: Callable, labels: ArrayLike | Sequence, logits: ArrayLike | Sequence) -> dict[str, ArrayLike]:
+    """`f(labels [n], logits [r, n, k])` over the leading axes, a few runs at a time; NaN where a logit is not finite.
 
     Returns:
-        The dictionary, its arrays with the leading axes of `logits`.
+        The dictionary of arrays [r, ...] that `f` gives, their first axis turned into the leading axes of `logits`.
 
     Raises:
         UsageError: no samples, or shapes or labels that do not fit.
     """
     labels, logits = np.asarray(labels), np.asarray(logits)
     if labels.ndim != 1 or logits.ndim < 2 or logits.shape[-2] != len(labels) or 0 in logits.shape[-2:]:
-        raise UsageError(
-            f"labels {labels.shape} and logits {logits.shape} are not [n] and [..., n, k], n and k above 0"
-        )
+        raise UsageError(f"labels {labels.shape} and logits {logits.shape} are not [n] and [..., n, k] above 0")
     if labels.min() < 0 or labels.max() >= logits.shape[-1]:
-        raise UsageError(
-            f"labels from {labels.min()} to {labels.max()} do not fit logits of {logits.shape[-1]} classes"
-        )
+        raise UsageError(f"labels {labels.min()} to {labels.max()} do not fit logits of {logits.shape[-1]} classes")
     lead, (n, k) = logits.shape[:-2], logits.shape[-2:]
     runs = logits.reshape(-1, n, k)
     size = max(1, CHUNK // (n * k))
@@ -228,22 +246,10 @@ def binned(index: np.ndarray, weights: np.ndarray | None, bins: int) -> np.ndarr
     *lead, n = index.shape
     runs = int(np.prod(lead))
     index = index.reshape(runs, n) + np.arange(runs)[:, None] * bins
-    weights = None if weights is None else weights.ravel()
+    weights = weights if weights is None else weights.ravel()
     return np.bincount(index.ravel(), weights, minlength=runs * bins).reshape(*lead, bins)
 
 
 def diagonal(counts: Shaped[ArrayLike, "*runs k k"]) -> Shaped[np.ndarray, "*runs k"]:
     """The diagonals [..., k] of matrices [..., k, k]."""
     return np.diagonal(counts, axis1=-2, axis2=-1)
-
-
-def ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """a / b in float64, NaN where b is 0."""
-    b = np.asarray(b, np.float64)
-    return np.where(b > 0, a / np.where(b > 0, b, 1), np.nan)
-
-
-def defined_mean(values: Float[np.ndarray, "*runs k"]) -> Float[np.ndarray, "*runs"]:
-    """Mean over the last axis of what is not NaN; NaN where nothing is."""
-    defined = ~np.isnan(values)
-    return ratio(np.where(defined, values, 0).sum(-1), defined.sum(-1))

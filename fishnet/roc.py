@@ -29,12 +29,11 @@ def one_vs_rest_auc(labels: Int[ArrayLike, " n"], scores: Real[ArrayLike, "*runs
     positive, scores = split(labels, scores)
     own, below, _ = placements(positive, scores)
     m = positive.sum(-1)
-    pairs = m * (positive.shape[-1] - m)
     # Sums of halves are exact in float64, so a perfect ranking gives exactly 1.
-    return np.where(pairs > 0, np.where(own, below, 0).sum(-1) / np.maximum(pairs, 1), np.nan)
+    return ratio(np.where(own, below, 0).sum(-1), m * (positive.shape[-1] - m))
 
 
-def macro_auc(labels: Int[ArrayLike, " n"], scores: Real[ArrayLike, "*runs n k"]) -> Float[np.ndarray, "*runs"]:
+def macro_auc(labels: Int[ArrayLike, " n"], scores: Real[ArrayLike, "*runs n k"]) -> Float[ArrayLike, "*runs"]:
     """Mean one-versus-rest AUC over the classes that have positives and negatives.
 
     Args:
@@ -44,9 +43,7 @@ def macro_auc(labels: Int[ArrayLike, " n"], scores: Real[ArrayLike, "*runs n k"]
     Returns:
         [...] float64; NaN where no class has both.
     """
-    auc = one_vs_rest_auc(labels, scores)
-    defined = ~np.isnan(auc)
-    return np.where(defined.any(-1), np.where(defined, auc, 0).sum(-1) / np.maximum(defined.sum(-1), 1), np.nan)
+    return defined_mean(one_vs_rest_auc(labels, scores))
 
 
 def auc_interval(
@@ -227,6 +224,18 @@ def placements(positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np
         positives_below[tied] = (before + upto) / 2
         negatives_below[tied] = (first + last + 1) / 2 - positives_below[tied]
     return own, negatives_below, positives_below
+
+
+def ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a / b in float64, NaN where b is 0."""
+    b = np.asarray(b, np.float64)
+    return np.where(b > 0, a / np.where(b > 0, b, 1), np.nan)
+
+
+def defined_mean(values: Float[np.ndarray, "*runs k"]) -> Float[ArrayLike, "*runs"]:
+    """Mean over the last axis of what is not NaN; NaN where nothing is."""
+    defined = ~np.isnan(values)
+    return ratio(np.where(defined, values, 0).sum(-1), defined.sum(-1))
 
 
 def normal_quantile(confidence: float) -> float:

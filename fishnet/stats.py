@@ -15,7 +15,9 @@ class Interval:
     n: int
 
 
-def t_interval(values: np.ndarray, confidence: float = 0.95, axis: int = -1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def t_interval(
+    values: np.ndarray, confidence: float = 0.95, axis: int = -1
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean and half-width of Student's t interval along an axis, leaving out NaN.
 
     `half = t_{(1 + confidence) / 2, n - 1} s / sqrt(n)` with the sample standard deviation `s`.

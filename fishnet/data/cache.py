@@ -6,11 +6,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+from fishnet.errors import UserError
+
 
 def cache_dir() -> Path:
-    """`$XDG_CACHE_HOME/fishnet`, or `~/.cache/fishnet` where that variable is unset; not created here."""
+    """`$XDG_CACHE_HOME/fishnet`, or `~/.cache/fishnet` where that variable is unset; not created here.
+
+    Raises:
+        UserError: the variable is unset and this user has no home folder.
+    """
     base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "fishnet"  # the standard ignores relative
+    if os.path.isabs(base):  # the XDG standard has relative ones ignored
+        return Path(base) / "fishnet"
+    try:
+        return Path.home() / ".cache" / "fishnet"
+    except RuntimeError as error:
+        raise UserError("no home folder to keep a cache in: set XDG_CACHE_HOME to a folder") from error
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Integer, UInt8, UInt64
 from PIL import Image
 
 from fishnet.data.splits import SPLITS
@@ -26,7 +27,9 @@ class Duplicates:
     looked_at: float  # part of the val and test images whose near-copies were looked for, in 0..1
 
 
-def find_duplicates(images: np.ndarray, labels: np.ndarray, splits: dict[str, np.ndarray]) -> Duplicates:
+def find_duplicates(
+    images: UInt8[np.ndarray, "n s s 3"], labels: Integer[np.ndarray, "n"], splits: dict[str, Integer[np.ndarray, "_"]]
+) -> Duplicates:
     """Exact copies anywhere and near-copies across splits.
 
     Exact: the prepared pixels are equal. Near: the 64-bit difference hashes differ in at most `NEAR_BITS` and the
@@ -62,7 +65,9 @@ def find_duplicates(images: np.ndarray, labels: np.ndarray, splits: dict[str, np
     return Duplicates(tuple(same), tuple(across), tuple(differ), near, looked_at)
 
 
-def difference_hash(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def difference_hash(
+    images: UInt8[np.ndarray, "n s s 3"],
+) -> tuple[UInt64[np.ndarray, "n"], UInt8[np.ndarray, "n 192"]]:
     """Two small descriptions of each image: which way the grey value changes between neighbours, and its colours.
 
     Args:
@@ -145,10 +150,7 @@ def describe(found: Duplicates, files: Sequence[str]) -> list[str]:
     if found.near:
         many = len(found.near)
         verb = "images are near duplicates" if many > 1 else "image is a near duplicate"
-        notes.append(
-            f"{many} {verb} of another across splits (test figures may be too good; --group-regex keeps a group's "
-            f"pictures together): {named(found.near).replace(' = ', ' ~ ')}"
-        )
+        notes.append(f"{many} {verb} of another across splits: {named(found.near).replace(' = ', ' ~ ')}")
     if found.looked_at < 1:
         notes.append(f"near duplicates were looked for among {found.looked_at:.0%} of the val and test images only")
     return notes

@@ -75,7 +75,10 @@ def load_folder(
             raise UserError(f"{root}: no {split} split can be made; at least one class needs 3 different {unit}")
     for split, names in missing(decoded.labels, splits, classes).items():
         notes.append(f"too few {'images' if pattern is None else 'groups'} for a {split} image of {', '.join(names)}")
-    notes += describe(find_duplicates(decoded.images, decoded.labels, splits), decoded.files)
+    duplicates = find_duplicates(decoded.images, decoded.labels, splits)
+    notes += describe(duplicates, decoded.files)
+    if duplicates.across or duplicates.near:
+        notes.append("duplicates across splits make test figures too good; --group-regex keeps related files together")
     notes += decoded.notes
     return make_task(f"folder:{path}", decoded.images, decoded.labels, splits, classes, notes, decoded.files)
 

@@ -11,13 +11,14 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
 
 from fishnet.errors import UserError
 
 _UINT8 = 8
 
 
-def read_idx(path: Path, sha256: str | None = None) -> np.ndarray:
+def read_idx(path: Path, sha256: str | None = None) -> UInt8[np.ndarray, "..."]:
     """The array in an IDX file of uint8, gzipped or not (by content, whatever it is called).
 
     Args:
@@ -31,12 +32,7 @@ def read_idx(path: Path, sha256: str | None = None) -> np.ndarray:
         UserError: the file is missing or unreadable, has another checksum, or is no complete IDX file of uint8; the
             message names the file and what is wrong.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    if sha256 is not None:
-        verify(path, data, sha256)
+    data = read_checked(path, sha256)
     if data[:2] == b"\x1f\x8b":
         try:
             data = gzip.decompress(data)
@@ -45,14 +41,19 @@ def read_idx(path: Path, sha256: str | None = None) -> np.ndarray:
     return _parse(path, data)
 
 
-def verify(path: Path, data: bytes, sha256: str) -> None:
-    """Raises `UserError`, naming the file and both checksums, unless the SHA-256 of `data` is `sha256`."""
+def read_checked(path: Path, sha256: str | None = None) -> bytes:
+    """The content of a file; UserError, naming it, if it cannot be read or its SHA-256 is not the given one."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     found = hashlib.sha256(data).hexdigest()
-    if found != sha256:
+    if sha256 not in (None, found):
         raise UserError(
             f"{path} is corrupt or another file: its SHA-256 checksum is {found[:16]}... ({len(data):,} bytes), "
             f"it should be {sha256[:16]}...; delete it to have it fetched again, or replace it"
         )
+    return data
 
 
 def encode_idx(array: np.ndarray) -> bytes:

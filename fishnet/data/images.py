@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import ExifTags, Image, ImageOps
 
 from fishnet.errors import UserError
@@ -35,11 +36,12 @@ class ImageError(UserError):
     """One image file cannot be used; `kind` is one of `KINDS` and `reason` says what was found."""
 
     def __init__(self, path: object, kind: str, reason: str):
+        reason = " ".join(reason.split())  # one line, whatever a decoder says
         super().__init__(f"{path}: {kind} image: {reason}")
         self.kind, self.reason = kind, reason
 
 
-def prepare_image(image: Image.Image, size: int) -> np.ndarray:
+def prepare_image(image: Image.Image, size: int) -> UInt8[np.ndarray, "{size} {size} 3"]:
     """The central square of an image, upright, in RGB, `size` pixels a side.
 
     The short side is resized to `size` and the middle of the long side kept, in one LANCZOS pass over exactly the
@@ -61,7 +63,9 @@ def prepare_image(image: Image.Image, size: int) -> np.ndarray:
     return np.asarray(ImageOps.fit(_rgb(_upright(image)), (size, size), method=Image.Resampling.LANCZOS))
 
 
-def read_image(source: str | os.PathLike | bytes, size: int, name: object = None) -> np.ndarray:
+def read_image(
+    source: str | os.PathLike | bytes, size: int, name: object = None
+) -> UInt8[np.ndarray, "{size} {size} 3"]:
     """Decodes one image file and prepares it; everything doubtful is refused before it is decoded.
 
     Args:
@@ -108,7 +112,7 @@ def quiet_pillow() -> Iterator[None]:
         yield
 
 
-def decode_image(data: bytes, size: int, name: object = "image") -> np.ndarray:
+def decode_image(data: bytes, size: int, name: object = "image") -> UInt8[np.ndarray, "{size} {size} 3"]:
     """`read_image` of a file's content, for use within `quiet_pillow`, in threads too."""
     # Pillow's decoders raise nearly any exception on damaged files (OSError, SyntaxError, struct.error, ...): whatever
     # it is, the file cannot be used, and its name and the reason are passed on.

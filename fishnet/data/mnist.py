@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt8
 
 from fishnet.data.cache import cache_dir
 from fishnet.data.download import DownloadError, fetch
-from fishnet.data.idx import read_idx
+from fishnet.data.idx import read_checked, read_idx
 from fishnet.data.splits import stratified_order
 from fishnet.data.task import Task, make_task
 from fishnet.errors import UserError
@@ -72,11 +73,12 @@ def load_mnist(data_dir: str | os.PathLike | None = None, mirrors: Sequence[str]
 
 
 def check_mnist(data_dir: str | os.PathLike | None = None) -> None:
-    """Raises `load_mnist`'s `UserError` for local files, checksums included (0.1 s); fetches nothing."""
+    """Raises `load_mnist`'s `UserError` for local files, checksums included (0.02 s); unpacks and fetches nothing."""
     folder = find_mnist(data_dir)
     if folder is not None:
         for stem in STEMS:
-            read_verified(folder, stem)
+            path = _path(folder, stem)
+            read_checked(path, SHA256[path.name])
 
 
 def find_mnist(data_dir: str | os.PathLike | None = None) -> Path | None:
@@ -97,7 +99,7 @@ def find_mnist(data_dir: str | os.PathLike | None = None) -> Path | None:
     return folder if all(_path(folder, stem) for stem in STEMS) else None
 
 
-def read_verified(folder: Path, stem: str) -> np.ndarray:
+def read_verified(folder: Path, stem: str) -> UInt8[np.ndarray, "..."]:
     """One of the four arrays, from the .gz or the unpacked file, after comparing its SHA-256."""
     path = _path(folder, stem) or _absent(folder, [stem])
     return read_idx(path, SHA256[path.name])

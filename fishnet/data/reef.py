@@ -56,8 +56,8 @@ def load_reef(image_size: int = 32, folder: Path = ASSETS) -> Task:
         splits[split] = np.arange(len(images), len(images) + len(rows))
         for row in rows:
             with Image.open(io.BytesIO(row["image"])) as image:
-                small = image.size == (image_size, image_size)
-                images.append(np.asarray(image) if small else prepare_image(image, image_size))
+                ready = image.size == (image_size, image_size)
+                images.append(np.asarray(image) if ready else prepare_image(image, image_size))
             labels.append(row["label"])
             files.append(row["file"].decode())
     return make_task("reef", np.stack(images), np.array(labels), splits, names, files=files, credit=CREDIT)

@@ -4,12 +4,13 @@ import hashlib
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Int32, Int64, Integer
 
 SPLITS = ("train", "val", "test")
 FRACTIONS = {"val": 0.15, "test": 0.15}  # of the images of each class; the rest is trained on
 
 
-def hash_order(keys: Sequence[object], salt: str) -> np.ndarray:
+def hash_order(keys: Sequence[object], salt: str) -> Int64[np.ndarray, "n"]:
     """The order of the keys by the SHA-256 of `salt` and key: random in effect, the same everywhere and for ever.
 
     Args:
@@ -23,7 +24,7 @@ def hash_order(keys: Sequence[object], salt: str) -> np.ndarray:
     return np.array(sorted(range(len(digests)), key=digests.__getitem__), dtype=np.int64)
 
 
-def stratified_order(labels: np.ndarray, salt: str) -> np.ndarray:
+def stratified_order(labels: Integer[np.ndarray, "n"], salt: str) -> Integer[np.ndarray, "n"]:
     """An order of all examples, every prefix of which holds the classes in their overall proportions.
 
     The k-th of the n_c examples of a class (in hash order of their positions) stands at (k + 1/2) / n_c.
@@ -43,7 +44,9 @@ def stratified_order(labels: np.ndarray, salt: str) -> np.ndarray:
     return np.lexsort((labels, place))
 
 
-def group_split(labels: np.ndarray, groups: Sequence[str], salt: str = "fishnet split 1") -> dict[str, np.ndarray]:
+def group_split(
+    labels: Integer[np.ndarray, "n"], groups: Sequence[str], salt: str = "fishnet split 1"
+) -> dict[str, Int32[np.ndarray, "_"]]:
     """About 70/15/15 of each class, whole groups only; adding a few examples moves few of the others.
 
     Classes are served from the one with fewest groups to the one with most. Within a class the groups not yet placed
@@ -63,7 +66,7 @@ def group_split(labels: np.ndarray, groups: Sequence[str], salt: str = "fishnet 
     names, group_of = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)
     counts = np.zeros((len(names), int(labels.max()) + 1), dtype=np.int64)  # [group, class]
     np.add.at(counts, (group_of, labels), 1)
-    order = hash_order(names, salt)
+    order = hash_order(names.tolist(), salt).tolist()
     placed = np.full(len(names), -1)  # index into SPLITS
     groups_per_class = (counts > 0).sum(axis=0)
     for label in np.argsort(groups_per_class, kind="stable"):
@@ -96,7 +99,9 @@ def _fill(free: list[int], size: np.ndarray, have: int, share: float, most: int)
     return taken
 
 
-def missing(labels: np.ndarray, splits: dict[str, np.ndarray], classes: Sequence[str]) -> dict[str, list[str]]:
+def missing(
+    labels: Integer[np.ndarray, "n"], splits: dict[str, Integer[np.ndarray, "_"]], classes: Sequence[str]
+) -> dict[str, list[str]]:
     """The names of the classes that a split lacks; splits that lack none are left out."""
     absent = {s: [c for i, c in enumerate(classes) if not np.any(labels[rows] == i)] for s, rows in splits.items()}
     return {split: names for split, names in absent.items() if names}

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float32, Integer, UInt8
 
 from fishnet.data.splits import SPLITS
 
@@ -63,7 +64,9 @@ def make_task(
     )  # fmt: skip
 
 
-def channel_statistics(images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def channel_statistics(
+    images: UInt8[np.ndarray, "n h w c"], rows: Integer[np.ndarray, "m"]
+) -> tuple[Float32[np.ndarray, "c"], Float32[np.ndarray, "c"]]:
     """Mean and (biased) standard deviation of each channel over some of the images, exact to the last bit of float32.
 
     From the histogram h of the 256 values: mean = sum v h / n, var = sum (v - mean)^2 h / n, in float64; no order of
@@ -89,7 +92,10 @@ def channel_statistics(images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray
 
 
 def fingerprint(
-    images: np.ndarray, labels: np.ndarray, splits: Mapping[str, np.ndarray], classes: Sequence[str]
+    images: UInt8[np.ndarray, "n h w c"],
+    labels: Integer[np.ndarray, "n"],
+    splits: Mapping[str, Integer[np.ndarray, "_"]],
+    classes: Sequence[str],
 ) -> str:
     """SHA-256 of everything that training sees: shapes, pixels, labels, splits and class names.
 
@@ -107,7 +113,7 @@ def fingerprint(
 
 def _clean(texts: Sequence[str]) -> tuple[str, ...]:
     # Names from a file system may hold bytes that are not UTF-8 (as lone surrogates), which no table or page can.
-    return tuple(text.encode("utf-8", "replace").decode() for text in texts)
+    return tuple(text.encode("utf-8", "backslashreplace").decode() for text in texts)
 
 
 def _check(name, images, labels, splits, classes, files) -> None:

@@ -28,7 +28,7 @@ class Source:
     """One kind of task: how it is loaded, what can be checked beforehand, and the image sizes it comes in."""
 
     load: Callable[[Request], Task]
-    sizes: Sequence[int]  # pixels a side, the default first in `default_size`
+    sizes: Sequence[int]  # pixels a side that may be asked for
     default_size: int
     check: Callable[[Request], None] = lambda request: None
 
@@ -54,7 +54,6 @@ def load_task(
         UserError: a file or folder is missing or damaged; the message names it.
     """
     source, request = _resolve(name, image_size, data_dir, group_regex, strict)
-    source.check(request)
     return source.load(request)
 
 
@@ -96,6 +95,8 @@ def _resolve(name, image_size, data_dir, group_regex, strict) -> tuple[Source, R
     if group_regex is not None and not folder:
         raise UsageError(f"a group regex ({group_regex!r}) applies to folder:PATH only; {name} has its own split")
     try:
+        if isinstance(image_size, bool):
+            raise TypeError
         size = source.default_size if image_size is None else operator.index(image_size)
     except TypeError:
         raise UsageError(f"image size {image_size!r} is not a whole number of pixels") from None

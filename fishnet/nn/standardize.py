@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Num
 
@@ -23,7 +24,7 @@ class Standardize(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Num[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+    def __call__(self, x: Num[Array | np.ndarray, "..."]) -> Float[Array, "b h w c"]:
         """Standardises `x` [b, h, w, c], uint8 or floats in 0..255.
 
         Raises:
@@ -34,4 +35,4 @@ class Standardize(nn.Module):
         c = x.shape[-1]
         mean = self.variable("constants", "mean", jnp.zeros, (c,), jnp.float32).value
         std = self.variable("constants", "std", jnp.ones, (c,), jnp.float32).value
-        return ((x.astype(jnp.float32) - mean) / std).astype(self.dtype)
+        return ((jnp.asarray(x, jnp.float32) - mean) / std).astype(self.dtype)

@@ -158,7 +158,7 @@ def kernels(params: optax.Params) -> optax.Params:
         UsageError: no rule covers a leaf: it is not a floating-point array, or is called "kernel" with a rank below 2.
     """
 
-    def decayed(path: tuple, leaf: jax.Array) -> bool:
+    def decayed(path: tuple, leaf: ArrayLike) -> bool:
         name = str(getattr(path[-1], "key", getattr(path[-1], "name", ""))) if path else ""
         rank, floating = jnp.ndim(leaf), jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
         if not floating or (name == "kernel" and rank < 2):

@@ -1,7 +1,7 @@
 """From drawing functions to pictures: inline SVG that follows the page's light or dark scheme, and files.
 
-A figure is a list of small panels, so that the page can lay them out anew on a narrow screen; the files under `figures/`
-hold the same panels side by side.
+A figure is a list of small panels, so that the page can lay them out anew on a narrow screen; the files under
+`figures/` hold the same panels side by side.
 """
 
 import html
@@ -105,9 +105,10 @@ def draw_svg(panel: Panel) -> str:
     body = re.sub(r'<g id="[^"]*"', "<g", body)  # never referred to, and the same in every figure
     body = re.sub(r"'DejaVu Sans'[^;\"]*sans-serif", "system-ui, sans-serif", body)
     wide = ' class="wide"' if width > SHRINKS_FROM else ""
+    points = f"{width * 0.75:g} {height * 0.75:g}"  # the unit of matplotlib's SVG
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" role="img"{wide} '
-        f'viewBox="0 0 {width * 0.75:g} {height * 0.75:g}" width="{width:g}" height="{height:g}" '  # 0.75: points, its unit
+        f'viewBox="0 0 {points}" width="{width:g}" height="{height:g}" '
         f'aria-label="{html.escape(panel.alt)}">{body}'
     )
 
@@ -134,6 +135,11 @@ def save(panels: Sequence[Panel], svgs: Sequence[str], stem: Path, columns: int)
         for panel, corner in zip(panels, corners, strict=True):
             panel.add_to(figure, *corner)
         figure.savefig(stem.with_suffix(".png"), dpi=min(150, 20_000 / max(width, height) / PX))
+
+
+def shortened(text: str, most: int) -> str:
+    """`text` with its middle left out, if it is longer than `most` characters."""
+    return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-(most - most // 2) :]}"
 
 
 def _variable(colour: str) -> str:

@@ -1,5 +1,6 @@
 """report.html: one page that holds everything, figures included, and needs neither network nor scripts."""
 
+import math
 import os
 import platform
 from collections.abc import Sequence
@@ -13,15 +14,15 @@ import numpy as np
 from markupsafe import Markup
 
 from fishnet.errors import UserError
-from fishnet.report import figures
+from fishnet.report import class_figures, curve_figures, figures
 from fishnet.report.canvas import Panel, draw_svg, follow_scheme, save
 from fishnet.report.photographs import mistakes, task_of
 from fishnet.report.results import Results, load_results
-from fishnet.report.tables import COLUMNS, caption, interval_text, number_text
-from fishnet.sweep.progress import cohort_text, counted, seconds_text
+from fishnet.report.tables import COLUMNS, METRIC_NAMES, caption, interval_text, number_text
 from fishnet.sweep.recipe import format_value
+from fishnet.sweep.wording import cohort_text, counted, seconds_text
 
-CURVES = {"val_accuracy": "validation accuracy", "train_loss": "training loss"}
+CURVES = {"val_accuracy": "validation accuracy", "train_loss": "training loss, nats"}
 
 
 @dataclass(frozen=True)
@@ -62,41 +63,42 @@ def write_report(out: str | Path, command: str | None = None, data_dir: str | No
 
 def template() -> jinja2.Template:
     """The page's template; every value put into it is escaped."""
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters |= {"interval": interval_text, "number": number_text, "counted": counted}
-    environment.filters["percent"] = lambda value: f"{100 * value:.0f} %"
+    environment.filters["auc"] = class_figures.auc_text
+    environment.filters["percent"] = lambda value: f"{100 * value:.0f}\u00a0%"
     source = resources.files("fishnet.report").joinpath("templates", "report.html").read_text(encoding="utf-8")
     return environment.from_string(source)
 
 
 def contents(results: Results, command: str | None, data_dir: str | None) -> dict[str, Any]:
     """Everything that the template shows."""
-    best_run = results.best_run
+    run = results.best_run if results.shown_run is None else results.shown_run
     wrong, credit, photo_problem = [], "", ""
     notes: Sequence[str] = ()
-    if best_run is not None:
+    if run is not None:
         try:
-            task = task_of(results, best_run, data_dir)
-            wrong, credit, notes = mistakes(results, best_run, task), task.credit, task.notes
+            task = task_of(results, run, data_dir)
+            wrong, credit, notes = mistakes(results, run, task), task.credit, task.notes
         except (UserError, OSError) as error:
             photo_problem = str(error)
-    counts = results.confusion(best_run) if best_run is not None else None
-    confusion = [] if counts is None else [figures.confusion_panel(counts, results.classes_of(best_run))]
+    counts = results.confusion(run) if run is not None else None
+    confusion = [] if counts is None else [class_figures.confusion_panel(counts, results.classes_of(run))]
     overview = figures.overview(results)
     return {
         "results": results,
+        "run": run,
         "title": title_of(results),
         "columns": [heading.replace("\n", " ").replace("bal.", "balanced") for heading in COLUMNS.values()],
         "column_names": list(COLUMNS),
         "caption": caption(results),
         "overview": picture(results, "overview", overview, columns=3),
-        "curves": [
-            picture(results, column, figures.learning_curves(results, column, label), columns=4, grid=True)
-            for column, label in CURVES.items()
-        ],
-        "roc": picture(results, "roc", figures.roc_panels(results), columns=5, grid=True),
+        "curves": curves_pictures(results),
+        "roc": picture(results, "roc", class_figures.roc_panels(results), columns=5, grid=True),
         "confusion": picture(results, "confusion", confusion, columns=1),
-        "mix_ups": [] if counts is None else mix_ups(counts, results.classes_of(best_run)),
+        "mix_ups": [] if counts is None else mix_ups(counts, results.classes_of(run)),
         "classes": class_rows(results),
         "mistakes": wrong,
         "photo_problem": photo_problem,
@@ -105,8 +107,32 @@ def contents(results: Results, command: str | None, data_dir: str | None) -> dic
         "made": made(results, command),
         "recipe": recipe_rows(results),
         "diverged": results.runs[results.runs["status"] == "diverged"],
+        "combinations": math.prod(len(values) for values in list(results.axes.values())[2:]),
+        "most_combinations": figures.MOST_COMBINATIONS,
+        "most_classes": class_figures.MOST_CLASSES,
+        "metrics": METRIC_NAMES,
         "unfinished": int((results.runs["status"] == "running").sum()),
     }
+
+
+def curves_pictures(results: Results) -> list[tuple[Picture, str]]:
+    """The learning curves, each figure with its caption."""
+    band = "mean over the seeds still training, band: its 95 % interval"
+    if len(results.axes) < 2:
+        if results.axes:
+            panels = [p for column, label in CURVES.items() for p in curve_figures.curve_panels(results, column, label)]
+        else:
+            panels = curve_figures.training_panels(results)
+        found = [(picture(results, "learning_curves", panels, columns=2, grid=True), f"By epoch: {band}.")]
+    else:
+        found = []
+        for column, label in CURVES.items():
+            panels = curve_figures.curve_panels(results, column, label)
+            words = f"{label[0].upper()}{label[1:]}: {band}."
+            if (number := math.prod(len(values) for values in list(results.axes.values())[1:])) > len(panels):
+                words += f" The first {len(panels)} of {number} panels."
+            found.append((picture(results, column, panels, columns=4, grid=True), words))
+    return [(drawn, words) for drawn, words in found if drawn is not None]
 
 
 def picture(results: Results, file: str, panels: Sequence[Panel], columns: int, grid: bool = False) -> Picture | None:
@@ -126,8 +152,9 @@ def title_of(results: Results) -> str:
 
 
 def class_rows(results: Results) -> list[dict[str, Any]]:
-    """Per class: test images, AUC with its interval, recall and precision of the best arm's and the worst arm's best run."""
-    arms = [arm for arm in (results.best, results.worst) if arm is not None and arm.runs]
+    """Per class the test images, and the figures of the best arm's and the worst arm's best run."""
+    arms = [results.best] if results.best is results.worst else [results.best, results.worst]
+    arms = [arm for arm in arms if arm is not None]
     if results.per_class.empty or not arms:
         return []
     tables = [results.per_class[results.per_class["run"] == arm.runs[0]].set_index("class") for arm in arms]

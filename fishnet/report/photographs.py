@@ -2,7 +2,6 @@
 
 import base64
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,8 +75,3 @@ def data_uri(image: np.ndarray) -> str:
     file = io.BytesIO()
     Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(file, "PNG")
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-
-
-def credits_of(tasks: Sequence[Task]) -> list[str]:
-    """The credit lines to be shown with pictures of these tasks."""
-    return list(dict.fromkeys(task.credit for task in tasks if task.credit))

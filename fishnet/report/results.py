@@ -58,6 +58,7 @@ class Results:
     def ranked(self) -> list[Arm]:
         """The arms from best to worst mean validation accuracy, ties to the lower mean validation loss; those with a
         diverged run come after those without."""
+
         def rank(arm: Arm) -> tuple[bool, float, float]:
             return arm.diverged > 0, -_or_lowest(arm.metrics[RANK_BY].mean), arm.metrics["val_loss"].mean
 
@@ -79,6 +80,13 @@ class Results:
         """The run with the best validation accuracy of all; ties go to the lower validation loss."""
         order = self._by_validation(self.runs[self.runs["status"] != "diverged"])
         return order[0] if order else None
+
+    @property
+    def shown_run(self) -> int | None:
+        """The best run of those whose predictions were kept: all of a small sweep, two an arm of a large one."""
+        kept = set() if self.predictions.empty else set(self.predictions["run"])
+        order = self._by_validation(self.runs[self.runs["status"] != "diverged"])
+        return next((run for run in order if run in kept), None)
 
     def row(self, run: int) -> pd.Series:
         """The row of `runs` of one run."""

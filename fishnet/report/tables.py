@@ -7,9 +7,9 @@ from rich.console import Console, RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
-from fishnet.report.results import METRICS, Arm, Results
+from fishnet.report.results import Arm, Results
 from fishnet.stats import Interval
-from fishnet.sweep.progress import seconds_text
+from fishnet.sweep.wording import seconds_text
 
 # column of runs.parquet -> its heading; validation ranks the arms, the other columns are of the test split
 COLUMNS = {
@@ -24,6 +24,14 @@ NAMES = {
     "test_accuracy": "test accuracy",
     "test_balanced_accuracy": "balanced accuracy",
     "test_macro_auc": "macro AUC",
+}
+METRIC_NAMES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_auc": "macro AUC",
+    "macro_f1": "macro F1",
+    "ece": "calibration error (ECE)",
+    "loss": "loss (nats)",
 }
 SHORT = {
     "val_accuracy": "validation",
@@ -91,18 +99,26 @@ def print_recipe(console: Console, results: Results) -> None:
     """Prints the figures of a sweep without axes: a row a metric, a column a split; and where it stopped."""
     (arm,) = results.arms
     if arm.runs:
-        table = Table("", Column("validation", justify="right"), Column("test", justify="right"),
-                      box=box.SIMPLE_HEAD, show_edge=False, header_style="bold")  # fmt: skip
-        for metric in METRICS:
+        table = Table(
+            "",
+            Column("validation", justify="right"),
+            Column("test", justify="right"),
+            box=box.SIMPLE_HEAD,
+            show_edge=False,
+            header_style="bold",
+        )
+        for metric in METRIC_NAMES:
             cells = (interval_text(arm.metrics[f"{split}_{metric}"]) for split in ("val", "test"))
-            table.add_row(metric.replace("_", " "), *cells)
+            table.add_row(METRIC_NAMES[metric], *cells)
         console.print(table)
     for _, run in results.runs.iterrows():
         if run["status"] == "diverged":
             console.print(f"seed {run['seed']}: diverged at step {run['first_bad_step']}")
         elif len(results.runs) == 1:
-            console.print(f"\nepoch {run['best_epoch']} of {results.sweep['recipe']['epochs']} by validation, "
-                          f"{run['params']:,} parameters, {seconds_text(run['train_seconds'])} of training")  # fmt: skip
+            console.print(
+                f"\nepoch {run['best_epoch']} of {results.sweep['recipe']['epochs']} by validation, "
+                f"{run['params']:,} parameters, {seconds_text(run['train_seconds'])} of training"
+            )
     if arm.seeds > 1:
         console.print(Text("\n" + caption(results).replace("; * best by validation", "")))
 

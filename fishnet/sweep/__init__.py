@@ -1,8 +1,19 @@
 """The sweep engine: every arm of an ablation in one compiled program."""
 
-from fishnet.sweep.interrupt import Interrupted
-from fishnet.sweep.load import LoadedRun, load_run
+from typing import Any
+
 from fishnet.sweep.recipe import Recipe, Run, Sweep
-from fishnet.sweep.run import DataOptions, Result, run_sweep
 
 __all__ = ["DataOptions", "Interrupted", "LoadedRun", "Recipe", "Result", "Run", "Sweep", "load_run", "run_sweep"]
+
+HOMES = {"DataOptions": "run", "Interrupted": "interrupt", "LoadedRun": "load", "Result": "run", "load_run": "load",
+         "run_sweep": "run"}  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    # The engine brings in jax; recipes, which the command line parses, do not wait for it.
+    import importlib
+
+    if name not in HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{HOMES[name]}"), name)

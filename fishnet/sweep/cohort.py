@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import numpy as np
 from flax.serialization import from_state_dict, to_state_dict
-from scipy.special import log_softmax
 
 from fishnet import metrics
 from fishnet.errors import UserError
@@ -210,9 +209,9 @@ class CohortRunner:
         summary = metrics.summary(labels, logits)
         for name in SUMMARY:
             self.history.curves[runs, epoch, CURVES.index(f"val_{name}")] = summary[name]
-        auc, loss = class_figures(labels, logits)
-        self.history.class_curves[runs, epoch, :, CLASS_CURVES.index("val_auc")] = auc
-        self.history.class_curves[runs, epoch, :, CLASS_CURVES.index("val_loss")] = loss
+        by_class = metrics.class_figures(labels, logits)
+        self.history.class_curves[runs, epoch, :, CLASS_CURVES.index("val_auc")] = by_class["auc"]
+        self.history.class_curves[runs, epoch, :, CLASS_CURVES.index("val_loss")] = by_class["loss"]
         self.history.seconds[runs] += (time.perf_counter() - began) / len(runs)
 
     def _evaluate(self, split: str, runs: np.ndarray, best: bool) -> np.ndarray:
@@ -325,16 +324,6 @@ class CohortRunner:
         scales = np.array([sizes[f"norm_{site}"]["scale"] for site in range(self.cohort.sites)], np.int64)
         unused = (np.asarray(self.cohort.knobs.numbers.norm) == 0) @ scales
         return total - unused
-
-
-def class_figures(labels: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """One-vs-rest AUC and mean cross-entropy of each class, [run, class] float64, of logits [run, image, class]."""
-    log_p = log_softmax(np.asarray(logits, np.float64), axis=-1)
-    own = -log_p[:, np.arange(len(labels)), labels]
-    member = labels[:, None] == np.arange(logits.shape[-1])
-    with np.errstate(invalid="ignore"):
-        loss = own @ member / member.sum(0)
-    return metrics.one_vs_rest_auc(labels, np.exp(log_p)), loss
 
 
 def evaluation_chunk(cohort: Cohort) -> int:

@@ -16,7 +16,7 @@ from fishnet.data import Task
 from fishnet.losses import class_weights
 from fishnet.models import MODELS
 from fishnet.nn.activations import ACTIVATIONS
-from fishnet.nn.convolution import LOWERINGS
+from fishnet.nn.lowerings import LOWERINGS
 from fishnet.nn.initializers import INITIALIZERS, VarianceScaling
 from fishnet.nn.norms import KINDS, NORMS, MomentNorm
 from fishnet.nn.pooling import POOLS
@@ -25,7 +25,11 @@ from fishnet.optim.schedules import SCHEDULES
 from fishnet.sweep.recipe import Recipe
 
 # Fields that change shapes or the structure of the program: runs that differ in one of them cannot share a program.
-STATIC_FIELDS = ("task", "image_size", "model", "widths", "depth", "pool", "precision", "batch_size", "norm_position")
+STATIC_FIELDS = (
+    *("task", "image_size", "model", "widths", "depth", "stem_stride", "pool", "precision", "batch_size"),
+    "norm_position",
+)
+MODEL_OPTIONS = ("stem_stride",)  # fields that some models have
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -132,7 +136,9 @@ def plain_model(recipe: Recipe, classes: int, sites: int) -> nn.Module:
 
 
 def _build(recipe: Recipe, classes: int, conv: Callable, act: Callable, norm: Any, init: Callable, dropout: Any):
-    return MODELS[recipe.model](
+    model = MODELS[recipe.model]
+    options = {name: getattr(recipe, name) for name in MODEL_OPTIONS if name in model.__dataclass_fields__}
+    return model(
         classes=classes,
         widths=recipe.widths,
         depth=recipe.depth,
@@ -144,6 +150,7 @@ def _build(recipe: Recipe, classes: int, conv: Callable, act: Callable, norm: An
         dropout=dropout,
         norm_position=recipe.norm_position,
         dtype=DTYPES[recipe.precision],
+        **options,
     )
 
 

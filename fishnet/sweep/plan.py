@@ -10,7 +10,7 @@ import numpy as np
 
 from fishnet.data import Task
 from fishnet.errors import UsageError
-from fishnet.nn.convolution import LOWERINGS
+from fishnet.nn.lowerings import LOWERINGS
 from fishnet.sweep.components import STATIC_FIELDS, Knobs, knobs_of, plain_model
 from fishnet.sweep.cost import forward_cost, step_seconds
 from fishnet.sweep.program import Shape
@@ -145,7 +145,7 @@ def _cohort(
         width = lane_width or default_width(backend, recipe.model)
     groups = form_groups(range(len(runs)), kinds, width)
     used = min(len(devices), len(groups))
-    position, lanes_per_device = _lay_out(groups, used, len(runs))
+    position, lanes_per_device = _lay_out(groups, used, len(runs), width)
     shape = Shape(
         recipe=static_part(recipe),
         classes=len(task.classes),
@@ -196,12 +196,16 @@ def check_overrides(lane_width: int | str | None, lowering: str | None) -> None:
         raise UsageError(f"unknown lowering {lowering!r}: valid are {', '.join(LOWERINGS)}")
 
 
-def _lay_out(groups: list[list[int]], devices: int, runs: int) -> tuple[np.ndarray, int]:
-    """Deals groups out to devices in turn; returns the position of each run and the lanes a device holds."""
+def _lay_out(groups: list[list[int]], devices: int, runs: int, width: int) -> tuple[np.ndarray, int]:
+    """Deals groups out to devices in turn; returns the position of each run and the lanes a device holds.
+
+    A device holds a multiple of the lane width: from fewer lanes XLA would make a group by broadcasting, simplify what
+    follows, and round a lane otherwise than in a larger sweep.
+    """
     held: list[list[int]] = [[] for _ in range(devices)]
     for i, group in enumerate(groups):
         held[i % devices].extend(group)
-    lanes = max(map(len, held))
+    lanes = -(-max(map(len, held)) // width) * width
     position = np.zeros(runs, np.int64)
     for device, members in enumerate(held):
         position[members] = device * lanes + np.arange(len(members))

@@ -143,7 +143,7 @@ def train_lane(
             return losses.mean(), (logits, after.get("batch_stats", {}))
 
         (loss, (logits, statistics)), grads = jax.value_and_grad(objective, has_aux=True)(lane.params)
-        norm = optax.global_norm(grads)
+        norm = optax.tree.norm(grads)
         finite = (lane.first_bad_step < 0) & jnp.isfinite(loss) & jnp.isfinite(norm)
         progress = i / numbers.total_steps
         lr = numbers.lr * with_warmup(multiplier, progress, numbers.warmup)

@@ -15,6 +15,8 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task
 from rich.table import Column, Table
 from rich.text import Text
 
+from fishnet.sweep.wording import plan_rows, seconds_text
+
 
 class Display:
     """Says nothing; the base of the displays that do."""
@@ -58,8 +60,14 @@ class LineDisplay(Display):
     def __init__(self, stream: TextIO | None = None, every: float = 10.0):
         self._stream = sys.stderr if stream is None else stream
         # A log has no width: nothing is wrapped or cut in it.
-        self._console = Console(file=self._stream, width=None if self._stream.isatty() else 1000, soft_wrap=False,
-                                markup=False, highlight=False, emoji=False)  # fmt: skip
+        self._console = _Console(
+            file=self._stream,
+            width=None if self._stream.isatty() else 1000,
+            soft_wrap=False,
+            markup=False,
+            highlight=False,
+            emoji=False,
+        )
         self._every = every
         self._clock = Clock(0.0, 0.0)
         self._printed = float("-inf")
@@ -173,6 +181,12 @@ class LiveDisplay(LineDisplay):
             self._status = None
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        # rich would end the process: a sweep whose log nobody reads any more goes on in silence
+        self.quiet = True
+
+
 class Clock:
     """Time left, from the mean pace of this session alone: compilation and earlier sessions do not count."""
 
@@ -215,52 +229,3 @@ def display_for(quiet: bool, stream: TextIO | None = None) -> Display:
     """A live bar on a terminal, plain lines with `quiet` or where there is no terminal to redraw."""
     stream = sys.stderr if stream is None else stream
     return LineDisplay(stream) if quiet or not stream.isatty() else LiveDisplay(stream)
-
-
-def plan_rows(view: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The plan in words, as (name, text): device first, then what runs on it and for how long."""
-    cohorts = view.get("cohorts") or ()
-    rows = [
-        ("device", str(view["device"])),
-        ("runs", f"{view['runs']} = {counted(view['arms'], 'arm')} x {counted(view['seeds'], 'seed')}, "
-                 f"in {counted(view['programs'], 'compiled program')}"),
-    ]  # fmt: skip
-    for number, cohort in enumerate(cohorts, start=1):
-        rows.append(("program" if len(cohorts) == 1 else f"program {number}", cohort_text(cohort)))
-    estimates = [cohort.get("estimated_seconds") for cohort in cohorts]
-    if estimates and all(seconds is not None for seconds in estimates):
-        rows.append(("estimate", f"about {seconds_text(sum(estimates))} after compilation"))
-    return rows + [("output", str(view["out"]))]
-
-
-def cohort_text(cohort: Mapping[str, Any]) -> str:
-    """One cohort of the plan in words."""
-    runs = cohort["runs"] if isinstance(cohort["runs"], int) else len(cohort["runs"])
-    parts = [counted(runs, "run"), f"lane width {cohort['lane_width']}", f"{cohort['lowering']} convolutions"]
-    if cohort.get("devices"):
-        parts.append(counted(cohort["devices"], "device"))
-    if cohort.get("params"):
-        parts.append(f"{cohort['params']:,} parameters" if isinstance(cohort["params"], int) else str(cohort["params"]))
-    if cohort.get("steps_per_epoch"):
-        parts.append(f"{cohort['epochs']} epochs of {cohort['steps_per_epoch']} steps")
-    text = ", ".join(parts)
-    if cohort.get("dropped_images"):
-        text += f"; each epoch drops the {counted(cohort['dropped_images'], 'image')} of its incomplete last batch"
-    return text + (f"; {cohort['reason']}" if cohort.get("reason") else "")
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 run`, `3 runs`."""
-    return f"{number:,} {noun}" + "s" * (number != 1)
-
-
-def seconds_text(seconds: float) -> str:
-    """A duration as a person says it: 0.4 s, 45 s, 4 min 12 s, 1 h 05 min."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -38,6 +38,8 @@ class Recipe:
     """channels (or hidden units) of each stage, joined with hyphens: 16-32-64"""
     depth: int = 1
     """convolutions, blocks or hidden layers a stage"""
+    stem_stride: int = 1
+    """stride of the first convolution of a resnet, in pixels: 2 looks at large photographs at a quarter of the cost"""
     activation: str = "relu"
     """the non-linearity after every norm"""
     norm: str = "batch"
@@ -75,7 +77,7 @@ class Recipe:
     dropout: float = 0.0
     """fraction of the features zeroed before the dense layers, in training"""
     augment: str = "auto"
-    """none, flip, shift or flip_shift; auto: flip_shift for photographs, none elsewhere"""
+    """none, flip, shift, flip_shift or strong; auto: flip_shift for photographs, none elsewhere"""
     batch_size: int = 64
     """images a step"""
     epochs: int = 8

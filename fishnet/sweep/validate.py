@@ -18,6 +18,7 @@ from fishnet.sweep.recipe import SELECTABLE, Recipe, Sweep, format_value
 
 PRECISIONS = ("float32", "bfloat16")
 NORM_POSITIONS = ("pre", "post")
+KNOWN_HOMES = ("fishnet", "jax", "jaxlib", "flax", "optax", "numpy")  # packages whose versions are recorded
 PHOTOGRAPHS = ("reef", "folder")
 
 NAMES = {
@@ -38,6 +39,7 @@ NAMES = {
 # field -> (lowest, highest, whether the lowest and the highest are themselves allowed)
 RANGES = {
     "depth": (1, 64, True, True),
+    "stem_stride": (1, 8, True, True),
     "init_gain": (0, 1e6, False, True),
     "lr": (0, 1e6, False, True),
     "momentum": (0, 1, True, False),
@@ -89,6 +91,8 @@ def check_recipe(recipe: Recipe) -> None:
         raise UsageError("norm instance with model mlp: one value has no variance; valid are none, batch, layer, group")
     if recipe.norm_layers != "all" and min(recipe.norm_layers) < 1:
         raise UsageError(f"norm_layers: {format_value(recipe.norm_layers)!r} has a layer below 1; layers count from 1")
+    if recipe.stem_stride > 1 and recipe.model != "resnet":
+        raise UsageError(f"stem_stride: {recipe.stem_stride} with model {recipe.model}: only resnet has such a stem")
     if recipe.patience >= recipe.epochs and recipe.patience:
         raise UsageError(f"patience {recipe.patience} is not below epochs {recipe.epochs}: it could never end a run")
 
@@ -113,7 +117,7 @@ def user_functions(sweep: Sweep) -> dict[str, object]:
         for name in {getattr(sweep.recipe, field), *sweep.axes.get(field, ())}:
             function = table.get(name)
             home = getattr(function, "__module__", None) or type(function).__module__
-            if function is not None and home.split(".")[0] not in ("fishnet", "jax", "jaxlib", "flax", "optax"):
+            if function is not None and home.split(".")[0] not in KNOWN_HOMES:
                 found[f"{field}={name}"] = function
     return found
 

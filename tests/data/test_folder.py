@@ -150,7 +150,8 @@ def test_equal_pictures_in_other_files_are_reported_across_splits(photos):
     root = photos({"cat": 20, "dog": 20})
     for file in sorted((root / "cat").iterdir()):
         Image.open(file).save(root / "cat" / f"{file.stem}.bmp")
-    across, same = load_folder(root).notes
+    across, same, advice = load_folder(root).notes
+    assert "--group-regex" in advice
     assert "images are exact duplicates of another across splits: cat/cat_" in across
     assert "images are exact duplicates of another in the same split: cat/cat_" in same
     assert int(across.split()[0]) + int(same.split()[0]) == 20

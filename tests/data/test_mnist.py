@@ -1,4 +1,5 @@
 import gzip
+import hashlib
 import shutil
 
 import numpy as np
@@ -117,11 +118,8 @@ def test_without_a_network_the_message_says_what_to_do(own_cache, monkeypatch):
 
 
 def test_checksums_are_of_the_official_files(mnist_source):
-    import hashlib
-
-    published = {
-        line.split()[1]: line.split()[0] for line in (mnist_source / "NOTICE.txt").read_text().splitlines()[-4:]
-    }
+    lines = (mnist_source / "NOTICE.txt").read_text().splitlines()[-4:]
+    published = {name: md5 for md5, name in map(str.split, lines)}
     for name in GZ:
         data = (mnist_source / name).read_bytes()
         assert hashlib.md5(data).hexdigest() == published[name]

@@ -33,6 +33,11 @@ def reef():
 
 
 @pytest.fixture(scope="module")
+def small():
+    return load_task("reef")
+
+
+@pytest.fixture(scope="module")
 def index(reef_source):
     with (reef_source / "index.csv").open(newline="") as file:
         return list(csv.DictReader(file))
@@ -67,8 +72,8 @@ def test_sizes_splits_and_species(reef):
 
 
 @pytest.mark.parametrize("size", [32, 64])
-def test_pixels_are_the_same_everywhere(reef, size):
-    task = reef if size == 64 else load_task("reef")
+def test_pixels_are_the_same_everywhere(reef, small, size):
+    task = reef if size == 64 else small
     assert task.images.shape[1:] == (size, size, 3) and task.fingerprint == FINGERPRINTS[size]
 
 
@@ -100,8 +105,8 @@ def test_every_row_of_the_index_is_there(reef, records, index):
         assert collections.Counter(reef.classes[label] for label in reef.labels[rows]) == expected
 
 
-def test_pixels_are_the_photographs_prepared_as_any_other(reef, reef_source):
-    small, far = load_reef(32), {64: [], 32: []}
+def test_pixels_are_the_photographs_prepared_as_any_other(reef, small, reef_source):
+    far = {64: [], 32: []}
     for i in range(0, 3_290, 100):
         for task in (reef, small):
             size = task.images.shape[1]

@@ -79,7 +79,7 @@ def test_adding_an_example_moves_few_others():
 def test_groups_that_span_classes_stay_whole():
     rng = np.random.RandomState(0)
     labels, groups = rng.randint(0, 4, 400), rng.randint(0, 60, 400).astype(str)
-    splits = group_split(labels, groups)
+    splits = group_split(labels, groups.tolist())
     names = {name: set(groups[rows]) for name, rows in splits.items()}
     assert not names["train"] & names["val"] and not names["train"] & names["test"] and not names["val"] & names["test"]
     assert not missing(labels, splits, "abcd")

@@ -22,13 +22,10 @@ def test_default_sizes(name, size):
         ({"name": "folder"}, "unknown task 'folder': .* did you mean 'folder:PATH'"),
         ({"name": "folder:"}, "write folder:PATH"),
         ({"name": ""}, "unknown task ''"),
-        ({"name": None}, "unknown task 'None'"),
         ({"name": "reef", "image_size": 48}, "image size 48 is not available for reef: valid are 32, 64"),
         ({"name": "mnist", "image_size": 32}, "image size 32 is not available for mnist: valid are 28"),
         ({"name": "synthetic", "image_size": 65}, "valid are 8 to 64"),
         ({"name": "folder:x", "image_size": 0}, "image size 0 is not available for folder:x: valid are 8 to 512"),
-        ({"name": "reef", "image_size": 32.5}, "image size 32.5 is not a whole number"),
-        ({"name": "reef", "image_size": "32"}, "image size '32' is not a whole number"),
         ({"name": "reef", "group_regex": "(a)"}, "group regex .'.a.'. applies to folder:PATH only"),
         ({"name": "folder:x", "group_regex": "("}, "not a regular expression"),
     ],
@@ -41,6 +38,17 @@ def test_bad_requests_are_usage_errors(arguments, message):
     if set(arguments) == {"name"} and arguments["name"] != "folder:":
         with pytest.raises(UsageError, match=message):
             default_image_size(**arguments)
+
+
+@pytest.mark.skipif(
+    hasattr(check_task, "__wrapped__"), reason="argument types are checked before the function is reached"
+)
+def test_values_of_the_wrong_type_are_usage_errors():
+    for size in (32.5, "32", True):
+        with pytest.raises(UsageError, match=f"image size {size!r} is not a whole number of pixels"):
+            check_task("reef", size)
+    with pytest.raises(UsageError, match="unknown task 'None'"):
+        check_task(None)
 
 
 def test_missing_folders_are_user_errors(tmp_path):

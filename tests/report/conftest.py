@@ -14,8 +14,19 @@ SPECIES = ("Abudefduf vaigiensis", "Amphiprion clarkii", "Chaetodon lunulatus", 
 GRID = {"activation": ["relu", "leaky_relu", "elu", "gelu"], "norm": ["none", "batch", "layer", "group"]}
 
 
-def fabricate(out, axes=GRID, seeds=3, epochs=6, classes=SPECIES, diverged=(), absent=(), examples=120, predictions=True,
-              recipe=None, task=None):  # fmt: skip
+def fabricate(
+    out,
+    axes=GRID,
+    seeds=3,
+    epochs=6,
+    classes=SPECIES,
+    diverged=(),
+    absent=(),
+    examples=120,
+    predictions=True,
+    recipe=None,
+    task=None,
+):
     """Writes the tables of a finished sweep of a synthetic or given task.
 
     Args:
@@ -45,8 +56,13 @@ def fabricate(out, axes=GRID, seeds=3, epochs=6, classes=SPECIES, diverged=(), a
         row |= {k: "-".join(map(str, v)) if isinstance(v, tuple) else v for k, v in run.values.items()}
         bad = run.index in diverged
         last = min(epochs, 1) if bad else epochs
-        row |= {"status": "diverged" if bad else "ok", "first_bad_step": 57 if bad else None, "best_epoch": last,
-                "params": 24_000 + arm, "train_seconds": 4.0 + rng.random()}  # fmt: skip
+        row |= {
+            "status": "diverged" if bad else "ok",
+            "first_bad_step": 57 if bad else None,
+            "best_epoch": last,
+            "params": 24_000 + arm,
+            "train_seconds": 4.0 + rng.random(),
+        }
         for split in ("val", "test"):
             signal = np.eye(len(classes))[labels[split]] * skill
             logits = signal + rng.normal(size=(len(labels[split]), len(classes)))
@@ -63,13 +79,29 @@ def fabricate(out, axes=GRID, seeds=3, epochs=6, classes=SPECIES, diverged=(), a
         for epoch in range(1, last + 1):
             part = 1 - np.exp(-epoch / 2)
             noise = 1 + 0.03 * rng.normal()
-            curve = {"run": run.index, "epoch": epoch, "train_loss": 2.7 - 2 * part * noise, "lr": 0.02, "grad_norm": 1.0}
+            curve = {
+                "run": run.index,
+                "epoch": epoch,
+                "train_loss": 2.7 - 2 * part * noise,
+                "lr": 0.02,
+                "grad_norm": 1.0,
+            }
             curve |= {"train_accuracy": 0.2 + 0.7 * part * noise, "val_loss": 2.7 - 1.8 * part * noise}
             for name in ("accuracy", "balanced_accuracy", "macro_auc", "macro_f1", "ece"):
                 curve[f"val_{name}"] = (0.5 if bad else row[f"val_{name}"]) * part * noise
             curves.append(curve)
-            class_curves.append(pd.DataFrame({"run": run.index, "epoch": epoch, "class": classes, "val_auc": 0.9 * part,
-                                              "val_loss": 1.0, "train_loss": 1.0}))  # fmt: skip
+            class_curves.append(
+                pd.DataFrame(
+                    {
+                        "run": run.index,
+                        "epoch": epoch,
+                        "class": classes,
+                        "val_auc": 0.9 * part,
+                        "val_loss": 1.0,
+                        "train_loss": 1.0,
+                    }
+                )
+            )
     out.mkdir(parents=True, exist_ok=True)
     pd.DataFrame(rows).to_parquet(out / "runs.parquet")
     pd.DataFrame(curves).to_parquet(out / "curves.parquet")
@@ -78,19 +110,38 @@ def fabricate(out, axes=GRID, seeds=3, epochs=6, classes=SPECIES, diverged=(), a
         pd.concat(class_curves).to_parquet(out / "class_curves.parquet")
     if predictions and predicted:
         pd.concat(predicted).to_parquet(out / "predictions.parquet")
-    cohort = {"runs": len(rows), "lane_width": 1, "lowering": "gemm", "devices": 2, "estimated_seconds": 190.0,
-              "steps_per_epoch": 35, "epochs": epochs, "dropped_images": 8, "reason": "same shapes"}  # fmt: skip
+    cohort = {
+        "runs": len(rows),
+        "lane_width": 1,
+        "lowering": "gemm",
+        "devices": 2,
+        "estimated_seconds": 190.0,
+        "steps_per_epoch": 35,
+        "epochs": epochs,
+        "dropped_images": 8,
+        "reason": "same shapes",
+    }
     size = 32 if sweep.recipe.task == "reef" else 16
     fingerprint = task.fingerprint if task else "0" * 64
-    arms = [{"arm": run.arm, "lr": 0.02, "image_size": size, "augment": "none"} for run in sweep.runs()[:: len(sweep.seeds)]]
+    arms = [
+        {"arm": run.arm, "lr": 0.02, "image_size": size, "augment": "none"} for run in sweep.runs()[:: len(sweep.seeds)]
+    ]
     tasks = {run.recipe.task for run in sweep.runs()}
     spec = sweep.spec() | {
-        "spec_hash": sweep.hash(), "programs": 1, "plan": [cohort], "device": "cpu x 2 (AMD EPYC)", "arms": arms,
-        "classes": {name: list(classes) for name in tasks}, "data": {f"{name} at {size}": fingerprint for name in tasks},
-        "data_options": {}, "functions": {}, "command": "python -m experiments.ablation",
+        "spec_hash": sweep.hash(),
+        "programs": 1,
+        "plan": [cohort],
+        "device": "cpu x 2 (AMD EPYC)",
+        "arms": arms,
+        "classes": {name: list(classes) for name in tasks},
+        "data": {f"{name} at {size}": fingerprint for name in tasks},
+        "data_options": {},
+        "functions": {},
+        "command": "python -m experiments.ablation",
         "versions": {"python": "3.11.2", "jax": "0.10.1", "flax": "0.12.8"},
-        "started": "2030-01-02T03:04:05+00:00", "finished": "2030-01-02T03:08:05+00:00",
-    }  # fmt: skip
+        "started": "2030-01-02T03:04:05+00:00",
+        "finished": "2030-01-02T03:08:05+00:00",
+    }
     spec["recipe"] |= {"lr": 0.02, "image_size": size, "augment": "none"}
     (out / "sweep.json").write_text(json.dumps(spec))
     return out

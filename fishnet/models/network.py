@@ -1,0 +1,121 @@
+"""What the models share: their fields, and the layers that are made of them."""
+
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.typing import ArrayLike, DTypeLike
+from jaxtyping import Array, Float, Num
+
+from fishnet.errors import UsageError
+from fishnet.nn.activations import relu
+from fishnet.nn.dropout import Dropout
+from fishnet.nn.initializers import INITIALIZERS
+from fishnet.nn.norms import BatchNorm
+from fishnet.nn.pooling import max_pool
+from fishnet.nn.standardize import Standardize
+
+NORM_POSITIONS = ("pre", "post")
+
+
+def at(choices: Callable | Sequence[Callable], index: int) -> Callable:
+    """What stands at site `index`: `choices` itself, or its entry when it holds one a site.
+
+    Args:
+        choices: a callable for all sites, or a sequence with one for each.
+        index: number of the site, from 0.
+
+    Raises:
+        UsageError: the sequence is too short.
+    """
+    if callable(choices):
+        return choices
+    if index >= len(choices):
+        raise UsageError(f"the model has a site {index}, but only {len(choices)} norms or activations were given")
+    return choices[index]
+
+
+class Network(nn.Module):
+    """An image classifier, called as `model.apply(variables, images, train, rngs={"dropout": key})`.
+
+    A *site* is a hidden layer (a convolution or a dense layer) with its norm and activation, numbered from 0 in the
+    order in which the layers run; names are `conv_0` (or `dense_0`), `norm_0` and so on. Images are [b, h, w, c], uint8
+    or floats in 0..255; the constants by which they are standardised are in the collection `constants`. Training
+    updates the collection `batch_stats` (pass `mutable=["batch_stats"]`) and draws from the rng stream `dropout`.
+
+    Args:
+        classes: number of classes k.
+        widths: features of the stages.
+        depth: layers or blocks a stage.
+        act: activation `f(x) -> y`, or a sequence with one a site.
+        norm: factory of norms, called as `norm(name=...)`, or a sequence with one a site.
+        conv: convolution lowering, called as `jax.lax.conv_general_dilated`.
+        pool: `f(x [b, h, w, c]) -> [b, h // 2, w // 2, c]`.
+        kernel_init: `f(key, shape, dtype) -> kernel` of all layers.
+        dropout: probability of zero in [0, 1), possibly traced.
+        norm_position: "pre" (layer, norm, activation; the norm's shift is the only bias) or "post" (layer with a bias
+            of its own, activation, norm).
+        dtype: of the computation; parameters, statistics of norms and logits are float32.
+
+    Raises:
+        UsageError: when called: images are not of rank 4, `norm_position` is unknown, a norm does not fit its maps.
+    """
+
+    classes: int
+    widths: tuple[int, ...] = (16, 32, 64)
+    depth: int = 1
+    act: Callable | Sequence[Callable] = relu
+    norm: Callable | Sequence[Callable] = BatchNorm
+    conv: Callable = lax.conv_general_dilated
+    pool: Callable = max_pool
+    kernel_init: Callable = INITIALIZERS["he_normal"]
+    dropout: ArrayLike = 0.0
+    norm_position: str = "pre"
+    dtype: DTypeLike = jnp.float32
+
+    def standardised(self, images: Num[Array | np.ndarray, "..."]) -> Float[Array, "b h w c"]:
+        """The images with zero mean and unit variance, in `dtype`."""
+        if self.norm_position not in NORM_POSITIONS:
+            raise UsageError(f"norm_position must be one of {', '.join(NORM_POSITIONS)}, got {self.norm_position!r}")
+        return Standardize(self.dtype, name="standardize")(images)
+
+    def convolved(self, x: Array, site: int, width: int, size: int = 3, stride: int = 1, groups: int = 1) -> Array:
+        """The convolution of a site: `size` x `size` pixels, SAME padding, `width` channels out."""
+        conv = nn.Conv(
+            width,
+            (size, size),
+            strides=stride,
+            feature_group_count=groups,
+            use_bias=self.norm_position == "post",
+            dtype=self.dtype,
+            kernel_init=self.kernel_init,
+            conv_general_dilated=self.conv,
+            name=f"conv_{site}",
+        )
+        return conv(x)
+
+    def normed(self, x: Array, site: int, train: bool) -> Array:
+        """The norm of a site."""
+        return at(self.norm, site)(name=f"norm_{site}")(x, train)
+
+    def activated(self, x: Array, site: int, train: bool) -> Array:
+        """Norm and activation of a site, in the order of `norm_position`."""
+        act = at(self.act, site)
+        return act(self.normed(x, site, train)) if self.norm_position == "pre" else self.normed(act(x), site, train)
+
+    def shrunk(self, x: Array) -> Array:
+        """The maps pooled, as long as they have two pixels a side."""
+        return self.pool(x) if min(x.shape[1:3]) >= 2 else x
+
+    def dropped(self, x: Array, name: str, train: bool) -> Array:
+        """Dropout."""
+        return Dropout(self.dropout, name=name)(x, train)
+
+    def classified(self, x: Array, train: bool) -> Float[Array, "b k"]:
+        """Global mean of maps, dropout and a dense layer, in float32: logits [b, classes]."""
+        if x.ndim == 4:
+            x = x.mean((1, 2), dtype=jnp.float32)
+        x = self.dropped(x, "dropout_head", train)
+        return nn.Dense(self.classes, dtype=jnp.float32, kernel_init=self.kernel_init, name="head")(x)

@@ -1,0 +1,15 @@
+"""The ways in which a convolution can be computed, by name."""
+
+from collections.abc import Callable
+
+from jax import lax
+from jaxtyping import Array
+
+from fishnet.nn.convolution import gemm
+from fishnet.nn.winograd import winograd
+
+LOWERINGS: dict[str, Callable[..., Array]] = {
+    "gemm": gemm,
+    "winograd": winograd,
+    "native": lax.conv_general_dilated,
+}

@@ -1,0 +1,201 @@
+"""The command line: what it understands, and how it refuses the rest."""
+
+import pytest
+
+from experiments import ablation, train
+from experiments._cli import guarded, usable_cores
+from experiments._request import field_help, parser_for, understand
+from fishnet.errors import UsageError, UserError
+from fishnet.sweep.recipe import FIELDS, Recipe, format_value, parse_value
+
+LISTS = {"widths": "8-16", "norm_layers": "1-3"}
+
+
+def other_value(name):
+    """Some value of field `name` that is not its default, as a user would type it."""
+    default = getattr(Recipe(), name)
+    if name in LISTS:
+        return LISTS[name]
+    if isinstance(default, float):
+        return format_value(default / 2 + 0.125)
+    return (
+        str(default + 1)
+        if isinstance(default, int)
+        else "0.25"
+        if name == "lr"
+        else "64"
+        if name == "image_size"
+        else "x"
+    )
+
+
+VALUES = {name: other_value(name) for name in FIELDS}
+
+
+def asked(*words, experiment=ablation.EXPERIMENT):
+    return understand(experiment, list(words))
+
+
+def refused(*words, experiment=ablation.EXPERIMENT):
+    with pytest.raises(UsageError) as caught:
+        understand(experiment, list(words))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("separator", ["-", "_"])
+@pytest.mark.parametrize("joined", [True, False])
+def test_every_field_is_a_flag(separator, joined):
+    pairs = [(f"--{name.replace('_', separator)}", value) for name, value in VALUES.items()]
+    words = [f"{flag}={value}" for flag, value in pairs] if joined else [word for pair in pairs for word in pair]
+    sweep = asked(*words, experiment=train.EXPERIMENT).sweep
+    for name, value in VALUES.items():
+        if name != "seed":
+            assert getattr(sweep.recipe, name) == parse_value(name, value)
+            assert getattr(sweep.recipe, name) != getattr(Recipe(), name)
+    assert sweep.seeds == (1,)
+
+
+@pytest.mark.parametrize("name", [name for name in FIELDS if name != "seed"])
+def test_every_field_is_an_axis(name):
+    default = format_value(getattr(Recipe(), name))
+    sweep = asked("--axis", f"{name.replace('_', '-')}={default},{VALUES[name]}").sweep
+    assert list(sweep.axes) == [name]
+    assert len(sweep.axes[name]) == 2
+
+
+def test_every_field_has_its_docstring_as_help():
+    text = " ".join(parser_for(ablation.EXPERIMENT).format_help().split())
+    for name, words in field_help().items():
+        assert words
+        assert f"--{name.replace('_', '-')}" in text
+        if name != "seed":
+            assert " ".join(words.split()) in text
+
+
+def test_the_main_job():
+    request = asked()
+    assert len(request.sweep.runs()) == 48
+    assert len(request.sweep.arms()) == 16
+    assert (request.sweep.recipe.task, request.sweep.recipe.model) == ("reef", "cnn")
+    assert request.sweep.recipe.epochs >= 6
+    assert request.command == "python -m experiments.ablation"
+    assert request.out is None
+
+
+def test_axes_of_the_user_replace_the_usual_ones():
+    sweep = asked("--axis", "lr=0.1,0.01", "--axis", "widths=16-32,32-64", "--seeds", "2").sweep
+    assert dict(sweep.axes) == {"lr": (0.1, 0.01), "widths": ((16, 32), (32, 64))}
+    assert sweep.seeds == (0, 1)
+
+
+def test_a_flag_fixes_a_usual_axis():
+    sweep = asked("--norm", "batch").sweep
+    assert list(sweep.axes) == ["activation"]
+    assert sweep.recipe.norm == "batch"
+
+
+def test_seeds_by_number_or_by_name():
+    assert asked("--seeds", "3").sweep.seeds == (0, 1, 2)
+    assert asked("--seeds", "3,5,8").sweep.seeds == (3, 5, 8)
+    assert asked("--seeds", "7,").sweep.seeds == (7,)
+    assert asked("--seed", "7").sweep.seeds == (7,)
+
+
+def test_overrides_of_the_plan():
+    request = asked(
+        "--lane_width", "4", "--devices", "1", "--lowering", "native", "--data_dir", "d", "--strict", "--quiet"
+    )
+    assert (request.lane_width, request.devices, request.lowering, request.data_dir) == (4, 1, "native", "d")
+    assert request.strict
+    assert request.quiet
+    assert [asked("--lane-width", word).lane_width for word in ("all", "auto")] == ["all", "auto"]
+
+
+def test_the_command_can_be_pasted_into_a_shell():
+    assert asked("--task", "folder:/my photos").command == "python -m experiments.ablation --task 'folder:/my photos'"
+
+
+def test_train_takes_no_axes():
+    sweep = asked(experiment=train.EXPERIMENT).sweep
+    assert (dict(sweep.axes), sweep.seeds) == ({}, (0,))
+    assert "experiments.ablation" in refused("--axis", "lr=1,2", experiment=train.EXPERIMENT)
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["--epocs", "3"], ["'--epocs'", "'--epochs'"]),
+        (["--norm_postion", "pre"], ["'--norm_postion'", "'--norm-position'"]),
+        (["--epochs"], ["--epochs", "expected one argument"]),
+        (["--epochs", "3.5"], ["epochs", "'3.5'", "whole number"]),
+        (["--lr", "fast"], ["lr", "'fast'", "number"]),
+        (["--lr", "nan"], ["lr", "'nan'"]),
+        (["--widths", "16,32"], ["widths", "'16,32'", "hyphens"]),
+        (["--axis", "activaton=relu"], ["'activaton'", "did you mean 'activation'"]),
+        (["--axis", "norm"], ["'norm'", "--axis norm="]),
+        (["--axis", "norm="], ["'norm='"]),
+        (["--axis", "norm=none,,batch"], ["'norm=none,,batch'", "empty"]),
+        (["--axis", "norm=none,none"], ["norm", "'none' twice"]),
+        (["--axis", "lr=1e-3,0.001"], ["lr", "'1e-3'"]),
+        (["--axis", "norm=none", "--axis", "norm=batch"], ["'norm'", "twice"]),
+        (["--axis", "seed=1,2"], ["'seed=1,2'", "--seeds"]),
+        (["--axis", "norm=none", "--norm", "batch"], ["norm", "--norm batch"]),
+        (["--seeds", "0"], ["seeds", "0"]),
+        (["--seeds", "two"], ["seeds", "'two'"]),
+        (["--seeds", "1,1"], ["seeds", "1", "twice"]),
+        (["--seeds=-1"], ["seeds", "-1"]),
+        (["--seed", "1", "--seeds", "2"], ["--seed 1", "--seeds 2"]),
+        (["--devices", "0"], ["--devices", "'0'"]),
+        (["--lane-width", "wide"], ["--lane-width", "'wide'", "all or auto"]),
+        (["stray"], ["'stray'"]),
+    ],
+)
+def test_bad_input_is_one_line_that_repeats_it(words, parts):
+    message = refused(*words)
+    assert all(part in message for part in parts), message
+
+
+def test_a_negative_number_is_a_value():
+    assert asked("--lr", "-1e-3").sweep.recipe.lr == -0.001  # refused later, by the field's range
+    assert asked("--lr", "-.5").sweep.recipe.lr == -0.5
+
+
+def test_a_value_is_quoted_as_it_was_typed():
+    request = asked("--lr", "-1e-3")
+    assert str(request.as_typed(UsageError("lr: '-0.001' is not above 0"))).endswith("(typed as '-1e-3')")
+    assert str(request.as_typed(UsageError("something else"))) == "something else"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (UsageError("bad value"), 2, "error: bad value\n"),
+        (UserError("bad file\nmore"), 1, "error: bad file more\n"),
+        (ZeroDivisionError("oops\nmore"), 1, "error: unexpected ZeroDivisionError: oops (--debug shows where)\n"),
+        (KeyboardInterrupt(), 130, "stopped: interrupted\n"),
+    ],
+)
+def test_errors_are_one_line_and_an_exit_code(capsys, error, code, text):
+    def job(argv):
+        raise error
+
+    assert guarded(job, []) == code
+    assert capsys.readouterr() == ("", text)
+    assert guarded(job, ["--debug"]) == code
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_stopped_sweep_is_no_error(capsys):
+    class Interrupted(UserError):
+        exit_code = 143
+
+    def job(argv):
+        raise Interrupted("stopped by SIGTERM; epoch 3 is saved")
+
+    assert guarded(job, []) == 143
+    assert capsys.readouterr().err == "stopped by SIGTERM; epoch 3 is saved\n"
+
+
+def test_cores():
+    assert usable_cores() >= 1

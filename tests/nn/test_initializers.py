@@ -1,0 +1,58 @@
+"""Initialisers against JAX's, for the same key, with static and with traced fields."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.nn import initializers
+
+from fishnet.nn.initializers import INITIALIZERS, VarianceScaling, fans, variance_scaling
+
+SHAPES = [(5, 7), (3, 3, 4, 6)]
+
+
+@jax.jit
+def draw(scale, fan, distribution, gain):
+    """A kernel from traced fields."""
+    return VarianceScaling(scale, fan, distribution, gain)(jax.random.key(0), (3, 3, 4, 6))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", INITIALIZERS)
+def test_equals_jax(name, shape):
+    expected = getattr(initializers, name)()(jax.random.key(3), shape, jnp.float32)
+    np.testing.assert_allclose(INITIALIZERS[name](jax.random.key(3), shape, jnp.float32), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", INITIALIZERS)
+def test_traced_equals_static(name):
+    init = INITIALIZERS[name]
+    traced = draw(init.scale, init.fan, init.distribution, 0.5)
+    np.testing.assert_allclose(traced, 0.5 * init(jax.random.key(0), (3, 3, 4, 6)), atol=1e-7)
+
+
+def test_fields_may_be_vectorised():
+    names = list(INITIALIZERS)
+    fields = [jnp.array([getattr(INITIALIZERS[n], field) for n in names]) for field in ("scale", "fan", "distribution")]
+    drawn = jax.vmap(lambda *f: variance_scaling(*f)(jax.random.key(1), (5, 7)))(*fields)
+    for name, kernel in zip(names, drawn, strict=True):
+        np.testing.assert_allclose(kernel, INITIALIZERS[name](jax.random.key(1), (5, 7)), atol=1e-7)
+
+
+def test_the_fans():
+    assert fans((5, 7)) == (5, 7)
+    assert fans((3, 2, 4, 6)) == (24, 36)
+    with pytest.raises(ValueError, match="two axes"):
+        fans((4,))
+
+
+def test_standard_deviation():
+    kernel = INITIALIZERS["he_normal"](jax.random.key(0), (400, 300))
+    assert abs(float(kernel.std()) / np.sqrt(2 / 400) - 1) < 0.01
+    kernel = VarianceScaling(1.0, 2, 1, gain=3.0)(jax.random.key(0), (400, 300))
+    assert abs(float(kernel.std()) / (3 * np.sqrt(1 / 300)) - 1) < 0.01
+
+
+def test_low_precision():
+    kernel = INITIALIZERS["glorot_uniform"](jax.random.key(0), (4, 4), jnp.bfloat16)
+    assert kernel.dtype == jnp.bfloat16

@@ -1,0 +1,241 @@
+"""Norms against flax.linen and against naive formulas: values, gradients, running statistics, static and traced."""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from fishnet.errors import UsageError
+from fishnet.nn.moments import affine, moments, shifted
+from fishnet.nn.norms import KINDS, NORMS, GroupNorm, InstanceNorm, LayerNorm, MomentNorm, check_norm
+from fishnet.nn.sums import pixel_sum
+
+C = 16
+SHAPES = {"maps": (6, 5, 4, C), "values": (12, C)}
+CASES = [(kind, rank) for kind in KINDS for rank in SHAPES if (kind, rank) != ("instance", "values")]
+
+
+def data(rank, offset=0.7, dtype=jnp.float32):
+    """Inputs with a mean and a spread that differ from channel to channel, an upstream gradient, scale and bias."""
+    rng = np.random.default_rng(len(rank))
+    shape = SHAPES[rank]
+    x = rng.normal(size=shape) * rng.uniform(0.5, 2, C) + offset * rng.normal(size=C)
+    scale, bias = rng.uniform(0.5, 1.5, C), rng.normal(size=C)
+    return [jnp.asarray(a, jnp.float32) for a in (x, rng.normal(size=shape), scale, bias)]
+
+
+def reference(kind, rank):
+    """The same norm from flax.linen, whose default E[x^2] - E[x]^2 loses the digits that are compared."""
+    sound = {"epsilon": 1e-5, "use_fast_variance": False}
+    if kind == "none":
+        return nn.BatchNorm(use_running_average=True, epsilon=0.0, use_scale=False)
+    if kind == "batch":
+        return nn.BatchNorm(use_running_average=False, momentum=0.9, **sound)
+    if kind == "layer":
+        return nn.LayerNorm(reduction_axes=(1, 2, 3) if rank == "maps" else (1,), feature_axes=-1, **sound)
+    return nn.GroupNorm(num_groups=8, **sound) if kind == "group" else nn.InstanceNorm(**sound)
+
+
+def close(ours, theirs, tol=1e-5):
+    """Equal within `tol` of the largest entry, or of 1."""
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=tol * max(1.0, float(np.abs(theirs).max())))
+
+
+def evaluate(apply, variables, x, dy):
+    """Output, updates and gradients with respect to parameters and x of `apply(variables, x)`."""
+
+    def f(params, x):
+        return apply({**variables, "params": params}, x)
+
+    @jax.jit
+    def run(params, x, dy):
+        y, pull, updates = jax.vjp(f, params, x, has_aux=True)
+        return y, updates, *pull(dy)
+
+    return run(variables["params"], x, dy)
+
+
+def ours(module, variables, x, dy, train=True):
+    return evaluate(lambda v, x: module.apply(v, x, train, mutable=["batch_stats"]), variables, x, dy)
+
+
+def restricted(kind, variables):
+    """The variables of MomentNorm that the static module has."""
+    shapes = jax.eval_shape(lambda: NORMS[kind]().init(jax.random.key(0), jnp.zeros((2, 2, 2, C)), False))
+    return {name: {leaf: variables[name][leaf] for leaf in leaves} for name, leaves in shapes.items()}
+
+
+def all_variables(scale, bias):
+    stats = {"mean": jnp.linspace(-1, 1, C), "var": jnp.linspace(0.5, 2, C)}
+    return {"params": {"scale": scale, "bias": bias}, "batch_stats": stats}
+
+
+@pytest.mark.parametrize(("kind", "rank"), CASES)
+def test_equals_flax(kind, rank):
+    x, dy, scale, bias = data(rank)
+    variables = restricted(kind, all_variables(scale, bias))
+    flax = reference(kind, rank)
+    known = flax.init(jax.random.key(0), x)
+    known = {**known, "params": {k: variables["params"][k] for k in known["params"]}}
+    if kind == "batch":
+        known["batch_stats"] = variables["batch_stats"]
+    y, updates, d_params, dx = ours(NORMS[kind](), variables, x, dy)
+    expected = evaluate(lambda v, x: flax.apply(v, x, mutable=["batch_stats"]), known, x, dy)
+    close(y, expected[0])
+    close(dx, expected[3])
+    jax.tree.map(close, d_params, expected[2])
+    if kind == "batch":
+        jax.tree.map(close, updates["batch_stats"], expected[1]["batch_stats"])
+        flax = nn.BatchNorm(use_running_average=True, epsilon=1e-5)
+        close(NORMS[kind]().apply(variables, x, False), flax.apply(variables, x))
+    else:
+        assert not jax.tree.leaves(updates)
+        assert (NORMS[kind]().apply(variables, x, False) == NORMS[kind]().apply(variables, x, True)).all()
+
+
+@jax.jit
+def traced(kind, variables, x, dy, train_scale=1.0):
+    """MomentNorm with a traced kind: output, new statistics, gradients, and the output in evaluation."""
+
+    def f(params, x):
+        return MomentNorm(kind).apply({**variables, "params": params}, x, True, mutable=["batch_stats"])
+
+    y, pull, updates = jax.vjp(f, variables["params"], x, has_aux=True)
+    return y, updates["batch_stats"], *pull(dy), MomentNorm(kind).apply(variables, x, False)
+
+
+@pytest.mark.parametrize(("kind", "rank"), CASES)
+def test_a_traced_kind_equals_the_static_module(kind, rank):
+    x, dy, scale, bias = data(rank)
+    variables = all_variables(scale, bias)
+    index = KINDS.index(kind)
+    y, stats, d_params, dx, y_eval = traced(jnp.int32(index), variables, x, dy)
+    for module, own in ((NORMS[kind](), restricted(kind, variables)), (MomentNorm(index), variables)):
+        expected, updates, d_expected, dx_expected = ours(module, own, x, dy)
+        close(y, expected)
+        close(dx, dx_expected)
+        close(y_eval, module.apply(own, x, False))
+        jax.tree.map(close, {name: d_params[name] for name in d_expected}, d_expected)
+        if kind == "batch":
+            jax.tree.map(close, stats, updates["batch_stats"])
+    if kind != "batch":
+        jax.tree.map(np.testing.assert_array_equal, stats, variables["batch_stats"])
+    if kind == "none":
+        assert (y == x + bias).all() and (dx == dy).all() and (d_params["scale"] == 0).all()
+
+
+def test_kinds_side_by_side_under_vmap_and_in_a_loop():
+    x, dy, scale, bias = data("maps")
+    variables = all_variables(scale, bias)
+    kinds = jnp.arange(len(KINDS))
+    run = partial(traced, variables=variables, x=x, dy=dy)
+    alone = [run(kind) for kind in kinds]
+    for together in (jax.jit(jax.vmap(run))(kinds), lax.map(run, kinds)):
+        for i, one in enumerate(alone):
+            jax.tree.map(lambda a, b, i=i: close(a[i], b), together, one)
+
+
+def test_equivalences():
+    x, dy, scale, bias = data("maps")
+    variables = {"params": {"scale": scale, "bias": bias}}
+    for special, general in ((LayerNorm(), GroupNorm(groups=1)), (InstanceNorm(), GroupNorm(groups=C))):
+        jax.tree.map(close, ours(special, variables, x, dy)[2:], ours(general, variables, x, dy)[2:])
+
+
+def test_leaves():
+    x = jnp.zeros((2, 4, 4, C))
+    leaves = {kind: jax.tree.map(jnp.shape, NORMS[kind]().init(jax.random.key(0), x, True)) for kind in KINDS}
+    params = {"scale": (C,), "bias": (C,)}
+    assert leaves["none"] == {"params": {"bias": (C,)}}
+    assert leaves["batch"] == {"params": params, "batch_stats": {"mean": (C,), "var": (C,)}}
+    assert all(leaves[kind] == {"params": params} for kind in ("layer", "group", "instance"))
+    initial = MomentNorm(jnp.int32(1)).init(jax.random.key(0), x, True)
+    assert jax.tree.map(jnp.shape, initial) == leaves["batch"]
+    assert (initial["batch_stats"]["mean"] == 0).all() and (initial["batch_stats"]["var"] == 1).all()
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e2, 1e4])
+def test_moments_lose_no_digits_to_an_offset(offset):
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(3, 7, 9, C)) + offset, jnp.float32)
+    mean, var = moments(x)
+    exact = np.asarray(x, np.float64)
+    # The mean is a float32 sum (1e-6 of the offset at most), and the variance is taken around it.
+    np.testing.assert_allclose(mean, exact.mean((1, 2)), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(var, exact.var((1, 2)), rtol=1e-5 + (1e-6 * offset) ** 2)
+
+
+def test_a_constant_map_stays_quiet():
+    x = jnp.full((2, 5, 7, C), 123.456)
+    assert (moments(x)[1] >= 0).all()
+    for kind in KINDS[1:]:
+        y = NORMS[kind]().init_with_output(jax.random.key(0), x, True)[0]
+        assert jnp.abs(y).max() < 0.02  # the rounding of the mean, 1e-7 of 123, over sqrt(eps)
+
+
+def naive_norm(x, scale, bias):
+    axes = tuple(range(1, x.ndim - 1))
+    mean, var = x.mean(axes, keepdims=True), x.var(axes, keepdims=True)
+    return (x - mean) / jnp.sqrt(var + 1e-5) * scale + bias
+
+
+def moment_norm(x, scale, bias):
+    mean, var = moments(x)
+    gain = lax.rsqrt(var + 1e-5) * scale
+    return affine(x, mean, gain, jnp.broadcast_to(bias, gain.shape))
+
+
+def test_first_and_second_gradients_equal_autodiff():
+    x, dy, scale, bias = data("maps")
+
+    @partial(jax.jit, static_argnums=0)
+    def gradients(f, *args):
+        first = jax.grad(lambda *a: (f(*a) * dy).sum(), (0, 1, 2))
+        return first(*args), jax.grad(lambda x: (first(x, scale, bias)[0] ** 2).sum())(x)
+
+    jax.tree.map(close, gradients(moment_norm, x, scale, bias), gradients(naive_norm, x, scale, bias))
+    slope = jax.grad(lambda b: (shifted(x, b) * dy).sum())(bias)
+    close(slope, dy.sum((0, 1, 2)))
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 8, 11, 24, 49])
+def test_pixel_sum(n):
+    t = jnp.asarray(np.random.default_rng(n).normal(size=(3, n, 5)), jnp.float32)
+    for computed in (True, False):
+        np.testing.assert_allclose(pixel_sum(t, computed), np.asarray(t, np.float64).sum(1), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_low_precision_keeps_statistics_in_float32(kind):
+    x, dy, scale, bias = data("maps", offset=8.0)
+    low = x.astype(jnp.bfloat16)
+    variables = restricted(kind, all_variables(scale, bias))
+    y, updates, d_params, dx = ours(NORMS[kind](), variables, low, dy.astype(jnp.bfloat16))
+    assert y.dtype == dx.dtype == jnp.bfloat16
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves((updates, d_params)))
+    exact = NORMS[kind]().apply(variables, low.astype(jnp.float32), True, mutable=["batch_stats"])[0]
+    close(np.asarray(y, np.float32), np.asarray(exact.astype(jnp.bfloat16), np.float32), tol=1e-2)
+
+
+def test_refusals():
+    for call in (
+        lambda x: GroupNorm().init(jax.random.key(0), x, True),
+        lambda x: MomentNorm(KINDS.index("group")).init(jax.random.key(0), x, True),
+    ):
+        with pytest.raises(UsageError, match="8 groups, 12 channels"):
+            call(jnp.zeros((2, 4, 4, 12)))
+    for shape in ((2, C), (2, 1, 1, C)):
+        for module in (InstanceNorm(), MomentNorm(KINDS.index("instance"))):
+            with pytest.raises(UsageError, match="variance is zero"):
+                module.init(jax.random.key(0), jnp.zeros(shape), True)
+    check_norm("group", (2, 24), groups=8)
+
+
+def test_a_traced_norm_of_channels_that_groups_do_not_divide():
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(3, 4, 4, 12)), jnp.float32)
+    for kind in ("none", "batch", "layer", "instance"):
+        expected = NORMS[kind]().init_with_output(jax.random.key(0), x, True)[0]
+        close(MomentNorm(jnp.int32(KINDS.index(kind))).init_with_output(jax.random.key(0), x, True)[0], expected)

@@ -1,0 +1,134 @@
+"""The page: whole, self-contained, escaped, and made from whatever tables there are."""
+
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from fishnet.data import load_task
+from fishnet.report.html import mix_ups, write_report
+from fishnet.report.results import load_results
+from fishnet.sweep.recipe import Recipe
+
+SMALL = {"activation": ["relu", "elu"], "norm": ["none", "batch"]}
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """Collects text and addresses, and checks that every element is closed."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.addresses, self.words, self.tags = [], [], [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.addresses += [value for name, value in attributes if name in ("src", "href", "xlink:href")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+
+def page_of(out):
+    return Page(write_report(out).read_text(encoding="utf-8"))
+
+
+CASES = {
+    "two axes": {"axes": SMALL, "diverged": (4, 9, 10, 11)},
+    "one axis": {"axes": {"lr": [0.1, 0.01]}},
+    "no axis": {"axes": {}},
+    "three axes": {"axes": SMALL | {"widths": [(8,), (8, 16)]}, "seeds": 1},
+    "one epoch": {"axes": SMALL, "epochs": 1},
+    "one seed": {"axes": SMALL, "seeds": 1},
+    "no predictions": {"axes": SMALL, "predictions": False},
+    "all diverged": {"axes": {"norm": ["none", "batch"]}, "seeds": 1, "diverged": (0, 1)},
+    "absent class": {"axes": SMALL, "absent": ("Amphiprion clarkii",)},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_kind_of_sweep_has_a_page(sweep_folder, case):
+    out = sweep_folder(**CASES[case])
+    page = page_of(out)
+    inside = [address for address in page.addresses if not address.startswith(("data:", "#"))]
+    assert all((out / address).is_file() for address in inside)  # links to its own figures, and nothing else
+    assert "How it was made" in page.text
+    assert "nan" not in page.text.lower().split()
+    assert "script" not in page.tags
+    best = load_results(out).best
+    assert (best is None) == (case == "all diverged")
+    if best is not None and load_results(out).axes:
+        assert f"Best by validation: {best.name}" in page.text
+
+
+@pytest.mark.parametrize("table", ["curves", "per_class", "predictions"])
+def test_a_missing_table_costs_only_its_figures(sweep_folder, table):
+    out = sweep_folder(axes=SMALL, seeds=2, epochs=2)
+    (out / f"{table}.parquet").unlink()
+    page = page_of(out)
+    assert ("Learning curves" in page.text) == (table != "curves")
+    assert ("Confusion" in page.text) == (table != "predictions")
+
+
+def test_class_names_cannot_inject_anything(sweep_folder):
+    names = ("<script>alert(1)</script>", '"><img src=x onerror=y>', "a & b", "$\\frac{1}{$", "ナンヨウハギ")
+    out = sweep_folder(axes={}, seeds=1, classes=names)
+    text = write_report(out).read_text(encoding="utf-8")
+    page = Page(text)
+    assert "script" not in page.tags
+    assert "img" not in page.tags
+    assert all(name in page.text for name in names)
+
+
+def test_photographs_of_the_mistakes_are_in_the_page(sweep_folder):
+    task = load_task("synthetic")
+    out = sweep_folder(axes={"norm": ["none", "batch"]}, seeds=1, task=task, recipe=Recipe(task="synthetic"))
+    page = page_of(out)
+    photographs = [address for address in page.addresses if address.startswith("data:image/png;base64,")]
+    assert photographs
+    results = load_results(out)
+    wrong = results.confusion(results.best_run)
+    assert len(photographs) <= wrong.sum() - np.trace(wrong)
+    assert "taken for" in page.text
+
+
+def test_photographs_of_other_data_are_not_shown(sweep_folder):
+    page = page_of(sweep_folder(axes={}, seeds=1))
+    assert "The photographs cannot be shown: the data of synthetic have changed" in page.text
+    assert not any(address.startswith("data:image/png") for address in page.addresses)
+
+
+def test_the_same_tables_make_the_same_page(sweep_folder):
+    out = sweep_folder(axes={"norm": ["none", "batch"]}, seeds=2, epochs=2)
+    first = write_report(out).read_bytes()
+    assert write_report(out).read_bytes() == first
+
+
+def test_both_schemes_and_paper_define_every_colour(sweep_folder):
+    text = write_report(sweep_folder(axes={"norm": ["none", "batch"]}, seeds=2, epochs=2)).read_text(encoding="utf-8")
+    blocks = re.findall(r":root \{(.*?)\}", text, re.DOTALL)
+    assert len(blocks) == 3
+    used = set(re.findall(r"var\((--[\w-]+)\)", text))
+    assert all(f"{name}:" in block for name in used for block in blocks)
+
+
+def test_most_frequent_mistakes_come_first():
+    counts = np.array([[5, 3, 0], [1, 6, 0], [0, 0, 0]])
+    assert mix_ups(counts, ["a", "b", "c"]) == [("a", "b", 3, 0.375), ("b", "a", 1, pytest.approx(1 / 7))]

@@ -1,0 +1,134 @@
+"""What is read out of an output folder."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fishnet.errors import UserError
+from fishnet.report.results import load_results
+
+
+def test_arms_are_ranked_by_mean_validation_accuracy_over_seeds(sweep_folder):
+    results = load_results(sweep_folder())
+    means = results.runs.groupby("arm")["val_accuracy"].mean().sort_values(ascending=False)
+    assert [arm.name for arm in results.ranked] == means.index.tolist()
+    assert results.best.name == means.index[0]
+    assert results.worst.name == means.index[-1]
+    assert results.best.metrics["val_accuracy"].mean == pytest.approx(means.iloc[0])
+    assert results.best.metrics["val_accuracy"].n == 3
+
+
+def test_best_run_is_chosen_by_validation_not_by_test(sweep_folder):
+    out = sweep_folder()
+    runs = pd.read_parquet(out / "runs.parquet")
+    runs.loc[5, ["val_accuracy", "test_accuracy"]] = [0.99, 0.01]
+    runs.to_parquet(out / "runs.parquet")
+    results = load_results(out)
+    assert results.best_run == 5
+    assert next(arm for arm in results.arms if 5 in arm.runs).runs[0] == 5
+
+
+def test_ties_go_to_the_lower_validation_loss(sweep_folder):
+    out = sweep_folder(axes={"norm": ["none", "batch"]}, seeds=1)
+    runs = pd.read_parquet(out / "runs.parquet")
+    runs["val_accuracy"], runs["val_loss"] = 0.5, [0.9, 0.8]
+    runs.to_parquet(out / "runs.parquet")
+    results = load_results(out)
+    assert (results.best.name, results.best_run) == ("norm=batch", 1)
+
+
+def test_diverged_runs_are_counted_and_left_out_of_the_means(sweep_folder):
+    results = load_results(sweep_folder(axes={"norm": ["none", "batch"]}, diverged=(0, 3, 4, 5)))
+    none, batch = results.arms
+    assert (none.diverged, none.seeds, sorted(none.runs)) == (1, 3, [1, 2])
+    assert none.metrics["test_accuracy"].n == 2
+    assert (batch.diverged, batch.runs) == (3, ())
+    assert np.isnan(batch.metrics["test_accuracy"].mean)
+    assert results.best is none
+    assert results.worst is none
+
+
+def test_a_diverged_run_with_figures_from_before_is_still_left_out(sweep_folder):
+    out = sweep_folder(axes={"norm": ["none", "batch"]}, seeds=2)
+    runs = pd.read_parquet(out / "runs.parquet")
+    runs.loc[0, ["status", "val_accuracy"]] = ["diverged", 1.0]
+    runs.to_parquet(out / "runs.parquet")
+    results = load_results(out)
+    assert results.best_run != 0
+    assert results.arms[0].metrics["val_accuracy"].n == 1
+    assert results.best.name == "norm=batch"  # an arm that loses a run does not win against one that does not
+
+
+def test_curves_are_means_over_seeds(sweep_folder):
+    results = load_results(sweep_folder(epochs=4))
+    arm = results.arms[0]
+    epochs, mean, half = results.curve(arm, "val_accuracy")
+    assert epochs.tolist() == [1, 2, 3, 4]
+    rows = results.curves[results.curves["run"].isin(arm.runs) & (results.curves["epoch"] == 3)]
+    assert mean[2] == pytest.approx(rows["val_accuracy"].mean())
+    assert np.isfinite(half).all()
+    assert not len(results.curve(arm, "no_such_column")[0])
+
+
+def test_a_curve_that_ends_early_leaves_the_others(sweep_folder):
+    out = sweep_folder(axes={"norm": ["none"]}, epochs=4)
+    curves = pd.read_parquet(out / "curves.parquet")
+    curves[(curves["run"] != 0) | (curves["epoch"] <= 2)].to_parquet(out / "curves.parquet")
+    results = load_results(out)
+    epochs, mean, _ = results.curve(results.arms[0], "val_loss")
+    assert len(epochs) == 4
+    assert np.isfinite(mean).all()
+
+
+def test_the_recipe_of_a_run_has_its_axis_values_and_no_auto(sweep_folder):
+    results = load_results(sweep_folder(axes={"widths": [(8, 16), (16, 32)], "norm": ["none", "batch"]}, seeds=2))
+    recipe = results.recipe(6)
+    assert (recipe["widths"], recipe["norm"], recipe["seed"]) == ([16, 32], "batch", 0)
+    assert (recipe["lr"], recipe["image_size"]) == (0.02, 16)
+
+
+def test_confusion_counts_every_test_image(sweep_folder):
+    results = load_results(sweep_folder())
+    counts = results.confusion(0)
+    assert counts.sum() == 120
+    assert np.trace(counts) / 120 == pytest.approx(results.row(0)["test_accuracy"])
+
+
+def test_a_run_without_predictions_has_no_confusion(sweep_folder):
+    assert load_results(sweep_folder(axes={}, predictions=False)).confusion(0) is None
+
+
+def test_a_large_sweep_shows_the_best_run_whose_predictions_were_kept(sweep_folder):
+    out = sweep_folder(axes={"norm": ["none", "batch"]})
+    best = load_results(out).best_run
+    predictions = pd.read_parquet(out / "predictions.parquet")
+    predictions[predictions["run"] != best].to_parquet(out / "predictions.parquet")
+    results = load_results(out)
+    assert results.best_run == best
+    others = results.runs[results.runs["run"] != best]
+    assert results.row(results.shown_run)["val_accuracy"] == others["val_accuracy"].max()
+
+
+@pytest.mark.parametrize("missing", ["sweep.json", "runs.parquet"])
+def test_a_folder_without_a_sweep_is_named(sweep_folder, missing):
+    out = sweep_folder(axes={}, seeds=1)
+    (out / missing).unlink()
+    with pytest.raises(UserError, match=rf"{out}.*{missing}"):
+        load_results(out)
+
+
+@pytest.mark.parametrize("broken", ["sweep.json", "runs.parquet", "curves.parquet"])
+def test_a_damaged_file_is_named(sweep_folder, broken):
+    out = sweep_folder(axes={}, seeds=1)
+    (out / broken).write_bytes((out / broken).read_bytes()[:40])
+    with pytest.raises(UserError, match=broken):
+        load_results(out)
+
+
+def test_later_keys_of_the_sweep_file_do_no_harm(sweep_folder):
+    out = sweep_folder(axes={}, seeds=1)
+    content = json.loads((out / "sweep.json").read_text()) | {"something_new": 1}
+    (out / "sweep.json").write_text(json.dumps(content))
+    assert load_results(out).best.name == "base"

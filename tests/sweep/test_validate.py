@@ -1,0 +1,87 @@
+"""What cannot work is refused before any data is read."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import pytest
+
+from fishnet.errors import UsageError, UserError
+from fishnet.nn.activations import ACTIVATIONS
+from fishnet.sweep import Recipe, Sweep
+from fishnet.sweep.validate import NAMES, check_sweep, resolve, user_functions
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("activation", "rellu", "did you mean 'relu'"),
+        ("norm", "bacth", "did you mean 'batch'"),
+        ("model", "vgg", "valid are mlp, cnn, resnet, separable"),
+        ("optimizer", "adm", "adam"),
+        ("schedule", "cosin", "did you mean 'cosine'"),
+        ("init", "he", "he_normal"),
+        ("loss", "mse", "cross_entropy"),
+        ("select_by", "test_accuracy", "val_accuracy"),
+        ("task", "ref", "did you mean 'reef'"),
+        ("task", "folder:/nowhere/at/all", "/nowhere/at/all"),
+        ("image_size", 48, "48"),
+        ("lr", 0.0, "lr: '0'"),
+        ("lr", -1.0, "lr: '-1'"),
+        ("momentum", 1.0, "momentum: '1'"),
+        ("dropout", 1.0, "dropout: '1'"),
+        ("clip", -0.5, "clip: '-0.5'"),
+        ("epochs", 0, "epochs: '0'"),
+        ("batch_size", 0, "batch_size: '0'"),
+        ("widths", (16, 0), "width below 1"),
+        ("label_smoothing", 1.5, "label_smoothing: '1.5'"),
+        ("norm_layers", (0, 1), "layers count from 1"),
+        ("patience", 8, "never end a run"),
+    ],
+)
+def test_each_bad_value_is_repeated(field, value, message):
+    with pytest.raises(UserError, match=message):
+        check_sweep(Sweep(dataclasses.replace(Recipe(), **{field: value}), seeds=1))
+    if field != "patience":
+        with pytest.raises(UserError, match=message):
+            check_sweep(Sweep(Recipe(), axes={field: [value]}, seeds=1))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"norm": "group", "widths": (12, 16)},
+        {"norm": "instance", "model": "mlp"},
+        {"stem_stride": 2, "model": "cnn"},
+    ],
+)
+def test_bad_combinations_are_refused(changes):
+    with pytest.raises(UsageError):
+        check_sweep(Sweep(dataclasses.replace(Recipe(), **changes), seeds=1))
+
+
+def test_only_combinations_that_occur_are_checked():
+    check_sweep(Sweep(Recipe(widths=(12, 16)), axes={"norm": ["none", "batch", "layer", "instance"]}, seeds=1))
+
+
+def test_auto_is_written_out():
+    reef, digits = resolve(Recipe(task="reef", optimizer="adam")), resolve(Recipe(task="mnist", optimizer="sgd"))
+    assert (reef.lr, reef.image_size, reef.augment) == (1e-3, 32, "flip_shift")
+    assert (digits.lr, digits.image_size, digits.augment) == (0.1, 28, "none")
+    assert resolve(Recipe(lr=0.5, augment="none")).lr == 0.5
+
+
+def test_a_function_of_the_users_own_is_found_and_hashed(monkeypatch):
+    def mine(x):
+        return jnp.sin(x)
+
+    monkeypatch.setitem(ACTIVATIONS, "mine", mine)
+    sweep = Sweep(Recipe(), axes={"activation": ["relu", "mine"]}, seeds=1)
+    check_sweep(sweep)
+    assert user_functions(sweep) == {"activation=mine": mine}
+    assert sweep.hash(user_functions(sweep)) != sweep.hash()
+
+
+def test_every_name_in_every_table_is_accepted():
+    for field, table in NAMES.items():
+        for name in table:
+            check_sweep(Sweep(dataclasses.replace(Recipe(), **{field: name}), seeds=1))
