@@ -30,6 +30,7 @@ class Experiment:
         axes: the axes when the user gives none.
         seeds: how many seeds when the user does not say.
         takes_axes: whether --axis is accepted at all.
+        package: where the module is.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Experiment:
     axes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     seeds: int = 1
     takes_axes: bool = True
+    package: str = "experiments"
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Request:
 
 def parser_for(experiment: Experiment) -> Parser:
     """All flags of a training experiment; recipe fields get theirs, with their docstrings as help."""
-    module = f"python -m experiments.{experiment.name}"
+    module = f"python -m {experiment.package}.{experiment.name}"
     parser = Parser(prog=module, usage=f"{module} [--FLAG VALUE ...]", description=experiment.about)
     job = parser.add_argument_group("what to run")
     usual = " ".join(f"--axis {name}={','.join(map(format_value, values))}" for name, values in experiment.axes.items())

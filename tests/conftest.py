@@ -1,6 +1,9 @@
 """Settings of the whole suite: two CPU devices, shapes in signatures checked, no network, no user cache."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 import jax
 import pytest
@@ -8,6 +11,18 @@ from jaxtyping import install_import_hook
 
 # Before JAX makes its devices: many tests spread lanes over two.
 jax.config.update("jax_num_cpu_devices", 2)
+
+# Programs of the same shapes are compiled once a session, by whichever of its processes needs one first.
+if (PROGRAMS := os.environ.get("FISHNET_TEST_PROGRAMS")) is None:
+    PROGRAMS = os.environ["FISHNET_TEST_PROGRAMS"] = tempfile.mkdtemp(prefix="fishnet-programs-")
+    atexit.register(shutil.rmtree, PROGRAMS, ignore_errors=True)
+for name, value in {
+    "jax_compilation_cache_dir": PROGRAMS,
+    "jax_persistent_cache_min_compile_time_secs": 0.0,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}.items():
+    jax.config.update(name, value)
+    os.environ[name.upper()] = str(value)
 
 # Signatures of what is small and called often are checked against their jaxtyping annotations.
 install_import_hook(["fishnet.nn", "fishnet.models", "fishnet.losses", "fishnet.augment"], "beartype.beartype")

@@ -13,7 +13,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from fishnet.errors import UsageError
-from fishnet.nn.moments import affine, moments, shifted
+from fishnet.nn.moments import affine, moments
 
 KINDS = ("none", "batch", "layer", "group", "instance")
 EPS = 1e-5
@@ -176,7 +176,7 @@ class NoNorm(_Norm):
     @nn.compact
     def __call__(self, x: Float[Array, "b *s c"], train: bool) -> Float[Array, "b *s c"]:
         """Shifts `x` [b, h, w, c] or [b, c]."""
-        return shifted(x, self.param("bias", nn.initializers.zeros, (x.shape[-1],), jnp.float32))
+        return (x + self.param("bias", nn.initializers.zeros, (x.shape[-1],), jnp.float32)).astype(x.dtype)
 
 
 class BatchNorm(_Norm):

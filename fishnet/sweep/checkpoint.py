@@ -2,7 +2,10 @@
 
 import hashlib
 import logging
+import sys
+import time
 from collections.abc import Callable
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import orbax.checkpoint as ocp
 from fishnet.errors import UserError
 
 FORMAT = 1
+LATE = 0.2  # seconds in which a read that was under way comes to its end
 
 
 def digest(tree: Any) -> str:
@@ -43,7 +47,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path) -> None:
-        logging.getLogger("absl").setLevel(logging.ERROR)
+        logging.getLogger("absl").setLevel(logging.CRITICAL)  # what matters comes as an error
         self.folder = folder.absolute()
         self._manager: ocp.CheckpointManager | None = None
 
@@ -97,7 +101,8 @@ class Checkpoints:
         numbers = sorted((int(p.name) for p in self.folder.iterdir() if p.name.isdigit()), reverse=True)
         for number in numbers:
             try:
-                return self._read(number, abstract)
+                with _without_late_complaints():
+                    return self._read(number, abstract)
             except Exception as error:  # Orbax, TensorStore and JSON each raise their own
                 warn(f"checkpoint {self.folder / str(number)} is damaged and was passed over: {_line(error)}")
         if numbers:
@@ -113,8 +118,10 @@ class Checkpoints:
         if recorded["format"] != FORMAT:
             raise ValueError(f"written by another version of fishnet (format {recorded['format']}, this one: {FORMAT})")
         with ocp.StandardCheckpointer() as reader:
-            found = reader.metadata(folder / "state").item_metadata.tree
-            as_numpy = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), found)
+            found = reader.metadata(folder / "state").item_metadata
+            if found is None:
+                raise ValueError("its list of arrays cannot be read")
+            as_numpy = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), found.tree)
             if abstract is not None and not same_layout(as_numpy, abstract):
                 raise ValueError("its arrays are not those of this sweep")
             tree = reader.restore(folder / "state", target=as_numpy)
@@ -128,6 +135,25 @@ class Checkpoints:
             options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=True, create=True)
             self._manager = ocp.CheckpointManager(self.folder, options=options)
         return self._manager
+
+
+@contextmanager
+def _without_late_complaints():
+    """Keeps reads that were under way when another one failed from printing that their event loop is gone."""
+    usual = sys.unraisablehook
+
+    def hook(complaint: Any) -> None:
+        if "Event loop is closed" not in str(complaint.exc_value):
+            usual(complaint)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    except Exception:
+        time.sleep(LATE)
+        raise
+    finally:
+        sys.unraisablehook = usual
 
 
 def _line(error: BaseException) -> str:

@@ -22,6 +22,7 @@ from fishnet.nn.norms import KINDS, NORMS, MomentNorm
 from fishnet.nn.pooling import POOLS
 from fishnet.optim.optimizers import OPTIMIZERS
 from fishnet.optim.schedules import SCHEDULES
+from fishnet.sweep.random import stream_keys
 from fishnet.sweep.recipe import Recipe
 
 # Fields that change shapes or the structure of the program: runs that differ in one of them cannot share a program.
@@ -47,7 +48,7 @@ class Kinds:
 class Numbers:
     """Traced values that differ from lane to lane within a vectorised group."""
 
-    seed: jax.Array  # [lane] uint32
+    keys: jax.Array  # [lane, stream, 2] uint32, see random.py
     norm: jax.Array  # [lane, site] int32, position in KINDS of the norm after each layer
     init_scale: jax.Array  # [lane] float32
     init_fan: jax.Array  # [lane] int32
@@ -97,7 +98,7 @@ def knobs_of(recipe: Recipe, task: Task, sites: int, steps_per_epoch: int) -> Kn
             dropout=np.bool_(recipe.dropout > 0),
         ),
         Numbers(
-            seed=np.uint32(recipe.seed),
+            keys=stream_keys(recipe.seed),
             norm=np.asarray(norm, np.int32),
             init_scale=np.float32(init.scale),
             init_fan=np.int32(init.fan),

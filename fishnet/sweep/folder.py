@@ -4,9 +4,9 @@ import fcntl
 import json
 import os
 from collections.abc import Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from fishnet.errors import UserError
 from fishnet.sweep.recipe import format_value
@@ -14,6 +14,7 @@ from fishnet.sweep.records import write_whole
 
 SWEEP_FILE = "sweep.json"
 LOCK_FILE = ".lock"
+NEEDED = {"recipe": dict, "axes": dict, "seeds": list, "spec_hash": str}  # of sweep.json, to tell sweeps apart
 
 
 def read_sweep_file(out: Path) -> dict[str, Any] | None:
@@ -24,19 +25,25 @@ def read_sweep_file(out: Path) -> dict[str, Any] | None:
     """
     path = out / SWEEP_FILE
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except FileNotFoundError:
         return None
     except NotADirectoryError as error:
-        raise UserError(f"{out} is not a folder") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{_file_in_the_way(out)} is not a folder") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({str(error).splitlines()[0]}): choose another --out") from error
+    if not isinstance(content, dict) or not all(isinstance(content.get(k), kind) for k, kind in NEEDED.items()):
+        raise UserError(f"{path} is damaged (it lacks {', '.join(NEEDED)}): choose another --out")
+    return content
 
 
 def write_sweep_file(out: Path, content: Mapping[str, Any]) -> None:
-    """Writes `sweep.json`, whole or not at all."""
-    text = json.dumps(content, indent=2, default=str) + "\n"
-    write_whole(out / SWEEP_FILE, lambda path: path.write_text(text))
+    """Writes `sweep.json`, whole or not at all; one that says the same is not touched."""
+    path, text = out / SWEEP_FILE, json.dumps(content, indent=2, default=str) + "\n"
+    if not (path.exists() and path.read_text() == text):
+        write_whole(path, lambda temporary: temporary.write_text(text))
 
 
 def check_same_sweep(out: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
@@ -53,15 +60,17 @@ def check_same_sweep(out: Path, found: Mapping[str, Any], wanted: Mapping[str, A
     if found.get("spec_hash") == wanted["spec_hash"]:
         return
     differences = []
-    for part in ("recipe", "axes"):
-        old, new = found.get(part, {}), wanted[part]
+    for part, label in (("recipe", ""), ("axes", "axis "), ("data_options", ""), ("functions", "function ")):
+        old, new = found.get(part) or {}, wanted.get(part) or {}
         for name in [*new, *(n for n in old if n not in new)]:
+            if part == "recipe" and (name in found["axes"] or name in wanted["axes"]):
+                continue  # the axis takes its place
+            text = _values if part == "axes" else _value
             if old.get(name) != new.get(name):
-                label = name if part == "recipe" else f"axis {name}"
-                differences.append(f"{label} {_text(old.get(name))} there, {_text(new.get(name))} here")
-    if found.get("seeds") != wanted["seeds"]:
-        differences.append(f"seeds {_text(found.get('seeds'))} there, {_text(wanted['seeds'])} here")
-    differences = differences or ["other data options or functions of the user's own"]
+                differences.append(f"{label}{name} {text(old.get(name))} there, {text(new.get(name))} here")
+    if found["seeds"] != wanted["seeds"]:
+        differences.append(f"seeds {_values(found['seeds'])} there, {_values(wanted['seeds'])} here")
+    differences = differences or ["a function of the user's own has changed, or a value is written out that was auto"]
     raise UserError(f"{out} holds another sweep ({'; '.join(differences)}): choose another --out")
 
 
@@ -69,30 +78,63 @@ def check_same_sweep(out: Path, found: Mapping[str, Any], wanted: Mapping[str, A
 def locked(out: Path):
     """Makes the folder if need be and holds its lock, which the operating system frees when the process dies.
 
+    A folder that ends without a `sweep.json` is left as it was found: lock and new folders are removed.
+
     Raises:
         UserError: the folder cannot be written to, or another live process holds the lock.
     """
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
         out.mkdir(parents=True, exist_ok=True)
-        file = open(out / LOCK_FILE, "a+")  # noqa: SIM115 - held open for as long as the lock is held
+        file = _take_lock(out)
     except (FileExistsError, NotADirectoryError) as error:
-        raise UserError(f"{out} is not a folder") from error
+        raise UserError(f"{_file_in_the_way(out)} is not a folder") from error
     except OSError as error:
-        raise UserError(f"cannot write to {out}: {error.strerror}") from error
+        raise UserError(f"cannot write to {out}: {error.strerror or error}") from error
     with file:
         try:
+            yield
+        finally:
+            file.truncate(0)
+            if not (out / SWEEP_FILE).exists():
+                (out / LOCK_FILE).unlink(missing_ok=True)
+                with suppress(OSError):  # something else is in it by now
+                    for folder in made:
+                        folder.rmdir()
+
+
+def _take_lock(out: Path) -> TextIO:
+    """The locked file, which says who holds it."""
+    path = out / LOCK_FILE
+    while True:
+        file = open(path, "a+")  # noqa: SIM115 - held open for as long as the lock is held
+        try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            # A holder that leaves nothing behind removes the file: then this is the lock of nothing.
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                file.truncate(0)
+                file.write(f"process {os.getpid()}")
+                file.flush()
+                return file
+        except BlockingIOError as error:
             file.seek(0)
             holder = file.read().strip()
+            file.close()
             raise UserError(f"{out} is in use by another process{f' ({holder})' if holder else ''}") from error
-        file.truncate(0)
-        file.write(f"process {os.getpid()}")
-        file.flush()
-        yield
+        except OSError:
+            file.close()
+            raise
+        file.close()
 
 
-def _text(value: Any) -> str:
-    if value is None:
-        return "absent"
-    return ",".join(map(format_value, value)) if isinstance(value, list) else format_value(value)
+def _file_in_the_way(out: Path) -> Path:
+    """The part of a path that is there and is no folder."""
+    return next((part for part in (out, *out.parents) if part.exists() and not part.is_dir()), out)
+
+
+def _value(value: Any) -> str:
+    return "absent" if value is None else format_value(value)
+
+
+def _values(values: Any) -> str:
+    return "absent" if values is None else ",".join(map(format_value, values))

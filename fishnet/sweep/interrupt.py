@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM ask for an orderly stop: the runner saves at its next boundary and raises."""
+"""Ctrl-C and SIGTERM ask for an orderly stop: once it trains, the runner saves at its next boundary and raises."""
 
 import signal
 import threading
@@ -16,13 +16,15 @@ class Interrupted(UserError):
 
 
 class Interrupt:
-    """While entered, remembers SIGINT and SIGTERM instead of dying of them; a second Ctrl-C kills at once.
+    """While entered, SIGINT and SIGTERM end the block with `Interrupted`.
 
-    Outside the main thread, where Python allows no handlers, it does nothing.
+    At once, as long as there is nothing to save; after `defer` they are remembered until `check` is called, and only a
+    second Ctrl-C ends at once. Outside the main thread, where Python allows no handlers, it does nothing.
     """
 
     def __init__(self) -> None:
         self.number: int | None = None
+        self._deferred = False
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> "Interrupt":
@@ -31,14 +33,21 @@ class Interrupt:
                 self._previous[number] = signal.signal(number, self._remember)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for number, handler in self._previous.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not set by Python
+        if kind is KeyboardInterrupt and not self._deferred:
+            self.check("nothing was lost: the same command starts or goes on")
+
+    def defer(self) -> None:
+        """From now on signals wait for `check`."""
+        self._deferred = True
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        if self.number is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
+        second = self.number is not None and number == signal.SIGINT
         self.number = number
+        if second or not self._deferred:
+            raise KeyboardInterrupt
 
     def check(self, saved: str) -> None:
         """Raises `Interrupted` if a signal has come; `saved` says what has been kept."""

@@ -1,6 +1,7 @@
 """A trained run out of a sweep's folder, as a plain Linen model with its variables."""
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from fishnet.errors import UsageError, UserError
@@ -17,7 +19,7 @@ from fishnet.sweep.folder import SWEEP_FILE, read_sweep_file
 from fishnet.sweep.plan import group_runs
 from fishnet.sweep.program import constants
 from fishnet.sweep.recipe import Recipe, Sweep, coerce
-from fishnet.sweep.validate import resolve
+from fishnet.sweep.validate import NAMES, resolve
 
 
 @dataclass(frozen=True)
@@ -44,25 +46,27 @@ def load_run(out: str | Path, run: int = 0) -> LoadedRun:
 
     Raises:
         UsageError: no such run.
-        UserError: no sweep there, a damaged checkpoint, or a run without a selected epoch.
+        UserError: no sweep there, no sound checkpoint, a run without a selected epoch, or a function of the user's own
+            that is not in its table.
     """
     out = Path(out)
     content = read_sweep_file(out)
     if content is None:
         raise UserError(f"{out} holds no sweep: there is no {SWEEP_FILE} in it")
-    sweep = sweep_of(content)
-    runs = [dataclasses.replace(r, recipe=resolve(r.recipe)) for r in sweep.runs()]
+    runs = sweep_of(content).runs()
     if not 0 <= run < len(runs):
         raise UsageError(f"run {run}: {out} has runs 0 to {len(runs) - 1}")
-    for number, members in enumerate(group_runs(runs).values()):
-        rows = [member.index for member in members]
-        if run in rows:
-            break
+    check_functions(out, runs[run].recipe)
+    recipe = resolve(runs[run].recipe)
+    # A rate of its own keeps optimizers out of it, which may be unknown here.
+    sizes = [dataclasses.replace(r, recipe=resolve(dataclasses.replace(r.recipe, lr=1.0))) for r in runs]
+    cohorts = [[member.index for member in members] for members in group_runs(sizes).values()]
+    number, rows = next((number, rows) for number, rows in enumerate(cohorts) if run in rows)
     folder = out / "checkpoints" / f"cohort_{number}"
-    tree = Checkpoints(folder).restore(None, warn=lambda text: None)
+    tree = Checkpoints(folder).restore(None, warn=lambda text: warnings.warn(text, stacklevel=3))
     if tree is None:
         raise UserError(f"{folder} holds no checkpoint yet")
-    row, recipe = rows.index(run), runs[run].recipe
+    row = rows.index(run)
     if not tree["history"]["best_epoch"][row]:
         raise UserError(f"run {run} of {out} has no selected epoch: it diverged or has not finished one")
     params = jax.tree.map(lambda leaf: leaf[row], tree["lanes"]["best_params"])
@@ -80,6 +84,20 @@ def sweep_of(content: Mapping[str, Any]) -> Sweep:
     return Sweep(Recipe(**values), axes=content["axes"], seeds=content["seeds"])
 
 
+def check_functions(out: Path, recipe: Recipe) -> None:
+    """Refuses a run that needs functions which this process does not have.
+
+    Raises:
+        UserError: with the way to put it right.
+    """
+    for field, table in NAMES.items():
+        if (name := getattr(recipe, field)) not in table:
+            raise UserError(
+                f"{out} was trained with {field} {name!r}, a function of the user's own: put it in its table first, "
+                "as the program that trained did"
+            )
+
+
 def used_variables(model: nn.Module, variables: Mapping[str, Any], image_size: int) -> dict[str, Any]:
     """`variables` without the leaves that `model` does not have, such as the scale of a norm of kind none."""
     channels = len(variables["constants"]["standardize"]["mean"])
@@ -89,4 +107,4 @@ def used_variables(model: nn.Module, variables: Mapping[str, Any], image_size: i
     def pick(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
         return {k: pick(v, found[k]) if isinstance(v, Mapping) else found[k] for k, v in wanted.items()}
 
-    return pick(wanted, variables)
+    return jax.tree.map(jnp.asarray, pick(wanted, variables))

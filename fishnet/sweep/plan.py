@@ -5,12 +5,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 
 from fishnet.data import Task
-from fishnet.errors import UsageError
+from fishnet.errors import UsageError, UserError
+from fishnet.lookup import unknown
 from fishnet.nn.lowerings import LOWERINGS
+from fishnet.nn.norms import KINDS
 from fishnet.sweep.components import STATIC_FIELDS, Knobs, knobs_of, plain_model
 from fishnet.sweep.cost import forward_cost, step_seconds
 from fishnet.sweep.program import Shape
@@ -19,7 +22,7 @@ from fishnet.sweep.recipe import Recipe, Run, format_value
 # Lanes vectorised together, by backend; as measured in benchmarks/README.md.
 DEFAULT_WIDTH = {"cpu": {"mlp": 8}, "gpu": {}, "tpu": {}}
 FALLBACK_WIDTH = {"cpu": 1, "gpu": 16, "tpu": 16}
-DEFAULT_LOWERING = {"cpu": "gemm", "gpu": "native", "tpu": "native"}
+DEFAULT_LOWERING = {"cpu": "winograd", "gpu": "native", "tpu": "native"}
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Cohort:
     task: Task
     shape: Shape
     knobs: Knobs  # [run, ...]
-    sites: int
+    params: np.ndarray  # [run] int64, parameters that each arm uses: the scale of a norm of kind none is not one
     devices: int
     position: np.ndarray  # [run] int64: device * lanes_per_device + lane
     lanes_per_device: int
@@ -72,6 +75,7 @@ def make_cohorts(
     lane_width: int | str | None,
     lowering: str | None,
     devices: Sequence[jax.Device],
+    started_with: Sequence[Mapping[str, Any]] | None = None,
 ) -> list[Cohort]:
     """Groups resolved runs into cohorts and lays out their lanes.
 
@@ -81,15 +85,40 @@ def make_cohorts(
         lane_width: lanes vectorised together; "all": as many as agree in their kinds; None: the default.
         lowering: of convolutions; None: the default of the backend.
         devices: to spread the lanes over.
+        started_with: the cohorts' `view`s when the sweep was started: a resumed one keeps their widths and lowerings.
 
     Raises:
-        UsageError: a batch larger than the training split, or a norm_layers beyond the last layer.
+        UsageError: a batch larger than the training split, a norm_layers beyond the last layer, or a norm that does
+            not fit its maps.
+        UserError: another width or lowering is asked for than the sweep was started with.
     """
     by_key = group_runs(runs)
+    layouts = [(lane_width, lowering)] * len(by_key)
+    if started_with:
+        layouts = [kept_layout(view, lane_width, lowering) for view in started_with]
+        if len(layouts) != len(by_key):
+            raise UserError("this sweep was planned by another version of fishnet: choose another --out")
     return [
-        _cohort(members, tasks[members[0].recipe.task, members[0].recipe.image_size], lane_width, lowering, devices, by_key)
-        for members in by_key.values()
+        _cohort(members, tasks[members[0].recipe.task, members[0].recipe.image_size], *layout, devices, by_key)
+        for members, layout in zip(by_key.values(), layouts, strict=True)
     ]
+
+
+def kept_layout(
+    view: Mapping[str, Any], lane_width: int | str | None, lowering: str | None
+) -> tuple[int | str | None, str | None]:
+    """The lane width and lowering a cohort was started with.
+
+    Raises:
+        UserError: others are asked for.
+    """
+    for name, wanted in (("lane_width", lane_width), ("lowering", lowering)):
+        if wanted not in (None, "auto", "all", view[name]):
+            raise UserError(
+                f"this sweep was started with {name} {view[name]}, not {wanted}: its numbers would change; "
+                "choose another --out"
+            )
+    return view["lane_width"], view["lowering"]
 
 
 def group_runs(runs: Sequence[Run]) -> dict[tuple, list[Run]]:
@@ -130,11 +159,14 @@ def _cohort(
     train = len(task.splits["train"])
     if recipe.batch_size > train:
         raise UsageError(f"batch_size: {recipe.batch_size} is more than the {train} training images of {recipe.task}")
-    sites = norm_sites(recipe, task)
+    plain_params, channels = norm_sites(recipe, task)
+    sites = len(channels)
     for run in runs:
         layers = run.recipe.norm_layers
         if layers != "all" and max(layers) > sites:
             raise UsageError(f"norm_layers: {format_value(layers)!r}, but this {recipe.model} has {sites} layers with a norm")
+    for norm, layers in dict.fromkeys((run.recipe.norm, run.recipe.norm_layers) for run in runs):
+        abstract_params(plain_model(dataclasses.replace(recipe, norm=norm, norm_layers=layers), len(task.classes), sites), task)
     steps = train // recipe.batch_size
     knobs = jax.tree.map(lambda *leaves: np.stack(leaves), *[knobs_of(r.recipe, task, sites, steps) for r in runs])
     kinds = [kinds_of(knobs, i) for i in range(len(runs))]
@@ -161,7 +193,7 @@ def _cohort(
         task=task,
         shape=shape,
         knobs=knobs,
-        sites=sites,
+        params=plain_params + (knobs.numbers.norm != KINDS.index("none")) @ channels,
         devices=used,
         position=position,
         lanes_per_device=lanes_per_device,
@@ -170,12 +202,23 @@ def _cohort(
     )
 
 
-def norm_sites(recipe: Recipe, task: Task) -> int:
-    """How many norms the model of `recipe` has."""
-    model = plain_model(dataclasses.replace(recipe, norm="none", norm_layers="all"), len(task.classes), sites=10_000)
+def norm_sites(recipe: Recipe, task: Task) -> tuple[int, np.ndarray]:
+    """The parameters of the model of `recipe` without norms, and the channels [site] int64 of its places for norms."""
+    plain = dataclasses.replace(recipe, norm="none", norm_layers="all")
+    params = abstract_params(plain_model(plain, len(task.classes), sites=10_000), task)
+    sites = sum(name.startswith("norm_") for name in params)
+    channels = np.array([params[f"norm_{site}"]["bias"].size for site in range(sites)], np.int64)
+    return sum(leaf.size for leaf in jax.tree.leaves(params)), channels
+
+
+def abstract_params(model: nn.Module, task: Task) -> Any:
+    """Shapes of the parameters of `model` on the images of `task`.
+
+    Raises:
+        UsageError: its norms do not fit its maps.
+    """
     images = jax.ShapeDtypeStruct((1, *task.images.shape[1:]), np.uint8)
-    variables = jax.eval_shape(lambda i: model.init(jax.random.key(0), i, train=False), images)
-    return sum(name.startswith("norm_") for name in variables["params"])
+    return jax.eval_shape(lambda i: model.init(jax.random.key(0), i, train=False), images)["params"]
 
 
 def static_part(recipe: Recipe) -> Recipe:
@@ -183,8 +226,8 @@ def static_part(recipe: Recipe) -> Recipe:
     return dataclasses.replace(Recipe(), **{name: getattr(recipe, name) for name in STATIC_FIELDS})
 
 
-def check_overrides(lane_width: int | str | None, lowering: str | None) -> None:
-    """Refuses a lane width or lowering that does not exist.
+def check_overrides(lane_width: int | str | None, lowering: str | None, devices: int | None) -> None:
+    """Refuses a lane width, lowering or number of devices that makes no sense.
 
     Raises:
         UsageError: with the valid values.
@@ -193,7 +236,9 @@ def check_overrides(lane_width: int | str | None, lowering: str | None) -> None:
         if isinstance(lane_width, bool) or not isinstance(lane_width, int) or lane_width < 1:
             raise UsageError(f"lane width {lane_width!r} is not a whole number from 1, all or auto")
     if lowering is not None and lowering not in LOWERINGS:
-        raise UsageError(f"unknown lowering {lowering!r}: valid are {', '.join(LOWERINGS)}")
+        raise unknown("lowering", lowering, LOWERINGS)
+    if devices is not None and (isinstance(devices, bool) or not isinstance(devices, int) or devices < 1):
+        raise UsageError(f"devices: {devices!r} is not a whole number from 1")
 
 
 def _lay_out(groups: list[list[int]], devices: int, runs: int, width: int) -> tuple[np.ndarray, int]:

@@ -1,4 +1,9 @@
-"""One compiled program trains every lane of a cohort: devices -> lane groups -> vmap -> steps."""
+"""One compiled program trains every lane of a cohort: lane groups -> vmap -> steps.
+
+Lanes never talk to each other, so each device runs the same single-device program over its own lanes. A program
+partitioned over devices (`shard_map`) would be simplified by XLA otherwise on two devices than on one (divisions become
+products with reciprocals or stay), and a lane's last bits would depend on how many devices there are.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +16,7 @@ import numpy as np
 import optax
 from flax import struct
 from jax import lax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import SingleDeviceSharding
 
 from fishnet.data import Task
 from fishnet.losses import cross_entropy, softmax_loss
@@ -25,12 +30,9 @@ from fishnet.sweep.components import (
     schedule_multiplier,
     switch_augmentation,
 )
-from fishnet.sweep.random import stream
+from fishnet.sweep.random import draw
 from fishnet.sweep.recipe import Recipe
 from fishnet.sweep.slots import Slots, direction, empty_slots
-
-LANES = PartitionSpec("lane")
-EVERYWHERE = PartitionSpec()
 
 
 @struct.dataclass
@@ -86,11 +88,11 @@ class Shape:
         return self.train_images // self.recipe.batch_size
 
 
-def single_lane(shape: Shape, kinds: Kinds, numbers: Numbers, mean: jax.Array, std: jax.Array) -> Lanes:
+def single_lane(shape: Shape, kinds: Kinds, numbers: Numbers) -> Lanes:
     """The state of one run before its first step."""
     model = lane_model(shape.recipe, shape.classes, shape.lowering, kinds, numbers)
     images = jnp.zeros((1, *shape.image_shape), jnp.uint8)
-    variables = model.init({"params": stream(numbers.seed, "init")}, images, train=False)
+    variables = model.init({"params": draw(numbers.keys, "init")}, images, train=False)
     params, statistics = variables["params"], variables.get("batch_stats", {})
     zero, per_class = jnp.float32(0), jnp.zeros((shape.classes,), jnp.float32)
     return Lanes(
@@ -110,6 +112,11 @@ def constants(mean: jax.Array, std: jax.Array) -> dict[str, Any]:
     return {"standardize": {"mean": mean, "std": std}}
 
 
+def initial_lanes(shape: Shape, knobs: Knobs) -> Lanes:
+    """The state of all lanes before their first step, made one lane at a time."""
+    return lax.map(lambda k: single_lane(shape, k.kinds, k.numbers), knobs)
+
+
 def train_lane(
     shape: Shape, kinds: Kinds, numbers: Numbers, lane: Lanes, pixels: Pixels, start: jax.Array, stop: jax.Array
 ) -> Lanes:
@@ -126,18 +133,19 @@ def train_lane(
     recipe, batch_size, per_epoch = shape.recipe, shape.recipe.batch_size, shape.steps_per_epoch
     model = lane_model(recipe, shape.classes, shape.lowering, kinds, numbers)
     multiplier = partial(schedule_multiplier, numbers.schedule)
-    order = jax.random.permutation(stream(numbers.seed, "order", start // per_epoch), pixels.train)
+    shuffle = jax.random.bits(draw(numbers.keys, "order", start // per_epoch), pixels.train.shape)
+    order = pixels.train[jnp.argsort(shuffle)]
     fresh = start % per_epoch == 0
     lane = lane.replace(epoch=jax.tree.map(lambda total: jnp.where(fresh, 0, total), lane.epoch))
 
     def step(i: jax.Array, lane: Lanes) -> Lanes:
         positions = lax.dynamic_slice(order, ((i % per_epoch) * batch_size,), (batch_size,))
         images, labels = pixels.images[positions], pixels.labels[positions]
-        images = switch_augmentation(kinds.augment, stream(numbers.seed, "augment", i), images)
+        images = switch_augmentation(kinds.augment, draw(numbers.keys, "augment", i), images)
 
         def objective(params):
             variables = {"params": params, "batch_stats": lane.statistics, "constants": constants(pixels.mean, pixels.std)}
-            rngs = {"dropout": stream(numbers.seed, "dropout", i)}
+            rngs = {"dropout": draw(numbers.keys, "dropout", i)}
             logits, after = model.apply(variables, images, train=True, rngs=rngs, mutable=["batch_stats"])
             losses = softmax_loss(logits, labels, numbers.class_weights, numbers.gamma, numbers.smoothing)
             return losses.mean(), (logits, after.get("batch_stats", {}))
@@ -240,11 +248,11 @@ def put(tree: Any, members: jax.Array, lanes: Any) -> Any:
 def train_groups(
     shape: Shape, knobs: Knobs, lanes: Lanes, pixels: Pixels, groups: jax.Array, window: jax.Array, steps: jax.Array
 ) -> Lanes:
-    """On one device: trains the lane groups in `window`, one after the other.
+    """Trains the lane groups in `window`, one after the other.
 
     Args:
-        groups: [1, group, width] int32, the device's lanes by position; padding is the number of lanes.
-        window: [1, 2] int32, the first group to train and the one after the last.
+        groups: [group, width] int32, lanes by position; padding is the number of lanes.
+        window: [2] int32, the first group to train and the one after the last.
         steps: [2] int32, `start` and `stop` of `train_lane`.
     """
 
@@ -252,11 +260,11 @@ def train_groups(
         return train_lane(shape, kinds, numbers, lane, pixels, steps[0], steps[1])
 
     def one_group(i: jax.Array, lanes: Lanes) -> Lanes:
-        members = lax.dynamic_index_in_dim(groups[0], i, keepdims=False)
+        members = lax.dynamic_index_in_dim(groups, i, keepdims=False)
         mine = take(knobs, members)
         return put(lanes, members, vectorised(train, shape.lane_width)(mine.kinds, mine.numbers, take(lanes, members)))
 
-    return lax.fori_loop(window[0, 0], window[0, 1], one_group, lanes)
+    return lax.fori_loop(window[0], window[1], one_group, lanes)
 
 
 def evaluate_groups(
@@ -270,24 +278,24 @@ def evaluate_groups(
     positions: jax.Array,
     chunks: jax.Array,
 ) -> jax.Array:
-    """On one device: logits of the lanes of the groups in `window` [1, 2], from the start of the output on.
+    """Logits of the lanes of the groups in `window` [2], from the start of the output on.
 
     Returns:
-        [1, group, width, chunk, image, class] float32, with as many groups as fit one call.
+        [group, width, chunk, image, class] float32, with as many groups as fit one call.
     """
 
     def evaluate(kinds: Kinds, numbers: Numbers, variables: tuple[Any, Any]) -> jax.Array:
         return evaluate_lane(shape, kinds, numbers, *variables, pixels, positions, chunks)
 
     def one_group(i: jax.Array, logits: jax.Array) -> jax.Array:
-        members = lax.dynamic_index_in_dim(groups[0], i, keepdims=False)
+        members = lax.dynamic_index_in_dim(groups, i, keepdims=False)
         mine = take(knobs, members)
         result = vectorised(evaluate, shape.lane_width)(mine.kinds, mine.numbers, take((params, statistics), members))
-        return lax.dynamic_update_index_in_dim(logits, result, i - window[0, 0], 0)
+        return lax.dynamic_update_index_in_dim(logits, result, i - window[0], 0)
 
-    capacity = min(groups.shape[1], evaluation_capacity(shape, positions.shape[0] * positions.shape[1]))
+    capacity = min(groups.shape[0], evaluation_capacity(shape, positions.shape[0] * positions.shape[1]))
     empty = jnp.zeros((capacity, shape.lane_width, *positions.shape, shape.classes), jnp.float32)
-    return lax.fori_loop(window[0, 0], window[0, 1], one_group, empty)[None]
+    return lax.fori_loop(window[0], window[1], one_group, empty)
 
 
 def evaluation_capacity(shape: Shape, images: int) -> int:
@@ -308,7 +316,7 @@ def keep_best(lanes: Lanes, better: jax.Array) -> Lanes:
 
 
 class Program:
-    """The compiled functions of a cohort over a number of devices.
+    """The functions of a cohort and what they work on, on each of a number of devices.
 
     Args:
         shape: what is static.
@@ -319,73 +327,55 @@ class Program:
     """
 
     def __init__(self, shape: Shape, knobs: Knobs, task: Task, devices: list[jax.Device], chunk: int) -> None:
-        self.shape = shape
-        self.mesh = Mesh(np.asarray(devices), ("lane",))
-        self.chunk = chunk
-        self.by_lane, self.shared = NamedSharding(self.mesh, LANES), NamedSharding(self.mesh, EVERYWHERE)
-        self.knobs = jax.device_put(knobs, self.by_lane)
-        self.pixels = jax.device_put(
-            Pixels(task.images, task.labels, np.asarray(task.splits["train"], np.int32), task.mean, task.std), self.shared
-        )
-        self.lanes_per_device = len(knobs.numbers.seed) // len(devices)
-        self.groups = np.zeros((len(devices), self.lanes_per_device, shape.lane_width), np.int32)
+        self.shape, self.devices, self.chunk = shape, devices, chunk
+        self.lanes = len(knobs.numbers.lr) // len(devices)
+        self.knobs = self.split(knobs)
+        train = np.asarray(task.splits["train"], np.int32)
+        pixels = Pixels(task.images, task.labels, train, task.mean, task.std)
+        self.pixels = [jax.device_put(pixels, device) for device in devices]
         longest = max(len(task.splits["val"]), len(task.splits["test"]))
         self.chunks = -(-longest // chunk)
+        self.capacity = min(self.lanes, evaluation_capacity(shape, self.chunks * chunk))
+        # One function object for all devices: it is traced once.
+        self._init = jax.jit(partial(initial_lanes, shape))
+        self._train = jax.jit(partial(train_groups, shape), donate_argnums=1)
+        self._evaluate = jax.jit(partial(evaluate_groups, shape))
+        self._keep = jax.jit(keep_best, donate_argnums=0)
 
-    def on_devices(self, lanes: Any) -> Any:
-        """Host arrays with a leading axis of all lanes -> sharded device arrays."""
-        return jax.device_put(lanes, self.by_lane)
+    def split(self, tree: Any) -> list[Any]:
+        """Host arrays with a leading axis of all lanes, by position -> one tree a device."""
+        parts = [slice(i * self.lanes, (i + 1) * self.lanes) for i in range(len(self.devices))]
+        return [
+            jax.device_put(jax.tree.map(lambda leaf, part=part: leaf[part], tree), device)
+            for part, device in zip(parts, self.devices, strict=True)
+        ]
 
-    def mapped(self, function: Callable, specs: tuple, donate: tuple[int, ...] = ()) -> Callable:
-        sharded = jax.shard_map(function, mesh=self.mesh, in_specs=specs, out_specs=LANES, check_vma=False)
-        return jax.jit(sharded, donate_argnums=donate)
+    def lower(self, name: str, device: int) -> jax.stages.Lowered:
+        """The function `name` ("init", "train", "evaluate", "keep") for one of the devices, ready to be compiled.
 
-    def lower_init(self) -> jax.stages.Lowered:
-        """The program that makes the initial state of all lanes, one lane at a time."""
+        init(knobs) -> lanes; train(knobs, lanes, pixels, groups, window, steps) -> lanes;
+        evaluate(knobs, params, statistics, pixels, groups, window, positions, chunks) -> logits;
+        keep(lanes, better) -> lanes. Lanes that go in are given up.
+        """
+        place = SingleDeviceSharding(self.devices[device])
 
-        def init(knobs: Knobs, pixels: Pixels) -> Lanes:
-            return lax.map(lambda k: single_lane(self.shape, k.kinds, k.numbers, pixels.mean, pixels.std), knobs)
+        def abstract(shape: tuple[int, ...], dtype: Any = jnp.int32) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
 
-        return self.mapped(init, (LANES, EVERYWHERE)).lower(self.knobs, self.pixels)
+        knobs, pixels = self.knobs[device], self.pixels[device]
+        lanes = jax.tree.map(lambda leaf: abstract(leaf.shape, leaf.dtype), self.abstract_lanes())
+        groups = abstract((self.lanes, self.shape.lane_width))
+        if name == "init":
+            return self._init.lower(knobs)
+        if name == "train":
+            return self._train.lower(knobs, lanes, pixels, groups, abstract((2,)), abstract((2,)))
+        if name == "evaluate":
+            positions = abstract((self.chunks, self.chunk))
+            return self._evaluate.lower(
+                knobs, lanes.params, lanes.statistics, pixels, groups, abstract((2,)), positions, abstract(())
+            )
+        return self._keep.lower(lanes, abstract((self.lanes,), jnp.bool_))
 
     def abstract_lanes(self) -> Lanes:
-        """Shapes, types and placement of the state of all lanes."""
-        first = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), self.knobs)
-        lane = jax.eval_shape(
-            lambda k, p: single_lane(self.shape, k.kinds, k.numbers, p.mean, p.std), first, self.pixels
-        )
-        total = self.lanes_per_device * self.mesh.size
-        return jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct((total, *leaf.shape), leaf.dtype, sharding=self.by_lane), lane
-        )
-
-    def lower_train(self) -> jax.stages.Lowered:
-        """The training program."""
-        function = self.mapped(
-            partial(train_groups, self.shape), (LANES, LANES, EVERYWHERE, LANES, LANES, EVERYWHERE), donate=(1,)
-        )
-        return function.lower(
-            self.knobs, self.abstract_lanes(), self.pixels, self._ints(self.groups.shape), self._ints((self.mesh.size, 2)),
-            jax.ShapeDtypeStruct((2,), jnp.int32, sharding=self.shared),
-        )
-
-    def lower_evaluate(self) -> jax.stages.Lowered:
-        """The evaluation program: any list of images, by position."""
-        lanes = self.abstract_lanes()
-        function = self.mapped(
-            partial(evaluate_groups, self.shape), (LANES, LANES, LANES, EVERYWHERE, LANES, LANES, EVERYWHERE, EVERYWHERE)
-        )
-        return function.lower(
-            self.knobs, lanes.params, lanes.statistics, self.pixels, self._ints(self.groups.shape),
-            self._ints((self.mesh.size, 2)),
-            jax.ShapeDtypeStruct((self.chunks, self.chunk), jnp.int32, sharding=self.shared),
-            jax.ShapeDtypeStruct((), jnp.int32, sharding=self.shared),
-        )
-
-    def lower_keep(self) -> jax.stages.Lowered:
-        """The program that keeps the best variables."""
-        better = jax.ShapeDtypeStruct((self.lanes_per_device * self.mesh.size,), jnp.bool_, sharding=self.by_lane)
-        return self.mapped(keep_best, (LANES, LANES), donate=(0,)).lower(self.abstract_lanes(), better)
-
-    def _ints(self, shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(shape, jnp.int32, sharding=self.by_lane)
+        """Shapes and types of the state of the lanes of one device."""
+        return jax.eval_shape(partial(initial_lanes, self.shape), self.knobs[0])

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import inspect
 import itertools
 import json
 import math
@@ -14,6 +13,7 @@ from typing import Any, Literal
 
 from fishnet.errors import UsageError
 from fishnet.lookup import unknown
+from fishnet.sweep.source import source_of
 
 SELECTABLE = ("val_loss", "val_accuracy", "val_balanced_accuracy", "val_macro_auc", "val_macro_f1", "val_ece")
 Auto = Literal["auto"]
@@ -203,6 +203,7 @@ class Sweep:
                 raise UsageError("axis 'seed' is refused: seeds are given with --seeds (seeds=...)")
             if name not in FIELDS:
                 raise unknown("axis", name, [f for f in FIELDS if f != "seed"])
+            values = values.tolist() if hasattr(values, "tolist") else values  # NumPy's
             if isinstance(values, str) or not isinstance(values, Sequence):
                 raise UsageError(f"axis {name}: {values!r} is not a list of values")
             axes[name] = tuple(coerce(name, value) for value in values)
@@ -265,17 +266,8 @@ def arm_name(values: Mapping[str, Any]) -> str:
     return " ".join(f"{k}={format_value(v)}" for k, v in values.items()) or "base"
 
 
-def source_of(function: Any) -> str:
-    """Qualified name and source text of a function, for the specification's hash."""
-    try:
-        text = inspect.getsource(function)
-    except (OSError, TypeError):
-        text = repr(getattr(function, "__code__", None) and function.__code__.co_code)
-    name = getattr(function, "__qualname__", type(function).__qualname__)
-    return f"{getattr(function, '__module__', '')}.{name}\n{text}"
-
-
 def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
+    seeds = seeds.tolist() if hasattr(seeds, "tolist") else seeds  # NumPy's
     if isinstance(seeds, bool) or not isinstance(seeds, (int, Sequence)) or isinstance(seeds, str):
         raise UsageError(f"seeds: {seeds!r} is neither a number of seeds nor a list of seeds")
     if isinstance(seeds, int):

@@ -1,7 +1,7 @@
 """The tables of an output folder, made from histories and written whole or not at all."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from fishnet.sweep.recipe import Run, format_value
 PER_CLASS = ("support", "auc", "auc_low", "auc_high", "recall", "precision")
 
 
-def write_whole(path: Path, write) -> None:
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Calls `write(temporary path)` and moves the result into place, so that `path` is never half written.
 
     Raises:
@@ -32,6 +32,9 @@ def write_whole(path: Path, write) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
@@ -39,12 +42,14 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
     write_whole(path, lambda temporary: table.to_parquet(temporary, index=False))
 
 
-def runs_table(runs: Sequence[Run], axes: Sequence[str], history: History, params: np.ndarray, test: np.ndarray):
+def runs_table(
+    runs: Sequence[Run], axes: Mapping[str, Sequence], history: History, params: np.ndarray, test: np.ndarray
+) -> pd.DataFrame:
     """`runs.parquet` of one cohort.
 
     Args:
         runs: of the cohort.
-        axes: names of the axes, one column each.
+        axes: the axes of the whole sweep, one column each: numbers, or text as soon as one of the values is no number.
         history: of the cohort.
         params: [run] parameters that each arm uses.
         test: [run, 6] float64, NaN while not evaluated.
@@ -55,8 +60,9 @@ def runs_table(runs: Sequence[Run], axes: Sequence[str], history: History, param
     for i in np.flatnonzero(best):
         chosen[i] = history.curves[i, best[i] - 1, first : first + len(SUMMARY)]
     columns = {"run": [r.index for r in runs], "arm": [r.arm for r in runs], "seed": [r.recipe.seed for r in runs]}
-    for axis in axes:
-        columns[axis] = [_cell(run.values[axis]) for run in runs]
+    for axis, values in axes.items():
+        numbers = all(isinstance(value, int | float) for value in values)
+        columns[axis] = [run.values[axis] if numbers else format_value(run.values[axis]) for run in runs]
     columns |= {
         "status": [STATUS[s] for s in history.status],
         "first_bad_step": pd.array(np.where(history.first_bad_step < 0, None, history.first_bad_step), dtype="Int64"),
@@ -126,7 +132,3 @@ def predictions_table(indices: Sequence[int], task: Task, split: str, logits: np
 def _rows(history: History) -> tuple[np.ndarray, np.ndarray]:
     """(run, epoch from 0) of every finished epoch."""
     return np.nonzero(np.arange(history.curves.shape[1]) < history.epochs[:, None])
-
-
-def _cell(value: object) -> object:
-    return format_value(value) if isinstance(value, tuple) else value

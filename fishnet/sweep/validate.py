@@ -9,8 +9,8 @@ from fishnet.losses import CLASS_WEIGHTINGS, LOSSES
 from fishnet.lookup import unknown
 from fishnet.models import MODELS
 from fishnet.nn.activations import ACTIVATIONS
-from fishnet.nn.initializers import INITIALIZERS
-from fishnet.nn.norms import NORMS
+from fishnet.nn.initializers import INITIALIZERS, VarianceScaling
+from fishnet.nn.norms import KINDS, NORMS
 from fishnet.nn.pooling import POOLS
 from fishnet.optim.optimizers import OPTIMIZERS
 from fishnet.optim.schedules import SCHEDULES
@@ -20,6 +20,7 @@ PRECISIONS = ("float32", "bfloat16")
 NORM_POSITIONS = ("pre", "post")
 KNOWN_HOMES = ("fishnet", "jax", "jaxlib", "flax", "optax", "numpy")  # packages whose versions are recorded
 PHOTOGRAPHS = ("reef", "folder")
+SOFTMAX_LOSSES = ("cross_entropy", "class_weighted", "focal")  # members of the one formula, see losses.softmax_loss
 
 NAMES = {
     "model": MODELS,
@@ -89,6 +90,13 @@ def check_recipe(recipe: Recipe) -> None:
         raise UsageError(f"norm group: its 8 groups do not divide every width of {format_value(recipe.widths)!r}")
     if recipe.norm == "instance" and recipe.model == "mlp":
         raise UsageError("norm instance with model mlp: one value has no variance; valid are none, batch, layer, group")
+    # These three are formulas in the lanes of a program, so a table's further entries have no place there.
+    if recipe.norm not in KINDS:
+        raise UsageError(f"norm {recipe.norm!r} cannot be trained in a sweep: valid are {', '.join(KINDS)}")
+    if recipe.loss not in SOFTMAX_LOSSES:
+        raise UsageError(f"loss {recipe.loss!r} cannot be trained in a sweep: valid are {', '.join(SOFTMAX_LOSSES)}")
+    if not isinstance(INITIALIZERS[recipe.init], VarianceScaling):
+        raise UsageError(f"init {recipe.init!r} cannot be used in a sweep: it is not a VarianceScaling")
     if recipe.norm_layers != "all" and min(recipe.norm_layers) < 1:
         raise UsageError(f"norm_layers: {format_value(recipe.norm_layers)!r} has a layer below 1; layers count from 1")
     if recipe.stem_stride > 1 and recipe.model != "resnet":

@@ -8,8 +8,6 @@ from jax.nn import initializers
 
 from fishnet.nn.initializers import INITIALIZERS, VarianceScaling, fans, variance_scaling
 
-SHAPES = [(5, 7), (3, 3, 4, 6)]
-
 
 @jax.jit
 def draw(scale, fan, distribution, gain):
@@ -17,11 +15,10 @@ def draw(scale, fan, distribution, gain):
     return VarianceScaling(scale, fan, distribution, gain)(jax.random.key(0), (3, 3, 4, 6))
 
 
-@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", INITIALIZERS)
-def test_equals_jax(name, shape):
-    expected = getattr(initializers, name)()(jax.random.key(3), shape, jnp.float32)
-    np.testing.assert_allclose(INITIALIZERS[name](jax.random.key(3), shape, jnp.float32), expected, atol=1e-6)
+def test_equals_jax(name):
+    expected = getattr(initializers, name)()(jax.random.key(3), (3, 3, 4, 6), jnp.float32)
+    np.testing.assert_allclose(INITIALIZERS[name](jax.random.key(3), (3, 3, 4, 6)), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", INITIALIZERS)
@@ -34,9 +31,9 @@ def test_traced_equals_static(name):
 def test_fields_may_be_vectorised():
     names = list(INITIALIZERS)
     fields = [jnp.array([getattr(INITIALIZERS[n], field) for n in names]) for field in ("scale", "fan", "distribution")]
-    drawn = jax.vmap(lambda *f: variance_scaling(*f)(jax.random.key(1), (5, 7)))(*fields)
+    drawn = jax.vmap(lambda *f: variance_scaling(*f)(jax.random.key(1), (3, 3, 4, 6)))(*fields)
     for name, kernel in zip(names, drawn, strict=True):
-        np.testing.assert_allclose(kernel, INITIALIZERS[name](jax.random.key(1), (5, 7)), atol=1e-7)
+        np.testing.assert_allclose(kernel, INITIALIZERS[name](jax.random.key(1), (3, 3, 4, 6)), atol=1e-7)
 
 
 def test_the_fans():

@@ -10,9 +10,8 @@ import pytest
 from jax import lax
 
 from fishnet.errors import UsageError
-from fishnet.nn.moments import affine, moments, shifted
+from fishnet.nn.moments import affine, moments
 from fishnet.nn.norms import KINDS, NORMS, GroupNorm, InstanceNorm, LayerNorm, MomentNorm, check_norm
-from fishnet.nn.sums import pixel_sum
 
 C = 16
 SHAPES = {"maps": (6, 5, 4, C), "values": (12, C)}
@@ -197,15 +196,6 @@ def test_first_and_second_gradients_equal_autodiff():
         return first(*args), jax.grad(lambda x: (first(x, scale, bias)[0] ** 2).sum())(x)
 
     jax.tree.map(close, gradients(moment_norm, x, scale, bias), gradients(naive_norm, x, scale, bias))
-    slope = jax.grad(lambda b: (shifted(x, b) * dy).sum())(bias)
-    close(slope, dy.sum((0, 1, 2)))
-
-
-@pytest.mark.parametrize("n", [1, 2, 7, 8, 11, 24, 49])
-def test_pixel_sum(n):
-    t = jnp.asarray(np.random.default_rng(n).normal(size=(3, n, 5)), jnp.float32)
-    for computed in (True, False):
-        np.testing.assert_allclose(pixel_sum(t, computed), np.asarray(t, np.float64).sum(1), atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,13 +1,15 @@
 """Small sweeps that several tests look at, so that each program is compiled once."""
 
+import signal
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from fishnet.sweep import Recipe, Result, Sweep, run_sweep
+from fishnet.sweep import Interrupted, Recipe, Result, Sweep, cohort, run_sweep
 from fishnet.sweep.checkpoint import Checkpoints
+from fishnet.sweep.progress import Display
 
 FIGURES = [
     f"{split}_{name}"
@@ -17,6 +19,10 @@ FIGURES = [
 
 # 256 training images in batches of 12: 21 steps an epoch.
 BASE = Recipe(task="synthetic", image_size=8, model="cnn", widths=(8, 8), batch_size=12, epochs=2, dropout=0.1)
+
+
+# 8 steps an epoch. At most 8 runs on one device at the default lane width share one compiled program.
+TINY = Recipe(task="synthetic", image_size=8, model="mlp", widths=(8,), batch_size=32, epochs=3)
 
 
 def trained(out: Path, cohort: int = 0) -> dict:
@@ -33,6 +39,44 @@ def assert_same_run(one: Path, run: int, other: Path, again: int) -> None:
     jax.tree.map(np.testing.assert_array_equal, mine, theirs)
     for name, values in a["history"].items():
         np.testing.assert_array_equal(values[run], b["history"][name][again], err_msg=name)
+
+
+class Stopper(Display):
+    """Sends this process a signal as soon as so many run-epochs are done."""
+
+    def __init__(self, after: float, number: int = signal.SIGTERM) -> None:
+        self.after, self.number, self.warnings = after, number, []
+
+    def advance(self, done: float, epoch: int, epochs: int, best: str | None = None, diverged: int = 0) -> None:
+        if done >= self.after:
+            self.after = float("inf")
+            signal.raise_signal(self.number)
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder with its bytes."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> tuple[Sweep, Result]:
+    """Four finished runs of the smallest program; copy its folder before changing it."""
+    sweep = Sweep(TINY, axes={"lr": ["auto", 0.1]}, seeds=2)
+    return sweep, run_sweep(sweep, tmp_path_factory.mktemp("tiny") / "out", devices=1)
+
+
+@pytest.fixture(scope="session")
+def stopped(tiny, tmp_path_factory) -> Path:
+    """The folder of the `tiny` sweep, stopped in its third epoch, with two checkpoints."""
+    out = tmp_path_factory.mktemp("stopped") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cohort, "CHECKPOINT_SECONDS", 0.0)
+        with pytest.raises(Interrupted):
+            run_sweep(tiny[0], out, devices=1, display=Stopper(9.0))
+    return out
 
 
 @pytest.fixture(scope="session")

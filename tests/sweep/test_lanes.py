@@ -64,7 +64,7 @@ def test_lane_width_changes_little(mlp, mlp_at_width_4, tmp_path, width):
 
 
 def test_diverged_lane_is_frozen_and_touches_nobody(tmp_path):
-    base = dataclasses.replace(BASE, norm="none", activation="relu", optimizer="sgd", dropout=0.0)
+    base = dataclasses.replace(BASE, norm="none", activation="identity", optimizer="sgd", dropout=0.0)
     both = run_sweep(Sweep(base, axes={"lr": [0.05, 1e6]}, seeds=2), tmp_path / "both")
     calm = run_sweep(Sweep(base, axes={"lr": [0.05]}, seeds=2), tmp_path / "calm")
     wild = both.runs[both.runs.lr == 1e6]

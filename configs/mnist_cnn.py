@@ -1,0 +1,35 @@
+"""MNIST to 99 % in four epochs: a plain CNN with batch norm, one-cycle Adam.
+
+    python -m configs.mnist_cnn --data-dir ../shared/data/mnist
+
+NUMBERS
+"""
+
+import sys
+
+from experiments._request import Experiment
+from experiments._sweep import main
+from fishnet.sweep.recipe import Recipe
+
+EXPERIMENT = Experiment(
+    name="mnist_cnn",
+    about=__doc__,
+    package="configs",
+    recipe=Recipe(
+        task="mnist",
+        model="cnn",
+        widths=(16, 32, 64),
+        norm="batch",
+        activation="relu",
+        optimizer="adam",
+        lr=0.005,
+        schedule="onecycle",
+        batch_size=64,
+        epochs=4,
+    ),
+    seeds=3,
+    takes_axes=False,
+)
+
+if __name__ == "__main__":
+    sys.exit(main(EXPERIMENT))

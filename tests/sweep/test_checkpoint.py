@@ -1,0 +1,172 @@
+"""Checkpoints come back bit for bit, or not at all: a damaged one is told from a sound one."""
+
+import shutil
+import warnings
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+
+from fishnet.errors import UserError
+from fishnet.sweep import load_run, run_sweep
+from fishnet.sweep.checkpoint import Checkpoints, digest
+from tests.sweep.conftest import FIGURES, Stopper, assert_same_run, contents
+
+
+def tree(number: int) -> dict:
+    """A state as the runner has it: nested dictionaries of arrays, some empty."""
+    kernel = np.full((3, 40, 5), number / 7, np.float32)
+    return {
+        "lanes": {"kernel": kernel, "none": {}, "counts": np.arange(3, dtype=np.int32)},
+        "history": {"curves": np.array([np.nan, -np.inf, number]), "status": np.array([2, 0, 1], np.int8)},
+    }
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A folder after four saves."""
+    checkpoints = Checkpoints(tmp_path_factory.mktemp("checkpoints") / "cohort_0")
+    for number in range(1, 5):
+        checkpoints.save(tree(number))
+    checkpoints.finish()
+    return checkpoints.folder
+
+
+def restored(folder) -> tuple[dict | None, list[str]]:
+    told = []
+    return Checkpoints(folder).restore(None, told.append), told
+
+
+def assert_tree(found: dict, number: int) -> None:
+    assert jax.tree.structure(found) == jax.tree.structure(tree(number))
+    jax.tree.map(np.testing.assert_array_equal, found, tree(number))
+    assert all(a.dtype == b.dtype for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(tree(number)), strict=True))
+
+
+def test_the_last_two_are_kept_and_the_newest_comes_back_bit_for_bit(saved):
+    assert sorted(path.name for path in saved.iterdir()) == ["3", "4"]
+    found, told = restored(saved)
+    assert_tree(found, 4)
+    assert not told
+
+
+@pytest.mark.parametrize("name", ["kernel", "status"])
+def test_a_digest_covers_paths_shapes_types_and_every_bit(name):
+    def changed(change) -> str:
+        other = tree(1)
+        part = other["lanes"] if name in other["lanes"] else other["history"]
+        part.update(change(part))
+        return digest(other)
+
+    def next_bit(part):
+        flat = np.array(part[name]).view(np.uint8)
+        flat.flat[-1] ^= 1
+        return {name: flat.view(part[name].dtype).reshape(part[name].shape)}
+
+    digests = {
+        digest(tree(1)),
+        changed(lambda part: {"renamed": part.pop(name)}),
+        changed(lambda part: {name: part[name][None]}),
+        changed(lambda part: {name: part[name].view(np.uint8)}),
+        changed(next_bit),
+    }
+    assert len(digests) == 5
+    assert digest(tree(1)) == digest(tree(1))
+
+
+def damage(folder, what: str) -> None:
+    """Damages one checkpoint as a full disk, a bad block or a careless person would."""
+    data = max((path for path in folder.glob("state/d/*") if path.is_file()), key=lambda path: path.stat().st_size)
+    content = bytearray(data.read_bytes())
+    if what == "truncated":
+        data.write_bytes(content[: len(content) // 2])
+    elif what == "flipped":
+        content[len(content) // 2] ^= 4
+        data.write_bytes(content)
+    elif what == "lost":
+        data.unlink()
+    elif what == "no digest":
+        (folder / "digest" / "metadata").write_text("")
+    elif what == "another digest":
+        path = folder / "digest" / "metadata"
+        path.write_text(path.read_text().replace('"sha256": "', '"sha256": "0'))
+    elif what == "empty":
+        shutil.rmtree(folder)
+        folder.mkdir()
+
+
+DAMAGES = ["truncated", "flipped", "lost", "no digest", "another digest", "empty"]
+
+
+@pytest.mark.parametrize("what", DAMAGES)
+def test_a_damaged_checkpoint_is_named_and_passed_over(saved, tmp_path, capfd, what):
+    folder = shutil.copytree(saved, tmp_path / "cohort_0")
+    damage(folder / "4", what)
+    found, told = restored(folder)
+    assert_tree(found, 3)
+    assert len(told) == 1
+    assert told[0].startswith(f"checkpoint {folder / '4'} is damaged and was passed over: ")
+    assert "\n" not in told[0]
+    checkpoints = Checkpoints(folder)  # and it is no obstacle to what follows
+    checkpoints.save(tree(9))
+    checkpoints.finish()
+    assert_tree(restored(folder)[0], 9)
+    assert capfd.readouterr().err == ""
+
+
+def test_when_all_are_damaged_it_says_so_in_one_line(saved, tmp_path):
+    folder = shutil.copytree(saved, tmp_path / "cohort_0")
+    for number in "34":
+        damage(folder / number, "truncated")
+    with pytest.raises(UserError, match=f"no checkpoint in {folder} can be read; remove that folder"):
+        restored(folder)
+
+
+def test_no_checkpoint_is_not_a_damaged_one(tmp_path):
+    assert restored(tmp_path / "nowhere") == (None, [])
+    (tmp_path / "1.orbax-checkpoint-tmp").mkdir()  # killed while it was written
+    assert restored(tmp_path) == (None, [])
+
+
+def test_arrays_of_another_sweep_are_refused(saved):
+    other = tree(1) | {"lanes": {"kernel": np.zeros((4, 40, 5), np.float32)}}
+    told = []
+    with pytest.raises(UserError):
+        Checkpoints(saved).restore(other, told.append)
+    assert all("its arrays are not those of this sweep" in text for text in told)
+    assert_tree(Checkpoints(saved).restore(tree(1), told.append), 4)
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=f"cannot write a checkpoint to {tmp_path}"):
+        Checkpoints(tmp_path / "file" / "cohort_0").save(tree(1))
+
+
+@pytest.mark.parametrize("what", ["truncated", "empty"])
+def test_a_sweep_goes_on_from_the_checkpoint_before_a_damaged_one(tiny, stopped, tmp_path, what):
+    out = shutil.copytree(stopped, tmp_path / "out")
+    newest = max((out / "checkpoints" / "cohort_0").iterdir(), key=lambda path: int(path.name))
+    damage(newest, what)
+    with pytest.warns(UserWarning, match=f"checkpoint {newest} is damaged"):
+        load_run(out, 0)
+    display = Stopper(after=np.inf)
+    again = run_sweep(tiny[0], out, devices=1, display=display)
+    assert [text for text in display.warnings if str(newest) in text]
+    for run in range(4):
+        assert_same_run(out, run, tiny[1].out, run)
+    pd.testing.assert_frame_equal(again.runs[FIGURES], tiny[1].runs[FIGURES], check_exact=True)
+
+
+def test_a_sweep_without_a_sound_checkpoint_stops_and_leaves_everything_as_it_was(tiny, stopped, tmp_path):
+    out = shutil.copytree(stopped, tmp_path / "out")
+    for folder in (out / "checkpoints" / "cohort_0").iterdir():
+        damage(folder, "truncated")
+    before = contents(out)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for attempt in (lambda: run_sweep(tiny[0], out, devices=1), lambda: load_run(out, 0)):
+            with pytest.raises(UserError, match=r"no checkpoint in .*cohort_0 can be read"):
+                attempt()
+    assert contents(out) == before

@@ -1,0 +1,175 @@
+"""A trained run comes back as a plain Linen model that says what it said in the sweep."""
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from fishnet.data import load_task
+from fishnet.errors import UsageError, UserError
+from fishnet.models import CNN, MLP
+from fishnet.nn.norms import KINDS
+from fishnet.sweep import Recipe, Sweep, load_run, run_sweep
+from fishnet.sweep.folder import read_sweep_file, write_sweep_file
+from tests.sweep.conftest import TINY
+
+
+@pytest.fixture(scope="module")
+def every_norm(tmp_path_factory):
+    """A CNN with every norm, everywhere and behind one layer only, with two activations; and its images."""
+    recipe = Recipe(
+        task="synthetic", image_size=8, model="cnn", widths=(8, 8), batch_size=32, epochs=2, dropout=0.2, lr=0.1
+    )
+    axes = {"activation": ["relu", "tanh"], "norm": list(KINDS), "norm_layers": ["all", (2,)]}
+    result = run_sweep(Sweep(recipe, axes=axes, seeds=1), tmp_path_factory.mktemp("norms") / "out", devices=1)
+    return result, load_task("synthetic", 8)
+
+
+def probabilities(out, run: int, images) -> np.ndarray:
+    loaded = load_run(out, run)
+    return np.asarray(jax.nn.softmax(loaded.model.apply(loaded.variables, images, train=False)))
+
+
+def recorded(out, run: int) -> pd.DataFrame:
+    table = pd.read_parquet(out / "predictions.parquet")
+    return table[table["run"] == run]
+
+
+@pytest.mark.parametrize("run", range(20))
+def test_a_loaded_network_gives_the_probabilities_of_the_sweep(every_norm, run):
+    result, task = every_norm
+    rows = recorded(result.out, run)
+    expected = rows[[f"p_{name}" for name in task.classes]].to_numpy()
+    images = task.images[rows["example"]]
+    found = probabilities(result.out, run, images)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert np.ptp(expected, axis=0).max() > 1e-3, "all images look alike to this network: nothing was compared"
+    np.testing.assert_allclose(probabilities(result.out, run, images.astype(np.float32)), found, atol=1e-6)
+
+
+def test_a_loaded_network_is_plain(every_norm):
+    result, task = every_norm
+    for run, row in enumerate(result.runs.itertuples()):
+        loaded = load_run(result.out, run)
+        assert isinstance(loaded.model, CNN)
+        assert loaded.classes == task.classes
+        assert (loaded.recipe.norm, loaded.recipe.activation) == (row.norm, row.activation)
+        assert sum(leaf.size for leaf in jax.tree.leaves(loaded.variables["params"])) == row.params
+        collections = {"params", "constants"} | ({"batch_stats"} if row.norm == "batch" else set())
+        assert set(loaded.variables) == collections
+        np.testing.assert_array_equal(loaded.variables["constants"]["standardize"]["mean"], task.mean)
+
+
+def test_a_loaded_network_can_be_trained_on(every_norm):
+    """Its variables are those that its own init would make: nothing of the sweep clings to it."""
+    result, task = every_norm
+    loaded = load_run(result.out, 2)
+    images = jnp.asarray(task.images[:4])
+    fresh = jax.eval_shape(lambda i: loaded.model.init(jax.random.key(0), i, train=False), images)
+    shapes = [jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), dict(tree)) for tree in (fresh, loaded.variables)]
+    assert shapes[0] == shapes[1]
+
+    @jax.jit
+    def step(variables):
+        rngs = {"dropout": jax.random.key(1)}
+        return loaded.model.apply(variables, images, train=True, rngs=rngs, mutable=["batch_stats"])
+
+    logits, after = step(loaded.variables)
+    assert isinstance(loaded.model, nn.Module)
+    assert logits.shape == (4, 4)
+    before = loaded.variables["batch_stats"]["norm_0"]["mean"]
+    assert not np.array_equal(after["batch_stats"]["norm_0"]["mean"], before)
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """A trained sweep whose photographs are gone, and a few of them in memory."""
+    folder, rng = tmp_path_factory.mktemp("data") / "photos", np.random.default_rng(0)
+    for label, name in enumerate(["crab", "ray"]):
+        (folder / name).mkdir(parents=True)
+        for number in range(30):
+            picture = np.clip(rng.normal(80 + 90 * label, 40, (12, 12, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(picture).save(folder / name / f"{number}.png")
+    task = f"folder:{folder}"
+    recipe = dataclasses.replace(TINY, task=task, image_size=8, batch_size=16, epochs=2, activation="tanh")
+    out = tmp_path_factory.mktemp("photos") / "out"
+    run_sweep(Sweep(recipe, seeds=2), out, devices=1)
+    images = load_task(task, 8).images
+    shutil.rmtree(folder)
+    return out, images
+
+
+def test_a_run_is_loaded_after_its_photographs_are_gone(photographs):
+    out, images = photographs
+    loaded = load_run(out, 1)
+    assert loaded.classes == ("crab", "ray")
+    assert isinstance(loaded.model, MLP)
+    rows = recorded(out, 1)
+    expected = rows[["p_crab", "p_ray"]].to_numpy()
+    np.testing.assert_allclose(probabilities(out, 1, images[rows["example"]]), expected, atol=1e-5)
+
+
+def test_a_run_is_loaded_in_another_process(every_norm):
+    result, _ = every_norm
+    script = (
+        "import sys, numpy as np; from fishnet.sweep import load_run\n"
+        "loaded = load_run(sys.argv[1], 5)\n"
+        "logits = loaded.model.apply(loaded.variables, np.zeros((1, 8, 8, 3), np.uint8), train=False)\n"
+        "print(','.join(map(repr, np.asarray(logits)[0].tolist())))"
+    )
+    there = subprocess.run(
+        [sys.executable, "-c", script, str(result.out)], capture_output=True, text=True, check=True, timeout=120
+    )
+    loaded = load_run(result.out, 5)
+    here = loaded.model.apply(loaded.variables, np.zeros((1, 8, 8, 3), np.uint8), train=False)[0]
+    np.testing.assert_allclose([float(x) for x in there.stdout.split(",")], here, atol=1e-6)
+    assert there.stderr == ""
+
+
+def test_what_cannot_be_loaded_is_named(tiny, tmp_path):
+    out = shutil.copytree(tiny[1].out, tmp_path / "out")
+    for run in (-1, 4):
+        with pytest.raises(UsageError, match=f"run {run}: .* has runs 0 to 3"):
+            load_run(out, run)
+    with pytest.raises(UserError, match=r"holds no sweep: there is no sweep\.json in it"):
+        load_run(tmp_path / "nowhere")
+    shutil.rmtree(out / "checkpoints")
+    with pytest.raises(UserError, match="cohort_0 holds no checkpoint yet"):
+        load_run(out)
+
+
+def test_a_run_without_a_selected_epoch_is_refused(stopped, tmp_path):
+    from fishnet.sweep.checkpoint import Checkpoints
+
+    out = shutil.copytree(stopped, tmp_path / "out")
+    checkpoints = Checkpoints(out / "checkpoints" / "cohort_0")
+    tree = checkpoints.restore(None, warn=pytest.fail)
+    tree["history"]["best_epoch"] = np.array([1, 0, 1, 1], np.int32)
+    checkpoints.save(tree)
+    checkpoints.finish()
+    load_run(out, 0)
+    with pytest.raises(UserError, match=r"run 1 of .* has no selected epoch"):
+        load_run(out, 1)
+
+
+def test_only_the_functions_of_the_run_itself_are_needed(tiny, tmp_path):
+    """A sweep of an activation and an optimizer of the user's own, seen by a process that has neither."""
+    out = shutil.copytree(tiny[1].out, tmp_path / "out")
+    content = read_sweep_file(out)
+    content["axes"] = {"activation": ["relu", "mine"], "optimizer": ["momentum", "mine"]}
+    content["seeds"] = [0]
+    write_sweep_file(out, json.loads(json.dumps(content)))
+    assert load_run(out, 0).recipe.activation == "relu"
+    with pytest.raises(UserError, match="trained with optimizer 'mine', a function of the user's own"):
+        load_run(out, 1)
+    with pytest.raises(UserError, match="trained with activation 'mine', a function of the user's own"):
+        load_run(out, 2)

@@ -1,0 +1,206 @@
+"""Which runs share a program, how wide its lanes are and where each lane lives."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fishnet.data import load_task
+from fishnet.errors import UsageError, UserError
+from fishnet.nn.norms import KINDS
+from fishnet.sweep import Recipe, Run, Sweep
+from fishnet.sweep.components import STATIC_FIELDS, plain_model
+from fishnet.sweep.plan import (
+    DEFAULT_LOWERING,
+    FALLBACK_WIDTH,
+    abstract_params,
+    check_overrides,
+    default_width,
+    form_groups,
+    group_runs,
+    kinds_of,
+    make_cohorts,
+    static_part,
+)
+from fishnet.sweep.recipe import FIELDS
+from fishnet.sweep.validate import resolve
+from tests.sweep.conftest import TINY
+
+CNN = Recipe(task="synthetic", image_size=8, model="cnn", widths=(8, 16), batch_size=30)
+
+
+@pytest.fixture(scope="module")
+def task():
+    return load_task("synthetic", 8)
+
+
+def cohorts_of(sweep: Sweep, task, lane_width=None, lowering=None, devices=2, started_with=None) -> list:
+    runs = [dataclasses.replace(run, recipe=resolve(run.recipe)) for run in sweep.runs()]
+    tasks = {("synthetic", 8): task}
+    return make_cohorts(runs, tasks, lane_width, lowering, jax.devices()[:devices], started_with)
+
+
+def test_runs_share_a_program_unless_a_static_field_differs(task):
+    axes = {"lr": [0.1, 0.2], "widths": [(8,), (16,)], "activation": ["relu", "elu"], "epochs": [1, 2]}
+    first, second = cohorts_of(Sweep(TINY, axes=axes, seeds=2), task)
+    assert {run.recipe.widths for run in first.runs} == {(8,)}
+    assert {run.recipe.widths for run in second.runs} == {(16,)}
+    assert len(first.runs) == len(second.runs) == 16
+    assert sorted(run.index for cohort in (first, second) for run in cohort.runs) == list(range(32))
+    assert first.reason == "shapes differ: widths 8"
+    assert first.epochs == 2
+    (only,) = cohorts_of(Sweep(TINY, axes={"lr": [0.1, 0.2]}, seeds=2), task)
+    assert only.reason == "all runs share one program"
+
+
+def test_a_program_sees_static_fields_only():
+    changed = Recipe(widths=(4,), lr=7.0, activation="elu", epochs=3, seed=9)
+    assert static_part(changed) == Recipe(widths=(4,))
+    assert set(STATIC_FIELDS) < set(FIELDS)
+
+
+def test_the_view_is_plain_json_and_counts_dropped_images(task):
+    (cohort,) = cohorts_of(Sweep(CNN, seeds=2), task)
+    view = json.loads(json.dumps(cohort.view()))
+    assert view.pop("estimated_seconds") >= 0
+    assert view == {
+        "runs": 2,
+        "lane_width": 1,
+        "lowering": DEFAULT_LOWERING["cpu"],
+        "devices": 2,
+        "steps_per_epoch": 8,
+        "epochs": 8,
+        "dropped_images": 16,
+        "reason": "all runs share one program",
+    }
+
+
+def test_params_count_what_each_arm_uses(task):
+    axes = {"norm": list(KINDS), "norm_layers": ["all", (2,)]}
+    (cohort,) = cohorts_of(Sweep(CNN, axes=axes, seeds=1), task)
+    for run, params in zip(cohort.runs, cohort.params, strict=True):
+        model = plain_model(run.recipe, classes=4, sites=2)
+        assert params == sum(leaf.size for leaf in jax.tree.leaves(abstract_params(model, task)))
+    assert cohort.params[0] == 9 * 3 * 8 + 8 + 9 * 8 * 16 + 16 + 16 * 4 + 4
+    assert cohort.params[2] == cohort.params[0] + 8 + 16
+    assert cohort.params[3] == cohort.params[0] + 16
+
+
+@given(
+    kinds=st.lists(st.integers(0, 3), min_size=1, max_size=40),
+    width=st.integers(1, 9),
+)
+def test_groups_hold_every_lane_once_and_agree_in_their_kinds(kinds, width):
+    groups = form_groups(range(len(kinds)), [(kind,) for kind in kinds], width)
+    assert sorted(lane for group in groups for lane in group) == list(range(len(kinds)))
+    for group in groups:
+        assert 1 <= len(group) <= width
+        assert len({kinds[lane] for lane in group}) == 1
+    fewest = sum(-(-kinds.count(kind) // width) for kind in set(kinds))
+    assert len(groups) == fewest
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    activations=st.lists(st.sampled_from(["relu", "elu", "tanh"]), min_size=1, max_size=12),
+    width=st.sampled_from([1, 2, 5, "all", None]),
+    devices=st.integers(1, 2),
+)
+def test_every_run_has_a_place_of_its_own(task, activations, width, devices):
+    recipe = resolve(TINY)
+    runs = [
+        Run(i, str(i), {}, dataclasses.replace(recipe, activation=name, seed=i)) for i, name in enumerate(activations)
+    ]
+    (cohort,) = make_cohorts(runs, {("synthetic", 8): task}, width, None, jax.devices()[:devices])
+    chosen, lanes = cohort.shape.lane_width, cohort.lanes_per_device
+    assert len(set(cohort.position)) == len(runs)
+    assert cohort.position.min() >= 0
+    assert cohort.position.max() < cohort.devices * lanes
+    assert lanes % chosen == 0
+    if width == "all":
+        assert chosen == max(activations.count(name) for name in activations)
+    padded = cohort.padded_knobs()
+    for run, position in enumerate(cohort.position):
+        assert kinds_of(padded, int(position)) == kinds_of(cohort.knobs, run)
+        np.testing.assert_array_equal(padded.numbers.keys[position], cohort.knobs.numbers.keys[run])
+    # Lanes of one group, formed anew on each device, stay together: no device has more groups than were dealt to it.
+    kinds, dealt = [kinds_of(cohort.knobs, run) for run in range(len(runs))], 0
+    for device in range(cohort.devices):
+        mine = [run for run in range(len(runs)) if cohort.position[run] // lanes == device]
+        assert mine
+        dealt += len(form_groups(mine, [kinds[run] for run in mine], chosen))
+    assert dealt == len(form_groups(range(len(runs)), kinds, chosen))
+
+
+def test_the_default_width_depends_on_backend_and_model_alone(task):
+    assert default_width("cpu", "cnn") == FALLBACK_WIDTH["cpu"] == 1
+    for seeds in (1, 20):
+        (cohort,) = cohorts_of(Sweep(CNN, seeds=seeds), task)
+        assert (cohort.shape.lane_width, cohort.shape.lowering) == (1, DEFAULT_LOWERING["cpu"])
+
+
+def test_a_resumed_sweep_keeps_the_layout_of_each_cohort(task):
+    sweep = Sweep(CNN, axes={"model": ["mlp", "cnn"]}, seeds=2)
+    mlp, cnn = started = cohorts_of(sweep, task, devices=1)
+    assert mlp.shape.lane_width != cnn.shape.lane_width
+    views = [cohort.view() for cohort in started]
+    for asked in (None, "all", "auto"):
+        again = cohorts_of(sweep, task, lane_width=asked, devices=2, started_with=views)
+        assert [cohort.shape for cohort in again] == [cohort.shape for cohort in started]
+    with pytest.raises(UserError, match="started with lane_width 1, not 8: its numbers would change"):
+        cohorts_of(sweep, task, lane_width=8, started_with=views)
+    with pytest.raises(UserError, match=r"started with lowering .*, not native"):
+        cohorts_of(sweep, task, lowering="native", started_with=views)
+    with pytest.raises(UserError, match="another version"):
+        cohorts_of(sweep, task, started_with=views[:1])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch_size": 257}, "batch_size: 257 is more than the 256 training images of synthetic"),
+        ({"norm_layers": (1, 3)}, "norm_layers: '1-3', but this cnn has 2 layers with a norm"),
+        ({"widths": (8, 8, 8, 8), "norm": "instance"}, "instance norm needs maps of two pixels or more"),
+    ],
+)
+def test_what_does_not_fit_the_data_is_refused(task, changes, message):
+    with pytest.raises(UsageError, match=message):
+        cohorts_of(Sweep(dataclasses.replace(CNN, **changes), seeds=1), task)
+
+
+def test_each_arm_is_checked_not_just_the_first(task):
+    deep = dataclasses.replace(CNN, widths=(8, 8, 8, 8))
+    with pytest.raises(UsageError, match="instance norm"):
+        cohorts_of(Sweep(deep, axes={"norm": ["batch", "instance"]}, seeds=1), task)
+    cohorts_of(Sweep(deep, axes={"norm": ["batch", "instance"], "norm_layers": [(1, 2)]}, seeds=1), task)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ((0, None, None), "lane width 0"),
+        (("most", None, None), "lane width 'most'"),
+        ((True, None, None), "lane width True"),
+        ((1.5, None, None), "lane width 1.5"),
+        ((None, "gem", None), "unknown lowering 'gem': valid are .*did you mean 'gemm'"),
+        ((None, None, 0), "devices: 0"),
+        ((None, None, "2"), "devices: '2'"),
+    ],
+)
+def test_overrides_that_make_no_sense_are_refused(overrides, message):
+    with pytest.raises(UsageError, match=message):
+        check_overrides(*overrides)
+
+
+def test_overrides_that_make_sense_pass():
+    for overrides in ((None, None, None), (4, "gemm", 1), ("all", "native", 2), ("auto", "winograd", None)):
+        check_overrides(*overrides)
+
+
+def test_cohorts_come_in_order_of_first_appearance():
+    runs = Sweep(TINY, axes={"lr": [0.1, 0.2], "widths": [(16,), (8,)]}, seeds=1).runs()
+    assert [[run.index for run in members] for members in group_runs(runs).values()] == [[0, 2], [1, 3]]
