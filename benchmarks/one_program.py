@@ -59,7 +59,11 @@ def single_program(run: Run, cohort: Cohort, pixels: Pixels, steps: int):
             images = AUGMENTATIONS[recipe.augment](draw(keys, "augment", i), pixels.images[rows])
 
             def objective(params):
-                variables = {"params": params, "constants": constants(pixels.mean, pixels.std), "batch_stats": statistics}
+                variables = {
+                    "params": params,
+                    "constants": constants(pixels.mean, pixels.std),
+                    "batch_stats": statistics,
+                }
                 logits, after = model.apply(variables, images, train=True, mutable=["batch_stats"])
                 return cross_entropy(logits, pixels.labels[rows]).mean(), after.get("batch_stats", {})
 
@@ -127,11 +131,18 @@ def main() -> None:
     worst = int(ratios.argmax())
     singles = [seconds for *_, seconds in alone]
     print(f"device {device.device_kind}, jax {jax.__version__}, optax {optax.__version__}, {options.rounds} rounds")
-    print(f"compile: one program {together_compile:.1f} s; one of 40 single programs {statistics.median(singles):.1f} s")
+    print(
+        f"compile: one program {together_compile:.1f} s; one of 40 single programs {statistics.median(singles):.1f} s"
+    )
     print(f"compile ratio {together_compile / statistics.median(singles):.2f} (all 40 singles: {sum(singles):.0f} s)")
     a, b = statistics.median(together), statistics.median(apart)
-    print(f"a step and run: {a:.2f} ms together, {b:.2f} ms apart, ratio {a / b:.2f} (rounds {_range(together, apart)})")
-    print(f"dearest arm: {runs[worst].arm}, {lane_ms[worst]:.2f} ms against {arm_ms[worst]:.2f} ms, ratio {ratios[worst]:.2f}")
+    print(
+        f"a step and run: {a:.2f} ms together, {b:.2f} ms apart, ratio {a / b:.2f} (rounds {_range(together, apart)})"
+    )
+    print(
+        f"dearest arm: {runs[worst].arm}, {lane_ms[worst]:.2f} ms against {arm_ms[worst]:.2f} ms, "
+        f"ratio {ratios[worst]:.2f}"
+    )
 
 
 def _range(a: list[float], b: list[float]) -> str:

@@ -88,10 +88,10 @@ def flip_shift(key: PRNGKeyArray, images: UInt8[Array, "b h w c"]) -> UInt8[Arra
 def strong(key: PRNGKeyArray, images: UInt8[Array, "b h w c"]) -> UInt8[Array, "b h w c"]:
     """A random affine view with changed light, for photographs of few subjects.
 
-    Each image is mirrored with probability 1/2, turned by up to `TURN` radians, zoomed by up to `ZOOM` in each direction
-    apart, and moved by up to an eighth of its side, with bilinear interpolation and the edge repeated; then its brightness
-    changes by up to `LIGHT` (of the full range) and its contrast by up to `CONTRAST`. All are uniform, zoom and contrast
-    on a logarithmic scale.
+    Each image is mirrored with probability 1/2, turned by up to `TURN` radians, zoomed by up to `ZOOM` in each
+    direction apart, and moved by up to an eighth of its side, with bilinear interpolation and the edge repeated; then
+    its brightness changes by up to `LIGHT` (of the full range) and its contrast by up to `CONTRAST`. All are uniform,
+    zoom and contrast on a logarithmic scale.
 
     Args:
         key: a random key.

@@ -21,7 +21,7 @@ def check_backend(device: jax.Device) -> None:
             error = canary()
         if not error < 1e-4:
             raise UserError(
-                f"jax {jax.__version__} computes a {name} wrongly on {device.device_kind} (relative error {error:.1e}); "
+                f"jax {jax.__version__} gets a {name} wrong on {device.device_kind} (relative error {error:.1e}): "
                 "nothing was trained. Install the versions in constraints.txt (pip install -c constraints.txt .) "
                 "or choose another device with JAX_PLATFORMS"
             )

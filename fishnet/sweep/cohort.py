@@ -1,5 +1,9 @@
 """Trains one cohort on the host's side: slices of work, epochs, selection, checkpoints, the last test."""
 
+import atexit
+import os
+import signal
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -49,7 +53,9 @@ class CohortRunner:
     ) -> None:
         self.cohort, self.checkpoints, self.interrupt, self.display = cohort, checkpoints, interrupt, display
         self.on_epoch, self.advance = on_epoch, advance
-        self.program = Program(cohort.shape, cohort.padded_knobs(), cohort.task, devices, chunk=evaluation_chunk(cohort))
+        self.program = Program(
+            cohort.shape, cohort.padded_knobs(), cohort.task, devices, chunk=evaluation_chunk(cohort)
+        )
         count, classes = len(cohort.runs), len(cohort.task.classes)
         self.history = History.empty(count, cohort.epochs, classes)
         self.test = np.full((count, len(SUMMARY)), np.nan)
@@ -183,7 +189,9 @@ class CohortRunner:
                 "lr": lr,
                 "grad_norm": totals.grad_norm / totals.steps,
             }
-            history.class_curves[runs, epoch, :, CLASS_CURVES.index("train_loss")] = totals.class_loss / totals.class_count
+            history.class_curves[runs, epoch, :, CLASS_CURVES.index("train_loss")] = (
+                totals.class_loss / totals.class_count
+            )
         for name, value in trained.items():
             history.curves[runs, epoch, CURVES.index(name)] = value
         history.first_bad_step[runs] = bad
@@ -312,7 +320,8 @@ class CohortRunner:
         """What a checkpoint of this cohort looks like."""
         runs = len(self.cohort.runs)
         lanes = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct((runs, *leaf.shape[1:]), leaf.dtype), to_state_dict(self.program.abstract_lanes())
+            lambda leaf: jax.ShapeDtypeStruct((runs, *leaf.shape[1:]), leaf.dtype),
+            to_state_dict(self.program.abstract_lanes()),
         )
         history = {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in self.history.arrays().items()}
         pixels = {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in self._pixel_statistics().items()}
@@ -325,7 +334,9 @@ class CohortRunner:
     def _by_position(self, lanes: Any) -> Lanes:
         """Restored lanes in run order -> the layout of this plan; padding lanes repeat the first run."""
         source = self._padding()
-        return from_state_dict(self.program.abstract_lanes(), jax.tree.map(lambda leaf: np.asarray(leaf)[source], lanes))
+        return from_state_dict(
+            self.program.abstract_lanes(), jax.tree.map(lambda leaf: np.asarray(leaf)[source], lanes)
+        )
 
     def _padding(self) -> np.ndarray:
         """The run at each position; 0 at padding positions."""
@@ -362,11 +373,20 @@ def in_background(
         except BaseException as error:  # handed to the waiting thread
             future.set_exception(error)
 
+    def leave() -> None:
+        # Python's own way out takes threads down in the middle of the compiler, which aborts the process.
+        if not all(future.done() for future in futures):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(128 + (interrupt.number or signal.SIGINT))
+
+    atexit.register(leave)
     for function, future in zip(lower, futures, strict=True):
         Thread(target=work, args=(function, future), daemon=True).start()
     while not all(future.done() for future in futures):
         interrupt.check("nothing was lost: the same command starts or goes on")
         time.sleep(0.05)
+    atexit.unregister(leave)
     try:
         return [future.result() for future in futures]
     except jax.errors.JaxRuntimeError as error:

@@ -16,8 +16,8 @@ from fishnet.data import Task
 from fishnet.losses import class_weights
 from fishnet.models import MODELS
 from fishnet.nn.activations import ACTIVATIONS
-from fishnet.nn.lowerings import LOWERINGS
 from fishnet.nn.initializers import INITIALIZERS, VarianceScaling
+from fishnet.nn.lowerings import LOWERINGS
 from fishnet.nn.norms import KINDS, NORMS, MomentNorm
 from fishnet.nn.pooling import POOLS
 from fishnet.optim.optimizers import OPTIMIZERS
@@ -88,7 +88,9 @@ def knobs_of(recipe: Recipe, task: Task, sites: int, steps_per_epoch: int) -> Kn
     layers = range(1, sites + 1) if recipe.norm_layers == "all" else recipe.norm_layers
     norm = [KINDS.index(recipe.norm) if site + 1 in layers else KINDS.index("none") for site in range(sites)]
     # The loss named class_weighted is cross-entropy with weights: without a choice of weights, the usual ones.
-    weighting = "inverse" if (recipe.loss, recipe.class_weighting) == ("class_weighted", "none") else recipe.class_weighting
+    weighting = (
+        "inverse" if (recipe.loss, recipe.class_weighting) == ("class_weighted", "none") else recipe.class_weighting
+    )
     counts = np.bincount(task.labels[task.splits["train"]], minlength=len(task.classes))
     return Knobs(
         Kinds(

@@ -164,9 +164,13 @@ def _cohort(
     for run in runs:
         layers = run.recipe.norm_layers
         if layers != "all" and max(layers) > sites:
-            raise UsageError(f"norm_layers: {format_value(layers)!r}, but this {recipe.model} has {sites} layers with a norm")
+            raise UsageError(
+                f"norm_layers: {format_value(layers)!r}, but this {recipe.model} has {sites} layers with a norm"
+            )
     for norm, layers in dict.fromkeys((run.recipe.norm, run.recipe.norm_layers) for run in runs):
-        abstract_params(plain_model(dataclasses.replace(recipe, norm=norm, norm_layers=layers), len(task.classes), sites), task)
+        abstract_params(
+            plain_model(dataclasses.replace(recipe, norm=norm, norm_layers=layers), len(task.classes), sites), task
+        )
     steps = train // recipe.batch_size
     knobs = jax.tree.map(lambda *leaves: np.stack(leaves), *[knobs_of(r.recipe, task, sites, steps) for r in runs])
     kinds = [kinds_of(knobs, i) for i in range(len(runs))]
@@ -232,9 +236,9 @@ def check_overrides(lane_width: int | str | None, lowering: str | None, devices:
     Raises:
         UsageError: with the valid values.
     """
-    if lane_width is not None and lane_width not in ("all", "auto"):
-        if isinstance(lane_width, bool) or not isinstance(lane_width, int) or lane_width < 1:
-            raise UsageError(f"lane width {lane_width!r} is not a whole number from 1, all or auto")
+    whole = isinstance(lane_width, int) and not isinstance(lane_width, bool) and lane_width >= 1
+    if lane_width not in (None, "all", "auto") and not whole:
+        raise UsageError(f"lane width {lane_width!r} is not a whole number from 1, all or auto")
     if lowering is not None and lowering not in LOWERINGS:
         raise unknown("lowering", lowering, LOWERINGS)
     if devices is not None and (isinstance(devices, bool) or not isinstance(devices, int) or devices < 1):
@@ -259,9 +263,7 @@ def _lay_out(groups: list[list[int]], devices: int, runs: int, width: int) -> tu
 
 def _reason(recipe: Recipe, by_key: Mapping[tuple, list[Run]]) -> str:
     """Why this cohort is not part of another: the static fields that differ between cohorts."""
-    differing = [
-        name for i, name in enumerate(STATIC_FIELDS) if len({key[i] for key in by_key}) > 1
-    ]
+    differing = [name for i, name in enumerate(STATIC_FIELDS) if len({key[i] for key in by_key}) > 1]
     if not differing:
         return "all runs share one program"
     return "shapes differ: " + ", ".join(f"{name} {format_value(getattr(recipe, name))}" for name in differing)

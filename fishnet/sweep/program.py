@@ -120,7 +120,7 @@ def initial_lanes(shape: Shape, knobs: Knobs) -> Lanes:
 def train_lane(
     shape: Shape, kinds: Kinds, numbers: Numbers, lane: Lanes, pixels: Pixels, start: jax.Array, stop: jax.Array
 ) -> Lanes:
-    """Trains one run from step `start` to step `stop` of the same epoch; from its first non-finite step on it is frozen.
+    """Trains one run from step `start` to step `stop` of the same epoch; its first non-finite step freezes it.
 
     Args:
         shape: what is static.
@@ -144,7 +144,11 @@ def train_lane(
         images = switch_augmentation(kinds.augment, draw(numbers.keys, "augment", i), images)
 
         def objective(params):
-            variables = {"params": params, "batch_stats": lane.statistics, "constants": constants(pixels.mean, pixels.std)}
+            variables = {
+                "params": params,
+                "batch_stats": lane.statistics,
+                "constants": constants(pixels.mean, pixels.std),
+            }
             rngs = {"dropout": draw(numbers.keys, "dropout", i)}
             logits, after = model.apply(variables, images, train=True, rngs=rngs, mutable=["batch_stats"])
             losses = softmax_loss(logits, labels, numbers.class_weights, numbers.gamma, numbers.smoothing)
@@ -159,7 +163,13 @@ def train_lane(
         def update(params, slots):
             scaled = jax.tree.map(lambda g: g * jnp.minimum(1.0, numbers.clip / jnp.maximum(norm, 1e-30)), grads)
             down, slots = direction(
-                tuple(OPTIMIZERS.values()), kinds.optimizer, scaled, slots, params, numbers.momentum, numbers.weight_decay
+                tuple(OPTIMIZERS.values()),
+                kinds.optimizer,
+                scaled,
+                slots,
+                params,
+                numbers.momentum,
+                numbers.weight_decay,
             )
             totals = lane.epoch
             one_hot = (labels[:, None] == jnp.arange(shape.classes)).astype(jnp.float32)
@@ -178,9 +188,7 @@ def train_lane(
             return params, slots, lane.statistics, lane.epoch, bad
 
         params, slots, statistics, totals, bad = lax.cond(finite, update, freeze, lane.params, lane.slots)
-        return lane.replace(
-            params=params, slots=slots, statistics=statistics, epoch=totals, first_bad_step=bad, lr=lr
-        )
+        return lane.replace(params=params, slots=slots, statistics=statistics, epoch=totals, first_bad_step=bad, lr=lr)
 
     return lax.fori_loop(start, stop, step, lane)
 

@@ -130,9 +130,10 @@ def coerce(name: str, value: Any) -> Any:
     for kind in alternatives:
         if typing.get_origin(kind) is Literal and isinstance(value, str) and value in typing.get_args(kind):
             return value
-        if typing.get_origin(kind) is tuple and isinstance(value, (list, tuple)):
-            if value and all(isinstance(v, int) and not isinstance(v, bool) for v in value):
+        if typing.get_origin(kind) is tuple and isinstance(value, (list, tuple)) and value:
+            if all(isinstance(v, int) and not isinstance(v, bool) for v in value):
                 return tuple(value)
+            continue
         if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
             return float(value)
         if kind is int and isinstance(value, int) and not isinstance(value, bool):
@@ -143,8 +144,11 @@ def coerce(name: str, value: Any) -> Any:
 
 
 def _alternatives(annotation: Any) -> list[Any]:
-    return list(typing.get_args(annotation)) if isinstance(annotation, types.UnionType) or typing.get_origin(
-        annotation) is typing.Union else [annotation]
+    return (
+        list(typing.get_args(annotation))
+        if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union
+        else [annotation]
+    )
 
 
 def _parse_as(kind: Any, text: str) -> Any:

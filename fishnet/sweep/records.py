@@ -112,7 +112,9 @@ def per_class_table(indices: Sequence[int], task: Task, logits: np.ndarray) -> p
         "run": np.repeat(np.asarray(indices, np.int64), k),
         "class": np.tile(np.asarray(task.classes, object), len(indices)),
     }
-    return pd.DataFrame(columns | {name: np.broadcast_to(values[name], (len(indices), k)).ravel() for name in PER_CLASS})
+    return pd.DataFrame(
+        columns | {name: np.broadcast_to(values[name], (len(indices), k)).ravel() for name in PER_CLASS}
+    )
 
 
 def predictions_table(indices: Sequence[int], task: Task, split: str, logits: np.ndarray) -> pd.DataFrame:

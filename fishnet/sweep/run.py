@@ -25,6 +25,7 @@ from fishnet.sweep.progress import Display, display_for
 from fishnet.sweep.recipe import Run, Sweep
 from fishnet.sweep.source import source_of
 from fishnet.sweep.tables import Tables
+from fishnet.sweep.tune import fastest_layouts
 from fishnet.sweep.validate import check_sweep, resolve, user_functions
 
 CHECKPOINTS = "checkpoints"
@@ -66,7 +67,7 @@ def run_sweep(
         sweep: what to run.
         out: the output folder (see the README for its files); made if need be.
         lane_width: lanes vectorised together, or "all", or "auto" to time some; None: the default of the backend.
-        lowering: of convolutions ("gemm", "native"); None: the default of the backend.
+        lowering: of convolutions ("gemm", "winograd", "native"); None: the default of the backend.
         devices: how many of the visible devices to use; None: all.
         quiet: whether to print nothing; otherwise the plan and a progress bar.
         display: shown the plan and the progress instead.
@@ -173,10 +174,17 @@ def _run(
     fingerprints = {f"{name} at {size}": task.fingerprint for (name, size), task in tasks.items()}
     if found is not None:
         check_data(out, found, fingerprints)
-    cohorts = make_cohorts(runs, tasks, lane_width, lowering, used, (found or {}).get("plan"))
+    layouts = (found or {}).get("plan")
+    if lane_width == "auto" and not layouts:
+        display.stage("timing lane widths")
+        layouts, lane_width = fastest_layouts(runs, tasks, lowering, used, display.note), None
+    cohorts = make_cohorts(runs, tasks, lane_width, lowering, used, layouts)
     content |= {
         "programs": len(cohorts),
-        "plan": [cohort.view() for cohort in cohorts],
+        "plan": [
+            cohort.view() | {"timings": layout.get("timings", {})}
+            for cohort, layout in zip(cohorts, layouts or [{}] * len(cohorts), strict=True)
+        ],
         "data": fingerprints,
         "classes": {name: list(task.classes) for (name, _), task in tasks.items()},
         "versions": versions(),

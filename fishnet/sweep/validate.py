@@ -5,8 +5,8 @@ import dataclasses
 from fishnet.augment import AUGMENTATIONS
 from fishnet.data import check_task, default_image_size
 from fishnet.errors import UsageError
-from fishnet.losses import CLASS_WEIGHTINGS, LOSSES
 from fishnet.lookup import unknown
+from fishnet.losses import CLASS_WEIGHTINGS, LOSSES
 from fishnet.models import MODELS
 from fishnet.nn.activations import ACTIVATIONS
 from fishnet.nn.initializers import INITIALIZERS, VarianceScaling
@@ -63,7 +63,9 @@ def check_sweep(sweep: Sweep, data_dir: str | None = None, group_regex: str | No
         UsageError: a name, value or combination that makes no sense; the message repeats it and lists valid ones.
         UserError: a task whose files are missing.
     """
-    for name, values in [(n, [getattr(sweep.recipe, n)]) for n in NAMES.keys() | RANGES.keys()] + list(sweep.axes.items()):
+    for name, values in [(n, [getattr(sweep.recipe, n)]) for n in NAMES.keys() | RANGES.keys()] + list(
+        sweep.axes.items()
+    ):
         for value in values:
             _check_field(name, value)
     seen = set()

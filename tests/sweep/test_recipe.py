@@ -36,7 +36,7 @@ def test_values_are_read_as_their_field_says(name, text, value):
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("lr", "fast"), ("lr", "nan"), ("epochs", "2.5"), ("widths", "16,32"), ("widths", "16-x"), ("norm_layers", "none")],
+    [("lr", "fast"), ("lr", "nan"), ("epochs", "2.5"), ("widths", "16,32"), ("widths", "16-x"), ("norm_layers", "no")],
 )
 def test_text_of_another_type_is_repeated_in_the_error(name, text):
     with pytest.raises(UsageError, match=f"{name}: '{text}'"):

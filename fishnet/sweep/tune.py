@@ -1,0 +1,88 @@
+"""`--lane-width auto`: times a few steps of each layout on this machine and takes the fastest. Serial is among them."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from fishnet.data import Task
+from fishnet.nn.lowerings import LOWERINGS
+from fishnet.sweep.cohort import compiler_options, evaluation_chunk
+from fishnet.sweep.plan import group_runs, make_cohorts
+from fishnet.sweep.program import Program
+from fishnet.sweep.recipe import Run
+
+WIDTHS = (1, 4, 16)
+STEPS = 4
+
+
+def fastest_layouts(
+    runs: Sequence[Run],
+    tasks: Mapping[tuple[str, int], Task],
+    lowering: str | None,
+    devices: Sequence[jax.Device],
+    note: Callable[[str], None],
+) -> list[dict[str, Any]]:
+    """The lane width and lowering that trained fastest, for each cohort.
+
+    Args:
+        runs: with resolved recipes.
+        tasks: by (task, image size).
+        lowering: the only one to try; None: all of them.
+        devices: timed on the first.
+        note: told each choice in a line.
+
+    Returns:
+        For each cohort, in the plan's order: `lane_width`, `lowering`, and `timings`, milliseconds a step and run of
+        every candidate.
+    """
+    layouts = []
+    for members in group_runs(runs).values():
+        same = _alike(members)
+        widths = [width for width in WIDTHS if width <= len(same)] or [1]
+        flat = members[0].recipe.model == "mlp"
+        lowerings = [lowering] if lowering else ["gemm"] if flat else list(LOWERINGS)
+        timings = {
+            (width, name): _milliseconds(same[:width], tasks, width, name, devices)
+            for width in widths
+            for name in lowerings
+        }
+        width, name = min(timings, key=timings.__getitem__)
+        note(f"timed {len(timings)} layouts: lane width {width}, {name}, {timings[width, name]:.2f} ms a step and run")
+        written = {f"width {w}, {n}": round(ms, 3) for (w, n), ms in timings.items()}
+        layouts.append({"lane_width": width, "lowering": name, "timings": written})
+    return layouts
+
+
+def _alike(runs: Sequence[Run]) -> list[Run]:
+    """The most numerous runs that could be vectorised together."""
+    kinds: dict[tuple, list[Run]] = {}
+    for run in runs:
+        recipe = run.recipe
+        key = (recipe.activation, recipe.optimizer, recipe.augment, recipe.dropout > 0)
+        kinds.setdefault(key, []).append(run)
+    return max(kinds.values(), key=len)
+
+
+def _milliseconds(
+    runs: Sequence[Run], tasks: Mapping[tuple[str, int], Task], width: int, lowering: str, devices: Sequence[jax.Device]
+) -> float:
+    """Milliseconds a step and run of one full group."""
+    cohort = make_cohorts(runs, tasks, width, lowering, devices[:1])[0]
+    device = devices[0]
+    program = Program(cohort.shape, cohort.padded_knobs(), cohort.task, [device], evaluation_chunk(cohort))
+    options = compiler_options(device.platform)
+    lanes = program.lower("init", 0).compile(compiler_options=options)(program.knobs[0])
+    train = program.lower("train", 0).compile(compiler_options=options)
+    groups = np.full((program.lanes, width), program.lanes, np.int32)
+    groups[0, : len(runs)] = cohort.position
+    stop = min(STEPS, cohort.shape.steps_per_epoch)
+    took = []
+    for _ in range(3):  # the first is a warm-up
+        began = time.perf_counter()
+        window, steps = np.array([0, 1], np.int32), np.array([0, stop], np.int32)
+        lanes = jax.block_until_ready(train(program.knobs[0], lanes, program.pixels[0], groups, window, steps))
+        took.append(time.perf_counter() - began)
+    return min(took[1:]) / (stop * len(runs)) * 1e3

@@ -1,0 +1,162 @@
+"""No recipe field is decoration: each changes what is trained, and nothing but what it says."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from fishnet.data import load_task
+from fishnet.data.task import make_task
+from fishnet.sweep import Recipe, Run
+from fishnet.sweep.checkpoint import Checkpoints
+from fishnet.sweep.cohort import CohortRunner
+from fishnet.sweep.components import STATIC_FIELDS, plain_model
+from fishnet.sweep.history import CURVES, LOWER_IS_BETTER, History
+from fishnet.sweep.interrupt import Interrupt
+from fishnet.sweep.plan import group_runs, make_cohorts
+from fishnet.sweep.progress import Display
+from fishnet.sweep.recipe import FIELDS, SELECTABLE
+from fishnet.sweep.validate import check_recipe, resolve
+from tests.sweep.conftest import TINY
+
+BASE = dataclasses.replace(TINY, widths=(8, 8))
+# field -> another value, and what else the recipe must say for the field to matter.
+TRACED = {
+    "activation": ("elu", {}),
+    "norm": ("layer", {}),
+    "norm_layers": ((2,), {}),
+    "init": ("glorot_uniform", {}),
+    "init_gain": (0.5, {"norm": "none"}),
+    "optimizer": ("adam", {"lr": 0.02}),
+    "lr": (0.05, {}),
+    "momentum": (0.5, {}),
+    "weight_decay": (0.1, {}),
+    "clip": (0.05, {}),
+    "schedule": ("constant", {}),
+    "warmup": (0.3, {}),
+    "loss": ("focal", {}),
+    "focal_gamma": (1.0, {"loss": "focal"}),
+    "class_weighting": ("inverse", {}),
+    "label_smoothing": (0.1, {}),
+    "dropout": (0.3, {}),
+    "augment": ("flip", {"augment": "none"}),
+    "epochs": (2, {}),
+    "patience": (1, {"lr": 1e-12, "select_by": "val_accuracy"}),
+    "seed": (1, {}),
+}
+STATIC = {
+    "task": ("folder:photos", {}),
+    "image_size": (16, {}),
+    "model": ("cnn", {}),
+    "widths": ((8,), {}),
+    "depth": (2, {}),
+    "stem_stride": (2, {"model": "resnet"}),
+    "norm_position": ("post", {}),
+    "pool": ("mean", {"model": "cnn"}),
+    "precision": ("bfloat16", {}),
+    "batch_size": (16, {}),
+}
+
+
+def test_every_field_is_looked_at_here():
+    assert set(TRACED) | set(STATIC) | {"select_by"} == set(FIELDS)
+    assert set(STATIC) == set(STATIC_FIELDS)
+    for field, (value, context) in (TRACED | STATIC).items():
+        before = dataclasses.replace(BASE, **context)
+        assert getattr(before, field) != value
+        if field != "task":
+            check_recipe(dataclasses.replace(before, **{field: value}))
+
+
+@pytest.fixture(scope="module")
+def trained() -> tuple[dict[str, Recipe], History]:
+    """All lanes of one program: for each field a run with its default and one without, and one for each `select_by`."""
+    recipes = {}
+    for field, (value, context) in TRACED.items():
+        recipes[f"{field} before"] = dataclasses.replace(BASE, **context)
+        recipes[f"{field} after"] = dataclasses.replace(BASE, **context | {field: value})
+    for name in SELECTABLE:
+        recipes[name] = dataclasses.replace(BASE, select_by=name, lr=0.2)
+    # Unequal classes: otherwise their weights are all alike.
+    task = load_task("synthetic", 8)
+    train = np.concatenate([task.splits["train"][task.labels[task.splits["train"]] != 0], task.splits["train"][:20]])
+    uneven = make_task("uneven", task.images, task.labels, task.splits | {"train": np.unique(train)}, task.classes)
+    runs = [Run(i, name, {}, resolve(recipe)) for i, (name, recipe) in enumerate(recipes.items())]
+    (cohort,) = make_cohorts(runs, {("synthetic", 8): uneven}, None, None, jax.devices()[:1])
+
+    def ignore(*_):
+        return None
+
+    checkpoints = Checkpoints(Path("nowhere"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CohortRunner, "_save", ignore)
+        runner = CohortRunner(cohort, jax.devices()[:1], checkpoints, Interrupt(), Display(), ignore, ignore)
+        runner.prepare()
+        runner.train()
+    assert (runner.history.first_bad_step < 0).all()
+    return recipes, runner.history
+
+
+def curves(history: History, run: int) -> np.ndarray:
+    """The measured part [epoch, figure] of one run."""
+    return history.curves[run, : history.epochs[run]]
+
+
+@pytest.mark.parametrize("field", TRACED)
+def test_another_value_trains_otherwise(trained, field):
+    recipes, history = trained
+    names = list(recipes)
+    before, after = (curves(history, names.index(f"{field} {when}")) for when in ("before", "after"))
+    assert not np.array_equal(before, after)
+    if field == "patience":
+        assert (len(before), len(after)) == (3, 2)
+        np.testing.assert_array_equal(before[:2], after)
+    elif field == "epochs":
+        assert (len(before), len(after)) == (3, 2)
+        assert before[0, CURVES.index("lr")] != after[0, CURVES.index("lr")]
+    else:
+        assert before.shape == after.shape
+
+
+def test_equal_recipes_train_equally(trained):
+    recipes, history = trained
+    groups: dict[Recipe, list[int]] = {}
+    for run, recipe in enumerate(recipes.values()):
+        groups.setdefault(recipe, []).append(run)
+    alike = [runs for runs in groups.values() if len(runs) > 1]
+    assert len(alike[0]) > 10
+    for first, *others in alike:
+        for other in others:
+            np.testing.assert_array_equal(curves(history, first), curves(history, other))
+
+
+def test_select_by_chooses_the_epoch_and_nothing_else(trained):
+    recipes, history = trained
+    runs = [list(recipes).index(name) for name in SELECTABLE]
+    for name, run in zip(SELECTABLE, runs, strict=True):
+        np.testing.assert_array_equal(curves(history, run), curves(history, runs[0]))
+        column = curves(history, run)[:, CURVES.index(name)]
+        best = column.argmin() if name in LOWER_IS_BETTER else column.argmax()
+        assert history.best_epoch[run] == best + 1
+    assert len({int(history.best_epoch[run]) for run in runs}) > 1
+
+
+@pytest.mark.parametrize("field", STATIC)
+def test_a_static_field_makes_another_program(field):
+    value, context = STATIC[field]
+    before = dataclasses.replace(BASE, **context)
+    after = dataclasses.replace(before, **{field: value})
+    runs = [Run(i, str(i), {}, recipe) for i, recipe in enumerate([before, after])]
+    assert len(group_runs(runs)) == 2
+    if field in ("task", "image_size", "batch_size"):  # of the data, not of the network
+        return
+
+    def program(recipe: Recipe) -> str:
+        model = plain_model(recipe, classes=4, sites=10)
+        images = jax.ShapeDtypeStruct((2, 8, 8, 3), np.uint8)
+        return str(jax.make_jaxpr(lambda i: model.init_with_output(jax.random.key(0), i, train=False)[0])(images))
+
+    assert program(before) != program(after)
+    assert program(before) == program(dataclasses.replace(before))
