@@ -18,7 +18,7 @@ from fishnet.sweep.recipe import Recipe
 EXPERIMENT = Experiment(
     name="ablation",
     about=__doc__,
-    recipe=Recipe(task="reef", model="cnn", widths=(16, 32, 64), epochs=6),
+    recipe=Recipe(task="reef", model="cnn", widths=(16, 32, 64), batch_size=32, epochs=6),
     axes={"activation": ("relu", "leaky_relu", "elu", "gelu"), "norm": ("none", "batch", "layer", "group")},
     seeds=3,
 )

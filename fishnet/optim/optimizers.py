@@ -185,8 +185,8 @@ def check_numbers(momentum: ArrayLike, weight_decay: ArrayLike) -> None:
 
 OPTIMIZERS: dict[str, Optimizer] = {
     "sgd": Optimizer(sgd, default_lr=0.1, uses_momentum=False),
-    "momentum": Optimizer(momentum, default_lr=0.02),
-    "nesterov": Optimizer(nesterov, default_lr=0.02),
+    "momentum": Optimizer(momentum, default_lr=0.05),
+    "nesterov": Optimizer(nesterov, default_lr=0.05),
     "adam": Optimizer(adam, default_lr=1e-3),
     "adamw": Optimizer(adamw, default_lr=1e-3),
 }

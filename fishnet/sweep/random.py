@@ -20,10 +20,9 @@ def stream_keys(seed: int) -> np.ndarray:
         [stream, 2] uint32, threefry key data: the seed's key with the CRC-32 of the stream's name folded in, so that a
         new stream leaves the others as they were.
     """
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):
-        key = jax.random.key(np.uint32(seed), impl="threefry2x32")
-        keys = [jax.random.fold_in(key, zlib.crc32(name.encode())) for name in STREAMS]
-        return np.stack([np.asarray(jax.random.key_data(key)) for key in keys])
+    key = jax.random.key(np.uint32(seed), impl="threefry2x32")
+    keys = [jax.random.fold_in(key, zlib.crc32(name.encode())) for name in STREAMS]
+    return np.stack([np.asarray(jax.random.key_data(key)) for key in keys])
 
 
 def draw(keys: jax.Array, name: str, step: jax.Array | int = 0) -> jax.Array:

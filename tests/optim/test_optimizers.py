@@ -98,8 +98,8 @@ def optax_alias(name: str, momentum: float, weight_decay: float, lr: float) -> o
 def test_the_table_is_complete_and_its_rates_are_documented_ones() -> None:
     assert {name: o.default_lr for name, o in OPTIMIZERS.items()} == {
         "sgd": 0.1,
-        "momentum": 0.02,
-        "nesterov": 0.02,
+        "momentum": 0.05,
+        "nesterov": 0.05,
         "adam": 1e-3,
         "adamw": 1e-3,
     }

@@ -30,18 +30,30 @@ def swish(x):
 
 
 @pytest.fixture(scope="module")
-def own_activation():
+def other():
+    """A second task of the same shapes, so that its program is compiled already; known by name in this module."""
+    synthetic = load_task("synthetic", 8)
+    task = make_task("other", 255 - synthetic.images, synthetic.labels, synthetic.splits, ["-", "\\", "|", "/"])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(ACTIVATIONS, "mine", swish)
-        yield "mine"
+        patch.setitem(TASKS, "other", Source(lambda request: task, (8,), 8))
+        yield task
 
 
 @pytest.fixture(scope="module")
-def several(own_activation, tmp_path_factory):
-    """Two programs; in each, runs of one and of three epochs, with an activation of the user's own among them."""
-    axes = {"widths": [(8,), (4, 4)], "activation": ["relu", own_activation], "epochs": [1, 3]}
+def several(other, tmp_path_factory):
+    """Two programs; in each, runs of one and of three epochs."""
+    axes = {"task": ["synthetic", "other"], "activation": ["relu", "elu"], "epochs": [1, 3]}
     sweep = Sweep(TINY, axes=axes, seeds=1)
     return sweep, run_sweep(sweep, tmp_path_factory.mktemp("several") / "out", devices=1)
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """A sweep with an activation of the user's own."""
+    sweep = Sweep(TINY, axes={"activation": ["relu", "mine"]}, seeds=2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ACTIVATIONS, "mine", swish)
+        yield sweep, run_sweep(sweep, tmp_path_factory.mktemp("own") / "out", devices=1)
 
 
 def test_every_run_is_there_once_and_trains_for_its_own_epochs(several):
@@ -54,7 +66,7 @@ def test_every_run_is_there_once_and_trains_for_its_own_epochs(several):
     for row in result.runs.itertuples():
         mine = curves[curves["run"] == row.run]
         assert mine["epoch"].tolist() == list(range(1, row.epochs + 1))
-        assert mine["lr"].iloc[-1] < 0.02 * 0.15  # each follows its schedule to its own end
+        assert mine["lr"].iloc[-1] < 0.05 * 0.15  # each follows its schedule to its own end
     for table in ("per_class", "predictions", "class_curves"):
         assert set(pd.read_parquet(result.out / f"{table}.parquet")["run"]) == set(range(8))
 
@@ -69,23 +81,35 @@ def test_a_run_of_its_own_length_equals_that_run_alone(several, tmp_path):
     )
 
 
-def test_a_function_of_the_users_own_is_trained_and_loaded(several):
+def test_tasks_share_the_tables_and_each_run_has_the_columns_of_its_own_classes(several, other):
     _, result = several
+    table = pd.read_parquet(result.out / "predictions.parquet")
+    for row in result.runs.itertuples():
+        task = other if row.task == "other" else load_task("synthetic", 8)
+        rows = table[table["run"] == row.run]
+        filled = {column for column in rows if column.startswith("p_") and rows[column].notna().all()}
+        assert filled == {f"p_{name}" for name in task.classes}
+        assert len(rows) == 64 + 64
+        loaded = load_run(result.out, row.run)
+        assert loaded.classes == task.classes
+        np.testing.assert_array_equal(loaded.variables["constants"]["standardize"]["mean"], task.mean)
+
+
+def test_a_function_of_the_users_own_is_trained_and_loaded(own):
+    _, result = own
     task = load_task("synthetic", 8)
-    rows = result.runs.set_index(["widths", "activation", "epochs"])
-    assert rows.loc[("8", "mine", 3), "val_loss"] != rows.loc[("8", "relu", 3), "val_loss"]
-    run = int(rows.loc[("4-4", "mine", 3), "run"])
-    loaded = load_run(result.out, run)
+    assert result.runs["val_loss"].nunique() == 4
+    loaded = load_run(result.out, 3)
     assert loaded.model.act is swish
     table = pd.read_parquet(result.out / "predictions.parquet")
-    table = table[table["run"] == run]
+    table = table[table["run"] == 3]
     logits = loaded.model.apply(loaded.variables, task.images[table["example"]], train=False)
     expected = table[[f"p_{name}" for name in task.classes]].to_numpy()
     np.testing.assert_allclose(jax.nn.softmax(logits), expected, atol=1e-5)
 
 
-def test_another_function_under_the_same_name_is_another_sweep(several, monkeypatch):
-    sweep, result = several
+def test_another_function_under_the_same_name_is_another_sweep(own, monkeypatch):
+    sweep, result = own
     monkeypatch.setitem(ACTIVATIONS, "mine", lambda x: x * jax.nn.sigmoid(1.7 * x))
     with pytest.raises(UserError, match="holds another sweep"):
         run_sweep(sweep, result.out, devices=1)
@@ -189,24 +213,6 @@ def test_one_run_alone(tmp_path):
     assert result.runs[["run", "arm", "seed", "status"]].to_numpy().tolist() == [[0, "base", 11, "ok"]]
 
 
-def test_two_tasks_in_one_sweep(tmp_path, monkeypatch):
-    """Their predictions share a table: each run has the columns of its own classes."""
-    synthetic = load_task("synthetic", 8)
-    other = make_task("other", 255 - synthetic.images, synthetic.labels, synthetic.splits, ["-", "\\", "|", "/"])
-    monkeypatch.setitem(TASKS, "other", Source(lambda request: other, (8,), 8))
-    result = run_sweep(Sweep(TINY, axes={"task": ["synthetic", "other"]}, seeds=2), tmp_path / "out", devices=1)
-    assert result.programs == 2
-    table = pd.read_parquet(tmp_path / "out" / "predictions.parquet")
-    for run, task in enumerate([synthetic, synthetic, other, other]):
-        rows = table[table["run"] == run]
-        filled = {column for column in rows if column.startswith("p_") and rows[column].notna().all()}
-        assert filled == {f"p_{name}" for name in task.classes}
-        assert len(rows) == 64 + 64
-        loaded = load_run(tmp_path / "out", run)
-        assert loaded.classes == task.classes
-        np.testing.assert_array_equal(loaded.variables["constants"]["standardize"]["mean"], task.mean)
-
-
 QUIET = """
 import sys
 import time
@@ -238,7 +244,8 @@ def test_a_signal_before_training_ends_at_once_and_leaves_nothing(tmp_path, monk
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_a_signal_during_validation_is_obeyed_between_calls(tmp_path, monkeypatch):
+def test_a_signal_during_validation_is_obeyed_between_calls_and_changes_no_number(tiny, tmp_path, monkeypatch):
+    sweep, result = tiny
     usual, calls = CohortRunner._obey, []
 
     def obey(self):
@@ -247,20 +254,13 @@ def test_a_signal_during_validation_is_obeyed_between_calls(tmp_path, monkeypatc
             self.interrupt.number = self.interrupt.number or signal.SIGTERM
         usual(self)
 
-    monkeypatch.setattr(CohortRunner, "_obey", obey)
-    sweep = Sweep(TINY, axes={"lr": ["auto", 0.1]}, seeds=2)
-    with pytest.raises(Interrupted, match="stopped by SIGTERM; saved"):
+    with monkeypatch.context() as patch, pytest.raises(Interrupted, match="stopped by SIGTERM; saved"):
+        patch.setattr(CohortRunner, "_obey", obey)
         run_sweep(sweep, tmp_path / "out", devices=1)
     assert calls[-1] == "_evaluate"
     state = trained(tmp_path / "out")["history"]
     assert (state["steps"] == 8).all()
     assert (state["epochs"] == 0).all()
-
-
-def test_a_sweep_stopped_in_validation_ends_with_the_same_numbers(tiny, tmp_path):
-    sweep, result = tiny
-    with pytest.MonkeyPatch.context() as patch:
-        test_a_signal_during_validation_is_obeyed_between_calls(tmp_path, patch)
     again = run_sweep(sweep, tmp_path / "out", devices=1)
     pd.testing.assert_frame_equal(again.runs[FIGURES], result.runs[FIGURES], check_exact=True)
 

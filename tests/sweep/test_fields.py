@@ -29,7 +29,7 @@ TRACED = {
     "norm_layers": ((2,), {}),
     "init": ("glorot_uniform", {}),
     "init_gain": (0.5, {"norm": "none"}),
-    "optimizer": ("adam", {"lr": 0.02}),
+    "optimizer": ("adam", {"lr": 0.05}),
     "lr": (0.05, {}),
     "momentum": (0.5, {}),
     "weight_decay": (0.1, {}),

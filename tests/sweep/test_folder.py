@@ -215,7 +215,7 @@ def test_the_sweep_file_says_what_the_contract_asks(tiny):
     assert {"runs", "lane_width", "lowering", "devices", "estimated_seconds"} <= set(content["plan"][0])
     assert (content["recipe"]["augment"], content["recipe"]["lr"]) == ("none", "auto")  # lr differs from arm to arm
     assert content["axes"] == {"lr": ["auto", 0.1]}
-    assert [arm["lr"] for arm in content["arms"]] == [0.02, 0.1]
+    assert [arm["lr"] for arm in content["arms"]] == [0.05, 0.1]
     assert content["classes"] == {"synthetic": ["horizontal", "falling", "upright", "rising"]}
     assert {"python", "jax", "flax", "orbax-checkpoint"} <= set(content["versions"])
 

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 
 from fishnet.data import load_task
+from fishnet.data.task import make_task
+from fishnet.data.tasks import TASKS, Source
 from fishnet.errors import UsageError, UserError
 from fishnet.models import CNN, MLP
 from fishnet.nn.norms import KINDS
@@ -92,30 +93,28 @@ def test_a_loaded_network_can_be_trained_on(every_norm):
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory):
-    """A trained sweep whose photographs are gone, and a few of them in memory."""
-    folder, rng = tmp_path_factory.mktemp("data") / "photos", np.random.default_rng(0)
-    for label, name in enumerate(["crab", "ray"]):
-        (folder / name).mkdir(parents=True)
-        for number in range(30):
-            picture = np.clip(rng.normal(80 + 90 * label, 40, (12, 12, 3)), 0, 255).astype(np.uint8)
-            Image.fromarray(picture).save(folder / name / f"{number}.png")
-    task = f"folder:{folder}"
-    recipe = dataclasses.replace(TINY, task=task, image_size=8, batch_size=16, epochs=2, activation="tanh")
+    """A sweep trained on a folder of photographs that is not there any more, and the photographs in memory."""
+    synthetic = load_task("synthetic", 8)
+    fish = ["crab", "ray", "eel", "cod"]
+    task = make_task("folder:/gone", 255 - synthetic.images, synthetic.labels, synthetic.splits, fish)
+    sweep = Sweep(dataclasses.replace(TINY, task=task.name, activation="tanh"), axes={"lr": ["auto", 0.1]}, seeds=2)
     out = tmp_path_factory.mktemp("photos") / "out"
-    run_sweep(Sweep(recipe, seeds=2), out, devices=1)
-    images = load_task(task, 8).images
-    shutil.rmtree(folder)
-    return out, images
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(TASKS, "folder", Source(lambda request: task, (8,), 8))
+        run_sweep(sweep, out, devices=1)
+    return out, task
 
 
 def test_a_run_is_loaded_after_its_photographs_are_gone(photographs):
-    out, images = photographs
+    out, task = photographs
+    with pytest.raises(UserError):
+        load_task(task.name, 8)
     loaded = load_run(out, 1)
-    assert loaded.classes == ("crab", "ray")
+    assert loaded.classes == ("crab", "ray", "eel", "cod")
     assert isinstance(loaded.model, MLP)
     rows = recorded(out, 1)
-    expected = rows[["p_crab", "p_ray"]].to_numpy()
-    np.testing.assert_allclose(probabilities(out, 1, images[rows["example"]]), expected, atol=1e-5)
+    expected = rows[[f"p_{name}" for name in loaded.classes]].to_numpy()
+    np.testing.assert_allclose(probabilities(out, 1, task.images[rows["example"]]), expected, atol=1e-5)
 
 
 def test_a_run_is_loaded_in_another_process(every_norm):

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from fishnet.sweep import run_sweep
 from tests.sweep.conftest import FIGURES
 
 SCRIPT = """
@@ -88,7 +89,10 @@ def test_signal_saves_at_once_and_the_sweep_goes_on(undisturbed, tmp_path, numbe
     assert_same_results(undisturbed, out)
 
 
-def test_finished_sweep_changes_nothing(undisturbed):
-    before = {p: p.stat().st_mtime_ns for p in undisturbed.rglob("*") if p.is_file()}
-    assert start(undisturbed).wait(timeout=120) == 0
-    assert {p: p.stat().st_mtime_ns for p in undisturbed.rglob("*") if p.is_file()} == before
+def test_finished_sweep_changes_nothing(tiny):
+    sweep, result = tiny
+    before = {p: p.stat().st_mtime_ns for p in result.out.rglob("*") if p.is_file()}
+    again = run_sweep(sweep, result.out)
+    assert again.finished
+    pd.testing.assert_frame_equal(again.runs, result.runs, check_exact=True)
+    assert {p: p.stat().st_mtime_ns for p in result.out.rglob("*") if p.is_file()} == before
