@@ -2,7 +2,8 @@
 
     python -m configs.mnist_cnn --data-dir ../shared/data/mnist
 
-NUMBERS
+Test accuracy .9909, 95 % Student t interval .9909 +- .0025 over seeds 0 to 2 (.9907, .9901, .9920), 61 s of training a
+run on 2 CPU cores (AMD EPYC) that were shared with other work, jax 0.10.1.
 """
 
 import sys

@@ -2,7 +2,8 @@
 
     python -m configs.reef_resnet
 
-NUMBERS
+Not trained to its end yet: its settings are a first choice and no figure is claimed. An epoch and run takes about 14 s
+on 2 CPU cores.
 """
 
 import sys

@@ -7,7 +7,12 @@ import tempfile
 
 import jax
 import pytest
+from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
+
+# The same examples every time, and no verdict that depends on how busy the machine is.
+settings.register_profile("fishnet", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("fishnet")
 
 # Before JAX makes its devices: many tests spread lanes over two.
 jax.config.update("jax_num_cpu_devices", 2)

@@ -36,7 +36,7 @@ def test_number_of_devices_changes_nothing(mixed, tmp_path):
 @pytest.fixture(scope="module")
 def mlp() -> Sweep:
     base = Recipe(
-        task="synthetic", image_size=8, model="mlp", widths=(16, 8), batch_size=12, epochs=1, dropout=0.2, clip=1.0
+        task="synthetic", image_size=8, model="mlp", widths=(8,), batch_size=12, epochs=1, dropout=0.2, clip=1.0
     )
     axes = {"activation": ["relu", "tanh"], "norm": ["none", "batch", "layer"], "lr": [0.01, 0.03]}
     return Sweep(base, axes=axes, seeds=2)

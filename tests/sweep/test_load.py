@@ -3,8 +3,6 @@
 import dataclasses
 import json
 import shutil
-import subprocess
-import sys
 
 import flax.linen as nn
 import jax
@@ -115,23 +113,6 @@ def test_a_run_is_loaded_after_its_photographs_are_gone(photographs):
     rows = recorded(out, 1)
     expected = rows[[f"p_{name}" for name in loaded.classes]].to_numpy()
     np.testing.assert_allclose(probabilities(out, 1, task.images[rows["example"]]), expected, atol=1e-5)
-
-
-def test_a_run_is_loaded_in_another_process(every_norm):
-    result, _ = every_norm
-    script = (
-        "import sys, numpy as np; from fishnet.sweep import load_run\n"
-        "loaded = load_run(sys.argv[1], 5)\n"
-        "logits = loaded.model.apply(loaded.variables, np.zeros((1, 8, 8, 3), np.uint8), train=False)\n"
-        "print(','.join(map(repr, np.asarray(logits)[0].tolist())))"
-    )
-    there = subprocess.run(
-        [sys.executable, "-c", script, str(result.out)], capture_output=True, text=True, check=True, timeout=120
-    )
-    loaded = load_run(result.out, 5)
-    here = loaded.model.apply(loaded.variables, np.zeros((1, 8, 8, 3), np.uint8), train=False)[0]
-    np.testing.assert_allclose([float(x) for x in there.stdout.split(",")], here, atol=1e-6)
-    assert there.stderr == ""
 
 
 def test_what_cannot_be_loaded_is_named(tiny, tmp_path):
