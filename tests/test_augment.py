@@ -26,7 +26,7 @@ def crops(image: np.ndarray, pixels: int) -> dict[bytes, tuple[int, int]]:
 
 
 def test_the_table_is_complete() -> None:
-    assert list(AUGMENTATIONS) == ["none", "flip", "shift", "flip_shift"]
+    assert list(AUGMENTATIONS) == ["none", "flip", "shift", "flip_shift", "strong"]
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
