@@ -5,11 +5,10 @@ Draws depend on the key and the batch shape alone, so a lane's images do not cha
 
 from collections.abc import Callable
 
-import dm_pix as pix
 import jax
 import jax.numpy as jnp
-from jax.scipy.ndimage import map_coordinates
-from jaxtyping import Array, PRNGKeyArray, UInt8
+import numpy as np
+from jaxtyping import Array, Int32, PRNGKeyArray, UInt8
 
 from fishnet.errors import UsageError
 
@@ -17,6 +16,12 @@ TURN = 0.3  # radians, of `strong`
 ZOOM = 1.25
 LIGHT = 0.15
 CONTRAST = 1.25
+
+_STEPS = np.linspace(-1, 1, 257)
+COSINES = np.round(2**14 * np.cos(TURN * _STEPS)).astype(np.int32)
+SINES = np.round(2**14 * np.sin(TURN * _STEPS)).astype(np.int32)
+ZOOMS = np.round(2**8 * ZOOM**_STEPS).astype(np.int32)
+CONTRASTS = np.round(2**8 * CONTRAST**_STEPS).astype(np.int32)
 
 Augmentation = Callable[[PRNGKeyArray, UInt8[Array, "b h w c"]], UInt8[Array, "b h w c"]]
 
@@ -85,13 +90,62 @@ def flip_shift(key: PRNGKeyArray, images: UInt8[Array, "b h w c"]) -> UInt8[Arra
     return shift(shift_key, flip(flip_key, images))
 
 
+def affine(image: UInt8[Array, "h w c"], matrix: Int32[Array, "2 2"], move: Int32[Array, "2"]) -> UInt8[Array, "h w c"]:
+    """The image seen through an affine map of its coordinates, by bilinear interpolation, the edge repeated.
+
+    `out[p] = image[m + matrix (p - m) + move]` with m the centre of the image and p = (row, column). Places between
+    pixels count to 1/256. Integers throughout: a float would be rounded otherwise in another program, and a lane's
+    images would depend on its neighbours.
+
+    Args:
+        image: [h, w, c] uint8.
+        matrix: [2, 2] int32, in units of 2^-14; rows are (row, column) of the place in `image`.
+        move: [2] int32, in units of 2^-8 pixels.
+
+    Returns:
+        The view, [h, w, c] uint8, within one level of exact interpolation.
+    """
+    h, w, _ = image.shape
+    y, x = 2 * jnp.arange(h)[:, None] - (h - 1), 2 * jnp.arange(w) - (w - 1)
+
+    def place(row: jax.Array, move: jax.Array, size: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """The pixel before the place, the one after it and the share of the latter, of 256, each [h, w]."""
+        fixed = jnp.clip(((row[0] * y + row[1] * x) >> 7) + move + 128 * (size - 1), 0, 256 * (size - 1))
+        return fixed >> 8, jnp.minimum((fixed >> 8) + 1, size - 1), (fixed & 255)[..., None]
+
+    top, bottom, down = place(matrix[0], move[0], h)
+    left, right, across = place(matrix[1], move[1], w)
+    wide = image.astype(jnp.int32)
+    upper = wide[top, left] * (256 - across) + wide[top, right] * across
+    lower = wide[bottom, left] * (256 - across) + wide[bottom, right] * across
+    return ((upper * (256 - down) + lower * down + (1 << 15)) >> 16).astype(jnp.uint8)
+
+
+def relight(image: UInt8[Array, "h w c"], light: Int32[Array, ""], contrast: Int32[Array, ""]) -> UInt8[Array, "h w c"]:
+    """Changes brightness and contrast: `out = clip(mean + contrast (image - mean) + light, 0, 255)`.
+
+    The mean is each channel's over the image, rounded down; integers throughout, as in `affine`.
+
+    Args:
+        image: [h, w, c] uint8.
+        light: [] int32, in levels of 255.
+        contrast: [] int32, a factor in units of 2^-8.
+
+    Returns:
+        [h, w, c] uint8.
+    """
+    wide = image.astype(jnp.int32)
+    mean = wide.sum((0, 1)) // (image.shape[0] * image.shape[1])
+    return jnp.clip(mean + light + ((contrast * (wide - mean) + 128) >> 8), 0, 255).astype(jnp.uint8)
+
+
 def strong(key: PRNGKeyArray, images: UInt8[Array, "b h w c"]) -> UInt8[Array, "b h w c"]:
     """A random affine view with changed light, for photographs of few subjects.
 
     Each image is mirrored with probability 1/2, turned by up to `TURN` radians, zoomed by up to `ZOOM` in each
-    direction apart, and moved by up to an eighth of its side, with bilinear interpolation and the edge repeated; then
-    its brightness changes by up to `LIGHT` (of the full range) and its contrast by up to `CONTRAST`. All are uniform,
-    zoom and contrast on a logarithmic scale.
+    direction apart, and moved by up to an eighth of its side (see `affine`); then its brightness changes by up to
+    `LIGHT` (of the full range) and its contrast by up to `CONTRAST` (see `relight`). All are uniform, zoom and contrast
+    on a logarithmic scale, in steps of 1/256 of their range.
 
     Args:
         key: a random key.
@@ -100,30 +154,25 @@ def strong(key: PRNGKeyArray, images: UInt8[Array, "b h w c"]) -> UInt8[Array, "
     Returns:
         Images [b, h, w, c] uint8.
 
-    Source: brightness and contrast by dm-pix, interpolation by `jax.scipy.ndimage.map_coordinates`.
+    Source: the transforms and magnitudes of RandAugment's geometric and light operations, Cubuk et al. 2020,
+    https://arxiv.org/abs/1909.13719, all applied at once.
     """
     b, h, w, _ = images.shape
-    y, x = jnp.meshgrid(jnp.arange(h) - (h - 1) / 2, jnp.arange(w) - (w - 1) / 2, indexing="ij")
+    level = round(255 * LIGHT)
+    choices = np.array([2, 257, 257, 257, h * 64 + 1, w * 64 + 1, 2 * level + 1, 257], np.uint32)
+    bits = jax.random.bits(key, (b, len(choices)))
+    drawn = ((bits >> 16) * choices >> 16).astype(jnp.int32)  # uniform on 0 ... choices - 1, to 1 part in 2^16
 
-    def view(key: jax.Array, image: jax.Array) -> jax.Array:
-        turn, zoom, mirror, move, light, contrast = jax.random.split(key, 6)
-        angle = jax.random.uniform(turn, (), minval=-TURN, maxval=TURN)
-        zooms = jnp.exp(jax.random.uniform(zoom, (2,), minval=-jnp.log(ZOOM), maxval=jnp.log(ZOOM)))
-        moves = jax.random.uniform(move, (2,), minval=-1 / 8, maxval=1 / 8) * jnp.array([h, w])
-        across = jnp.where(jax.random.bernoulli(mirror), -x, x)
-        rows = zooms[0] * (jnp.cos(angle) * y - jnp.sin(angle) * across) + moves[0] + (h - 1) / 2
-        columns = zooms[1] * (jnp.sin(angle) * y + jnp.cos(angle) * across) + moves[1] + (w - 1) / 2
+    def view(drawn: jax.Array, image: jax.Array) -> jax.Array:
+        mirror, angle, tall, wide, down, across, light, contrast = drawn
+        cosine, sine = jnp.asarray(COSINES)[angle], jnp.asarray(SINES)[angle]
+        sign = 1 - 2 * mirror
+        zooms = jnp.asarray(ZOOMS)[jnp.stack([tall, wide])][:, None]
+        matrix = (zooms * jnp.stack([cosine, -sine * sign, sine, cosine * sign]).reshape(2, 2)) >> 8
+        seen = affine(image, matrix, jnp.stack([down - h * 32, across - w * 32]))
+        return relight(seen, light - level, jnp.asarray(CONTRASTS)[contrast])
 
-        def sampled(channel: jax.Array) -> jax.Array:
-            return map_coordinates(channel, [rows, columns], order=1, mode="nearest")
-
-        seen = jax.vmap(sampled, in_axes=-1, out_axes=-1)(image.astype(jnp.float32) / 255)
-        seen = pix.adjust_brightness(seen, jax.random.uniform(light, (), minval=-LIGHT, maxval=LIGHT))
-        log = jnp.log(CONTRAST)
-        seen = pix.adjust_contrast(seen, jnp.exp(jax.random.uniform(contrast, (), minval=-log, maxval=log)))
-        return jnp.round(jnp.clip(seen, 0, 1) * 255).astype(jnp.uint8)
-
-    return jax.vmap(view)(jax.random.split(key, b), images)
+    return jax.vmap(view)(drawn, images)
 
 
 AUGMENTATIONS: dict[str, Augmentation] = {

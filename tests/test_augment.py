@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import ndimage
 
-from fishnet.augment import AUGMENTATIONS, flip, flip_shift, none, shift
+from fishnet.augment import AUGMENTATIONS, affine, flip, flip_shift, none, relight, shift, strong
 from fishnet.errors import UsageError
 
 KEY = jax.random.key(0)
@@ -108,3 +109,52 @@ def test_a_lane_gets_the_same_images_alone_compiled_and_beside_others(name: str)
 def test_a_negative_shift_is_refused() -> None:
     with pytest.raises(UsageError, match="shift by -1 pixels"):
         shift(KEY, images(), -1)
+
+
+def smooth(h: int, w: int) -> np.ndarray:
+    """[h, w, 3] uint8 with soft edges, as a photograph has them."""
+    noise = np.random.default_rng(1).normal(size=(h, w, 3))
+    blurred = ndimage.gaussian_filter(noise, (2, 2, 0))
+    return np.round(255 * (blurred - blurred.min()) / np.ptp(blurred)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("size", [(24, 24), (20, 31)])
+@pytest.mark.parametrize("turn", [0.0, 0.25, -0.3])
+def test_affine_equals_scipys(turn: float, size: tuple[int, int]) -> None:
+    image, zoom, move = smooth(*size), np.array([[0.9], [1.2]]), np.array([2.75, -1.5])
+    matrix = zoom * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    centre = (np.array(size) - 1) / 2
+    offset = centre - matrix @ centre + move
+    planes = np.moveaxis(image, -1, 0).astype(float)
+    channels = [ndimage.affine_transform(plane, matrix, offset, order=1, mode="nearest") for plane in planes]
+    fixed = jnp.asarray(np.round(matrix * 2**14), jnp.int32), jnp.asarray(move * 256, jnp.int32)
+    np.testing.assert_allclose(affine(jnp.asarray(image), *fixed), np.stack(channels, -1), atol=1.01)
+
+
+def test_affine_by_the_identity_changes_nothing_and_by_a_mirror_flips() -> None:
+    image, still = images(1)[0], jnp.zeros(2, jnp.int32)
+    one = jnp.array([[1, 0], [0, 1]], jnp.int32) * 2**14
+    np.testing.assert_array_equal(affine(image, one, still), image)
+    np.testing.assert_array_equal(affine(image, one.at[1, 1].multiply(-1), still), image[:, ::-1])
+
+
+@pytest.mark.parametrize(("light", "contrast"), [(0, 1.0), (-38, 0.8), (38, 1.25)])
+def test_relight_is_its_formula(light: int, contrast: float) -> None:
+    image = smooth(16, 12)
+    mean = image.mean((0, 1))
+    expected = np.clip(mean + contrast * (image - mean) + light, 0, 255)
+    after = relight(jnp.asarray(image), jnp.int32(light), jnp.int32(round(contrast * 256)))
+    np.testing.assert_allclose(after, expected, atol=1.5)
+
+
+def test_strong_views_differ_but_keep_the_picture() -> None:
+    image = smooth(32, 32)
+    views = np.asarray(strong(KEY, jnp.broadcast_to(jnp.asarray(image), (400, 32, 32, 3))), float)
+    assert len({v.tobytes() for v in views}) == 400
+    middle = image[:, ::-1].astype(float) / 2 + image / 2  # mirrored half of the time, moved and turned evenly
+    mean = views.mean(0)
+    blurred = ndimage.gaussian_filter(middle, (3, 3, 0))
+    assert np.corrcoef(mean.ravel(), blurred.ravel())[0, 1] > 0.8
+    shift_of_light = views.mean((1, 2, 3)) - image.mean()
+    assert abs(shift_of_light.mean()) < 6
+    assert 15 < shift_of_light.std() < 30  # uniform on +-38 has 22
