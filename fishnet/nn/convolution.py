@@ -57,20 +57,13 @@ def gemm(
     Raises:
         UsageError: another layout than channels last, batch groups, unknown padding, or shapes that do not fit.
     """
+    lhs = padded_maps(
+        lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers, feature_group_count,
+        batch_group_count,
+    )  # fmt: skip
     axes = lhs.ndim - 2
     groups, c, d = feature_group_count, lhs.shape[-1], rhs.shape[-1]
-    lhs_dilation, rhs_dilation = tuple(lhs_dilation or (1,) * axes), tuple(rhs_dilation or (1,) * axes)
-    _check_layout(lhs.shape, rhs.shape, dimension_numbers)
-    if batch_group_count != 1:
-        raise UsageError(f"the gemm lowering has no batch groups, got batch_group_count={batch_group_count}")
-    if c != groups * rhs.shape[-2] or d % groups:
-        raise UsageError(f"{c} channels in {groups} groups do not fit a kernel of shape {tuple(rhs.shape)}")
-    reach = [(k - 1) * r + 1 for k, r in zip(rhs.shape, rhs_dilation, strict=False)]
-    edges = _edges(lhs.shape[1:-1], reach, window_strides, padding, lhs_dilation)
-    if any(edge != (0, 0, 0) for edge in edges):
-        lhs = lax.pad(lhs, jnp.zeros((), lhs.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
-    if any(n < k for n, k in zip(lhs.shape[1:-1], reach, strict=True)):
-        raise UsageError(f"a kernel that reaches over {reach} pixels does not fit padded maps of {lhs.shape[1:-1]}")
+    rhs_dilation = tuple(rhs_dilation or (1,) * axes)
     if groups == c and groups > 1:
         lhs = jnp.repeat(lhs, d // c, axis=-1) if d > c else lhs
         y = _depthwise(lhs, rhs.reshape(*rhs.shape[:axes], d), tuple(window_strides), rhs_dilation)
@@ -95,13 +88,48 @@ def gemm(
     return jnp.concatenate(parts, axis=-1)
 
 
+def padded_maps(
+    lhs: Float[Array, "..."],
+    rhs: Float[Array, "..."],
+    window_strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    lhs_dilation: Sequence[int] | None,
+    rhs_dilation: Sequence[int] | None,
+    dimension_numbers: object,
+    feature_group_count: int,
+    batch_group_count: int,
+) -> Float[Array, "..."]:
+    """Checks the arguments of a convolution and pads its maps, so that what is left to do is "VALID".
+
+    Arguments and errors are those of `gemm`.
+
+    Returns:
+        Maps [b, h + low + high, w + low + high, i], with zeros between pixels where `lhs_dilation` asks for them.
+    """
+    axes = lhs.ndim - 2
+    groups, c, d = feature_group_count, lhs.shape[-1], rhs.shape[-1]
+    lhs_dilation, rhs_dilation = tuple(lhs_dilation or (1,) * axes), tuple(rhs_dilation or (1,) * axes)
+    _check_layout(lhs.shape, rhs.shape, dimension_numbers)
+    if batch_group_count != 1:
+        raise UsageError(f"convolutions here have no batch groups, got batch_group_count={batch_group_count}")
+    if c != groups * rhs.shape[-2] or d % groups:
+        raise UsageError(f"{c} channels in {groups} groups do not fit a kernel of shape {tuple(rhs.shape)}")
+    reach = [(k - 1) * r + 1 for k, r in zip(rhs.shape, rhs_dilation, strict=False)]
+    edges = _edges(lhs.shape[1:-1], reach, window_strides, padding, lhs_dilation)
+    if any(edge != (0, 0, 0) for edge in edges):
+        lhs = lax.pad(lhs, jnp.zeros((), lhs.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
+    if any(n < k for n, k in zip(lhs.shape[1:-1], reach, strict=True)):
+        raise UsageError(f"a kernel that reaches over {reach} pixels does not fit padded maps of {lhs.shape[1:-1]}")
+    return lhs
+
+
 def _check_layout(lhs: tuple[int, ...], rhs: tuple[int, ...], dimension_numbers: object) -> None:
     """Refuses any other layout than channels last."""
     axes = len(lhs) - 2
     numbers = lax.conv_dimension_numbers(lhs, rhs, dimension_numbers)
     maps, kernel = (0, axes + 1, *range(1, axes + 1)), (axes + 1, axes, *range(axes))
     if (numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec) != (maps, kernel, maps):
-        raise UsageError(f"the gemm lowering needs channels last (NHWC, HWIO, NHWC), got {dimension_numbers}")
+        raise UsageError(f"convolutions here need channels last (NHWC, HWIO, NHWC), got {dimension_numbers}")
 
 
 def _edges(

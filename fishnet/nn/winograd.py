@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from fishnet.nn.convolution import gemm
+from fishnet.nn.convolution import gemm, padded_maps
 
 SMALLEST_CHANNELS = 32  # with 16, the transforms cost more than the products save (benchmarks/README.md)
 
@@ -68,12 +68,13 @@ def winograd(
             lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers, feature_group_count,
             batch_group_count, precision, preferred_element_type,
         )  # fmt: skip
-    if isinstance(padding, str):
-        padding = lax.padtype_to_pads(lhs.shape[1:3], (3, 3), ones, padding)
-    height, width = (n + lo + hi - 2 for n, (lo, hi) in zip(lhs.shape[1:3], padding, strict=True))
-    # Tiles step by two: an odd map gets one more row or column, whose outputs are dropped at the end.
-    edges = [(lo, hi + size % 2, 0) for (lo, hi), size in zip(padding, (height, width), strict=True)]
-    x = lax.pad(lhs, jnp.zeros((), lhs.dtype), [(0, 0, 0), *edges, (0, 0, 0)])
+    x = padded_maps(
+        lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers, feature_group_count,
+        batch_group_count,
+    )  # fmt: skip
+    height, width = (n - 2 for n in x.shape[1:3])
+    if height % 2 or width % 2:  # tiles step by two: one more row or column, whose outputs are dropped at the end
+        x = jnp.pad(x, ((0, 0), (0, height % 2), (0, width % 2), (0, 0)))
     tiles = [_input_transform(row, axis=2) for row in _input_transform(x, axis=1)]
     kernels = [_kernel_transform(row, axis=1) for row in _kernel_transform(rhs, axis=0)]
     b, p, q, c = tiles[0][0].shape

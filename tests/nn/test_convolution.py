@@ -1,4 +1,4 @@
-"""The gemm lowering against `lax.conv_general_dilated`: values and both gradients."""
+"""The gemm and Winograd lowerings against `lax.conv_general_dilated`: values and both gradients."""
 
 from functools import partial
 from itertools import product
@@ -12,11 +12,14 @@ from jax import lax
 
 from fishnet.errors import UsageError
 from fishnet.nn.convolution import gemm
+from fishnet.nn.winograd import winograd
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 
-def compare(size, kernel, strides, padding, channels=(3, 4), groups=1, lhs_dilation=None, rhs_dilation=None, tol=1e-5):
+def compare(
+    size, kernel, strides, padding, channels=(3, 4), groups=1, lhs_dilation=None, rhs_dilation=None, ours=gemm, tol=1e-5
+):
     """Values and gradients of both lowerings, compared relative to their largest entry."""
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(2, *size, channels[0])), jnp.float32)
@@ -39,11 +42,11 @@ def compare(size, kernel, strides, padding, channels=(3, 4), groups=1, lhs_dilat
 
     @jax.jit
     def both(x, k, dy):
-        results = [jax.vjp(partial(convolve, lowering), x, k) for lowering in (gemm, lax.conv_general_dilated)]
+        results = [jax.vjp(partial(convolve, lowering), x, k) for lowering in (ours, lax.conv_general_dilated)]
         return [(y, *pull(dy)) for y, pull in results]
 
-    for ours, theirs in zip(*both(x, k, dy), strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=tol * float(jnp.abs(theirs).max()))
+    for result, theirs in zip(*both(x, k, dy), strict=True):
+        np.testing.assert_allclose(result, theirs, atol=tol * float(jnp.abs(theirs).max()))
 
 
 @pytest.mark.parametrize(("kernel", "stride"), list(product([1, 3, 5], [1, 2])))
@@ -72,6 +75,25 @@ def test_dilations():
     compare((9, 8), (3, 3), (1, 1), "SAME", rhs_dilation=(2, 1))
     compare((5, 4), (3, 3), (1, 2), ((2, 2), (1, 2)), lhs_dilation=(2, 3))
     compare((8, 8), (2, 3), (2, 1), "SAME_LOWER")
+
+
+@pytest.mark.parametrize(
+    ("size", "padding"), [((8, 5), "SAME"), ((5, 7), "VALID"), ((7, 8), ((1, 2), (0, 1))), ((6, 6), ((-1, 3), (2, 0)))]
+)
+def test_winograd(size, padding):
+    # Measured error relative to the largest entry: 4e-7; the transforms add and subtract what the plain form does not.
+    compare(size, (3, 3), (1, 1), padding, (32, 5), ours=winograd, tol=2e-6)
+
+
+def test_winograd_leaves_the_rest_to_gemm():
+    for kernel, stride, channels, groups in [(3, 2, 32, 1), (5, 1, 32, 1), (3, 1, 8, 1), (3, 1, 32, 32)]:
+        x, k = jnp.ones((1, 8, 8, channels)), jnp.ones((kernel, kernel, channels // groups, 32))
+        arguments = (x, k, (stride, stride), "SAME")
+        options = {"dimension_numbers": LAYOUT, "feature_group_count": groups}
+        plain, ours = (jax.make_jaxpr(partial(f, **options), static_argnums=(2, 3)) for f in (gemm, winograd))
+        assert str(plain(*arguments)) == str(ours(*arguments))
+    applies = jax.make_jaxpr(lambda x, k: winograd(x, k, (1, 1), "SAME", dimension_numbers=LAYOUT))
+    assert str(applies(jnp.ones((1, 8, 8, 32)), jnp.ones((3, 3, 32, 4)))).count("dot_general") == 16
 
 
 def test_one_and_three_spatial_axes():
@@ -130,17 +152,18 @@ def test_low_precision(groups):
     assert wide.dtype == jnp.float32
 
 
-def test_refusals():
-    x, k = jnp.ones((1, 5, 5, 4)), jnp.ones((3, 3, 4, 4))
+@pytest.mark.parametrize(("lowering", "c"), [(gemm, 4), (winograd, 32)])
+def test_refusals(lowering, c):
+    x, k = jnp.ones((1, 5, 5, c)), jnp.ones((3, 3, c, 4))
     with pytest.raises(UsageError, match="channels last"):
-        gemm(x, k, (1, 1), "SAME")
+        lowering(x, k, (1, 1), "SAME")
     with pytest.raises(UsageError, match="batch_group_count=2"):
-        gemm(x, k, (1, 1), "SAME", dimension_numbers=LAYOUT, batch_group_count=2)
+        lowering(x, k, (1, 1), "SAME", dimension_numbers=LAYOUT, batch_group_count=2)
     with pytest.raises(UsageError, match="2 groups"):
-        gemm(x, k, (1, 1), "SAME", dimension_numbers=LAYOUT, feature_group_count=2)
+        lowering(x, k, (1, 1), "SAME", dimension_numbers=LAYOUT, feature_group_count=2)
     with pytest.raises(UsageError, match="circular"):
-        gemm(x, k, (1, 1), "circular", dimension_numbers=LAYOUT)
+        lowering(x, k, (1, 1), "circular", dimension_numbers=LAYOUT)
     with pytest.raises(UsageError, match="explicit padding"):
-        gemm(x, k, (1, 1), "SAME", lhs_dilation=(2, 2), dimension_numbers=LAYOUT)
+        lowering(x, k, (1, 1), "SAME", lhs_dilation=(2, 2), dimension_numbers=LAYOUT)
     with pytest.raises(UsageError, match="does not fit"):
-        gemm(jnp.ones((1, 2, 5, 4)), k, (1, 1), "VALID", dimension_numbers=LAYOUT)
+        lowering(jnp.ones((1, 2, 5, c)), k, (1, 1), "VALID", dimension_numbers=LAYOUT)
