@@ -1,6 +1,7 @@
 """Recipes name things; here the names become objects and traced numbers. The only place that does so."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -34,13 +35,38 @@ MODEL_OPTIONS = ("stem_stride",)  # fields that some models have
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
+@dataclass(frozen=True)
+class Menu:
+    """The table entries that the lanes of a cohort choose among: a program holds these and no others.
+
+    There are at least two of each, so that a choice is always a real branch: XLA would put a single one in line and
+    fuse it with its neighbours, and a run alone would round otherwise than beside others.
+    """
+
+    activation: tuple[str, ...]
+    optimizer: tuple[str, ...]
+    augment: tuple[str, ...]
+
+    @classmethod
+    def of(cls, recipes: Sequence[Recipe]) -> "Menu":
+        """What `recipes` name, in the order of the tables."""
+
+        def used(field: str, table: Mapping[str, Any]) -> tuple[str, ...]:
+            names = {getattr(recipe, field) for recipe in recipes}
+            if len(names) == 1:
+                names.add(next(name for name in table if name not in names))
+            return tuple(name for name in table if name in names)
+
+        return cls(used("activation", ACTIVATIONS), used("optimizer", OPTIMIZERS), used("augment", AUGMENTATIONS))
+
+
 @struct.dataclass
 class Kinds:
     """Choices among functions. Lanes that are vectorised together agree in them, so each is one real branch."""
 
-    activation: jax.Array  # [lane] int32, position in ACTIVATIONS
-    optimizer: jax.Array  # [lane] int32, position in OPTIMIZERS
-    augment: jax.Array  # [lane] int32, position in AUGMENTATIONS
+    activation: jax.Array  # [lane] int32, position in the menu
+    optimizer: jax.Array  # [lane] int32, position in the menu
+    augment: jax.Array  # [lane] int32, position in the menu
     dropout: jax.Array  # [lane] bool, whether any feature is dropped
 
 
@@ -75,11 +101,12 @@ class Knobs:
     numbers: Numbers
 
 
-def knobs_of(recipe: Recipe, task: Task, sites: int, steps_per_epoch: int) -> Knobs:
+def knobs_of(recipe: Recipe, menu: Menu, task: Task, sites: int, steps_per_epoch: int) -> Knobs:
     """The traced values of one resolved recipe, as NumPy scalars and vectors.
 
     Args:
         recipe: without `auto`.
+        menu: of the cohort.
         task: supplies the class counts of the training split.
         sites: how many norms the model has.
         steps_per_epoch: batches an epoch.
@@ -94,9 +121,9 @@ def knobs_of(recipe: Recipe, task: Task, sites: int, steps_per_epoch: int) -> Kn
     counts = np.bincount(task.labels[task.splits["train"]], minlength=len(task.classes))
     return Knobs(
         Kinds(
-            activation=np.int32(list(ACTIVATIONS).index(recipe.activation)),
-            optimizer=np.int32(list(OPTIMIZERS).index(recipe.optimizer)),
-            augment=np.int32(list(AUGMENTATIONS).index(recipe.augment)),
+            activation=np.int32(menu.activation.index(recipe.activation)),
+            optimizer=np.int32(menu.optimizer.index(recipe.optimizer)),
+            augment=np.int32(menu.augment.index(recipe.augment)),
             dropout=np.bool_(recipe.dropout > 0),
         ),
         Numbers(
@@ -121,9 +148,11 @@ def knobs_of(recipe: Recipe, task: Task, sites: int, steps_per_epoch: int) -> Kn
     )
 
 
-def lane_model(recipe: Recipe, classes: int, lowering: str, kinds: Kinds, numbers: Numbers) -> nn.Module:
+def lane_model(
+    recipe: Recipe, menu: Menu, classes: int, lowering: str, kinds: Kinds, numbers: Numbers
+) -> nn.Module:
     """The model of one lane: structure from the recipe's static fields, everything else from traced knobs."""
-    act = switch_activation(tuple(ACTIVATIONS.values()), kinds.activation)
+    act = switch_activation(tuple(ACTIVATIONS[name] for name in menu.activation), kinds.activation)
     init = VarianceScaling(numbers.init_scale, numbers.init_fan, numbers.init_distribution, numbers.init_gain)
     norms = tuple(partial(MomentNorm, numbers.norm[site]) for site in range(numbers.norm.shape[-1]))
     return _build(recipe, classes, LOWERINGS[lowering], act, norms, init, numbers.dropout)
@@ -180,9 +209,9 @@ def switch_activation(functions: tuple[Callable, ...], index: jax.Array) -> Call
     return lambda x: act(x, index)
 
 
-def switch_augmentation(index: jax.Array, key: jax.Array, images: jax.Array) -> jax.Array:
-    """Augments uint8 images [b, h, w, c] by the function at a traced position of AUGMENTATIONS."""
-    return lax.switch(index, tuple(AUGMENTATIONS.values()), key, images)
+def switch_augmentation(menu: Menu, index: jax.Array, key: jax.Array, images: jax.Array) -> jax.Array:
+    """Augments uint8 images [b, h, w, c] by the function at a traced position of the menu."""
+    return lax.switch(index, tuple(AUGMENTATIONS[name] for name in menu.augment), key, images)
 
 
 def schedule_multiplier(index: jax.Array, progress: jax.Array) -> jax.Array:

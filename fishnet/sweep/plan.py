@@ -14,7 +14,7 @@ from fishnet.errors import UsageError, UserError
 from fishnet.lookup import unknown
 from fishnet.nn.lowerings import LOWERINGS
 from fishnet.nn.norms import KINDS
-from fishnet.sweep.components import STATIC_FIELDS, Knobs, knobs_of, plain_model
+from fishnet.sweep.components import STATIC_FIELDS, Knobs, Menu, knobs_of, plain_model
 from fishnet.sweep.cost import forward_cost, step_seconds
 from fishnet.sweep.program import Shape
 from fishnet.sweep.recipe import Recipe, Run, format_value
@@ -172,7 +172,9 @@ def _cohort(
             plain_model(dataclasses.replace(recipe, norm=norm, norm_layers=layers), len(task.classes), sites), task
         )
     steps = train // recipe.batch_size
-    knobs = jax.tree.map(lambda *leaves: np.stack(leaves), *[knobs_of(r.recipe, task, sites, steps) for r in runs])
+    menu = Menu.of([run.recipe for run in runs])
+    knobs = [knobs_of(run.recipe, menu, task, sites, steps) for run in runs]
+    knobs = jax.tree.map(lambda *leaves: np.stack(leaves), *knobs)
     kinds = [kinds_of(knobs, i) for i in range(len(runs))]
     backend = devices[0].platform if devices[0].platform in DEFAULT_LOWERING else "gpu"
     if lane_width == "all":
@@ -184,6 +186,7 @@ def _cohort(
     position, lanes_per_device = _lay_out(groups, used, len(runs), width)
     shape = Shape(
         recipe=static_part(recipe),
+        menu=menu,
         classes=len(task.classes),
         image_shape=task.images.shape[1:],
         train_images=train,

@@ -20,11 +20,12 @@ from jax.sharding import SingleDeviceSharding
 
 from fishnet.data import Task
 from fishnet.losses import cross_entropy, softmax_loss
-from fishnet.optim.optimizers import OPTIMIZERS
+from fishnet.optim.optimizers import OPTIMIZERS, Optimizer
 from fishnet.optim.schedules import with_warmup
 from fishnet.sweep.components import (
     Kinds,
     Knobs,
+    Menu,
     Numbers,
     lane_model,
     schedule_multiplier,
@@ -77,6 +78,7 @@ class Shape:
     """The static part of a cohort: what its program is compiled for."""
 
     recipe: Recipe  # only the static fields matter
+    menu: Menu
     classes: int
     image_shape: tuple[int, int, int]
     train_images: int
@@ -84,13 +86,19 @@ class Shape:
     lane_width: int
 
     @property
+    def optimizers(self) -> tuple[Optimizer, ...]:
+        """Those on the menu."""
+        return tuple(OPTIMIZERS[name] for name in self.menu.optimizer)
+
+    @property
     def steps_per_epoch(self) -> int:
+        """Whole batches of the training split."""
         return self.train_images // self.recipe.batch_size
 
 
 def single_lane(shape: Shape, kinds: Kinds, numbers: Numbers) -> Lanes:
     """The state of one run before its first step."""
-    model = lane_model(shape.recipe, shape.classes, shape.lowering, kinds, numbers)
+    model = lane_model(shape.recipe, shape.menu, shape.classes, shape.lowering, kinds, numbers)
     images = jnp.zeros((1, *shape.image_shape), jnp.uint8)
     variables = model.init({"params": draw(numbers.keys, "init")}, images, train=False)
     params, statistics = variables["params"], variables.get("batch_stats", {})
@@ -98,7 +106,7 @@ def single_lane(shape: Shape, kinds: Kinds, numbers: Numbers) -> Lanes:
     return Lanes(
         params=params,
         statistics=statistics,
-        slots=empty_slots(tuple(OPTIMIZERS.values()), params),
+        slots=empty_slots(shape.optimizers, params),
         best_params=params,
         best_statistics=statistics,
         first_bad_step=jnp.int32(-1),
@@ -131,7 +139,7 @@ def train_lane(
         stop: [] int32, at most the end of the epoch that `start` is in.
     """
     recipe, batch_size, per_epoch = shape.recipe, shape.recipe.batch_size, shape.steps_per_epoch
-    model = lane_model(recipe, shape.classes, shape.lowering, kinds, numbers)
+    model = lane_model(recipe, shape.menu, shape.classes, shape.lowering, kinds, numbers)
     multiplier = partial(schedule_multiplier, numbers.schedule)
     shuffle = jax.random.bits(draw(numbers.keys, "order", start // per_epoch), pixels.train.shape)
     order = pixels.train[jnp.argsort(shuffle)]
@@ -141,7 +149,7 @@ def train_lane(
     def step(i: jax.Array, lane: Lanes) -> Lanes:
         positions = lax.dynamic_slice(order, ((i % per_epoch) * batch_size,), (batch_size,))
         images, labels = pixels.images[positions], pixels.labels[positions]
-        images = switch_augmentation(kinds.augment, draw(numbers.keys, "augment", i), images)
+        images = switch_augmentation(shape.menu, kinds.augment, draw(numbers.keys, "augment", i), images)
 
         def objective(params):
             variables = {
@@ -163,7 +171,7 @@ def train_lane(
         def update(params, slots):
             scaled = jax.tree.map(lambda g: g * jnp.minimum(1.0, numbers.clip / jnp.maximum(norm, 1e-30)), grads)
             down, slots = direction(
-                tuple(OPTIMIZERS.values()),
+                shape.optimizers,
                 kinds.optimizer,
                 scaled,
                 slots,
@@ -212,7 +220,7 @@ def evaluate_lane(
     Returns:
         [chunk, image, class] float32, zero in the rows not computed.
     """
-    model = lane_model(shape.recipe, shape.classes, shape.lowering, kinds, numbers)
+    model = lane_model(shape.recipe, shape.menu, shape.classes, shape.lowering, kinds, numbers)
     variables = {"params": params, "batch_stats": statistics, "constants": constants(pixels.mean, pixels.std)}
 
     def chunk(i: jax.Array, logits: jax.Array) -> jax.Array:

@@ -24,7 +24,7 @@ def empty_slots(optimizers: Sequence[Optimizer], params: Any) -> Slots:
     """Zeroed slots large enough for any of `optimizers`, whose states must start from zero."""
     needs = [_split(jax.eval_shape(_build(o).init, params), params) for o in optimizers]
     trees = max(len(trees) for trees, _ in needs)
-    counts = max(len(counts) for _, counts in needs)
+    counts = max(1, *(len(counts) for _, counts in needs))  # at least one: a checkpoint holds no empty arrays
     return Slots(
         tuple(jax.tree.map(jnp.zeros_like, params) for _ in range(trees)),
         jnp.zeros((counts,), jnp.int32),
@@ -48,7 +48,7 @@ def direction(
             state = _join(jax.eval_shape(transform.init, params), slots, params)
             updates, state = transform.update(grads, state, params)
             trees, counts = _split(state, params)
-            counts = jnp.stack([*counts, *slots.counts[len(counts) :]]) if len(slots.counts) else slots.counts
+            counts = jnp.stack([*counts, *slots.counts[len(counts) :]])
             return updates, Slots((*trees, *slots.trees[len(trees) :]), counts)
 
         return update
