@@ -170,7 +170,7 @@ class MomentNorm(_Norm):
 class NoNorm(_Norm):
     """A learned shift and no normalisation.
 
-        y = x + bias
+    y = x + bias
     """
 
     @nn.compact
