@@ -200,7 +200,7 @@ class CohortRunner:
             self._validate(sound, epoch)
         history.epochs[runs] = epoch + 1
         history.status[runs[bad >= 0]] = DIVERGED
-        better = np.zeros(len(self._padding()), bool)
+        better = np.zeros(len(cohort.run_at), bool)
         for run in sound:
             recipe = cohort.runs[run].recipe
             if history.is_better(run, epoch, recipe.select_by):
@@ -333,16 +333,10 @@ class CohortRunner:
 
     def _by_position(self, lanes: Any) -> Lanes:
         """Restored lanes in run order -> the layout of this plan; padding lanes repeat the first run."""
-        source = self._padding()
+        source = self.cohort.run_at
         return from_state_dict(
             self.program.abstract_lanes(), jax.tree.map(lambda leaf: np.asarray(leaf)[source], lanes)
         )
-
-    def _padding(self) -> np.ndarray:
-        """The run at each position; 0 at padding positions."""
-        source = np.zeros(self.cohort.devices * self.cohort.lanes_per_device, np.int64)
-        source[self.cohort.position] = np.arange(len(self.cohort.runs))
-        return source
 
 
 def evaluation_chunk(cohort: Cohort) -> int:

@@ -75,6 +75,20 @@ def check_same_sweep(out: Path, found: Mapping[str, Any], wanted: Mapping[str, A
     raise UserError(f"{out} holds another sweep ({'; '.join(differences)}): choose another --out")
 
 
+def changed_setting(found: dict[str, Any], content: dict[str, Any]) -> str:
+    """In what a sweep's versions and device differ now from when it was begun, in words; empty if in nothing.
+
+    Args:
+        found: `sweep.json` as it was begun.
+        content: as it would be written now.
+    """
+    pairs = [(name, old, content["versions"].get(name)) for name, old in found.get("versions", {}).items()]
+    changes = [f"{name} {old} (now {now})" for name, old, now in pairs if now != old]
+    # Lanes do not depend on the number of devices, only on what they are.
+    kinds = [re.sub(r" x \d+", "", setting.get("device", "")) for setting in (found, content)]
+    return ", ".join(changes + ([f"{kinds[0]} (now {kinds[1]})"] if kinds[0] and kinds[0] != kinds[1] else []))
+
+
 @contextmanager
 def locked(out: Path):
     """Makes the folder if need be and holds its lock, which the operating system frees when the process dies.
@@ -139,17 +153,3 @@ def _value(value: Any) -> str:
 
 def _values(values: Any) -> str:
     return "absent" if values is None else ",".join(map(format_value, values))
-
-
-def changed_setting(found: dict[str, Any], content: dict[str, Any]) -> str:
-    """In what a sweep's versions and device differ now from when it was begun, in words; empty if in nothing.
-
-    Args:
-        found: `sweep.json` as it was begun.
-        content: as it would be written now.
-    """
-    pairs = [(name, old, content["versions"].get(name)) for name, old in found.get("versions", {}).items()]
-    changes = [f"{name} {old} (now {now})" for name, old, now in pairs if now != old]
-    # Lanes do not depend on the number of devices, only on what they are.
-    kinds = [re.sub(r" x \d+", "", setting.get("device", "")) for setting in (found, content)]
-    return ", ".join(changes + ([f"{kinds[0]} (now {kinds[1]})"] if kinds[0] and kinds[0] != kinds[1] else []))

@@ -50,11 +50,16 @@ class Cohort:
         """Training images that each epoch leaves out: its incomplete last batch."""
         return self.shape.train_images % self.shape.recipe.batch_size
 
+    @property
+    def run_at(self) -> np.ndarray:
+        """The run at each position [device * lane] int64; padding repeats the first run and is never trained."""
+        runs = np.zeros(self.devices * self.lanes_per_device, np.int64)
+        runs[self.position] = np.arange(len(self.runs))
+        return runs
+
     def padded_knobs(self) -> Knobs:
-        """The knobs by position; padding lanes repeat the first run and are never trained."""
-        source = np.zeros(self.devices * self.lanes_per_device, np.int64)
-        source[self.position] = np.arange(len(self.runs))
-        return jax.tree.map(lambda leaf: leaf[source], self.knobs)
+        """The knobs by position."""
+        return jax.tree.map(lambda leaf: leaf[self.run_at], self.knobs)
 
     def view(self) -> dict[str, Any]:
         """What the plan says of the cohort, in JSON values."""

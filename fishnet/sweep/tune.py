@@ -10,7 +10,7 @@ import numpy as np
 from fishnet.data import Task
 from fishnet.nn.lowerings import LOWERINGS
 from fishnet.sweep.cohort import compiler_options, evaluation_chunk
-from fishnet.sweep.plan import group_runs, make_cohorts
+from fishnet.sweep.plan import Cohort, form_groups, group_runs, kinds_of, make_cohorts
 from fishnet.sweep.program import Program
 from fishnet.sweep.recipe import Run
 
@@ -40,7 +40,7 @@ def fastest_layouts(
     """
     layouts = []
     for members in group_runs(runs).values():
-        same = _alike(members)
+        same = _alike(members, make_cohorts(members, tasks, 1, lowering, devices[:1])[0])
         widths = [width for width in WIDTHS if width <= len(same)] or [1]
         flat = members[0].recipe.model == "mlp"
         lowerings = [lowering] if lowering else ["gemm"] if flat else list(LOWERINGS)
@@ -56,14 +56,10 @@ def fastest_layouts(
     return layouts
 
 
-def _alike(runs: Sequence[Run]) -> list[Run]:
-    """The most numerous runs that could be vectorised together."""
-    kinds: dict[tuple, list[Run]] = {}
-    for run in runs:
-        recipe = run.recipe
-        key = (recipe.activation, recipe.optimizer, recipe.augment, recipe.dropout > 0)
-        kinds.setdefault(key, []).append(run)
-    return max(kinds.values(), key=len)
+def _alike(runs: Sequence[Run], cohort: Cohort) -> list[Run]:
+    """The most numerous runs of a cohort that could be vectorised together."""
+    kinds = [kinds_of(cohort.knobs, run) for run in range(len(runs))]
+    return [runs[i] for i in max(form_groups(range(len(runs)), kinds, len(runs)), key=len)]
 
 
 def _milliseconds(
