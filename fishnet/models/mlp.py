@@ -27,12 +27,5 @@ class MLP(Network):
         for site, width in enumerate(width for width in self.widths for _ in range(self.depth)):
             if site:
                 x = self.dropped(x, f"dropout_{site}", train)
-            dense = nn.Dense(
-                width,
-                use_bias=self.norm_position == "post",
-                dtype=self.dtype,
-                kernel_init=self.kernel_init,
-                name=f"dense_{site}",
-            )
-            x = self.activated(dense(x), site, train)
+            x = self.activated(self.dense(x, site, width), site, train)
         return self.classified(x, train)

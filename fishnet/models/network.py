@@ -1,6 +1,7 @@
 """What the models share: their fields, and the layers that are made of them."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -35,6 +36,13 @@ def at(choices: Callable | Sequence[Callable], index: int) -> Callable:
     if index >= len(choices):
         raise UsageError(f"the model has a site {index}, but only {len(choices)} norms or activations were given")
     return choices[index]
+
+
+def _with_kernel(linear: Callable, transform: Callable[[Array], Array] | None) -> Callable:
+    """`linear(x, kernel, ...)` of the transformed kernel."""
+    if transform is None:
+        return linear
+    return lambda x, kernel, *args, **options: linear(x, transform(kernel), *args, **options)
 
 
 class Network(nn.Module):
@@ -91,10 +99,38 @@ class Network(nn.Module):
             use_bias=self.norm_position == "post",
             dtype=self.dtype,
             kernel_init=self.kernel_init,
-            conv_general_dilated=self.conv,
+            conv_general_dilated=_with_kernel(self.conv, self.kernel_transform(site)),
             name=f"conv_{site}",
         )
         return conv(x)
+
+    def dense(self, x: Array, site: int, width: int) -> Float[Array, "b width"]:
+        """The dense layer of a site, with a bias only where no norm brings one.
+
+        Args:
+            x: features [b, i].
+            site: its number.
+            width: features out.
+
+        Returns:
+            Features [b, width].
+        """
+        dense = nn.Dense(
+            width,
+            use_bias=self.norm_position == "post",
+            dtype=self.dtype,
+            kernel_init=self.kernel_init,
+            dot_general=_with_kernel(lax.dot_general, self.kernel_transform(site)),
+            name=f"dense_{site}",
+        )
+        return dense(x)
+
+    def kernel_transform(self, site: int) -> Callable[[Array], Array] | None:
+        """What the norm of a site does to the kernel of its layer; None for nothing."""
+        norm = at(self.norm, site)
+        while isinstance(norm, partial):
+            norm = norm.func
+        return getattr(norm, "kernel", None)
 
     def normed(self, x: Array, site: int, train: bool) -> Array:
         """The norm of a site."""
