@@ -1,4 +1,4 @@
-"""What it costs that one program holds every activation and norm: against one program a run.
+"""What it costs that one program holds 8 activations and 5 norms: against one program a run.
 
     python -m benchmarks.one_program [--steps 12] [--rounds 5]
 
@@ -42,7 +42,17 @@ MOMENTUM = 0.9
 
 
 def single_program(run: Run, cohort: Cohort, pixels: Pixels, steps: int):
-    """The training loop of one run, compiled with static components: (compiled, arguments, seconds to compile)."""
+    """The training loop of one run, compiled with static components.
+
+    Args:
+        run: its recipe, without `auto`.
+        cohort: the cohort of all runs, for the data, the keys and the lowering.
+        pixels: the data on the device.
+        steps: training steps a call.
+
+    Returns:
+        The compiled function, its arguments, and the seconds that compilation took.
+    """
     recipe, task = run.recipe, cohort.task
     model = plain_model(recipe, len(task.classes), cohort.knobs.numbers.norm.shape[1])
     model = dataclasses.replace(model, conv=LOWERINGS[cohort.shape.lowering])

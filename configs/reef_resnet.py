@@ -34,7 +34,7 @@ EXPERIMENT = Experiment(
         batch_size=32,
         epochs=30,
     ),
-    seeds=3,
+    seeds=4,
     takes_axes=False,
 )
 

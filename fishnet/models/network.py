@@ -84,13 +84,29 @@ class Network(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     def standardised(self, images: Num[Array | np.ndarray, "..."]) -> Float[Array, "b h w c"]:
-        """The images with zero mean and unit variance, in `dtype`."""
+        """The images with zero mean and unit variance, in `dtype`.
+
+        Raises:
+            UsageError: `norm_position` is unknown, or the images are not of rank 4.
+        """
         if self.norm_position not in NORM_POSITIONS:
             raise UsageError(f"norm_position must be one of {', '.join(NORM_POSITIONS)}, got {self.norm_position!r}")
         return Standardize(self.dtype, name="standardize")(images)
 
     def convolved(self, x: Array, site: int, width: int, size: int = 3, stride: int = 1, groups: int = 1) -> Array:
-        """The convolution of a site: `size` x `size` pixels, SAME padding, `width` channels out."""
+        """The convolution of a site, SAME padding, with a bias only where no norm brings one.
+
+        Args:
+            x: maps [b, h, w, c].
+            site: its number.
+            width: channels out.
+            size: side of the kernel in pixels.
+            stride: in pixels.
+            groups: channels are convolved apart in so many groups.
+
+        Returns:
+            Maps [b, ceil(h / stride), ceil(w / stride), width].
+        """
         conv = nn.Conv(
             width,
             (size, size),
@@ -133,20 +149,20 @@ class Network(nn.Module):
         return getattr(norm, "kernel", None)
 
     def normed(self, x: Array, site: int, train: bool) -> Array:
-        """The norm of a site."""
+        """The norm of a site, of maps [b, h, w, c] or features [b, c]."""
         return at(self.norm, site)(name=f"norm_{site}")(x, train)
 
     def activated(self, x: Array, site: int, train: bool) -> Array:
-        """Norm and activation of a site, in the order of `norm_position`."""
+        """Norm and activation of a site, in the order of `norm_position`, of maps [b, h, w, c] or features [b, c]."""
         act = at(self.act, site)
         return act(self.normed(x, site, train)) if self.norm_position == "pre" else self.normed(act(x), site, train)
 
     def shrunk(self, x: Array) -> Array:
-        """The maps pooled, as long as they have two pixels a side."""
+        """Maps [b, h, w, c] pooled to [b, h // 2, w // 2, c], as long as they have two pixels a side."""
         return self.pool(x) if min(x.shape[1:3]) >= 2 else x
 
     def dropped(self, x: Array, name: str, train: bool) -> Array:
-        """Dropout."""
+        """Dropout at rate `dropout`, in training."""
         return Dropout(self.dropout, name=name)(x, train)
 
     def classified(self, x: Array, train: bool) -> Float[Array, "b k"]:

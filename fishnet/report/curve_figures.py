@@ -27,6 +27,7 @@ class Line:
 
     @property
     def last(self) -> float:
+        """The last mean that is known; NaN without any."""
         known = self.mean[np.isfinite(self.mean)]
         return float(known[-1]) if len(known) else np.nan
 

@@ -24,7 +24,7 @@ from fishnet.sweep.plan import Cohort, form_groups, kinds_of
 from fishnet.sweep.program import Lanes, Program
 from fishnet.sweep.progress import Display
 
-CALL_SECONDS = 1.0  # how long one call of a compiled program should take, so that signals are obeyed
+CALL_SECONDS = 2.0  # how long one call of a compiled program should take, so that signals are obeyed
 CHECKPOINT_SECONDS = 10.0  # at most one checkpoint in this time
 
 

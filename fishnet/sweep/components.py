@@ -148,10 +148,16 @@ def knobs_of(recipe: Recipe, menu: Menu, task: Task, sites: int, steps_per_epoch
     )
 
 
-def lane_model(
-    recipe: Recipe, menu: Menu, classes: int, lowering: str, kinds: Kinds, numbers: Numbers
-) -> nn.Module:
-    """The model of one lane: structure from the recipe's static fields, everything else from traced knobs."""
+def lane_model(recipe: Recipe, menu: Menu, classes: int, lowering: str, kinds: Kinds, numbers: Numbers) -> nn.Module:
+    """The model of one lane: structure from the recipe's static fields, everything else from traced knobs.
+
+    Args:
+        recipe: of the cohort.
+        menu: of the cohort.
+        classes: number of classes.
+        lowering: a name in `LOWERINGS`.
+        kinds, numbers: the lane's knobs, without the lane axis.
+    """
     act = switch_activation(tuple(ACTIVATIONS[name] for name in menu.activation), kinds.activation)
     init = VarianceScaling(numbers.init_scale, numbers.init_fan, numbers.init_distribution, numbers.init_gain)
     norms = tuple(partial(MomentNorm, numbers.norm[site]) for site in range(numbers.norm.shape[-1]))
@@ -159,7 +165,13 @@ def lane_model(
 
 
 def plain_model(recipe: Recipe, classes: int, sites: int) -> nn.Module:
-    """The same model as an ordinary Linen module with static components."""
+    """The same model as an ordinary Linen module with static components.
+
+    Args:
+        recipe: of the run, without `auto`.
+        classes: number of classes.
+        sites: how many norms the model has.
+    """
     layers = range(1, sites + 1) if recipe.norm_layers == "all" else recipe.norm_layers
     norms = tuple(NORMS[recipe.norm] if site + 1 in layers else NORMS["none"] for site in range(sites))
     init = INITIALIZERS[recipe.init]

@@ -21,7 +21,13 @@ class Cost:
 
 
 def forward_cost(model: nn.Module, batch: int, image_shape: tuple[int, ...]) -> Cost:
-    """Counts the multiply-adds and outputs of every linear layer of `model` for a batch, without running it."""
+    """Counts the multiply-adds and outputs of every linear layer, without running the model.
+
+    Args:
+        model: with static components.
+        batch: images a step.
+        image_shape: (h, w, c).
+    """
     images = jax.ShapeDtypeStruct((batch, *image_shape), np.uint8)
     jaxpr = jax.make_jaxpr(lambda i: model.init_with_output(jax.random.key(0), i, train=False)[0])(images)
     multiplications = elements = 0.0
@@ -50,7 +56,12 @@ def forward_cost(model: nn.Module, batch: int, image_shape: tuple[int, ...]) -> 
 
 
 def step_seconds(cost: Cost, devices: int) -> float:
-    """Seconds a training step and run: three passes of multiply-adds, and the memory traffic of the elements."""
+    """Seconds a training step and run: three passes of multiply-adds, and the memory traffic of the elements.
+
+    Args:
+        cost: of one forward pass of a batch.
+        devices: that work side by side; CPU devices share the cores, so their number changes nothing.
+    """
     platform = jax.default_backend() if jax.default_backend() in OVERHEAD else "gpu"
     compute = 3 * cost.multiplications / MULTIPLICATIONS_A_SECOND[platform]
     memory = cost.elements / ELEMENTS_A_SECOND[platform]

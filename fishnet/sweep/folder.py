@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import re
 from collections.abc import Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -138,3 +139,17 @@ def _value(value: Any) -> str:
 
 def _values(values: Any) -> str:
     return "absent" if values is None else ",".join(map(format_value, values))
+
+
+def changed_setting(found: dict[str, Any], content: dict[str, Any]) -> str:
+    """In what a sweep's versions and device differ now from when it was begun, in words; empty if in nothing.
+
+    Args:
+        found: `sweep.json` as it was begun.
+        content: as it would be written now.
+    """
+    pairs = [(name, old, content["versions"].get(name)) for name, old in found.get("versions", {}).items()]
+    changes = [f"{name} {old} (now {now})" for name, old, now in pairs if now != old]
+    # Lanes do not depend on the number of devices, only on what they are.
+    kinds = [re.sub(r" x \d+", "", setting.get("device", "")) for setting in (found, content)]
+    return ", ".join(changes + ([f"{kinds[0]} (now {kinds[1]})"] if kinds[0] and kinds[0] != kinds[1] else []))

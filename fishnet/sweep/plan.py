@@ -42,10 +42,12 @@ class Cohort:
 
     @property
     def epochs(self) -> int:
+        """Of its longest run."""
         return max(run.recipe.epochs for run in self.runs)
 
     @property
     def dropped_images(self) -> int:
+        """Training images that each epoch leaves out: its incomplete last batch."""
         return self.shape.train_images % self.shape.recipe.batch_size
 
     def padded_knobs(self) -> Knobs:

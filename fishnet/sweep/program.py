@@ -97,7 +97,15 @@ class Shape:
 
 
 def single_lane(shape: Shape, kinds: Kinds, numbers: Numbers) -> Lanes:
-    """The state of one run before its first step."""
+    """The state of one run before its first step.
+
+    Args:
+        shape: what is static.
+        kinds, numbers: the run's knobs, without the lane axis.
+
+    Returns:
+        Its state, without the lane axis.
+    """
     model = lane_model(shape.recipe, shape.menu, shape.classes, shape.lowering, kinds, numbers)
     images = jnp.zeros((1, *shape.image_shape), jnp.uint8)
     variables = model.init({"params": draw(numbers.keys, "init")}, images, train=False)
@@ -248,14 +256,31 @@ def vectorised(function: Callable, width: int) -> Callable:
 
 
 def take(tree: Any, members: jax.Array) -> Any:
-    """The lanes at `members` [width]; padding members, beyond the last lane, read the last one."""
+    """Reads lanes.
+
+    Args:
+        tree: arrays with a leading lane axis.
+        members: [width] int32, lanes; padding members, beyond the last lane, read the last one.
+
+    Returns:
+        `tree` with a leading axis of `width`.
+    """
     if members.shape[0] == 1:
         return jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, members[0], 1), tree)
     return jax.tree.map(lambda leaf: leaf.at[members].get(mode="clip"), tree)
 
 
 def put(tree: Any, members: jax.Array, lanes: Any) -> Any:
-    """`tree` with the lanes at `members` replaced; padding members write nowhere."""
+    """Writes lanes.
+
+    Args:
+        tree: arrays with a leading lane axis.
+        members: [width] int32, lanes; padding members write nowhere.
+        lanes: what replaces them, with a leading axis of `width`.
+
+    Returns:
+        The new `tree`.
+    """
     if members.shape[0] == 1:
         return jax.tree.map(lambda leaf, new: lax.dynamic_update_slice_in_dim(leaf, new, members[0], 0), tree, lanes)
     return jax.tree.map(lambda leaf, new: leaf.at[members].set(new, mode="drop", unique_indices=False), tree, lanes)
@@ -294,7 +319,12 @@ def evaluate_groups(
     positions: jax.Array,
     chunks: jax.Array,
 ) -> jax.Array:
-    """Logits of the lanes of the groups in `window` [2], from the start of the output on.
+    """Logits of the lanes of the groups in a window, from the start of the output on.
+
+    Args:
+        shape, knobs, pixels, groups, window: as for `train_groups`.
+        params, statistics: variables of all lanes, [lane, ...].
+        positions, chunks: as for `evaluate_lane`.
 
     Returns:
         [group, width, chunk, image, class] float32, with as many groups as fit one call.
@@ -320,7 +350,12 @@ def evaluation_capacity(shape: Shape, images: int) -> int:
 
 
 def keep_best(lanes: Lanes, better: jax.Array) -> Lanes:
-    """Copies the current variables of the lanes where `better` [lane] into their best ones."""
+    """Copies the current variables of some lanes into their best ones.
+
+    Args:
+        lanes: the state.
+        better: [lane] bool, which lanes.
+    """
 
     def choose(best: jax.Array, now: jax.Array) -> jax.Array:
         return jnp.where(better.reshape(-1, *[1] * (now.ndim - 1)), now, best)

@@ -196,9 +196,11 @@ class Clock:
 
     @property
     def percent(self) -> float:
+        """The share done, 0 to 100."""
         return 100.0 * min(self.done / self.total, 1.0) if self.total else 100.0
 
     def left_text(self) -> str:
+        """How long it will still take, or how long it took, in words."""
         if self.done >= self.total:
             return f"took {seconds_text(time.monotonic() - self._began)}"
         if self.done <= self._first:

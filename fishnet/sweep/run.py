@@ -17,7 +17,14 @@ from fishnet.sweep import records
 from fishnet.sweep.canary import check_backend
 from fishnet.sweep.checkpoint import Checkpoints
 from fishnet.sweep.cohort import CohortRunner
-from fishnet.sweep.folder import SWEEP_FILE, check_same_sweep, locked, read_sweep_file, write_sweep_file
+from fishnet.sweep.folder import (
+    SWEEP_FILE,
+    changed_setting,
+    check_same_sweep,
+    locked,
+    read_sweep_file,
+    write_sweep_file,
+)
 from fishnet.sweep.interrupt import Interrupt
 from fishnet.sweep.machine import choose_devices, device_name, unused_accelerators, versions
 from fishnet.sweep.plan import Cohort, check_overrides, make_cohorts
@@ -193,6 +200,8 @@ def _run(
         "finished": None,
     }
     notes = [note for task in tasks.values() for note in task.notes]
+    if found is not None and (changes := changed_setting(found, content)):
+        notes.append(f"begun with {changes}: what follows may round otherwise than an undisturbed sweep")
     display.plan(plan_view(sweep, out, cohorts, used, notes))
     interrupt.defer()
     write_sweep_file(out, content)

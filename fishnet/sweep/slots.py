@@ -21,7 +21,12 @@ class Slots:
 
 
 def empty_slots(optimizers: Sequence[Optimizer], params: Any) -> Slots:
-    """Zeroed slots large enough for any of `optimizers`, whose states must start from zero."""
+    """Zeroed slots large enough for any of `optimizers`, whose states must start from zero.
+
+    Args:
+        optimizers: that may use the slots.
+        params: of one run; only shapes and types matter.
+    """
     needs = [_split(jax.eval_shape(_build(o).init, params), params) for o in optimizers]
     trees = max(len(trees) for trees, _ in needs)
     counts = max(1, *(len(counts) for _, counts in needs))  # at least one: a checkpoint holds no empty arrays
@@ -40,7 +45,20 @@ def direction(
     momentum: jax.Array,
     weight_decay: jax.Array,
 ) -> tuple[Any, Slots]:
-    """The descent direction at unit learning rate of the optimizer at a traced index, and the slots after it."""
+    """The descent direction at unit learning rate of the optimizer at a traced index.
+
+    Args:
+        optimizers: to choose among.
+        index: [] int32, position in `optimizers`.
+        grads: a tree like `params`.
+        slots: what the optimizer remembers.
+        params: of one run.
+        momentum, weight_decay: [] float32, see `Optimizer`.
+
+    Returns:
+        The direction, a tree like `params`, and the slots after this step; those that the chosen optimizer does not
+        use are as before.
+    """
 
     def branch(optimizer: Optimizer):
         def update(grads, slots, params, momentum, weight_decay):

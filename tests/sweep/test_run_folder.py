@@ -14,7 +14,7 @@ import pytest
 
 from fishnet.errors import UserError
 from fishnet.sweep import Sweep, load_run, run_sweep
-from fishnet.sweep.folder import LOCK_FILE, locked, read_sweep_file, write_sweep_file
+from fishnet.sweep.folder import LOCK_FILE, changed_setting, locked, read_sweep_file, write_sweep_file
 from fishnet.sweep.run import DataOptions
 from tests.sweep.conftest import TINY, assert_same_run, contents
 
@@ -218,6 +218,14 @@ def test_the_sweep_file_says_what_the_contract_asks(tiny):
     assert [arm["lr"] for arm in content["arms"]] == [0.05, 0.1]
     assert content["classes"] == {"synthetic": ["horizontal", "falling", "upright", "rising"]}
     assert {"python", "jax", "flax", "orbax-checkpoint"} <= set(content["versions"])
+
+
+def test_another_version_or_device_is_told_apart():
+    begun = {"versions": {"jax": "0.10.1", "optax": "0.2.8"}, "device": "cpu x 2 (AMD EPYC)"}
+    assert changed_setting(begun, begun | {"device": "cpu x 8 (AMD EPYC)"}) == ""
+    now = {"versions": {"jax": "0.11.2", "optax": "0.2.8"}, "device": "NVIDIA H200 x 1"}
+    assert changed_setting(begun, now) == "jax 0.10.1 (now 0.11.2), cpu (AMD EPYC) (now NVIDIA H200)"
+    assert changed_setting({}, now) == ""
 
 
 def test_a_sweep_file_that_says_the_same_is_not_touched(tmp_path):
