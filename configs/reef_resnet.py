@@ -1,9 +1,17 @@
-"""Fifteen species of reef fish by a residual network at 64 px, with strong augmentation.
+"""Fifteen species of reef fish by a residual network at 64 px, with strong augmentation and a one-cycle AdamW.
 
     python -m configs.reef_resnet
 
-Not trained to its end yet: its settings are a first choice and no figure is claimed. An epoch and run takes about 14 s
-on 2 CPU cores.
+Test split (478 photographs), seeds 0 to 3, mean and 95 % Student t interval: accuracy .965 +- .010, balanced accuracy
+.911 +- .025, macro AUC .997 +- .002. 43 minutes for the four runs together, 720 s a run, on 2 CPU cores (AMD EPYC) that
+were shared with other work, jax 0.10.1.
+
+Chosen on the validation split alone, at 20 epochs with one seed: class weights none or inverse, augmentation flip_shift
+or strong (`python -m experiments.ablation` with this recipe, `--axis class_weighting=none,inverse --axis
+augment=flip_shift,strong --epochs 20 --seeds 1`). Validation accuracy and balanced accuracy: none with strong .957 and
+.915, none with flip_shift .955 and .917, inverse with strong .930 and .907, inverse with flip_shift .926 and .925. Of
+the first two, alike, strong was taken because it leaves room for 30 epochs. Nothing else was tried to the end (a first
+trial with batches of 64 was given up after 5 of 24 epochs); the test split was looked at once, for the settings chosen.
 """
 
 import sys
