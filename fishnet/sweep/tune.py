@@ -10,6 +10,7 @@ import numpy as np
 from fishnet.data import Task
 from fishnet.nn.lowerings import LOWERINGS
 from fishnet.sweep.cohort import compiler_options, evaluation_chunk
+from fishnet.sweep.knobs import KIND_FIELDS, clipping, family
 from fishnet.sweep.plan import group_runs, make_cohorts
 from fishnet.sweep.program import Program
 from fishnet.sweep.recipe import Run
@@ -61,7 +62,7 @@ def _alike(runs: Sequence[Run]) -> list[Run]:
     kinds: dict[tuple, list[Run]] = {}
     for run in runs:
         recipe = run.recipe
-        key = (recipe.activation, recipe.optimizer, recipe.augment, recipe.dropout > 0)
+        key = (*(getattr(recipe, name) for name in KIND_FIELDS), recipe.dropout > 0, clipping(recipe), family(recipe))
         kinds.setdefault(key, []).append(run)
     return max(kinds.values(), key=len)
 
@@ -79,10 +80,10 @@ def _milliseconds(
     groups = np.full((program.lanes, width), program.lanes, np.int32)
     groups[0, : len(runs)] = cohort.position
     stop = min(STEPS, cohort.shape.steps_per_epoch)
-    took = []
+    took, rates = [], np.ones(program.lanes, np.float32)
     for _ in range(3):  # the first is a warm-up
         began = time.perf_counter()
         window, steps = np.array([0, 1], np.int32), np.array([0, stop], np.int32)
-        lanes = jax.block_until_ready(train(program.knobs[0], lanes, program.pixels[0], groups, window, steps))
+        lanes = jax.block_until_ready(train(program.knobs[0], lanes, rates, program.pixels[0], groups, window, steps))
         took.append(time.perf_counter() - began)
     return min(took[1:]) / (stop * len(runs)) * 1e3
