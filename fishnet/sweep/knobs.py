@@ -45,7 +45,8 @@ def static_key(recipe: Recipe) -> tuple:
         The values of `STATIC_FIELDS`, the optimizer if it steps in its own way, and the norm if its statistics have a
         shape of their own; None where there is no such thing.
     """
-    own = recipe.optimizer if OPTIMIZERS[recipe.optimizer].own_program else None
+    optimizer = OPTIMIZERS.get(recipe.optimizer)  # a saved run's may be the user's own, and not here
+    own = recipe.optimizer if optimizer and optimizer.own_program else None
     norm = recipe.norm if recipe.norm == "layer_channel" else None
     return (*(getattr(recipe, name) for name in STATIC_FIELDS), own, norm)
 
