@@ -142,3 +142,14 @@ def test_a_lane_of_the_catalogue_equals_its_run_alone(together, lane):
     assert single.keys() <= mine.keys()
     for name, value in single.items():
         np.testing.assert_array_equal(mine[name], value, err_msg=name)
+
+
+@pytest.mark.parametrize("name", [name for name, optimizer in OPTIMIZERS.items() if optimizer.own_program])
+def test_an_optimizer_that_steps_in_its_own_way_trains(together, name):
+    ((params, _, evaluated, totals),) = trained([dataclasses.replace(BASE, optimizer=name, lr=0.01)])
+    assert np.isfinite(totals.loss) and totals.steps == STEPS
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((params, evaluated)))
+    starts, others = together[0][3].loss, [state[0]["head"]["kernel"] for state in together]
+    assert totals.loss < 1.5 * starts
+    assert all((params["head"]["kernel"] != other).any() for other in others)
+    assert (evaluated["head"]["kernel"] != params["head"]["kernel"]).any() == (name == "schedule_free")
