@@ -24,9 +24,7 @@ from jax import lax
 from fishnet.augment import AUGMENTATIONS
 from fishnet.data import Task, load_task
 from fishnet.losses import cross_entropy
-from fishnet.nn.activations import ACTIVATIONS
 from fishnet.nn.lowerings import LOWERINGS
-from fishnet.nn.norms import NORMS
 from fishnet.optim.optimizers import OPTIMIZERS
 from fishnet.optim.schedules import SCHEDULES
 from fishnet.sweep import Recipe, Run, Sweep
@@ -37,7 +35,10 @@ from fishnet.sweep.program import Pixels, Program, constants
 from fishnet.sweep.random import draw
 from fishnet.sweep.validate import resolve
 
-ARMS = {"activation": [a for a in ACTIVATIONS if a != "identity"][:8], "norm": list(NORMS)}
+ARMS = {
+    "activation": ["relu", "leaky_relu", "elu", "selu", "gelu", "silu", "tanh", "sigmoid"],
+    "norm": ["none", "batch", "layer", "group", "instance"],
+}
 MOMENTUM = 0.9
 
 
@@ -114,11 +115,12 @@ def main() -> None:
     groups = np.full((program.lanes, 1), program.lanes, np.int32)
     groups[: len(runs), 0] = cohort.position
     window, steps = np.array([0, len(runs)], np.int32), np.array([0, options.steps], np.int32)
+    rates = np.ones(program.lanes, np.float32)
     per = 1e3 / (options.steps * len(runs))
     together, apart, by_arm = [], [], []
     for turn in range(options.rounds + 1):
         began = time.perf_counter()
-        lanes = jax.block_until_ready(train(program.knobs[0], lanes, program.pixels[0], groups, window, steps))
+        lanes = jax.block_until_ready(train(program.knobs[0], lanes, rates, program.pixels[0], groups, window, steps))
         one = time.perf_counter() - began
         arms = []
         for compiled, arguments, _ in alone:
@@ -134,7 +136,7 @@ def main() -> None:
     for i in range(len(runs)):
         began = time.perf_counter()
         only = np.array([i, i + 1], np.int32)
-        lanes = jax.block_until_ready(train(program.knobs[0], lanes, program.pixels[0], groups, only, steps))
+        lanes = jax.block_until_ready(train(program.knobs[0], lanes, rates, program.pixels[0], groups, only, steps))
         lane_ms.append((time.perf_counter() - began) / options.steps * 1e3)
     arm_ms = np.median(np.asarray(by_arm), axis=0) / options.steps * 1e3
     ratios = np.asarray(lane_ms) / arm_ms

@@ -18,10 +18,10 @@ class CNN(Network):
     @nn.compact
     def __call__(self, images: Num[Array | np.ndarray, "..."], train: bool) -> Float[Array, "b k"]:
         """Logits [b, classes] float32 of images [b, h, w, c], uint8 or floats in 0..255."""
-        x, sites = self.standardised(images), count()
+        x, sites = self.standardised(images, train), count()
         for width in self.widths:
             for _ in range(self.depth):
                 site = next(sites)
                 x = self.activated(self.convolved(x, site, width), site, train)
-            x = self.shrunk(x)
+            x = self.dropped(self.shrunk(x), "blocks", f"dropout_{site}", train)
         return self.classified(x, train)

@@ -22,17 +22,10 @@ class MLP(Network):
     @nn.compact
     def __call__(self, images: Num[Array | np.ndarray, "..."], train: bool) -> Float[Array, "b k"]:
         """Logits [b, classes] float32 of images [b, h, w, c], uint8 or floats in 0..255."""
-        x = self.standardised(images)
+        x = self.standardised(images, train)
         x = x.reshape(x.shape[0], -1)
         for site, width in enumerate(width for width in self.widths for _ in range(self.depth)):
             if site:
-                x = self.dropped(x, f"dropout_{site}", train)
-            dense = nn.Dense(
-                width,
-                use_bias=self.norm_position == "post",
-                dtype=self.dtype,
-                kernel_init=self.kernel_init,
-                name=f"dense_{site}",
-            )
-            x = self.activated(dense(x), site, train)
+                x = self.dropped(x, "dense", f"dropout_{site}", train)
+            x = self.activated(self.dense(x, site, width), site, train)
         return self.classified(x, train)

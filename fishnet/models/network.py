@@ -1,6 +1,8 @@
 """What the models share: their fields, and the layers that are made of them."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -11,30 +13,39 @@ from jaxtyping import Array, Float, Num
 
 from fishnet.errors import UsageError
 from fishnet.nn.activations import relu
-from fishnet.nn.dropout import Dropout
+from fishnet.nn.dropout import Dropout, MixedDropout
 from fishnet.nn.initializers import INITIALIZERS
+from fishnet.nn.mixed_activation import ActivationByIndex
 from fishnet.nn.norms import BatchNorm
+from fishnet.nn.parametric import Activation, Parametric
 from fishnet.nn.pooling import max_pool
 from fishnet.nn.standardize import Standardize
 
 NORM_POSITIONS = ("pre", "post")
 
 
-def at(choices: Callable | Sequence[Callable], index: int) -> Callable:
+def at(choices: Any, index: int) -> Any:
     """What stands at site `index`: `choices` itself, or its entry when it holds one a site.
 
     Args:
-        choices: a callable for all sites, or a sequence with one for each.
+        choices: what all sites share, or a sequence with one for each.
         index: number of the site, from 0.
 
     Raises:
         UsageError: the sequence is too short.
     """
-    if callable(choices):
+    if not isinstance(choices, Sequence):
         return choices
     if index >= len(choices):
         raise UsageError(f"the model has a site {index}, but only {len(choices)} norms or activations were given")
     return choices[index]
+
+
+def _with_kernel(linear: Callable, transform: Callable[[Array], Array] | None) -> Callable:
+    """`linear(x, kernel, ...)` of the transformed kernel."""
+    if transform is None:
+        return linear
+    return lambda x, kernel, *args, **options: linear(x, transform(kernel), *args, **options)
 
 
 class Network(nn.Module):
@@ -49,12 +60,17 @@ class Network(nn.Module):
         classes: number of classes k.
         widths: features of the stages.
         depth: layers or blocks a stage.
-        act: activation `f(x) -> y`, or a sequence with one a site.
+        act: activation `f(x) -> y`, a `Parametric` or an `ActivationByIndex`, or a sequence with one a site.
         norm: factory of norms, called as `norm(name=...)`, or a sequence with one a site.
         conv: convolution lowering, called as `jax.lax.conv_general_dilated`.
         pool: `f(x [b, h, w, c]) -> [b, h // 2, w // 2, c]`.
         kernel_init: `f(key, shape, dtype) -> kernel` of all layers.
-        dropout: probability of zero in [0, 1), possibly traced.
+        dropout: probability of being dropped in [0, 1), possibly traced.
+        dropout_kind: index into `DROPOUTS`, possibly traced; None: plain.
+        dropout_layers: where features are dropped: "dense" (before dense layers), "input", "blocks" (behind each stage,
+            or each block of a residual network).
+        stochastic_depth: probability that an example skips the last residual branch, possibly traced; it falls linearly
+            to the first. None: none skips any.
         norm_position: "pre" (layer, norm, activation; the norm's shift is the only bias) or "post" (layer with a bias
             of its own, activation, norm).
         dtype: of the computation; parameters, statistics of norms and logits are float32.
@@ -66,24 +82,27 @@ class Network(nn.Module):
     classes: int
     widths: tuple[int, ...] = (16, 32, 64)
     depth: int = 1
-    act: Callable | Sequence[Callable] = relu
+    act: Callable | ActivationByIndex | Sequence[Callable | ActivationByIndex] = relu
     norm: Callable | Sequence[Callable] = BatchNorm
     conv: Callable = lax.conv_general_dilated
     pool: Callable = max_pool
     kernel_init: Callable = INITIALIZERS["he_normal"]
     dropout: ArrayLike = 0.0
+    dropout_kind: ArrayLike | None = None
+    dropout_layers: tuple[str, ...] = ("dense",)
+    stochastic_depth: ArrayLike | None = None
     norm_position: str = "pre"
     dtype: DTypeLike = jnp.float32
 
-    def standardised(self, images: Num[Array | np.ndarray, "..."]) -> Float[Array, "b h w c"]:
-        """The images with zero mean and unit variance, in `dtype`.
+    def standardised(self, images: Num[Array | np.ndarray, "..."], train: bool) -> Float[Array, "b h w c"]:
+        """The images with zero mean and unit variance, in `dtype`, after the input's dropout.
 
         Raises:
             UsageError: `norm_position` is unknown, or the images are not of rank 4.
         """
         if self.norm_position not in NORM_POSITIONS:
             raise UsageError(f"norm_position must be one of {', '.join(NORM_POSITIONS)}, got {self.norm_position!r}")
-        return Standardize(self.dtype, name="standardize")(images)
+        return self.dropped(Standardize(self.dtype, name="standardize")(images), "input", "dropout_input", train)
 
     def convolved(self, x: Array, site: int, width: int, size: int = 3, stride: int = 1, groups: int = 1) -> Array:
         """The convolution of a site, SAME padding, with a bias only where no norm brings one.
@@ -107,10 +126,38 @@ class Network(nn.Module):
             use_bias=self.norm_position == "post",
             dtype=self.dtype,
             kernel_init=self.kernel_init,
-            conv_general_dilated=self.conv,
+            conv_general_dilated=_with_kernel(self.conv, self.kernel_transform(site)),
             name=f"conv_{site}",
         )
         return conv(x)
+
+    def dense(self, x: Array, site: int, width: int) -> Float[Array, "b width"]:
+        """The dense layer of a site, with a bias only where no norm brings one.
+
+        Args:
+            x: features [b, i].
+            site: its number.
+            width: features out.
+
+        Returns:
+            Features [b, width].
+        """
+        dense = nn.Dense(
+            width,
+            use_bias=self.norm_position == "post",
+            dtype=self.dtype,
+            kernel_init=self.kernel_init,
+            dot_general=_with_kernel(lax.dot_general, self.kernel_transform(site)),
+            name=f"dense_{site}",
+        )
+        return dense(x)
+
+    def kernel_transform(self, site: int) -> Callable[[Array], Array] | None:
+        """What the norm of a site does to the kernel of its layer; None for nothing."""
+        norm = at(self.norm, site)
+        while isinstance(norm, partial):
+            norm = norm.func
+        return getattr(norm, "kernel", None)
 
     def normed(self, x: Array, site: int, train: bool) -> Array:
         """The norm of a site, of maps [b, h, w, c] or features [b, c]."""
@@ -118,20 +165,32 @@ class Network(nn.Module):
 
     def activated(self, x: Array, site: int, train: bool) -> Array:
         """Norm and activation of a site, in the order of `norm_position`, of maps [b, h, w, c] or features [b, c]."""
-        act = at(self.act, site)
-        return act(self.normed(x, site, train)) if self.norm_position == "pre" else self.normed(act(x), site, train)
+        if self.norm_position == "pre":
+            return self.acted(self.normed(x, site, train), site, train)
+        return self.normed(self.acted(x, site, train), site, train)
+
+    def acted(self, x: Array, site: int, train: bool, suffix: str = "") -> Array:
+        """The activation of a site, of maps [b, h, w, c] or features [b, c]; a second one needs a `suffix`."""
+        act, name = at(self.act, site), f"act_{site}{suffix}"
+        if isinstance(act, ActivationByIndex):
+            return act.module(name)(x, train)
+        return Activation(act, name=name)(x, train) if isinstance(act, Parametric) else act(x)
 
     def shrunk(self, x: Array) -> Array:
         """Maps [b, h, w, c] pooled to [b, h // 2, w // 2, c], as long as they have two pixels a side."""
         return self.pool(x) if min(x.shape[1:3]) >= 2 else x
 
-    def dropped(self, x: Array, name: str, train: bool) -> Array:
-        """Dropout at rate `dropout`, in training."""
-        return Dropout(self.dropout, name=name)(x, train)
+    def dropped(self, x: Array, where: str, name: str, train: bool) -> Array:
+        """Dropout at rate `dropout`, in training, if `where` is one of `dropout_layers`."""
+        if where not in self.dropout_layers:
+            return x
+        if self.dropout_kind is None:
+            return Dropout(self.dropout, name=name)(x, train)
+        return MixedDropout(self.dropout_kind, self.dropout, name=name)(x, train)
 
     def classified(self, x: Array, train: bool) -> Float[Array, "b k"]:
         """Global mean of maps, dropout and a dense layer, in float32: logits [b, classes]."""
         if x.ndim == 4:
             x = x.mean((1, 2), dtype=jnp.float32)
-        x = self.dropped(x, "dropout_head", train)
+        x = self.dropped(x, "dense", "dropout_head", train)
         return nn.Dense(self.classes, dtype=jnp.float32, kernel_init=self.kernel_init, name="head")(x)

@@ -6,7 +6,8 @@ import flax.linen as nn
 import numpy as np
 from jaxtyping import Array, Float, Num
 
-from fishnet.models.network import Network, at
+from fishnet.models.network import Network
+from fishnet.nn.stochastic_depth import StochasticDepth, linear_rates
 
 
 class ResNet(Network):
@@ -31,7 +32,9 @@ class ResNet(Network):
     @nn.compact
     def __call__(self, images: Num[Array | np.ndarray, "..."], train: bool) -> Float[Array, "b k"]:
         """Logits [b, classes] float32 of images [b, h, w, c], uint8 or floats in 0..255."""
-        x, sites = self.standardised(images), count()
+        x, sites = self.standardised(images, train), count()
+        last = 0.0 if self.stochastic_depth is None else self.stochastic_depth
+        rates = iter(linear_rates(last, len(self.widths) * self.depth))
         site = next(sites)
         x = self.activated(self.convolved(x, site, self.widths[0], stride=self.stem_stride), site, train)
         for stage, width in enumerate(self.widths):
@@ -40,10 +43,12 @@ class ResNet(Network):
                 site = next(sites)
                 y = self.activated(self.convolved(x, site, width, stride=stride), site, train)
                 site = next(sites)
-                y, act = self.convolved(y, site, width), at(self.act, site)
-                y = self.normed(act(y) if self.norm_position == "post" else y, site, train)
+                y, last = self.convolved(y, site, width), site
+                y = self.normed(self.acted(y, site, train) if self.norm_position == "post" else y, site, train)
                 if x.shape != y.shape:
                     site = next(sites)
                     x = self.normed(self.convolved(x, site, width, size=1, stride=stride), site, train)
-                x = act(y + x)
+                if self.stochastic_depth is not None:
+                    y = StochasticDepth(next(rates), name=f"depth_{last}")(y, train)
+                x = self.dropped(self.acted(y + x, last, train, suffix="_sum"), "blocks", f"dropout_{last}", train)
         return self.classified(x, train)

@@ -22,7 +22,7 @@ class Separable(Network):
     @nn.compact
     def __call__(self, images: Num[Array | np.ndarray, "..."], train: bool) -> Float[Array, "b k"]:
         """Logits [b, classes] float32 of images [b, h, w, c], uint8 or floats in 0..255."""
-        x, sites = self.standardised(images), count()
+        x, sites = self.standardised(images, train), count()
         site = next(sites)
         x = self.activated(self.convolved(x, site, self.widths[0]), site, train)
         for width in self.widths:
@@ -31,5 +31,5 @@ class Separable(Network):
                 x = self.activated(self.convolved(x, site, x.shape[-1], groups=x.shape[-1]), site, train)
                 site = next(sites)
                 x = self.activated(self.convolved(x, site, width, size=1), site, train)
-            x = self.shrunk(x)
+            x = self.dropped(self.shrunk(x), "blocks", f"dropout_{site}", train)
         return self.classified(x, train)

@@ -1,10 +1,12 @@
-"""Activations: elementwise functions `f(x) -> y` that keep shape and dtype."""
+"""Activations: elementwise functions `f(x) -> y` that keep shape and dtype; parametric ones see `parametric.py`."""
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from fishnet.nn.parametric import elu, leaky_relu, prelu, rrelu
 
 
 def identity(x: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -35,38 +37,6 @@ def relu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     Source: Nair and Hinton, "Rectified Linear Units Improve Restricted Boltzmann Machines", ICML 2010.
     """
     return jax.nn.relu(x)
-
-
-def leaky_relu(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Rectified linear unit with a slope of 0.01 on the left, so that no unit is ever without a gradient.
-
-        y = x for x >= 0, 0.01 x for x < 0
-
-    Args:
-        x: pre-activations, any shape.
-
-    Returns:
-        Activations, shape and dtype of `x`.
-
-    Source: Maas, Hannun and Ng, "Rectifier Nonlinearities Improve Neural Network Acoustic Models", ICML 2013.
-    """
-    return jax.nn.leaky_relu(x, 0.01)
-
-
-def elu(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Exponential linear unit with coefficient 1.
-
-        y = x for x > 0, exp(x) - 1 for x <= 0
-
-    Args:
-        x: pre-activations, any shape.
-
-    Returns:
-        Activations, shape and dtype of `x`.
-
-    Source: Clevert, Unterthiner and Hochreiter, arXiv:1511.07289.
-    """
-    return jax.nn.elu(x)
 
 
 def selu(x: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -145,6 +115,100 @@ def sigmoid(x: Float[Array, "..."]) -> Float[Array, "..."]:
     return jax.nn.sigmoid(x)
 
 
+def softplus(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Smooth rectifier, without overflow at any x.
+
+        y = log(1 + exp(x))
+
+    Args:
+        x: pre-activations, any shape.
+
+    Returns:
+        Activations, shape and dtype of `x`.
+
+    Source: Dugas et al., "Incorporating Second-Order Functional Knowledge for Better Option Pricing", NIPS 2000.
+    """
+    return jax.nn.softplus(x)
+
+
+def hard_swish(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Swish with a piecewise linear sigmoid.
+
+        y = x min(max(x + 3, 0), 6) / 6
+
+    Args:
+        x: pre-activations, any shape.
+
+    Returns:
+        Activations, shape and dtype of `x`.
+
+    Source: Howard et al., "Searching for MobileNetV3", arXiv:1905.02244.
+    """
+    return jax.nn.hard_swish(x)
+
+
+def mish(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Self-gated smooth activation.
+
+        y = x tanh(log(1 + exp(x)))
+
+    Args:
+        x: pre-activations, any shape.
+
+    Returns:
+        Activations, shape and dtype of `x`.
+
+    Source: Misra, arXiv:1908.08681.
+    """
+    return jax.nn.mish(x)
+
+
+def relu6(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Rectified linear unit cut off at 6; the gradient at 0 and at 6 is 0.
+
+        y = min(max(x, 0), 6)
+
+    Args:
+        x: pre-activations, any shape.
+
+    Returns:
+        Activations in [0, 6], shape and dtype of `x`.
+
+    Source: Krizhevsky, "Convolutional Deep Belief Networks on CIFAR-10", 2010.
+    """
+    return jax.nn.relu6(x)
+
+
+def exponential(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Exponential function; infinite in float32 from x = 88.7 on.
+
+        y = exp(x)
+
+    Args:
+        x: pre-activations, any shape.
+
+    Returns:
+        Positive activations, shape and dtype of `x`.
+    """
+    return jnp.exp(x)
+
+
+def squareplus(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Smooth rectifier without exponential function; 1 at x = 0.
+
+        y = (x + sqrt(x^2 + 4)) / 2
+
+    Args:
+        x: pre-activations, any shape.
+
+    Returns:
+        Activations, shape and dtype of `x`.
+
+    Source: Barron, "Squareplus: A Softplus-Like Algebraic Rectifier", arXiv:2112.11687.
+    """
+    return jax.nn.squareplus(x)
+
+
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "identity": identity,
     "relu": relu,
@@ -155,4 +219,12 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "silu": silu,
     "tanh": tanh,
     "sigmoid": sigmoid,
+    "softplus": softplus,
+    "hard_swish": hard_swish,
+    "mish": mish,
+    "relu6": relu6,
+    "exponential": exponential,
+    "squareplus": squareplus,
+    "prelu": prelu,
+    "rrelu": rrelu,
 }

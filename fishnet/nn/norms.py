@@ -1,10 +1,13 @@
-"""Batch, layer, group, instance or no normalisation: one formula, which differs only in how moments are mixed.
+"""Normalisation of activations and of weights: one formula, which differs only in how moments are mixed.
 
 All are called as `module(x, train)` with x [b, h, w, c] or [b, c]. Statistics are computed in float32 or better,
 parameters are float32, the result has the dtype of x. `eps` is 1e-5; variances are biased (divided by the count).
+Norms of the weights also have `kernel`, which a model applies to the kernel of the layer before.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import flax.linen as nn
@@ -14,22 +17,26 @@ from jaxtyping import Array, Bool, Float, Int
 
 from fishnet.errors import UsageError
 from fishnet.nn.moments import affine, moments
+from fishnet.nn.weight_norms import kernel_by_kind, standardised_kernel, unit_kernel
 
-KINDS = ("none", "batch", "layer", "group", "instance")
+KINDS = ("none", "batch", "layer", "group", "instance", "rms", "layer_channel", "weight", "weight_standardised")
+WEIGHT_KINDS = ("weight", "weight_standardised")
 EPS = 1e-5
 KEEP = 0.9
 
 
-def check_norm(kind: str, shape: tuple[int, ...], groups: int = 8) -> None:
+def check_norm(kind: str, shape: tuple[int, ...], groups: int = 8, ghost: int = 0) -> None:
     """Refuses a norm that makes no sense for inputs of `shape`.
 
     Args:
         kind: one of `KINDS`.
         shape: (b, h, w, c) or (b, c).
         groups: groups of channels of the group norm.
+        ghost: samples of a sub-batch of the batch norm; 0: the whole batch.
 
     Raises:
-        UsageError: `groups` does not divide the channels of a group norm; an instance norm over a single value.
+        UsageError: `groups` does not divide the channels of a group norm; an instance norm over a single value; a
+            batch that `ghost` does not divide.
     """
     if kind == "group" and (groups < 1 or shape[-1] % groups):
         raise UsageError(f"group norm needs groups that divide the channels: {groups} groups, {shape[-1]} channels")
@@ -38,21 +45,26 @@ def check_norm(kind: str, shape: tuple[int, ...], groups: int = 8) -> None:
             f"instance norm needs maps of two pixels or more: over the single value of inputs {tuple(shape)} "
             "its variance is zero"
         )
+    if kind == "batch" and ghost and shape[0] % ghost:
+        raise UsageError(f"ghost batches of {ghost} do not divide a batch of {shape[0]}")
 
 
-def mix(kind: str, mean: Float[Array, "b c"], var: Float[Array, "b c"], groups: int = 8) -> tuple[Array, Array]:
+def mix(
+    kind: str, mean: Float[Array, "b c"], var: Float[Array, "b c"], groups: int = 8, ghost: int = 0
+) -> tuple[Array, Array]:
     """Moments of each sample and channel to the moments that a kind of norm normalises with.
 
-        M = pool(mean),   V = pool(var + (mean - M)^2)
+        M = pool(mean),   V = pool(var + (mean - M)^2);   rms: M = 0
 
-    `pool` is the mean over the batch, over all channels, over groups of channels, or nothing. V is the law of total
-    variance: a sum of squares, so nothing cancels and V is never negative.
+    `pool` is the mean over the batch (or sub-batches of it), over all channels, over groups of channels, or nothing. V
+    is the law of total variance: a sum of squares, so nothing cancels and V is never negative.
 
     Args:
-        kind: one of `KINDS`; "none" gives M = 0 and V = 1.
+        kind: one of `KINDS` but "layer_channel"; "none" and the norms of weights give M = 0 and V = 1.
         mean: [b, c].
         var: [b, c].
         groups: groups of channels of "group".
+        ghost: samples of a sub-batch of "batch", neighbours in the batch; 0: the whole batch.
 
     Returns:
         `(M, V)`, both [b, c].
@@ -60,52 +72,77 @@ def mix(kind: str, mean: Float[Array, "b c"], var: Float[Array, "b c"], groups: 
     b, c = mean.shape
 
     def pool(m: Array) -> Array:
+        if kind == "batch" and ghost:
+            return jnp.repeat(m.reshape(b // ghost, ghost, c).mean(1), ghost, axis=0)
         if kind == "batch":
             return jnp.broadcast_to(m.mean(0, keepdims=True), m.shape)
-        if kind == "layer":
+        if kind in ("layer", "rms"):
             return jnp.broadcast_to(m.mean(1, keepdims=True), m.shape)
         if kind == "group":
             return jnp.repeat(m.reshape(b, groups, c // groups).mean(-1), c // groups, axis=-1)
         return m
 
-    if kind == "none":
+    if kind in ("none", *WEIGHT_KINDS):
         return jnp.zeros_like(mean), jnp.ones_like(var)
-    centre = pool(mean)
+    centre = jnp.zeros_like(mean) if kind == "rms" else pool(mean)
     return centre, pool(var + jnp.square(mean - centre))
 
 
 def mix_traced(
-    kind: Int[Array, ""], mean: Float[Array, "b c"], var: Float[Array, "b c"], groups: int = 8
+    kind: Int[Array, ""], mean: Float[Array, "b c"], var: Float[Array, "b c"], groups: int = 8, ghost: int = 0
 ) -> tuple[Array, Array]:
-    """`mix` for a traced kind; what it gives for "none" has no meaning.
+    """`mix` for a traced kind; what it gives for "none" and the norms of weights has no meaning.
 
-    Sums are products with a vector of ones and with a [c, groups] matrix that says which channels belong together (all
-    of them for "layer"). A choice among five reductions would be fused by XLA's CPU backend into every user of the
-    result, recomputed there, and compiled at length; a product is not.
+    Sums are products with a vector of ones (or a matrix that says which samples belong together) and with a [c, groups]
+    matrix that says which channels belong together (all of them for "layer" and "rms"). A choice among five reductions
+    would be fused by XLA's CPU backend into every user of the result, recomputed there, and compiled at length; a
+    product is not.
 
     Args:
         kind: index into `KINDS`.
         mean: [b, c].
         var: [b, c].
         groups: groups of channels of "group".
+        ghost: samples of a sub-batch of "batch", neighbours in the batch; 0: the whole batch.
 
     Returns:
         `(M, V)`, both [b, c].
     """
     b, c = mean.shape
-    batch, layer, group = (kind == KINDS.index(name) for name in ("batch", "layer", "group"))
+    batch, layer, group, rms = (kind == KINDS.index(name) for name in ("batch", "layer", "group", "rms"))
+    layer = layer | rms
     block = jnp.where(layer, c, max(c // groups, 1))
     member = (jnp.arange(c)[:, None] // block == jnp.arange(groups)).astype(mean.dtype)
-    everyone = jnp.ones((1, b), mean.dtype)
+    if ghost:
+        together = jnp.asarray(jnp.arange(b)[:, None] // ghost == jnp.arange(b) // ghost, mean.dtype)
+    else:
+        together = jnp.ones((1, b), mean.dtype)
 
     def pool(m: Array) -> Array:
-        over_batch = jnp.matmul(everyone, m, precision=lax.Precision.HIGHEST) / b
+        over_batch = jnp.matmul(together, m, precision=lax.Precision.HIGHEST) / (ghost or b)
         blocks = jnp.matmul(m, member, precision=lax.Precision.HIGHEST) / block
         over_channels = jnp.matmul(blocks, member.T, precision=lax.Precision.HIGHEST)
         return jnp.where(batch, over_batch, jnp.where(layer | group, over_channels, m))
 
-    centre = pool(mean)
+    centre = jnp.where(rms, 0.0, pool(mean))
     return centre, pool(var + jnp.square(mean - centre))
+
+
+def over_channels(
+    x: Float[Array, "b *s c"], scale: Float[Array, " c"], bias: Float[Array, " c"]
+) -> Float[Array, "b *s c"]:
+    """Each pixel normalised over its channels: `scale (x - mean_c x) / sqrt(var_c x + eps) + bias`.
+
+    Args:
+        x: maps [b, h, w, c] or values [b, c].
+        scale, bias: [c].
+
+    Returns:
+        Shape and dtype of `x`.
+    """
+    t = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    centred = t - t.mean(-1, keepdims=True)
+    return (centred * lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + EPS) * scale + bias).astype(x.dtype)
 
 
 class _Norm(nn.Module):
@@ -119,16 +156,18 @@ class _Norm(nn.Module):
         mean = self.variable("batch_stats", "mean", jnp.zeros, (c,), jnp.float32)
         return mean, self.variable("batch_stats", "var", jnp.ones, (c,), jnp.float32)
 
-    def update(self, batch: bool | Bool[Array, ""], old: nn.Variable, new: Array) -> None:
-        """Moves a running statistic [c] towards `new` [b, c], all rows of which are alike, where `batch` holds."""
+    def update(self, batch: bool | Bool[Array, ""], old: nn.Variable, new: Array, ghost: int) -> None:
+        """Moves a running statistic [c] towards `new` [b, c], the same for all of a (ghost) batch, if `batch`."""
         if not self.is_initializing():
-            old.value = jnp.where(batch, KEEP * old.value + (1 - KEEP) * new[0].astype(jnp.float32), old.value)
+            new = (new.mean(0) if ghost else new[0]).astype(jnp.float32)
+            old.value = jnp.where(batch, KEEP * old.value + (1 - KEEP) * new, old.value)
 
 
 class MomentNorm(_Norm):
-    """Batch, layer, group, instance or no norm, chosen by a number that may be traced.
+    """Any kind of norm, chosen by a number that may be traced.
 
         y = scale (x - M) / sqrt(V + eps) + bias, M and V as in `mix`;   none: y = x + bias
+        weight, weight_standardised: y = scale x + bias, behind a kernel as in `weight_norms`
 
     In kind none the scale has no effect and an exactly zero gradient. The running statistics change in kind batch and
     in training only. The variables restricted to the leaves of a static module (`BatchNorm` and kin) give its outputs.
@@ -136,35 +175,83 @@ class MomentNorm(_Norm):
     Args:
         kind: index into `KINDS`, a Python int or a traced int32 scalar.
         groups: groups of channels of the group norm.
+        ghost: samples of a sub-batch of the batch norm; 0: the whole batch.
+        pixels: whether `kind` may be layer_channel. Its statistics have another shape than those of all others, so that
+            it is a branch of its own, which costs where it is not needed.
 
     Raises:
-        UsageError: when called with a Python int as `kind`: `groups` does not divide the channels of a group norm, or
-            an instance norm of one pixel (a traced kind cannot be seen: `check_norm` tells before).
+        UsageError: when called with a Python int as `kind`: `check_norm` refuses the input (a traced kind cannot be
+            seen: ask it before).
     """
 
     kind: int | Array
     groups: int = 8
+    ghost: int = 0
+    pixels: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "b *s c"], train: bool) -> Float[Array, "b *s c"]:
         """Normalises `x` [b, h, w, c] or [b, c]."""
         if isinstance(self.kind, int):
-            check_norm(KINDS[self.kind], x.shape, self.groups)
+            check_norm(KINDS[self.kind], x.shape, self.groups, self.ghost if train else 0)
         kind = jnp.asarray(self.kind, jnp.int32)
         none, batch = kind == KINDS.index("none"), kind == KINDS.index("batch")
+        weights = (kind == KINDS.index("weight")) | (kind == KINDS.index("weight_standardised"))
         c = x.shape[-1]
         scale, bias = self.scale_and_bias(c)
         running_mean, running_var = self.running(c)
-        mean, var = moments(x)
-        centre, spread = mix_traced(kind, mean, var, self.groups)
-        if train:
-            self.update(batch, running_mean, centre)
-            self.update(batch, running_var, spread)
+
+        def by_moments(x: Array, scale: Array, bias: Array, mean: Array, var: Array) -> tuple[Array, Array, Array]:
+            centre, spread = mix_traced(kind, *moments(x), self.groups, self.ghost if train else 0)
+            if not train:
+                centre, spread = jnp.where(batch, mean, centre), jnp.where(batch, var, spread)
+            plain = none | weights
+            inverse = lax.rsqrt(jnp.where(plain, 1.0, spread) + EPS)
+            gain = jnp.where(none, 1.0, jnp.where(weights, 1.0, inverse) * scale)
+            y = affine(x, jnp.where(plain, 0.0, centre), gain, jnp.broadcast_to(bias, gain.shape))
+            return y, centre, spread
+
+        def by_pixel(x: Array, scale: Array, bias: Array, mean: Array, var: Array) -> tuple[Array, Array, Array]:
+            nothing = jnp.zeros((x.shape[0], c), jnp.promote_types(x.dtype, jnp.float32))
+            return over_channels(x, scale, bias), nothing, nothing
+
+        arguments = x, scale, bias, running_mean.value, running_var.value
+        if self.pixels:
+            y, centre, spread = lax.cond(kind == KINDS.index("layer_channel"), by_pixel, by_moments, *arguments)
         else:
-            centre = jnp.where(batch, running_mean.value, centre)
-            spread = jnp.where(batch, running_var.value, spread)
-        gain = jnp.where(none, 1.0, lax.rsqrt(jnp.where(none, 1.0, spread) + EPS) * scale)
-        return affine(x, jnp.where(none, 0.0, centre), gain, jnp.broadcast_to(bias, gain.shape))
+            y, centre, spread = by_moments(*arguments)
+        if train:
+            self.update(batch, running_mean, centre, self.ghost)
+            self.update(batch, running_var, spread, self.ghost)
+        return y
+
+
+@dataclass(frozen=True)
+class NormByKind:
+    """A factory of `MomentNorm`, with what its kind does to the kernel of the layer before.
+
+    Args:
+        kind: index into `KINDS`, a Python int or a traced int32 scalar.
+        groups, ghost, pixels: as for `MomentNorm`.
+        weights: whether `kind` may be one of `WEIGHT_KINDS`.
+    """
+
+    kind: int | Array
+    groups: int = 8
+    ghost: int = 0
+    pixels: bool = True
+    weights: bool = True
+
+    def __call__(self, name: str | None = None) -> MomentNorm:
+        """The module for one site."""
+        return MomentNorm(kind=self.kind, groups=self.groups, ghost=self.ghost, pixels=self.pixels, name=name)
+
+    @property
+    def kernel(self) -> Callable[[Array], Array] | None:
+        """What is applied to a kernel [i, o] or [kh, kw, i, o] before its layer is; None for nothing."""
+        if not self.weights:
+            return None
+        return partial(kernel_by_kind, jnp.asarray(self.kind), *map(KINDS.index, WEIGHT_KINDS))
 
 
 class NoNorm(_Norm):
@@ -188,19 +275,29 @@ class BatchNorm(_Norm):
     0.9 is the fraction kept, called momentum in Flax (PyTorch's is the fraction replaced); the variance that is kept
     is the biased one, as in Flax (PyTorch keeps the unbiased one).
 
-    Source: Ioffe and Szegedy, arXiv:1502.03167.
+    Args:
+        ghost: samples of a sub-batch, neighbours in the batch, which has statistics of its own in training ("ghost
+            batch norm"; the running ones move towards the mean of all sub-batches'); 0: the whole batch.
+
+    Raises:
+        UsageError: when called: `ghost` does not divide the batch.
+
+    Source: Ioffe and Szegedy, arXiv:1502.03167; ghost batches: Hoffer, Hubara and Soudry, arXiv:1705.08741.
     """
+
+    ghost: int = 0
 
     @nn.compact
     def __call__(self, x: Float[Array, "b *s c"], train: bool) -> Float[Array, "b *s c"]:
         """Normalises `x` [b, h, w, c] or [b, c]."""
+        check_norm("batch", x.shape, ghost=self.ghost if train else 0)
         shape = x.shape[0], x.shape[-1]
         scale, bias = self.scale_and_bias(shape[1])
         running_mean, running_var = self.running(shape[1])
         if train:
-            mean, var = mix("batch", *moments(x))
-            self.update(True, running_mean, mean)
-            self.update(True, running_var, var)
+            mean, var = mix("batch", *moments(x), ghost=self.ghost)
+            self.update(True, running_mean, mean, self.ghost)
+            self.update(True, running_var, var, self.ghost)
         else:
             mean, var = (jnp.broadcast_to(s.value, shape) for s in (running_mean, running_var))
         return affine(x, mean, lax.rsqrt(var + EPS) * scale, jnp.broadcast_to(bias, shape))
@@ -265,10 +362,72 @@ class InstanceNorm(_SampleNorm):
     kind: ClassVar[str] = "instance"
 
 
+class RMSNorm(_SampleNorm):
+    """By the root mean square over height, width and channels of each sample; the mean stays.
+
+        y = scale x / sqrt(mean(x^2) + eps) + bias
+
+    With a bias, as all norms here (the paper has none).
+
+    Source: Zhang and Sennrich, arXiv:1910.07467.
+    """
+
+    kind: ClassVar[str] = "rms"
+
+
+class LayerChannelNorm(_Norm):
+    """Over the channels of each pixel: layer norm as in Transformers and ConvNeXt.
+
+    y = scale (x - mean_c x) / sqrt(var_c x + eps) + bias
+
+    Source: Liu et al., "A ConvNet for the 2020s", arXiv:2201.03545.
+    """
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b *s c"], train: bool) -> Float[Array, "b *s c"]:
+        """Normalises `x` [b, h, w, c] or [b, c]."""
+        return over_channels(x, *self.scale_and_bias(x.shape[-1]))
+
+
+class WeightNorm(_Norm):
+    """Length and direction of each unit's weights apart: `w = g v / |v|`, g the norm's scale, v the layer's kernel.
+
+        y = scale x + bias, with x from a kernel of unit length
+
+    The scale starts at 1; `initial_scale` gives the one at which the network begins as without norm.
+
+    Source: Salimans and Kingma, arXiv:1602.07868.
+    """
+
+    kernel = staticmethod(unit_kernel)
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b *s c"], train: bool) -> Float[Array, "b *s c"]:
+        """Scales and shifts `x` [b, h, w, c] or [b, c], which comes from a kernel that `kernel` has normalised."""
+        scale, bias = self.scale_and_bias(x.shape[-1])
+        return (x * scale + bias).astype(x.dtype)
+
+
+class WeightStandardisedNorm(WeightNorm):
+    """As weight norm, with the mean of each unit's weights taken off: `w = g (v - mean v) / |v - mean v|`.
+
+    The scaled form: divided by the length, not by the standard deviation as in Qiao et al., so that g means the same
+    as in `WeightNorm`; the two differ by the factor sqrt(fan in).
+
+    Source: Qiao et al., arXiv:1903.10520; scaled: Brock, De and Smith, arXiv:2101.08692.
+    """
+
+    kernel = staticmethod(standardised_kernel)
+
+
 NORMS: dict[str, Callable[..., nn.Module]] = {
     "none": NoNorm,
     "batch": BatchNorm,
     "layer": LayerNorm,
     "group": GroupNorm,
     "instance": InstanceNorm,
+    "rms": RMSNorm,
+    "layer_channel": LayerChannelNorm,
+    "weight": WeightNorm,
+    "weight_standardised": WeightStandardisedNorm,
 }

@@ -1,27 +1,32 @@
 """Optimizers as descent directions at unit learning rate: the engine steps by `-lr * direction`.
 
 Built of optax's parts. The numbers (momentum, weight decay) may be traced, and the learning rate is not among
-them, so that lanes which differ in any of the three share one compiled program. The state of each optimizer is
-made of trees shaped like the parameters and of scalar counts, nothing else.
+them, so that lanes which differ in any of the three share one compiled program. The state of each optimizer starts
+from zero and is made of trees shaped like the parameters and of scalars, nothing else. The scalars are step counts,
+save for those of `schedule_free`.
+
+Three optimizers change more of a step than its direction; this step serves all of them:
+
+    grads = gradient(params)
+    if optimizer.probe:  # sam
+        grads = gradient(optimizer.probe(params, grads, rho))
+    rule = optax.with_extra_args_support(optimizer.build(momentum, weight_decay))
+    direction, state = rule.update(grads, state, params, learning_rate=lr)  # only schedule_free looks at lr
+    params = params - lr * direction
+    best = optimizer.evaluate(params, state) if optimizer.evaluate else params  # schedule_free
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.typing import ArrayLike
 
-from fishnet.errors import UsageError
-
-ADAM_B2 = 0.999
-ADAM_EPS = 1e-8
-
-# Named because their rank alone can mislead: attention's biases have rank 2.
-NEVER_DECAYED = ("bias", "scale")
+from fishnet.optim.adaptive import adagrad, adam, adamw, lamb, nadam, rmsprop
+from fishnet.optim.momentum import lion, momentum, nesterov, sgd
+from fishnet.optim.muon import muon
+from fishnet.optim.sam import sam_probe
+from fishnet.optim.schedule_free import evaluation_params, schedule_free
 
 
 @dataclass(frozen=True)
@@ -34,159 +39,44 @@ class Optimizer:
             outside its range (momentum in [0, 1), weight decay 0 or more and finite) raises `UsageError`.
         default_lr: the rate that `lr="auto"` stands for, per step, for losses that are means over the batch.
         uses_momentum: whether `momentum` has any effect.
+        needs_lr: whether `update` must be told the rate of its step: `update(grads, state, params, learning_rate=lr)`,
+            lr being what the direction is multiplied by, schedule and warm-up included.
+        probe: `probe(params, grads, rho) -> params`, where to take the gradient that goes into `update`, from the
+            gradient at `params`; rho may be traced. None: there is no second gradient.
+        evaluate: `evaluate(params, state) -> params`, what to validate, select and keep in place of the parameters that
+            are trained. None: those themselves.
+        own_program: whether runs with it get programs of their own: it takes a second gradient, evaluates other
+            parameters than it trains, or costs matrix products that no other optimizer has.
     """
 
     build: Callable[[ArrayLike, ArrayLike], optax.GradientTransformation]
     default_lr: float
     uses_momentum: bool = True
+    needs_lr: bool = False
+    probe: Callable[[optax.Params, optax.Updates, ArrayLike], optax.Params] | None = None
+    evaluate: Callable[[optax.Params, optax.OptState], optax.Params] | None = None
+    own_program: bool = False
 
 
-def sgd(momentum: ArrayLike = 0.0, weight_decay: ArrayLike = 0.0) -> optax.GradientTransformation:
-    """Stochastic gradient descent: `d = g + weight_decay * p`; `momentum` has no effect.
-
-    Args:
-        momentum: accepted so that all optimizers are built alike; unused.
-        weight_decay: factor of the L2 term, on kernels only (see `kernels`).
-
-    Returns:
-        An optax transformation without state arrays.
-
-    Raises:
-        UsageError: a plain number is out of its range.
-    """
-    check_numbers(momentum, weight_decay)
-    return coupled_decay(weight_decay)
-
-
-def momentum(momentum: ArrayLike = 0.9, weight_decay: ArrayLike = 0.0) -> optax.GradientTransformation:
-    """Heavy-ball momentum: `t <- g + weight_decay * p + momentum * t`, `d = t` (not damped by `1 - momentum`).
-
-    Args:
-        momentum: the fraction of the trace kept each step.
-        weight_decay: factor of the L2 term, on kernels only.
-
-    Returns:
-        An optax transformation; its state is one tree like the parameters.
-
-    Raises:
-        UsageError: a plain number is out of its range.
-
-    Source: Polyak 1964; in the form of Sutskever et al. 2013, http://proceedings.mlr.press/v28/sutskever13.html
-    """
-    check_numbers(momentum, weight_decay)
-    return optax.chain(coupled_decay(weight_decay), optax.trace(decay=momentum))
-
-
-def nesterov(momentum: ArrayLike = 0.9, weight_decay: ArrayLike = 0.0) -> optax.GradientTransformation:
-    """Nesterov momentum: `g' = g + weight_decay * p`, `t <- g' + momentum * t`, `d = g' + momentum * t`.
-
-    Args:
-        momentum: the fraction of the trace kept each step.
-        weight_decay: factor of the L2 term, on kernels only.
-
-    Returns:
-        An optax transformation; its state is one tree like the parameters.
-
-    Raises:
-        UsageError: a plain number is out of its range.
-
-    Source: Sutskever et al. 2013, http://proceedings.mlr.press/v28/sutskever13.html
-    """
-    check_numbers(momentum, weight_decay)
-    return optax.chain(coupled_decay(weight_decay), optax.trace(decay=momentum, nesterov=True))
-
-
-def adam(momentum: ArrayLike = 0.9, weight_decay: ArrayLike = 0.0) -> optax.GradientTransformation:
-    """Adam with its L2 term in the gradient: `g' = g + weight_decay * p`, `d = m^ / (sqrt(v^) + 1e-8)`.
-
-    m^ and v^ are the bias-corrected running means of g' (fraction kept `momentum`, Adam's beta_1) and of g'^2 (fraction
-    kept 0.999).
-
-    Args:
-        momentum: beta_1.
-        weight_decay: factor of the L2 term, on kernels only; the second moment rescales it (`adamw` does not).
-
-    Returns:
-        An optax transformation; its state is a step count and two trees like the parameters.
-
-    Raises:
-        UsageError: a plain number is out of its range.
-
-    Source: Kingma and Ba 2015, https://arxiv.org/abs/1412.6980
-    """
-    check_numbers(momentum, weight_decay)
-    return optax.chain(coupled_decay(weight_decay), optax.scale_by_adam(b1=momentum, b2=ADAM_B2, eps=ADAM_EPS))
-
-
-def adamw(momentum: ArrayLike = 0.9, weight_decay: ArrayLike = 0.0) -> optax.GradientTransformation:
-    """Adam with decoupled weight decay: `d = m^ / (sqrt(v^) + 1e-8) + weight_decay * p`.
-
-    Args:
-        momentum: beta_1, the fraction of the first moment kept each step.
-        weight_decay: fraction of a kernel taken off at each step at learning rate 1, on kernels only.
-
-    Returns:
-        An optax transformation; its state is a step count and two trees like the parameters.
-
-    Raises:
-        UsageError: a plain number is out of its range.
-
-    Source: Loshchilov and Hutter 2019, https://arxiv.org/abs/1711.05101
-    """
-    check_numbers(momentum, weight_decay)
-    return optax.chain(
-        optax.scale_by_adam(b1=momentum, b2=ADAM_B2, eps=ADAM_EPS),
-        optax.add_decayed_weights(weight_decay, mask=kernels),
-    )
-
-
-def coupled_decay(weight_decay: ArrayLike) -> optax.GradientTransformation:
-    """The gradient of `weight_decay / 2 * |p|^2` added to the kernels' gradients, ahead of the rest of a chain."""
-    return optax.add_decayed_weights(weight_decay, mask=kernels)
-
-
-def kernels(params: optax.Params) -> optax.Params:
-    """Which parameters weight decay acts on: those of rank 2 or more that are no bias and no scale.
-
-    Args:
-        params: a tree of floating-point arrays of one network (no lane axis).
-
-    Returns:
-        A tree like `params` of Python booleans.
-
-    Raises:
-        UsageError: no rule covers a leaf: it is not a floating-point array, or is called "kernel" with a rank below 2.
-    """
-
-    def decayed(path: tuple, leaf: ArrayLike) -> bool:
-        name = str(getattr(path[-1], "key", getattr(path[-1], "name", ""))) if path else ""
-        rank, floating = jnp.ndim(leaf), jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
-        if not floating or (name == "kernel" and rank < 2):
-            raise UsageError(
-                f"weight decay has no rule for parameter {jax.tree_util.keystr(path)} "
-                f"(shape {jnp.shape(leaf)}, {jnp.result_type(leaf)})"
-            )
-        return rank >= 2 and name not in NEVER_DECAYED
-
-    return jax.tree_util.tree_map_with_path(decayed, params)
-
-
-def check_numbers(momentum: ArrayLike, weight_decay: ArrayLike) -> None:
-    """Refuses plain numbers out of range; traced and array values pass, for nothing can be asked of them yet.
-
-    Raises:
-        UsageError: momentum is not in [0, 1), or weight decay is negative or not finite.
-    """
-    if isinstance(momentum, int | float | np.number) and not 0 <= momentum < 1:
-        raise UsageError(f"momentum {momentum} is not in [0, 1)")
-    if isinstance(weight_decay, int | float | np.number) and not (weight_decay >= 0 and math.isfinite(weight_decay)):
-        raise UsageError(f"weight decay {weight_decay} is not 0 or a positive finite number")
-
-
+# Default rates: momentum's was chosen on the validation split of reef; nesterov and sam have the same step.
+# adagrad, lamb: PyTorch's and NVIDIA Apex's defaults. rmsprop: that of Graves 2013 with momentum 0.9, where Hinton
+# advises 1e-3 without. adam, nadam: Keras's defaults, adam's also the paper's. lion: a tenth of adamw's, as the paper
+# advises. muon: adamw's, whose step size it shares. schedule_free: ten times momentum's; the authors advise 10 to 50
+# times a classical rate.
 OPTIMIZERS: dict[str, Optimizer] = {
     "sgd": Optimizer(sgd, default_lr=0.1, uses_momentum=False),
     "momentum": Optimizer(momentum, default_lr=0.05),
     "nesterov": Optimizer(nesterov, default_lr=0.05),
+    "adagrad": Optimizer(adagrad, default_lr=1e-2, uses_momentum=False),
+    "rmsprop": Optimizer(rmsprop, default_lr=1e-4),
     "adam": Optimizer(adam, default_lr=1e-3),
+    "nadam": Optimizer(nadam, default_lr=1e-3),
     "adamw": Optimizer(adamw, default_lr=1e-3),
+    "lamb": Optimizer(lamb, default_lr=1e-3),
+    "lion": Optimizer(lion, default_lr=1e-4),
+    "muon": Optimizer(muon, default_lr=1e-3, own_program=True),
+    "sam": Optimizer(momentum, default_lr=0.05, probe=sam_probe, own_program=True),
+    "schedule_free": Optimizer(
+        schedule_free, default_lr=0.5, needs_lr=True, evaluate=evaluation_params, own_program=True
+    ),
 }

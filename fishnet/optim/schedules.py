@@ -1,7 +1,8 @@
 """Learning-rate schedules as shapes: f(progress) -> multiplier, both in [0, 1], with peak 1.
 
 The learning rate is a separate, traced scale. Progress is step / total steps and starts at 0, so 1 is never
-reached. Every shape is elementwise in `progress` and has no Python branch on it, so it may be traced.
+reached. Every shape is elementwise in `progress` and has no Python branch on it, so it may be traced. A rate that is to
+end above 0, or a cycle's lower rate, is `with_floor` around a shape; a warm-up is `with_warmup` around that.
 """
 
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from fishnet.errors import UsageError
+from fishnet.optim.plateau import plateau
 
 Schedule = Callable[[ArrayLike], jax.Array]
 
@@ -19,6 +21,11 @@ ONECYCLE_RISE = 0.3  # share of the run in which the rate rises
 ONECYCLE_START = 1 / 25  # multiplier at progress 0
 ONECYCLE_END = 1 / 25e4  # multiplier at progress 1
 EXPONENTIAL_END = 1e-2  # multiplier at progress 1
+STEP_FACTOR = 0.1
+STEPS_AT = (0.5, 0.75)  # shares of the run
+POLYNOMIAL_POWER = 2
+COSINE_RISE = 0.05  # share of the run in which `warmup_cosine` rises
+CYCLES = 4.0  # in a run
 
 
 def constant(progress: ArrayLike) -> jax.Array:
@@ -81,6 +88,106 @@ def exponential(progress: ArrayLike) -> jax.Array:
     return EXPONENTIAL_END ** floating(progress)
 
 
+def step(progress: ArrayLike) -> jax.Array:
+    """A tenth at each of two steps: 1, from progress 0.5 on 0.1, from 0.75 on 0.01.
+
+    Args:
+        progress: [...] in [0, 1].
+
+    Returns:
+        The multiplier [...].
+
+    Source: He et al. 2016, section 4.2 (32k and 48k of 64k iterations), https://arxiv.org/abs/1512.03385
+    """
+    progress = floating(progress)
+    return jnp.where(progress < STEPS_AT[0], 1.0, jnp.where(progress < STEPS_AT[1], STEP_FACTOR, STEP_FACTOR**2))
+
+
+def polynomial(progress: ArrayLike) -> jax.Array:
+    """Quadratic decay from 1 to 0: `(1 - progress)^2`.
+
+    Power 2, that of LARS: power 1 is the linear decay, whose slope does not end at 0; powers below 1 (0.9 in DeepLab)
+    drop to 0 at the very end.
+
+    Args:
+        progress: [...] in [0, 1].
+
+    Returns:
+        The multiplier [...].
+
+    Source: You et al. 2017, https://arxiv.org/abs/1708.03888
+    """
+    return (1 - floating(progress)) ** POLYNOMIAL_POWER
+
+
+def warmup_cosine(progress: ArrayLike) -> jax.Array:
+    """A linear rise from 0 in the first 5 % of the run, then half a cosine: `with_warmup(cosine, progress, 0.05)`.
+
+    Args:
+        progress: [...] in [0, 1].
+
+    Returns:
+        The multiplier [...].
+
+    Source: Goyal et al. 2017, https://arxiv.org/abs/1706.02677, and Loshchilov and Hutter 2017, see `cosine`
+    """
+    return with_warmup(cosine, progress, COSINE_RISE)
+
+
+def cyclic_triangular(progress: ArrayLike, cycles: ArrayLike = CYCLES) -> jax.Array:
+    """In each cycle a linear rise from 0 to 1 and a linear fall back: `1 - |2 phase - 1|`, `phase = frac(cycles p)`.
+
+    Args:
+        progress: p [...] in [0, 1].
+        cycles: how many in a run, above 0, broadcast against progress; may be traced.
+
+    Returns:
+        The multiplier [...].
+
+    Raises:
+        UsageError: `cycles` is a plain number that is not positive and finite.
+
+    Source: Smith 2017, https://arxiv.org/abs/1506.01186
+    """
+    return 1 - jnp.abs(2 * phase(progress, cycles) - 1)
+
+
+def cyclic_sine(progress: ArrayLike, cycles: ArrayLike = CYCLES) -> jax.Array:
+    """A sine between 0 and 1 that starts halfway up: `(1 + sin(2 pi cycles progress)) / 2`.
+
+    With a floor r it is `r + (1 - r) / 2 * (1 + sin(2 pi cycles progress))`.
+
+    Args:
+        progress: [...] in [0, 1].
+        cycles: how many in a run, above 0, broadcast against progress; may be traced.
+
+    Returns:
+        The multiplier [...].
+
+    Raises:
+        UsageError: `cycles` is a plain number that is not positive and finite.
+    """
+    return 0.5 * (1 + jnp.sin(2 * jnp.pi * phase(progress, cycles)))
+
+
+def with_floor(multiplier: ArrayLike, floor: ArrayLike) -> jax.Array:
+    """A shape that falls to `floor` where it fell to 0: `floor + (1 - floor) * multiplier`.
+
+    Args:
+        multiplier: [...] in [0, 1].
+        floor: lowest rate over peak rate, in [0, 1]; may be traced. 0 is the multiplier itself, bit for bit.
+
+    Returns:
+        The multiplier [...].
+
+    Raises:
+        UsageError: `floor` is a plain number outside [0, 1].
+    """
+    if isinstance(floor, int | float | np.number) and not 0 <= floor <= 1:
+        raise UsageError(f"floor {floor} is not in [0, 1]: it is a share of the peak rate")
+    return floor + (1 - floor) * floating(multiplier)
+
+
 def with_warmup(shape: Schedule, progress: ArrayLike, warmup: ArrayLike) -> jax.Array:
     """A linear rise from 0 ahead of a shape: `p / w` below w, from there `shape((p - w) / (1 - w))`.
 
@@ -112,6 +219,14 @@ def floating(x: ArrayLike) -> jax.Array:
     return jnp.asarray(x, jnp.result_type(x, jnp.float32))
 
 
+def phase(progress: ArrayLike, cycles: ArrayLike) -> jax.Array:
+    """How far into its cycle a run is, in [0, 1)."""
+    if isinstance(cycles, int | float | np.number) and not 0 < cycles < np.inf:
+        raise UsageError(f"cycles {cycles} is not a positive finite number")
+    turns = floating(progress) * floating(cycles)
+    return turns - jnp.floor(turns)
+
+
 def half_cosine(start: float, end: float, share: jax.Array) -> jax.Array:
     """Half a cosine from `start` at share 0 to `end` at share 1: `end + (start - end) (1 + cos(pi share)) / 2`."""
     return end + (start - end) * 0.5 * (1 + jnp.cos(jnp.pi * share))
@@ -119,7 +234,16 @@ def half_cosine(start: float, end: float, share: jax.Array) -> jax.Array:
 
 SCHEDULES: dict[str, Schedule] = {
     "constant": constant,
-    "cosine": cosine,
-    "onecycle": onecycle,
+    "step": step,
     "exponential": exponential,
+    "polynomial": polynomial,
+    "cosine": cosine,
+    "warmup_cosine": warmup_cosine,
+    "onecycle": onecycle,
+    "cyclic_triangular": cyclic_triangular,
+    "cyclic_sine": cyclic_sine,
+    "plateau": plateau,
 }
+
+# Those that also take a number of cycles.
+CYCLIC = ("cyclic_triangular", "cyclic_sine")

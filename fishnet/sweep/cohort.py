@@ -17,6 +17,7 @@ from flax.serialization import from_state_dict, to_state_dict
 
 from fishnet import metrics
 from fishnet.errors import UserError
+from fishnet.optim.plateau import Plateau, plateau_update
 from fishnet.sweep.checkpoint import Checkpoints
 from fishnet.sweep.history import CLASS_CURVES, CURVES, DIVERGED, OK, RUNNING, SUMMARY, History
 from fishnet.sweep.interrupt import Interrupt
@@ -157,9 +158,16 @@ class CohortRunner:
         runs = self._members(groups, window)
         began = time.perf_counter()
         program, steps = self.program, np.asarray([start, stop], np.int32)
+        rates = np.split(self.history.rate[self._padding()], len(self.lanes))
         for device in np.flatnonzero(window[:, 1] > window[:, 0]):
             self.lanes[device] = self._call["train", device](
-                program.knobs[device], self.lanes[device], program.pixels[device], groups[device], window[device], steps
+                program.knobs[device],
+                self.lanes[device],
+                rates[device],
+                program.pixels[device],
+                groups[device],
+                window[device],
+                steps,
             )
         jax.block_until_ready(self.lanes)
         took = time.perf_counter() - began
@@ -188,6 +196,7 @@ class CohortRunner:
                 "train_accuracy": totals.correct / (totals.steps * cohort.shape.recipe.batch_size),
                 "lr": lr,
                 "grad_norm": totals.grad_norm / totals.steps,
+                "clipped": totals.clipped / totals.steps,
             }
             history.class_curves[runs, epoch, :, CLASS_CURVES.index("train_loss")] = (
                 totals.class_loss / totals.class_count
@@ -198,6 +207,7 @@ class CohortRunner:
         sound = runs[bad < 0]
         if len(sound):
             self._validate(sound, epoch)
+            self._follow_plateau(sound, epoch)
         history.epochs[runs] = epoch + 1
         history.status[runs[bad >= 0]] = DIVERGED
         better = np.zeros(len(cohort.run_at), bool)
@@ -230,6 +240,19 @@ class CohortRunner:
         self.history.class_curves[runs, epoch, :, CLASS_CURVES.index("val_loss")] = by_class["loss"]
         self.history.seconds[runs] += (time.perf_counter() - began) / len(runs)
 
+    def _follow_plateau(self, runs: np.ndarray, epoch: int) -> None:
+        """Cuts the rate of the runs whose schedule is plateau and whose validation loss has stopped falling."""
+        history = self.history
+        for run in runs:
+            recipe = self.cohort.runs[run].recipe
+            if recipe.schedule == "plateau":
+                state = Plateau(history.plateau_best[run], history.plateau_bad[run], history.rate[run])
+                loss = history.curves[run, epoch, CURVES.index("val_loss")]
+                lowest = recipe.lr_min / recipe.lr
+                state = plateau_update(state, loss, recipe.plateau_factor, recipe.plateau_patience, lowest)
+                history.plateau_best[run], history.plateau_bad[run] = state.best, state.bad_epochs
+                history.rate[run] = state.multiplier
+
     def _evaluate(self, split: str, runs: np.ndarray, best: bool) -> np.ndarray:
         """Logits [run, image, class] of `runs` on the images of `split`, in calls of about `CALL_SECONDS`."""
         program = self.program
@@ -250,7 +273,7 @@ class CohortRunner:
                 lanes = self.lanes[device]
                 logits[device] = self._call["evaluate", device](
                     program.knobs[device],
-                    lanes.best_params if best else lanes.params,
+                    lanes.best_params if best else lanes.evaluated,
                     lanes.best_statistics if best else lanes.statistics,
                     program.pixels[device],
                     groups[device],

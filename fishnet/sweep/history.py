@@ -8,7 +8,7 @@ import numpy as np
 RUNNING, OK, DIVERGED, STOPPED = 0, 1, 2, 3
 STATUS = ("running", "ok", "diverged", "stopped")
 SUMMARY = ("loss", "accuracy", "balanced_accuracy", "macro_auc", "macro_f1", "ece")
-CURVES = ("train_loss", "train_accuracy", "lr", "grad_norm", *(f"val_{name}" for name in SUMMARY))
+CURVES = ("train_loss", "train_accuracy", "lr", "grad_norm", "clipped", *(f"val_{name}" for name in SUMMARY))
 CLASS_CURVES = ("val_auc", "val_loss", "train_loss")
 LOWER_IS_BETTER = ("val_loss", "val_ece")
 
@@ -23,6 +23,9 @@ class History:
     best_epoch: np.ndarray  # [run] int32, from 1; 0: none yet
     first_bad_step: np.ndarray  # [run] int64, -1: none
     seconds: np.ndarray  # [run] float64, share of the wall time
+    rate: np.ndarray  # [run] float32, what the schedule plateau multiplies the learning rate by
+    plateau_best: np.ndarray  # [run] float32, the lowest validation loss that counted for it
+    plateau_bad: np.ndarray  # [run] int32, epochs since
     curves: np.ndarray  # [run, epoch, len(CURVES)] float64
     class_curves: np.ndarray  # [run, epoch, class, len(CLASS_CURVES)] float64
 
@@ -36,6 +39,9 @@ class History:
             best_epoch=np.zeros(runs, np.int32),
             first_bad_step=np.full(runs, -1, np.int64),
             seconds=np.zeros(runs),
+            rate=np.ones(runs, np.float32),
+            plateau_best=np.full(runs, np.inf, np.float32),
+            plateau_bad=np.zeros(runs, np.int32),
             curves=np.full((runs, epochs, len(CURVES)), np.nan),
             class_curves=np.full((runs, epochs, classes, len(CLASS_CURVES)), np.nan),
         )

@@ -14,8 +14,9 @@ from fishnet.errors import UsageError, UserError
 from fishnet.lookup import unknown
 from fishnet.nn.lowerings import LOWERINGS
 from fishnet.nn.norms import KINDS
-from fishnet.sweep.components import STATIC_FIELDS, Knobs, Menu, knobs_of, plain_model
+from fishnet.sweep.components import plain_model
 from fishnet.sweep.cost import forward_cost, step_seconds
+from fishnet.sweep.knobs import STATIC_FIELDS, Knobs, Menu, knobs_of, static_key
 from fishnet.sweep.program import Shape
 from fishnet.sweep.recipe import Recipe, Run, format_value
 
@@ -23,6 +24,11 @@ from fishnet.sweep.recipe import Recipe, Run, format_value
 DEFAULT_WIDTH = {"cpu": {"mlp": 8}, "gpu": {}, "tpu": {}}
 FALLBACK_WIDTH = {"cpu": 1, "gpu": 16, "tpu": 16}
 DEFAULT_LOWERING = {"cpu": "winograd", "gpu": "native", "tpu": "native"}
+# Why runs have a program of their own, and what is said of the others: the last entries of `static_key`.
+OWN_PROGRAMS = (
+    ("steps in its own way", "these optimizers share a step"),
+    ("has statistics of its own shape", "these norms share a formula"),
+)
 
 
 @dataclass(frozen=True)
@@ -132,7 +138,7 @@ def group_runs(runs: Sequence[Run]) -> dict[tuple, list[Run]]:
     """Runs by the values of their static fields, in order of first appearance."""
     by_key: dict[tuple, list[Run]] = {}
     for run in runs:
-        by_key.setdefault(tuple(getattr(run.recipe, name) for name in STATIC_FIELDS), []).append(run)
+        by_key.setdefault(static_key(run.recipe), []).append(run)
     return by_key
 
 
@@ -166,7 +172,7 @@ def _cohort(
     train = len(task.splits["train"])
     if recipe.batch_size > train:
         raise UsageError(f"batch_size: {recipe.batch_size} is more than the {train} training images of {recipe.task}")
-    plain_params, channels = norm_sites(recipe, task)
+    _, channels = norm_sites(recipe, task)
     sites = len(channels)
     for run in runs:
         layers = run.recipe.norm_layers
@@ -200,6 +206,9 @@ def _cohort(
         lowering=lowering or DEFAULT_LOWERING[backend],
         lane_width=width,
     )
+    # A learned slope is a parameter of the runs that learn it.
+    sizes = {name: norm_sites(dataclasses.replace(recipe, activation=name), task)[0] for name in menu.activation}
+    counted = np.array([sizes[run.recipe.activation] for run in runs], np.int64)
     epochs = sum(run.recipe.epochs for run in runs)
     cost = forward_cost(plain_model(recipe, len(task.classes), sites), recipe.batch_size, task.images.shape[1:])
     return Cohort(
@@ -207,7 +216,7 @@ def _cohort(
         task=task,
         shape=shape,
         knobs=knobs,
-        params=plain_params + (knobs.numbers.norm != KINDS.index("none")) @ channels,
+        params=counted + (knobs.numbers.norm != KINDS.index("none")) @ channels,
         devices=used,
         position=position,
         lanes_per_device=lanes_per_device,
@@ -218,7 +227,7 @@ def _cohort(
 
 def norm_sites(recipe: Recipe, task: Task) -> tuple[int, np.ndarray]:
     """The parameters of the model of `recipe` without norms, and the channels [site] int64 of its places for norms."""
-    plain = dataclasses.replace(recipe, norm="none", norm_layers="all")
+    plain = dataclasses.replace(recipe, norm="none", norm_layers="all", act_coefficient="auto")
     params = abstract_params(plain_model(plain, len(task.classes), sites=10_000), task)
     sites = sum(name.startswith("norm_") for name in params)
     channels = np.array([params[f"norm_{site}"]["bias"].size for site in range(sites)], np.int64)
@@ -274,6 +283,12 @@ def _lay_out(groups: list[list[int]], devices: int, runs: int, width: int) -> tu
 def _reason(recipe: Recipe, by_key: Mapping[tuple, list[Run]]) -> str:
     """Why this cohort is not part of another: the static fields that differ between cohorts."""
     differing = [name for i, name in enumerate(STATIC_FIELDS) if len({key[i] for key in by_key}) > 1]
-    if not differing:
-        return "all runs share one program"
-    return "shapes differ: " + ", ".join(f"{name} {format_value(getattr(recipe, name))}" for name in differing)
+    reasons = []
+    if differing:
+        what = ", ".join(f"{name} {format_value(getattr(recipe, name))}" for name in differing)
+        reasons.append(f"shapes differ: {what}")
+    for i, (why, otherwise) in enumerate(OWN_PROGRAMS, start=len(STATIC_FIELDS)):
+        if len({key[i] for key in by_key}) > 1:
+            own = static_key(recipe)[i]
+            reasons.append(f"{own} {why}" if own else otherwise)
+    return "; ".join(reasons) or "all runs share one program"

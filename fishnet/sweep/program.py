@@ -19,21 +19,24 @@ from jax import lax
 from jax.sharding import SingleDeviceSharding
 
 from fishnet.data import Task
-from fishnet.losses import cross_entropy, softmax_loss
+from fishnet.losses import cross_entropy, deferred, mixed_loss
+from fishnet.mixing import mix
+from fishnet.optim.constraints import ema, max_norm
 from fishnet.optim.optimizers import OPTIMIZERS, Optimizer
-from fishnet.optim.schedules import with_warmup
+from fishnet.sampling import balanced_positions
 from fishnet.sweep.components import (
-    Kinds,
-    Knobs,
-    Menu,
-    Numbers,
+    add_penalties,
+    clip_gradients,
     lane_model,
-    schedule_multiplier,
+    rate_multiplier,
     switch_augmentation,
+    with_initial_biases,
+    with_initial_scales,
 )
+from fishnet.sweep.knobs import Kinds, Knobs, Menu, Numbers
 from fishnet.sweep.random import draw
 from fishnet.sweep.recipe import Recipe
-from fishnet.sweep.slots import Slots, direction, empty_slots
+from fishnet.sweep.slots import Slots, direction, empty_slots, state_of
 
 
 @struct.dataclass
@@ -43,11 +46,17 @@ class Lanes:
     params: Any  # [lane, ...] float32
     statistics: Any  # [lane, ...] float32, running moments of batch norm
     slots: Slots  # [lane, ...] what the optimizer remembers
+    average: Any  # [lane, ...] float32, the parameters to evaluate, where the menu has others than `params`; or ()
     best_params: Any  # [lane, ...] float32, at the epoch that validation selected
     best_statistics: Any  # [lane, ...] float32
     first_bad_step: jax.Array  # [lane] int32, -1 while everything was finite
     lr: jax.Array  # [lane] float32, learning rate of the last step
     epoch: "Totals"
+
+    @property
+    def evaluated(self) -> Any:
+        """The parameters to validate and keep, [lane, ...] float32."""
+        return self.params if isinstance(self.average, tuple) else self.average
 
 
 @struct.dataclass
@@ -57,7 +66,8 @@ class Totals:
     steps: jax.Array  # [lane] int32
     loss: jax.Array  # [lane] float32, sum over steps of the objective
     correct: jax.Array  # [lane] int32, examples
-    grad_norm: jax.Array  # [lane] float32, sum over steps of the global gradient norm
+    grad_norm: jax.Array  # [lane] float32, sum over steps of the global gradient norm, before clipping
+    clipped: jax.Array  # [lane] float32, sum over steps of the share of the gradient that was clipped
     class_loss: jax.Array  # [lane, class] float32, sum over examples of the cross-entropy
     class_count: jax.Array  # [lane, class] float32, examples
 
@@ -110,16 +120,18 @@ def single_lane(shape: Shape, kinds: Kinds, numbers: Numbers) -> Lanes:
     images = jnp.zeros((1, *shape.image_shape), jnp.uint8)
     variables = model.init({"params": draw(numbers.keys, "init")}, images, train=False)
     params, statistics = variables["params"], variables.get("batch_stats", {})
+    params = with_initial_scales(shape.menu, numbers, with_initial_biases(numbers, params))
     zero, per_class = jnp.float32(0), jnp.zeros((shape.classes,), jnp.float32)
     return Lanes(
         params=params,
         statistics=statistics,
         slots=empty_slots(shape.optimizers, params),
+        average=params if shape.menu.average else (),
         best_params=params,
         best_statistics=statistics,
         first_bad_step=jnp.int32(-1),
         lr=zero,
-        epoch=Totals(jnp.int32(0), zero, jnp.int32(0), zero, per_class, per_class),
+        epoch=Totals(jnp.int32(0), zero, jnp.int32(0), zero, zero, per_class, per_class),
     )
 
 
@@ -134,7 +146,14 @@ def initial_lanes(shape: Shape, knobs: Knobs) -> Lanes:
 
 
 def train_lane(
-    shape: Shape, kinds: Kinds, numbers: Numbers, lane: Lanes, pixels: Pixels, start: jax.Array, stop: jax.Array
+    shape: Shape,
+    kinds: Kinds,
+    numbers: Numbers,
+    lane: Lanes,
+    rate: jax.Array,
+    pixels: Pixels,
+    start: jax.Array,
+    stop: jax.Array,
 ) -> Lanes:
     """Trains one run from step `start` to step `stop` of the same epoch; its first non-finite step freezes it.
 
@@ -142,22 +161,44 @@ def train_lane(
         shape: what is static.
         kinds, numbers: the run's knobs, without the lane axis.
         lane: its state, without the lane axis.
+        rate: [] float32, a further factor on the learning rate, which the host sets between epochs.
         pixels: the data.
         start: [] int32, steps made since the start of the run.
         stop: [] int32, at most the end of the epoch that `start` is in.
     """
-    recipe, batch_size, per_epoch = shape.recipe, shape.recipe.batch_size, shape.steps_per_epoch
-    model = lane_model(recipe, shape.menu, shape.classes, shape.lowering, kinds, numbers)
-    multiplier = partial(schedule_multiplier, numbers.schedule)
+    recipe, menu, per_epoch = shape.recipe, shape.menu, shape.steps_per_epoch
+    batch_size = recipe.batch_size
+    model = lane_model(recipe, menu, shape.classes, shape.lowering, kinds, numbers)
+    probe = OPTIMIZERS[menu.own_optimizer].probe if menu.own_optimizer else None
     shuffle = jax.random.bits(draw(numbers.keys, "order", start // per_epoch), pixels.train.shape)
     order = pixels.train[jnp.argsort(shuffle)]
+    if menu.sampling:
+        order = balanced_positions(
+            draw(numbers.keys, "sample", start // per_epoch), order, pixels.labels, numbers.sampling
+        )
     fresh = start % per_epoch == 0
     lane = lane.replace(epoch=jax.tree.map(lambda total: jnp.where(fresh, 0, total), lane.epoch))
 
     def step(i: jax.Array, lane: Lanes) -> Lanes:
         positions = lax.dynamic_slice(order, ((i % per_epoch) * batch_size,), (batch_size,))
         images, labels = pixels.images[positions], pixels.labels[positions]
-        images = switch_augmentation(shape.menu, kinds.augment, draw(numbers.keys, "augment", i), images)
+        images = switch_augmentation(menu, kinds.augment, draw(numbers.keys, "augment", i), images)
+        progress = i / numbers.total_steps
+        partner, share = None, None
+        if menu.mixing:
+            fill = jnp.round(pixels.mean).astype(jnp.uint8)
+            key = draw(numbers.keys, "mix", i)
+            images, partner, share = mix(key, images, numbers.mixup, numbers.cutmix, numbers.cutout, fill)
+
+        def losses_of(logits: jax.Array) -> jax.Array:
+            weights = deferred(numbers.loss.class_weights, progress, numbers.reweight_from)
+            of = partial(mixed_loss, kinds.loss, logits, numbers=numbers.loss.replace(class_weights=weights))
+            if partner is None:
+                return of(labels)
+            mixed = lax.cond(
+                (share < 1).any(), lambda: share * of(labels) + (1 - share) * of(labels[partner]), lambda: of(labels)
+            )
+            return mixed
 
         def objective(params):
             variables = {
@@ -165,28 +206,27 @@ def train_lane(
                 "batch_stats": lane.statistics,
                 "constants": constants(pixels.mean, pixels.std),
             }
-            rngs = {"dropout": draw(numbers.keys, "dropout", i)}
+            rngs = {name: draw(numbers.keys, name, i) for name in ("dropout", "activation")}
             logits, after = model.apply(variables, images, train=True, rngs=rngs, mutable=["batch_stats"])
-            losses = softmax_loss(logits, labels, numbers.class_weights, numbers.gamma, numbers.smoothing)
-            return losses.mean(), (logits, after.get("batch_stats", {}))
+            return losses_of(logits).mean(), (logits, after.get("batch_stats", {}))
 
         (loss, (logits, statistics)), grads = jax.value_and_grad(objective, has_aux=True)(lane.params)
+        if probe:
+            grads = jax.grad(objective, has_aux=True)(probe(lane.params, grads, numbers.rho))[0]
+        loss, grads = add_penalties(menu, numbers, loss, grads, lane.params)
         norm = optax.tree.norm(grads)
         finite = (lane.first_bad_step < 0) & jnp.isfinite(loss) & jnp.isfinite(norm)
-        progress = i / numbers.total_steps
-        lr = numbers.lr * with_warmup(multiplier, progress, numbers.warmup)
+        lr = numbers.lr * rate_multiplier(numbers, progress) * rate
 
         def update(params, slots):
-            scaled = jax.tree.map(lambda g: g * jnp.minimum(1.0, numbers.clip / jnp.maximum(norm, 1e-30)), grads)
-            down, slots = direction(
-                shape.optimizers,
-                kinds.optimizer,
-                scaled,
-                slots,
-                params,
-                numbers.momentum,
-                numbers.weight_decay,
-            )
+            scaled, clipped = clip_gradients(menu, kinds, numbers, grads, params)
+            numbers_of_it = numbers.momentum, numbers.weight_decay, lr
+            down, slots = direction(shape.optimizers, kinds.optimizer, scaled, slots, params, *numbers_of_it)
+            params = jax.tree.map(lambda p, d: p - lr * d, params, down)
+            if menu.max_norm:
+                params = lax.cond(
+                    jnp.isfinite(numbers.max_norm), lambda p: max_norm(p, numbers.max_norm), lambda p: p, params
+                )
             totals = lane.epoch
             one_hot = (labels[:, None] == jnp.arange(shape.classes)).astype(jnp.float32)
             totals = Totals(
@@ -194,17 +234,29 @@ def train_lane(
                 loss=totals.loss + loss,
                 correct=totals.correct + (logits.argmax(-1) == labels).sum(dtype=jnp.int32),
                 grad_norm=totals.grad_norm + norm,
+                clipped=totals.clipped + clipped,
                 class_loss=totals.class_loss + cross_entropy(logits, labels) @ one_hot,
                 class_count=totals.class_count + one_hot.sum(0),
             )
-            return jax.tree.map(lambda p, d: p - lr * d, params, down), slots, statistics, totals, lane.first_bad_step
+            return params, slots, evaluated(params, slots), statistics, totals, lane.first_bad_step
+
+        def evaluated(params, slots):
+            """The parameters to validate and keep, after this step."""
+            if not menu.average:
+                return ()
+            own = OPTIMIZERS[menu.own_optimizer] if menu.own_optimizer else None
+            if own and own.evaluate:
+                params = own.evaluate(params, state_of(own, slots, params))
+            return ema(lane.average, params, numbers.ema, i + 1)
 
         def freeze(params, slots):
             bad = jnp.where(lane.first_bad_step < 0, i, lane.first_bad_step)
-            return params, slots, lane.statistics, lane.epoch, bad
+            return params, slots, lane.average, lane.statistics, lane.epoch, bad
 
-        params, slots, statistics, totals, bad = lax.cond(finite, update, freeze, lane.params, lane.slots)
-        return lane.replace(params=params, slots=slots, statistics=statistics, epoch=totals, first_bad_step=bad, lr=lr)
+        params, slots, average, statistics, totals, bad = lax.cond(finite, update, freeze, lane.params, lane.slots)
+        return lane.replace(
+            params=params, slots=slots, average=average, statistics=statistics, epoch=totals, first_bad_step=bad, lr=lr
+        )
 
     return lax.fori_loop(start, stop, step, lane)
 
@@ -287,23 +339,32 @@ def put(tree: Any, members: jax.Array, lanes: Any) -> Any:
 
 
 def train_groups(
-    shape: Shape, knobs: Knobs, lanes: Lanes, pixels: Pixels, groups: jax.Array, window: jax.Array, steps: jax.Array
+    shape: Shape,
+    knobs: Knobs,
+    lanes: Lanes,
+    rates: jax.Array,
+    pixels: Pixels,
+    groups: jax.Array,
+    window: jax.Array,
+    steps: jax.Array,
 ) -> Lanes:
     """Trains the lane groups in `window`, one after the other.
 
     Args:
+        rates: [lane] float32, `rate` of `train_lane`.
         groups: [group, width] int32, lanes by position; padding is the number of lanes.
         window: [2] int32, the first group to train and the one after the last.
         steps: [2] int32, `start` and `stop` of `train_lane`.
     """
 
-    def train(kinds: Kinds, numbers: Numbers, lane: Lanes) -> Lanes:
-        return train_lane(shape, kinds, numbers, lane, pixels, steps[0], steps[1])
+    def train(kinds: Kinds, numbers: Numbers, state: tuple[Lanes, jax.Array]) -> Lanes:
+        return train_lane(shape, kinds, numbers, *state, pixels, steps[0], steps[1])
 
     def one_group(i: jax.Array, lanes: Lanes) -> Lanes:
         members = lax.dynamic_index_in_dim(groups, i, keepdims=False)
         mine = take(knobs, members)
-        return put(lanes, members, vectorised(train, shape.lane_width)(mine.kinds, mine.numbers, take(lanes, members)))
+        state = take((lanes, rates), members)
+        return put(lanes, members, vectorised(train, shape.lane_width)(mine.kinds, mine.numbers, state))
 
     return lax.fori_loop(window[0], window[1], one_group, lanes)
 
@@ -361,7 +422,7 @@ def keep_best(lanes: Lanes, better: jax.Array) -> Lanes:
         return jnp.where(better.reshape(-1, *[1] * (now.ndim - 1)), now, best)
 
     return lanes.replace(
-        best_params=jax.tree.map(choose, lanes.best_params, lanes.params),
+        best_params=jax.tree.map(choose, lanes.best_params, lanes.evaluated),
         best_statistics=jax.tree.map(choose, lanes.best_statistics, lanes.statistics),
     )
 
@@ -404,7 +465,7 @@ class Program:
     def lower(self, name: str, device: int) -> jax.stages.Lowered:
         """The function `name` ("init", "train", "evaluate", "keep") for one of the devices, ready to be compiled.
 
-        init(knobs) -> lanes; train(knobs, lanes, pixels, groups, window, steps) -> lanes;
+        init(knobs) -> lanes; train(knobs, lanes, rates, pixels, groups, window, steps) -> lanes;
         evaluate(knobs, params, statistics, pixels, groups, window, positions, chunks) -> logits;
         keep(lanes, better) -> lanes. Lanes that go in are given up.
         """
@@ -419,7 +480,8 @@ class Program:
         if name == "init":
             return self._init.lower(knobs)
         if name == "train":
-            return self._train.lower(knobs, lanes, pixels, groups, abstract((2,)), abstract((2,)))
+            rates = abstract((self.lanes,), jnp.float32)
+            return self._train.lower(knobs, lanes, rates, pixels, groups, abstract((2,)), abstract((2,)))
         if name == "evaluate":
             positions = abstract((self.chunks, self.chunk))
             return self._evaluate.lower(

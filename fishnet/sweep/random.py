@@ -6,7 +6,7 @@ from functools import lru_cache
 import jax
 import numpy as np
 
-STREAMS = ("init", "order", "augment", "dropout")
+STREAMS = ("init", "order", "augment", "dropout", "activation", "mix", "sample")
 
 
 @lru_cache(maxsize=4096)

@@ -42,40 +42,93 @@ class Recipe:
     """stride of the first convolution of a resnet, in pixels: 2 looks at large photographs at a quarter of the cost"""
     activation: str = "relu"
     """the non-linearity after every norm"""
+    act_coefficient: float | Auto = "auto"
+    """slope of leaky_relu on the left, limit of elu; auto: 0.01 and 1"""
     norm: str = "batch"
-    """none, batch, layer, group or instance normalisation"""
+    """normalisation of activations (batch layer layer_channel group instance rms), of weights (weight
+    weight_standardised), or none"""
     norm_position: str = "pre"
     """pre: before the activation; post: after it"""
     norm_layers: tuple[int, ...] | All = "all"
     """which layers are normalised, counted from 1 in order of execution: all, or 1-3; the others get norm none"""
+    ghost_batch: int = 0
+    """batch norm takes its statistics over so many images of a batch at a time; 0: over the whole batch"""
     init: str = "he_normal"
-    """variance scaling of the kernels: he, glorot or lecun, normal or uniform"""
+    """initialiser of the kernels: he, glorot or lecun, _normal or _uniform; orthogonal, normal, uniform, truncated (all
+    0.05), constant"""
     init_gain: float = 1.0
     """multiplies the initial standard deviation of every kernel"""
+    init_bias: float = 0.0
+    """initial bias (or shift of the norm) of every hidden layer"""
     optimizer: str = "momentum"
-    """sgd, momentum, nesterov, adam or adamw"""
+    """sgd momentum nesterov adagrad rmsprop adam nadam adamw lamb lion muon sam schedule_free"""
     lr: float | Auto = "auto"
     """peak learning rate, per step; auto: the documented default of the optimizer"""
     momentum: float = 0.9
-    """fraction of the velocity kept (momentum, nesterov) or beta 1 (adam, adamw)"""
+    """fraction of the velocity kept (momentum, nesterov) or beta 1 (adam and kin)"""
+    rho: float = 0.05
+    """radius in which sam looks for the steepest point"""
     weight_decay: float = 0.0
     """L2 pull on the kernels, added to the gradient; decoupled from it in adamw"""
     clip: float = 0.0
-    """largest global gradient norm; 0: no clipping"""
+    """largest gradient, see clip_by; 0: no clipping"""
+    clip_by: str = "norm"
+    """norm: of all gradients together; value: of each entry; adaptive: of each unit, relative to its weights"""
+    l1: float = 0.0
+    """factor of the sum of absolute weights in the loss"""
+    l2: float = 0.0
+    """factor of half the sum of squared weights in the loss"""
+    max_norm: float = 0.0
+    """largest length of the weights that lead into a unit; 0: any"""
+    ema: float = 0.0
+    """evaluates an exponential moving average of the weights of which a step keeps this fraction; 0: the weights"""
     schedule: str = "cosine"
-    """shape of the learning rate over the run: constant, cosine, onecycle or exponential"""
+    """learning rate over the run: constant step exponential polynomial cosine warmup_cosine onecycle cyclic_triangular
+    cyclic_sine, or plateau, which follows the validation loss"""
+    lr_min: float = 0.0
+    """lowest learning rate: the schedule runs between it and lr"""
+    cycles: float = 4.0
+    """how often the cyclic schedules rise and fall in a run"""
+    plateau_factor: float = 0.1
+    """what plateau multiplies the learning rate by"""
+    plateau_patience: int = 3
+    """epochs without a lower validation loss that plateau bears"""
     warmup: float = 0.0
     """fraction of the run in which the rate rises linearly from 0, before the schedule starts"""
     loss: str = "cross_entropy"
-    """cross_entropy or focal"""
+    """cross_entropy class_weighted focal class_balanced_focal ldam logit_adjusted poly1 one_vs_rest mse hinge"""
     focal_gamma: float = 2.0
-    """exponent of (1 - p) in the focal loss"""
+    """exponent of (1 - p) in the focal losses"""
+    poly_epsilon: float = 1.0
+    """factor of (1 - p) in poly1"""
+    ldam_margin: float = 0.5
+    """margin of the rarest class in ldam"""
+    ldam_scale: float = 1.0
+    """factor on the logits in ldam"""
+    logit_tau: float = 1.0
+    """factor of the log frequency of a class in logit_adjusted"""
     class_weighting: str = "none"
-    """none, or inverse: a class weighs in inverse proportion to its training images"""
+    """none; inverse: a class weighs in inverse proportion to its images; effective: to their effective number"""
+    reweight_from: float = 0.0
+    """fraction of the run after which class weights hold (deferred re-weighting)"""
+    class_sampling: float = 0.0
+    """0: an epoch shows each image once; 1: it draws images so that classes come equally often; or in between"""
     label_smoothing: float = 0.0
     """probability mass taken from the true class and spread evenly over all classes"""
     dropout: float = 0.0
-    """fraction of the features zeroed before the dense layers, in training"""
+    """fraction of the features dropped in training"""
+    dropout_kind: str = "plain"
+    """plain: single features; spatial: whole channels; alpha: keeps mean and variance, for selu"""
+    dropout_layers: str = "dense"
+    """where features are dropped: dense (before dense layers), input, blocks; several joined with +"""
+    stochastic_depth: float = 0.0
+    """probability that an example skips the last block of a resnet; it falls linearly to the first"""
+    mixup: float = 0.0
+    """parameter of the beta distribution of mixup's shares; 0: no mixup"""
+    cutmix: float = 0.0
+    """parameter of the beta distribution of cutmix's shares; 0: no cutmix"""
+    cutout: int = 0
+    """side in pixels of a square that is painted over; 0: none"""
     augment: str = "auto"
     """none, flip, shift, flip_shift or strong; auto: flip_shift for photographs, none elsewhere"""
     batch_size: int = 64

@@ -17,7 +17,7 @@ class Slots:
     """What optimizers remember, without saying which optimizer: each kind lays its own state out over these."""
 
     trees: tuple[Any, ...]  # each shaped like the parameters (a velocity, a second moment, ...)
-    counts: jax.Array  # [count] int32, updates made
+    counts: jax.Array  # [count] int32, updates made; or the bits of another scalar
 
 
 def empty_slots(optimizers: Sequence[Optimizer], params: Any) -> Slots:
@@ -44,6 +44,7 @@ def direction(
     params: Any,
     momentum: jax.Array,
     weight_decay: jax.Array,
+    lr: jax.Array,
 ) -> tuple[Any, Slots]:
     """The descent direction at unit learning rate of the optimizer at a traced index.
 
@@ -54,6 +55,7 @@ def direction(
         slots: what the optimizer remembers.
         params: of one run.
         momentum, weight_decay: [] float32, see `Optimizer`.
+        lr: [] float32, the rate that the direction will be multiplied by, for those that ask for it.
 
     Returns:
         The direction, a tree like `params`, and the slots after this step; those that the chosen optimizer does not
@@ -61,17 +63,27 @@ def direction(
     """
 
     def branch(optimizer: Optimizer):
-        def update(grads, slots, params, momentum, weight_decay):
-            transform = _build(optimizer, momentum, weight_decay)
-            state = _join(jax.eval_shape(transform.init, params), slots, params)
-            updates, state = transform.update(grads, state, params)
+        def update(grads, slots, params, momentum, weight_decay, lr):
+            transform = optax.with_extra_args_support(_build(optimizer, momentum, weight_decay))
+            updates, state = transform.update(grads, state_of(optimizer, slots, params), params, learning_rate=lr)
             trees, counts = _split(state, params)
             counts = jnp.stack([*counts, *slots.counts[len(counts) :]])
             return updates, Slots((*trees, *slots.trees[len(trees) :]), counts)
 
         return update
 
-    return lax.switch(index, [branch(o) for o in optimizers], grads, slots, params, momentum, weight_decay)
+    return lax.switch(index, [branch(o) for o in optimizers], grads, slots, params, momentum, weight_decay, lr)
+
+
+def state_of(optimizer: Optimizer, slots: Slots, params: Any) -> Any:
+    """The optax state of an optimizer as the slots have it.
+
+    Args:
+        optimizer: whose layout the slots are in.
+        slots: what it remembers.
+        params: of one run; only shapes and types matter.
+    """
+    return _join(jax.eval_shape(_build(optimizer).init, params), slots, params)
 
 
 def _build(optimizer: Optimizer, momentum: Any = 0.9, weight_decay: Any = 0.0) -> optax.GradientTransformation:
@@ -79,12 +91,19 @@ def _build(optimizer: Optimizer, momentum: Any = 0.9, weight_decay: Any = 0.0) -
 
 
 def _split(state: Any, params: Any) -> tuple[list[Any], list[Any]]:
-    """The leaves of an optax state as trees shaped like the parameters, and scalar counts."""
+    """The leaves of an optax state as trees shaped like the parameters, and scalars in the bits of int32."""
     treedef = jax.tree.structure(params)
     leaves = jax.tree.leaves(state)
     large = [leaf for leaf in leaves if leaf.ndim]
     trees = [treedef.unflatten(large[i : i + treedef.num_leaves]) for i in range(0, len(large), treedef.num_leaves)]
-    return trees, [leaf for leaf in leaves if not leaf.ndim]
+    return trees, [_bits(leaf, jnp.int32) for leaf in leaves if not leaf.ndim]
+
+
+def _bits(scalar: Any, dtype: Any) -> Any:
+    """A scalar of 32 bits under another type; of an abstract one only the shape matters."""
+    if isinstance(scalar, jax.ShapeDtypeStruct) or scalar.dtype == dtype:
+        return scalar
+    return lax.bitcast_convert_type(scalar, dtype)
 
 
 def _join(like: Any, slots: Slots, params: Any) -> Any:
@@ -92,4 +111,4 @@ def _join(like: Any, slots: Slots, params: Any) -> Any:
     leaves, treedef = jax.tree.flatten(like)
     large = iter(leaf for tree in slots.trees for leaf in jax.tree.leaves(tree))
     counts = iter(slots.counts[i] for i in range(len(slots.counts)))
-    return treedef.unflatten([next(large) if leaf.ndim else next(counts) for leaf in leaves])
+    return treedef.unflatten([next(large) if leaf.ndim else _bits(next(counts), leaf.dtype) for leaf in leaves])

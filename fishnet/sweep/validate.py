@@ -1,26 +1,31 @@
 """Refuses a sweep that cannot work, within a second: before any data is read and anything compiled."""
 
 import dataclasses
+from collections.abc import Callable
 
 from fishnet.augment import AUGMENTATIONS
 from fishnet.data import check_task, default_image_size
 from fishnet.errors import UsageError
 from fishnet.lookup import unknown
-from fishnet.losses import CLASS_WEIGHTINGS, LOSSES
+from fishnet.losses import CLASS_WEIGHTINGS, FAMILY_NUMBERS, LOSSES
 from fishnet.models import MODELS
 from fishnet.nn.activations import ACTIVATIONS
+from fishnet.nn.dropout import DROPOUTS
 from fishnet.nn.initializers import INITIALIZERS, VarianceScaling
-from fishnet.nn.norms import KINDS, NORMS
+from fishnet.nn.norms import KINDS, NORMS, WEIGHT_KINDS
 from fishnet.nn.pooling import POOLS
+from fishnet.optim.clipping import CLIPPINGS
 from fishnet.optim.optimizers import OPTIMIZERS
-from fishnet.optim.schedules import SCHEDULES
-from fishnet.sweep.recipe import SELECTABLE, Recipe, Sweep, format_value
+from fishnet.optim.schedules import CYCLIC, SCHEDULES
+from fishnet.sweep.knobs import FOCAL, IMPLIED_WEIGHTING, family
+from fishnet.sweep.recipe import FIELDS, SELECTABLE, Recipe, Sweep, format_value
 
 PRECISIONS = ("float32", "bfloat16")
 NORM_POSITIONS = ("pre", "post")
 KNOWN_HOMES = ("fishnet", "jax", "jaxlib", "flax", "optax", "numpy")  # packages whose versions are recorded
 PHOTOGRAPHS = ("reef", "folder")
-SOFTMAX_LOSSES = ("cross_entropy", "class_weighted", "focal")  # members of the one formula, see losses.softmax_loss
+DROPOUT_LAYERS = ("dense", "input", "blocks")
+TRAINABLE_LOSSES = tuple(LOSSES)  # those that fishnet brings: a lane's loss is a choice of numbers, see mixed_loss
 
 NAMES = {
     "model": MODELS,
@@ -33,6 +38,8 @@ NAMES = {
     "loss": LOSSES,
     "class_weighting": CLASS_WEIGHTINGS,
     "augment": ("auto", *AUGMENTATIONS),
+    "clip_by": CLIPPINGS,
+    "dropout_kind": DROPOUTS,
     "select_by": SELECTABLE,
     "pool": POOLS,
     "precision": PRECISIONS,
@@ -41,19 +48,89 @@ NAMES = {
 RANGES = {
     "depth": (1, 64, True, True),
     "stem_stride": (1, 8, True, True),
+    "act_coefficient": (-1e6, 1e6, True, True),
+    "ghost_batch": (0, 2**20, True, True),
     "init_gain": (0, 1e6, False, True),
+    "init_bias": (-1e6, 1e6, True, True),
     "lr": (0, 1e6, False, True),
     "momentum": (0, 1, True, False),
     "weight_decay": (0, 1e6, True, True),
+    "rho": (0, 1e6, True, True),
+    "l1": (0, 1e6, True, True),
+    "l2": (0, 1e6, True, True),
+    "max_norm": (0, 1e30, True, True),
+    "ema": (0, 1, True, False),
+    "lr_min": (0, 1e6, True, True),
+    "cycles": (0, 1e6, False, True),
+    "plateau_factor": (0, 1, False, False),
+    "plateau_patience": (0, 10**6, True, True),
     "clip": (0, 1e30, True, True),
     "warmup": (0, 1, True, False),
     "focal_gamma": (0, 100, True, True),
+    "poly_epsilon": (-1, 1e6, True, True),
+    "ldam_margin": (0, 1e6, True, True),
+    "ldam_scale": (0, 1e6, False, True),
+    "logit_tau": (0, 1e6, True, True),
+    "reweight_from": (0, 1, True, True),
+    "class_sampling": (0, 10, True, True),
     "label_smoothing": (0, 1, True, False),
     "dropout": (0, 1, True, False),
+    "stochastic_depth": (0, 1, True, False),
+    "mixup": (0, 1e6, True, True),
+    "cutmix": (0, 1e6, True, True),
+    "cutout": (0, 2**15, True, True),
     "batch_size": (1, 2**20, True, True),
     "epochs": (1, 10**6, True, True),
     "patience": (0, 10**6, True, True),
 }
+
+
+# field -> (whether a recipe makes use of it, what it belongs to)
+USES: dict[str, tuple[Callable[[Recipe], bool], str]] = {
+    "pool": (lambda r: r.model in ("cnn", "separable"), "models cnn and separable"),
+    "act_coefficient": (
+        lambda r: getattr(ACTIVATIONS[r.activation], "coefficient", None) is not None,
+        "activations leaky_relu and elu",
+    ),
+    "norm_layers": (lambda r: r.norm != "none", "a norm"),
+    "ghost_batch": (lambda r: r.norm == "batch", "norm batch"),
+    "momentum": (lambda r: OPTIMIZERS[r.optimizer].uses_momentum, "an optimizer with momentum"),
+    "rho": (lambda r: r.optimizer == "sam", "optimizer sam"),
+    "clip_by": (lambda r: r.clip > 0, "clip above 0"),
+    "lr_min": (lambda r: r.schedule != "constant", "a schedule"),
+    "cycles": (lambda r: r.schedule in CYCLIC, "the cyclic schedules"),
+    "plateau_factor": (lambda r: r.schedule == "plateau", "schedule plateau"),
+    "plateau_patience": (lambda r: r.schedule == "plateau", "schedule plateau"),
+    "focal_gamma": (lambda r: r.loss in FOCAL, "the focal losses"),
+    "poly_epsilon": (lambda r: r.loss == "poly1", "loss poly1"),
+    "ldam_margin": (lambda r: r.loss == "ldam", "loss ldam"),
+    "ldam_scale": (lambda r: r.loss == "ldam", "loss ldam"),
+    "logit_tau": (lambda r: r.loss == "logit_adjusted", "loss logit_adjusted"),
+    "reweight_from": (
+        lambda r: r.class_weighting != "none" or r.loss in IMPLIED_WEIGHTING,
+        "class_weighting inverse or effective",
+    ),
+    "label_smoothing": (lambda r: "smoothing" in FAMILY_NUMBERS[family(r)], "any loss but hinge"),
+    "dropout_kind": (
+        lambda r: r.dropout > 0 and (r.dropout_kind == "alpha" or r.dropout_layers != "dense"),
+        "dropout above 0, and spatial dropout to maps, so to dropout_layers input or blocks",
+    ),
+    "dropout_layers": (lambda r: r.dropout > 0, "dropout above 0"),
+}
+
+
+def check_uses(sweep: Sweep) -> None:
+    """Refuses a field that was set and that no run of the sweep looks at: nothing is ignored in silence.
+
+    Raises:
+        UsageError: with what the field belongs to.
+    """
+    recipes = [dataclasses.replace(sweep.recipe, **arm) for arm in sweep.arms()]
+    for field, (used, needs) in USES.items():
+        changed = [recipe for recipe in recipes if getattr(recipe, field) != FIELDS[field].default]
+        if changed and not any(map(used, changed)):
+            value = format_value(getattr(changed[0], field))
+            raise UsageError(f"{field}: {value!r} would have no effect in any run: it belongs to {needs}")
 
 
 def check_sweep(sweep: Sweep, data_dir: str | None = None, group_regex: str | None = None) -> None:
@@ -76,6 +153,7 @@ def check_sweep(sweep: Sweep, data_dir: str | None = None, group_regex: str | No
             seen.add((recipe.task, recipe.image_size))
             size = None if recipe.image_size == "auto" else recipe.image_size
             check_task(recipe.task, size, data_dir=data_dir, group_regex=group_regex)
+    check_uses(sweep)
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -91,18 +169,33 @@ def check_recipe(recipe: Recipe) -> None:
     if recipe.norm == "group" and any(width % 8 for width in recipe.widths):
         raise UsageError(f"norm group: its 8 groups do not divide every width of {format_value(recipe.widths)!r}")
     if recipe.norm == "instance" and recipe.model == "mlp":
-        raise UsageError("norm instance with model mlp: one value has no variance; valid are none, batch, layer, group")
+        raise UsageError("norm instance with model mlp: one value has no variance; choose any other norm")
+    if recipe.norm in WEIGHT_KINDS and recipe.norm_position == "post":
+        raise UsageError(f"norm {recipe.norm} with norm_position post: it acts on the kernel, ahead of any activation")
+    if recipe.ghost_batch and recipe.batch_size % recipe.ghost_batch:
+        raise UsageError(f"ghost_batch: {recipe.ghost_batch} does not divide batch_size {recipe.batch_size}")
     # These three are formulas in the lanes of a program, so a table's further entries have no place there.
     if recipe.norm not in KINDS:
         raise UsageError(f"norm {recipe.norm!r} cannot be trained in a sweep: valid are {', '.join(KINDS)}")
-    if recipe.loss not in SOFTMAX_LOSSES:
-        raise UsageError(f"loss {recipe.loss!r} cannot be trained in a sweep: valid are {', '.join(SOFTMAX_LOSSES)}")
+    if recipe.loss not in TRAINABLE_LOSSES:
+        raise UsageError(f"loss {recipe.loss!r} cannot be trained in a sweep: valid are {', '.join(TRAINABLE_LOSSES)}")
     if not isinstance(INITIALIZERS[recipe.init], VarianceScaling):
         raise UsageError(f"init {recipe.init!r} cannot be used in a sweep: it is not a VarianceScaling")
     if recipe.norm_layers != "all" and min(recipe.norm_layers) < 1:
         raise UsageError(f"norm_layers: {format_value(recipe.norm_layers)!r} has a layer below 1; layers count from 1")
     if recipe.stem_stride > 1 and recipe.model != "resnet":
         raise UsageError(f"stem_stride: {recipe.stem_stride} with model {recipe.model}: only resnet has such a stem")
+    layers = recipe.dropout_layers.split("+")
+    for layer in layers:
+        if layer not in DROPOUT_LAYERS:
+            raise unknown("dropout_layers", layer, DROPOUT_LAYERS)
+    if recipe.model == "mlp" and "blocks" in layers:
+        raise UsageError("dropout_layers: 'blocks' with model mlp: it has dense layers only")
+    if recipe.stochastic_depth and recipe.model != "resnet":
+        raise UsageError(f"stochastic_depth: {recipe.stochastic_depth:g} with model {recipe.model}: only resnet has it")
+    lr = OPTIMIZERS[recipe.optimizer].default_lr if recipe.lr == "auto" else recipe.lr
+    if recipe.lr_min > lr:
+        raise UsageError(f"lr_min: {recipe.lr_min:g} is above lr {lr:g}")
     if recipe.patience >= recipe.epochs and recipe.patience:
         raise UsageError(f"patience {recipe.patience} is not below epochs {recipe.epochs}: it could never end a run")
 

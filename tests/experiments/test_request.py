@@ -22,7 +22,7 @@ def other_value(name):
         str(default + 1)
         if isinstance(default, int)
         else "0.25"
-        if name == "lr"
+        if name in ("lr", "act_coefficient")
         else "64"
         if name == "image_size"
         else "x"

@@ -18,8 +18,16 @@ FORMULAS = {
     "silu": lambda x: x / (1 + np.exp(-x)),
     "tanh": np.tanh,
     "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "softplus": lambda x: np.log1p(np.exp(x)),
+    "hard_swish": lambda x: x * np.clip(x + 3, 0, 6) / 6,
+    "mish": lambda x: x * np.tanh(np.log1p(np.exp(x))),
+    "relu6": lambda x: np.clip(x, 0, 6),
+    "exponential": np.exp,
+    "squareplus": lambda x: (x + np.sqrt(x**2 + 4)) / 2,
+    "prelu": lambda x: np.where(x >= 0, x, 0.25 * x),
+    "rrelu": lambda x: np.where(x >= 0, x, 11 / 48 * x),
 }
-X = np.concatenate([np.linspace(-6, 6, 240), [-1e-3, 1e-3]])  # no point at a kink
+X = np.concatenate([np.linspace(-7, 7, 240), [-1e-3, 1e-3]])  # no point at a kink
 
 
 def test_the_table_is_complete():
@@ -29,14 +37,16 @@ def test_the_table_is_complete():
 @pytest.mark.parametrize("name", FORMULAS)
 def test_values_and_gradients(name):
     f, formula = ACTIVATIONS[name], FORMULAS[name]
-    np.testing.assert_allclose(f(jnp.asarray(X, jnp.float32)), formula(X), atol=2e-6)
+    np.testing.assert_allclose(f(jnp.asarray(X, jnp.float32)), formula(X), rtol=1e-6, atol=2e-6)
     slope = jax.vmap(jax.grad(f))(jnp.asarray(X, jnp.float32))
-    np.testing.assert_allclose(slope, (formula(X + 1e-5) - formula(X - 1e-5)) / 2e-5, atol=1e-5)
+    np.testing.assert_allclose(slope, (formula(X + 1e-5) - formula(X - 1e-5)) / 2e-5, rtol=1e-6, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", FORMULAS)
 def test_finite_far_out(name):
     x = jnp.array([-1e10, -1e4, -100.0, 0.0, 100.0, 1e4, 1e10])
+    if name == "exponential":
+        x = jnp.minimum(x, 88)  # beyond, its value is no float32
     assert jnp.isfinite(ACTIVATIONS[name](x)).all()
     assert jnp.isfinite(jax.vmap(jax.grad(ACTIVATIONS[name]))(x)).all()
 
@@ -49,8 +59,17 @@ def test_keeps_shape_and_dtype(name):
 
 def test_relu_has_no_slope_at_zero():
     assert jax.grad(ACTIVATIONS["relu"])(0.0) == 0
+    assert jax.grad(ACTIVATIONS["relu6"])(0.0) == 0 == jax.grad(ACTIVATIONS["relu6"])(6.0)
 
 
 def test_gelu_is_near_the_exact_one():
     x = jnp.linspace(-6, 6, 1001)
     assert jnp.abs(ACTIVATIONS["gelu"](x) - jax.nn.gelu(x, approximate=False)).max() < 5e-4
+
+
+def test_equals_torch():
+    torch = pytest.importorskip("torch", reason="torch is in the bench extra")
+    theirs = {"hard_swish": "hardswish"}
+    for name in ("leaky_relu", "elu", "selu", "silu", "softplus", "hard_swish", "mish", "relu6", "rrelu"):
+        f = getattr(torch.nn.functional, theirs.get(name, name))
+        np.testing.assert_allclose(ACTIVATIONS[name](jnp.asarray(X, jnp.float32)), f(torch.tensor(X)), atol=2e-6)

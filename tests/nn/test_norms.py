@@ -11,7 +11,19 @@ from jax import lax
 
 from fishnet.errors import UsageError
 from fishnet.nn.moments import affine, moments
-from fishnet.nn.norms import KINDS, NORMS, GroupNorm, InstanceNorm, LayerNorm, MomentNorm, check_norm
+from fishnet.nn.norms import (
+    KINDS,
+    NORMS,
+    WEIGHT_KINDS,
+    BatchNorm,
+    GroupNorm,
+    InstanceNorm,
+    LayerNorm,
+    MomentNorm,
+    RMSNorm,
+    check_norm,
+)
+from fishnet.nn.weight_norms import initial_scale, kernel_by_kind, standardised_kernel, unit_kernel
 
 C = 16
 SHAPES = {"maps": (6, 5, 4, C), "values": (12, C)}
@@ -36,7 +48,24 @@ def reference(kind, rank):
         return nn.BatchNorm(use_running_average=False, momentum=0.9, **sound)
     if kind == "layer":
         return nn.LayerNorm(reduction_axes=(1, 2, 3) if rank == "maps" else (1,), feature_axes=-1, **sound)
+    if kind == "layer_channel":
+        return nn.LayerNorm(**sound)
+    if kind in ("rms", *WEIGHT_KINDS):
+        return ByHand(kind)
     return nn.GroupNorm(num_groups=8, **sound) if kind == "group" else nn.InstanceNorm(**sound)
+
+
+class ByHand(nn.Module):
+    """What flax.linen has not, or has without a bias."""
+
+    kind: str
+
+    @nn.compact
+    def __call__(self, x):
+        scale, bias = self.param("scale", nn.initializers.ones, (C,)), self.param("bias", nn.initializers.zeros, (C,))
+        if self.kind == "rms":
+            x = nn.RMSNorm(epsilon=1e-5, reduction_axes=tuple(range(1, x.ndim)), use_scale=False).apply({}, x)
+        return x * scale + bias
 
 
 def close(ours, theirs, tol=1e-5):
@@ -143,6 +172,56 @@ def test_equivalences():
     variables = {"params": {"scale": scale, "bias": bias}}
     for special, general in ((LayerNorm(), GroupNorm(groups=1)), (InstanceNorm(), GroupNorm(groups=C))):
         jax.tree.map(close, ours(special, variables, x, dy)[2:], ours(general, variables, x, dy)[2:])
+    centred = x - x.mean((1, 2, 3), keepdims=True)
+    close(RMSNorm().apply(variables, centred, True), LayerNorm().apply(variables, x, True))
+    pixels = x.reshape(-1, C)
+    close(NORMS["layer_channel"]().apply(variables, x, True).reshape(-1, C), LayerNorm().apply(variables, pixels, True))
+
+
+@pytest.mark.parametrize("rank", SHAPES)
+def test_ghost_batches_are_batches_of_their_own(rank):
+    x, dy, scale, bias = data(rank)
+    variables = all_variables(scale, bias)
+    parts = jnp.split(x, 3), jnp.split(dy, 3)
+    apart = [ours(BatchNorm(), variables, *part) for part in zip(*parts, strict=True)]
+    size, batch = len(x) // 3, jnp.int32(KINDS.index("batch"))
+    for ghosts in (BatchNorm(ghost=size), MomentNorm(batch, ghost=size)):
+        y, updates, d_params, dx = ours(ghosts, variables, x, dy)
+        close(y, jnp.concatenate([part[0] for part in apart]))
+        close(dx, jnp.concatenate([part[3] for part in apart]))
+        jax.tree.map(lambda mine, *theirs: close(mine, sum(theirs)), d_params, *[part[2] for part in apart])
+        expected = jax.tree.map(lambda *s: sum(s) / 3, *[part[1]["batch_stats"] for part in apart])
+        jax.tree.map(close, updates["batch_stats"], expected)
+        close(ghosts.apply(variables, x, False), BatchNorm().apply(variables, x, False))
+    whole = ours(MomentNorm(batch, ghost=len(x)), variables, x, dy)
+    jax.tree.map(close, whole, ours(MomentNorm(batch), variables, x, dy))
+    with pytest.raises(UsageError, match="ghost batches of 5 do not divide a batch of"):
+        ours(BatchNorm(ghost=5), variables, x, dy)
+
+
+@pytest.mark.parametrize("shape", [(7, 5), (3, 3, 4, 5), (3, 3, 1, 5)])
+def test_normalised_kernels(shape):
+    rng = np.random.default_rng(0)
+    kernel = jnp.asarray(rng.normal(0.3, 1, shape), jnp.float32)
+    x = jnp.asarray(rng.normal(size=(6, shape[0])), jnp.float32)
+    rows, by_kind = kernel.reshape(-1, shape[-1]), partial(kernel_by_kind, weight=1, standardised=2)
+    np.testing.assert_allclose(jnp.linalg.norm(unit_kernel(kernel).reshape(-1, 5), axis=0), 1, rtol=1e-5)
+    standard = standardised_kernel(kernel).reshape(-1, 5)
+    np.testing.assert_allclose(standard, (rows - rows.mean(0)) / rows.std(0) / np.sqrt(len(rows)), atol=1e-6)
+    for kind, expected in enumerate((kernel, unit_kernel(kernel), standardised_kernel(kernel))):
+        close(jax.jit(by_kind)(jnp.int32(kind), kernel=kernel), expected, tol=1e-6)
+    np.testing.assert_array_equal(jax.jit(by_kind)(jnp.int32(0), kernel=kernel), kernel)
+    close(unit_kernel(kernel) * initial_scale("weight", kernel), kernel)
+    close(standardised_kernel(kernel) * initial_scale("weight_standardised", kernel), kernel - rows.mean(0))
+    assert not unit_kernel(jnp.zeros(shape)).any()
+    assert jnp.isfinite(jax.grad(lambda k: unit_kernel(k).sum())(jnp.zeros(shape))).all()
+    if len(shape) == 2:
+        dense = nn.Dense(5, use_bias=False)
+        theirs = nn.WeightNorm(dense, variable_filter={"kernel"})
+        variables = theirs.init(jax.random.key(0), x)
+        scale = next(leaf for leaf in jax.tree.leaves(variables["params"]) if leaf.ndim == 1)
+        held = jax.tree.map(lambda leaf: kernel if leaf.ndim == 2 else leaf, variables)
+        close(x @ unit_kernel(kernel) * scale, theirs.apply(held, x))
 
 
 def test_leaves():
@@ -151,7 +230,7 @@ def test_leaves():
     params = {"scale": (C,), "bias": (C,)}
     assert leaves["none"] == {"params": {"bias": (C,)}}
     assert leaves["batch"] == {"params": params, "batch_stats": {"mean": (C,), "var": (C,)}}
-    assert all(leaves[kind] == {"params": params} for kind in ("layer", "group", "instance"))
+    assert all(leaves[kind] == {"params": params} for kind in KINDS if kind not in ("none", "batch"))
     initial = MomentNorm(jnp.int32(1)).init(jax.random.key(0), x, True)
     assert jax.tree.map(jnp.shape, initial) == leaves["batch"]
     assert (initial["batch_stats"]["mean"] == 0).all() and (initial["batch_stats"]["var"] == 1).all()
@@ -170,7 +249,7 @@ def test_moments_lose_no_digits_to_an_offset(offset):
 def test_a_constant_map_stays_quiet():
     x = jnp.full((2, 5, 7, C), 123.456)
     assert (moments(x)[1] >= 0).all()
-    for kind in KINDS[1:]:
+    for kind in ("batch", "layer", "group", "instance", "layer_channel"):
         y = NORMS[kind]().init_with_output(jax.random.key(0), x, True)[0]
         assert jnp.abs(y).max() < 0.02  # the rounding of the mean, 1e-7 of 123, over sqrt(eps)
 

@@ -8,18 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from fishnet.errors import UsageError
-from fishnet.optim.optimizers import OPTIMIZERS, kernels
-
-# Slow drawing is a busy machine, not a fault.
-REPEATABLE = settings(derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+from fishnet.optim.optimizers import OPTIMIZERS, Optimizer
+from fishnet.optim.sam import RHO
 
 STEPS = 25
 NUMBERS = [(0.9, 0.0), (0.9, 0.05), (0.5, 0.01), (0.0, 0.1)]
 LR = 0.03
+# Most of the time here is compilation.
+QUICKLY = {"xla_backend_optimization_level": 0}
+# Those of a bowl that breathes and wanders, so that momenta and second moments have something to do.
+STEEPNESS, SHIFT = np.random.default_rng(1).uniform([[0.7], [-1.5]], [[1.3], [1.5]], (2, STEPS)).astype(np.float32)
 
 
 def start() -> dict:
@@ -31,68 +30,153 @@ def start() -> dict:
     }
 
 
-def gradient(params: dict, step: int, xp=np) -> dict:
-    """That of a bumpy bowl, different at each step, so that momenta and second moments have something to do."""
-    return jax.tree.map(lambda p: p * (1 + 0.3 * xp.cos(1.0 * step)) + xp.sin(3 * p + step), params)
+def gradient(params: dict, step: int | jax.Array, xp=np) -> dict:
+    steepness, shift = xp.asarray(STEEPNESS)[step], xp.asarray(SHIFT)[step]
+    return jax.tree.map(lambda p: p * steepness + shift, params)
 
 
-def train(transformation: optax.GradientTransformation, lr: float) -> dict:
+def train(optimizer: Optimizer, momentum: float, weight_decay: float, lr: float) -> dict:
+    """The step in the docstring of fishnet.optim.optimizers, many times."""
+    rule = optax.with_extra_args_support(optimizer.build(momentum, weight_decay))
+
     def step(carry: tuple, i: jax.Array) -> tuple:
         params, state = carry
-        direction, state = transformation.update(gradient(params, i, jnp), state, params)
+        grads = gradient(params, i, jnp)
+        if optimizer.probe:
+            grads = gradient(optimizer.probe(params, grads, RHO), i, jnp)
+        direction, state = rule.update(grads, state, params, learning_rate=lr)
         return (jax.tree.map(lambda p, d: p - lr * d, params, direction), state), None
 
     params = jax.tree.map(jnp.asarray, start())
-    return jax.lax.scan(step, (params, transformation.init(params)), jnp.arange(STEPS))[0][0]
+    return jax.lax.scan(step, (params, rule.init(params)), jnp.arange(STEPS))[0][0]
+
+
+def train_alias(alias: optax.GradientTransformationExtraArgs) -> dict:
+    def step(carry: tuple, i: jax.Array) -> tuple:
+        params, state = carry
+        again = lambda probe, _: gradient(probe, i, jnp)  # noqa: E731
+        updates, state = alias.update(gradient(params, i, jnp), state, params, grad_fn=again)
+        return (optax.apply_updates(params, updates), state), None
+
+    params = jax.tree.map(jnp.asarray, start())
+    return jax.lax.scan(step, (params, alias.init(params)), jnp.arange(STEPS))[0][0]
 
 
 @functools.cache
 def lanes(name: str) -> dict:
     """A lane for each of NUMBERS, in one program: the numbers are traced."""
-    return jax.jit(jax.vmap(lambda m, w: train(OPTIMIZERS[name].build(m, w), LR)))(*jnp.asarray(NUMBERS).T)
+    run = jax.vmap(lambda m, w, lr: train(OPTIMIZERS[name], m, w, lr), (0, 0, None))
+    return jax.jit(run, compiler_options=QUICKLY)(*jnp.asarray(NUMBERS).T, jnp.float32(LR))
 
 
 def lane(name: str, i: int) -> dict:
     return jax.tree.map(lambda leaf: leaf[i], lanes(name))
 
 
-def by_hand(name: str, momentum: float, weight_decay: float, lr: float) -> dict:
+def orthogonalised(matrix: np.ndarray) -> np.ndarray:
+    """Five Newton-Schulz iterations, as in Jordan's program."""
+    x = matrix / np.linalg.norm(matrix)
+    for _ in range(5):
+        a = x @ x.T
+        x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
+    return x
+
+
+def by_hand(name: str, b: float, weight_decay: float, lr: float) -> dict:
     """Every rule as its paper has it, a leaf at a time, in float64."""
-    params = jax.tree.map(lambda p: p.astype(np.float64), start())
-    leaves, tree = jax.tree.flatten(params)
-    decays = [leaf.ndim > 1 for leaf in leaves]
-    first, second = [0.0] * len(leaves), [0.0] * len(leaves)
-    for i in range(STEPS):
-        grads = jax.tree.leaves(gradient(jax.tree.unflatten(tree, leaves), i))
+    leaves, tree = jax.tree.flatten(jax.tree.map(lambda p: p.astype(np.float64), start()))
+    m, v = [np.zeros_like(p) for p in leaves], [np.zeros_like(p) for p in leaves]
+    x, z = list(leaves), list(leaves)
+    for t in range(1, STEPS + 1):
+        at = lambda ps: jax.tree.leaves(gradient(jax.tree.unflatten(tree, ps), t - 1))  # noqa: B023, E731
+        grads = at(leaves)
+        if name == "sam":
+            norm = np.sqrt(sum((g**2).sum() for g in grads))
+            grads = at([p + 0.05 * g / norm for p, g in zip(leaves, grads, strict=True)])
         for j, (p, g) in enumerate(zip(leaves, grads, strict=True)):
-            decay = weight_decay * p * decays[j]
-            if name != "adamw":
+            kernel = p.ndim > 1
+            decay = weight_decay * p * kernel
+            if name not in ("adamw", "lamb", "lion", "muon"):
                 g = g + decay
             if name == "sgd":
-                direction = g
-            elif name in ("momentum", "nesterov"):
-                first[j] = momentum * first[j] + g
-                direction = first[j] if name == "momentum" else g + momentum * first[j]
+                d = g
+            elif name in ("momentum", "nesterov", "sam"):
+                m[j] = b * m[j] + g
+                d = g + b * m[j] if name == "nesterov" else m[j]
+            elif name == "adagrad":
+                v[j] += g**2
+                d = g / (np.sqrt(v[j]) + 1e-10)
+            elif name == "rmsprop":
+                v[j] = 0.9 * v[j] + 0.1 * g**2
+                m[j] = b * m[j] + g / (np.sqrt(v[j]) + 1e-8)
+                d = m[j]
+            elif name == "lion":
+                d = np.sign(b * m[j] + (1 - b) * g) + decay
+                m[j] = 0.99 * m[j] + 0.01 * g
+            elif name == "schedule_free":
+                z[j] = z[j] - lr * g
+                x[j] = (1 - 1 / t) * x[j] + 1 / t * z[j]
+                d = (p - ((1 - b) * z[j] + b * x[j])) / lr
             else:
-                first[j] = momentum * first[j] + (1 - momentum) * g
-                second[j] = 0.999 * second[j] + 0.001 * g**2
-                corrected = first[j] / (1 - momentum ** (i + 1)), second[j] / (1 - 0.999 ** (i + 1))
-                direction = corrected[0] / (np.sqrt(corrected[1]) + 1e-8) + (decay if name == "adamw" else 0)
-            leaves[j] = p - lr * direction
+                m[j] = b * m[j] + (1 - b) * g
+                v[j] = 0.999 * v[j] + 0.001 * g**2
+                first, second = m[j] / (1 - b**t), np.sqrt(v[j] / (1 - 0.999**t))
+                ahead = b * m[j] / (1 - b ** (t + 1)) + (1 - b) * g / (1 - b**t)
+                if name == "muon" and kernel:
+                    matrix = ahead.reshape(-1, p.shape[-1])
+                    d = (0.2 * np.sqrt(max(matrix.shape)) * orthogonalised(matrix)).reshape(p.shape) + decay
+                elif name == "lamb":
+                    d = first / (second + 1e-6) + decay
+                    d = d * np.linalg.norm(p) / np.linalg.norm(d) if kernel else d
+                else:
+                    d = (ahead if name == "nadam" else first) / (second + 1e-8) + (decay if name == "adamw" else 0)
+            leaves[j] = p - lr * d
     return jax.tree.unflatten(tree, leaves)
 
 
-def optax_alias(name: str, momentum: float, weight_decay: float, lr: float) -> optax.GradientTransformation:
-    coupled = optax.add_decayed_weights(weight_decay, mask=lambda tree: jax.tree.map(lambda p: p.ndim > 1, tree))
-    return {
-        "sgd": lambda: optax.chain(coupled, optax.sgd(lr)),
-        "momentum": lambda: optax.chain(coupled, optax.sgd(lr, momentum)),
-        "nesterov": lambda: optax.chain(coupled, optax.sgd(lr, momentum, nesterov=True)),
-        "adam": lambda: optax.chain(coupled, optax.adam(lr, momentum)),
-        "adamw": lambda: optax.adamw(
-            lr, momentum, weight_decay=weight_decay, mask=lambda tree: jax.tree.map(lambda p: p.ndim > 1, tree)
-        ),
-    }[name]()
+def is_kernel(params: dict) -> dict:
+    return jax.tree.map(lambda p: p.ndim > 1, params)
+
+
+def optax_alias(name: str, b: float, weight_decay: float, lr: float) -> optax.GradientTransformationExtraArgs:
+    coupled = optax.add_decayed_weights(weight_decay, mask=is_kernel)
+
+    def kernels_by(rule: optax.GradientTransformation, rest: optax.GradientTransformation):
+        return optax.partition({True: rule, False: rest}, is_kernel)
+
+    def rows_and_columns(params: dict) -> dict:
+        return jax.tree.map(lambda p: optax.contrib.MuonDimensionNumbers(tuple(range(p.ndim - 1)), p.ndim - 1), params)
+
+    return optax.with_extra_args_support(
+        {
+            "sgd": lambda: optax.chain(coupled, optax.sgd(lr)),
+            "momentum": lambda: optax.chain(coupled, optax.sgd(lr, b)),
+            "nesterov": lambda: optax.chain(coupled, optax.sgd(lr, b, nesterov=True)),
+            "adagrad": lambda: optax.chain(coupled, optax.adagrad(lr, 0.0, 1e-20)),
+            "rmsprop": lambda: optax.chain(coupled, optax.rmsprop(lr, 0.9, eps_in_sqrt=False, momentum=b)),
+            "adam": lambda: optax.chain(coupled, optax.adam(lr, b)),
+            "nadam": lambda: optax.chain(coupled, optax.nadam(lr, b)),
+            "adamw": lambda: optax.adamw(lr, b, weight_decay=weight_decay, mask=is_kernel),
+            "lamb": lambda: kernels_by(optax.lamb(lr, b, weight_decay=weight_decay), optax.adam(lr, b, eps=1e-6)),
+            "lion": lambda: optax.lion(lr, b, 0.99, weight_decay=weight_decay, mask=is_kernel),
+            "muon": lambda: kernels_by(
+                optax.contrib.muon(
+                    lr,
+                    beta=b,
+                    weight_decay=weight_decay,
+                    consistent_rms=0.2,
+                    muon_weight_dimension_numbers=rows_and_columns,
+                ),
+                optax.adam(lr, b),
+            ),
+            "sam": lambda: optax.contrib.sam(
+                optax.chain(coupled, optax.sgd(lr, b)),
+                optax.chain(optax.contrib.normalize(), optax.sgd(0.05)),
+                opaque_mode=True,
+            ),
+            "schedule_free": lambda: optax.contrib.schedule_free(optax.chain(coupled, optax.sgd(lr)), lr, b),
+        }[name]()
+    )
 
 
 def test_the_table_is_complete_and_its_rates_are_documented_ones() -> None:
@@ -100,10 +184,21 @@ def test_the_table_is_complete_and_its_rates_are_documented_ones() -> None:
         "sgd": 0.1,
         "momentum": 0.05,
         "nesterov": 0.05,
+        "adagrad": 1e-2,
+        "rmsprop": 1e-4,
         "adam": 1e-3,
+        "nadam": 1e-3,
         "adamw": 1e-3,
+        "lamb": 1e-3,
+        "lion": 1e-4,
+        "muon": 1e-3,
+        "sam": 0.05,
+        "schedule_free": 0.5,
     }
-    assert [name for name, o in OPTIMIZERS.items() if not o.uses_momentum] == ["sgd"]
+    assert [name for name, o in OPTIMIZERS.items() if not o.uses_momentum] == ["sgd", "adagrad"]
+    assert [name for name, o in OPTIMIZERS.items() if o.own_program] == ["muon", "sam", "schedule_free"]
+    assert [name for name, o in OPTIMIZERS.items() if o.probe] == ["sam"]
+    assert [name for name, o in OPTIMIZERS.items() if o.evaluate or o.needs_lr] == ["schedule_free"]
 
 
 @pytest.mark.parametrize("i", range(len(NUMBERS)))
@@ -114,29 +209,33 @@ def test_equals_the_rule_written_out(name: str, i: int) -> None:
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_equals_optax(name: str) -> None:
-    # The alias gives updates to add, at its own rate: minus those is a direction at rate 1.
-    alias = optax.chain(optax_alias(name, *NUMBERS[1], LR), optax.scale(-1.0))
-    chex.assert_trees_all_close(lane(name, 1), jax.jit(lambda: train(alias, 1.0))(), rtol=1e-5, atol=1e-6)
+    expected = jax.jit(lambda: train_alias(optax_alias(name, *NUMBERS[1], LR)), compiler_options=QUICKLY)()
+    chex.assert_trees_all_close(lane(name, 1), expected, rtol=1e-5, atol=1e-6)
+
+
+TORCH = {
+    "sgd": lambda torch, groups, b: torch.optim.SGD(groups, LR),
+    "momentum": lambda torch, groups, b: torch.optim.SGD(groups, LR, momentum=b),
+    "nesterov": lambda torch, groups, b: torch.optim.SGD(groups, LR, momentum=b, nesterov=b > 0),
+    "adagrad": lambda torch, groups, b: torch.optim.Adagrad(groups, LR),
+    "rmsprop": lambda torch, groups, b: torch.optim.RMSprop(groups, LR, alpha=0.9, momentum=b),
+    "adam": lambda torch, groups, b: torch.optim.Adam(groups, LR, betas=(b, 0.999)),
+    "adamw": lambda torch, groups, b: torch.optim.AdamW(groups, LR, betas=(b, 0.999)),
+}
 
 
 @pytest.mark.parametrize("i", range(len(NUMBERS)))
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", TORCH)
 def test_equals_pytorch(name: str, i: int) -> None:
     torch = pytest.importorskip("torch", reason="torch comes with the bench extra")
-    momentum, weight_decay = NUMBERS[i]
+    b, weight_decay = NUMBERS[i]
     leaves, tree = jax.tree.flatten(start())
     tensors = [torch.tensor(leaf, requires_grad=True) for leaf in leaves]
     groups = [
         {"params": [t for t in tensors if t.ndim > 1], "weight_decay": weight_decay},
         {"params": [t for t in tensors if t.ndim < 2], "weight_decay": 0.0},
     ]
-    optimizer = {
-        "sgd": lambda: torch.optim.SGD(groups, LR),
-        "momentum": lambda: torch.optim.SGD(groups, LR, momentum=momentum),
-        "nesterov": lambda: torch.optim.SGD(groups, LR, momentum=momentum, nesterov=momentum > 0),
-        "adam": lambda: torch.optim.Adam(groups, LR, betas=(momentum, 0.999)),
-        "adamw": lambda: torch.optim.AdamW(groups, LR, betas=(momentum, 0.999)),
-    }[name]()
+    optimizer = TORCH[name](torch, groups, b)
     for step in range(STEPS):
         grads = jax.tree.leaves(gradient(jax.tree.unflatten(tree, [t.detach().numpy() for t in tensors]), step))
         for tensor, grad in zip(tensors, grads, strict=True):
@@ -147,141 +246,20 @@ def test_equals_pytorch(name: str, i: int) -> None:
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_traced_numbers_give_what_plain_ones_give(name: str) -> None:
-    plain = jax.jit(lambda: train(OPTIMIZERS[name].build(*NUMBERS[2]), LR))()
-    chex.assert_trees_all_close(lane(name, 2), plain, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_state_is_trees_like_the_parameters_and_scalars(name: str) -> None:
+def test_state_is_zeroed_trees_like_the_parameters_and_scalars(name: str) -> None:
     params = start()
     shapes = [leaf.shape for leaf in jax.tree.leaves(params)]
-    state = [leaf.shape for leaf in jax.tree.leaves(OPTIMIZERS[name].build(0.9, 0.1).init(params))]
-    trees, rest = divmod(len([s for s in state if s != ()]), len(shapes))
-    assert rest == 0
-    assert trees == {"sgd": 0, "momentum": 1, "nesterov": 1, "adam": 2, "adamw": 2}[name]
-    assert sorted(s for s in state if s != ()) == sorted(shapes * trees)
+    leaves = jax.tree.leaves(OPTIMIZERS[name].build(0.9, 0.1).init(params))
+    large = [leaf.shape for leaf in leaves if leaf.ndim]
+    trees = len(large) // len(shapes)
+    assert large == shapes * trees
+    assert not any(leaf.any() for leaf in leaves)
+    assert trees == {"sgd": 0, "rmsprop": 2, "adam": 2, "nadam": 2, "adamw": 2, "lamb": 2, "muon": 2}.get(name, 1)
+    scalars = [leaf.dtype for leaf in leaves if not leaf.ndim]
+    assert scalars == ([jnp.float32] * 2 if name == "schedule_free" else [jnp.int32] * len(scalars))
 
 
-@pytest.mark.parametrize("name", ["momentum", "nesterov"])
-def test_without_momentum_both_are_sgd(name: str) -> None:
+@pytest.mark.parametrize("name", ["momentum", "nesterov", "schedule_free"])
+def test_without_momentum_it_is_sgd(name: str) -> None:
     assert NUMBERS[3][0] == 0
     chex.assert_trees_all_close(lane(name, 3), lane("sgd", 3), rtol=1e-6, atol=1e-6)
-
-
-def test_sgd_takes_no_notice_of_momentum() -> None:
-    chex.assert_trees_all_equal(first_direction("sgd", 0.1, momentum=0.9), first_direction("sgd", 0.1, momentum=0.0))
-
-
-def first_direction(name: str, weight_decay: float, grads: dict | None = None, momentum: float = 0.9) -> dict:
-    params = start()
-    transformation = OPTIMIZERS[name].build(momentum, weight_decay)
-    return transformation.update(grads or gradient(params, 0), transformation.init(params), params)[0]
-
-
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_decay_acts_on_kernels_only(name: str) -> None:
-    plain, decayed = first_direction(name, 0.0), first_direction(name, 0.5)
-    # One step of Adam is the sign of the gradient, on which the coupled term shows only where it changes the sign.
-    same = jax.tree.map(lambda a, b: bool(jnp.array_equal(a, b)), plain, decayed)
-    assert same == {
-        "conv": {"kernel": False},
-        "norm": {"scale": True, "bias": True},
-        "head": {"kernel": False, "bias": True},
-    }
-
-
-def test_adamw_takes_the_same_fraction_off_every_kernel() -> None:
-    plain, decayed, params = first_direction("adamw", 0.0), first_direction("adamw", 0.5), start()
-    for module in ("conv", "head"):
-        taken = decayed[module]["kernel"] - plain[module]["kernel"]
-        np.testing.assert_allclose(taken, 0.5 * params[module]["kernel"], rtol=1e-5, atol=1e-6)
-
-
-def test_coupled_decay_is_the_gradient_of_half_the_squared_norm() -> None:
-    params = start()
-    penalty = jax.grad(lambda p: 0.25 * sum(jnp.sum(leaf**2) for leaf in (p["conv"]["kernel"], p["head"]["kernel"])))
-    expected = jax.tree.map(jnp.add, gradient(params, 0), penalty(params))
-    chex.assert_trees_all_close(first_direction("sgd", 0.5), expected, rtol=1e-6)
-
-
-def test_kernels_by_rank_and_by_name() -> None:
-    params = {
-        "attention": {"kernel": np.ones((2, 3, 4)), "bias": np.ones((3, 4))},
-        "w": np.ones((2, 2)),
-        "s": np.ones(()),
-    }
-    assert kernels(params) == {"attention": {"kernel": True, "bias": False}, "w": True, "s": False}
-
-
-@pytest.mark.parametrize("leaf", [np.ones(3), np.ones((2, 2), np.int32)])
-def test_a_leaf_that_no_rule_covers_is_named(leaf: np.ndarray) -> None:
-    with pytest.raises(UsageError, match=r"no rule for parameter \['dense'\]\['kernel'\]"):
-        OPTIMIZERS["sgd"].build(0.0, 0.1).init({"dense": {"kernel": leaf}})
-
-
-@pytest.mark.parametrize(
-    ("momentum", "weight_decay", "message"),
-    [
-        (1.0, 0.0, r"momentum 1.0 is not in \[0, 1\)"),
-        (-0.1, 0.0, "momentum -0.1"),
-        (float("nan"), 0.0, "momentum nan"),
-        (np.float32(2), 0.0, "momentum 2"),
-        (0.9, -1e-4, "weight decay -0.0001"),
-        (0.9, float("inf"), "weight decay inf"),
-    ],
-)
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_numbers_out_of_range_are_refused(name: str, momentum: float, weight_decay: float, message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        OPTIMIZERS[name].build(momentum, weight_decay)
-
-
-@pytest.mark.parametrize("name", ["sgd", "momentum", "nesterov"])
-@given(scale=st.floats(1e-3, 1e3))
-@settings(REPEATABLE, max_examples=10)
-def test_gradient_rules_scale_with_the_gradient(name: str, scale: float) -> None:
-    grads = gradient(start(), 0)
-    scaled = first_direction(name, 0.0, jax.tree.map(lambda g: g * scale, grads))
-    expected = jax.tree.map(lambda d: d * scale, first_direction(name, 0.0, grads))
-    chex.assert_trees_all_close(scaled, expected, rtol=1e-5)
-
-
-@pytest.mark.parametrize("name", ["adam", "adamw"])
-@given(scale=st.floats(1e-2, 1e3))
-@settings(REPEATABLE, max_examples=10)
-def test_adam_does_not_see_the_gradients_scale(name: str, scale: float) -> None:
-    grads = gradient(start(), 0)
-    scaled = first_direction(name, 0.0, jax.tree.map(lambda g: g * scale, grads))
-    # atol: the 1e-8 in the denominator shows on the smallest gradients.
-    chex.assert_trees_all_close(scaled, first_direction(name, 0.0, grads), rtol=1e-5, atol=1e-4)
-
-
-def descend(name: str, f, x: list[float], lr: float, steps: int) -> float:
-    transformation = OPTIMIZERS[name].build(0.9, 0.0)
-
-    def step(carry: tuple, _: None) -> tuple:
-        x, state = carry
-        direction, state = transformation.update(jax.grad(f)(x), state, x)
-        return (x - lr * direction, state), None
-
-    x = jnp.asarray(x)
-    (x, _), _ = jax.jit(lambda carry: jax.lax.scan(step, carry, None, steps))((x, transformation.init(x)))
-    return float(f(x))
-
-
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_descends_a_parabola(name: str) -> None:
-    def f(x: jax.Array) -> jax.Array:
-        return jnp.sum(jnp.asarray([1.0, 3.0]) * x**2)
-
-    assert descend(name, f, [1.0, -2.0], 0.02, 600) < 1e-6
-
-
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_descends_rosenbrocks_valley(name: str) -> None:
-    def f(x: jax.Array) -> jax.Array:
-        return (1 - x[0]) ** 2 + 100 * (x[1] - x[0] ** 2) ** 2
-
-    lr = {"sgd": 1e-3, "momentum": 2e-4, "nesterov": 2e-4, "adam": 1e-2, "adamw": 1e-2}[name]
-    assert descend(name, f, [-1.2, 1.0], lr, 10_000) < 1e-2

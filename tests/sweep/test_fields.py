@@ -12,9 +12,10 @@ from fishnet.data.task import make_task
 from fishnet.sweep import Recipe, Run
 from fishnet.sweep.checkpoint import Checkpoints
 from fishnet.sweep.cohort import CohortRunner
-from fishnet.sweep.components import STATIC_FIELDS, plain_model
+from fishnet.sweep.components import plain_model
 from fishnet.sweep.history import CURVES, LOWER_IS_BETTER, History
 from fishnet.sweep.interrupt import Interrupt
+from fishnet.sweep.knobs import STATIC_FIELDS
 from fishnet.sweep.plan import group_runs, make_cohorts
 from fishnet.sweep.progress import Display
 from fishnet.sweep.recipe import FIELDS, SELECTABLE
@@ -25,22 +26,43 @@ BASE = dataclasses.replace(TINY, widths=(8, 8))
 # field -> another value, and what else the recipe must say for the field to matter.
 TRACED = {
     "activation": ("elu", {}),
+    "act_coefficient": (0.3, {"activation": "elu"}),
     "norm": ("layer", {}),
     "norm_layers": ((2,), {}),
     "init": ("glorot_uniform", {}),
     "init_gain": (0.5, {"norm": "none"}),
+    "init_bias": (0.2, {}),
     "optimizer": ("adam", {"lr": 0.02}),
     "lr": (0.013, {}),
     "momentum": (0.5, {}),
     "weight_decay": (0.1, {}),
     "clip": (0.05, {}),
+    "clip_by": ("value", {"clip": 0.05}),
+    "l1": (0.01, {}),
+    "l2": (0.1, {}),
+    "max_norm": (0.5, {}),
+    "ema": (0.9, {}),
     "schedule": ("constant", {}),
+    "lr_min": (0.01, {}),
+    "cycles": (2.0, {"schedule": "cyclic_sine"}),
+    "plateau_factor": (0.5, {"schedule": "plateau", "plateau_patience": 0, "lr": 0.3}),
+    "plateau_patience": (0, {"schedule": "plateau", "lr": 0.3}),
     "warmup": (0.3, {}),
     "loss": ("focal", {}),
     "focal_gamma": (1.0, {"loss": "focal"}),
+    "poly_epsilon": (2.0, {"loss": "poly1"}),
+    "ldam_margin": (0.2, {"loss": "ldam"}),
+    "ldam_scale": (2.0, {"loss": "ldam"}),
+    "logit_tau": (0.5, {"loss": "logit_adjusted"}),
     "class_weighting": ("inverse", {}),
+    "reweight_from": (0.5, {"class_weighting": "inverse"}),
+    "class_sampling": (1.0, {}),
     "label_smoothing": (0.1, {}),
     "dropout": (0.3, {}),
+    "dropout_kind": ("alpha", {"dropout": 0.3}),
+    "mixup": (0.4, {}),
+    "cutmix": (1.0, {}),
+    "cutout": (4, {}),
     "augment": ("flip", {"augment": "none"}),
     "epochs": (2, {}),
     "patience": (1, {"lr": 1e-12, "select_by": "val_accuracy"}),
@@ -54,16 +76,23 @@ STATIC = {
     "depth": (2, {}),
     "stem_stride": (2, {"model": "resnet"}),
     "norm_position": ("post", {}),
+    "ghost_batch": (8, {}),
+    "dropout_layers": ("input", {"dropout": 0.3}),
     "pool": ("mean", {"model": "cnn"}),
     "precision": ("bfloat16", {}),
     "batch_size": (16, {}),
 }
+# Traced as well, but with something that the lanes of TRACED do not have.
+ELSEWHERE = {
+    "rho": (0.5, {"optimizer": "sam"}),
+    "stochastic_depth": (0.5, {"model": "resnet", "depth": 1}),
+}
 
 
 def test_every_field_is_looked_at_here():
-    assert set(TRACED) | set(STATIC) | {"select_by"} == set(FIELDS)
+    assert set(TRACED) | set(STATIC) | set(ELSEWHERE) | {"select_by"} == set(FIELDS)
     assert set(STATIC) == set(STATIC_FIELDS)
-    for field, (value, context) in (TRACED | STATIC).items():
+    for field, (value, context) in (TRACED | STATIC | ELSEWHERE).items():
         before = dataclasses.replace(BASE, **context)
         assert getattr(before, field) != value
         if field != "task":
@@ -79,6 +108,11 @@ def trained() -> tuple[dict[str, Recipe], History]:
         recipes[f"{field} after"] = dataclasses.replace(BASE, **context | {field: value})
     for name in SELECTABLE:
         recipes[name] = dataclasses.replace(BASE, select_by=name, lr=0.2)
+    return recipes, history_of(recipes)
+
+
+def history_of(recipes: dict[str, Recipe]) -> History:
+    """What the runs of one program have done when all are at their end."""
     # Unequal classes: otherwise their weights are all alike.
     task = load_task("synthetic", 8)
     train = np.concatenate([task.splits["train"][task.labels[task.splits["train"]] != 0], task.splits["train"][:20]])
@@ -96,7 +130,15 @@ def trained() -> tuple[dict[str, Recipe], History]:
         runner.prepare()
         runner.train()
     assert (runner.history.first_bad_step < 0).all()
-    return recipes, runner.history
+    return runner.history
+
+
+@pytest.mark.parametrize("field", ELSEWHERE)
+def test_another_value_trains_otherwise_elsewhere(field):
+    value, context = ELSEWHERE[field]
+    before = dataclasses.replace(BASE, **context)
+    history = history_of({"before": before, "after": dataclasses.replace(before, **{field: value})})
+    assert not np.array_equal(curves(history, 0), curves(history, 1))
 
 
 def curves(history: History, run: int) -> np.ndarray:
@@ -155,8 +197,9 @@ def test_a_static_field_makes_another_program(field):
 
     def program(recipe: Recipe) -> str:
         model = plain_model(recipe, classes=4, sites=10)
-        images = jax.ShapeDtypeStruct((2, 8, 8, 3), np.uint8)
-        return str(jax.make_jaxpr(lambda i: model.init_with_output(jax.random.key(0), i, train=False)[0])(images))
+        images = jax.ShapeDtypeStruct((16, 8, 8, 3), np.uint8)
+        keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+        return str(jax.make_jaxpr(lambda i: model.init_with_output(keys, i, train=True)[0])(images))
 
     assert program(before) != program(after)
     assert program(before) == program(dataclasses.replace(before))

@@ -28,7 +28,7 @@ def every_norm(tmp_path_factory):
     recipe = Recipe(
         task="synthetic", image_size=8, model="cnn", widths=(8, 8), batch_size=32, epochs=2, dropout=0.2, lr=0.1
     )
-    axes = {"activation": ["relu", "tanh"], "norm": list(KINDS), "norm_layers": ["all", (2,)]}
+    axes = {"activation": ["prelu", "tanh"], "norm": list(KINDS), "norm_layers": ["all", (2,)]}
     result = run_sweep(Sweep(recipe, axes=axes, seeds=1), tmp_path_factory.mktemp("norms") / "out", devices=1)
     return result, load_task("synthetic", 8)
 
@@ -43,7 +43,7 @@ def recorded(out, run: int) -> pd.DataFrame:
     return table[table["run"] == run]
 
 
-@pytest.mark.parametrize("run", range(20))
+@pytest.mark.parametrize("run", range(36))
 def test_a_loaded_network_gives_the_probabilities_of_the_sweep(every_norm, run):
     result, task = every_norm
     rows = recorded(result.out, run)

@@ -15,7 +15,10 @@ from tests.sweep.conftest import FIGURES, TINY
 
 TABLES = ("runs", "curves", "class_curves", "per_class", "predictions")
 COLUMNS = {
-    "curves": ["run", "epoch", "train_loss", "train_accuracy", "lr", "grad_norm", *(f"val_{name}" for name in SUMMARY)],
+    "curves": [
+        *("run", "epoch", "train_loss", "train_accuracy", "lr", "grad_norm", "clipped"),
+        *(f"val_{name}" for name in SUMMARY),
+    ],
     "class_curves": ["run", "epoch", "class", "val_auc", "val_loss", "train_loss"],
     "per_class": ["run", "class", "support", "auc", "auc_low", "auc_high", "recall", "precision"],
 }

@@ -20,7 +20,7 @@ from fishnet.sweep.validate import NAMES, check_sweep, resolve, user_functions
         ("optimizer", "adm", "adam"),
         ("schedule", "cosin", "did you mean 'cosine'"),
         ("init", "he", "he_normal"),
-        ("loss", "mse", "cross_entropy"),
+        ("loss", "msee", "did you mean 'mse'"),
         ("select_by", "test_accuracy", "val_accuracy"),
         ("task", "ref", "did you mean 'reef'"),
         ("task", "folder:/nowhere/at/all", "/nowhere/at/all"),
@@ -52,6 +52,13 @@ def test_each_bad_value_is_repeated(field, value, message):
         {"norm": "group", "widths": (12, 16)},
         {"norm": "instance", "model": "mlp"},
         {"stem_stride": 2, "model": "cnn"},
+        {"norm": "weight", "norm_position": "post"},
+        {"ghost_batch": 7},
+        {"stochastic_depth": 0.1},
+        {"dropout": 0.1, "dropout_layers": "dense+head"},
+        {"dropout": 0.1, "dropout_layers": "blocks", "model": "mlp"},
+        {"schedule": "cosine", "lr_min": 1.0},
+        {"loss": "hinge", "label_smoothing": 0.1},
     ],
 )
 def test_bad_combinations_are_refused(changes):
@@ -82,6 +89,26 @@ def test_a_function_of_the_users_own_is_found_and_hashed(monkeypatch):
 
 
 def test_every_name_in_every_table_is_accepted():
+    base = dataclasses.replace(Recipe(), clip=1.0, dropout=0.1, dropout_layers="input")
     for field, table in NAMES.items():
         for name in table:
-            check_sweep(Sweep(dataclasses.replace(Recipe(), **{field: name}), seeds=1))
+            check_sweep(Sweep(dataclasses.replace(base, **{field: name}), seeds=1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"momentum": 0.5, "optimizer": "sgd"}, "momentum: '0.5' would have no effect in any run"),
+        ({"focal_gamma": 1.0}, "belongs to the focal losses"),
+        ({"dropout_kind": "spatial", "dropout": 0.1}, "spatial dropout to maps"),
+        ({"ghost_batch": 8, "norm": "layer"}, "belongs to norm batch"),
+        ({"pool": "mean", "model": "resnet"}, "belongs to models cnn and separable"),
+    ],
+)
+def test_a_field_without_effect_is_refused(changes, message):
+    with pytest.raises(UsageError, match=message):
+        check_sweep(Sweep(dataclasses.replace(Recipe(), **changes), seeds=1))
+
+
+def test_a_field_may_have_an_effect_in_some_arms_only():
+    check_sweep(Sweep(Recipe(momentum=0.5), axes={"optimizer": ["sgd", "momentum"]}, seeds=1))

@@ -1,0 +1,62 @@
+"""Classification losses by name: `f(logits [b, k], labels [b], ...) -> [b]`, not averaged.
+
+The softmax losses are one formula (softmax.py, and for long-tailed data long_tail.py); others are in alternatives.py.
+mixed.py chooses among all of them by traced numbers; counts.py makes weights, margins and priors from class counts.
+"""
+
+from collections.abc import Callable
+
+from fishnet.losses.alternatives import hinge, mse, one_vs_rest
+from fishnet.losses.counts import (
+    CLASS_WEIGHTINGS,
+    class_weights,
+    deferred,
+    effective_number,
+    inverse_frequency,
+    ldam_margins,
+    log_priors,
+)
+from fishnet.losses.long_tail import class_balanced_focal, ldam, logit_adjusted
+from fishnet.losses.mixed import FAMILIES, FAMILY_NUMBERS, LossNumbers, mixed_loss, neutral_numbers
+from fishnet.losses.softmax import class_weighted, cross_entropy, focal, poly1, softmax_loss
+
+__all__ = [
+    "CLASS_WEIGHTINGS",
+    "FAMILIES",
+    "FAMILY_NUMBERS",
+    "LOSSES",
+    "LossNumbers",
+    "class_balanced_focal",
+    "class_weighted",
+    "class_weights",
+    "cross_entropy",
+    "deferred",
+    "effective_number",
+    "focal",
+    "hinge",
+    "inverse_frequency",
+    "ldam",
+    "ldam_margins",
+    "log_priors",
+    "logit_adjusted",
+    "mixed_loss",
+    "mse",
+    "neutral_numbers",
+    "one_vs_rest",
+    "poly1",
+    "softmax_loss",
+]
+
+# class_weighted, class_balanced_focal, ldam and logit_adjusted need an array more: weights, margins or offsets [k].
+LOSSES: dict[str, Callable] = {
+    "cross_entropy": cross_entropy,
+    "class_weighted": class_weighted,
+    "focal": focal,
+    "class_balanced_focal": class_balanced_focal,
+    "ldam": ldam,
+    "logit_adjusted": logit_adjusted,
+    "poly1": poly1,
+    "one_vs_rest": one_vs_rest,
+    "mse": mse,
+    "hinge": hinge,
+}

@@ -1,0 +1,121 @@
+"""One activation of several, chosen by a number that may be traced."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from fishnet.nn.parametric import Activation, Parametric, coefficient_or_default
+
+
+class MixedActivation(nn.Module):
+    """`Activation(functions[index], coefficient)` for a traced index, called as `module(x, train)`.
+
+    If any of the functions learns a slope, there is a parameter `slope` [c]. It begins as the chosen function has it,
+    or at 0, and its gradient is exactly zero if the chosen function has none. If any is random, training needs the rng
+    stream "activation". Variables and key outside the branches, which are pure functions; the choice is a real branch
+    unless the index is vectorised by `jax.vmap`.
+
+    Args:
+        functions: to choose among, each `f(x) -> y` or a `Parametric`.
+        index: position in `functions`, an int or a traced int32 scalar.
+        coefficient: in place of the chosen function's own, possibly traced; None or NaN for its own. It gets no
+            gradient, and means nothing to a function that has none.
+
+    Raises:
+        UsageError: when called: a Python number as coefficient that is infinite.
+    """
+
+    functions: tuple[Callable, ...]
+    index: ArrayLike
+    coefficient: ArrayLike | None = None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b *s c"], train: bool) -> Float[Array, "b *s c"]:
+        """Activates `x` [b, h, w, c] or [b, c]."""
+        index = jnp.asarray(self.index, jnp.int32)
+
+        def own(field: str) -> Array | None:
+            """What the chosen function has in `field`; None if none of them has anything."""
+            values = [getattr(f, field) if isinstance(f, Parametric) else None for f in self.functions]
+            if all(value is None for value in values):
+                return None
+            return jnp.array([0.0 if value is None else value for value in values], jnp.float32)[index]
+
+        slope, coefficient, key = own("slope"), coefficient_or_default(self.coefficient, own("coefficient")), None
+        if slope is not None:
+            slope = self.param("slope", lambda key, c: jnp.full(c, slope), x.shape[-1])
+        if train and any(isinstance(f, Parametric) and f.random for f in self.functions):
+            key = self.make_rng("activation")
+        return _switch(tuple(_pure(f, train) for f in self.functions))(index, x, slope, coefficient, key)
+
+
+@dataclass(frozen=True)
+class ActivationByIndex:
+    """A factory of `MixedActivation`, one module a site. Arguments as there."""
+
+    functions: tuple[Callable, ...]
+    index: ArrayLike
+    coefficient: ArrayLike | None = None
+
+    def module(self, name: str | None = None) -> MixedActivation:
+        """The module for one site."""
+        return MixedActivation(self.functions, self.index, self.coefficient, name=name)
+
+
+def activate(act: Callable | ActivationByIndex, x: Array, train: bool, name: str) -> Array:
+    """Applies an activation of any form, for use inside a compact method of a module.
+
+    Args:
+        act: `f(x) -> y`, a `Parametric` or an `ActivationByIndex`.
+        x: pre-activations [b, h, w, c] or [b, c].
+        train: whether random slopes are drawn.
+        name: of the module that holds the variables, if there are any.
+
+    Returns:
+        Activations, shape and dtype of `x`.
+    """
+    if isinstance(act, ActivationByIndex):
+        return act.module(name)(x, train)
+    return Activation(act, name=name)(x, train) if isinstance(act, Parametric) else act(x)
+
+
+def _pure(f: Callable, train: bool) -> Callable:
+    """`f` as a function of (x, slope, coefficient, key)."""
+    if isinstance(f, Parametric):
+        return lambda x, slope, coefficient, key: f.function(x, slope, coefficient, key, train)
+    return lambda x, slope, coefficient, key: f(x)
+
+
+def _switch(functions: tuple[Callable, ...]) -> Callable:
+    """`functions[index](x, slope, coefficient, key)`, with the arguments as the only residuals of its gradient.
+
+    Plain autodiff of `lax.switch` keeps the residuals of every branch, zero-filled for those not taken; here the
+    backward pass recomputes the chosen function's derivatives by x and slope from the arguments.
+    """
+
+    @jax.custom_vjp
+    def act(index: Array, *arguments: Array | None) -> Array:
+        return lax.switch(index, functions, *arguments)
+
+    def forward(index: Array, *arguments: Array | None) -> tuple[Array, tuple]:
+        return act(index, *arguments), (index, *arguments)
+
+    def pullback(f: Callable) -> Callable:
+        def apply(dy: Array, x: Array, slope: Array | None, coefficient: Array | None, key: Array | None):
+            return jax.vjp(lambda x, slope: f(x, slope, coefficient, key), x, slope)[1](dy)
+
+        return apply
+
+    def backward(kept: tuple, dy: Array) -> tuple:
+        index, *arguments = kept
+        dx, d_slope = lax.switch(index, [pullback(f) for f in functions], dy, *arguments)
+        return None, dx, d_slope, None, None
+
+    act.defvjp(forward, backward)
+    return act

@@ -1,0 +1,112 @@
+"""Clipping of gradients by value, by global norm and by unit: f(grads, params, limit) -> (grads, share clipped).
+
+The limit may be traced, and infinity leaves every gradient as it is, bit for bit. The share is what to record: a limit
+that always or never takes hold is no clipping but another learning rate or nothing.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.typing import ArrayLike
+
+from fishnet.errors import UsageError
+from fishnet.optim.kernels import kernels, unit_norms
+
+Clipped = tuple[optax.Updates, jax.Array]
+Clipping = Callable[[optax.Updates, optax.Params, ArrayLike], Clipped]
+
+SMALLEST_UNIT = 1e-3  # norm that adaptive clipping takes smaller units to have, so that zeros can be left
+
+
+def clip_by_value(grads: optax.Updates, limit: ArrayLike) -> Clipped:
+    """Each entry brought into [-limit, limit].
+
+    Args:
+        grads: a tree of arrays.
+        limit: 0 or more, in units of the gradient; may be traced.
+
+    Returns:
+        A tree like `grads`, and the fraction of entries that were outside, [] float32.
+
+    Raises:
+        UsageError: `limit` is a plain number that is negative or NaN.
+    """
+    check_limit(limit)
+    outside = [jnp.sum(jnp.abs(g) > limit, dtype=jnp.float32) for g in jax.tree.leaves(grads)]
+    entries = sum(g.size for g in jax.tree.leaves(grads))
+    return optax.tree.clip(grads, -limit, limit), sum(outside) / entries
+
+
+def clip_by_global_norm(grads: optax.Updates, limit: ArrayLike) -> Clipped:
+    """All gradients scaled by one factor: `g * min(1, limit / |g|)`, with |g| the norm over all entries together.
+
+    Unlike `optax.clip_by_global_norm` it leaves gradients of infinite norm alone when the limit is infinite.
+
+    Args:
+        grads: a tree of arrays.
+        limit: 0 or more, in units of the gradient; may be traced.
+
+    Returns:
+        A tree like `grads`, and 1 if they were scaled, else 0, [] float32.
+
+    Raises:
+        UsageError: `limit` is a plain number that is negative or NaN.
+
+    Source: Pascanu et al. 2013, https://arxiv.org/abs/1211.5063
+    """
+    check_limit(limit)
+    norm = optax.tree.norm(grads)
+    long = norm > limit
+    factor = jnp.where(long, limit / jnp.where(long, norm, 1.0), 1.0)
+    return jax.tree.map(lambda g: g * factor, grads), long.astype(jnp.float32)
+
+
+def adaptive_clip(grads: optax.Updates, params: optax.Params, limit: ArrayLike) -> Clipped:
+    """Adaptive gradient clipping: each unit's gradient scaled to a norm of at most `limit * max(|w|, 1e-3)`.
+
+    A unit is what leads into one output of a kernel (see `unit_norms`), or a whole bias or scale. All layers are
+    clipped; the paper leaves the last one out.
+
+    Args:
+        grads: a tree of arrays.
+        params: a tree like `grads`, of one network (no lane axis).
+        limit: largest ratio of gradient to weights, 0 or more (the paper: 0.01 to 0.16); may be traced.
+
+    Returns:
+        A tree like `grads`, and the fraction of units that were scaled, [] float32.
+
+    Raises:
+        UsageError: `limit` is a plain number that is negative or NaN, or no rule covers a parameter (see `kernels`).
+
+    Source: Brock et al. 2021, https://arxiv.org/abs/2102.06171
+    """
+    check_limit(limit)
+    leaves, tree = jax.tree.flatten(grads)
+    clipped, counts, units = [], [], 0
+    for g, w, kernel in zip(leaves, jax.tree.leaves(params), jax.tree.leaves(kernels(params)), strict=True):
+        norm, allowed = unit_norms(g, kernel), limit * jnp.maximum(unit_norms(w, kernel), SMALLEST_UNIT)
+        long = norm > allowed
+        clipped.append(g * jnp.where(long, allowed / jnp.where(long, norm, 1.0), 1.0))
+        counts.append(jnp.sum(long, dtype=jnp.float32))
+        units += norm.size
+    return tree.unflatten(clipped), sum(counts) / units
+
+
+def check_limit(limit: ArrayLike) -> None:
+    """Refuses plain numbers that are negative or NaN; traced and array values pass.
+
+    Raises:
+        UsageError: `limit` is one of them.
+    """
+    if isinstance(limit, int | float | np.number) and not limit >= 0:
+        raise UsageError(f"limit {limit} is not 0 or a positive number (infinity for none)")
+
+
+CLIPPINGS: dict[str, Clipping] = {
+    "value": lambda grads, params, limit: clip_by_value(grads, limit),
+    "norm": lambda grads, params, limit: clip_by_global_norm(grads, limit),
+    "adaptive": adaptive_clip,
+}

@@ -1,0 +1,132 @@
+"""What acts on the parameters beside the optimizer: max-norm, penalties in the loss, the average of the weights."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.typing import ArrayLike
+
+from fishnet.errors import UsageError
+from fishnet.optim.clipping import check_limit
+from fishnet.optim.kernels import kernels, path_names, unit_norms
+
+
+def every_layer(path: tuple[str, ...]) -> bool:
+    """True: selects the kernels of all layers."""
+    return True
+
+
+def max_norm(
+    params: optax.Params, limit: ArrayLike, select: Callable[[tuple[str, ...]], bool] = every_layer
+) -> optax.Params:
+    """Max-norm constraint, after an update: `w * min(1, limit / |w|)` for the weights w that lead into each unit.
+
+    The norm is over i of a dense kernel [i, o] and over kh, kw, i of a convolution's [kh, kw, i, o] (see `unit_norms`).
+
+    Args:
+        params: a tree of arrays of one network (no lane axis).
+        limit: largest norm, 0 or more (the paper: 3 to 4); may be traced. Infinity leaves params as they are, bit for
+            bit.
+        select: told the names on the way to a kernel, such as ("conv_0", "kernel"), whether to constrain it.
+
+    Returns:
+        A tree like `params`.
+
+    Raises:
+        UsageError: `limit` is a plain number that is negative or NaN, or no rule covers a parameter (see `kernels`).
+
+    Source: Srivastava et al. 2014, section 5.1, https://jmlr.org/papers/v15/srivastava14a.html
+    """
+    check_limit(limit)
+
+    def constrained(path: tuple, w: jax.Array, kernel: bool) -> jax.Array:
+        if not (kernel and select(path_names(path))):
+            return w
+        norm = unit_norms(w, kernel)
+        long = norm > limit
+        return w * jnp.where(long, limit / jnp.where(long, norm, 1.0), 1.0)
+
+    return jax.tree_util.tree_map_with_path(constrained, params, kernels(params))
+
+
+def l1_penalty(params: optax.Params, factor: ArrayLike) -> jax.Array:
+    """A term of the loss: `factor * sum |w|` over all kernels; the gradient at w = 0 is 0.
+
+    Args:
+        params: a tree of arrays of one network (no lane axis).
+        factor: 0 or more; may be traced.
+
+    Returns:
+        The term, [].
+
+    Raises:
+        UsageError: `factor` is a plain number that is negative or not finite, or no rule covers a parameter.
+    """
+    check_factor(factor)
+    # The gradient of `jnp.abs` at 0 is 1: weights that have come to rest there would be driven off again.
+    return factor * sum(jnp.sum(w * jax.lax.stop_gradient(jnp.sign(w))) for w in kernel_leaves(params))
+
+
+def l2_penalty(params: optax.Params, factor: ArrayLike) -> jax.Array:
+    """A term of the loss: `factor / 2 * sum w^2` over all kernels.
+
+    Its gradient is `factor * w`: what coupled weight decay of that factor adds. It goes through gradient clipping and
+    shows in the loss, which weight decay does not.
+
+    Args:
+        params: a tree of arrays of one network (no lane axis).
+        factor: 0 or more; may be traced.
+
+    Returns:
+        The term, [].
+
+    Raises:
+        UsageError: `factor` is a plain number that is negative or not finite, or no rule covers a parameter.
+    """
+    check_factor(factor)
+    return factor / 2 * sum(jnp.sum(jnp.square(w)) for w in kernel_leaves(params))
+
+
+def ema(average: optax.Params, params: optax.Params, decay: ArrayLike, step: ArrayLike) -> optax.Params:
+    """The debiased exponential moving average of the weights: `a <- a + (1 - decay) / (1 - decay^step) (p - a)`.
+
+    That is `m / (1 - decay^step)` of `m <- decay * m + (1 - decay) * p` with m = 0 at the start, as in `optax.ema`,
+    without a moment m that is not fit for use: the first average is the first params, and young averages weigh all
+    their params nearly alike. What `average` was before the first step does not matter.
+
+    Args:
+        average: a tree like `params`, the average so far.
+        params: a tree of arrays, after the update of this step.
+        decay: the fraction kept of an old average, in [0, 1); may be traced. 0: the average is the params, bit for bit.
+        step: [] updates made, this one included, so 1 at the first; may be traced.
+
+    Returns:
+        A tree like `params`.
+
+    Raises:
+        UsageError: `decay` is a plain number outside [0, 1).
+    """
+    if isinstance(decay, int | float | np.number) and not 0 <= decay < 1:
+        raise UsageError(f"decay {decay} of the average of the weights is not in [0, 1)")
+    fresh = 1 - jnp.asarray(decay, jnp.float32)
+    # 1 - decay^step to full precision also where decay is next to 1.
+    weight = fresh / -jnp.expm1(step * jnp.log1p(-fresh))
+    first = (jnp.asarray(step) <= 1) | (fresh == 1)
+    return jax.tree.map(lambda a, p: jnp.where(first, p, a + weight * (p - a)), average, params)
+
+
+def kernel_leaves(params: optax.Params) -> list[jax.Array]:
+    """The kernels of a tree of parameters."""
+    return [w for w, kernel in zip(jax.tree.leaves(params), jax.tree.leaves(kernels(params)), strict=True) if kernel]
+
+
+def check_factor(factor: ArrayLike) -> None:
+    """Refuses plain numbers that are negative or not finite; traced and array values pass.
+
+    Raises:
+        UsageError: `factor` is one of them.
+    """
+    if isinstance(factor, int | float | np.number) and not 0 <= factor < np.inf:
+        raise UsageError(f"penalty factor {factor} is not 0 or a positive finite number")

@@ -1,0 +1,37 @@
+"""What all optimizers share: weight decay, and the range of their numbers."""
+
+import math
+
+import numpy as np
+import optax
+from jax.typing import ArrayLike
+
+from fishnet.errors import UsageError
+from fishnet.optim.kernels import kernels
+
+
+def kernel_decay(weight_decay: ArrayLike) -> optax.GradientTransformation:
+    """Adds `weight_decay * p` to the gradients or directions of the kernels.
+
+    First in a chain it is coupled: the gradient of `weight_decay / 2 * |p|^2`, which the rest of the chain treats like
+    any gradient. Last in a chain it is decoupled: nothing rescales it.
+
+    Args:
+        weight_decay: 0 or more; may be traced.
+
+    Returns:
+        An optax transformation without state arrays.
+    """
+    return optax.add_decayed_weights(weight_decay, mask=kernels)
+
+
+def check_numbers(momentum: ArrayLike, weight_decay: ArrayLike) -> None:
+    """Refuses plain numbers out of range; traced and array values pass, for nothing can be asked of them yet.
+
+    Raises:
+        UsageError: momentum is not in [0, 1), or weight decay is negative or not finite.
+    """
+    if isinstance(momentum, int | float | np.number) and not 0 <= momentum < 1:
+        raise UsageError(f"momentum {momentum} is not in [0, 1)")
+    if isinstance(weight_decay, int | float | np.number) and not (weight_decay >= 0 and math.isfinite(weight_decay)):
+        raise UsageError(f"weight decay {weight_decay} is not 0 or a positive finite number")

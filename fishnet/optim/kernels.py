@@ -1,0 +1,61 @@
+"""Which parameters are kernels, and the weights that lead into each of a kernel's units.
+
+Weight decay, clipping by unit, max-norm and the penalties of the loss all rest on these two rules.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import ArrayLike
+
+from fishnet.errors import UsageError
+
+# Named because their rank alone can mislead: attention's biases have rank 2.
+NEVER_KERNELS = ("bias", "scale")
+
+
+def kernels(params: optax.Params) -> optax.Params:
+    """Which parameters are kernels: those of rank 2 or more that are no bias and no scale.
+
+    Args:
+        params: a tree of floating-point arrays of one network (no lane axis).
+
+    Returns:
+        A tree like `params` of Python booleans.
+
+    Raises:
+        UsageError: no rule covers a leaf: it is not a floating-point array, or is called "kernel" with a rank below 2.
+    """
+
+    def kernel(path: tuple, leaf: ArrayLike) -> bool:
+        name = (path_names(path) or ("",))[-1]
+        rank, floating = jnp.ndim(leaf), jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+        if not floating or (name == "kernel" and rank < 2):
+            raise UsageError(
+                f"kernel or not: there is no rule for parameter {jax.tree_util.keystr(path)} "
+                f"(shape {jnp.shape(leaf)}, {jnp.result_type(leaf)})"
+            )
+        return rank >= 2 and name not in NEVER_KERNELS
+
+    return jax.tree_util.tree_map_with_path(kernel, params)
+
+
+def path_names(path: tuple) -> tuple[str, ...]:
+    """The names on the way to a leaf, outermost first: ("conv_0", "kernel")."""
+    return tuple(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", "")))) for key in path)
+
+
+def unit_norms(leaf: jax.Array, kernel: bool) -> jax.Array:
+    """Euclidean norms `|w_u|` of what leads into each unit: over all axes of a kernel but the last.
+
+    That is over i of a dense kernel [i, o] and over kh, kw, i of a convolution's [kh, kw, i, o], depthwise ones
+    ([kh, kw, 1, o]) included. A leaf that is no kernel is one unit.
+
+    Args:
+        leaf: [...] weights, or their gradients.
+        kernel: whether the leaf is a kernel, from `kernels`.
+
+    Returns:
+        Norms [1, ..., 1, o] or [1, ..., 1], of the leaf's rank.
+    """
+    return jnp.sqrt(jnp.sum(jnp.square(leaf), axis=tuple(range(leaf.ndim - kernel)), keepdims=True))

@@ -1,0 +1,83 @@
+"""The schedule `plateau`: a constant, times a multiplier that is cut when the validation loss stops falling."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax.typing import ArrayLike
+
+from fishnet.errors import UsageError
+
+THRESHOLD = 1e-4  # share of the lowest loss by which a loss must be lower to count
+
+
+def plateau(progress: ArrayLike) -> jax.Array:
+    """1 at any progress: the rate follows the validation loss instead, by the multiplier of `plateau_update`.
+
+    Args:
+        progress: [...] in [0, 1].
+
+    Returns:
+        The multiplier [...].
+    """
+    return jnp.ones(jnp.shape(progress), jnp.result_type(progress, jnp.float32))
+
+
+@struct.dataclass
+class Plateau:
+    """What `plateau_update` remembers."""
+
+    best: jax.Array  # [] float32, the lowest loss that counted; infinity before the first
+    bad_epochs: jax.Array  # [] int32, since then or since the last cut
+    multiplier: jax.Array  # [] float32, of the learning rate
+
+
+def plateau_start() -> Plateau:
+    """The state before the first epoch: multiplier 1."""
+    return Plateau(best=jnp.float32(jnp.inf), bad_epochs=jnp.int32(0), multiplier=jnp.float32(1))
+
+
+def plateau_update(
+    state: Plateau,
+    value: ArrayLike,
+    factor: ArrayLike = 0.1,
+    patience: ArrayLike = 10,
+    minimum: ArrayLike = 0.0,
+) -> Plateau:
+    """At the end of an epoch: `multiplier <- max(factor * multiplier, minimum)` once more than `patience` were bad.
+
+    An epoch is good when `value < (1 - 1e-4) * best`, and then value is the new best; otherwise, and when value is
+    NaN, it is bad. A good epoch and a cut both set the count of bad ones to 0. This is PyTorch's `ReduceLROnPlateau`
+    with mode `min`, without cool-down and without its least change of the rate; defaults are PyTorch's.
+
+    Args:
+        state: after the epoch before.
+        value: [] validation loss of the epoch.
+        factor: in (0, 1); may be traced.
+        patience: bad epochs in a row that are borne, 0 or more; may be traced.
+        minimum: lowest multiplier, lowest rate over peak rate, in [0, 1]; may be traced.
+
+    Returns:
+        The state whose multiplier holds for the next epoch.
+
+    Raises:
+        UsageError: a plain number is out of its range.
+
+    Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.ReduceLROnPlateau.html
+    """
+    plain = int | float | np.number
+    if isinstance(factor, plain) and not 0 < factor < 1:
+        raise UsageError(f"plateau factor {factor} is not between 0 and 1")
+    if isinstance(patience, plain) and not patience >= 0:
+        raise UsageError(f"plateau patience {patience} is not 0 or more epochs")
+    if isinstance(minimum, plain) and not 0 <= minimum <= 1:
+        raise UsageError(f"plateau minimum {minimum} is not in [0, 1]: it is a share of the peak rate")
+    value = jnp.asarray(value, jnp.float32)
+    good = value < state.best * (1 - THRESHOLD)
+    bad_epochs = jnp.where(good, 0, state.bad_epochs + 1)
+    cut = bad_epochs > patience
+    return Plateau(
+        best=jnp.where(good, value, state.best),
+        bad_epochs=jnp.where(cut, 0, bad_epochs),
+        multiplier=jnp.where(cut, jnp.maximum(state.multiplier * factor, minimum), state.multiplier),
+    )

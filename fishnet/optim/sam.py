@@ -1,0 +1,38 @@
+"""Sharpness-aware minimisation: the gradient is taken where the loss is worst nearby."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.typing import ArrayLike
+
+from fishnet.errors import UsageError
+
+RHO = 0.05  # radius of the neighbourhood, in the units of the parameters; the paper's for CIFAR-10 and ImageNet
+
+
+def sam_probe(params: optax.Params, grads: optax.Updates, rho: ArrayLike = RHO) -> optax.Params:
+    """Where SAM takes its second gradient: `p + rho * g / |g|`, with |g| the norm over all parameters together.
+
+    A step of SAM is: grads at params; at the probe the gradient of the same batch, with the same augmentation and
+    dropout; `update(second gradient, state, params)` with the params of the start, which weight decay and the step act
+    on. Running moments of batch norm are those of the first pass: the second one sees a network that is never used.
+
+    Args:
+        params: a tree of arrays.
+        grads: the loss's gradient at `params`.
+        rho: radius, 0 or more; may be traced. 0 is the base optimizer alone, at twice the cost.
+
+    Returns:
+        A tree like `params`; the params themselves where the gradient is 0.
+
+    Raises:
+        UsageError: `rho` is a plain number that is negative or not finite.
+
+    Source: Foret et al. 2021, https://arxiv.org/abs/2010.01412
+    """
+    if isinstance(rho, int | float | np.number) and not 0 <= rho < np.inf:
+        raise UsageError(f"rho {rho} is not 0 or a positive finite number")
+    norm = optax.tree.norm(grads)
+    stretch = rho / jnp.where(norm > 0, norm, 1.0)
+    return jax.tree.map(lambda p, g: p + stretch * g, params, grads)

@@ -1,0 +1,256 @@
+"""By what the runs of one program differ: the names in their recipes as traced numbers."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from flax import struct
+
+from fishnet.augment import AUGMENTATIONS
+from fishnet.data import Task
+from fishnet.losses import FAMILIES, LossNumbers, class_weights, ldam_margins, log_priors
+from fishnet.mixing import beta_table
+from fishnet.nn.activations import ACTIVATIONS
+from fishnet.nn.dropout import DROPOUTS
+from fishnet.nn.initializers import INITIALIZERS
+from fishnet.nn.norms import KINDS, WEIGHT_KINDS
+from fishnet.optim.clipping import CLIPPINGS
+from fishnet.optim.optimizers import OPTIMIZERS
+from fishnet.optim.schedules import SCHEDULES
+from fishnet.sampling import sampling_weights
+from fishnet.sweep.random import stream_keys
+from fishnet.sweep.recipe import Recipe
+
+# Fields that change shapes or the structure of the program: runs that differ in one of them cannot share a program.
+STATIC_FIELDS = (
+    *("task", "image_size", "model", "widths", "depth", "stem_stride", "pool", "precision", "batch_size"),
+    *("norm_position", "ghost_batch", "dropout_layers"),
+)
+# Fields by which lanes that are vectorised together must agree, as they choose among functions.
+KIND_FIELDS = ("activation", "optimizer", "augment")
+# The weighting that a loss implies where none is chosen.
+IMPLIED_WEIGHTING = {"class_weighted": "inverse", "class_balanced_focal": "effective"}
+FOCAL = ("focal", "class_balanced_focal")
+
+
+def static_key(recipe: Recipe) -> tuple:
+    """What must be equal for runs to share a program: the static fields, and what sets a run apart from others.
+
+    Args:
+        recipe: without `auto`.
+
+    Returns:
+        The values of `STATIC_FIELDS`, the optimizer if it steps in its own way, and the norm if its statistics have a
+        shape of their own; None where there is no such thing.
+    """
+    optimizer = OPTIMIZERS.get(recipe.optimizer)  # a saved run's may be the user's own, and not here
+    own = recipe.optimizer if optimizer and optimizer.own_program else None
+    norm = recipe.norm if recipe.norm == "layer_channel" else None
+    return (*(getattr(recipe, name) for name in STATIC_FIELDS), own, norm)
+
+
+def family(recipe: Recipe) -> str:
+    """The family in `FAMILIES` that a recipe's loss belongs to."""
+    return recipe.loss if recipe.loss in FAMILIES else "softmax"
+
+
+@dataclass(frozen=True)
+class Menu:
+    """The table entries that the lanes of a cohort choose among, and the parts they need: a program holds no others.
+
+    There are at least two entries of each table, so that a choice is always a real branch: XLA would put a single one
+    in line and fuse it with its neighbours, and a run alone would round otherwise than beside others. A part that only
+    some lanes use is a conditional of its own, for the same reason.
+    """
+
+    activation: tuple[str, ...]
+    optimizer: tuple[str, ...]
+    augment: tuple[str, ...]
+    clipping: tuple[str, ...]
+    own_optimizer: str | None  # the one all lanes have, if it steps in its own way
+    pixel_norm: bool  # whether the lanes normalise over the channels of each pixel
+    weight_norm: bool  # whether some lane normalises kernels
+    mixed_dropout: bool  # whether some lane drops other than single entries
+    stochastic_depth: bool
+    mixing: bool  # mixup, cutmix or cutout
+    sampling: bool  # class-balanced
+    penalties: bool  # L1 or L2 in the loss
+    max_norm: bool
+    average: bool  # whether some lane is evaluated at other parameters than it trains
+
+    @classmethod
+    def of(cls, recipes: Sequence[Recipe]) -> "Menu":
+        """What `recipes` name, in the order of the tables."""
+
+        def used(names: Callable[[Recipe], str], table: Mapping[str, Any]) -> tuple[str, ...]:
+            found = {names(recipe) for recipe in recipes}
+            if len(found) == 1:
+                found.add(next(name for name in table if name not in found))
+            return tuple(name for name in table if name in found)
+
+        def some(*fields: str) -> bool:
+            return any(getattr(recipe, field) for recipe in recipes for field in fields)
+
+        norms = {recipe.norm for recipe in recipes}
+        own = recipes[0].optimizer if OPTIMIZERS[recipes[0].optimizer].own_program else None
+        return cls(
+            activation=used(lambda r: r.activation, ACTIVATIONS),
+            optimizer=used(lambda r: r.optimizer, OPTIMIZERS),
+            augment=used(lambda r: r.augment, AUGMENTATIONS),
+            clipping=used(clipping, {"none": None, **CLIPPINGS}),
+            own_optimizer=own,
+            pixel_norm="layer_channel" in norms,
+            weight_norm=not norms.isdisjoint(WEIGHT_KINDS),
+            mixed_dropout=any(recipe.dropout_kind != "plain" for recipe in recipes),
+            stochastic_depth=some("stochastic_depth"),
+            mixing=some("mixup", "cutmix", "cutout"),
+            sampling=some("class_sampling"),
+            penalties=some("l1", "l2"),
+            max_norm=some("max_norm"),
+            average=some("ema") or bool(own and OPTIMIZERS[own].evaluate),
+        )
+
+
+def clipping(recipe: Recipe) -> str:
+    """The way in which a recipe clips gradients: a name in `CLIPPINGS`, or none."""
+    return recipe.clip_by if recipe.clip else "none"
+
+
+@struct.dataclass
+class Kinds:
+    """Choices among functions. Lanes that are vectorised together agree in them, so each is one real branch."""
+
+    activation: jax.Array  # [lane] int32, position in the menu
+    optimizer: jax.Array  # [lane] int32, position in the menu
+    augment: jax.Array  # [lane] int32, position in the menu
+    clipping: jax.Array  # [lane] int32, position in the menu
+    loss: jax.Array  # [lane] int32, position in FAMILIES
+    dropout: jax.Array  # [lane] bool, whether any feature is dropped
+
+
+@struct.dataclass
+class Numbers:
+    """Traced values that differ from lane to lane within a vectorised group."""
+
+    keys: jax.Array  # [lane, stream, 2] uint32, see random.py
+    act_coefficient: jax.Array  # [lane] float32, NaN for the activation's own
+    norm: jax.Array  # [lane, site] int32, position in KINDS of the norm after each layer
+    init_scale: jax.Array  # [lane] float32
+    init_fan: jax.Array  # [lane] int32
+    init_distribution: jax.Array  # [lane] int32
+    init_gain: jax.Array  # [lane] float32
+    init_bias: jax.Array  # [lane] float32
+    lr: jax.Array  # [lane] float32, peak, per step
+    lr_floor: jax.Array  # [lane] float32, lowest learning rate over peak
+    momentum: jax.Array  # [lane] float32
+    weight_decay: jax.Array  # [lane] float32
+    rho: jax.Array  # [lane] float32, radius of sam
+    clip: jax.Array  # [lane] float32, inf for none
+    schedule: jax.Array  # [lane] int32, position in SCHEDULES
+    cycles: jax.Array  # [lane] float32, of the cyclic schedules
+    warmup: jax.Array  # [lane] float32, fraction of the run
+    total_steps: jax.Array  # [lane] float32
+    loss: LossNumbers  # [lane, ...]
+    reweight_from: jax.Array  # [lane] float32, fraction of the run before class weights hold
+    l1: jax.Array  # [lane] float32
+    l2: jax.Array  # [lane] float32
+    max_norm: jax.Array  # [lane] float32, inf for none
+    ema: jax.Array  # [lane] float32
+    dropout: jax.Array  # [lane] float32
+    dropout_kind: jax.Array  # [lane] int32, position in DROPOUTS
+    stochastic_depth: jax.Array  # [lane] float32, rate of the last block
+    mixup: jax.Array  # [lane, 257] int32, table of shares
+    cutmix: jax.Array  # [lane, 257] int32, table of shares
+    cutout: jax.Array  # [lane] int32, pixels
+    sampling: jax.Array  # [lane, class] int32, weights
+
+
+@struct.dataclass
+class Knobs:
+    """By what the lanes of one program differ."""
+
+    kinds: Kinds
+    numbers: Numbers
+
+
+def knobs_of(recipe: Recipe, menu: Menu, task: Task, sites: int, steps_per_epoch: int) -> Knobs:
+    """The traced values of one resolved recipe, as NumPy scalars and vectors.
+
+    Args:
+        recipe: without `auto`.
+        menu: of the cohort.
+        task: supplies the class counts of the training split.
+        sites: how many norms the model has.
+        steps_per_epoch: batches an epoch.
+    """
+    init = INITIALIZERS[recipe.init]
+    layers = range(1, sites + 1) if recipe.norm_layers == "all" else recipe.norm_layers
+    norm = [KINDS.index(recipe.norm) if site + 1 in layers else KINDS.index("none") for site in range(sites)]
+    counts = np.bincount(task.labels[task.splits["train"]], minlength=len(task.classes))
+    return Knobs(
+        Kinds(
+            activation=np.int32(menu.activation.index(recipe.activation)),
+            optimizer=np.int32(menu.optimizer.index(recipe.optimizer)),
+            augment=np.int32(menu.augment.index(recipe.augment)),
+            clipping=np.int32(menu.clipping.index(clipping(recipe))),
+            loss=np.int32(FAMILIES.index(family(recipe))),
+            dropout=np.bool_(recipe.dropout > 0),
+        ),
+        Numbers(
+            keys=stream_keys(recipe.seed),
+            act_coefficient=np.float32(np.nan if recipe.act_coefficient == "auto" else recipe.act_coefficient),
+            norm=np.asarray(norm, np.int32),
+            init_scale=np.float32(init.scale),
+            init_fan=np.int32(init.fan),
+            init_distribution=np.int32(init.distribution),
+            init_gain=np.float32(init.gain * recipe.init_gain),
+            init_bias=np.float32(recipe.init_bias),
+            lr=np.float32(recipe.lr),
+            lr_floor=np.float32(recipe.lr_min / recipe.lr),
+            momentum=np.float32(recipe.momentum),
+            weight_decay=np.float32(recipe.weight_decay),
+            rho=np.float32(recipe.rho),
+            clip=np.float32(recipe.clip or np.inf),
+            schedule=np.int32(list(SCHEDULES).index(recipe.schedule)),
+            cycles=np.float32(recipe.cycles),
+            warmup=np.float32(recipe.warmup),
+            total_steps=np.float32(steps_per_epoch * recipe.epochs),
+            loss=loss_numbers(recipe, counts),
+            reweight_from=np.float32(recipe.reweight_from),
+            l1=np.float32(recipe.l1),
+            l2=np.float32(recipe.l2),
+            max_norm=np.float32(recipe.max_norm or np.inf),
+            ema=np.float32(recipe.ema),
+            dropout=np.float32(recipe.dropout),
+            dropout_kind=np.int32(DROPOUTS.index(recipe.dropout_kind)),
+            stochastic_depth=np.float32(recipe.stochastic_depth),
+            mixup=beta_table(recipe.mixup),
+            cutmix=beta_table(recipe.cutmix),
+            cutout=np.int32(recipe.cutout),
+            sampling=sampling_weights(counts, recipe.class_sampling),
+        ),
+    )
+
+
+def loss_numbers(recipe: Recipe, counts: np.ndarray) -> LossNumbers:
+    """The numbers of a recipe's loss.
+
+    Args:
+        recipe: its `loss` and what belongs to it.
+        counts: [k] training images of each class.
+    """
+    weighting = recipe.class_weighting
+    if weighting == "none":
+        weighting = IMPLIED_WEIGHTING.get(recipe.loss, "none")
+    nothing = np.zeros(len(counts), np.float32)
+    return LossNumbers(
+        class_weights=np.asarray(class_weights(counts, weighting), np.float32),
+        gamma=np.float32(recipe.focal_gamma if recipe.loss in FOCAL else 0.0),
+        smoothing=np.float32(recipe.label_smoothing),
+        poly=np.float32(recipe.poly_epsilon if recipe.loss == "poly1" else 0.0),
+        scale=np.float32(recipe.ldam_scale if recipe.loss == "ldam" else 1.0),
+        margins=np.float32(ldam_margins(counts, recipe.ldam_margin)) if recipe.loss == "ldam" else nothing,
+        offsets=np.float32(log_priors(counts, recipe.logit_tau)) if recipe.loss == "logit_adjusted" else nothing,
+    )
