@@ -2,7 +2,6 @@
 
 from itertools import count
 
-import flax.linen as nn
 import numpy as np
 from jaxtyping import Array, Float, Num
 
@@ -15,13 +14,12 @@ class CNN(Network):
     The maps are halved after each stage, as long as they have two pixels a side. Fields as in `Network`.
     """
 
-    @nn.compact
-    def __call__(self, images: Num[Array | np.ndarray, "..."], train: bool) -> Float[Array, "b k"]:
-        """Logits [b, classes] float32 of images [b, h, w, c], uint8 or floats in 0..255."""
+    def features(self, images: Num[Array | np.ndarray, "..."], train: bool) -> Float[Array, "b *s f"]:
+        """See `Network.features`."""
         x, sites = self.standardised(images, train), count()
         for width in self.widths:
             for _ in range(self.depth):
                 site = next(sites)
                 x = self.activated(self.convolved(x, site, width), site, train)
             x = self.dropped(self.shrunk(x), "blocks", f"dropout_{site}", train)
-        return self.classified(x, train)
+        return x

@@ -1,6 +1,5 @@
 """A multi-layer perceptron on flattened images."""
 
-import flax.linen as nn
 import numpy as np
 from jaxtyping import Array, Float, Num
 
@@ -19,13 +18,12 @@ class MLP(Network):
 
     widths: tuple[int, ...] = (300, 100)
 
-    @nn.compact
-    def __call__(self, images: Num[Array | np.ndarray, "..."], train: bool) -> Float[Array, "b k"]:
-        """Logits [b, classes] float32 of images [b, h, w, c], uint8 or floats in 0..255."""
+    def features(self, images: Num[Array | np.ndarray, "..."], train: bool) -> Float[Array, "b *s f"]:
+        """See `Network.features`."""
         x = self.standardised(images, train)
         x = x.reshape(x.shape[0], -1)
         for site, width in enumerate(width for width in self.widths for _ in range(self.depth)):
             if site:
                 x = self.dropped(x, "dense", f"dropout_{site}", train)
             x = self.activated(self.dense(x, site, width), site, train)
-        return self.classified(x, train)
+        return x

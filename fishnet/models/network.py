@@ -74,6 +74,7 @@ class Network(nn.Module):
         norm_position: "pre" (layer, norm, activation; the norm's shift is the only bias) or "post" (layer with a bias
             of its own, activation, norm).
         dtype: of the computation; parameters, statistics of norms and logits are float32.
+        headless: the result is that of the trunk, without global mean and head.
 
     Raises:
         UsageError: when called: images are not of rank 4, `norm_position` is unknown, a norm does not fit its maps.
@@ -93,6 +94,17 @@ class Network(nn.Module):
     stochastic_depth: ArrayLike | None = None
     norm_position: str = "pre"
     dtype: DTypeLike = jnp.float32
+    headless: bool = False
+
+    @nn.compact
+    def __call__(self, images: Num[Array | np.ndarray, "..."], train: bool) -> Float[Array, "b *s k"]:
+        """Logits [b, classes] float32 of images [b, h, w, c], uint8 or floats in 0..255; `features` if `headless`."""
+        x = self.features(images, train)
+        return x if self.headless else self.classified(x, train)
+
+    def features(self, images: Num[Array | np.ndarray, "..."], train: bool) -> Float[Array, "b *s f"]:
+        """The trunk: the last maps [b, h, w, c] or features [b, f] of images [b, h, w, c], all but the head."""
+        raise NotImplementedError
 
     def standardised(self, images: Num[Array | np.ndarray, "..."], train: bool) -> Float[Array, "b h w c"]:
         """The images with zero mean and unit variance, in `dtype`, after the input's dropout.

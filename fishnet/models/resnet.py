@@ -29,9 +29,8 @@ class ResNet(Network):
     depth: int = 2
     stem_stride: int = 1
 
-    @nn.compact
-    def __call__(self, images: Num[Array | np.ndarray, "..."], train: bool) -> Float[Array, "b k"]:
-        """Logits [b, classes] float32 of images [b, h, w, c], uint8 or floats in 0..255."""
+    def features(self, images: Num[Array | np.ndarray, "..."], train: bool) -> Float[Array, "b *s f"]:
+        """See `Network.features`."""
         x, sites = self.standardised(images, train), count()
         last = 0.0 if self.stochastic_depth is None else self.stochastic_depth
         rates = iter(linear_rates(last, len(self.widths) * self.depth))
@@ -51,4 +50,4 @@ class ResNet(Network):
                 if self.stochastic_depth is not None:
                     y = StochasticDepth(next(rates), name=f"depth_{last}")(y, train)
                 x = self.dropped(self.acted(y + x, last, train, suffix="_sum"), "blocks", f"dropout_{last}", train)
-        return self.classified(x, train)
+        return x

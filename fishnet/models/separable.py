@@ -2,7 +2,6 @@
 
 from itertools import count
 
-import flax.linen as nn
 import numpy as np
 from jaxtyping import Array, Float, Num
 
@@ -19,9 +18,8 @@ class Separable(Network):
     Source: Howard et al., "MobileNets", arXiv:1704.04861.
     """
 
-    @nn.compact
-    def __call__(self, images: Num[Array | np.ndarray, "..."], train: bool) -> Float[Array, "b k"]:
-        """Logits [b, classes] float32 of images [b, h, w, c], uint8 or floats in 0..255."""
+    def features(self, images: Num[Array | np.ndarray, "..."], train: bool) -> Float[Array, "b *s f"]:
+        """See `Network.features`."""
         x, sites = self.standardised(images, train), count()
         site = next(sites)
         x = self.activated(self.convolved(x, site, self.widths[0]), site, train)
@@ -32,4 +30,4 @@ class Separable(Network):
                 site = next(sites)
                 x = self.activated(self.convolved(x, site, width, size=1), site, train)
             x = self.dropped(self.shrunk(x), "blocks", f"dropout_{site}", train)
-        return self.classified(x, train)
+        return x

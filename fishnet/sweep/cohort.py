@@ -158,7 +158,7 @@ class CohortRunner:
         runs = self._members(groups, window)
         began = time.perf_counter()
         program, steps = self.program, np.asarray([start, stop], np.int32)
-        rates = np.split(self.history.rate[self._padding()], len(self.lanes))
+        rates = np.split(self.history.rate[self.cohort.run_at], len(self.lanes))
         for device in np.flatnonzero(window[:, 1] > window[:, 0]):
             self.lanes[device] = self._call["train", device](
                 program.knobs[device],
