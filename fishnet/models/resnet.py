@@ -2,7 +2,6 @@
 
 from itertools import count
 
-import flax.linen as nn
 import numpy as np
 from jaxtyping import Array, Float, Num
 
