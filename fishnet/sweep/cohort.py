@@ -1,14 +1,8 @@
 """Trains one cohort on the host's side: slices of work, epochs, selection, checkpoints, the last test."""
 
-import atexit
-import os
-import signal
-import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from functools import partial
-from threading import Thread
 from typing import Any
 
 import jax
@@ -16,13 +10,14 @@ import numpy as np
 from flax.serialization import from_state_dict, to_state_dict
 
 from fishnet import metrics
-from fishnet.errors import UserError
 from fishnet.optim.plateau import Plateau, plateau_update
 from fishnet.sweep.checkpoint import Checkpoints
+from fishnet.sweep.compiling import compiler_options, in_background
 from fishnet.sweep.history import CLASS_CURVES, CURVES, DIVERGED, OK, RUNNING, SUMMARY, History
 from fishnet.sweep.interrupt import Interrupt
+from fishnet.sweep.lane import Lanes
 from fishnet.sweep.plan import Cohort, form_groups, kinds_of
-from fishnet.sweep.program import Lanes, Program
+from fishnet.sweep.program import Program
 from fishnet.sweep.progress import Display
 
 CALL_SECONDS = 2.0  # how long one call of a compiled program should take, so that signals are obeyed
@@ -367,44 +362,3 @@ def evaluation_chunk(cohort: Cohort) -> int:
     height, width, _ = cohort.shape.image_shape
     values = (1 if cohort.shape.recipe.model == "mlp" else height * width) * cohort.shape.recipe.widths[0]
     return int(np.clip(2 ** int(np.log2(max(2**20 // max(values, 1), 1))), 16, 256))
-
-
-def compiler_options(platform: str) -> dict[str, int] | None:
-    """LLVM's first level on CPU: measured as fast to run as the default third and 40 % less to compile."""
-    return {"xla_backend_optimization_level": 1} if platform == "cpu" else None
-
-
-def in_background(
-    lower: list[Callable[[], jax.stages.Lowered]], options: dict[str, int] | None, interrupt: Interrupt
-) -> list[jax.stages.Compiled]:
-    """Lowers and compiles programs in threads of their own, looking out for signals meanwhile.
-
-    Raises:
-        UserError: the backend ran out of memory.
-    """
-    futures: list[Future] = [Future() for _ in lower]
-
-    def work(function: Callable[[], jax.stages.Lowered], future: Future) -> None:
-        try:
-            future.set_result(function().compile(compiler_options=options))
-        except BaseException as error:  # handed to the waiting thread
-            future.set_exception(error)
-
-    def leave() -> None:
-        # Python's own way out takes threads down in the middle of the compiler, which aborts the process.
-        if not all(future.done() for future in futures):
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(128 + (interrupt.number or signal.SIGINT))
-
-    atexit.register(leave)
-    for function, future in zip(lower, futures, strict=True):
-        Thread(target=work, args=(function, future), daemon=True).start()
-    while not all(future.done() for future in futures):
-        interrupt.check("nothing was lost: the same command starts or goes on")
-        time.sleep(0.05)
-    atexit.unregister(leave)
-    try:
-        return [future.result() for future in futures]
-    except jax.errors.JaxRuntimeError as error:
-        raise UserError(f"the program could not be compiled: {str(error).splitlines()[0]}") from error

@@ -16,8 +16,8 @@ from fishnet.errors import UsageError, UserError
 from fishnet.sweep.checkpoint import Checkpoints
 from fishnet.sweep.components import plain_model
 from fishnet.sweep.folder import SWEEP_FILE, read_sweep_file
+from fishnet.sweep.lane import constants
 from fishnet.sweep.plan import group_runs
-from fishnet.sweep.program import constants
 from fishnet.sweep.recipe import Recipe, Sweep, coerce
 from fishnet.sweep.validate import NAMES, resolve
 

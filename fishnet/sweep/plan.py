@@ -17,7 +17,7 @@ from fishnet.nn.norms import KINDS
 from fishnet.sweep.components import plain_model
 from fishnet.sweep.cost import forward_cost, step_seconds
 from fishnet.sweep.knobs import STATIC_FIELDS, Knobs, Menu, knobs_of, static_key
-from fishnet.sweep.program import Shape
+from fishnet.sweep.lane import Shape
 from fishnet.sweep.recipe import Recipe, Run, format_value
 
 # Lanes vectorised together, by backend; as measured in benchmarks/README.md.

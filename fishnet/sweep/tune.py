@@ -9,7 +9,8 @@ import numpy as np
 
 from fishnet.data import Task
 from fishnet.nn.lowerings import LOWERINGS
-from fishnet.sweep.cohort import compiler_options, evaluation_chunk
+from fishnet.sweep.cohort import evaluation_chunk
+from fishnet.sweep.compiling import compiler_options
 from fishnet.sweep.plan import Cohort, form_groups, group_runs, kinds_of, make_cohorts
 from fishnet.sweep.program import Program
 from fishnet.sweep.recipe import Run

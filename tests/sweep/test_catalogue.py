@@ -14,7 +14,7 @@ from fishnet.nn.norms import NORMS
 from fishnet.optim.optimizers import OPTIMIZERS
 from fishnet.optim.schedules import SCHEDULES
 from fishnet.sweep import Recipe
-from fishnet.sweep.cohort import compiler_options
+from fishnet.sweep.compiling import compiler_options
 from fishnet.sweep.plan import make_cohorts
 from fishnet.sweep.program import Program
 from fishnet.sweep.recipe import Run

@@ -1,0 +1,154 @@
+"""Lanes in groups: read, vectorised, trained or evaluated one group after the other, written back."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from fishnet.sweep.knobs import Kinds, Knobs, Numbers
+from fishnet.sweep.lane import Lanes, Pixels, Shape, evaluate_lane, single_lane, train_lane
+
+
+def initial_lanes(shape: Shape, knobs: Knobs) -> Lanes:
+    """The state of all lanes before their first step, made one lane at a time."""
+    return lax.map(lambda k: single_lane(shape, k.kinds, k.numbers), knobs)
+
+
+def vectorised(function: Callable, width: int) -> Callable:
+    """`function(kinds, numbers, tree)` over a group of `width` lanes that agree in their kinds.
+
+    At width 1 it is called without `vmap`, so that every `lax.cond` and `lax.switch` stays a real branch. Wider
+    groups share one (unbatched) set of kinds, so that choosing an activation stays a real branch there too.
+    """
+
+    def group(kinds: Kinds, numbers: Numbers, tree: Any) -> Any:
+        first = jax.tree.map(lambda kind: kind[0], kinds)
+        if width == 1:
+            result = function(first, *jax.tree.map(lambda leaf: leaf[0], (numbers, tree)))
+            return jax.tree.map(lambda leaf: leaf[None], result)
+        return jax.vmap(partial(function, first))(numbers, tree)
+
+    return group
+
+
+def take(tree: Any, members: jax.Array) -> Any:
+    """Reads lanes.
+
+    Args:
+        tree: arrays with a leading lane axis.
+        members: [width] int32, lanes; padding members, beyond the last lane, read the last one.
+
+    Returns:
+        `tree` with a leading axis of `width`.
+    """
+    if members.shape[0] == 1:
+        return jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, members[0], 1), tree)
+    return jax.tree.map(lambda leaf: leaf.at[members].get(mode="clip"), tree)
+
+
+def put(tree: Any, members: jax.Array, lanes: Any) -> Any:
+    """Writes lanes.
+
+    Args:
+        tree: arrays with a leading lane axis.
+        members: [width] int32, lanes; padding members write nowhere.
+        lanes: what replaces them, with a leading axis of `width`.
+
+    Returns:
+        The new `tree`.
+    """
+    if members.shape[0] == 1:
+        return jax.tree.map(lambda leaf, new: lax.dynamic_update_slice_in_dim(leaf, new, members[0], 0), tree, lanes)
+    return jax.tree.map(lambda leaf, new: leaf.at[members].set(new, mode="drop", unique_indices=False), tree, lanes)
+
+
+def train_groups(
+    shape: Shape,
+    knobs: Knobs,
+    lanes: Lanes,
+    rates: jax.Array,
+    pixels: Pixels,
+    groups: jax.Array,
+    window: jax.Array,
+    steps: jax.Array,
+) -> Lanes:
+    """Trains the lane groups in `window`, one after the other.
+
+    Args:
+        rates: [lane] float32, `rate` of `train_lane`.
+        groups: [group, width] int32, lanes by position; padding is the number of lanes.
+        window: [2] int32, the first group to train and the one after the last.
+        steps: [2] int32, `start` and `stop` of `train_lane`.
+    """
+
+    def train(kinds: Kinds, numbers: Numbers, state: tuple[Lanes, jax.Array]) -> Lanes:
+        return train_lane(shape, kinds, numbers, *state, pixels, steps[0], steps[1])
+
+    def one_group(i: jax.Array, lanes: Lanes) -> Lanes:
+        members = lax.dynamic_index_in_dim(groups, i, keepdims=False)
+        mine = take(knobs, members)
+        state = take((lanes, rates), members)
+        return put(lanes, members, vectorised(train, shape.lane_width)(mine.kinds, mine.numbers, state))
+
+    return lax.fori_loop(window[0], window[1], one_group, lanes)
+
+
+def evaluate_groups(
+    shape: Shape,
+    knobs: Knobs,
+    params: Any,
+    statistics: Any,
+    pixels: Pixels,
+    groups: jax.Array,
+    window: jax.Array,
+    positions: jax.Array,
+    chunks: jax.Array,
+) -> jax.Array:
+    """Logits of the lanes of the groups in a window, from the start of the output on.
+
+    Args:
+        shape, knobs, pixels, groups, window: as for `train_groups`.
+        params, statistics: variables of all lanes, [lane, ...].
+        positions, chunks: as for `evaluate_lane`.
+
+    Returns:
+        [group, width, chunk, image, class] float32, with as many groups as fit one call.
+    """
+
+    def evaluate(kinds: Kinds, numbers: Numbers, variables: tuple[Any, Any]) -> jax.Array:
+        return evaluate_lane(shape, kinds, numbers, *variables, pixels, positions, chunks)
+
+    def one_group(i: jax.Array, logits: jax.Array) -> jax.Array:
+        members = lax.dynamic_index_in_dim(groups, i, keepdims=False)
+        mine = take(knobs, members)
+        result = vectorised(evaluate, shape.lane_width)(mine.kinds, mine.numbers, take((params, statistics), members))
+        return lax.dynamic_update_index_in_dim(logits, result, i - window[0], 0)
+
+    capacity = min(groups.shape[0], evaluation_capacity(shape, positions.shape[0] * positions.shape[1]))
+    empty = jnp.zeros((capacity, shape.lane_width, *positions.shape, shape.classes), jnp.float32)
+    return lax.fori_loop(window[0], window[1], one_group, empty)
+
+
+def evaluation_capacity(shape: Shape, images: int) -> int:
+    """How many groups one evaluation call holds: 32 MiB of logits a device, at least one group."""
+    return max(1, 2**25 // (4 * shape.lane_width * images * shape.classes))
+
+
+def keep_best(lanes: Lanes, better: jax.Array) -> Lanes:
+    """Copies the current variables of some lanes into their best ones.
+
+    Args:
+        lanes: the state.
+        better: [lane] bool, which lanes.
+    """
+
+    def choose(best: jax.Array, now: jax.Array) -> jax.Array:
+        return jnp.where(better.reshape(-1, *[1] * (now.ndim - 1)), now, best)
+
+    return lanes.replace(
+        best_params=jax.tree.map(choose, lanes.best_params, lanes.evaluated),
+        best_statistics=jax.tree.map(choose, lanes.best_statistics, lanes.statistics),
+    )

@@ -1,0 +1,276 @@
+"""One run inside a program: its state, the steps of its training, its evaluation; no lane axis anywhere."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax import lax
+
+from fishnet.losses import cross_entropy, deferred, mixed_loss
+from fishnet.mixing import mix
+from fishnet.optim.constraints import ema, max_norm
+from fishnet.optim.optimizers import OPTIMIZERS, Optimizer
+from fishnet.sampling import balanced_positions
+from fishnet.sweep.components import (
+    add_penalties,
+    clip_gradients,
+    lane_model,
+    rate_multiplier,
+    switch_augmentation,
+    with_initial_biases,
+    with_initial_scales,
+)
+from fishnet.sweep.knobs import Kinds, Menu, Numbers
+from fishnet.sweep.random import draw
+from fishnet.sweep.recipe import Recipe
+from fishnet.sweep.slots import Slots, direction, empty_slots, state_of
+
+
+@struct.dataclass
+class Lanes:
+    """The state of the runs of a cohort: arrays only, each with a leading lane axis."""
+
+    params: Any  # [lane, ...] float32
+    statistics: Any  # [lane, ...] float32, running moments of batch norm
+    slots: Slots  # [lane, ...] what the optimizer remembers
+    average: Any  # [lane, ...] float32, the parameters to evaluate, where the menu has others than `params`; or ()
+    best_params: Any  # [lane, ...] float32, at the epoch that validation selected
+    best_statistics: Any  # [lane, ...] float32
+    first_bad_step: jax.Array  # [lane] int32, -1 while everything was finite
+    lr: jax.Array  # [lane] float32, learning rate of the last step
+    epoch: "Totals"
+
+    @property
+    def evaluated(self) -> Any:
+        """The parameters to validate and keep, [lane, ...] float32."""
+        return self.params if isinstance(self.average, tuple) else self.average
+
+
+@struct.dataclass
+class Totals:
+    """Sums over the finite steps of the current epoch."""
+
+    steps: jax.Array  # [lane] int32
+    loss: jax.Array  # [lane] float32, sum over steps of the objective
+    correct: jax.Array  # [lane] int32, examples
+    grad_norm: jax.Array  # [lane] float32, sum over steps of the global gradient norm, before clipping
+    clipped: jax.Array  # [lane] float32, sum over steps of the share of the gradient that was clipped
+    class_loss: jax.Array  # [lane, class] float32, sum over examples of the cross-entropy
+    class_count: jax.Array  # [lane, class] float32, examples
+
+
+@struct.dataclass
+class Pixels:
+    """A task's images on the device."""
+
+    images: jax.Array  # [n, h, w, c] uint8
+    labels: jax.Array  # [n] int32
+    train: jax.Array  # [n_train] int32, positions in images
+    mean: jax.Array  # [c] float32, of the training split
+    std: jax.Array  # [c] float32
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The static part of a cohort: what its program is compiled for."""
+
+    recipe: Recipe  # only the static fields matter
+    menu: Menu
+    classes: int
+    image_shape: tuple[int, int, int]
+    train_images: int
+    lowering: str
+    lane_width: int
+
+    @property
+    def optimizers(self) -> tuple[Optimizer, ...]:
+        """Those on the menu."""
+        return tuple(OPTIMIZERS[name] for name in self.menu.optimizer)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches of the training split."""
+        return self.train_images // self.recipe.batch_size
+
+
+def single_lane(shape: Shape, kinds: Kinds, numbers: Numbers) -> Lanes:
+    """The state of one run before its first step.
+
+    Args:
+        shape: what is static.
+        kinds, numbers: the run's knobs, without the lane axis.
+
+    Returns:
+        Its state, without the lane axis.
+    """
+    model = lane_model(shape.recipe, shape.menu, shape.classes, shape.lowering, kinds, numbers)
+    images = jnp.zeros((1, *shape.image_shape), jnp.uint8)
+    variables = model.init({"params": draw(numbers.keys, "init")}, images, train=False)
+    params, statistics = variables["params"], variables.get("batch_stats", {})
+    params = with_initial_scales(shape.menu, numbers, with_initial_biases(numbers, params))
+    zero, per_class = jnp.float32(0), jnp.zeros((shape.classes,), jnp.float32)
+    return Lanes(
+        params=params,
+        statistics=statistics,
+        slots=empty_slots(shape.optimizers, params),
+        average=params if shape.menu.average else (),
+        best_params=params,
+        best_statistics=statistics,
+        first_bad_step=jnp.int32(-1),
+        lr=zero,
+        epoch=Totals(jnp.int32(0), zero, jnp.int32(0), zero, zero, per_class, per_class),
+    )
+
+
+def constants(mean: jax.Array, std: jax.Array) -> dict[str, Any]:
+    """The collection that holds the training split's pixel statistics."""
+    return {"standardize": {"mean": mean, "std": std}}
+
+
+def train_lane(
+    shape: Shape,
+    kinds: Kinds,
+    numbers: Numbers,
+    lane: Lanes,
+    rate: jax.Array,
+    pixels: Pixels,
+    start: jax.Array,
+    stop: jax.Array,
+) -> Lanes:
+    """Trains one run from step `start` to step `stop` of the same epoch; its first non-finite step freezes it.
+
+    Args:
+        shape: what is static.
+        kinds, numbers: the run's knobs, without the lane axis.
+        lane: its state, without the lane axis.
+        rate: [] float32, a further factor on the learning rate, which the host sets between epochs.
+        pixels: the data.
+        start: [] int32, steps made since the start of the run.
+        stop: [] int32, at most the end of the epoch that `start` is in.
+    """
+    recipe, menu, per_epoch = shape.recipe, shape.menu, shape.steps_per_epoch
+    batch_size = recipe.batch_size
+    model = lane_model(recipe, menu, shape.classes, shape.lowering, kinds, numbers)
+    probe = OPTIMIZERS[menu.own_optimizer].probe if menu.own_optimizer else None
+    shuffle = jax.random.bits(draw(numbers.keys, "order", start // per_epoch), pixels.train.shape)
+    order = pixels.train[jnp.argsort(shuffle)]
+    if menu.sampling:
+        order = balanced_positions(
+            draw(numbers.keys, "sample", start // per_epoch), order, pixels.labels, numbers.sampling
+        )
+    fresh = start % per_epoch == 0
+    lane = lane.replace(epoch=jax.tree.map(lambda total: jnp.where(fresh, 0, total), lane.epoch))
+
+    def step(i: jax.Array, lane: Lanes) -> Lanes:
+        positions = lax.dynamic_slice(order, ((i % per_epoch) * batch_size,), (batch_size,))
+        images, labels = pixels.images[positions], pixels.labels[positions]
+        images = switch_augmentation(menu, kinds.augment, draw(numbers.keys, "augment", i), images)
+        progress = i / numbers.total_steps
+        partner, share = None, None
+        if menu.mixing:
+            fill = jnp.round(pixels.mean).astype(jnp.uint8)
+            key = draw(numbers.keys, "mix", i)
+            images, partner, share = mix(key, images, numbers.mixup, numbers.cutmix, numbers.cutout, fill)
+
+        def losses_of(logits: jax.Array) -> jax.Array:
+            weights = deferred(numbers.loss.class_weights, progress, numbers.reweight_from)
+            of = partial(mixed_loss, kinds.loss, logits, numbers=numbers.loss.replace(class_weights=weights))
+            if partner is None:
+                return of(labels)
+            mixed = lax.cond(
+                (share < 1).any(), lambda: share * of(labels) + (1 - share) * of(labels[partner]), lambda: of(labels)
+            )
+            return mixed
+
+        def objective(params):
+            variables = {
+                "params": params,
+                "batch_stats": lane.statistics,
+                "constants": constants(pixels.mean, pixels.std),
+            }
+            rngs = {name: draw(numbers.keys, name, i) for name in ("dropout", "activation")}
+            logits, after = model.apply(variables, images, train=True, rngs=rngs, mutable=["batch_stats"])
+            return losses_of(logits).mean(), (logits, after.get("batch_stats", {}))
+
+        (loss, (logits, statistics)), grads = jax.value_and_grad(objective, has_aux=True)(lane.params)
+        if probe:
+            grads = jax.grad(objective, has_aux=True)(probe(lane.params, grads, numbers.rho))[0]
+        loss, grads = add_penalties(menu, numbers, loss, grads, lane.params)
+        norm = optax.tree.norm(grads)
+        finite = (lane.first_bad_step < 0) & jnp.isfinite(loss) & jnp.isfinite(norm)
+        lr = numbers.lr * rate_multiplier(numbers, progress) * rate
+
+        def update(params, slots):
+            scaled, clipped = clip_gradients(menu, kinds, numbers, grads, params)
+            numbers_of_it = numbers.momentum, numbers.weight_decay, lr
+            down, slots = direction(shape.optimizers, kinds.optimizer, scaled, slots, params, *numbers_of_it)
+            params = jax.tree.map(lambda p, d: p - lr * d, params, down)
+            if menu.max_norm:
+                params = lax.cond(
+                    jnp.isfinite(numbers.max_norm), lambda p: max_norm(p, numbers.max_norm), lambda p: p, params
+                )
+            totals = lane.epoch
+            one_hot = (labels[:, None] == jnp.arange(shape.classes)).astype(jnp.float32)
+            totals = Totals(
+                steps=totals.steps + 1,
+                loss=totals.loss + loss,
+                correct=totals.correct + (logits.argmax(-1) == labels).sum(dtype=jnp.int32),
+                grad_norm=totals.grad_norm + norm,
+                clipped=totals.clipped + clipped,
+                class_loss=totals.class_loss + cross_entropy(logits, labels) @ one_hot,
+                class_count=totals.class_count + one_hot.sum(0),
+            )
+            return params, slots, evaluated(params, slots), statistics, totals, lane.first_bad_step
+
+        def evaluated(params, slots):
+            """The parameters to validate and keep, after this step."""
+            if not menu.average:
+                return ()
+            own = OPTIMIZERS[menu.own_optimizer] if menu.own_optimizer else None
+            if own and own.evaluate:
+                params = own.evaluate(params, state_of(own, slots, params))
+            return ema(lane.average, params, numbers.ema, i + 1)
+
+        def freeze(params, slots):
+            bad = jnp.where(lane.first_bad_step < 0, i, lane.first_bad_step)
+            return params, slots, lane.average, lane.statistics, lane.epoch, bad
+
+        params, slots, average, statistics, totals, bad = lax.cond(finite, update, freeze, lane.params, lane.slots)
+        return lane.replace(
+            params=params, slots=slots, average=average, statistics=statistics, epoch=totals, first_bad_step=bad, lr=lr
+        )
+
+    return lax.fori_loop(start, stop, step, lane)
+
+
+def evaluate_lane(
+    shape: Shape,
+    kinds: Kinds,
+    numbers: Numbers,
+    params: Any,
+    statistics: Any,
+    pixels: Pixels,
+    positions: jax.Array,
+    chunks: jax.Array,
+) -> jax.Array:
+    """Logits of one run in evaluation mode.
+
+    Args:
+        positions: [chunk, image] int32, which images; rows from `chunks` on are not computed.
+        chunks: [] int32.
+
+    Returns:
+        [chunk, image, class] float32, zero in the rows not computed.
+    """
+    model = lane_model(shape.recipe, shape.menu, shape.classes, shape.lowering, kinds, numbers)
+    variables = {"params": params, "batch_stats": statistics, "constants": constants(pixels.mean, pixels.std)}
+
+    def chunk(i: jax.Array, logits: jax.Array) -> jax.Array:
+        images = pixels.images[lax.dynamic_index_in_dim(positions, i, keepdims=False)]
+        return lax.dynamic_update_index_in_dim(logits, model.apply(variables, images, train=False), i, 0)
+
+    return lax.fori_loop(0, chunks, chunk, jnp.zeros((*positions.shape, shape.classes), jnp.float32))
