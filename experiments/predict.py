@@ -2,16 +2,23 @@
 
     python -m experiments.predict --run runs/ablation-0123456789 --images fish.jpg holiday/
     python -m experiments.predict --run runs/ablation-0123456789 --index 7 --images holiday/ --csv names.csv
+    python -m experiments.predict --run runs/train-0123456789 --images holiday/ --mc-dropout 50
 
 Prints the three most probable species of each photograph. The probabilities are the network's: it chooses among the
 species it was trained on and knows no others. Photographs that cannot be read are named and passed over.
+
+With --mc-dropout T a network that was trained with dropout answers T times, each time without other features. The
+probabilities are the means of its answers; the entropy (of the means) says how unsure they are, the mutual information
+how much of that is because the answers contradict each other. Both are in nats: 0 is sure. The draws are fixed, so that
+the same photograph gets the same figures each time.
 """
 
 import csv
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -35,6 +42,9 @@ def parser() -> Parser:
     made.add_argument(
         "--images", metavar="PATH", required=True, nargs="+", action="extend", help="photographs or folders"
     )
+    made.add_argument(
+        "--mc-dropout", metavar="T", help="Monte-Carlo dropout: the mean of T passes, and how they differ"
+    )
     made.add_argument("--csv", metavar="FILE", help="also write the probability of every species to this file")
     made.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return made
@@ -44,6 +54,7 @@ def predict(argv: list[str]) -> int:
     """Reads the photographs, asks the network, prints (and writes) what it says."""
     flags = parser().parse(argv)
     index = None if flags.index is None else run_number(flags.index)
+    passes = None if flags.mc_dropout is None else number_of_passes(flags.mc_dropout)
     if flags.csv is not None:
         check_writable(Path(flags.csv))
     paths, problems = find_images(flags.images)
@@ -58,6 +69,8 @@ def predict(argv: list[str]) -> int:
     from fishnet.sweep import load_run
 
     loaded = load_run(flags.run, run)
+    if passes is not None and not (loaded.recipe.dropout or loaded.recipe.stochastic_depth):
+        raise UsageError(f"--mc-dropout: run {run} was trained without dropout, so that all passes would be alike")
     images, names = [], []
     for path in paths:
         try:
@@ -69,11 +82,16 @@ def predict(argv: list[str]) -> int:
         print(f"skipped: {problem}", file=sys.stderr)
     if not images:
         raise UserError("none of the images can be used")
-    probabilities = probabilities_of(loaded, np.stack(images))
     row = results.row(run)
-    print_guesses(f"run {run}: {row['arm']}, seed {row['seed']}", names, loaded.classes, probabilities)
+    title = f"run {run}: {row['arm']}, seed {row['seed']}"
+    if passes is None:
+        probabilities, doubts = probabilities_of(loaded, np.stack(images)), {}
+    else:
+        probabilities, doubts = monte_carlo_of(loaded, np.stack(images), passes)
+        title += f"; Monte-Carlo dropout, {passes} {'pass' if passes == 1 else 'passes'}"
+    print_guesses(title, names, loaded.classes, probabilities, doubts)
     if flags.csv is not None:
-        write_csv(Path(flags.csv), names, loaded.classes, probabilities)
+        write_csv(Path(flags.csv), names, loaded.classes, probabilities, doubts)
     return 0
 
 
@@ -103,10 +121,18 @@ def read(path: Path, loaded) -> np.ndarray:
     from fishnet.data.images import read_image
 
     image = read_image(path, loaded.recipe.image_size)
-    channels = np.shape(loaded.variables["constants"]["standardize"]["mean"])[0]
-    if channels == 3:
+    if channels_of(loaded) == 3:
         return image
     return np.rint(image @ np.array([0.299, 0.587, 0.114]))[..., None].astype(np.uint8)  # ITU-R BT.601
+
+
+def channels_of(loaded) -> int:
+    """How many channels the network's images have: what standardises them (or their batch norm) has a mean for each."""
+    variables = loaded.variables
+    first = (
+        variables["constants"]["standardize"] if variables.get("constants") else variables["batch_stats"]["input_norm"]
+    )
+    return len(first["mean"])
 
 
 def probabilities_of(loaded, images: np.ndarray) -> np.ndarray:
@@ -116,12 +142,35 @@ def probabilities_of(loaded, images: np.ndarray) -> np.ndarray:
 
     variables = jax.device_put(loaded.variables)
     forward = jax.jit(lambda variables, batch: loaded.model.apply(variables, batch, train=False))
+    return softmax(in_batches(lambda batch: forward(variables, batch), images), axis=-1)
+
+
+def monte_carlo_of(loaded, images: np.ndarray, passes: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Mean probabilities [n, class] for images [n, h, w, c] by Monte-Carlo dropout, and two figures of doubt [n]."""
+    import jax
+
+    from fishnet.nn.convolution import gemm
+    from fishnet.uncertainty import mc_dropout
+
+    # The passes are a loop, in which XLA's own convolution is slow on CPU.
+    model = loaded.model.clone(conv=gemm) if jax.default_backend() == "cpu" else loaded.model
+    variables, key = jax.device_put(loaded.variables), jax.random.key(0, impl="threefry2x32")
+    answer = jax.jit(lambda variables, batch: mc_dropout(model, variables, batch, key, passes))
+    found = in_batches(lambda batch: answer(variables, batch), images)
+    doubts = {"predictive_entropy": found.entropy, "mutual_information": found.mutual_information}
+    return found.probabilities, doubts
+
+
+def in_batches(answer: Callable[[np.ndarray], Any], images: np.ndarray) -> Any:
+    """What `answer` gives for images [n, h, w, c], one size of batch at a time: its tree of arrays [n, ...] float64."""
+    import jax
+
     batch = min(BATCH, len(images))
-    logits = []
+    parts = []
     for chunk in chunks(images, batch):
         padded = np.concatenate([chunk, np.zeros((batch - len(chunk), *images.shape[1:]), np.uint8)])
-        logits.append(np.asarray(forward(variables, padded), np.float64)[: len(chunk)])
-    return softmax(np.concatenate(logits), axis=-1)
+        parts.append(jax.device_get(answer(padded)))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(images)].astype(np.float64), *parts)
 
 
 def chunks(images: np.ndarray, size: int) -> Iterator[np.ndarray]:
@@ -130,8 +179,14 @@ def chunks(images: np.ndarray, size: int) -> Iterator[np.ndarray]:
         yield images[start : start + size]
 
 
-def print_guesses(title: str, names: Sequence[str], classes: Sequence[str], probabilities: np.ndarray) -> None:
-    """A line a photograph: its name and the most probable species, the first in bold type."""
+def print_guesses(
+    title: str,
+    names: Sequence[str],
+    classes: Sequence[str],
+    probabilities: np.ndarray,
+    doubts: Mapping[str, np.ndarray],
+) -> None:
+    """A line a photograph: its name, the most probable species, the first in bold type, and the figures of doubt."""
     from rich.console import Console
     from rich.table import Column, Table
     from rich.text import Text
@@ -141,12 +196,14 @@ def print_guesses(title: str, names: Sequence[str], classes: Sequence[str], prob
     folder, names = without_common_folder(names)
     title += f"; images in {folder}" if folder else ""
     separator = Text(", " if console.width >= 120 else "\n")
-    name_width = max(20, console.width // 2)
-    table = Table.grid(Column(overflow="fold", max_width=name_width), Column(), padding=(0, 3, 0, 0), pad_edge=False)
-    for name, row in zip(names, probabilities, strict=True):
+    name_width = max(20, console.width // (3 if doubts else 2))
+    columns = [Column(overflow="fold", max_width=name_width), Column(), *([Column(no_wrap=True)] if doubts else [])]
+    table = Table.grid(*columns, padding=(0, 3, 0, 0), pad_edge=False)
+    for photograph, (name, row) in enumerate(zip(names, probabilities, strict=True)):
         top = np.argsort(-row, kind="stable")[:TOP]
         guesses = [Text(f"{classes[k]} {100 * row[k]:.0f}\u00a0%", "bold" if k == top[0] else "") for k in top]
-        table.add_row(Text(name), separator.join(guesses))
+        figures = [Text(f"{what.replace('_', ' ')} {of[photograph]:.3f} nats") for what, of in doubts.items()]
+        table.add_row(Text(name), *(separator.join(cell) for cell in (guesses, figures) if cell))
     console.print(Text(title, "dim"))
     console.print(table)
 
@@ -159,15 +216,21 @@ def without_common_folder(names: Sequence[str]) -> tuple[str, list[str]]:
     return folder, [os.path.relpath(name, folder) if folder else name for name in names]
 
 
-def write_csv(path: Path, names: Sequence[str], classes: Sequence[str], probabilities: np.ndarray) -> None:
-    """A row a photograph: image, species, probability, and a column a species with its probability."""
+def write_csv(
+    path: Path,
+    names: Sequence[str],
+    classes: Sequence[str],
+    probabilities: np.ndarray,
+    doubts: Mapping[str, np.ndarray],
+) -> None:
+    """A row a photograph: image, species, probability, a column a species with its probability, figures of doubt."""
     try:
         with path.open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file)
-            table.writerow(["image", "species", "probability", *(f"p_{name}" for name in classes)])
-            for name, row in zip(names, probabilities, strict=True):
-                best = int(row.argmax())
-                table.writerow([name, classes[best], f"{row[best]:.6f}", *(f"{p:.6f}" for p in row)])
+            table.writerow(["image", "species", "probability", *(f"p_{name}" for name in classes), *doubts])
+            figures = np.column_stack([probabilities, *doubts.values()])
+            for name, row, best in zip(names, figures, probabilities.argmax(-1), strict=True):
+                table.writerow([name, classes[best], f"{row[best]:.6f}", *(f"{value:.6f}" for value in row)])
     except OSError as error:
         raise UserError(f"--csv: cannot write {path}: {error.strerror or error}") from error
 
@@ -186,6 +249,13 @@ def run_number(text: str) -> int:
     """A run's number as the user typed it."""
     if not text.isdecimal():
         raise UsageError(f"--index: {text!r} is not a run's number (0, 1, ...)")
+    return int(text)
+
+
+def number_of_passes(text: str) -> int:
+    """A number of passes as the user typed it."""
+    if not text.isdecimal() or len(text) > 10 or not 1 <= int(text) < 2**31:
+        raise UsageError(f"--mc-dropout: {text!r} is not a number of passes (1, 2, ...)")
     return int(text)
 
 

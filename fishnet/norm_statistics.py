@@ -1,0 +1,209 @@
+"""Batch norm between training and evaluation: running, batch and precise statistics, and what each is worth.
+
+In training batch norm normalises with the batch at hand, in evaluation with running means of what it has seen. These
+lag behind weights that still move; precise statistics are those of the population, for the weights as they are.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int, Num
+
+from fishnet.errors import UsageError
+from fishnet.lookup import lookup
+from fishnet.losses import cross_entropy
+from fishnet.models.network import Network
+from fishnet.nn.norms import KEEP
+
+# From where a statistic sets out when a batch is asked for its own: so small that nothing of it is left in the result,
+# and not zero, so that one which has not moved (of a norm of another kind) is told from one that has moved to zero.
+START = 2.0**-100
+
+
+class Population(NamedTuple):
+    """Moments of the images so far; `fori_loop` and `scan` can carry it."""
+
+    moments: Any  # a tree like `batch_stats`: `mean` and `var` of each norm
+    weight: Array  # [] float32, batches so far, or what they weigh
+
+
+def batch_moments(model: Network, variables: Any, images: Num[Array | np.ndarray, "b h w c"]) -> Any:
+    """What a batch's own mean and variance are at each batch norm, when all of them normalise with these.
+
+    Pure, so that it can be called in a compiled loop. Dropout is off. Norms of other kinds keep what they have. Ghost
+    batch norm gives the mean over its sub-batches of their moments, as in training; the spread between them is not in
+    it, so for the population's statistics let the batches be of the sub-batches' size.
+
+    Args:
+        model: any model.
+        variables: its variables.
+        images: the batch [b, h, w, c], uint8 or floats in 0..255.
+
+    Returns:
+        A tree like `variables["batch_stats"]`, empty if there is none; the variances are biased (divided by the count).
+    """
+    statistics = variables.get("batch_stats", {})
+    if not statistics:
+        return {}
+    start = jax.tree.map(lambda leaf: jnp.full_like(leaf, START), statistics)
+    moved = model.clone(batch_statistics=True).apply(
+        {**variables, "batch_stats": start}, images, train=False, mutable=["batch_stats"]
+    )[1]["batch_stats"]
+
+    def own(old: Array, new: Array) -> Array:
+        return jnp.where(new == START, old, (new - KEEP * START) / (1 - KEEP))
+
+    return jax.tree.map(own, _plain(statistics), _plain(moved))
+
+
+def empty_population(variables: Any) -> Population:
+    """The population before the first batch.
+
+    Args:
+        variables: of the model.
+    """
+    return Population(jax.tree.map(jnp.zeros_like, _plain(variables.get("batch_stats", {}))), jnp.float32(0))
+
+
+def add_batch(population: Population, moments: Any, weight: ArrayLike = 1.0) -> Population:
+    """The population with one batch more.
+
+        mean = average of batch means,   var = average of (batch var + batch mean^2) - mean^2
+
+    One batch at a time, as a share s of all: `mean' = mean + s d`, `d = batch mean - mean`, and
+    `var' = (1 - s) var + s batch var + s (1 - s) d^2`: the same, but nothing cancels and var is never negative.
+
+    Args:
+        population: so far.
+        moments: of the batch, as from `batch_moments`.
+        weight: of the batch, above 0, possibly traced: 1 where all are of one size, else the number of its images.
+
+    Returns:
+        The population whose `moments` are the precise statistics so far.
+
+    Source: Wu and Johnson, "Rethinking 'Batch' in BatchNorm", arXiv:2105.07576, section 3.1; the sums one at a time:
+    Chan, Golub and LeVeque, "Algorithms for Computing the Sample Variance", 1983.
+    """
+    total = population.weight + weight
+    s = weight / total
+    old, new = flatten_dict(population.moments), flatten_dict(moments)
+    merged = {}
+    for path, mean in old.items():
+        if path[-1] != "mean":
+            continue
+        spread = (*path[:-1], "var")
+        d = new[path] - mean
+        merged[path] = mean + s * d
+        merged[spread] = (1 - s) * old[spread] + s * new[spread] + s * (1 - s) * jnp.square(d)
+    return Population(unflatten_dict(merged), total)
+
+
+def precise_statistics(
+    model: Network, variables: Any, batches: Iterable[Num[Array | np.ndarray, "b h w c"]]
+) -> dict[str, Any]:
+    """Re-estimates the running statistics as the population's: PreciseBN.
+
+    The weights stay, each batch is normalised with its own statistics, and what is averaged is every batch alike, or by
+    its number of images. A model without batch norm passes unchanged, and no batch is looked at. Batches of one shape
+    are one compilation.
+
+    Args:
+        model: any model.
+        variables: its variables.
+        batches: of training images, each [b, h, w, c] and as large as in training; or an array [n, b, h, w, c].
+
+    Returns:
+        The variables with other `batch_stats`.
+
+    Raises:
+        UsageError: there is no batch.
+
+    Source: Wu and Johnson, "Rethinking 'Batch' in BatchNorm", arXiv:2105.07576, section 3.1.
+    """
+    if not variables.get("batch_stats"):
+        return dict(variables)
+
+    @jax.jit
+    def add(population: Population, variables: Any, images: Array) -> Population:
+        return add_batch(population, batch_moments(model, variables, images), images.shape[0])
+
+    population = empty_population(variables)
+    for images in batches:
+        population = add(population, variables, images)
+    if not population.weight:
+        raise UsageError("precise statistics need at least one batch of training images, got none")
+    return {**variables, "batch_stats": population.moments}
+
+
+def logits_with(
+    model: Network, variables: Any, images: Num[Array | np.ndarray, "b h w c"], statistics: str
+) -> Float[Array, "b k"]:
+    """Logits in evaluation with one kind of statistics.
+
+    Args:
+        model: any model.
+        variables: its variables; for precise statistics those from `precise_statistics`, with "running".
+        images: [b, h, w, c], uint8 or floats in 0..255; with "batch" they are the batch.
+        statistics: "running", those in the variables, or "batch", those of the images.
+
+    Returns:
+        [b, k].
+
+    Raises:
+        UsageError: `statistics` is unknown.
+    """
+    return lookup(STATISTICS, statistics, "statistics")(model).apply(variables, images, train=False)
+
+
+def normalisation_gap(
+    model: Network,
+    variables: Any,
+    images: Num[Array | np.ndarray, "b h w c"],
+    labels: Int[Array | np.ndarray, " b"],
+    train_batches: Iterable[Num[Array | np.ndarray, "b h w c"]],
+) -> dict[str, dict[str, float]]:
+    """What the statistics of batch norm are worth: loss and accuracy with running, batch and precise ones.
+
+    Args:
+        model: any model.
+        variables: its variables.
+        images: to evaluate on, [b, h, w, c], all as one batch.
+        labels: [b] integers in [0, k).
+        train_batches: as for `precise_statistics`.
+
+    Returns:
+        `loss` (mean cross-entropy, nats) and `accuracy` for each of "running", "batch" and "precise".
+
+    Raises:
+        UsageError: as `precise_statistics`.
+    """
+
+    @partial(jax.jit, static_argnums=0)
+    def figures(statistics: str, variables: Any, images: Array, labels: Array) -> dict[str, Array]:
+        logits = logits_with(model, variables, images, statistics)
+        return {"loss": cross_entropy(logits, labels).mean(), "accuracy": (logits.argmax(-1) == labels).mean()}
+
+    precise = precise_statistics(model, variables, train_batches)
+    found = {
+        "running": figures("running", variables, images, labels),
+        "batch": figures("batch", variables, images, labels),
+        "precise": figures("running", precise, images, labels),
+    }
+    return {name: {figure: float(value) for figure, value in row.items()} for name, row in found.items()}
+
+
+def _plain(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """A tree as nested dictionaries, also if it was frozen."""
+    return {name: _plain(node) if isinstance(node, Mapping) else node for name, node in tree.items()}
+
+
+STATISTICS: dict[str, Callable[[Network], Network]] = {
+    "running": lambda model: model.clone(batch_statistics=False),
+    "batch": lambda model: model.clone(batch_statistics=True),
+}
