@@ -11,7 +11,8 @@ from fishnet.models.network import Network
 class CNN(Network):
     """For each width `depth` 3x3 convolutions with norm and activation, then pooling; global mean, dense head.
 
-    The maps are halved after each stage, as long as they have two pixels a side. Fields as in `Network`.
+    The maps are halved after each stage, as long as they have two pixels a side. Fields as in `Network`;
+    squeeze-and-excitation, if any, stands at the end of each stage, before pooling.
     """
 
     def features(self, images: Num[Array | np.ndarray, "..."], train: bool) -> Float[Array, "b *s f"]:
@@ -21,5 +22,6 @@ class CNN(Network):
             for _ in range(self.depth):
                 site = next(sites)
                 x = self.activated(self.convolved(x, site, width), site, train)
+            x = self.gated(x, site, train)
             x = self.dropped(self.shrunk(x), "blocks", f"dropout_{site}", train)
         return x

@@ -3,6 +3,7 @@
 import numpy as np
 from jaxtyping import Array, Float, Num
 
+from fishnet.errors import UsageError
 from fishnet.models.network import Network
 
 
@@ -14,12 +15,23 @@ class MLP(Network):
     Dropout stands before every dense layer but the first. `conv` and `pool` have nothing to do here. Fields as in
     `Network`. With norm "pre" and f features in, the parameters are the kernels f w_0 + w_0 w_1 + ... + w_n k, the
     norms' (2 w each, 1 w without norm), and k.
+
+    It normalises itself, with norm "none", if `act` is selu, `kernel_init` is LeCun's and `dropout_kind` is alpha: mean
+    0 and variance 1 are a fixed point of each layer, to which deviations shrink.
+
+    Source: self-normalising: Klambauer et al., "Self-Normalizing Neural Networks", arXiv:1706.02515.
     """
 
     widths: tuple[int, ...] = (300, 100)
 
     def features(self, images: Num[Array | np.ndarray, "..."], train: bool) -> Float[Array, "b *s f"]:
-        """See `Network.features`."""
+        """See `Network.features`.
+
+        Raises:
+            UsageError: as `Network`, or squeeze-and-excitation is asked for.
+        """
+        if self.reduction():
+            raise UsageError(f"se_reduction {self.reduction()}: squeeze-and-excitation gates maps, and an mlp has none")
         x = self.standardised(images, train)
         x = x.reshape(x.shape[0], -1)
         for site, width in enumerate(width for width in self.widths for _ in range(self.depth)):

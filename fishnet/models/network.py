@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -19,9 +19,11 @@ from fishnet.nn.mixed_activation import ActivationByIndex
 from fishnet.nn.norms import BatchNorm
 from fishnet.nn.parametric import Activation, Parametric
 from fishnet.nn.pooling import max_pool
-from fishnet.nn.standardize import Standardize
+from fishnet.nn.squeeze_excitation import SqueezeExcitation
+from fishnet.nn.standardize import Standardize, float_images
 
 NORM_POSITIONS = ("pre", "post")
+INPUT_NORMS = ("standardize", "batch")
 
 
 def at(choices: Any, index: int) -> Any:
@@ -41,6 +43,16 @@ def at(choices: Any, index: int) -> Any:
     return choices[index]
 
 
+def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    """Refuses a field's value that is none of `choices`.
+
+    Raises:
+        UsageError: with the valid ones.
+    """
+    if value not in choices:
+        raise UsageError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+
+
 def _with_kernel(linear: Callable, transform: Callable[[Array], Array] | None) -> Callable:
     """`linear(x, kernel, ...)` of the transformed kernel."""
     if transform is None:
@@ -55,6 +67,8 @@ class Network(nn.Module):
     order in which the layers run; names are `conv_0` (or `dense_0`), `norm_0` and so on. Images are [b, h, w, c], uint8
     or floats in 0..255; the constants by which they are standardised are in the collection `constants`. Training
     updates the collection `batch_stats` (pass `mutable=["batch_stats"]`) and draws from the rng stream `dropout`.
+
+    `monte_carlo` and `batch_statistics` are for measurements with `train=False`, and mean nothing with `train=True`.
 
     Args:
         classes: number of classes k.
@@ -71,13 +85,21 @@ class Network(nn.Module):
             or each block of a residual network).
         stochastic_depth: probability that an example skips the last residual branch, possibly traced; it falls linearly
             to the first. None: none skips any.
+        se_reduction: what squeeze-and-excitation divides its channels by; 0: there is none. None: as the model has it.
         norm_position: "pre" (layer, norm, activation; the norm's shift is the only bias) or "post" (layer with a bias
             of its own, activation, norm).
+        input_norm: "standardize", by constants of the training images, or "batch", a batch norm of the raw images with
+            scale and shift, named `input_norm`.
+        monte_carlo: dropout and stochastic depth (not activations) stay random in evaluation: passes with different
+            keys are samples from an approximate posterior (Gal and Ghahramani, arXiv:1506.02142).
+        batch_statistics: in evaluation, too, norms use the statistics of the batch at hand; they move the running ones
+            only where `batch_stats` is mutable.
         dtype: of the computation; parameters, statistics of norms and logits are float32.
         headless: the result is that of the trunk, without global mean and head.
 
     Raises:
-        UsageError: when called: images are not of rank 4, `norm_position` is unknown, a norm does not fit its maps.
+        UsageError: when called: images are not of rank 4, `norm_position` or `input_norm` is unknown, a norm does not
+            fit its maps.
     """
 
     classes: int
@@ -92,9 +114,15 @@ class Network(nn.Module):
     dropout_kind: ArrayLike | None = None
     dropout_layers: tuple[str, ...] = ("dense",)
     stochastic_depth: ArrayLike | None = None
+    se_reduction: int | None = None
     norm_position: str = "pre"
+    input_norm: str = "standardize"
+    monte_carlo: bool = False
+    batch_statistics: bool = False
     dtype: DTypeLike = jnp.float32
     headless: bool = False
+
+    own_se_reduction: ClassVar[int] = 0
 
     @nn.compact
     def __call__(self, images: Num[Array | np.ndarray, "..."], train: bool) -> Float[Array, "b *s k"]:
@@ -110,11 +138,15 @@ class Network(nn.Module):
         """The images with zero mean and unit variance, in `dtype`, after the input's dropout.
 
         Raises:
-            UsageError: `norm_position` is unknown, or the images are not of rank 4.
+            UsageError: `norm_position` or `input_norm` is unknown, or the images are not of rank 4.
         """
-        if self.norm_position not in NORM_POSITIONS:
-            raise UsageError(f"norm_position must be one of {', '.join(NORM_POSITIONS)}, got {self.norm_position!r}")
-        return self.dropped(Standardize(self.dtype, name="standardize")(images), "input", "dropout_input", train)
+        check_choice("norm_position", self.norm_position, NORM_POSITIONS)
+        check_choice("input_norm", self.input_norm, INPUT_NORMS)
+        if self.input_norm == "batch":
+            x = self._normed(BatchNorm, "input_norm", float_images(images), train).astype(self.dtype)
+        else:
+            x = Standardize(self.dtype, name="standardize")(images)
+        return self.dropped(x, "input", "dropout_input", train)
 
     def convolved(self, x: Array, site: int, width: int, size: int = 3, stride: int = 1, groups: int = 1) -> Array:
         """The convolution of a site, SAME padding, with a bias only where no norm brings one.
@@ -173,13 +205,23 @@ class Network(nn.Module):
 
     def normed(self, x: Array, site: int, train: bool) -> Array:
         """The norm of a site, of maps [b, h, w, c] or features [b, c]."""
-        return at(self.norm, site)(name=f"norm_{site}")(x, train)
+        return self._normed(at(self.norm, site), f"norm_{site}", x, train)
 
-    def activated(self, x: Array, site: int, train: bool) -> Array:
+    def _normed(self, norm: Callable, name: str, x: Array, train: bool) -> Array:
+        module = norm(name=name)
+        if train or not self.batch_statistics:
+            return module(x, train)
+        if self.is_mutable_collection("batch_stats"):
+            return module(x, True)
+        # In training a norm moves its running statistics, which Flax refuses here: those of a copy may move.
+        own = {collection: tree[name] for collection, tree in self.variables.items() if name in tree}
+        return module.apply(own, x, True, mutable=["batch_stats"])[0]
+
+    def activated(self, x: Array, site: int, train: bool, suffix: str = "") -> Array:
         """Norm and activation of a site, in the order of `norm_position`, of maps [b, h, w, c] or features [b, c]."""
         if self.norm_position == "pre":
-            return self.acted(self.normed(x, site, train), site, train)
-        return self.normed(self.acted(x, site, train), site, train)
+            return self.acted(self.normed(x, site, train), site, train, suffix)
+        return self.normed(self.acted(x, site, train, suffix), site, train)
 
     def acted(self, x: Array, site: int, train: bool, suffix: str = "") -> Array:
         """The activation of a site, of maps [b, h, w, c] or features [b, c]; a second one needs a `suffix`."""
@@ -188,14 +230,33 @@ class Network(nn.Module):
             return act.module(name)(x, train)
         return Activation(act, name=name)(x, train) if isinstance(act, Parametric) else act(x)
 
+    def reduction(self) -> int:
+        """`se_reduction`, or what the model has of its own; 0 for no squeeze-and-excitation."""
+        return self.own_se_reduction if self.se_reduction is None else self.se_reduction
+
+    def gated(self, x: Array, site: int, train: bool, channels: int | None = None) -> Array:
+        """Squeeze-and-excitation of maps [b, h, w, c] by the activation of a site, if the model has any.
+
+        Args:
+            x: maps.
+            site: number of the layer behind which it stands; the module is `se_{site}`.
+            train: whether random activations are random.
+            channels: what the reduction divides; None for c.
+        """
+        if self.reduction() == 0:
+            return x
+        gate = SqueezeExcitation(self.reduction(), at(self.act, site), self.kernel_init, channels, name=f"se_{site}")
+        return gate(x, train)
+
     def shrunk(self, x: Array) -> Array:
         """Maps [b, h, w, c] pooled to [b, h // 2, w // 2, c], as long as they have two pixels a side."""
         return self.pool(x) if min(x.shape[1:3]) >= 2 else x
 
     def dropped(self, x: Array, where: str, name: str, train: bool) -> Array:
-        """Dropout at rate `dropout`, in training, if `where` is one of `dropout_layers`."""
+        """Dropout at rate `dropout`, in training (or `monte_carlo`), if `where` is one of `dropout_layers`."""
         if where not in self.dropout_layers:
             return x
+        train = train or self.monte_carlo
         if self.dropout_kind is None:
             return Dropout(self.dropout, name=name)(x, train)
         return MixedDropout(self.dropout_kind, self.dropout, name=name)(x, train)

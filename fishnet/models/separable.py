@@ -12,7 +12,8 @@ class Separable(Network):
     """A 3x3 stem; for each width `depth` pairs of depthwise 3x3 and pointwise convolution, then pooling; dense head.
 
     Every convolution has its norm and activation; the stem has the first width. The maps are halved after each stage,
-    as long as they have two pixels a side. Fields as in `Network`. An initialiser by the average fan (`glorot_*`) makes
+    as long as they have two pixels a side. Fields as in `Network`; squeeze-and-excitation, if any, stands behind the
+    activation of each pointwise convolution. An initialiser by the average fan (`glorot_*`) makes
     depthwise kernels too small, since their nominal fan-out is not what one channel sees: prefer `he_*` or `lecun_*`.
 
     Source: Howard et al., "MobileNets", arXiv:1704.04861.
@@ -28,6 +29,6 @@ class Separable(Network):
                 site = next(sites)
                 x = self.activated(self.convolved(x, site, x.shape[-1], groups=x.shape[-1]), site, train)
                 site = next(sites)
-                x = self.activated(self.convolved(x, site, width, size=1), site, train)
+                x = self.gated(self.activated(self.convolved(x, site, width, size=1), site, train), site, train)
             x = self.dropped(self.shrunk(x), "blocks", f"dropout_{site}", train)
         return x

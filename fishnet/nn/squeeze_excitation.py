@@ -21,13 +21,14 @@ class SqueezeExcitation(nn.Module):
 
         z = mean over pixels of x,   g = sigmoid(W2 act(W1 z + b1) + b2),   y[b, h, w, c] = x[b, h, w, c] g[b, c]
 
-    Two dense layers, `reduce` to max(8, c // reduction) units and `expand` back to c, their parameters in float32. With
-    b2 = 0 and small W2 all gates begin near 1/2.
+    Two dense layers, `reduce` to max(8, channels // reduction) units and `expand` back to c, their parameters in
+    float32. With b2 = 0 and small W2 all gates begin near 1/2.
 
     Args:
         reduction: by what the channels are divided in between, 1 or more.
         act: activation between the layers: `f(x) -> y`, a `Parametric` or an `ActivationByIndex`.
         kernel_init: `f(key, shape, dtype) -> kernel` of both layers.
+        channels: what `reduction` divides; None for the channels c of the maps.
 
     Raises:
         UsageError: when called: `reduction` is below 1.
@@ -38,6 +39,7 @@ class SqueezeExcitation(nn.Module):
     reduction: int = 4
     act: Callable | ActivationByIndex = relu
     kernel_init: Callable = INITIALIZERS["he_normal"]
+    channels: int | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "b *s c"], train: bool) -> Float[Array, "b *s c"]:
@@ -48,7 +50,8 @@ class SqueezeExcitation(nn.Module):
         # One axis of pixels: XLA's CPU backend vectorises sums over one axis, here and in the gradient of the product.
         rows = x.reshape(x.shape[0], prod(x.shape[1:-1]), c)
         z = rows.mean(1, dtype=jnp.promote_types(x.dtype, jnp.float32)).astype(x.dtype)
-        hidden = nn.Dense(max(FEWEST, c // self.reduction), dtype=x.dtype, kernel_init=self.kernel_init, name="reduce")
+        units = max(FEWEST, (c if self.channels is None else self.channels) // self.reduction)
+        hidden = nn.Dense(units, dtype=x.dtype, kernel_init=self.kernel_init, name="reduce")
         gate = nn.Dense(c, dtype=x.dtype, kernel_init=self.kernel_init, name="expand")
         g = sigmoid(gate(activate(self.act, hidden(z), train, "act")))
         return (rows * g[:, None]).reshape(x.shape)

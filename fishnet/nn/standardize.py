@@ -9,6 +9,17 @@ from jaxtyping import Array, Float, Num
 from fishnet.errors import UsageError
 
 
+def float_images(x: Num[Array | np.ndarray, "..."]) -> Float[Array, "b h w c"]:
+    """Images `x` [b, h, w, c], uint8 or floats in 0..255, as float32.
+
+    Raises:
+        UsageError: `x` is not of rank 4.
+    """
+    if x.ndim != 4:
+        raise UsageError(f"images must be [batch, height, width, channels], got shape {x.shape}")
+    return jnp.asarray(x, jnp.float32)
+
+
 class Standardize(nn.Module):
     """Images in the task's own units to zero mean and unit variance.
 
@@ -30,9 +41,8 @@ class Standardize(nn.Module):
         Raises:
             UsageError: `x` is not of rank 4.
         """
-        if x.ndim != 4:
-            raise UsageError(f"images must be [batch, height, width, channels], got shape {x.shape}")
+        x = float_images(x)
         c = x.shape[-1]
         mean = self.variable("constants", "mean", jnp.zeros, (c,), jnp.float32).value
         std = self.variable("constants", "std", jnp.ones, (c,), jnp.float32).value
-        return ((jnp.asarray(x, jnp.float32) - mean) / std).astype(self.dtype)
+        return ((x - mean) / std).astype(self.dtype)
