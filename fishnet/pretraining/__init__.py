@@ -1,0 +1,27 @@
+"""Pretraining: objectives without labels, whose trunk then becomes a classifier's."""
+
+from fishnet.pretraining.autoencoder import Autoencoder, Denoising
+from fishnet.pretraining.contrastive import Contrastive
+from fishnet.pretraining.gan import GAN
+from fishnet.pretraining.objective import Objective
+from fishnet.pretraining.rotation import Rotation
+from fishnet.pretraining.transfer import with_trunk
+
+__all__ = [
+    "GAN",
+    "OBJECTIVES",
+    "Autoencoder",
+    "Contrastive",
+    "Denoising",
+    "Objective",
+    "Rotation",
+    "with_trunk",
+]
+
+OBJECTIVES: dict[str, type[Objective]] = {
+    "autoencoder": Autoencoder,
+    "denoising": Denoising,
+    "rotation": Rotation,
+    "contrastive": Contrastive,
+    "gan": GAN,
+}

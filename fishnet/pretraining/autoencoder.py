@@ -1,0 +1,68 @@
+"""Autoencoders: the trunk and a decoder reproduce the image."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from fishnet.errors import UsageError
+from fishnet.pretraining.decoder import Decoder
+from fishnet.pretraining.objective import Images, Judged, Objective, gaussian
+
+
+class Autoencoder(Objective):
+    """The standardised image, reproduced from the trunk's last maps or features.
+
+        loss = mean over pixels and channels of (decoder(trunk(x)) - (x - mean) / std)^2
+
+    The decoder is the trunk's mirror image, with the activation of its first site, its convolution and its initialiser,
+    and without norms. Right and wrong mean nothing here: the second result is None. Fields as in `Objective`.
+
+    Source: Rumelhart, Hinton and Williams, "Learning Internal Representations by Error Propagation", 1986;
+    convolutional: Masci et al., "Stacked Convolutional Auto-Encoders", ICANN 2011.
+    """
+
+    @nn.compact
+    def __call__(self, images: Images, train: bool) -> Judged:
+        """See `Objective.__call__`."""
+        trunk = self.trunk
+        mean, std = self.standardisation(images)
+        target = (jnp.asarray(images, jnp.float32) - mean) / std
+        features = self.body(self.seen(images, std), train)
+        decoder = Decoder(
+            images.shape[1:], trunk.widths, self.act, trunk.conv, trunk.kernel_init, dtype=trunk.dtype, name="decoder"
+        )
+        error = decoder(features, train).astype(jnp.float32) - target
+        return jnp.square(error).mean((1, 2, 3)), None
+
+    def seen(self, images: Images, std: Float[Array, " c"]) -> Images:
+        """The images that the trunk sees."""
+        return images
+
+
+class Denoising(Autoencoder):
+    """An autoencoder that sees the image under Gaussian noise and has to reproduce it without.
+
+        loss = mean over pixels and channels of (decoder(trunk(x + noise std e)) - (x - mean) / std)^2,   e ~ N(0, 1)
+
+    Fields as in `Objective`, and:
+
+    Args:
+        noise: standard deviation of the noise in units of the standardised image's, 0 or more, possibly traced. At 0
+            this is `Autoencoder`.
+
+    Raises:
+        UsageError: when called: a Python `noise` below 0 or not finite.
+
+    Source: Vincent et al., "Extracting and Composing Robust Features with Denoising Autoencoders", ICML 2008, and
+    "Stacked Denoising Autoencoders", JMLR 2010.
+    """
+
+    noise: ArrayLike = 0.5
+
+    def seen(self, images: Images, std: Float[Array, " c"]) -> Images:
+        """The images under noise, neither rounded nor cut to 0..255."""
+        if isinstance(self.noise, int | float) and not 0 <= self.noise < float("inf"):
+            raise UsageError(f"noise of a denoising autoencoder must be 0 or more, got {self.noise}")
+        e = gaussian(self.make_rng("objective"), images.shape)
+        return jnp.asarray(images, jnp.float32) + self.noise * std * e

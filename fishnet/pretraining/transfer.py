@@ -1,0 +1,40 @@
+"""A pretrained trunk becomes a classifier's."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from fishnet.errors import UsageError
+
+
+def with_trunk(
+    classifier: Mapping[str, Any], pretrained: Mapping[str, Any], head: Collection[str] = ("head",)
+) -> dict[str, Any]:
+    """A classifier's variables with those of a pretrained trunk in place of its own, all but the head.
+
+    Args:
+        classifier: one collection of its variables, `params` or `batch_stats`.
+        pretrained: the same collection of an `Objective` (or another classifier); what the classifier does not have is
+            left out.
+        head: names of the modules that stay as they are in `classifier`.
+
+    Returns:
+        A tree like `classifier`.
+
+    Raises:
+        UsageError: `pretrained` lacks a leaf of the trunk, or has it in another shape.
+    """
+    leaves = flatten_dict(classifier, keep_empty_nodes=True, sep="/")
+    found = flatten_dict(pretrained, keep_empty_nodes=True, sep="/")
+    for name, leaf in leaves.items():
+        if name.split("/")[0] in head:
+            continue
+        if name not in found:
+            raise UsageError(f"the pretrained network has no {name}, which the classifier's trunk needs")
+        if jnp.shape(found[name]) != jnp.shape(leaf):
+            theirs, ours = jnp.shape(found[name]), jnp.shape(leaf)
+            raise UsageError(f"{name} has shape {theirs} in the pretrained network and {ours} in the classifier")
+        leaves[name] = found[name]
+    return unflatten_dict(leaves, sep="/")
