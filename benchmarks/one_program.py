@@ -57,7 +57,7 @@ def single_program(run: Run, cohort: Cohort, pixels: Pixels, steps: int):
         The compiled function, its arguments, and the seconds that compilation took.
     """
     recipe, task = run.recipe, cohort.task
-    model = plain_model(recipe, len(task.classes), cohort.knobs.numbers.norm.shape[1])
+    model = plain_model(recipe, task.classes, cohort.knobs.numbers.norm.shape[1])
     model = dataclasses.replace(model, conv=LOWERINGS[cohort.shape.lowering])
     optimizer = OPTIMIZERS[recipe.optimizer].build(MOMENTUM, recipe.weight_decay)
     keys = jnp.asarray(cohort.knobs.numbers.keys[run.index])
@@ -108,7 +108,7 @@ def main() -> None:
     cohort = make_cohorts(runs, {("reef", 32): task}, 1, None, [device])[0]
     program = Program(cohort.shape, cohort.padded_knobs(), task, [device], evaluation_chunk(cohort))
     compile_ = partial(jax.stages.Lowered.compile, compiler_options=compiler_options(device.platform))
-    lanes = compile_(program.lower("init", 0))(program.knobs[0])
+    lanes = compile_(program.lower("init", 0))(program.knobs[0], program.pixels[0])
     began = time.perf_counter()
     train = compile_(program.lower("train", 0))
     together_compile = time.perf_counter() - began

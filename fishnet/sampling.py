@@ -18,31 +18,40 @@ from fishnet.lookup import unknown
 TOTAL = 2**30  # what the weights of all images add up to, at most
 
 
-def sampling_weights(counts: ArrayLike | Sequence, strength: int | float) -> np.ndarray:
-    """The weight with which each image of a class is drawn: proportional to `n_c^(-strength)`.
+def sampling_weights(
+    counts: ArrayLike | Sequence, strength: int | float, factors: ArrayLike | Sequence | None = None
+) -> np.ndarray:
+    """The weight with which each image of a class is drawn: proportional to `f_c n_c^(-strength)`.
 
     Args:
         counts: n_c [k] images of each class in the train split.
         strength: 0 or more: 0 leaves the frequencies as they are, 1 makes the classes equally frequent, 1/2 goes half
             of the way, above 1 rare classes become the frequent ones.
+        factors: f_c [k], above 0: how many times as often as otherwise an image of a class is drawn; None: 1 for all.
 
     Returns:
-        Weights [k] int32: exactly 1 at strength 0; else with `sum_c n_c w_c` about 2^30, 1 or more for a class that has
-        images, 0 for one that has none.
+        Weights [k] int32: exactly 1 at strength 0 and equal factors; else with `sum_c n_c w_c` about 2^30, 1 or more
+        for a class that has images, 0 for one that has none.
 
     Raises:
-        UsageError: a negative strength or count, or no images at all.
+        UsageError: a negative strength or count, a factor that is not positive, or no images at all.
+
+    Source: Shen et al. 2016 (strength 1, class-aware sampling), https://arxiv.org/abs/1512.05830; Mahajan et al. 2018
+    (strengths between), https://arxiv.org/abs/1805.00932
     """
     counts = np.asarray(counts, np.float64)
     if counts.ndim != 1 or not (counts >= 0).all() or counts.sum() == 0:
         raise UsageError(f"class counts {counts.tolist()} are not a list of numbers, 0 or more, with a positive sum")
     if not 0 <= strength < np.inf:
         raise UsageError(f"the strength of class-balanced sampling must be 0 or more, got {strength}")
-    if strength == 0:
+    factors = np.ones(len(counts)) if factors is None else np.asarray(factors, np.float64)
+    if factors.shape != counts.shape or not ((factors > 0) & (factors < np.inf)).all():
+        raise UsageError(f"sampling factors {factors.tolist()} are not {len(counts)} numbers above 0")
+    if strength == 0 and (factors == factors[0]).all():
         return np.ones(len(counts), np.int32)
     present = counts > 0
     # Relative to the rarest class, so that no power overflows.
-    relative = np.where(present, (counts[present].min() / np.where(present, counts, 1)) ** strength, 0)
+    relative = np.where(present, factors * (counts[present].min() / np.where(present, counts, 1)) ** strength, 0)
     weights = relative * (TOTAL - counts.sum()) / np.dot(relative, counts)
     return np.where(present, np.maximum(np.floor(weights), 1), 0).astype(np.int32)
 

@@ -41,17 +41,22 @@ def neutral_numbers(classes: int) -> LossNumbers:
 
 
 def mixed_loss(
-    kind_index: ArrayLike, logits: Float[ArrayLike, "b k"], labels: Int[ArrayLike, " b"], numbers: LossNumbers
+    kind_index: ArrayLike,
+    logits: Float[ArrayLike, "b k"],
+    labels: Int[ArrayLike, " b"],
+    numbers: LossNumbers,
+    families: tuple[str, ...] | None = None,
 ) -> Float[Array, " b"]:
-    """The loss of the family at a position of FAMILIES, which may be traced.
+    """The loss of the family at a position of `families`, which may be traced.
 
     Numbers that the family does not have (see FAMILY_NUMBERS) are left out of account: refuse them beforehand.
 
     Args:
-        kind_index: position in FAMILIES, an integer, possibly traced.
+        kind_index: position in `families`, an integer, possibly traced.
         logits: [b, k].
         labels: [b] integers in [0, k); a label outside gives NaN.
         numbers: for k classes.
+        families: those to choose among, names in FAMILIES; None: all of them.
 
     Returns:
         The loss [b] of each example.
@@ -59,9 +64,10 @@ def mixed_loss(
     Raises:
         UsageError: a Python index that is no position; fewer than 2 classes.
     """
-    if isinstance(kind_index, int) and not 0 <= kind_index < len(FAMILIES):
-        raise UsageError(f"loss family {kind_index} is not a position in {', '.join(FAMILIES)}")
-    branches = [_BY_NUMBERS[name] for name in FAMILIES]
+    families = FAMILIES if families is None else families
+    if isinstance(kind_index, int) and not 0 <= kind_index < len(families):
+        raise UsageError(f"loss family {kind_index} is not a position in {', '.join(families)}")
+    branches = [_BY_NUMBERS[name] for name in families]
     return jax.lax.switch(kind_index, branches, jnp.asarray(logits), jnp.asarray(labels), numbers)
 
 

@@ -57,6 +57,9 @@ class VarianceScaling:
         fan: index into `FANS`: 0 in, 1 avg, 2 out, 3 none.
         distribution: index into `DISTRIBUTIONS`: 0 truncated normal, 1 uniform, 2 normal, 3 constant, 4 orthogonal.
         gain: factor on the standard deviation.
+        among: indices into `DISTRIBUTIONS`, ascending: what a traced `distribution` may be.
+        unit_variance: whether the kernels are to be rescaled on data afterwards, as `fishnet.nn.lsuv` does; a kernel by
+            itself cannot.
 
     Source: He et al., arXiv:1502.01852; Glorot and Bengio, AISTATS 2010; LeCun et al., "Efficient BackProp", 1998;
     Saxe et al., arXiv:1312.6120 (orthogonal).
@@ -66,6 +69,8 @@ class VarianceScaling:
     fan: ArrayLike
     distribution: ArrayLike
     gain: ArrayLike = 1.0
+    among: tuple[int, ...] = tuple(range(len(DISTRIBUTIONS)))
+    unit_variance: bool = False
 
     def __call__(self, key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike = jnp.float32) -> jax.Array:
         """Draws a kernel of `shape` and `dtype`; equal to `jax.nn.initializers` for the same key."""
@@ -74,8 +79,8 @@ class VarianceScaling:
         std = jnp.asarray(self.gain, dtype) * jnp.sqrt(jnp.asarray(self.scale, dtype) / fan)
         if isinstance(self.distribution, int):
             return _draw(self.distribution, key, shape, dtype) * std
-        branches = [lambda k, i=i: _draw(i, k, shape, dtype) for i in range(len(DISTRIBUTIONS))]
-        return jax.lax.switch(self.distribution, branches, key) * std
+        branches = [lambda k, i=i: _draw(i, k, shape, dtype) for i in self.among]
+        return jax.lax.switch(jnp.searchsorted(jnp.array(self.among), self.distribution), branches, key) * std
 
 
 def _draw(distribution: int, key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike) -> jax.Array:
@@ -123,4 +128,5 @@ INITIALIZERS: dict[str, VarianceScaling] = {
     "normal": VarianceScaling(1.0, 3, 2, gain=0.05),
     "constant": VarianceScaling(1.0, 3, 3, gain=0.05),
     "orthogonal": VarianceScaling(1.0, 3, 4),
+    "lsuv": VarianceScaling(1.0, 3, 4, unit_variance=True),
 }

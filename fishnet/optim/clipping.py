@@ -22,22 +22,25 @@ SMALLEST_UNIT = 1e-3  # norm that adaptive clipping takes smaller units to have,
 
 
 def clip_by_value(grads: optax.Updates, limit: ArrayLike) -> Clipped:
-    """Each entry brought into [-limit, limit].
+    """Each entry brought into [-limit, limit]: `min(max(g, -limit), limit)`.
 
     Args:
         grads: a tree of arrays.
         limit: 0 or more, in units of the gradient; may be traced.
 
     Returns:
-        A tree like `grads`, and the fraction of entries that were outside, [] float32.
+        A tree like `grads`, and the fraction of its entries other than 0 that were outside, [] float32.
 
     Raises:
         UsageError: `limit` is a plain number that is negative or NaN.
+
+    Source: Graves 2013, section 2.1, https://arxiv.org/abs/1308.0850
     """
     check_limit(limit)
     outside = [jnp.sum(jnp.abs(g) > limit, dtype=jnp.float32) for g in jax.tree.leaves(grads)]
-    entries = sum(g.size for g in jax.tree.leaves(grads))
-    return optax.tree.clip(grads, -limit, limit), sum(outside) / entries
+    # A parameter that only neighbours in a program use has no gradient, and must not count.
+    entries = [jnp.sum(g != 0, dtype=jnp.float32) for g in jax.tree.leaves(grads)]
+    return optax.tree.clip(grads, -limit, limit), sum(outside) / jnp.maximum(sum(entries), 1)
 
 
 def clip_by_global_norm(grads: optax.Updates, limit: ArrayLike) -> Clipped:
@@ -76,7 +79,7 @@ def adaptive_clip(grads: optax.Updates, params: optax.Params, limit: ArrayLike) 
         limit: largest ratio of gradient to weights, 0 or more (the paper: 0.01 to 0.16); may be traced.
 
     Returns:
-        A tree like `grads`, and the fraction of units that were scaled, [] float32.
+        A tree like `grads`, and the fraction of units with a gradient that were scaled, [] float32.
 
     Raises:
         UsageError: `limit` is a plain number that is negative or NaN, or no rule covers a parameter (see `kernels`).
@@ -85,14 +88,14 @@ def adaptive_clip(grads: optax.Updates, params: optax.Params, limit: ArrayLike) 
     """
     check_limit(limit)
     leaves, tree = jax.tree.flatten(grads)
-    clipped, counts, units = [], [], 0
+    clipped, counts, units = [], [], []
     for g, w, kernel in zip(leaves, jax.tree.leaves(params), jax.tree.leaves(kernels(params)), strict=True):
         norm, allowed = unit_norms(g, kernel), limit * jnp.maximum(unit_norms(w, kernel), SMALLEST_UNIT)
         long = norm > allowed
         clipped.append(g * jnp.where(long, allowed / jnp.where(long, norm, 1.0), 1.0))
         counts.append(jnp.sum(long, dtype=jnp.float32))
-        units += norm.size
-    return tree.unflatten(clipped), sum(counts) / units
+        units.append(jnp.sum(norm > 0, dtype=jnp.float32))
+    return tree.unflatten(clipped), sum(counts) / jnp.maximum(sum(units), 1)
 
 
 def check_limit(limit: ArrayLike) -> None:

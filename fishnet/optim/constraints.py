@@ -19,7 +19,7 @@ def every_layer(path: tuple[str, ...]) -> bool:
 
 
 def max_norm(
-    params: optax.Params, limit: ArrayLike, select: Callable[[tuple[str, ...]], bool] = every_layer
+    params: optax.Params, limit: ArrayLike | optax.Params, select: Callable[[tuple[str, ...]], bool] = every_layer
 ) -> optax.Params:
     """Max-norm constraint, after an update: `w * min(1, limit / |w|)` for the weights w that lead into each unit.
 
@@ -27,8 +27,8 @@ def max_norm(
 
     Args:
         params: a tree of arrays of one network (no lane axis).
-        limit: largest norm, 0 or more (the paper: 3 to 4); may be traced. Infinity leaves params as they are, bit for
-            bit.
+        limit: largest norm, 0 or more (the paper: 3 to 4); may be traced; or a tree like `params` of such. Infinity
+            leaves params as they are, bit for bit.
         select: told the names on the way to a kernel, such as ("conv_0", "kernel"), whether to constrain it.
 
     Returns:
@@ -39,16 +39,18 @@ def max_norm(
 
     Source: Srivastava et al. 2014, section 5.1, https://jmlr.org/papers/v15/srivastava14a.html
     """
-    check_limit(limit)
+    if jax.tree.structure(limit) != jax.tree.structure(params):
+        check_limit(limit)
+        limit = jax.tree.map(lambda _: limit, params)
 
-    def constrained(path: tuple, w: jax.Array, kernel: bool) -> jax.Array:
+    def constrained(path: tuple, w: jax.Array, kernel: bool, limit: ArrayLike) -> jax.Array:
         if not (kernel and select(path_names(path))):
             return w
         norm = unit_norms(w, kernel)
         long = norm > limit
         return w * jnp.where(long, limit / jnp.where(long, norm, 1.0), 1.0)
 
-    return jax.tree_util.tree_map_with_path(constrained, params, kernels(params))
+    return jax.tree_util.tree_map_with_path(constrained, params, kernels(params), limit)
 
 
 def l1_penalty(params: optax.Params, factor: ArrayLike) -> jax.Array:
@@ -63,6 +65,8 @@ def l1_penalty(params: optax.Params, factor: ArrayLike) -> jax.Array:
 
     Raises:
         UsageError: `factor` is a plain number that is negative or not finite, or no rule covers a parameter.
+
+    Source: Tibshirani, "Regression Shrinkage and Selection via the Lasso", J. R. Stat. Soc. B 58 (1996)
     """
     check_factor(factor)
     # The gradient of `jnp.abs` at 0 is 1: weights that have come to rest there would be driven off again.
@@ -84,6 +88,8 @@ def l2_penalty(params: optax.Params, factor: ArrayLike) -> jax.Array:
 
     Raises:
         UsageError: `factor` is a plain number that is negative or not finite, or no rule covers a parameter.
+
+    Source: Krogh and Hertz, "A Simple Weight Decay Can Improve Generalization", NIPS 1991
     """
     check_factor(factor)
     return factor / 2 * sum(jnp.sum(jnp.square(w)) for w in kernel_leaves(params))
@@ -107,6 +113,10 @@ def ema(average: optax.Params, params: optax.Params, decay: ArrayLike, step: Arr
 
     Raises:
         UsageError: `decay` is a plain number outside [0, 1).
+
+    Source: Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging", SIAM J. Control Optim. 30
+    (1992); as an exponential average: Tarvainen and Valpola, arXiv:1703.01780; its debiasing: Kingma and Ba,
+    arXiv:1412.6980, section 3
     """
     if isinstance(decay, int | float | np.number) and not 0 <= decay < 1:
         raise UsageError(f"decay {decay} of the average of the weights is not in [0, 1)")

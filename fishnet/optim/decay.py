@@ -21,6 +21,9 @@ def kernel_decay(weight_decay: ArrayLike) -> optax.GradientTransformation:
 
     Returns:
         An optax transformation without state arrays.
+
+    Source: coupled: Krogh and Hertz, "A Simple Weight Decay Can Improve Generalization", NIPS 1991; decoupled:
+    Loshchilov and Hutter, arXiv:1711.05101
     """
     return optax.add_decayed_weights(weight_decay, mask=kernels)
 

@@ -20,6 +20,8 @@ def sgd(momentum: ArrayLike = 0.0, weight_decay: ArrayLike = 0.0) -> optax.Gradi
 
     Raises:
         UsageError: a plain number is out of its range.
+
+    Source: Robbins and Monro 1951, https://doi.org/10.1214/aoms/1177729586
     """
     check_numbers(momentum, weight_decay)
     return kernel_decay(weight_decay)

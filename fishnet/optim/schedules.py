@@ -155,7 +155,7 @@ def cyclic_triangular(progress: ArrayLike, cycles: ArrayLike = CYCLES) -> jax.Ar
 def cyclic_sine(progress: ArrayLike, cycles: ArrayLike = CYCLES) -> jax.Array:
     """A sine between 0 and 1 that starts halfway up: `(1 + sin(2 pi cycles progress)) / 2`.
 
-    With a floor r it is `r + (1 - r) / 2 * (1 + sin(2 pi cycles progress))`.
+    With a floor r it is `r + (1 - r) / 2 * (1 + sin(2 pi cycles progress))`. Smith's cycles in a round form.
 
     Args:
         progress: [...] in [0, 1].
@@ -166,6 +166,8 @@ def cyclic_sine(progress: ArrayLike, cycles: ArrayLike = CYCLES) -> jax.Array:
 
     Raises:
         UsageError: `cycles` is a plain number that is not positive and finite.
+
+    Source: Smith 2017, section 3.1, on other forms of the cycle, https://arxiv.org/abs/1506.01186
     """
     return 0.5 * (1 + jnp.sin(2 * jnp.pi * phase(progress, cycles)))
 

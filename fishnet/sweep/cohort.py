@@ -16,9 +16,12 @@ from fishnet.sweep.compiling import compiler_options, in_background
 from fishnet.sweep.history import CLASS_CURVES, CURVES, DIVERGED, OK, RUNNING, SUMMARY, History
 from fishnet.sweep.interrupt import Interrupt
 from fishnet.sweep.lane import Lanes
-from fishnet.sweep.plan import Cohort, form_groups, kinds_of
+from fishnet.sweep.layout import Layout, window_of
+from fishnet.sweep.plan import Cohort
+from fishnet.sweep.pretraining import Pretraining
 from fishnet.sweep.program import Program
 from fishnet.sweep.progress import Display
+from fishnet.sweep.transfer import with_trunk
 
 CALL_SECONDS = 2.0  # how long one call of a compiled program should take, so that signals are obeyed
 CHECKPOINT_SECONDS = 10.0  # at most one checkpoint in this time
@@ -53,11 +56,11 @@ class CohortRunner:
             cohort.shape, cohort.padded_knobs(), cohort.task, devices, chunk=evaluation_chunk(cohort)
         )
         count, classes = len(cohort.runs), len(cohort.task.classes)
-        self.history = History.empty(count, cohort.epochs, classes)
+        pretrained = [run.recipe.pretrain_epochs for run in cohort.runs if run.recipe.pretrain != "none"]
+        self.history = History.empty(count, cohort.epochs, classes, max(pretrained, default=0))
         self.test = np.full((count, len(SUMMARY)), np.nan)
         self.lanes: list[Lanes] = []  # one a device
-        self._kinds = [kinds_of(cohort.knobs, run) for run in range(count)]
-        self._run_at = {int(position): run for run, position in enumerate(cohort.position)}
+        self.layout = Layout(cohort)
         self._pace: dict[str, float] = {}  # seconds a group and step (or image chunk), by program
         self._saved = 0.0
         self._unsaved = False
@@ -94,8 +97,54 @@ class CohortRunner:
         compiled = in_background([partial(self.program.lower, *w) for w in wanted], options, self.interrupt)
         self._call = dict(zip(wanted, compiled, strict=True))
         if restored is None:
-            self.lanes = [self._call["init", device](self.program.knobs[device]) for device in devices]
+            self.lanes = [
+                self._call["init", device](self.program.knobs[device], self.program.pixels[device])
+                for device in devices
+            ]
+            self._transplant()
+            self._pretrain()
         self._saved = time.monotonic()
+
+    def _transplant(self) -> None:
+        """Puts the trunks of earlier runs into the lanes that begin with one."""
+        cohort = self.cohort
+        for run, member in enumerate(cohort.runs):
+            if member.recipe.trunk == "none":
+                continue
+            device, lane = divmod(int(cohort.position[run]), cohort.lanes_per_device)
+            lanes = self.lanes[device]
+            own = jax.tree.map(lambda leaf, lane=lane: leaf[lane], (lanes.params, lanes.statistics))
+            begun = with_trunk(member.recipe, *own, cohort.trunks[member.recipe.trunk])
+            params, statistics = jax.tree.map(
+                lambda leaf, new, lane=lane: leaf.at[lane].set(new), (lanes.params, lanes.statistics), begun
+            )
+            self.lanes[device] = lanes.beginning_with(params, statistics)
+
+    def _pretrain(self) -> None:
+        """Pretrains the runs that ask for it, objective after objective, and keeps the trunks."""
+        folder = self.checkpoints.folder
+        stages = [
+            Pretraining(
+                name,
+                self.layout,
+                self.program,
+                self.history,
+                folder.with_name(f"{folder.name}_{name}"),
+                self.interrupt,
+                self.display.stage,
+                self.display.warn,
+                CALL_SECONDS,
+                CHECKPOINT_SECONDS,
+            )
+            for name in self.cohort.objectives
+        ]
+        for stage in stages:
+            self.lanes = stage.teach(self.lanes)
+        if stages:
+            self._save()
+            self.checkpoints.finish()
+        for stage in stages:
+            stage.forget()
 
     def train(self) -> None:
         """Trains every run to its end, epoch by epoch, saving on the way."""
@@ -134,7 +183,7 @@ class CohortRunner:
         end = (self.epoch + 1) * per_epoch
         steps = self.history.steps
         for start in sorted(set(steps[self.active]) - {end}):
-            groups, counts = self._groups([run for run in self.active if steps[run] == start])
+            groups, counts = self.layout.groups([run for run in self.active if steps[run] == start])
             low = 0
             while low < counts.max():
                 pace = self._pace.get("train")
@@ -149,8 +198,8 @@ class CohortRunner:
 
     def _train_call(self, groups: np.ndarray, counts: np.ndarray, low: int, high: int, start: int, stop: int) -> None:
         """One call: the groups `low` to `high` of each device, from step `start` to `stop`."""
-        window = self._window(counts, low, high)
-        runs = self._members(groups, window)
+        window = window_of(counts, low, high)
+        runs = self.layout.members(groups, window)
         began = time.perf_counter()
         program, steps = self.program, np.asarray([start, stop], np.int32)
         rates = np.split(self.history.rate[self.cohort.run_at], len(self.lanes))
@@ -183,7 +232,7 @@ class CohortRunner:
         """Evaluates the validation split, fills the history, keeps the best variables and ends what is to end."""
         history, cohort, epoch = self.history, self.cohort, self.epoch
         runs = self.active
-        lanes = self._gather([(lane.epoch, lane.first_bad_step, lane.lr) for lane in self.lanes], runs)
+        lanes = self.layout.gather([(lane.epoch, lane.first_bad_step, lane.lr) for lane in self.lanes], runs)
         totals, bad, lr = jax.tree.map(lambda leaf: leaf.astype(np.float64), lanes)
         with np.errstate(invalid="ignore", divide="ignore"):
             trained = {
@@ -255,13 +304,13 @@ class CohortRunner:
         padded = np.zeros((program.chunks, program.chunk), np.int32)
         padded.ravel()[: len(chosen)] = chosen
         chunks = -(-len(chosen) // program.chunk)
-        groups, counts = self._groups(list(runs))
+        groups, counts = self.layout.groups(list(runs))
         result = np.empty((len(self.cohort.runs), len(chosen), len(self.cohort.task.classes)), np.float32)
         low = 0
         while low < counts.max():
             pace = self._pace.get("evaluate")
             many = min(program.capacity, max(1, int(CALL_SECONDS / (pace * chunks))) if pace else 1)
-            window = self._window(counts, low, low + many)
+            window = window_of(counts, low, low + many)
             began = time.perf_counter()
             logits = {}
             for device in np.flatnonzero(window[:, 1] > window[:, 0]):
@@ -282,40 +331,12 @@ class CohortRunner:
                 first, last = window[device]
                 for group in range(first, last):
                     for member, position in enumerate(groups[device, group]):
-                        if position < program.lanes:
-                            run = self._run_at[device * program.lanes + int(position)]
+                        if (run := self.layout.run_at(device, position)) is not None:
                             flat = values[group - first, member].reshape(-1, values.shape[-1])
                             result[run] = flat[: len(chosen)]
             low += many
             self._obey()
         return result[runs]
-
-    def _groups(self, runs: list[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Lane groups of `runs` by device: positions [device, group, width] and how many groups each device has."""
-        lanes, devices = self.program.lanes, len(self.program.devices)
-        groups = np.full((devices, lanes, self.cohort.shape.lane_width), lanes, np.int32)
-        counts = np.zeros(len(groups), np.int32)
-        for device in range(len(groups)):
-            mine = [run for run in runs if self.cohort.position[run] // lanes == device]
-            positions = [int(self.cohort.position[run] % lanes) for run in mine]
-            formed = form_groups(positions, [self._kinds[run] for run in mine], self.cohort.shape.lane_width)
-            for i, group in enumerate(formed):
-                groups[device, i, : len(group)] = group
-            counts[device] = len(formed)
-        return groups, counts
-
-    def _window(self, counts: np.ndarray, low: int, high: int) -> np.ndarray:
-        return np.stack([np.minimum(low, counts), np.minimum(high, counts)], axis=-1).astype(np.int32)
-
-    def _members(self, groups: np.ndarray, window: np.ndarray) -> list[int]:
-        """The runs of the groups in `window`."""
-        lanes = self.cohort.lanes_per_device
-        return [
-            self._run_at[device * lanes + int(position)]
-            for device, (low, high) in enumerate(window)
-            for position in groups[device, low:high].ravel()
-            if position < lanes
-        ]
 
     def _measure(self, program: str, seconds: float) -> None:
         old = self._pace.get(program)
@@ -324,15 +345,10 @@ class CohortRunner:
     def _save(self) -> None:
         """Tables first, then the checkpoint in the background."""
         self.on_epoch(self)
-        lanes = self._gather(self.lanes, np.arange(len(self.cohort.runs)))
+        lanes = self.layout.gather(self.lanes, np.arange(len(self.cohort.runs)))
         history = {name: value.copy() for name, value in self.history.arrays().items()}
         self.checkpoints.save({"lanes": to_state_dict(lanes), "history": history, "pixels": self._pixel_statistics()})
         self._saved, self._unsaved = time.monotonic(), False
-
-    def _gather(self, trees: list[Any], runs: np.ndarray) -> Any:
-        """One tree a device, by lane -> one tree of host arrays [run, ...] of `runs`."""
-        rows = self.cohort.position[runs]
-        return jax.tree.map(lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves])[rows], *trees)
 
     def _abstract(self) -> Any:
         """What a checkpoint of this cohort looks like."""
@@ -351,10 +367,7 @@ class CohortRunner:
 
     def _by_position(self, lanes: Any) -> Lanes:
         """Restored lanes in run order -> the layout of this plan; padding lanes repeat the first run."""
-        source = self.cohort.run_at
-        return from_state_dict(
-            self.program.abstract_lanes(), jax.tree.map(lambda leaf: np.asarray(leaf)[source], lanes)
-        )
+        return from_state_dict(self.program.abstract_lanes(), self.layout.scatter(lanes))
 
 
 def evaluation_chunk(cohort: Cohort) -> int:

@@ -1,17 +1,18 @@
 """Recipes name things; here the names become objects, chosen by the traced numbers of knobs.py."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from fishnet.augment import AUGMENTATIONS
 from fishnet.models import MODELS
+from fishnet.models.network import Network
 from fishnet.nn.activations import ACTIVATIONS
 from fishnet.nn.dropout import DROPOUTS
 from fishnet.nn.initializers import INITIALIZERS, VarianceScaling
@@ -22,27 +23,41 @@ from fishnet.nn.pooling import POOLS
 from fishnet.nn.weight_norms import initial_scale
 from fishnet.optim.clipping import CLIPPINGS
 from fishnet.optim.constraints import l1_penalty, l2_penalty
+from fishnet.optim.freezing import by_layer, frozen, in_head
+from fishnet.optim.kernels import path_names
 from fishnet.optim.schedules import CYCLIC, SCHEDULES, with_floor, with_warmup
-from fishnet.sweep.knobs import Kinds, Menu, Numbers
+from fishnet.sampling import choose_by_class, class_mask
+from fishnet.sweep.knobs import Kinds, Menu, Numbers, layer_mask, named_classes
 from fishnet.sweep.recipe import Recipe
 
-MODEL_OPTIONS = ("stem_stride",)  # fields that some models have
+MODEL_OPTIONS = ("stem_stride", "block", "shortcut", "compound")  # fields that some models have
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
-def lane_model(recipe: Recipe, menu: Menu, classes: int, lowering: str, kinds: Kinds, numbers: Numbers) -> nn.Module:
+def lane_model(
+    recipe: Recipe,
+    menu: Menu,
+    classes: int,
+    experts: tuple[int, ...],
+    lowering: str,
+    kinds: Kinds,
+    numbers: Numbers,
+) -> Network:
     """The model of one lane: structure from the recipe's static fields, everything else from traced knobs.
 
     Args:
         recipe: of the cohort.
         menu: of the cohort.
         classes: number of classes.
+        experts: positions of the hard classes, for a hybrid model.
         lowering: a name in `LOWERINGS`.
         kinds, numbers: the lane's knobs, without the lane axis.
     """
     functions = tuple(ACTIVATIONS[name] for name in menu.activation)
     act = ActivationByIndex(functions, kinds.activation, numbers.act_coefficient)
-    init = VarianceScaling(numbers.init_scale, numbers.init_fan, numbers.init_distribution, numbers.init_gain)
+    init = VarianceScaling(
+        numbers.init_scale, numbers.init_fan, numbers.init_distribution, numbers.init_gain, among=menu.distributions
+    )
     norms = tuple(
         NormByKind(numbers.norm[site], ghost=recipe.ghost_batch, pixels=menu.pixel_norm, weights=menu.weight_norm)
         for site in range(numbers.norm.shape[-1])
@@ -52,7 +67,7 @@ def lane_model(recipe: Recipe, menu: Menu, classes: int, lowering: str, kinds: K
         drops["dropout_kind"] = numbers.dropout_kind
     if menu.stochastic_depth:
         drops["stochastic_depth"] = numbers.stochastic_depth
-    return _build(recipe, classes, LOWERINGS[lowering], act, norms, init, drops)
+    return _build(recipe, classes, experts, LOWERINGS[lowering], act, norms, init, drops)
 
 
 def with_initial_biases(numbers: Numbers, params: Any) -> Any:
@@ -64,7 +79,7 @@ def with_initial_biases(numbers: Numbers, params: Any) -> Any:
     """
 
     def started(path: tuple, leaf: jax.Array) -> jax.Array:
-        hidden = path[-1].key == "bias" and path[0].key != "head"
+        hidden = path[-1].key == "bias" and not in_head(path_names(path))
         return leaf + numbers.init_bias if hidden else leaf
 
     return jax.tree_util.tree_map_with_path(started, params)
@@ -82,7 +97,10 @@ def with_initial_scales(menu: Menu, numbers: Numbers, params: Any) -> Any:
         return params
     params = dict(params)
     for site in range(numbers.norm.shape[-1]):
-        kernel = params[f"conv_{site}" if f"conv_{site}" in params else f"dense_{site}"]["kernel"]
+        layer = next((name for name in (f"conv_{site}", f"dense_{site}") if name in params), None)
+        if layer is None:  # a norm behind a sum, and no kernel ahead of it
+            continue
+        kernel = params[layer]["kernel"]
         scale = params[f"norm_{site}"]["scale"]
         for kind in WEIGHT_KINDS:
             scale = jnp.where(numbers.norm[site] == KINDS.index(kind), initial_scale(kind, kernel), scale)
@@ -90,29 +108,56 @@ def with_initial_scales(menu: Menu, numbers: Numbers, params: Any) -> Any:
     return params
 
 
-def plain_model(recipe: Recipe, classes: int, sites: int) -> nn.Module:
+def experts_of(recipe: Recipe, classes: Sequence[str]) -> tuple[int, ...]:
+    """The positions of a hybrid model's hard classes; none for other models.
+
+    Args:
+        recipe: its `model` and `hard_classes`.
+        classes: the task's.
+
+    Raises:
+        UsageError: a hard class that does not exist.
+    """
+    if recipe.model != "hybrid":
+        return ()
+    return tuple(np.flatnonzero(class_mask(classes, named_classes(recipe))).tolist())
+
+
+def plain_model(recipe: Recipe, classes: Sequence[str], sites: int) -> Network:
     """The same model as an ordinary Linen module with static components.
 
     Args:
         recipe: of the run, without `auto`.
-        classes: number of classes.
+        classes: the task's.
         sites: how many norms the model has.
     """
-    layers = range(1, sites + 1) if recipe.norm_layers == "all" else recipe.norm_layers
     norm = partial(NORMS["batch"], ghost=recipe.ghost_batch) if recipe.norm == "batch" else NORMS[recipe.norm]
-    norms = tuple(norm if site + 1 in layers else NORMS["none"] for site in range(sites))
+    norms = tuple(norm if here else NORMS["none"] for here in layer_mask(recipe.norm_layers, sites))
     init = INITIALIZERS[recipe.init]
     act = ACTIVATIONS[recipe.activation]
     if recipe.act_coefficient != "auto" and getattr(act, "coefficient", None) is not None:
         act = dataclasses.replace(act, coefficient=recipe.act_coefficient)
     kind = None if recipe.dropout_kind == "plain" else DROPOUTS.index(recipe.dropout_kind)
     drops = {"dropout": recipe.dropout, "dropout_kind": kind, "stochastic_depth": recipe.stochastic_depth or None}
-    return _build(recipe, classes, lax.conv_general_dilated, act, norms, init, drops)
+    experts = experts_of(recipe, classes)
+    model = _build(recipe, len(classes), experts, lax.conv_general_dilated, act, norms, init, drops)
+    return model.clone(batch_statistics=recipe.eval_statistics == "batch")
 
 
-def _build(recipe: Recipe, classes: int, conv: Callable, act: Any, norm: Any, init: Callable, drops: dict[str, Any]):
+def _build(
+    recipe: Recipe,
+    classes: int,
+    experts: tuple[int, ...],
+    conv: Callable,
+    act: Any,
+    norm: Any,
+    init: Callable,
+    drops: dict[str, Any],
+) -> Network:
     model = MODELS[recipe.model]
     options = {name: getattr(recipe, name) for name in MODEL_OPTIONS if name in model.__dataclass_fields__}
+    if "experts" in model.__dataclass_fields__:
+        options["experts"] = experts
     return model(
         classes=classes,
         widths=recipe.widths,
@@ -124,15 +169,77 @@ def _build(recipe: Recipe, classes: int, conv: Callable, act: Any, norm: Any, in
         kernel_init=init,
         dropout_layers=tuple(recipe.dropout_layers.split("+")),
         norm_position=recipe.norm_position,
+        input_norm=recipe.input_norm,
+        se_reduction=None if recipe.se_reduction == "auto" else recipe.se_reduction,
         dtype=DTYPES[recipe.precision],
         **drops,
         **options,
     )
 
 
-def switch_augmentation(menu: Menu, index: jax.Array, key: jax.Array, images: jax.Array) -> jax.Array:
-    """Augments uint8 images [b, h, w, c] by the function at a traced position of the menu."""
-    return lax.switch(index, tuple(AUGMENTATIONS[name] for name in menu.augment), key, images)
+def augmented(
+    menu: Menu, kinds: Kinds, numbers: Numbers, key: jax.Array, images: jax.Array, labels: jax.Array
+) -> jax.Array:
+    """Augments images in the lane's way, those of its hard classes in theirs.
+
+    Args:
+        menu: of the cohort.
+        kinds, numbers: the lane's knobs, without the lane axis.
+        key: a random key.
+        images: [b, h, w, c] uint8.
+        labels: [b] int32.
+    """
+    functions = tuple(AUGMENTATIONS[name] for name in menu.augment)
+    usual = lax.switch(kinds.augment, functions, key, images)
+    if not menu.hard_augment:
+        return usual
+
+    def by_class(images: jax.Array, usual: jax.Array) -> jax.Array:
+        stronger = lax.switch(kinds.hard_augment, functions, key, images)
+        return choose_by_class(labels, numbers.hard, stronger, usual)
+
+    return lax.cond(kinds.hard_augment != kinds.augment, by_class, lambda images, usual: usual, images, usual)
+
+
+def learning_rates(recipe: Recipe, menu: Menu, numbers: Numbers, params: Any, step: jax.Array) -> Any | None:
+    """The factor on the learning rate of each leaf in a step, exactly 0 while it is frozen; None: 1 for all, always.
+
+    Args:
+        recipe, menu: of the cohort.
+        numbers: the lane's, without the lane axis.
+        params: of the lane.
+        step: [] int32.
+    """
+    if recipe.freeze == "none" and not menu.layer_rates:
+        return None
+    layers = numbers.norm.shape[-1]
+    at = numbers.layer_rates.at(step) if menu.layer_rates else [jnp.float32(1)] * (layers + 1)
+    rates = by_layer(params, layers, at)
+    return jax.tree.map(lambda rate, stop: jnp.zeros_like(rate) if stop else rate, rates, frozen_leaves(recipe, params))
+
+
+def head_modules(model: str, sites: int) -> tuple[str, ...]:
+    """The modules of a network that are new for every task: all that is not its trunk.
+
+    Args:
+        model: a name in `MODELS`.
+        sites: how many norms the model has.
+    """
+    if model != "hybrid":
+        return ("head",)
+    return ("head", "expert_head", *(f"{part}_{sites - 1}" for part in ("conv", "norm", "act")))
+
+
+def frozen_leaves(recipe: Recipe, params: Any) -> Any:
+    """Which leaves never learn: a tree like `params` of Python booleans.
+
+    Raises:
+        UsageError: see `fishnet.optim.freezing.frozen`.
+    """
+    sites = sum(name.startswith("norm_") for name in params)
+    return frozen(
+        params, [] if recipe.freeze == "none" else recipe.freeze.split("+"), head_modules(recipe.model, sites)
+    )
 
 
 def clip_gradients(menu: Menu, kinds: Kinds, numbers: Numbers, grads: Any, params: Any) -> tuple[Any, jax.Array]:

@@ -12,9 +12,9 @@ from fishnet.sweep.knobs import Kinds, Knobs, Numbers
 from fishnet.sweep.lane import Lanes, Pixels, Shape, evaluate_lane, single_lane, train_lane
 
 
-def initial_lanes(shape: Shape, knobs: Knobs) -> Lanes:
+def initial_lanes(shape: Shape, knobs: Knobs, pixels: Pixels) -> Lanes:
     """The state of all lanes before their first step, made one lane at a time."""
-    return lax.map(lambda k: single_lane(shape, k.kinds, k.numbers), knobs)
+    return lax.map(lambda k: single_lane(shape, k.kinds, k.numbers, pixels), knobs)
 
 
 def vectorised(function: Callable, width: int) -> Callable:
@@ -87,11 +87,28 @@ def train_groups(
     def train(kinds: Kinds, numbers: Numbers, state: tuple[Lanes, jax.Array]) -> Lanes:
         return train_lane(shape, kinds, numbers, *state, pixels, steps[0], steps[1])
 
-    def one_group(i: jax.Array, lanes: Lanes) -> Lanes:
+    return over_groups(train, shape.lane_width, knobs, lanes, (rates,), groups, window)
+
+
+def over_groups(
+    function: Callable, width: int, knobs: Knobs, lanes: Any, beside: tuple, groups: jax.Array, window: jax.Array
+) -> Any:
+    """The state of lanes after `function(kinds, numbers, (lane, *beside)) -> lane`, one group after the other.
+
+    Args:
+        function: of one lane.
+        width: lanes of a group.
+        knobs: of all lanes.
+        lanes: their state, each leaf [lane, ...].
+        beside: what else the function is told of each lane, each leaf [lane, ...].
+        groups, window: as for `train_groups`.
+    """
+
+    def one_group(i: jax.Array, lanes: Any) -> Any:
         members = lax.dynamic_index_in_dim(groups, i, keepdims=False)
         mine = take(knobs, members)
-        state = take((lanes, rates), members)
-        return put(lanes, members, vectorised(train, shape.lane_width)(mine.kinds, mine.numbers, state))
+        state = take((lanes, *beside), members)
+        return put(lanes, members, vectorised(function, width)(mine.kinds, mine.numbers, state))
 
     return lax.fori_loop(window[0], window[1], one_group, lanes)
 

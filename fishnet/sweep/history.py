@@ -9,6 +9,7 @@ RUNNING, OK, DIVERGED, STOPPED = 0, 1, 2, 3
 STATUS = ("running", "ok", "diverged", "stopped")
 SUMMARY = ("loss", "accuracy", "balanced_accuracy", "macro_auc", "macro_f1", "ece")
 CURVES = ("train_loss", "train_accuracy", "lr", "grad_norm", "clipped", *(f"val_{name}" for name in SUMMARY))
+PRETRAIN_CURVES = ("loss", "solved")
 CLASS_CURVES = ("val_auc", "val_loss", "train_loss")
 LOWER_IS_BETTER = ("val_loss", "val_ece")
 
@@ -28,9 +29,10 @@ class History:
     plateau_bad: np.ndarray  # [run] int32, epochs since
     curves: np.ndarray  # [run, epoch, len(CURVES)] float64
     class_curves: np.ndarray  # [run, epoch, class, len(CLASS_CURVES)] float64
+    pretrain_curves: np.ndarray  # [run, epoch of pretraining, len(PRETRAIN_CURVES)] float64
 
     @classmethod
-    def empty(cls, runs: int, epochs: int, classes: int) -> "History":
+    def empty(cls, runs: int, epochs: int, classes: int, pretrain_epochs: int = 0) -> "History":
         """The history of runs that have not started."""
         return cls(
             status=np.zeros(runs, np.int8),
@@ -44,6 +46,8 @@ class History:
             plateau_bad=np.zeros(runs, np.int32),
             curves=np.full((runs, epochs, len(CURVES)), np.nan),
             class_curves=np.full((runs, epochs, classes, len(CLASS_CURVES)), np.nan),
+            # At least one: a checkpoint holds no empty arrays.
+            pretrain_curves=np.full((runs, max(pretrain_epochs, 1), len(PRETRAIN_CURVES)), np.nan),
         )
 
     def arrays(self) -> dict[str, np.ndarray]:

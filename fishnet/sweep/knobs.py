@@ -1,6 +1,6 @@
 """By what the runs of one program differ: the names in their recipes as traced numbers."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,24 +14,27 @@ from fishnet.losses import FAMILIES, LossNumbers, class_weights, ldam_margins, l
 from fishnet.mixing import beta_table
 from fishnet.nn.activations import ACTIVATIONS
 from fishnet.nn.dropout import DROPOUTS
-from fishnet.nn.initializers import INITIALIZERS
+from fishnet.nn.initializers import DISTRIBUTIONS, INITIALIZERS
 from fishnet.nn.norms import KINDS, WEIGHT_KINDS
 from fishnet.optim.clipping import CLIPPINGS
+from fishnet.optim.freezing import LayerRates, layer_rates
 from fishnet.optim.optimizers import OPTIMIZERS
 from fishnet.optim.schedules import SCHEDULES
-from fishnet.sampling import sampling_weights
+from fishnet.sampling import class_mask, sampling_weights
 from fishnet.sweep.random import stream_keys
 from fishnet.sweep.recipe import Recipe
 
 # Fields that change shapes or the structure of the program: runs that differ in one of them cannot share a program.
 STATIC_FIELDS = (
     *("task", "image_size", "model", "widths", "depth", "stem_stride", "pool", "precision", "batch_size"),
-    *("norm_position", "ghost_batch", "dropout_layers"),
+    *("norm_position", "ghost_batch", "dropout_layers", "input_norm", "block", "shortcut", "se_reduction", "compound"),
+    "freeze",
 )
 # Fields by which lanes that are vectorised together must agree, as they choose among functions.
 KIND_FIELDS = ("activation", "optimizer", "augment")
 # The weighting that a loss implies where none is chosen.
 IMPLIED_WEIGHTING = {"class_weighted": "inverse", "class_balanced_focal": "effective"}
+LSUV_ROUNDS = 10  # as often as a kernel is rescaled, at most; one or two do for most
 FOCAL = ("focal", "class_balanced_focal")
 
 
@@ -42,13 +45,14 @@ def static_key(recipe: Recipe) -> tuple:
         recipe: without `auto`.
 
     Returns:
-        The values of `STATIC_FIELDS`, the optimizer if it steps in its own way, and the norm if its statistics have a
-        shape of their own; None where there is no such thing.
+        The values of `STATIC_FIELDS`, the optimizer if it steps in its own way, the norm if its statistics have a
+        shape of their own, and the classes that have an expert head; None where there is no such thing.
     """
     optimizer = OPTIMIZERS.get(recipe.optimizer)  # a saved run's may be the user's own, and not here
     own = recipe.optimizer if optimizer and optimizer.own_program else None
     norm = recipe.norm if recipe.norm == "layer_channel" else None
-    return (*(getattr(recipe, name) for name in STATIC_FIELDS), own, norm)
+    experts = recipe.hard_classes if recipe.model == "hybrid" else None
+    return (*(getattr(recipe, name) for name in STATIC_FIELDS), own, norm, experts)
 
 
 def family(recipe: Recipe) -> str:
@@ -69,6 +73,8 @@ class Menu:
     optimizer: tuple[str, ...]
     augment: tuple[str, ...]
     clipping: tuple[str, ...]
+    families: tuple[str, ...]  # of losses
+    distributions: tuple[int, ...]  # of initial kernels, indices into `DISTRIBUTIONS`
     own_optimizer: str | None  # the one all lanes have, if it steps in its own way
     pixel_norm: bool  # whether the lanes normalise over the channels of each pixel
     weight_norm: bool  # whether some lane normalises kernels
@@ -79,13 +85,18 @@ class Menu:
     penalties: bool  # L1 or L2 in the loss
     max_norm: bool
     average: bool  # whether some lane is evaluated at other parameters than it trains
+    layer_rates: bool  # whether layers of some lane learn at other rates, or later, than its head
+    hard_augment: bool  # whether some lane augments its hard classes in another way
+    precise: bool  # whether some lane re-estimates batch norm's statistics
+    batch_evaluation: bool  # whether some lane is evaluated with the statistics of the batch at hand
+    unit_variance: bool  # whether the kernels of some lane begin by being rescaled on data
 
     @classmethod
     def of(cls, recipes: Sequence[Recipe]) -> "Menu":
         """What `recipes` name, in the order of the tables."""
 
-        def used(names: Callable[[Recipe], str], table: Mapping[str, Any]) -> tuple[str, ...]:
-            found = {names(recipe) for recipe in recipes}
+        def used(table: Collection, *names: Any) -> tuple:
+            found = set(names)
             if len(found) == 1:
                 found.add(next(name for name in table if name not in found))
             return tuple(name for name in table if name in found)
@@ -96,26 +107,51 @@ class Menu:
         norms = {recipe.norm for recipe in recipes}
         own = recipes[0].optimizer if OPTIMIZERS[recipes[0].optimizer].own_program else None
         return cls(
-            activation=used(lambda r: r.activation, ACTIVATIONS),
-            optimizer=used(lambda r: r.optimizer, OPTIMIZERS),
-            augment=used(lambda r: r.augment, AUGMENTATIONS),
-            clipping=used(clipping, {"none": None, **CLIPPINGS}),
+            activation=used(ACTIVATIONS, *(r.activation for r in recipes)),
+            optimizer=used(OPTIMIZERS, *(r.optimizer for r in recipes)),
+            augment=used(AUGMENTATIONS, *(r.augment for r in recipes), *(hard_augment(r) for r in recipes)),
+            clipping=used(("none", *CLIPPINGS), *map(clipping, recipes)),
+            families=used(FAMILIES, *map(family, recipes)),
+            distributions=used(range(len(DISTRIBUTIONS)), *(INITIALIZERS[r.init].distribution for r in recipes)),
             own_optimizer=own,
             pixel_norm="layer_channel" in norms,
             weight_norm=not norms.isdisjoint(WEIGHT_KINDS),
             mixed_dropout=any(recipe.dropout_kind != "plain" for recipe in recipes),
             stochastic_depth=some("stochastic_depth"),
             mixing=some("mixup", "cutmix", "cutout"),
-            sampling=some("class_sampling"),
+            sampling=some("class_sampling") or any(recipe.hard_sampling != 1 for recipe in recipes),
             penalties=some("l1", "l2"),
             max_norm=some("max_norm"),
             average=some("ema") or bool(own and OPTIMIZERS[own].evaluate),
+            layer_rates=any(
+                recipe.layer_rate != 1 or recipe.unfreeze != (0,) or recipe.unfreeze_rates != (1.0,)
+                for recipe in recipes
+            ),
+            hard_augment=any(hard_augment(recipe) != recipe.augment for recipe in recipes),
+            precise=any(recipe.eval_statistics == "precise" for recipe in recipes),
+            batch_evaluation=any(recipe.eval_statistics == "batch" for recipe in recipes),
+            unit_variance=any(INITIALIZERS[recipe.init].unit_variance for recipe in recipes),
         )
 
 
 def clipping(recipe: Recipe) -> str:
     """The way in which a recipe clips gradients: a name in `CLIPPINGS`, or none."""
     return recipe.clip_by if recipe.clip else "none"
+
+
+def hard_augment(recipe: Recipe) -> str:
+    """The augmentation of the hard classes: a name in `AUGMENTATIONS`."""
+    return recipe.augment if recipe.hard_augment == "same" else recipe.hard_augment
+
+
+def named_classes(recipe: Recipe) -> tuple[str, ...]:
+    """The names in `hard_classes`."""
+    return () if recipe.hard_classes == "none" else tuple(recipe.hard_classes.split("+"))
+
+
+def layer_mask(layers: tuple[int, ...] | str, count: int) -> np.ndarray:
+    """Which of `count` layers are named in a recipe's list of layers from 1, or in "all": [count] bool."""
+    return np.array([layers == "all" or layer + 1 in layers for layer in range(count)], bool)
 
 
 @struct.dataclass
@@ -125,8 +161,9 @@ class Kinds:
     activation: jax.Array  # [lane] int32, position in the menu
     optimizer: jax.Array  # [lane] int32, position in the menu
     augment: jax.Array  # [lane] int32, position in the menu
+    hard_augment: jax.Array  # [lane] int32, position in the menu of augmentations, for the hard classes
     clipping: jax.Array  # [lane] int32, position in the menu
-    loss: jax.Array  # [lane] int32, position in FAMILIES
+    loss: jax.Array  # [lane] int32, position in the menu of families
     dropout: jax.Array  # [lane] bool, whether any feature is dropped
 
 
@@ -156,7 +193,14 @@ class Numbers:
     reweight_from: jax.Array  # [lane] float32, fraction of the run before class weights hold
     l1: jax.Array  # [lane] float32
     l2: jax.Array  # [lane] float32
-    max_norm: jax.Array  # [lane] float32, inf for none
+    max_norm: jax.Array  # [lane, layer] float32, inf for none; the head last
+    layer_rates: LayerRates  # [lane, ...]
+    hard: jax.Array  # [lane, class] bool
+    precise: jax.Array  # [lane] bool
+    batch_evaluation: jax.Array  # [lane] bool
+    lsuv_rounds: jax.Array  # [lane] int32, 0 for none
+    pretrain_lr: jax.Array  # [lane] float32, peak
+    pretrain_steps: jax.Array  # [lane] float32, of the whole pretraining
     ema: jax.Array  # [lane] float32
     dropout: jax.Array  # [lane] float32
     dropout_kind: jax.Array  # [lane] int32, position in DROPOUTS
@@ -186,16 +230,18 @@ def knobs_of(recipe: Recipe, menu: Menu, task: Task, sites: int, steps_per_epoch
         steps_per_epoch: batches an epoch.
     """
     init = INITIALIZERS[recipe.init]
-    layers = range(1, sites + 1) if recipe.norm_layers == "all" else recipe.norm_layers
-    norm = [KINDS.index(recipe.norm) if site + 1 in layers else KINDS.index("none") for site in range(sites)]
+    norm = np.where(layer_mask(recipe.norm_layers, sites), KINDS.index(recipe.norm), KINDS.index("none"))
+    hard = class_mask(task.classes, named_classes(recipe))
+    limit = recipe.max_norm or np.inf
     counts = np.bincount(task.labels[task.splits["train"]], minlength=len(task.classes))
     return Knobs(
         Kinds(
             activation=np.int32(menu.activation.index(recipe.activation)),
             optimizer=np.int32(menu.optimizer.index(recipe.optimizer)),
             augment=np.int32(menu.augment.index(recipe.augment)),
+            hard_augment=np.int32(menu.augment.index(hard_augment(recipe))),
             clipping=np.int32(menu.clipping.index(clipping(recipe))),
-            loss=np.int32(FAMILIES.index(family(recipe))),
+            loss=np.int32(menu.families.index(family(recipe))),
             dropout=np.bool_(recipe.dropout > 0),
         ),
         Numbers(
@@ -221,7 +267,14 @@ def knobs_of(recipe: Recipe, menu: Menu, task: Task, sites: int, steps_per_epoch
             reweight_from=np.float32(recipe.reweight_from),
             l1=np.float32(recipe.l1),
             l2=np.float32(recipe.l2),
-            max_norm=np.float32(recipe.max_norm or np.inf),
+            max_norm=np.where(layer_mask(recipe.max_norm_layers, sites + 1), limit, np.inf).astype(np.float32),
+            layer_rates=layer_rates(sites, recipe.layer_rate, recipe.unfreeze, recipe.unfreeze_rates, steps_per_epoch),
+            hard=hard,
+            precise=np.bool_(recipe.eval_statistics == "precise"),
+            batch_evaluation=np.bool_(recipe.eval_statistics == "batch"),
+            pretrain_lr=np.float32(recipe.pretrain_lr),
+            pretrain_steps=np.float32(steps_per_epoch * recipe.pretrain_epochs),
+            lsuv_rounds=np.int32(LSUV_ROUNDS if init.unit_variance else 0),
             ema=np.float32(recipe.ema),
             dropout=np.float32(recipe.dropout),
             dropout_kind=np.int32(DROPOUTS.index(recipe.dropout_kind)),
@@ -229,7 +282,7 @@ def knobs_of(recipe: Recipe, menu: Menu, task: Task, sites: int, steps_per_epoch
             mixup=beta_table(recipe.mixup),
             cutmix=beta_table(recipe.cutmix),
             cutout=np.int32(recipe.cutout),
-            sampling=sampling_weights(counts, recipe.class_sampling),
+            sampling=sampling_weights(counts, recipe.class_sampling, np.where(hard, recipe.hard_sampling, 1.0)),
         ),
     )
 

@@ -12,15 +12,21 @@ from jax import lax
 
 from fishnet.losses import cross_entropy, deferred, mixed_loss
 from fishnet.mixing import mix
+from fishnet.models.network import Network
+from fishnet.nn.lsuv import layer_order, layer_outputs, lsuv
+from fishnet.norm_statistics import Population, add_batch, batch_moments, empty_population
 from fishnet.optim.constraints import ema, max_norm
+from fishnet.optim.freezing import by_layer, stop_frozen
 from fishnet.optim.optimizers import OPTIMIZERS, Optimizer
 from fishnet.sampling import balanced_positions
 from fishnet.sweep.components import (
     add_penalties,
+    augmented,
     clip_gradients,
+    frozen_leaves,
     lane_model,
+    learning_rates,
     rate_multiplier,
-    switch_augmentation,
     with_initial_biases,
     with_initial_scales,
 )
@@ -28,6 +34,8 @@ from fishnet.sweep.knobs import Kinds, Menu, Numbers
 from fishnet.sweep.random import draw
 from fishnet.sweep.recipe import Recipe
 from fishnet.sweep.slots import Slots, direction, empty_slots, state_of
+
+PRECISE_BATCHES = 32  # of an epoch, from which precise statistics are estimated
 
 
 @struct.dataclass
@@ -48,6 +56,20 @@ class Lanes:
     def evaluated(self) -> Any:
         """The parameters to validate and keep, [lane, ...] float32."""
         return self.params if isinstance(self.average, tuple) else self.average
+
+    def beginning_with(self, params: Any, statistics: Any) -> "Lanes":
+        """These lanes before their first step, but with other variables."""
+
+        def copy(tree: Any) -> Any:  # a buffer that is given up twice is an error
+            return jax.tree.map(jnp.copy, tree)
+
+        return self.replace(
+            params=params,
+            statistics=statistics,
+            average=self.average if isinstance(self.average, tuple) else copy(params),
+            best_params=copy(params),
+            best_statistics=copy(statistics),
+        )
 
 
 @struct.dataclass
@@ -81,6 +103,7 @@ class Shape:
     recipe: Recipe  # only the static fields matter
     menu: Menu
     classes: int
+    experts: tuple[int, ...]  # positions of the classes with an expert head
     image_shape: tuple[int, int, int]
     train_images: int
     lowering: str
@@ -97,21 +120,52 @@ class Shape:
         return self.train_images // self.recipe.batch_size
 
 
-def single_lane(shape: Shape, kinds: Kinds, numbers: Numbers) -> Lanes:
+def model_of(shape: Shape, kinds: Kinds, numbers: Numbers) -> Network:
+    """The model of one run; arguments as for `single_lane`."""
+    return lane_model(shape.recipe, shape.menu, shape.classes, shape.experts, shape.lowering, kinds, numbers)
+
+
+def epoch_order(shape: Shape, numbers: Numbers, pixels: Pixels, epoch: jax.Array | int) -> jax.Array:
+    """The positions in `pixels.images` of the training images in the order in which an epoch shows them, [n_train].
+
+    Args:
+        shape: what is static.
+        numbers: the run's, without the lane axis.
+        pixels: the data.
+        epoch: [] int32, from 0.
+    """
+    shuffle = jax.random.bits(draw(numbers.keys, "order", epoch), pixels.train.shape)
+    order = pixels.train[jnp.argsort(shuffle)]
+    if shape.menu.sampling:
+        order = balanced_positions(draw(numbers.keys, "sample", epoch), order, pixels.labels, numbers.sampling)
+    return order
+
+
+def single_lane(shape: Shape, kinds: Kinds, numbers: Numbers, pixels: Pixels) -> Lanes:
     """The state of one run before its first step.
 
     Args:
         shape: what is static.
         kinds, numbers: the run's knobs, without the lane axis.
+        pixels: the data.
 
     Returns:
         Its state, without the lane axis.
     """
-    model = lane_model(shape.recipe, shape.menu, shape.classes, shape.lowering, kinds, numbers)
+    model = model_of(shape, kinds, numbers)
     images = jnp.zeros((1, *shape.image_shape), jnp.uint8)
     variables = model.init({"params": draw(numbers.keys, "init")}, images, train=False)
     params, statistics = variables["params"], variables.get("batch_stats", {})
     params = with_initial_scales(shape.menu, numbers, with_initial_biases(numbers, params))
+    if shape.menu.unit_variance:
+        first = pixels.images[epoch_order(shape, numbers, pixels, 0)[: shape.recipe.batch_size]]
+
+        def run(params: Any) -> jax.Array:
+            constant = constants(pixels.mean, pixels.std)
+            return model.apply({"params": params, "batch_stats": statistics, "constants": constant}, first, train=False)
+
+        layers = layer_order(lambda: run(params))
+        params = lsuv(lambda params: layer_outputs(lambda: run(params)), params, layers, rounds=numbers.lsuv_rounds)
     zero, per_class = jnp.float32(0), jnp.zeros((shape.classes,), jnp.float32)
     return Lanes(
         params=params,
@@ -154,21 +208,16 @@ def train_lane(
     """
     recipe, menu, per_epoch = shape.recipe, shape.menu, shape.steps_per_epoch
     batch_size = recipe.batch_size
-    model = lane_model(recipe, menu, shape.classes, shape.lowering, kinds, numbers)
+    model = model_of(shape, kinds, numbers)
     probe = OPTIMIZERS[menu.own_optimizer].probe if menu.own_optimizer else None
-    shuffle = jax.random.bits(draw(numbers.keys, "order", start // per_epoch), pixels.train.shape)
-    order = pixels.train[jnp.argsort(shuffle)]
-    if menu.sampling:
-        order = balanced_positions(
-            draw(numbers.keys, "sample", start // per_epoch), order, pixels.labels, numbers.sampling
-        )
+    order = epoch_order(shape, numbers, pixels, start // per_epoch)
     fresh = start % per_epoch == 0
     lane = lane.replace(epoch=jax.tree.map(lambda total: jnp.where(fresh, 0, total), lane.epoch))
 
     def step(i: jax.Array, lane: Lanes) -> Lanes:
         positions = lax.dynamic_slice(order, ((i % per_epoch) * batch_size,), (batch_size,))
         images, labels = pixels.images[positions], pixels.labels[positions]
-        images = switch_augmentation(menu, kinds.augment, draw(numbers.keys, "augment", i), images)
+        images = augmented(menu, kinds, numbers, draw(numbers.keys, "augment", i), images, labels)
         progress = i / numbers.total_steps
         partner, share = None, None
         if menu.mixing:
@@ -178,7 +227,8 @@ def train_lane(
 
         def losses_of(logits: jax.Array) -> jax.Array:
             weights = deferred(numbers.loss.class_weights, progress, numbers.reweight_from)
-            of = partial(mixed_loss, kinds.loss, logits, numbers=numbers.loss.replace(class_weights=weights))
+            own = numbers.loss.replace(class_weights=weights)
+            of = partial(mixed_loss, kinds.loss, logits, numbers=own, families=menu.families)
             if partner is None:
                 return of(labels)
             mixed = lax.cond(
@@ -187,6 +237,7 @@ def train_lane(
             return mixed
 
         def objective(params):
+            params = stop_frozen(params, frozen_leaves(recipe, params))
             variables = {
                 "params": params,
                 "batch_stats": lane.statistics,
@@ -200,6 +251,9 @@ def train_lane(
         if probe:
             grads = jax.grad(objective, has_aux=True)(probe(lane.params, grads, numbers.rho))[0]
         loss, grads = add_penalties(menu, numbers, loss, grads, lane.params)
+        rates = learning_rates(recipe, menu, numbers, lane.params, i)
+        if rates is not None:
+            grads = jax.tree.map(lambda g, r: jnp.where(r > 0, g, 0.0), grads, rates)
         norm = optax.tree.norm(grads)
         finite = (lane.first_bad_step < 0) & jnp.isfinite(loss) & jnp.isfinite(norm)
         lr = numbers.lr * rate_multiplier(numbers, progress) * rate
@@ -208,10 +262,13 @@ def train_lane(
             scaled, clipped = clip_gradients(menu, kinds, numbers, grads, params)
             numbers_of_it = numbers.momentum, numbers.weight_decay, lr
             down, slots = direction(shape.optimizers, kinds.optimizer, scaled, slots, params, *numbers_of_it)
-            params = jax.tree.map(lambda p, d: p - lr * d, params, down)
+            if rates is None:
+                params = jax.tree.map(lambda p, d: p - lr * d, params, down)
+            else:
+                params = jax.tree.map(lambda p, d, r: jnp.where(r > 0, p - lr * r * d, p), params, down, rates)
             if menu.max_norm:
                 params = lax.cond(
-                    jnp.isfinite(numbers.max_norm), lambda p: max_norm(p, numbers.max_norm), lambda p: p, params
+                    jnp.isfinite(numbers.max_norm).any(), partial(constrained, rates), lambda p: p, params
                 )
             totals = lane.epoch
             one_hot = (labels[:, None] == jnp.arange(shape.classes)).astype(jnp.float32)
@@ -225,6 +282,14 @@ def train_lane(
                 class_count=totals.class_count + one_hot.sum(0),
             )
             return params, slots, evaluated(params, slots), statistics, totals, lane.first_bad_step
+
+        def constrained(rates, params):
+            """The parameters with the weights into each unit no longer than they may be, but the frozen ones."""
+            layers = numbers.norm.shape[-1]
+            limits = by_layer(params, layers, numbers.max_norm)
+            if rates is not None:
+                limits = jax.tree.map(lambda limit, rate: jnp.where(rate > 0, limit, jnp.inf), limits, rates)
+            return max_norm(params, limits)
 
         def evaluated(params, slots):
             """The parameters to validate and keep, after this step."""
@@ -244,7 +309,40 @@ def train_lane(
             params=params, slots=slots, average=average, statistics=statistics, epoch=totals, first_bad_step=bad, lr=lr
         )
 
-    return lax.fori_loop(start, stop, step, lane)
+    lane = lax.fori_loop(start, stop, step, lane)
+    if menu.precise:
+        end = stop % per_epoch == 0
+
+        def re_estimate(lane: Lanes) -> Lanes:
+            return with_precise_statistics(model, order, lane, pixels, batch_size)
+
+        lane = lax.cond(numbers.precise & end, re_estimate, lambda lane: lane, lane)
+    return lane
+
+
+def with_precise_statistics(model: Network, order: jax.Array, lane: Lanes, pixels: Pixels, batch_size: int) -> Lanes:
+    """A run whose running statistics are replaced by those of the training images under its present weights.
+
+    Args:
+        model: of the lane.
+        order: [n_train] int32, the positions of the epoch.
+        lane: its state, without the lane axis.
+        pixels: the data.
+        batch_size: images that are normalised together; up to `PRECISE_BATCHES` of them are looked at.
+    """
+    variables = {
+        "params": lane.evaluated,
+        "batch_stats": lane.statistics,
+        "constants": constants(pixels.mean, pixels.std),
+    }
+
+    def add(i: jax.Array, population: Population) -> Population:
+        images = pixels.images[lax.dynamic_slice(order, (i * batch_size,), (batch_size,))]
+        return add_batch(population, batch_moments(model, variables, images))
+
+    batches = min(PRECISE_BATCHES, len(order) // batch_size)
+    population = lax.fori_loop(0, batches, add, empty_population(variables))
+    return lane.replace(statistics=population.moments)
 
 
 def evaluate_lane(
@@ -266,11 +364,18 @@ def evaluate_lane(
     Returns:
         [chunk, image, class] float32, zero in the rows not computed.
     """
-    model = lane_model(shape.recipe, shape.menu, shape.classes, shape.lowering, kinds, numbers)
+    model = model_of(shape, kinds, numbers)
     variables = {"params": params, "batch_stats": statistics, "constants": constants(pixels.mean, pixels.std)}
+
+    def classify(images: jax.Array) -> jax.Array:
+        running = partial(model.apply, variables, train=False)
+        if not shape.menu.batch_evaluation:
+            return running(images)
+        at_hand = partial(model.clone(batch_statistics=True).apply, variables, train=False)
+        return lax.cond(numbers.batch_evaluation, at_hand, running, images)
 
     def chunk(i: jax.Array, logits: jax.Array) -> jax.Array:
         images = pixels.images[lax.dynamic_index_in_dim(positions, i, keepdims=False)]
-        return lax.dynamic_update_index_in_dim(logits, model.apply(variables, images, train=False), i, 0)
+        return lax.dynamic_update_index_in_dim(logits, classify(images), i, 0)
 
     return lax.fori_loop(0, chunks, chunk, jnp.zeros((*positions.shape, shape.classes), jnp.float32))

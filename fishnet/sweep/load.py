@@ -16,8 +16,8 @@ from fishnet.errors import UsageError, UserError
 from fishnet.sweep.checkpoint import Checkpoints
 from fishnet.sweep.components import plain_model
 from fishnet.sweep.folder import SWEEP_FILE, read_sweep_file
+from fishnet.sweep.grouping import group_runs
 from fishnet.sweep.lane import constants
-from fishnet.sweep.plan import group_runs
 from fishnet.sweep.recipe import Recipe, Sweep, coerce
 from fishnet.sweep.validate import NAMES, resolve
 
@@ -73,7 +73,7 @@ def load_run(out: str | Path, run: int = 0) -> LoadedRun:
     statistics = jax.tree.map(lambda leaf: leaf[row], tree["lanes"]["best_statistics"])
     sites = sum(name.startswith("norm_") for name in params)
     classes = tuple(content["classes"][recipe.task])
-    model = plain_model(recipe, len(classes), sites)
+    model = plain_model(recipe, classes, sites)
     variables = {"params": params, "batch_stats": statistics, "constants": constants(**tree["pixels"])}
     return LoadedRun(model, used_variables(model, variables, recipe.image_size), classes, recipe, run)
 

@@ -14,11 +14,14 @@ from fishnet.errors import UsageError, UserError
 from fishnet.lookup import unknown
 from fishnet.nn.lowerings import LOWERINGS
 from fishnet.nn.norms import KINDS
-from fishnet.sweep.components import plain_model
+from fishnet.pretraining import OBJECTIVES
+from fishnet.sweep.components import experts_of, frozen_leaves, plain_model
 from fishnet.sweep.cost import forward_cost, step_seconds
+from fishnet.sweep.grouping import form_groups, group_runs, kinds_of
 from fishnet.sweep.knobs import STATIC_FIELDS, Knobs, Menu, knobs_of, static_key
 from fishnet.sweep.lane import Shape
 from fishnet.sweep.recipe import Recipe, Run, format_value
+from fishnet.sweep.transfer import Trunk, with_trunk
 
 # Lanes vectorised together, by backend; as measured in benchmarks/README.md.
 DEFAULT_WIDTH = {"cpu": {"mlp": 8}, "gpu": {}, "tpu": {}}
@@ -28,6 +31,7 @@ DEFAULT_LOWERING = {"cpu": "winograd", "gpu": "native", "tpu": "native"}
 OWN_PROGRAMS = (
     ("steps in its own way", "these optimizers share a step"),
     ("has statistics of its own shape", "these norms share a formula"),
+    ("have an expert head", "these have no experts"),
 )
 
 
@@ -44,12 +48,19 @@ class Cohort:
     position: np.ndarray  # [run] int64: device * lanes_per_device + lane
     lanes_per_device: int
     reason: str  # why these runs are a cohort of their own
+    trunks: Mapping[str, Trunk]  # those that its runs begin with, by their `trunk`
     estimated_seconds: float
 
     @property
     def epochs(self) -> int:
         """Of its longest run."""
         return max(run.recipe.epochs for run in self.runs)
+
+    @property
+    def objectives(self) -> list[str]:
+        """Of pretraining, each a program of its own, in the order of their table."""
+        used = {run.recipe.pretrain for run in self.runs}
+        return [name for name in OBJECTIVES if name in used]
 
     @property
     def dropped_images(self) -> int:
@@ -78,6 +89,7 @@ class Cohort:
             "steps_per_epoch": self.shape.steps_per_epoch,
             "epochs": self.epochs,
             "dropped_images": self.dropped_images,
+            "pretraining": self.objectives,
             "reason": self.reason,
         }
 
@@ -89,6 +101,7 @@ def make_cohorts(
     lowering: str | None,
     devices: Sequence[jax.Device],
     started_with: Sequence[Mapping[str, Any]] | None = None,
+    trunks: Mapping[str, Trunk] | None = None,
 ) -> list[Cohort]:
     """Groups resolved runs into cohorts and lays out their lanes.
 
@@ -99,10 +112,12 @@ def make_cohorts(
         lowering: of convolutions; None: the default of the backend.
         devices: to spread the lanes over.
         started_with: the cohorts' `view`s when the sweep was started: a resumed one keeps their widths and lowerings.
+        trunks: of `fishnet.sweep.transfer.load_trunks`.
 
     Raises:
-        UsageError: a batch larger than the training split, a norm_layers beyond the last layer, or a norm that does
-            not fit its maps.
+        UsageError: a batch larger than the training split, a layer beyond the last one, a norm that does not fit its
+            maps, a pattern of freeze that matches nothing, more stages of unfreezing than layers, a hard class that
+            does not exist, a trunk that does not fit.
         UserError: another width or lowering is asked for than the sweep was started with.
     """
     by_key = group_runs(runs)
@@ -112,7 +127,9 @@ def make_cohorts(
         if len(layouts) != len(by_key):
             raise UserError("this sweep was planned by another version of fishnet: choose another --out")
     return [
-        _cohort(members, tasks[members[0].recipe.task, members[0].recipe.image_size], *layout, devices, by_key)
+        _cohort(
+            members, tasks[members[0].recipe.task, members[0].recipe.image_size], *layout, devices, by_key, trunks or {}
+        )
         for members, layout in zip(by_key.values(), layouts, strict=True)
     ]
 
@@ -134,30 +151,9 @@ def kept_layout(
     return view["lane_width"], view["lowering"]
 
 
-def group_runs(runs: Sequence[Run]) -> dict[tuple, list[Run]]:
-    """Runs by the values of their static fields, in order of first appearance."""
-    by_key: dict[tuple, list[Run]] = {}
-    for run in runs:
-        by_key.setdefault(static_key(run.recipe), []).append(run)
-    return by_key
-
-
 def default_width(backend: str, model: str) -> int:
     """Lane width by backend and model: it depends on nothing else, so that a run's numbers do not either."""
     return DEFAULT_WIDTH[backend].get(model, FALLBACK_WIDTH[backend])
-
-
-def form_groups(positions: Sequence[int], kinds: Sequence[tuple], width: int) -> list[list[int]]:
-    """Splits lanes into groups of at most `width` that agree in their kinds, in order of first appearance."""
-    by_kind: dict[tuple, list[int]] = {}
-    for position, kind in zip(positions, kinds, strict=True):
-        by_kind.setdefault(kind, []).append(position)
-    return [lanes[i : i + width] for lanes in by_kind.values() for i in range(0, len(lanes), width)]
-
-
-def kinds_of(knobs: Knobs, run: int) -> tuple:
-    """The choices in which lanes of one group must agree."""
-    return tuple(leaf[run].item() for leaf in jax.tree.leaves(knobs.kinds))
 
 
 def _cohort(
@@ -167,6 +163,7 @@ def _cohort(
     lowering: str | None,
     devices: Sequence[jax.Device],
     by_key: Mapping[tuple, list[Run]],
+    trunks: Mapping[str, Trunk],
 ) -> Cohort:
     recipe = runs[0].recipe
     train = len(task.splits["train"])
@@ -174,16 +171,19 @@ def _cohort(
         raise UsageError(f"batch_size: {recipe.batch_size} is more than the {train} training images of {recipe.task}")
     _, channels = norm_sites(recipe, task)
     sites = len(channels)
-    for run in runs:
-        layers = run.recipe.norm_layers
-        if layers != "all" and max(layers) > sites:
-            raise UsageError(
-                f"norm_layers: {format_value(layers)!r}, but this {recipe.model} has {sites} layers with a norm"
-            )
+    check_layers(runs, sites)
     for norm, layers in dict.fromkeys((run.recipe.norm, run.recipe.norm_layers) for run in runs):
-        abstract_params(
-            plain_model(dataclasses.replace(recipe, norm=norm, norm_layers=layers), len(task.classes), sites), task
+        params = abstract_params(
+            plain_model(dataclasses.replace(recipe, norm=norm, norm_layers=layers), task.classes, sites), task
         )
+        frozen_leaves(recipe, params)
+    for run in runs:
+        if run.recipe.trunk != "none":
+            with_trunk(
+                run.recipe,
+                *abstract_variables(plain_model(run.recipe, task.classes, sites), task),
+                trunks[run.recipe.trunk],
+            )
     steps = train // recipe.batch_size
     menu = Menu.of([run.recipe for run in runs])
     knobs = [knobs_of(run.recipe, menu, task, sites, steps) for run in runs]
@@ -201,6 +201,7 @@ def _cohort(
         recipe=static_part(recipe),
         menu=menu,
         classes=len(task.classes),
+        experts=experts_of(recipe, task.classes),
         image_shape=task.images.shape[1:],
         train_images=train,
         lowering=lowering or DEFAULT_LOWERING[backend],
@@ -209,8 +210,8 @@ def _cohort(
     # A learned slope is a parameter of the runs that learn it.
     sizes = {name: norm_sites(dataclasses.replace(recipe, activation=name), task)[0] for name in menu.activation}
     counted = np.array([sizes[run.recipe.activation] for run in runs], np.int64)
-    epochs = sum(run.recipe.epochs for run in runs)
-    cost = forward_cost(plain_model(recipe, len(task.classes), sites), recipe.batch_size, task.images.shape[1:])
+    epochs = sum(run.recipe.epochs + run.recipe.pretrain_epochs * (run.recipe.pretrain != "none") for run in runs)
+    cost = forward_cost(plain_model(recipe, task.classes, sites), recipe.batch_size, task.images.shape[1:])
     return Cohort(
         runs=tuple(runs),
         task=task,
@@ -221,14 +222,34 @@ def _cohort(
         position=position,
         lanes_per_device=lanes_per_device,
         reason=_reason(recipe, by_key),
+        trunks=trunks,
         estimated_seconds=epochs * steps * step_seconds(cost, used),
     )
+
+
+def check_layers(runs: Sequence[Run], sites: int) -> None:
+    """Refuses lists of layers with one that the network does not have.
+
+    Args:
+        runs: of one cohort.
+        sites: hidden layers.
+
+    Raises:
+        UsageError: with how many there are.
+    """
+    for field, count, what in (("norm_layers", sites, "a norm"), ("max_norm_layers", sites + 1, "weights")):
+        for run in runs:
+            layers = getattr(run.recipe, field)
+            if layers != "all" and max(layers) > count:
+                raise UsageError(
+                    f"{field}: {format_value(layers)!r}, but this {run.recipe.model} has {count} layers with {what}"
+                )
 
 
 def norm_sites(recipe: Recipe, task: Task) -> tuple[int, np.ndarray]:
     """The parameters of the model of `recipe` without norms, and the channels [site] int64 of its places for norms."""
     plain = dataclasses.replace(recipe, norm="none", norm_layers="all", act_coefficient="auto")
-    params = abstract_params(plain_model(plain, len(task.classes), sites=10_000), task)
+    params = abstract_params(plain_model(plain, task.classes, sites=10_000), task)
     sites = sum(name.startswith("norm_") for name in params)
     channels = np.array([params[f"norm_{site}"]["bias"].size for site in range(sites)], np.int64)
     return sum(leaf.size for leaf in jax.tree.leaves(params)), channels
@@ -240,8 +261,18 @@ def abstract_params(model: nn.Module, task: Task) -> Any:
     Raises:
         UsageError: its norms do not fit its maps.
     """
+    return abstract_variables(model, task)[0]
+
+
+def abstract_variables(model: nn.Module, task: Task) -> tuple[Any, Any]:
+    """Shapes of the parameters and of the running statistics of `model` on the images of `task`.
+
+    Raises:
+        UsageError: its norms do not fit its maps.
+    """
     images = jax.ShapeDtypeStruct((1, *task.images.shape[1:]), np.uint8)
-    return jax.eval_shape(lambda i: model.init(jax.random.key(0), i, train=False), images)["params"]
+    shapes = jax.eval_shape(lambda i: model.init(jax.random.key(0), i, train=False), images)
+    return shapes["params"], shapes.get("batch_stats", {})
 
 
 def static_part(recipe: Recipe) -> Recipe:

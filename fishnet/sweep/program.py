@@ -57,30 +57,31 @@ class Program:
     def lower(self, name: str, device: int) -> jax.stages.Lowered:
         """The function `name` ("init", "train", "evaluate", "keep") for one of the devices, ready to be compiled.
 
-        init(knobs) -> lanes; train(knobs, lanes, rates, pixels, groups, window, steps) -> lanes;
+        init(knobs, pixels) -> lanes; train(knobs, lanes, rates, pixels, groups, window, steps) -> lanes;
         evaluate(knobs, params, statistics, pixels, groups, window, positions, chunks) -> logits;
         keep(lanes, better) -> lanes. Lanes that go in are given up.
         """
-        place = SingleDeviceSharding(self.devices[device])
-
-        def abstract(shape: tuple[int, ...], dtype: Any = jnp.int32) -> jax.ShapeDtypeStruct:
-            return jax.ShapeDtypeStruct(shape, dtype, sharding=place)
-
+        own = partial(abstract, self.devices[device])
         knobs, pixels = self.knobs[device], self.pixels[device]
-        lanes = jax.tree.map(lambda leaf: abstract(leaf.shape, leaf.dtype), self.abstract_lanes())
-        groups = abstract((self.lanes, self.shape.lane_width))
+        lanes = jax.tree.map(lambda leaf: own(leaf.shape, leaf.dtype), self.abstract_lanes())
+        groups = own((self.lanes, self.shape.lane_width))
         if name == "init":
-            return self._init.lower(knobs)
+            return self._init.lower(knobs, pixels)
         if name == "train":
-            rates = abstract((self.lanes,), jnp.float32)
-            return self._train.lower(knobs, lanes, rates, pixels, groups, abstract((2,)), abstract((2,)))
+            rates = own((self.lanes,), jnp.float32)
+            return self._train.lower(knobs, lanes, rates, pixels, groups, own((2,)), own((2,)))
         if name == "evaluate":
-            positions = abstract((self.chunks, self.chunk))
+            positions = own((self.chunks, self.chunk))
             return self._evaluate.lower(
-                knobs, lanes.params, lanes.statistics, pixels, groups, abstract((2,)), positions, abstract(())
+                knobs, lanes.params, lanes.statistics, pixels, groups, own((2,)), positions, own(())
             )
-        return self._keep.lower(lanes, abstract((self.lanes,), jnp.bool_))
+        return self._keep.lower(lanes, own((self.lanes,), jnp.bool_))
 
     def abstract_lanes(self) -> Lanes:
         """Shapes and types of the state of the lanes of one device."""
-        return jax.eval_shape(partial(initial_lanes, self.shape), self.knobs[0])
+        return jax.eval_shape(partial(initial_lanes, self.shape), self.knobs[0], self.pixels[0])
+
+
+def abstract(device: jax.Device, shape: tuple[int, ...], dtype: Any = jnp.int32) -> jax.ShapeDtypeStruct:
+    """An array on `device` that a function is to be compiled for."""
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=SingleDeviceSharding(device))

@@ -6,7 +6,7 @@ from functools import lru_cache
 import jax
 import numpy as np
 
-STREAMS = ("init", "order", "augment", "dropout", "activation", "mix", "sample")
+STREAMS = ("init", "order", "augment", "dropout", "activation", "mix", "sample", "pretrain", "pretrain_order")
 
 
 @lru_cache(maxsize=4096)

@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import json
 import math
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -33,13 +34,23 @@ class Recipe:
     image_size: int | Auto = "auto"
     """side of the square images in pixels; auto: 32 for photographs, 28 for MNIST, 16 for synthetic"""
     model: str = "cnn"
-    """mlp, cnn, resnet or separable"""
+    """mlp, cnn, resnet, separable, efficientnet, or hybrid: a cnn with an expert head for hard_classes"""
     widths: tuple[int, ...] = (16, 32, 64)
     """channels (or hidden units) of each stage, joined with hyphens: 16-32-64"""
     depth: int = 1
     """convolutions, blocks or hidden layers a stage"""
     stem_stride: int = 1
     """stride of the first convolution of a resnet, in pixels: 2 looks at large photographs at a quarter of the cost"""
+    block: str = "basic"
+    """residual block of a resnet: basic or preactivation"""
+    shortcut: str = "identity"
+    """identity, or none: a resnet without its skip connections, so that depth can be compared"""
+    se_reduction: int | Auto = "auto"
+    """squeeze-and-excitation behind each block, with so many times fewer hidden units than channels; 0: none; auto:
+    none, but 4 in efficientnet"""
+    compound: float = 0.0
+    """compound coefficient of efficientnet: widths grow by 1.1, depth by 1.2, an image_size of auto by 1.15 to its
+    power"""
     activation: str = "relu"
     """the non-linearity after every norm"""
     act_coefficient: float | Auto = "auto"
@@ -53,9 +64,14 @@ class Recipe:
     """which layers are normalised, counted from 1 in order of execution: all, or 1-3; the others get norm none"""
     ghost_batch: int = 0
     """batch norm takes its statistics over so many images of a batch at a time; 0: over the whole batch"""
+    input_norm: str = "standardize"
+    """what the pixels go through first: standardize (by the training split's mean and deviation), or batch norm"""
+    eval_statistics: str = "running"
+    """what batch norm is evaluated with: running averages, those of the batch at hand, or precise ones, re-estimated on
+    the training images at the end of each epoch"""
     init: str = "he_normal"
-    """initialiser of the kernels: he, glorot or lecun, _normal or _uniform; orthogonal, normal, uniform, truncated (all
-    0.05), constant"""
+    """initialiser of the kernels: he, glorot or lecun, _normal or _uniform; orthogonal, lsuv (orthogonal, then scaled
+    on images to outputs of variance 1), normal, uniform, truncated (all 0.05), constant"""
     init_gain: float = 1.0
     """multiplies the initial standard deviation of every kernel"""
     init_bias: float = 0.0
@@ -80,6 +96,8 @@ class Recipe:
     """factor of half the sum of squared weights in the loss"""
     max_norm: float = 0.0
     """largest length of the weights that lead into a unit; 0: any"""
+    max_norm_layers: tuple[int, ...] | All = "all"
+    """which layers max_norm holds for, counted from 1 in order of execution, the head last: all, or 1-3"""
     ema: float = 0.0
     """evaluates an exponential moving average of the weights of which a step keeps this fraction; 0: the weights"""
     schedule: str = "cosine"
@@ -95,6 +113,23 @@ class Recipe:
     """epochs without a lower validation loss that plateau bears"""
     warmup: float = 0.0
     """fraction of the run in which the rate rises linearly from 0, before the schedule starts"""
+    trunk: str = "none"
+    """FOLDER:RUN of an earlier sweep: everything but the head starts from that run; none: from init"""
+    freeze: str = "none"
+    """parameters that never change: trunk, or layers by name (conv_0, norm_*), several joined with +"""
+    unfreeze: tuple[int, ...] = (0,)
+    """epochs, counted from 0, at which another block of layers begins to learn, the one next to the head first: 2-4 is
+    the head alone for two epochs, its half of the layers for two more, then all; 0: all from the start"""
+    unfreeze_rates: tuple[float, ...] = (1.0,)
+    """factors on the learning rate in the stages of unfreeze, the head's own first: 1-0.3-0.1; one: for all"""
+    layer_rate: float = 1.0
+    """discriminative rates: each layer learns at this fraction of the rate of the layer behind it, the head at lr"""
+    pretrain: str = "none"
+    """what the trunk learns first, without labels: autoencoder, denoising, rotation, contrastive (SimCLR) or gan"""
+    pretrain_epochs: int = 10
+    """passes over the training images without labels"""
+    pretrain_lr: float = 0.001
+    """peak learning rate of pretraining, with adam along a cosine"""
     loss: str = "cross_entropy"
     """cross_entropy class_weighted focal class_balanced_focal ldam logit_adjusted poly1 one_vs_rest mse hinge"""
     focal_gamma: float = 2.0
@@ -113,6 +148,12 @@ class Recipe:
     """fraction of the run after which class weights hold (deferred re-weighting)"""
     class_sampling: float = 0.0
     """0: an epoch shows each image once; 1: it draws images so that classes come equally often; or in between"""
+    hard_classes: str = "none"
+    """classes that hard_augment, hard_sampling and the hybrid model are for, by name, joined with +"""
+    hard_augment: str = "same"
+    """augmentation of the images of hard_classes; same: as all others"""
+    hard_sampling: float = 1.0
+    """how many times as often as otherwise an image of hard_classes is drawn"""
     label_smoothing: float = 0.0
     """probability mass taken from the true class and spread evenly over all classes"""
     dropout: float = 0.0
@@ -184,8 +225,10 @@ def coerce(name: str, value: Any) -> Any:
         if typing.get_origin(kind) is Literal and isinstance(value, str) and value in typing.get_args(kind):
             return value
         if typing.get_origin(kind) is tuple and isinstance(value, (list, tuple)) and value:
-            if all(isinstance(v, int) and not isinstance(v, bool) for v in value):
-                return tuple(value)
+            entry = typing.get_args(kind)[0]
+            allowed = int if entry is int else (int, float)
+            if all(isinstance(v, allowed) and not isinstance(v, bool) for v in value):
+                return tuple(map(entry, value))
             continue
         if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
             return float(value)
@@ -210,7 +253,8 @@ def _parse_as(kind: Any, text: str) -> Any:
             return text
         raise ValueError
     if typing.get_origin(kind) is tuple:
-        return tuple(int(part) for part in text.split("-"))
+        entry = typing.get_args(kind)[0]
+        return tuple(_parse_as(entry, part) for part in re.split(r"(?<!e)-", text))
     if kind is float:
         value = float(text)
         if not math.isfinite(value):
@@ -223,6 +267,8 @@ def _describe(kind: Any) -> str:
     if typing.get_origin(kind) is Literal:
         return " or ".join(map(repr, typing.get_args(kind)))
     if typing.get_origin(kind) is tuple:
+        if typing.get_args(kind)[0] is float:
+            return "numbers joined with hyphens (1-0.3-0.1)"
         return "whole numbers joined with hyphens (16-32-64)"
     return {int: "a whole number", float: "a number", str: "a name"}[kind]
 
@@ -230,7 +276,7 @@ def _describe(kind: Any) -> str:
 def format_value(value: Any) -> str:
     """A recipe value as it is written on the command line: (16, 32) as 16-32, 0.001 as 0.001."""
     if isinstance(value, (tuple, list)):
-        return "-".join(map(str, value))
+        return "-".join(map(format_value, value))
     return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
 
 

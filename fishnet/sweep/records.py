@@ -11,7 +11,7 @@ from scipy.special import softmax
 from fishnet.data import Task
 from fishnet.errors import UserError
 from fishnet.metrics import per_class
-from fishnet.sweep.history import CLASS_CURVES, CURVES, STATUS, SUMMARY, History
+from fishnet.sweep.history import CLASS_CURVES, CURVES, PRETRAIN_CURVES, STATUS, SUMMARY, History
 from fishnet.sweep.recipe import Run, format_value
 
 PER_CLASS = ("support", "auc", "auc_low", "auc_high", "recall", "precision")
@@ -81,6 +81,15 @@ def curves_table(runs: Sequence[Run], history: History) -> pd.DataFrame:
     columns = {"run": np.asarray([r.index for r in runs], np.int64)[run], "epoch": epoch + 1}
     columns |= {name: history.curves[run, epoch, j] for j, name in enumerate(CURVES)}
     return pd.DataFrame(columns)
+
+
+def pretrain_curves_table(runs: Sequence[Run], history: History) -> pd.DataFrame:
+    """`pretrain_curves.parquet` of one cohort: a row a run and finished epoch of pretraining."""
+    run, epoch = np.nonzero(np.isfinite(history.pretrain_curves[:, :, PRETRAIN_CURVES.index("loss")]))
+    columns = {"run": np.asarray([r.index for r in runs], np.int64)[run], "epoch": epoch + 1}
+    return pd.DataFrame(
+        columns | {name: history.pretrain_curves[run, epoch, j] for j, name in enumerate(PRETRAIN_CURVES)}
+    )
 
 
 def class_curves_table(runs: Sequence[Run], history: History, classes: Sequence[str]) -> pd.DataFrame:

@@ -32,6 +32,8 @@ from fishnet.sweep.progress import Display, display_for
 from fishnet.sweep.recipe import Run, Sweep
 from fishnet.sweep.source import source_of
 from fishnet.sweep.tables import Tables
+from fishnet.sweep.transfer import fingerprints as trunk_fingerprints
+from fishnet.sweep.transfer import load_trunks
 from fishnet.sweep.tune import fastest_layouts
 from fishnet.sweep.validate import check_sweep, resolve, user_functions
 
@@ -178,14 +180,16 @@ def _run(
     tasks: dict[tuple[str, int], Task] = {}
     for name, size in dict.fromkeys((run.recipe.task, run.recipe.image_size) for run in runs):
         tasks[name, size] = load_task(name, size, data.data_dir, data.group_regex, data.strict)
+    trunks = load_trunks(run.recipe for run in runs)
     fingerprints = {f"{name} at {size}": task.fingerprint for (name, size), task in tasks.items()}
+    fingerprints |= trunk_fingerprints(trunks)
     if found is not None:
         check_data(out, found, fingerprints)
     layouts = (found or {}).get("plan")
     if lane_width == "auto" and not layouts:
         display.stage("timing lane widths")
         layouts, lane_width = fastest_layouts(runs, tasks, lowering, used, display.note), None
-    cohorts = make_cohorts(runs, tasks, lane_width, lowering, used, layouts)
+    cohorts = make_cohorts(runs, tasks, lane_width, lowering, used, layouts, trunks)
     content |= {
         "programs": len(cohorts),
         "plan": [

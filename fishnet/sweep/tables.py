@@ -12,6 +12,7 @@ from fishnet.sweep.plan import Cohort
 from fishnet.sweep.recipe import Sweep
 
 TABLES = ("runs", "curves", "class_curves", "per_class", "predictions")
+PRETRAINING = ("pretrain_curves",)  # only where some run pretrains
 PREDICTIONS_FOR_ALL = 200  # runs; beyond it the best and worst run of each arm
 
 
@@ -20,6 +21,7 @@ class Tables:
 
     def __init__(self, out: Path, sweep: Sweep, cohorts: list[Cohort]) -> None:
         self.out, self.sweep = out, sweep
+        self.names = TABLES + (PRETRAINING if any(cohort.objectives for cohort in cohorts) else ())
         self.parts: list[dict[str, pd.DataFrame]] = [self._so_far(cohort) for cohort in cohorts]
 
     def _so_far(self, cohort: Cohort) -> dict[str, pd.DataFrame]:
@@ -27,7 +29,7 @@ class Tables:
         runs, history = cohort.runs, History.empty(len(cohort.runs), cohort.epochs, len(cohort.task.classes))
         nothing = np.full((len(runs), len(SUMMARY)), np.nan)
         part = {"runs": records.runs_table(runs, self.sweep.axes, history, cohort.params, nothing)}
-        for name in TABLES:
+        for name in self.names:
             try:
                 table = pd.read_parquet(self.out / f"{name}.parquet")
                 rows = table[table["run"].isin([run.index for run in runs])]
@@ -43,6 +45,7 @@ class Tables:
         self.parts[number] |= {
             "runs": records.runs_table(runs, self.sweep.axes, history, runner.cohort.params, runner.test),
             "curves": records.curves_table(runs, history),
+            "pretrain_curves": records.pretrain_curves_table(runs, history),
             "class_curves": records.class_curves_table(runs, history, task.classes),
         }
         nothing = np.zeros((0, 0, len(task.classes)), np.float32)
@@ -71,7 +74,7 @@ class Tables:
 
     def write(self) -> None:
         """Writes every table, each whole or not at all."""
-        for name in TABLES:
+        for name in self.names:
             table = self.runs() if name == "runs" else self._joined(name)
             records.write_table(self.out / f"{name}.parquet", table)
 

@@ -1,5 +1,6 @@
 """`--lane-width auto`: times a few steps of each layout on this machine and takes the fastest. Serial is among them."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -11,7 +12,8 @@ from fishnet.data import Task
 from fishnet.nn.lowerings import LOWERINGS
 from fishnet.sweep.cohort import evaluation_chunk
 from fishnet.sweep.compiling import compiler_options
-from fishnet.sweep.plan import Cohort, form_groups, group_runs, kinds_of, make_cohorts
+from fishnet.sweep.grouping import form_groups, group_runs, kinds_of
+from fishnet.sweep.plan import Cohort, make_cohorts
 from fishnet.sweep.program import Program
 from fishnet.sweep.recipe import Run
 
@@ -40,6 +42,8 @@ def fastest_layouts(
         every candidate.
     """
     layouts = []
+    # With which weights it begins does not change how long a step takes.
+    runs = [dataclasses.replace(run, recipe=dataclasses.replace(run.recipe, trunk="none")) for run in runs]
     for members in group_runs(runs).values():
         same = _alike(members, make_cohorts(members, tasks, 1, lowering, devices[:1])[0])
         widths = [width for width in WIDTHS if width <= len(same)] or [1]
@@ -71,7 +75,7 @@ def _milliseconds(
     device = devices[0]
     program = Program(cohort.shape, cohort.padded_knobs(), cohort.task, [device], evaluation_chunk(cohort))
     options = compiler_options(device.platform)
-    lanes = program.lower("init", 0).compile(compiler_options=options)(program.knobs[0])
+    lanes = program.lower("init", 0).compile(compiler_options=options)(program.knobs[0], program.pixels[0])
     train = program.lower("train", 0).compile(compiler_options=options)
     groups = np.full((program.lanes, width), program.lanes, np.int32)
     groups[0, : len(runs)] = cohort.position

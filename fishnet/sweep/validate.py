@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 
 from fishnet.augment import AUGMENTATIONS
 from fishnet.data import check_task, default_image_size
@@ -9,19 +10,25 @@ from fishnet.errors import UsageError
 from fishnet.lookup import unknown
 from fishnet.losses import CLASS_WEIGHTINGS, FAMILY_NUMBERS, LOSSES
 from fishnet.models import MODELS
+from fishnet.models.efficientnet import compound_resolution
+from fishnet.models.network import INPUT_NORMS, NORM_POSITIONS
+from fishnet.models.resnet import BLOCKS, SHORTCUTS
 from fishnet.nn.activations import ACTIVATIONS
 from fishnet.nn.dropout import DROPOUTS
 from fishnet.nn.initializers import INITIALIZERS, VarianceScaling
 from fishnet.nn.norms import KINDS, NORMS, WEIGHT_KINDS
 from fishnet.nn.pooling import POOLS
+from fishnet.norm_statistics import STATISTICS
 from fishnet.optim.clipping import CLIPPINGS
+from fishnet.optim.freezing import check_stages
 from fishnet.optim.optimizers import OPTIMIZERS
 from fishnet.optim.schedules import CYCLIC, SCHEDULES
+from fishnet.pretraining import OBJECTIVES
 from fishnet.sweep.knobs import FOCAL, IMPLIED_WEIGHTING, family
 from fishnet.sweep.recipe import FIELDS, SELECTABLE, Recipe, Sweep, format_value
 
+RESIDUAL = ("resnet", "efficientnet")
 PRECISIONS = ("float32", "bfloat16")
-NORM_POSITIONS = ("pre", "post")
 KNOWN_HOMES = ("fishnet", "jax", "jaxlib", "flax", "optax", "numpy")  # packages whose versions are recorded
 PHOTOGRAPHS = ("reef", "folder")
 DROPOUT_LAYERS = ("dense", "input", "blocks")
@@ -32,6 +39,12 @@ NAMES = {
     "activation": ACTIVATIONS,
     "norm": NORMS,
     "norm_position": NORM_POSITIONS,
+    "input_norm": INPUT_NORMS,
+    "eval_statistics": (*STATISTICS, "precise"),
+    "block": BLOCKS,
+    "shortcut": SHORTCUTS,
+    "hard_augment": ("same", *AUGMENTATIONS),
+    "pretrain": ("none", *OBJECTIVES),
     "init": INITIALIZERS,
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
@@ -48,6 +61,8 @@ NAMES = {
 RANGES = {
     "depth": (1, 64, True, True),
     "stem_stride": (1, 8, True, True),
+    "se_reduction": (0, 2**16, True, True),
+    "compound": (0, 8, True, True),
     "act_coefficient": (-1e6, 1e6, True, True),
     "ghost_batch": (0, 2**20, True, True),
     "init_gain": (0, 1e6, False, True),
@@ -60,6 +75,10 @@ RANGES = {
     "l2": (0, 1e6, True, True),
     "max_norm": (0, 1e30, True, True),
     "ema": (0, 1, True, False),
+    "layer_rate": (0, 1, False, True),
+    "pretrain_epochs": (1, 10**6, True, True),
+    "pretrain_lr": (0, 1e6, False, True),
+    "hard_sampling": (0, 1e6, False, True),
     "lr_min": (0, 1e6, True, True),
     "cycles": (0, 1e6, False, True),
     "plateau_factor": (0, 1, False, False),
@@ -87,12 +106,25 @@ RANGES = {
 
 # field -> (whether a recipe makes use of it, what it belongs to)
 USES: dict[str, tuple[Callable[[Recipe], bool], str]] = {
-    "pool": (lambda r: r.model in ("cnn", "separable"), "models cnn and separable"),
+    "pool": (lambda r: r.model in ("cnn", "separable", "hybrid"), "models cnn, separable and hybrid"),
     "act_coefficient": (
         lambda r: getattr(ACTIVATIONS[r.activation], "coefficient", None) is not None,
         "activations leaky_relu and elu",
     ),
     "norm_layers": (lambda r: r.norm != "none", "a norm"),
+    "max_norm_layers": (lambda r: r.max_norm > 0, "max_norm above 0"),
+    "eval_statistics": (lambda r: r.norm == "batch" or r.input_norm == "batch", "norm batch or input_norm batch"),
+    "block": (lambda r: r.model == "resnet", "model resnet"),
+    "shortcut": (lambda r: r.model == "resnet", "model resnet"),
+    "compound": (lambda r: r.model == "efficientnet", "model efficientnet"),
+    "hard_classes": (
+        lambda r: r.model == "hybrid" or r.hard_augment != "same" or r.hard_sampling != 1,
+        "model hybrid, hard_augment and hard_sampling",
+    ),
+    "hard_augment": (lambda r: r.hard_classes != "none", "hard_classes"),
+    "hard_sampling": (lambda r: r.hard_classes != "none", "hard_classes"),
+    "pretrain_epochs": (lambda r: r.pretrain != "none", "a pretrain objective"),
+    "pretrain_lr": (lambda r: r.pretrain != "none", "a pretrain objective"),
     "ghost_batch": (lambda r: r.norm == "batch", "norm batch"),
     "momentum": (lambda r: OPTIMIZERS[r.optimizer].uses_momentum, "an optimizer with momentum"),
     "rho": (lambda r: r.optimizer == "sam", "optimizer sam"),
@@ -170,6 +202,8 @@ def check_recipe(recipe: Recipe) -> None:
         raise UsageError(f"norm group: its 8 groups do not divide every width of {format_value(recipe.widths)!r}")
     if recipe.norm == "instance" and recipe.model == "mlp":
         raise UsageError("norm instance with model mlp: one value has no variance; choose any other norm")
+    if recipe.norm in WEIGHT_KINDS and INITIALIZERS[recipe.init].unit_variance:
+        raise UsageError(f"init {recipe.init} with norm {recipe.norm}: the norm takes the kernels' lengths away again")
     if recipe.norm in WEIGHT_KINDS and recipe.norm_position == "post":
         raise UsageError(f"norm {recipe.norm} with norm_position post: it acts on the kernel, ahead of any activation")
     if recipe.ghost_batch and recipe.batch_size % recipe.ghost_batch:
@@ -191,8 +225,34 @@ def check_recipe(recipe: Recipe) -> None:
             raise unknown("dropout_layers", layer, DROPOUT_LAYERS)
     if recipe.model == "mlp" and "blocks" in layers:
         raise UsageError("dropout_layers: 'blocks' with model mlp: it has dense layers only")
-    if recipe.stochastic_depth and recipe.model != "resnet":
-        raise UsageError(f"stochastic_depth: {recipe.stochastic_depth:g} with model {recipe.model}: only resnet has it")
+    if recipe.stochastic_depth and recipe.model not in RESIDUAL:
+        raise UsageError(
+            f"stochastic_depth: {recipe.stochastic_depth:g} with model {recipe.model}: only {' and '.join(RESIDUAL)} "
+            "have branches to leave out"
+        )
+    if recipe.stochastic_depth and recipe.shortcut == "none":
+        raise UsageError(f"stochastic_depth: {recipe.stochastic_depth:g} with shortcut none: nothing would go past")
+    if recipe.block == "preactivation" and recipe.norm_position == "post":
+        raise UsageError("block preactivation with norm_position post: its norms stand before the activations")
+    if recipe.model == "mlp" and recipe.se_reduction not in ("auto", 0):
+        raise UsageError(f"se_reduction: {recipe.se_reduction} with model mlp: it has no maps")
+    if recipe.model == "hybrid" and recipe.hard_classes == "none":
+        raise UsageError("model hybrid needs hard_classes: the classes that its expert head is for")
+    if recipe.max_norm_layers != "all" and min(recipe.max_norm_layers) < 1:
+        layers = format_value(recipe.max_norm_layers)
+        raise UsageError(f"max_norm_layers: {layers!r} has a layer below 1; layers count from 1")
+    check_stages(recipe.layer_rate, recipe.unfreeze, recipe.unfreeze_rates)
+    if recipe.unfreeze[-1] >= recipe.epochs:
+        raise UsageError(
+            f"unfreeze: {format_value(recipe.unfreeze)!r} ends beyond the run: epochs {recipe.epochs} count from 0"
+        )
+    layered = recipe.layer_rate != 1 or recipe.unfreeze != (0,) or recipe.unfreeze_rates != (1.0,)
+    if recipe.optimizer == "schedule_free" and (layered or recipe.freeze != "none"):
+        raise UsageError(
+            "optimizer schedule_free with freeze, unfreeze or layer_rate: it evaluates an average of whole steps"
+        )
+    if recipe.trunk != "none":
+        parse_trunk(recipe.trunk)
     lr = OPTIMIZERS[recipe.optimizer].default_lr if recipe.lr == "auto" else recipe.lr
     if recipe.lr_min > lr:
         raise UsageError(f"lr_min: {recipe.lr_min:g} is above lr {lr:g}")
@@ -200,15 +260,36 @@ def check_recipe(recipe: Recipe) -> None:
         raise UsageError(f"patience {recipe.patience} is not below epochs {recipe.epochs}: it could never end a run")
 
 
+def parse_trunk(text: str) -> tuple[Path, int]:
+    """The folder and the run that a `trunk` names.
+
+    Args:
+        text: FOLDER:RUN.
+
+    Raises:
+        UsageError: it is not of that form.
+    """
+    folder, _, run = text.rpartition(":")
+    if not folder or not run.isdecimal():
+        raise UsageError(f"trunk: {text!r} is not FOLDER:RUN, as in runs/a:0")
+    return Path(folder), int(run)
+
+
 def resolve(recipe: Recipe) -> Recipe:
     """`recipe` with every `auto` written out."""
     kind = recipe.task.split(":")[0]
     return dataclasses.replace(
         recipe,
-        image_size=default_image_size(recipe.task) if recipe.image_size == "auto" else recipe.image_size,
+        image_size=own_image_size(recipe) if recipe.image_size == "auto" else recipe.image_size,
         lr=OPTIMIZERS[recipe.optimizer].default_lr if recipe.lr == "auto" else recipe.lr,
         augment=("flip_shift" if kind in PHOTOGRAPHS else "none") if recipe.augment == "auto" else recipe.augment,
     )
+
+
+def own_image_size(recipe: Recipe) -> int:
+    """The image size of a recipe that leaves it to its task and, in compound scaling, to its model."""
+    size = default_image_size(recipe.task)
+    return compound_resolution(size, recipe.compound) if recipe.model == "efficientnet" else size
 
 
 def user_functions(sweep: Sweep) -> dict[str, object]:

@@ -36,6 +36,8 @@ def cohort_text(cohort: Mapping[str, Any]) -> str:
     text = ", ".join(parts)
     if cohort.get("dropped_images"):
         text += f"; each epoch drops the {counted(cohort['dropped_images'], 'image')} of its incomplete last batch"
+    if cohort.get("pretraining"):
+        text += f"; pretraining of its own program each: {', '.join(cohort['pretraining'])}"
     return text + (f"; {cohort['reason']}" if cohort.get("reason") else "")
 
 

@@ -129,3 +129,12 @@ def test_zero_gradients_stay_zero(name: str) -> None:
 def test_a_limit_out_of_range_is_refused(name: str, limit: float) -> None:
     with pytest.raises(UsageError, match=r"limit .* is not 0 or a positive number"):
         CLIPPINGS[name](GRADS, PARAMS, limit)
+
+
+@pytest.mark.parametrize("name", CLIPPINGS)
+def test_parameters_without_gradient_do_not_count(name: str) -> None:
+    """Such as the slopes that only a neighbour in the program learns: the share is the run's own."""
+    unused = {"act": {"slope": np.zeros(4, np.float32)}}
+    limit = LIMITS[name][1]
+    _, share = CLIPPINGS[name](GRADS | unused, PARAMS | unused, limit)
+    assert float(share) == pytest.approx(by_hand(name, limit)[1], rel=1e-6)

@@ -213,38 +213,6 @@ def test_equals_optax(name: str) -> None:
     chex.assert_trees_all_close(lane(name, 1), expected, rtol=1e-5, atol=1e-6)
 
 
-TORCH = {
-    "sgd": lambda torch, groups, b: torch.optim.SGD(groups, LR),
-    "momentum": lambda torch, groups, b: torch.optim.SGD(groups, LR, momentum=b),
-    "nesterov": lambda torch, groups, b: torch.optim.SGD(groups, LR, momentum=b, nesterov=b > 0),
-    "adagrad": lambda torch, groups, b: torch.optim.Adagrad(groups, LR),
-    "rmsprop": lambda torch, groups, b: torch.optim.RMSprop(groups, LR, alpha=0.9, momentum=b),
-    "adam": lambda torch, groups, b: torch.optim.Adam(groups, LR, betas=(b, 0.999)),
-    "adamw": lambda torch, groups, b: torch.optim.AdamW(groups, LR, betas=(b, 0.999)),
-}
-
-
-@pytest.mark.parametrize("i", range(len(NUMBERS)))
-@pytest.mark.parametrize("name", TORCH)
-def test_equals_pytorch(name: str, i: int) -> None:
-    torch = pytest.importorskip("torch", reason="torch comes with the bench extra")
-    b, weight_decay = NUMBERS[i]
-    leaves, tree = jax.tree.flatten(start())
-    tensors = [torch.tensor(leaf, requires_grad=True) for leaf in leaves]
-    groups = [
-        {"params": [t for t in tensors if t.ndim > 1], "weight_decay": weight_decay},
-        {"params": [t for t in tensors if t.ndim < 2], "weight_decay": 0.0},
-    ]
-    optimizer = TORCH[name](torch, groups, b)
-    for step in range(STEPS):
-        grads = jax.tree.leaves(gradient(jax.tree.unflatten(tree, [t.detach().numpy() for t in tensors]), step))
-        for tensor, grad in zip(tensors, grads, strict=True):
-            tensor.grad = torch.tensor(grad, dtype=torch.float32)
-        optimizer.step()
-    expected = jax.tree.unflatten(tree, [t.detach().numpy() for t in tensors])
-    chex.assert_trees_all_close(lane(name, i), expected, rtol=2e-4, atol=2e-5)
-
-
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_state_is_zeroed_trees_like_the_parameters_and_scalars(name: str) -> None:
     params = start()

@@ -67,19 +67,6 @@ def test_equals_optax(states: Plateau, i: int) -> None:
     np.testing.assert_allclose(states.multiplier[i], expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("i", range(len(LANES)))
-def test_equals_pytorch(states: Plateau, i: int) -> None:
-    torch = pytest.importorskip("torch", reason="torch comes with the bench extra")
-    factor, patience, minimum = LANES[i]
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-    schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
-        optimizer, factor=factor, patience=patience, min_lr=minimum, eps=0.0
-    )
-    for epoch, loss in enumerate(losses()):
-        schedule.step(float(loss))
-        assert float(states.multiplier[i, epoch]) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-5)
-
-
 def test_the_state_is_three_scalars_of_fixed_type() -> None:
     state = plateau_start()
     after = jax.eval_shape(plateau_update, state, jnp.float32(1))

@@ -91,34 +91,6 @@ def test_equals_optax_at_every_step(name: str) -> None:
     np.testing.assert_allclose(SCHEDULES[name](PROGRESS), expected, rtol=2e-5, atol=2e-7)
 
 
-def test_onecycle_equals_pytorch_at_every_step() -> None:
-    torch = pytest.importorskip("torch", reason="torch comes with the bench extra")
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-    # PyTorch's last step is at progress 1 and its rise is one step short; one more step than ours lines them up.
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=1.0, total_steps=STEPS + 1, pct_start=(0.3 * STEPS + 1) / (STEPS + 1), cycle_momentum=False
-    )
-    expected = []
-    for _ in range(STEPS + 1):
-        expected.append(schedule.get_last_lr()[0])
-        optimizer.step()
-        if len(expected) <= STEPS:
-            schedule.step()
-    np.testing.assert_allclose(onecycle(PROGRESS), expected, rtol=2e-6, atol=2e-7)
-
-
-def test_cyclic_triangular_equals_pytorch_at_every_step() -> None:
-    torch = pytest.importorskip("torch", reason="torch comes with the bench extra")
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-    schedule = torch.optim.lr_scheduler.CyclicLR(optimizer, 0.0, 1.0, step_size_up=STEPS // 8, cycle_momentum=False)
-    expected = []
-    for _ in range(STEPS + 1):
-        expected.append(schedule.get_last_lr()[0])
-        optimizer.step()
-        schedule.step()
-    np.testing.assert_allclose(cyclic_triangular(PROGRESS), expected, rtol=2e-6, atol=2e-6)
-
-
 @pytest.mark.parametrize("cycles", [1, 2.5, 7])
 def test_cyclic_shapes_take_any_number_of_cycles(cycles: float) -> None:
     for cyclic in (cyclic_triangular, cyclic_sine):

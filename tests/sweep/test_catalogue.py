@@ -51,6 +51,13 @@ LANES = [
     {"l1": 0.01},
     {"l2": 0.1},
     {"max_norm": 0.5},
+    {"max_norm": 0.5, "max_norm_layers": (1, 3)},
+    {"epochs": 2, "unfreeze": (1,)},
+    {"layer_rate": 0.5},
+    {"unfreeze_rates": (0.3,)},
+    {"eval_statistics": "precise", "norm": "batch", "init_gain": 1.1},
+    {"hard_classes": "rising", "hard_augment": "strong"},
+    {"hard_classes": "rising+falling", "hard_sampling": 4.0},
     {"ema": 0.9},
     *({"schedule": name} for name in SCHEDULES),
     {"schedule": "cyclic_sine", "cycles": 2.0, "lr_min": 0.01},
@@ -89,7 +96,7 @@ def trained(recipes: list[Recipe]) -> list[dict]:
     (cohort,) = make_cohorts(runs, {("synthetic", 8): task}, None, None, [device])
     options = compiler_options(device.platform)
     program = Program(cohort.shape, cohort.padded_knobs(), task, [device], chunk=64)
-    lanes = program.lower("init", 0).compile(compiler_options=options)(program.knobs[0])
+    lanes = program.lower("init", 0).compile(compiler_options=options)(program.knobs[0], program.pixels[0])
     groups = np.full((program.lanes, 1), program.lanes, np.int32)
     groups[: len(runs), 0] = cohort.position
     window, steps = np.array([0, len(runs)], np.int32), np.array([0, STEPS], np.int32)
@@ -121,27 +128,38 @@ def test_every_lane_learns_something_else(together):
     assert alike == [[{"schedule": "constant"}, {"schedule": "plateau"}]]
 
 
-# One of each mechanism: a table, a conditional part, a number. Each is a program to compile.
-ALONE = [
-    *(
-        {},
+# Lanes that share smaller programs, each with one of a mechanism: a table, a conditional part, a number; the last two
+# programs hold a single run. That a run does not depend on its neighbours shows in any two programs that hold it.
+APART = {
+    "shapes of weights": [
         {"norm": "weight"},
-        {"init": "orthogonal", "norm": "none", "lr": 0.001},
+        {"max_norm": 0.5},
+        {"l1": 0.01},
         {"clip": 0.05, "clip_by": "adaptive"},
-    ),
-    *({"activation": name, "norm": "none", "init_gain": 4.0, "lr": 1e-4} for name in ("prelu", "rrelu")),
-    *({"l1": 0.01}, {"max_norm": 0.5}, {"ema": 0.9}, {"loss": "hinge"}, {"class_sampling": 1.0}, {"mixup": 0.4}),
-    {"dropout": 0.3, "dropout_kind": "spatial"},
-]
+        {"init": "lsuv", "norm": "none", "lr": 0.001},
+        {"epochs": 2, "unfreeze": (1,)},
+    ],
+    "chance": [
+        *({"activation": name, "norm": "none", "init_gain": 4.0, "lr": 1e-4} for name in ("prelu", "rrelu")),
+        {"dropout": 0.3, "dropout_kind": "spatial"},
+        {"mixup": 0.4},
+        {"class_sampling": 1.0},
+        {"hard_classes": "rising", "hard_augment": "strong"},
+    ],
+    "averages": [{"ema": 0.9}, {"eval_statistics": "precise", "norm": "batch", "init_gain": 1.1}, {"loss": "hinge"}],
+    "the base recipe": [{}],
+    "alone": [{"init": "orthogonal", "norm": "none", "lr": 0.001}],
+}
 
 
-@pytest.mark.parametrize("lane", ALONE, ids=str)
-def test_a_lane_of_the_catalogue_equals_its_run_alone(together, lane):
-    (alone,) = trained([dataclasses.replace(BASE, **lane)])
-    mine, single = flat(together[LANES.index(lane)]), flat(alone)
-    assert single.keys() <= mine.keys()
-    for name, value in single.items():
-        np.testing.assert_array_equal(mine[name], value, err_msg=name)
+@pytest.mark.parametrize("name", APART)
+def test_lanes_of_the_catalogue_equal_their_runs_apart(together, name):
+    apart = trained([dataclasses.replace(BASE, **lane) for lane in APART[name]])
+    for lane, state in zip(APART[name], apart, strict=True):
+        mine, single = flat(together[LANES.index(lane)]), flat(state)
+        assert single.keys() <= mine.keys()
+        for leaf, value in single.items():
+            np.testing.assert_array_equal(mine[leaf], value, err_msg=f"{lane} {leaf}")
 
 
 @pytest.mark.parametrize("name", [name for name, optimizer in OPTIMIZERS.items() if optimizer.own_program])

@@ -13,10 +13,11 @@ from fishnet.sweep import Recipe, Run
 from fishnet.sweep.checkpoint import Checkpoints
 from fishnet.sweep.cohort import CohortRunner
 from fishnet.sweep.components import plain_model
+from fishnet.sweep.grouping import group_runs
 from fishnet.sweep.history import CURVES, LOWER_IS_BETTER, History
 from fishnet.sweep.interrupt import Interrupt
 from fishnet.sweep.knobs import STATIC_FIELDS
-from fishnet.sweep.plan import group_runs, make_cohorts
+from fishnet.sweep.plan import make_cohorts
 from fishnet.sweep.progress import Display
 from fishnet.sweep.recipe import FIELDS, SELECTABLE
 from fishnet.sweep.validate import check_recipe, resolve
@@ -41,6 +42,11 @@ TRACED = {
     "l1": (0.01, {}),
     "l2": (0.1, {}),
     "max_norm": (0.5, {}),
+    "max_norm_layers": ((1, 3), {"max_norm": 0.5}),
+    "eval_statistics": ("precise", {}),
+    "unfreeze": ((1,), {}),
+    "unfreeze_rates": ((0.3,), {}),
+    "layer_rate": (0.5, {}),
     "ema": (0.9, {}),
     "schedule": ("constant", {}),
     "lr_min": (0.01, {}),
@@ -57,6 +63,9 @@ TRACED = {
     "class_weighting": ("inverse", {}),
     "reweight_from": (0.5, {"class_weighting": "inverse"}),
     "class_sampling": (1.0, {}),
+    "hard_classes": ("rising", {"hard_classes": "horizontal", "hard_sampling": 3.0}),
+    "hard_augment": ("flip", {"hard_classes": "horizontal", "augment": "none"}),
+    "hard_sampling": (3.0, {"hard_classes": "horizontal"}),
     "label_smoothing": (0.1, {}),
     "dropout": (0.3, {}),
     "dropout_kind": ("alpha", {"dropout": 0.3}),
@@ -78,23 +87,35 @@ STATIC = {
     "norm_position": ("post", {}),
     "ghost_batch": (8, {}),
     "dropout_layers": ("input", {"dropout": 0.3}),
+    "input_norm": ("batch", {}),
+    "block": ("preactivation", {"model": "resnet"}),
+    "shortcut": ("none", {"model": "resnet"}),
+    "se_reduction": (2, {"model": "cnn"}),
+    "compound": (1.0, {"model": "efficientnet"}),
+    "freeze": ("dense_0", {}),
     "pool": ("mean", {"model": "cnn"}),
     "precision": ("bfloat16", {}),
     "batch_size": (16, {}),
 }
-# Traced as well, but with something that the lanes of TRACED do not have.
+# Traced as well, but with something that the lanes of TRACED do not have. Those of one context share a program.
+PRETRAINED = {"pretrain": "autoencoder", "pretrain_epochs": 2}
 ELSEWHERE = {
     "rho": (0.5, {"optimizer": "sam"}),
     "stochastic_depth": (0.5, {"model": "resnet", "depth": 1}),
+    "pretrain": ("none", PRETRAINED),
+    "pretrain_epochs": (1, PRETRAINED),
+    "pretrain_lr": (0.03, PRETRAINED),
 }
+# Needs a trained run: see test_transfer.py.
+TRANSFER = ("trunk",)
 
 
 def test_every_field_is_looked_at_here():
-    assert set(TRACED) | set(STATIC) | set(ELSEWHERE) | {"select_by"} == set(FIELDS)
+    assert {*TRACED, *STATIC, *ELSEWHERE, *TRANSFER, "select_by"} == set(FIELDS)
     assert set(STATIC) == set(STATIC_FIELDS)
     for field, (value, context) in (TRACED | STATIC | ELSEWHERE).items():
         before = dataclasses.replace(BASE, **context)
-        assert getattr(before, field) != value
+        assert getattr(before, field) != value or field == "pretrain"
         if field != "task":
             check_recipe(dataclasses.replace(before, **{field: value}))
 
@@ -133,12 +154,13 @@ def history_of(recipes: dict[str, Recipe]) -> History:
     return runner.history
 
 
-@pytest.mark.parametrize("field", ELSEWHERE)
-def test_another_value_trains_otherwise_elsewhere(field):
-    value, context = ELSEWHERE[field]
-    before = dataclasses.replace(BASE, **context)
-    history = history_of({"before": before, "after": dataclasses.replace(before, **{field: value})})
-    assert not np.array_equal(curves(history, 0), curves(history, 1))
+@pytest.mark.parametrize("fields", [["rho"], ["stochastic_depth"], ["pretrain", "pretrain_epochs", "pretrain_lr"]])
+def test_another_value_trains_otherwise_elsewhere(fields):
+    before = dataclasses.replace(BASE, **ELSEWHERE[fields[0]][1])
+    recipes = {field: dataclasses.replace(before, **{field: ELSEWHERE[field][0]}) for field in fields}
+    history = history_of({"before": before} | recipes)
+    for run in range(1, len(fields) + 1):
+        assert not np.array_equal(curves(history, 0), curves(history, run))
 
 
 def curves(history: History, run: int) -> np.ndarray:
@@ -192,11 +214,12 @@ def test_a_static_field_makes_another_program(field):
     after = dataclasses.replace(before, **{field: value})
     runs = [Run(i, str(i), {}, recipe) for i, recipe in enumerate([before, after])]
     assert len(group_runs(runs)) == 2
-    if field in ("task", "image_size", "batch_size"):  # of the data, not of the network
+    # Of the data and of the gradients (see test_transfer.py), not of the network.
+    if field in ("task", "image_size", "batch_size", "freeze"):
         return
 
     def program(recipe: Recipe) -> str:
-        model = plain_model(recipe, classes=4, sites=10)
+        model = plain_model(recipe, classes=tuple("abcd"), sites=100)
         images = jax.ShapeDtypeStruct((16, 8, 8, 3), np.uint8)
         keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
         return str(jax.make_jaxpr(lambda i: model.init_with_output(keys, i, train=True)[0])(images))

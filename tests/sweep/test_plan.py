@@ -76,6 +76,7 @@ def test_the_view_is_plain_json_and_counts_dropped_images(task):
         "steps_per_epoch": 8,
         "epochs": 8,
         "dropped_images": 16,
+        "pretraining": [],
         "reason": "all runs share one program",
     }
 
@@ -84,7 +85,7 @@ def test_params_count_what_each_arm_uses(task):
     axes = {"norm": [kind for kind in KINDS if kind != "layer_channel"], "norm_layers": ["all", (2,)]}
     (cohort,) = cohorts_of(Sweep(CNN, axes=axes, seeds=1), task)
     for run, params in zip(cohort.runs, cohort.params, strict=True):
-        model = plain_model(run.recipe, classes=4, sites=2)
+        model = plain_model(run.recipe, classes=tuple("abcd"), sites=2)
         assert params == sum(leaf.size for leaf in jax.tree.leaves(abstract_params(model, task)))
     assert cohort.params[0] == 9 * 3 * 8 + 8 + 9 * 8 * 16 + 16 + 16 * 4 + 4
     assert cohort.params[2] == cohort.params[0] + 8 + 16

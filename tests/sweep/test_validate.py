@@ -59,6 +59,18 @@ def test_each_bad_value_is_repeated(field, value, message):
         {"dropout": 0.1, "dropout_layers": "blocks", "model": "mlp"},
         {"schedule": "cosine", "lr_min": 1.0},
         {"loss": "hinge", "label_smoothing": 0.1},
+        {"norm": "weight", "init": "lsuv"},
+        {"model": "resnet", "block": "preactivation", "norm_position": "post"},
+        {"model": "resnet", "shortcut": "none", "stochastic_depth": 0.1},
+        {"model": "mlp", "se_reduction": 4},
+        {"model": "hybrid"},
+        {"unfreeze": (3, 2)},
+        {"unfreeze": (8,)},
+        {"unfreeze": (1,), "unfreeze_rates": (1.0, 0.1, 0.01)},
+        {"optimizer": "schedule_free", "layer_rate": 0.5},
+        {"trunk": "runs/a"},
+        {"pretrain": "jigsaw"},
+        {"dropout": 1.0, "dropout_kind": "alpha"},
     ],
 )
 def test_bad_combinations_are_refused(changes):
@@ -90,9 +102,16 @@ def test_a_function_of_the_users_own_is_found_and_hashed(monkeypatch):
 
 def test_every_name_in_every_table_is_accepted():
     base = dataclasses.replace(Recipe(), clip=1.0, dropout=0.1, dropout_layers="input")
+    hard = {"hard_classes": "abudefduf_vaigiensis"}
+    needs = {
+        "block": {"model": "resnet"},
+        "shortcut": {"model": "resnet"},
+        "hard_augment": hard | {"hard_sampling": 2.0},
+    }
     for field, table in NAMES.items():
         for name in table:
-            check_sweep(Sweep(dataclasses.replace(base, **{field: name}), seeds=1))
+            extra = hard if name == "hybrid" else needs.get(field, {})
+            check_sweep(Sweep(dataclasses.replace(base, **extra, **{field: name}), seeds=1))
 
 
 @pytest.mark.parametrize(
@@ -102,7 +121,14 @@ def test_every_name_in_every_table_is_accepted():
         ({"focal_gamma": 1.0}, "belongs to the focal losses"),
         ({"dropout_kind": "spatial", "dropout": 0.1}, "spatial dropout to maps"),
         ({"ghost_batch": 8, "norm": "layer"}, "belongs to norm batch"),
-        ({"pool": "mean", "model": "resnet"}, "belongs to models cnn and separable"),
+        ({"pool": "mean", "model": "resnet"}, "belongs to models cnn, separable and hybrid"),
+        ({"block": "preactivation"}, "belongs to model resnet"),
+        ({"compound": 1.0}, "belongs to model efficientnet"),
+        ({"hard_classes": "a+b"}, "belongs to model hybrid, hard_augment and hard_sampling"),
+        ({"hard_sampling": 2.0}, "belongs to hard_classes"),
+        ({"eval_statistics": "precise", "norm": "layer"}, "belongs to norm batch or input_norm batch"),
+        ({"max_norm_layers": (1,)}, "belongs to max_norm above 0"),
+        ({"pretrain_epochs": 3}, "belongs to a pretrain objective"),
     ],
 )
 def test_a_field_without_effect_is_refused(changes, message):

@@ -1,0 +1,180 @@
+"""Which parameters learn, and how fast: freezing by pattern, unfreezing in stages, rates by layer."""
+
+import re
+from collections.abc import Collection, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax import lax
+
+from fishnet.errors import UsageError
+from fishnet.optim.kernels import path_names
+
+STAGES = 8  # at most; a table of a fixed length, so that runs with different stages share a program
+TRUNK = "trunk"  # the pattern for everything but the head
+_SITE = re.compile(r"_(\d+)$")
+
+
+def in_head(path: tuple[str, ...]) -> bool:
+    """Whether the leaf at `path` belongs to the layer that gives the logits (`head`, `expert_head`)."""
+    return path[0].endswith("head")
+
+
+def frozen(params: Any, patterns: Sequence[str], head: Collection[str] = ("head",)) -> Any:
+    """Which leaves are frozen.
+
+    A pattern matches the whole path of a leaf ("conv_0/kernel") or its first name ("conv_0"), with the wildcards of
+    `fnmatch`; "trunk" matches everything but the head.
+
+    Args:
+        params: a tree of arrays (or their shapes) of one network.
+        patterns: any number; none freezes nothing.
+        head: names of the modules that are not of the trunk.
+
+    Returns:
+        A tree like `params` of Python booleans.
+
+    Raises:
+        UsageError: a pattern that matches no leaf, or patterns that freeze every leaf.
+    """
+    paths = [path_names(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+
+    def matches(pattern: str, path: tuple[str, ...]) -> bool:
+        if pattern == TRUNK:
+            return path[0] not in head
+        return fnmatchcase("/".join(path), pattern) or fnmatchcase(path[0], pattern)
+
+    for pattern in patterns:
+        if not any(matches(pattern, path) for path in paths):
+            layers = ", ".join(dict.fromkeys(path[0] for path in paths))
+            raise UsageError(f"freeze: {pattern!r} matches no parameter; layers are trunk, {layers}")
+    mask = [any(matches(pattern, path) for pattern in patterns) for path in paths]
+    if all(mask):
+        raise UsageError(f"freeze: {'+'.join(patterns)!r} freezes every parameter: nothing could learn")
+    return jax.tree.unflatten(jax.tree.structure(params), mask)
+
+
+def stop_frozen(params: Any, mask: Any) -> Any:
+    """`params` whose frozen leaves pass no gradient on: the compiler leaves out what only they would need.
+
+    Args:
+        params: a tree of arrays.
+        mask: of `frozen`.
+    """
+    return jax.tree.map(lambda leaf, stop: lax.stop_gradient(leaf) if stop else leaf, params, mask)
+
+
+@struct.dataclass
+class LayerRates:
+    """Factors on the learning rate by layer and by stage of unfreezing; the last layer is the head."""
+
+    factor: jax.Array  # [layer] float32, discriminative rates
+    start: jax.Array  # [layer] int32, the step from which a layer learns
+    stage_start: jax.Array  # [STAGES] int32, first step of each stage; 2^31 - 1 for those there are not
+    stage_factor: jax.Array  # [STAGES] float32
+
+    def at(self, step: jax.Array) -> jax.Array:
+        """The factor of each layer in a step, [layer] float32: exactly 0 while it is frozen, exactly 1 by default."""
+        stage = jnp.maximum((self.stage_start <= step).sum() - 1, 0)
+        return jnp.where(step >= self.start, self.factor * jnp.asarray(self.stage_factor)[stage], 0.0)
+
+
+def layer_rates(
+    layers: int,
+    decay: float = 1.0,
+    unfreeze: Sequence[int] = (0,),
+    stage_factors: Sequence[float] = (1.0,),
+    steps_per_epoch: int = 1,
+) -> LayerRates:
+    """Discriminative rates and gradual unfreezing.
+
+        rate of layer l = lr decay^(layers - l) stage factor, l = 0 the first layer, l = layers the head
+        frozen until the epoch of its block: the hidden layers are cut into as many equal blocks as there are epochs in
+        `unfreeze`, and the block next to the head begins first
+
+    Args:
+        layers: hidden layers, 1 or more.
+        decay: what each layer's rate is of the one after it, above 0; ULMFiT: 1 / 2.6.
+        unfreeze: epochs from 0, not decreasing; (0,): everything learns from the start.
+        stage_factors: on all rates, a stage each (the head alone, then a block more each time); one: for all stages.
+        steps_per_epoch: 1 or more.
+
+    Returns:
+        NumPy arrays [layers + 1] and [STAGES].
+
+    Raises:
+        UsageError: epochs that decrease or are negative, more epochs than hidden layers or than `STAGES` - 1, a factor
+            that is not positive, or another number of factors than stages.
+
+    Source: Howard and Ruder, "Universal Language Model Fine-tuning", arXiv:1801.06146.
+    """
+    check_stages(decay, unfreeze, stage_factors)
+    if len(unfreeze) > layers:
+        raise UsageError(f"unfreeze: {len(unfreeze)} blocks of layers, but the network has {layers} hidden layers")
+    epochs = (0, *unfreeze) if tuple(unfreeze) != (0,) else (0,)
+    start = np.zeros(layers + 1, np.int64)
+    for block, members in enumerate(np.array_split(np.arange(layers)[::-1], len(unfreeze))):
+        start[members] = unfreeze[block] * steps_per_epoch
+    limit = np.iinfo(np.int32).max
+    stage_start = np.full(STAGES, limit)
+    stage_start[: len(epochs)] = np.minimum(np.multiply(epochs, steps_per_epoch), limit)
+    factors = np.ones(STAGES)
+    factors[: len(epochs)] = stage_factors if len(stage_factors) > 1 else stage_factors[0]
+    return LayerRates(
+        factor=np.asarray(np.power(float(decay), layers - np.arange(layers + 1)), np.float32),
+        start=np.minimum(start, limit).astype(np.int32),
+        stage_start=stage_start.astype(np.int32),
+        stage_factor=factors.astype(np.float32),
+    )
+
+
+def check_stages(decay: float, unfreeze: Sequence[int], stage_factors: Sequence[float]) -> None:
+    """Refuses stages that make no sense in any network.
+
+    Raises:
+        UsageError: see `layer_rates`.
+    """
+    if not 0 < decay < np.inf:
+        raise UsageError(f"layer_rate: {decay:g} is not above 0")
+    if list(unfreeze) != sorted(unfreeze) or min(unfreeze) < 0:
+        raise UsageError(f"unfreeze: {'-'.join(map(str, unfreeze))!r} is not a list of epochs from 0 that go up")
+    stages = 1 if tuple(unfreeze) == (0,) else len(unfreeze) + 1
+    if stages > STAGES:
+        raise UsageError(f"unfreeze: {len(unfreeze)} epochs are more than {STAGES - 1}")
+    if len(stage_factors) not in (1, stages):
+        raise UsageError(f"unfreeze_rates: {len(stage_factors)} factors for {stages} stages (one, or one a stage)")
+    if not all(0 < factor < np.inf for factor in stage_factors):
+        raise UsageError(f"unfreeze_rates: {'-'.join(map('{:g}'.format, stage_factors))!r} has a factor not above 0")
+
+
+def by_layer(params: Any, layers: int, values: Any) -> Any:
+    """The entry of `values` that belongs to the layer of each leaf.
+
+    Args:
+        params: a tree of arrays of one network.
+        layers: hidden layers; leaves of layer l are called by names that end in `_l`, `input_norm` goes with the first.
+        values: [layers + 1], the head's last.
+
+    Returns:
+        A tree like `params`.
+
+    Raises:
+        UsageError: a leaf that belongs to no layer.
+    """
+
+    def pick(path: tuple, _: Any) -> Any:
+        names = path_names(path)
+        site = _SITE.search(names[0])
+        if in_head(names):
+            return values[layers]
+        if names[0] == "input_norm":
+            return values[0]
+        if site is None or int(site[1]) >= layers:
+            raise UsageError(f"no layer of {layers} has a parameter {'/'.join(names)}")
+        return values[int(site[1])]
+
+    return jax.tree_util.tree_map_with_path(pick, params)

@@ -1,0 +1,195 @@
+"""Pretrains the runs of a cohort on the host's side: epochs in slices, checkpoints, trunks handed over."""
+
+import shutil
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax.serialization import from_state_dict, to_state_dict
+
+from fishnet.sweep.checkpoint import Checkpoints
+from fishnet.sweep.compiling import compiler_options, in_background
+from fishnet.sweep.history import DIVERGED, PRETRAIN_CURVES, History
+from fishnet.sweep.interrupt import Interrupt
+from fishnet.sweep.lane import Lanes
+from fishnet.sweep.layout import Layout, window_of
+from fishnet.sweep.program import Program, abstract
+from fishnet.sweep.pupils import Pupils, initial_pupils, pretrain_groups, taught
+
+
+class Pretraining:
+    """The runs of a cohort that one objective is for, from the state on disk (if any) to their trunks.
+
+    Args:
+        name: of the objective.
+        layout: of the cohort's lanes.
+        program: of the cohort.
+        history: of the cohort; its curves of pretraining are filled in.
+        folder: for checkpoints of its own, which are removed by `forget`.
+        interrupt: looked at between calls.
+        stage: told in a line what is being done.
+        warn: told of damaged checkpoints.
+        call_seconds: how long a call of the program should take.
+        checkpoint_seconds: at most one checkpoint in this time.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        layout: Layout,
+        program: Program,
+        history: History,
+        folder: Path,
+        interrupt: Interrupt,
+        stage: Callable[[str], None],
+        warn: Callable[[str], None],
+        call_seconds: float,
+        checkpoint_seconds: float,
+    ) -> None:
+        self.name, self.layout, self.program, self.history = name, layout, program, history
+        self.checkpoints, self.interrupt, self.stage, self.warn = Checkpoints(folder), interrupt, stage, warn
+        self.call_seconds, self.checkpoint_seconds = call_seconds, checkpoint_seconds
+        runs = layout.cohort.runs
+        self.runs = np.array([i for i, run in enumerate(runs) if run.recipe.pretrain == name], np.int64)
+        self.epochs = np.array([run.recipe.pretrain_epochs for run in runs])
+        self.steps = np.zeros(len(runs), np.int64)
+        self.pupils: list[Pupils] = []  # one a device
+
+    def teach(self, lanes: list[Lanes]) -> list[Lanes]:
+        """Pretrains from the trunks in `lanes`, or goes on from the last checkpoint, and hands the trunks over.
+
+        Args:
+            lanes: of each device, before their first step; given up.
+
+        Returns:
+            The lanes with pretrained trunks; runs whose pretraining met a value that is not finite count as diverged.
+        """
+        self._prepare(lanes)
+        for epoch in range(int(self.epochs[self.runs].max())):
+            self._epoch(epoch)
+        self._save()
+        bad = self.layout.gather([pupils.first_bad_step for pupils in self.pupils], self.runs)
+        self.history.status[self.runs[bad >= 0]] = DIVERGED
+        self.history.first_bad_step[self.runs[bad >= 0]] = 0
+        members = self.layout.mask(self.runs)
+        hand_over = jax.jit(partial(taught, self.program.shape))
+        return [hand_over(*of) for of in zip(lanes, self.pupils, members, strict=True)]
+
+    def forget(self) -> None:
+        """Removes the checkpoints: what they were for is kept elsewhere."""
+        self.checkpoints.finish()
+        shutil.rmtree(self.checkpoints.folder, ignore_errors=True)
+
+    def _prepare(self, lanes: list[Lanes]) -> None:
+        """Compiles what is needed; the state is the last checkpoint's or a fresh one."""
+        program, shape = self.program, self.program.shape
+        init = jax.jit(partial(initial_pupils, shape, self.name))
+        like = jax.eval_shape(init, program.knobs[0], lanes[0], program.pixels[0])
+        runs = len(self.layout.cohort.runs)
+        whole = {
+            "pupils": jax.tree.map(
+                lambda leaf: jax.ShapeDtypeStruct((runs, *leaf.shape[1:]), leaf.dtype), to_state_dict(like)
+            ),
+            "steps": jax.ShapeDtypeStruct(self.steps.shape, self.steps.dtype),
+            "curves": jax.ShapeDtypeStruct(self.history.pretrain_curves.shape, np.float64),
+        }
+        restored = self.checkpoints.restore(whole, self.warn)
+        train = jax.jit(partial(pretrain_groups, shape, self.name), donate_argnums=1)
+        groups = (program.lanes, shape.lane_width)
+
+        def lower(name: str, device: int) -> jax.stages.Lowered:
+            place, knobs, pixels = program.devices[device], program.knobs[device], program.pixels[device]
+            if name == "init":
+                return init.lower(knobs, lanes[device], pixels)
+            pupils = jax.tree.map(lambda leaf: abstract(place, leaf.shape, leaf.dtype), like)
+            rest = (abstract(place, groups), abstract(place, (2,)), abstract(place, (2,)))
+            return train.lower(knobs, pupils, pixels, *rest)
+
+        names = ["train"] if restored is not None else ["train", "init"]
+        wanted = [(name, device) for name in names for device in range(len(program.devices))]
+        self.stage(f"compiling pretraining: {self.name}")
+        options = compiler_options(program.devices[0].platform)
+        compiled = in_background([partial(lower, *w) for w in wanted], options, self.interrupt)
+        self._call = dict(zip(wanted, compiled, strict=True))
+        if restored is None:
+            self.pupils = [
+                self._call["init", device](program.knobs[device], lanes[device], program.pixels[device])
+                for device in range(len(lanes))
+            ]
+        else:
+            self.steps = np.array(restored["steps"])
+            self.history.pretrain_curves[self.runs] = restored["curves"][self.runs]
+            self.pupils = program.split(from_state_dict(like, self.layout.scatter(restored["pupils"])))
+        self._saved, self._pace = time.monotonic(), None
+
+    def _epoch(self, epoch: int) -> None:
+        """Takes every run that is not further yet to the end of an epoch."""
+        per_epoch = self.program.shape.steps_per_epoch
+        end = (epoch + 1) * per_epoch
+        members = self.runs[self.epochs[self.runs] > epoch]
+        recorded = np.isfinite(self.history.pretrain_curves[members, epoch, PRETRAIN_CURVES.index("loss")]).all()
+        if recorded and (self.steps[members] >= end).all():
+            return
+        self.stage(f"pretraining: {self.name}, epoch {epoch + 1} of {int(self.epochs[self.runs].max())}")
+        # A signal after its last step leaves an epoch finished, but not recorded.
+        for start in sorted(set(self.steps[members]) - {end}):
+            groups, counts = self.layout.groups([run for run in members if self.steps[run] == start])
+            low = 0
+            while low < counts.max():
+                fit = max(1, int(self.call_seconds / self._pace)) if self._pace else 8
+                many = max(1, fit // (end - start)) if self._pace else 1
+                at = start
+                while at < end:
+                    stop = min(end, at + (fit if many == 1 else end - start))
+                    self._train(groups, window_of(counts, low, low + many), at, stop)
+                    at = stop
+                low += many
+        self._record(members, epoch)
+        if time.monotonic() - self._saved >= self.checkpoint_seconds:
+            self._save()
+
+    def _train(self, groups: np.ndarray, window: np.ndarray, start: int, stop: int) -> None:
+        """One call: the groups in `window`, from step `start` to `stop`."""
+        began = time.perf_counter()
+        program, steps = self.program, np.asarray([start, stop], np.int32)
+        for device in np.flatnonzero(window[:, 1] > window[:, 0]):
+            self.pupils[device] = self._call["train", device](
+                program.knobs[device],
+                self.pupils[device],
+                program.pixels[device],
+                groups[device],
+                window[device],
+                steps,
+            )
+        jax.block_until_ready(self.pupils)
+        took = time.perf_counter() - began
+        pace = took / ((window[:, 1] - window[:, 0]).max() * (stop - start))
+        self._pace = pace if self._pace is None else 0.5 * (self._pace + pace)
+        runs = self.layout.members(groups, window)
+        self.steps[runs] = stop
+        self.history.seconds[runs] += took / len(runs)
+        if self.interrupt.number is not None:
+            self._save()
+            self.checkpoints.finish()
+            self.interrupt.check("saved: the same command goes on from here")
+
+    def _record(self, runs: np.ndarray, epoch: int) -> None:
+        """Fills in the curves of one epoch."""
+        totals = [(pupils.steps, pupils.loss, pupils.solved) for pupils in self.pupils]
+        steps, loss, solved = (leaf.astype(np.float64) for leaf in self.layout.gather(totals, runs))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            figures = {"loss": loss / steps, "solved": solved / steps}
+        for name, values in figures.items():
+            self.history.pretrain_curves[runs, epoch, PRETRAIN_CURVES.index(name)] = values
+
+    def _save(self) -> None:
+        everyone = np.arange(len(self.layout.cohort.runs))
+        pupils: Any = to_state_dict(self.layout.gather(self.pupils, everyone))
+        self.checkpoints.save(
+            {"pupils": pupils, "steps": self.steps.copy(), "curves": self.history.pretrain_curves.copy()}
+        )
+        self._saved = time.monotonic()

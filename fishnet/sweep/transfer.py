@@ -1,0 +1,79 @@
+"""The recipe field `trunk`: networks that begin with all but the head of an earlier run's."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from fishnet.errors import UsageError, UserError
+from fishnet.sweep.checkpoint import digest
+from fishnet.sweep.components import head_modules
+from fishnet.sweep.load import load_run
+from fishnet.sweep.recipe import Recipe
+from fishnet.sweep.validate import parse_trunk
+
+# A network of another norm or activation may lack these, or have them beyond what is needed.
+OPTIONAL = ("norm_", "act_", "input_norm")
+Trunk = Mapping[str, Any]  # `params` and `batch_stats` of the run
+
+
+def load_trunks(recipes: Iterable[Recipe]) -> dict[str, Trunk]:
+    """The variables of every run that `recipes` begin from, by the text in their field `trunk`.
+
+    Raises:
+        UsageError: no such run.
+        UserError: no sweep there, or none that can be read; it says in which folder.
+    """
+    found = {}
+    for text in dict.fromkeys(recipe.trunk for recipe in recipes):
+        if text == "none":
+            continue
+        try:
+            variables = load_run(*parse_trunk(text)).variables
+        except UsageError as error:
+            raise UsageError(f"trunk: {error}") from error
+        except UserError as error:
+            raise UserError(f"trunk: {error}") from error
+        found[text] = {name: jax.tree.map(np.asarray, variables.get(name, {})) for name in ("params", "batch_stats")}
+    return found
+
+
+def fingerprints(trunks: Mapping[str, Trunk]) -> dict[str, str]:
+    """What `sweep.json` keeps of the trunks, so that a sweep goes on from the same ones only."""
+    return {f"trunk {text}": digest(trunk) for text, trunk in trunks.items()}
+
+
+def with_trunk(recipe: Recipe, params: Any, statistics: Any, trunk: Trunk) -> tuple[Any, Any]:
+    """A network's variables with those of a trunk in place of its own.
+
+    Args:
+        recipe: of the network: which of its modules are its head.
+        params, statistics: of the network, arrays or their shapes.
+        trunk: of another run.
+
+    Returns:
+        Both, with the leaves of the trunk; norms and activations keep their own where the trunk has none.
+
+    Raises:
+        UsageError: the trunk lacks a layer, or has one of another shape.
+    """
+    sites = sum(name.startswith("norm_") for name in params)
+    head = head_modules(recipe.model, sites)
+
+    def replaced(own: Any, theirs: Any) -> Any:
+        leaves, found = (flatten_dict(tree, keep_empty_nodes=True, sep="/") for tree in (own, theirs))
+        for name, leaf in leaves.items():
+            module = name.split("/")[0]
+            if module in head or (name not in found and module.startswith(OPTIONAL)):
+                continue
+            if name not in found:
+                raise UsageError(f"trunk: {recipe.trunk!r} has no {name}, which this {recipe.model} needs")
+            if np.shape(found[name]) != np.shape(leaf):
+                shapes = " and not ".join("x".join(map(str, np.shape(x))) for x in (found[name], leaf))
+                raise UsageError(f"trunk: {name} of {recipe.trunk!r} is {shapes}, as this {recipe.model} needs")
+            leaves[name] = found[name]
+        return unflatten_dict(leaves, sep="/")
+
+    return replaced(params, trunk["params"]), replaced(statistics, trunk["batch_stats"])

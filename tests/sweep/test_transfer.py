@@ -1,0 +1,148 @@
+"""Transfer from run to run: trunks, frozen layers, layers that begin to learn later."""
+
+import dataclasses
+import itertools
+
+import jax
+import numpy as np
+import pytest
+
+from fishnet.data import load_task
+from fishnet.errors import UsageError, UserError
+from fishnet.models import MODELS
+from fishnet.sweep import Sweep, load_run, run_sweep
+from fishnet.sweep.components import head_modules
+from fishnet.sweep.plan import make_cohorts
+from fishnet.sweep.program import Program
+from fishnet.sweep.validate import resolve
+from tests.sweep.conftest import TINY, contents, trained
+
+ONE = dataclasses.replace(TINY, epochs=1)
+STILL = 1e-12  # a learning rate at which nothing moves that float32 could show
+
+
+def leaves(tree) -> dict[str, np.ndarray]:
+    return {"/".join(k.key for k in path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+@pytest.fixture(scope="module")
+def moved(tiny, tmp_path_factory):
+    """Runs that hardly move: from their own initial weights, and from two trunks of the `tiny` sweep."""
+    trunks = ["none", *(f"{tiny[1].out}:{run}" for run in (0, 3))]
+    sweep = Sweep(dataclasses.replace(ONE, lr=STILL, ema=0.5), axes={"trunk": trunks}, seeds=1)
+    return sweep, run_sweep(sweep, tmp_path_factory.mktemp("moved") / "out", devices=1)
+
+
+@pytest.mark.parametrize(("run", "source"), [(1, 0), (2, 3)])
+def test_a_run_begins_with_the_trunk_of_another_and_a_new_head(tiny, moved, run, source):
+    fresh, begun, theirs = (
+        leaves(load_run(*of).variables["params"])
+        for of in ((moved[1].out, 0), (moved[1].out, run), (tiny[1].out, source))
+    )
+    for name, value in begun.items():
+        np.testing.assert_allclose(
+            value, (fresh if name.startswith("head") else theirs)[name], rtol=1e-6, atol=1e-7, err_msg=name
+        )
+    assert any((begun[name] != fresh[name]).any() for name in begun)
+
+
+def test_a_trunk_is_part_of_what_a_sweep_is(tiny, moved, tmp_path):
+    sweep, result = moved
+    before = contents(result.out)
+    assert run_sweep(sweep, result.out).finished
+    assert contents(result.out) == before
+
+
+def test_trunks_that_do_not_fit_are_refused(tiny, tmp_path):
+    out = tiny[1].out
+    cases = [
+        ({"trunk": f"{out}:9"}, UsageError, "trunk: run 9: .* has runs 0 to 3"),
+        ({"trunk": f"{tmp_path}/nothing:0"}, UserError, "trunk: .*nothing holds no sweep"),
+        ({"trunk": str(out)}, UsageError, "is not FOLDER:RUN"),
+        ({"trunk": f"{out}:0", "widths": (16,)}, UsageError, "dense_0/kernel of .* is 192x8 and not 192x16"),
+        ({"trunk": f"{out}:0", "widths": (8, 8)}, UsageError, "has no dense_1/kernel, which this mlp needs"),
+    ]
+    for changes, error, message in cases:
+        with pytest.raises(error, match=message):
+            run_sweep(Sweep(dataclasses.replace(ONE, **changes), seeds=1), tmp_path / "out", devices=1)
+        assert not (tmp_path / "out" / "checkpoints").exists()
+
+
+def test_a_trunk_without_norm_serves_a_network_with_one(tiny, tmp_path):
+    """What the other network did not have stays as it is initialised."""
+    recipe = dataclasses.replace(ONE, trunk=f"{tiny[1].out}:0", norm="none", lr=STILL)
+    begun = leaves(load_run(run_sweep(Sweep(recipe, seeds=1), tmp_path / "out", devices=1).out).variables["params"])
+    theirs = leaves(load_run(tiny[1].out).variables["params"])
+    np.testing.assert_allclose(begun["dense_0/kernel"], theirs["dense_0/kernel"], rtol=1e-6)
+    assert "norm_0/scale" not in begun and "norm_0/scale" in theirs
+
+
+HARSH = {"weight_decay": 0.1, "max_norm": 0.1, "l2": 0.1, "momentum": 0.9}
+
+
+@pytest.fixture(scope="module")
+def frozen(tmp_path_factory):
+    """Runs of which parts are frozen, all with what would move a weight besides its gradient."""
+    base = dataclasses.replace(ONE, widths=(8, 8), **HARSH)
+    axes = {"freeze": ["dense_0", "trunk", "norm_*+head"]}
+    return run_sweep(Sweep(base, axes=axes, seeds=1), tmp_path_factory.mktemp("frozen") / "out", devices=1)
+
+
+@pytest.mark.parametrize(
+    ("run", "still"),
+    [
+        (0, {"dense_0/kernel"}),
+        (1, {"dense_0/kernel", "norm_0/scale", "norm_0/bias", "dense_1/kernel", "norm_1/scale", "norm_1/bias"}),
+        (2, {"norm_0/scale", "norm_0/bias", "norm_1/scale", "norm_1/bias", "head/kernel", "head/bias"}),
+    ],
+)
+def test_a_frozen_leaf_has_an_exactly_zero_update(frozen, gradual, run, still):
+    begin, end = gradual[0], leaves(trained(frozen.out, run)["lanes"]["params"])
+    assert {name for name in begin if np.array_equal(end[name][0], begin[name])} == still
+
+
+@pytest.fixture(scope="module")
+def gradual() -> list[dict[str, np.ndarray]]:
+    """The weights of a run with two blocks of layers, from the start of each of its four epochs."""
+    recipe = dataclasses.replace(TINY, widths=(8, 8), epochs=4, unfreeze=(1, 3), **HARSH)
+    (run,) = Sweep(recipe, seeds=1).runs()
+    run = dataclasses.replace(run, recipe=resolve(recipe))
+    devices = jax.devices()[:1]
+    (cohort,) = make_cohorts([run], {("synthetic", 8): load_task("synthetic", 8)}, None, None, devices)
+    program = Program(cohort.shape, cohort.padded_knobs(), cohort.task, devices, chunk=64)
+    lanes = program.lower("init", 0).compile()(program.knobs[0], program.pixels[0])
+    train = program.lower("train", 0).compile()
+    groups = np.full((program.lanes, cohort.shape.lane_width), program.lanes, np.int32)
+    groups[0, 0], rates, window = 0, np.ones(program.lanes, np.float32), np.array([0, 1], np.int32)
+    found = [{name: leaf[0].copy() for name, leaf in leaves(lanes.params).items()}]
+    for epoch in range(4):
+        steps = np.array([epoch, epoch + 1], np.int32) * cohort.shape.steps_per_epoch
+        lanes = train(program.knobs[0], lanes, rates, program.pixels[0], groups, window, steps)
+        found.append({name: leaf[0].copy() for name, leaf in leaves(lanes.params).items()})
+    return found
+
+
+def test_layers_begin_to_learn_block_by_block(gradual):
+    """Two epochs at 1 and 3: the head alone, then the upper layer, then the lower one too."""
+    moved = [{name for name in a if (a[name] != b[name]).any()} for a, b in itertools.pairwise(gradual)]
+    head, upper, lower = ({name for name in gradual[0] if part in name} for part in ("head/", "_1/", "_0/"))
+    assert moved == [head, head | upper, head | upper, head | upper | lower]
+
+
+def test_patterns_that_match_nothing_are_refused(tmp_path):
+    for freeze, message in [("conv_0", "'conv_0' matches no parameter"), ("trunk+head", "freezes every parameter")]:
+        with pytest.raises(UsageError, match=message):
+            run_sweep(Sweep(dataclasses.replace(ONE, freeze=freeze), seeds=1), tmp_path / "out", devices=1)
+    with pytest.raises(UsageError, match="2 blocks of layers, but the network has 1"):
+        run_sweep(Sweep(dataclasses.replace(TINY, unfreeze=(1, 2)), seeds=1), tmp_path / "out", devices=1)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_head_is_what_the_trunk_does_not_have(name):
+    model = MODELS[name](classes=3, widths=(8, 8), **({"experts": (1,)} if name == "hybrid" else {}))
+    images = np.zeros((1, 8, 8, 1), np.uint8)
+    whole, trunk = (
+        set(jax.eval_shape(lambda m=m: m.init(jax.random.key(0), images, False))["params"])
+        for m in (model, model.clone(headless=True))
+    )
+    assert whole - trunk == whole & set(head_modules(name, sum(module.startswith("norm_") for module in whole)))
