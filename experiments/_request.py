@@ -106,9 +106,16 @@ def parser_for(experiment: Experiment) -> Parser:
     recipe = parser.add_argument_group("recipe, shared by all runs")
     for name, text in field_help().items():
         text = SEED_HELP if name == "seed" else f"{text} (default {format_value(getattr(experiment.recipe, name))})"
-        metavar = METAVARS.get(TYPES[name], "N-N-N" if name in ("widths", "norm_layers") else "X")
+        metavar = METAVARS.get(TYPES[name]) or metavar_of(str(TYPES[name]))
         recipe.add_argument(f"--{name.replace('_', '-')}", metavar=metavar, help=text.replace("%", "%%"))
     return parser
+
+
+def metavar_of(annotation: str) -> str:
+    """How a value is written in the help of a field whose type is none of `METAVARS`."""
+    if "tuple" not in annotation:
+        return "X"
+    return "X-X-X" if "float" in annotation else "N-N-N"
 
 
 def field_help() -> dict[str, str]:

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,8 +25,14 @@ def main(experiment: Experiment, argv: Sequence[str] | None = None) -> int:
     return guarded(lambda words: train(understand(experiment, words)), argv)
 
 
-def train(request: Request) -> int:
-    """Trains what is asked for (or goes on with it, or finds it finished), prints the table, writes the report."""
+def train(request: Request, show_result: Callable[[Path, Display, str | None], None] | None = None) -> int:
+    """Trains what is asked for (or goes on with it, or finds it finished), and shows it.
+
+    Args:
+        request: the command line, understood.
+        show_result: `f(folder, display, data_dir)` prints the result and writes what belongs to it; None: table and
+            report, as `show` does.
+    """
     use_cores(request.devices)
     from fishnet.sweep import DataOptions, run_sweep
     from fishnet.sweep.validate import check_sweep
@@ -53,7 +59,7 @@ def train(request: Request) -> int:
         display.finish()
     if result.finished:
         display.note("this sweep was finished before: nothing is trained")
-    show(out, display, request.data_dir)
+    (show_result or show)(out, display, request.data_dir)
     return 0
 
 
