@@ -4,34 +4,25 @@
     python -m experiments.describe --part optimizers
     python -m experiments.describe --part models --image-size 64 --widths 32-64-128
 
-Each name is a value of the recipe field beside the heading: `--axis activation=relu,mish` on any experiment. Models are
-listed with their parameters, multiply-adds and activations for one image.
+Names are values of the recipe field beside a part's heading, `--axis activation=relu,mish` on any experiment; entries
+that begin with -- are fields themselves. Models are listed with their parameters, multiply-adds and activations for one
+image.
 """
 
 import inspect
+import re
 import sys
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Sequence
 from typing import Any
 
+from experiments._catalogue import PARTS
 from experiments._cli import Parser, guarded
+from experiments._request import METAVARS, field_help
 from fishnet.errors import UsageError
+from fishnet.sweep.recipe import TYPES
 
-# part -> the recipe field its names are values of
-PARTS = {
-    "activations": "activation",
-    "norms": "norm",
-    "initialisers": "init",
-    "dropout": "dropout_kind",
-    "models": "model",
-    "optimizers": "optimizer",
-    "clipping": "clip_by",
-    "schedules": "schedule",
-    "losses": "loss",
-    "class weights": "class_weighting",
-    "augmentation": "augment",
-    "pairings": "",
-}
-
+WIDTH = 116  # columns of text; formulas stand as they are written
 # activation -> (initialiser, dropout, why)
 PAIRINGS = {
     "relu leaky_relu prelu rrelu relu6": ("he_normal", "plain or spatial", "half of the variance is cut off: He"),
@@ -51,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def parser() -> Parser:
     """The flags."""
     made = Parser(prog="python -m experiments.describe", description=__doc__)
-    made.add_argument("--part", metavar="NAME", help=f"only one of: {', '.join(PARTS)}")
+    made.add_argument("--part", metavar="NAME", help=f"only one of: {', '.join([*PARTS, 'pairings'])}")
     made.add_argument("--image-size", metavar="N", default="32", help="side of the images that models are counted for")
     made.add_argument("--widths", metavar="W-W-W", default="16-32-64", help="widths that models are counted for")
     made.add_argument("--depth", metavar="N", default="1", help="depth that models are counted for")
@@ -69,121 +60,151 @@ def describe(argv: list[str]) -> int:
     from fishnet.lookup import unknown
     from fishnet.sweep.recipe import parse_value
 
-    if flags.part is not None and flags.part not in PARTS:
-        raise unknown("part", flags.part, PARTS)
+    names = [*PARTS, "pairings"]
+    if flags.part is not None and flags.part not in names:
+        raise unknown("part", flags.part, names)
     size, widths, depth = (parse_value(n, getattr(flags, n)) for n in ("image_size", "widths", "depth"))
     if not isinstance(size, int) or size < 1 or depth < 1 or min(widths) < 1:
         raise UsageError(
             f"image size {flags.image_size}, widths {flags.widths}, depth {flags.depth}: all must be 1 or more"
         )
-    for part in [flags.part] if flags.part else PARTS:
-        field = PARTS[part]
-        print(f"\n{part}" + (f"  (--{field.replace('_', '-')})" if field else ""))
-        print("=" * len(part))
-        if part == "models":
+    for name in [flags.part] if flags.part else names:
+        if name == "pairings":
+            print("\npairings\n========")
+            for activations, (init, dropout, why) in PAIRINGS.items():
+                print(f"{activations}\n    initialiser {init}; dropout {dropout}: {why}")
+            continue
+        part = PARTS[name]()
+        heading = name + (f"  (--{part.choice.replace('_', '-')})" if part.choice else "")
+        print(f"\n{heading}\n{'=' * len(heading)}")
+        if name == "models":
             print_models(size, widths, depth)
-        elif part == "pairings":
-            for names, (init, dropout, why) in PAIRINGS.items():
-                print(f"{names}\n    initialiser {init}; dropout {dropout}: {why}")
-        else:
-            for name, text in entries(part).items():
-                print(f"{name}\n{text}")
+        found = entries(name)
+        for i, (entry, text) in enumerate(found.items()):
+            # A line between the names and the first of the fields.
+            print("\n" * (i == len(part.names) > 0 or (i == 0 and name == "models")) + f"{entry}\n{text}")
     return 0
 
 
-def entries(part: str) -> dict[str, str]:
-    """What is said of each name of a part.
+def entries(name: str) -> dict[str, str]:
+    """What is said of each name and field of a part.
 
     Args:
-        part: one of `PARTS`, but "models" and "pairings".
+        name: of the part, one of `PARTS`; of "models" these are the fields only.
 
     Returns:
-        name -> lines, indented.
+        heading (a name, or the flag of a field) -> lines, indented.
     """
-    if part == "initialisers":
-        return {name: f"    {initialiser_text(object_)}" for name, object_ in table_of(part).items()}
-    return {name: summary(object_) for name, object_ in table_of(part).items()}
-
-
-def table_of(part: str) -> Mapping[str, Any]:
-    """The dictionary behind a part."""
-    from fishnet.augment import AUGMENTATIONS
-    from fishnet.losses import CLASS_WEIGHTINGS, LOSSES
-    from fishnet.nn import dropout
-    from fishnet.nn.activations import ACTIVATIONS
-    from fishnet.nn.initializers import INITIALIZERS
-    from fishnet.nn.norms import NORMS
-    from fishnet.optim import clipping
-    from fishnet.optim.optimizers import OPTIMIZERS
-    from fishnet.optim.schedules import SCHEDULES
-
-    return {
-        "activations": ACTIVATIONS,
-        "norms": NORMS,
-        "initialisers": INITIALIZERS,
-        "dropout": dict(
-            zip(dropout.DROPOUTS, (dropout.dropout, dropout.spatial_dropout, dropout.alpha_dropout), strict=True)
-        ),
-        "optimizers": OPTIMIZERS,
-        "clipping": {
-            "norm": clipping.clip_by_global_norm,
-            "value": clipping.clip_by_value,
-            "adaptive": clipping.adaptive_clip,
-        },
-        "schedules": SCHEDULES,
-        "losses": LOSSES,
-        "class weights": CLASS_WEIGHTINGS,
-        "augmentation": AUGMENTATIONS,
-    }[part]
+    part, helps = PARTS[name](), field_help()
+    found = {entry: "\n".join(map(summary, described)) for entry, described in part.names.items()}
+    for entry, described in part.fields.items():
+        lists = {"tuple[int": "N-N-N", "tuple[float": "X-X-X"}
+        metavar = next((shown for kind, shown in lists.items() if kind in str(TYPES[entry])), "X")
+        metavar = METAVARS.get(TYPES[entry], metavar)
+        flag = f"--{entry.replace('_', '-')} {metavar}"
+        found[flag] = "\n".join([wrapped(f"{helps[entry]}."), *map(summary, described)])
+    return found
 
 
 def summary(component: Any) -> str:
     """First line, formula and source of a component's docstring, indented.
 
     Args:
-        component: a function, a module, or what holds one (`Parametric`, `Optimizer`).
+        component: a function, a module, what holds one (`Parametric`, `Optimizer`), an initialiser, or a text.
     """
+    from fishnet.nn.initializers import VarianceScaling
+
+    if isinstance(component, VarianceScaling):
+        return initialiser_text(component)
+    if isinstance(component, str):
+        return "\n".join(map(wrapped, component.split("\n")))
     documented = getattr(component, "function", None) or getattr(component, "build", None) or component
     paragraphs = inspect.cleandoc(documented.__doc__ or "").split("\n\n")
-    first, rest = paragraphs[0].replace("\n", " "), paragraphs[1:]
-    # The formula is the first paragraph that is set in, or the only line before the arguments.
-    formula = next((p for p in rest if p.startswith("    ") or " = " in p.split("\n")[0]), "")
-    source = next((p for p in rest if p.startswith("Source:")), "")
-    lines = [first, *(line.strip() for line in formula.split("\n")), " ".join(source.split())]
-    for step in filter(None, (getattr(component, "probe", None), getattr(component, "evaluate", None))):
-        lines += [line.strip() for line in summary(step).splitlines()]
+    first, rest = paragraphs[0].replace("\n", " "), [p for p in paragraphs[1:] if not p.startswith(SECTIONS)]
+    lines = [wrapped(first)]
+    # The formula is the first paragraph that is set in, or a sentence with one; without any, the rule in words.
+    set_in = next((p for p in rest if p.startswith("    ")), None)
+    sentences = [p for p in rest if " = " in p.split("\n")[0]] or ([] if "`" in first else rest)
+    if set_in is not None:
+        lines += [indented(line) for line in set_in.split("\n")]
+    elif sentences:
+        lines.append(wrapped(re.split(r"(?<=\.)\s+(?=[A-Z])", sentences[0])[0]))
+    source = next((p for p in paragraphs if p.startswith("Source:")), None)
+    if source is not None:
+        lines.append(wrapped(source.replace("\n", " ")))
+    if getattr(component, "probe", None):
+        lines = [summary(component.probe), indented("The gradient found there goes into momentum:"), *lines]
+    if getattr(component, "evaluate", None):
+        lines.append(summary(component.evaluate))
     rate = getattr(component, "default_lr", None)
     if rate is not None:
-        lines.append(f"Default learning rate: {rate:g}")
-    return "\n".join(f"    {line}" for line in lines if line)
+        lines.append(indented(f"Default learning rate: {rate:g}"))
+    return "\n".join(lines)
+
+
+SECTIONS = ("Args:", "Attributes:", "Returns:", "Raises:", "Source:", "Other fields", "Fields as in")
+
+
+def indented(line: str) -> str:
+    """A line of a formula as it is."""
+    return f"    {unmarked(line.strip())}"
+
+
+def wrapped(text: str) -> str:
+    """A sentence or two in as many lines as they need."""
+    text = unmarked(re.sub(r"\s+", " ", text))
+    options = {"break_long_words": False, "break_on_hyphens": False}
+    return textwrap.fill(text, WIDTH, initial_indent="    ", subsequent_indent="      ", **options)
+
+
+def unmarked(text: str) -> str:
+    """Text without the marks of code around formulas; around a name, which might be taken for a word, they stay."""
+    return re.sub(r"`([^`]*)`", lambda code: code[0] if re.fullmatch(r"[A-Za-z_]\w{3,}", code[1]) else code[1], text)
 
 
 def initialiser_text(init: Any) -> str:
     """A line or two on a `VarianceScaling`."""
     from fishnet.nn.initializers import DISTRIBUTIONS, FANS
 
-    distribution = DISTRIBUTIONS[init.distribution].replace("_", " ")
+    distribution, source = DISTRIBUTIONS[init.distribution].replace("_", " "), None
     if distribution == "constant":
-        return f"every entry {init.gain:g} times init_gain: all units alike, to show that symmetry must be broken"
-    if distribution == "orthogonal":
-        source = "Source: Saxe et al., arXiv:1312.6120"
-        return f"orthonormal columns, or rows where these are fewer, times init_gain\n    {source}"
-    if FANS[init.fan] == "none":
+        text = f"every entry {init.gain:g} times init_gain: all units alike, to show that symmetry must be broken"
+    elif distribution == "orthogonal":
+        text = "orthonormal columns, or rows where these are fewer, times init_gain"
+        source = "Saxe et al., arXiv:1312.6120"
+    elif FANS[init.fan] == "none":
         limits = f", between -{init.gain * 3**0.5:g} and {init.gain * 3**0.5:g}" if distribution == "uniform" else ""
-        return f"{distribution}, standard deviation {init.gain:.3g} times init_gain{limits}"
-    fan, source = {
-        "in": (
-            "fan in",
-            "He et al., arXiv:1502.01852" if init.scale == 2 else "LeCun et al., Efficient BackProp, 1998",
-        ),
-        "avg": ("mean of fan in and fan out", "Glorot and Bengio, AISTATS 2010"),
-        "out": ("fan out", "He et al., arXiv:1502.01852"),
-    }[FANS[init.fan]]
-    return f"{distribution}, variance {init.scale:g} / {fan}, times init_gain^2\n    Source: {source}"
+        text = f"{distribution}, standard deviation {init.gain:.3g} times init_gain{limits}"
+    else:
+        fan, source = {
+            "in": (
+                "fan in",
+                "He et al., arXiv:1502.01852" if init.scale == 2 else "LeCun et al., Efficient BackProp, 1998",
+            ),
+            "avg": ("mean of fan in and fan out", "Glorot and Bengio, AISTATS 2010"),
+            "out": ("fan out", "He et al., arXiv:1502.01852"),
+        }[FANS[init.fan]]
+        text = f"{distribution}, variance = {init.scale:g} / {fan}, times init_gain^2"
+    lines = [indented(text)] + ([indented(f"Source: {source}")] if source else [])
+    if init.unit_variance:
+        from fishnet.nn.lsuv import lsuv
+
+        lines.append(summary(lsuv))
+    return "\n".join(lines)
+
+
+# Fields by which a model is counted a second time. What must be given for a model to make sense stands in the first.
+VARIANTS = {
+    "cnn": ({}, {"se_reduction": 4}),
+    "resnet": ({}, {"block": "preactivation"}, {"shortcut": "none"}, {"se_reduction": 4}),
+    "separable": ({}, {"se_reduction": 4}),
+    "efficientnet": ({}, {"se_reduction": 0}, {"compound": 1.0}),
+    "hybrid": ({"experts": (13, 14)},),
+}
 
 
 def print_models(size: int, widths: tuple[int, ...], depth: int) -> None:
-    """A line a model: parameters, multiply-adds and activations for one image, forward.
+    """A line a model and variant: parameters, multiply-adds and activations for one image, forward.
 
     Args:
         size: side of the images in pixels, three channels.
@@ -196,16 +217,18 @@ def print_models(size: int, widths: tuple[int, ...], depth: int) -> None:
     from fishnet.sweep.cost import forward_cost
 
     print(f"at {size} px, widths {'-'.join(map(str, widths))}, depth {depth}, 15 classes; activations in float32")
+    image = jax.ShapeDtypeStruct((1, size, size, 3), np.uint8)
     for name, model in MODELS.items():
-        made = model(classes=15, widths=widths, depth=depth)
-        image = jax.ShapeDtypeStruct((1, size, size, 3), np.uint8)
-        shapes = jax.eval_shape(lambda i, made=made: made.init(jax.random.key(0), i, train=False), image)["params"]
-        params = sum(leaf.size for leaf in jax.tree.leaves(shapes))
-        cost = forward_cost(made, 1, (size, size, 3))
-        memory = 4 * cost.elements / 2**10
         print(f"{name}\n{summary(model)}")
-        count = f"{params:,} parameters, {cost.multiplications / 1e6:.2f} M multiply-adds"
-        print(f"    {count}, {memory:,.1f} KiB of activations")
+        for fields in VARIANTS.get(name, ({},)):
+            made = model(classes=15, widths=widths, depth=depth, **fields)
+            shapes = jax.eval_shape(lambda i, made=made: made.init(jax.random.key(0), i, train=False), image)["params"]
+            params = sum(leaf.size for leaf in jax.tree.leaves(shapes))
+            cost = forward_cost(made, 1, (size, size, 3))
+            memory = 4 * cost.elements / 2**10
+            given = "".join(f"{field}={value}: " for field, value in fields.items())
+            count = f"{params:,} parameters, {cost.multiplications / 1e6:.2f} M multiply-adds"
+            print(f"    {given}{count}, {memory:,.1f} KiB of activations")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ Augmentation = Callable[[PRNGKeyArray, UInt8[Array, "b h w c"]], UInt8[Array, "b
 
 
 def none(key: PRNGKeyArray, images: UInt8[Array, "b h w c"]) -> UInt8[Array, "b h w c"]:
-    """The images as they are; `key` is unused."""
+    """The images as they are."""
     return images
 
 
@@ -40,6 +40,8 @@ def flip(key: PRNGKeyArray, images: UInt8[Array, "b h w c"]) -> UInt8[Array, "b 
 
     Returns:
         Images [b, h, w, c] uint8.
+
+    Source: Krizhevsky, Sutskever and Hinton, "ImageNet Classification with Deep Convolutional Neural Networks", 2012.
     """
     coin = jax.random.bernoulli(key, 0.5, (images.shape[0], 1, 1, 1))
     return jnp.where(coin, images[:, :, ::-1], images)

@@ -156,7 +156,7 @@ def accuracy(counts: Int[ArrayLike, "*runs k k"]) -> Float[ArrayLike, "*runs"]:
 
 
 def balanced_accuracy(counts: Int[ArrayLike, "*runs k k"]) -> Float[ArrayLike, "*runs"]:
-    """Mean recall over the classes that have samples.
+    """Mean recall over the classes that have samples: `mean_c TP_c / n_c`.
 
     Args:
         counts: [..., k, k] confusion matrices.

@@ -46,7 +46,9 @@ def beta_table(alpha: int | float) -> np.ndarray:
 
 
 def mixup(key: PRNGKeyArray, images: UInt8[Array, "b h w c"], shares: Int32[ArrayLike, "257"]) -> Mixed:
-    """Blends each image with another of the batch: `out = share image + (1 - share) images[partner]`, rounded.
+    """Blends each image with another of the batch.
+
+        out = l image + (1 - l) images[partner], rounded;   l ~ Beta(alpha, alpha), the share
 
     One permutation of the batch says who is whose partner; each image draws a share of its own.
 
@@ -67,10 +69,12 @@ def mixup(key: PRNGKeyArray, images: UInt8[Array, "b h w c"], shares: Int32[Arra
 def cutmix(key: PRNGKeyArray, images: UInt8[Array, "b h w c"], shares: Int32[ArrayLike, "257"]) -> Mixed:
     """Replaces a box of each image by the same box of another of the batch.
 
-    For a drawn share l the box is `h sqrt(1 - l)` by `w sqrt(1 - l)` pixels, rounded down, around a pixel drawn
-    uniformly; what of it lies beyond the image's edge is lost, and the share that is returned is of the pixels kept.
-    One permutation of the batch says who is whose partner; each image draws a box of its own (the authors' code: one a
-    batch).
+        out = images[partner] in a box of h sqrt(1 - l) by w sqrt(1 - l) pixels, image elsewhere
+        l ~ Beta(alpha, alpha)
+
+    The box is rounded down and lies around a pixel drawn uniformly; what of it lies beyond the image's edge is lost,
+    and the share that is returned is of the pixels kept. One permutation of the batch says who is whose partner; each
+    image draws a box of its own (the authors' code: one a batch).
 
     Args:
         key: a random key.
@@ -89,7 +93,9 @@ def cutmix(key: PRNGKeyArray, images: UInt8[Array, "b h w c"], shares: Int32[Arr
 def cutout(
     key: PRNGKeyArray, images: UInt8[Array, "b h w c"], size: ArrayLike, fill: UInt8[ArrayLike, " c"]
 ) -> UInt8[Array, "b h w c"]:
-    """Paints a square of `size` pixels a side around a pixel drawn uniformly; it may reach beyond the image's edge.
+    """Paints a square of `size` pixels a side, which may reach beyond the image's edge.
+
+        out = fill in a square around a pixel drawn uniformly, image elsewhere
 
     Args:
         key: a random key.

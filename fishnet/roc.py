@@ -34,7 +34,7 @@ def one_vs_rest_auc(labels: Int[ArrayLike, " n"], scores: Real[ArrayLike, "*runs
 
 
 def macro_auc(labels: Int[ArrayLike, " n"], scores: Real[ArrayLike, "*runs n k"]) -> Float[ArrayLike, "*runs"]:
-    """Mean one-versus-rest AUC over the classes that have positives and negatives.
+    """Mean one-versus-rest AUC over the classes that have positives and negatives: `mean_c AUC_c`.
 
     Args:
         labels: [n] integers in [0, k).

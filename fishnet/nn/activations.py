@@ -97,6 +97,8 @@ def tanh(x: Float[Array, "..."]) -> Float[Array, "..."]:
 
     Returns:
         Activations in [-1, 1], shape and dtype of `x`.
+
+    Source: LeCun et al., "Efficient BackProp", 1998, section 4.4.
     """
     return jnp.tanh(x)
 
@@ -111,6 +113,8 @@ def sigmoid(x: Float[Array, "..."]) -> Float[Array, "..."]:
 
     Returns:
         Activations in [0, 1], shape and dtype of `x`.
+
+    Source: Rumelhart, Hinton and Williams, "Learning Representations by Back-Propagating Errors", Nature 1986.
     """
     return jax.nn.sigmoid(x)
 

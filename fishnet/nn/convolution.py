@@ -56,6 +56,9 @@ def gemm(
 
     Raises:
         UsageError: another layout than channels last, batch groups, unknown padding, or shapes that do not fit.
+
+    Source: Chellapilla, Puri and Simard, "High Performance Convolutional Neural Networks for Document Processing",
+    IWFHR 2006.
     """
     lhs = padded_maps(
         lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers, feature_group_count,

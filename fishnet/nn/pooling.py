@@ -32,6 +32,9 @@ def max_pool(x: Float[Array, "b h w c"], window: int = 2) -> Float[Array, "b p q
 
     Raises:
         UsageError: the window is larger than the map.
+
+    Source: Scherer, Müller and Behnke, "Evaluation of Pooling Operations in Convolutional Architectures for Object
+    Recognition", ICANN 2010.
     """
     _check(x, window)
     return _max(x, window, x.shape[1:3])
@@ -51,6 +54,8 @@ def mean_pool(x: Float[Array, "b h w c"], window: int = 2) -> Float[Array, "b p 
 
     Raises:
         UsageError: the window is larger than the map.
+
+    Source: LeCun et al., "Gradient-Based Learning Applied to Document Recognition", Proceedings of the IEEE 1998.
     """
     _check(x, window)
     return _mean(x, window, x.shape[1:3])
