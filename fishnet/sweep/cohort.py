@@ -301,8 +301,9 @@ class CohortRunner:
         """Logits [run, image, class] of `runs` on the images of `split`, in calls of about `CALL_SECONDS`."""
         program = self.program
         chosen = self.cohort.task.splits[split]
-        padded = np.zeros((program.chunks, program.chunk), np.int32)
-        padded.ravel()[: len(chosen)] = chosen
+        # Mixed, and filled up with images of the split: a chunk's own statistics are then like those of the split.
+        mixed = np.random.default_rng(0).permutation(len(chosen))
+        padded = np.resize(chosen[mixed], (program.chunks, program.chunk)).astype(np.int32)
         chunks = -(-len(chosen) // program.chunk)
         groups, counts = self.layout.groups(list(runs))
         result = np.empty((len(self.cohort.runs), len(chosen), len(self.cohort.task.classes)), np.float32)
@@ -333,7 +334,7 @@ class CohortRunner:
                     for member, position in enumerate(groups[device, group]):
                         if (run := self.layout.run_at(device, position)) is not None:
                             flat = values[group - first, member].reshape(-1, values.shape[-1])
-                            result[run] = flat[: len(chosen)]
+                            result[run, mixed] = flat[: len(chosen)]
             low += many
             self._obey()
         return result[runs]

@@ -129,10 +129,12 @@ def plain_model(recipe: Recipe, classes: Sequence[str], sites: int) -> Network:
     Args:
         recipe: of the run, without `auto`.
         classes: the task's.
-        sites: how many norms the model has.
+        sites: how many norms the model has; only looked at where some layers have none.
     """
     norm = partial(NORMS["batch"], ghost=recipe.ghost_batch) if recipe.norm == "batch" else NORMS[recipe.norm]
-    norms = tuple(norm if here else NORMS["none"] for here in layer_mask(recipe.norm_layers, sites))
+    norms: Any = norm
+    if recipe.norm_layers != "all":
+        norms = tuple(norm if here else NORMS["none"] for here in layer_mask(recipe.norm_layers, sites))
     init = INITIALIZERS[recipe.init]
     act = ACTIVATIONS[recipe.activation]
     if recipe.act_coefficient != "auto" and getattr(act, "coefficient", None) is not None:

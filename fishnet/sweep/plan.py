@@ -249,7 +249,7 @@ def check_layers(runs: Sequence[Run], sites: int) -> None:
 def norm_sites(recipe: Recipe, task: Task) -> tuple[int, np.ndarray]:
     """The parameters of the model of `recipe` without norms, and the channels [site] int64 of its places for norms."""
     plain = dataclasses.replace(recipe, norm="none", norm_layers="all", act_coefficient="auto")
-    params = abstract_params(plain_model(plain, task.classes, sites=10_000), task)
+    params = abstract_params(plain_model(plain, task.classes, sites=0), task)
     sites = sum(name.startswith("norm_") for name in params)
     channels = np.array([params[f"norm_{site}"]["bias"].size for site in range(sites)], np.int64)
     return sum(leaf.size for leaf in jax.tree.leaves(params)), channels

@@ -33,7 +33,8 @@ def photographs(tmp_path_factory):
     return folder
 
 
-def test_means_entropy_and_mutual_information(trained, photographs, tmp_path, capsys):
+def test_means_entropy_and_mutual_information(trained, photographs, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "1000")
     tables = [tmp_path / name for name in ("a.csv", "b.csv")]
     base = ["--run", str(trained), "--index", str(WITH), "--mc-dropout", "20"]
     assert predict.main([*base, "--images", str(photographs), "--csv", str(tables[0])]) == 0

@@ -8,7 +8,13 @@ from experiments._request import field_help, parser_for, understand
 from fishnet.errors import UsageError, UserError
 from fishnet.sweep.recipe import FIELDS, Recipe, format_value, parse_value
 
-LISTS = {"widths": "8-16", "norm_layers": "1-3"}
+LISTS = {
+    "widths": "8-16",
+    "norm_layers": "1-3",
+    "max_norm_layers": "1-3",
+    "unfreeze": "1-2",
+    "unfreeze_rates": "1-0.5",
+}
 
 
 def other_value(name):
@@ -24,7 +30,7 @@ def other_value(name):
         else "0.25"
         if name in ("lr", "act_coefficient")
         else "64"
-        if name == "image_size"
+        if name in ("image_size", "se_reduction")
         else "x"
     )
 

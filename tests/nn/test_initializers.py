@@ -27,6 +27,7 @@ ORACLES = {
     "normal": initializers.normal(0.05),
     "constant": initializers.constant(0.05),
     "orthogonal": initializers.orthogonal(),
+    "lsuv": initializers.orthogonal(),  # what it begins with, see test_lsuv.py
 }
 
 

@@ -84,16 +84,15 @@ HARSH = {"weight_decay": 0.1, "max_norm": 0.1, "l2": 0.1, "momentum": 0.9}
 def frozen(tmp_path_factory):
     """Runs of which parts are frozen, all with what would move a weight besides its gradient."""
     base = dataclasses.replace(ONE, widths=(8, 8), **HARSH)
-    axes = {"freeze": ["dense_0", "trunk", "norm_*+head"]}
+    axes = {"freeze": ["trunk", "norm_*+head"]}
     return run_sweep(Sweep(base, axes=axes, seeds=1), tmp_path_factory.mktemp("frozen") / "out", devices=1)
 
 
 @pytest.mark.parametrize(
     ("run", "still"),
     [
-        (0, {"dense_0/kernel"}),
-        (1, {"dense_0/kernel", "norm_0/scale", "norm_0/bias", "dense_1/kernel", "norm_1/scale", "norm_1/bias"}),
-        (2, {"norm_0/scale", "norm_0/bias", "norm_1/scale", "norm_1/bias", "head/kernel", "head/bias"}),
+        (0, {"dense_0/kernel", "norm_0/scale", "norm_0/bias", "dense_1/kernel", "norm_1/scale", "norm_1/bias"}),
+        (1, {"norm_0/scale", "norm_0/bias", "norm_1/scale", "norm_1/bias", "head/kernel", "head/bias"}),
     ],
 )
 def test_a_frozen_leaf_has_an_exactly_zero_update(frozen, gradual, run, still):
