@@ -23,8 +23,7 @@ from fishnet.nn.pooling import POOLS
 from fishnet.nn.weight_norms import initial_scale
 from fishnet.optim.clipping import CLIPPINGS
 from fishnet.optim.constraints import l1_penalty, l2_penalty
-from fishnet.optim.freezing import by_layer, frozen, in_head
-from fishnet.optim.kernels import path_names
+from fishnet.optim.freezing import by_layer, frozen
 from fishnet.optim.schedules import CYCLIC, SCHEDULES, with_floor, with_warmup
 from fishnet.sampling import choose_by_class, class_mask
 from fishnet.sweep.knobs import Kinds, Menu, Numbers, layer_mask, named_classes
@@ -71,7 +70,7 @@ def lane_model(
 
 
 def with_initial_biases(numbers: Numbers, params: Any) -> Any:
-    """Parameters whose hidden biases start at the lane's `init_bias`, the head's at 0.
+    """Parameters whose layers' biases start at the lane's `init_bias`; those of heads, gates and input norms at 0.
 
     Args:
         numbers: the lane's, without the lane axis.
@@ -79,7 +78,7 @@ def with_initial_biases(numbers: Numbers, params: Any) -> Any:
     """
 
     def started(path: tuple, leaf: jax.Array) -> jax.Array:
-        hidden = path[-1].key == "bias" and not in_head(path_names(path))
+        hidden = path[-1].key == "bias" and path[0].key.startswith(("conv_", "dense_", "norm_"))
         return leaf + numbers.init_bias if hidden else leaf
 
     return jax.tree_util.tree_map_with_path(started, params)

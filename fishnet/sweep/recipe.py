@@ -40,7 +40,8 @@ class Recipe:
     depth: int = 1
     """convolutions, blocks or hidden layers a stage"""
     stem_stride: int = 1
-    """stride of the first convolution of a resnet, in pixels: 2 looks at large photographs at a quarter of the cost"""
+    """stride of the first convolution of a resnet or efficientnet, in pixels: 2 looks at large photographs at a quarter
+    of the cost"""
     block: str = "basic"
     """residual block of a resnet: basic or preactivation"""
     shortcut: str = "identity"

@@ -217,8 +217,9 @@ def check_recipe(recipe: Recipe) -> None:
         raise UsageError(f"init {recipe.init!r} cannot be used in a sweep: it is not a VarianceScaling")
     if recipe.norm_layers != "all" and min(recipe.norm_layers) < 1:
         raise UsageError(f"norm_layers: {format_value(recipe.norm_layers)!r} has a layer below 1; layers count from 1")
-    if recipe.stem_stride > 1 and recipe.model != "resnet":
-        raise UsageError(f"stem_stride: {recipe.stem_stride} with model {recipe.model}: only resnet has such a stem")
+    if recipe.stem_stride > 1 and recipe.model not in RESIDUAL:
+        models = " and ".join(RESIDUAL)
+        raise UsageError(f"stem_stride: {recipe.stem_stride} with model {recipe.model}: only {models} have such a stem")
     layers = recipe.dropout_layers.split("+")
     for layer in layers:
         if layer not in DROPOUT_LAYERS:
@@ -234,6 +235,10 @@ def check_recipe(recipe: Recipe) -> None:
         raise UsageError(f"stochastic_depth: {recipe.stochastic_depth:g} with shortcut none: nothing would go past")
     if recipe.block == "preactivation" and recipe.norm_position == "post":
         raise UsageError("block preactivation with norm_position post: its norms stand before the activations")
+    if recipe.block == "preactivation" and recipe.norm in WEIGHT_KINDS:
+        raise UsageError(
+            f"norm {recipe.norm} with block preactivation: its norms stand behind sums, not behind kernels"
+        )
     if recipe.model == "mlp" and recipe.se_reduction not in ("auto", 0):
         raise UsageError(f"se_reduction: {recipe.se_reduction} with model mlp: it has no maps")
     if recipe.model == "hybrid" and recipe.hard_classes == "none":

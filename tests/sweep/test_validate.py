@@ -62,6 +62,7 @@ def test_each_bad_value_is_repeated(field, value, message):
         {"norm": "weight", "init": "lsuv"},
         {"model": "resnet", "block": "preactivation", "norm_position": "post"},
         {"model": "resnet", "shortcut": "none", "stochastic_depth": 0.1},
+        {"model": "resnet", "block": "preactivation", "norm": "weight"},
         {"model": "mlp", "se_reduction": 4},
         {"model": "hybrid"},
         {"unfreeze": (3, 2)},
