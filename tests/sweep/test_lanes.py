@@ -16,7 +16,7 @@ def alone(sweep: Sweep, run: int) -> Sweep:
     return Sweep(dataclasses.replace(chosen.recipe, seed=0), seeds=[chosen.recipe.seed])
 
 
-@pytest.mark.parametrize(("run", "devices"), [(0, 1), (7, 1), (13, 2)])
+@pytest.mark.parametrize(("run", "devices"), [(7, 1), (13, 2)])
 def test_lane_equals_its_solo_run_bit_for_bit(mixed, tmp_path, run, devices):
     sweep, result = mixed
     run_sweep(alone(sweep, run), tmp_path / "alone", devices=devices)
@@ -47,7 +47,7 @@ def mlp_at_width_4(mlp, tmp_path_factory):
     return run_sweep(mlp, tmp_path_factory.mktemp("mlp") / "out", lane_width=4)
 
 
-@pytest.mark.parametrize("run", [1, 22])
+@pytest.mark.parametrize("run", [22])
 def test_vectorised_lane_equals_its_solo_run_bit_for_bit(mlp, mlp_at_width_4, tmp_path, run):
     run_sweep(alone(mlp, run), tmp_path / "alone", lane_width=4, devices=1)
     assert_same_run(mlp_at_width_4.out, run, tmp_path / "alone", 0)
