@@ -68,8 +68,8 @@ class Recipe:
     input_norm: str = "standardize"
     """what the pixels go through first: standardize (by the training split's mean and deviation), or batch norm"""
     eval_statistics: str = "running"
-    """what batch norm is evaluated with: running averages, those of the batch at hand, or precise ones, estimated anew on
-    the training images at the end of each epoch"""
+    """what batch norm is evaluated with: running averages, those of the batch at hand, or precise ones, estimated anew
+    on the training images at the end of each epoch"""
     init: str = "he_normal"
     """initialiser of the kernels: he, glorot or lecun, _normal or _uniform; orthogonal, lsuv (orthogonal, then scaled
     on images to outputs of variance 1), normal, uniform, truncated (all 0.05), constant"""
