@@ -4,9 +4,8 @@
     python -m benchmarks.catalogue --programs 1
 
 Each value of every table is a run of one sweep on the synthetic task; runs that share a program are its lanes. Prints a
-line a program and the runs that differ from their run alone, of which there should be none. Takes about a quarter of an
-hour on two CPU cores, nearly all of it compilation; the first program, which holds most of the catalogue, about half
-of that.
+line a program and the runs that differ from their run alone, of which there should be none. Nearly all of its time is
+compilation.
 """
 
 import argparse
