@@ -28,11 +28,11 @@ from fishnet.optim.schedules import SCHEDULES
 from fishnet.pretraining import OBJECTIVES
 from fishnet.sweep import Recipe
 from fishnet.sweep.compiling import compiler_options
+from fishnet.sweep.grid import Run
 from fishnet.sweep.layout import Layout
 from fishnet.sweep.plan import make_cohorts
 from fishnet.sweep.program import Program
 from fishnet.sweep.pupils import initial_pupils, pretrain_groups, taught
-from fishnet.sweep.recipe import Run
 from fishnet.sweep.validate import check_recipe, resolve
 
 BASE = Recipe(

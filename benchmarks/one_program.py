@@ -28,13 +28,13 @@ from fishnet.nn.lowerings import LOWERINGS
 from fishnet.optim.optimizers import OPTIMIZERS
 from fishnet.optim.schedules import SCHEDULES
 from fishnet.sweep import Recipe, Run, Sweep
-from fishnet.sweep.cohort import evaluation_chunk
 from fishnet.sweep.compiling import compiler_options
 from fishnet.sweep.components import plain_model
-from fishnet.sweep.lane import Pixels, constants
+from fishnet.sweep.evaluation import evaluation_chunk
 from fishnet.sweep.plan import Cohort, make_cohorts
 from fishnet.sweep.program import Program
 from fishnet.sweep.random import draw
+from fishnet.sweep.state import Pixels, constants
 from fishnet.sweep.validate import resolve
 
 ARMS = {

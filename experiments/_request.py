@@ -13,7 +13,9 @@ from typing import Any
 from experiments._cli import Parser
 from fishnet.errors import UsageError
 from fishnet.lookup import unknown
-from fishnet.sweep.recipe import FIELDS, TYPES, Recipe, Sweep, format_value, parse_value
+from fishnet.sweep.grid import Sweep
+from fishnet.sweep.recipe import FIELDS, TYPES, Recipe
+from fishnet.sweep.values import format_value, parse_value
 
 METAVARS = {int: "N", float: "X", str: "NAME"}
 SEED_HELP = "train with this one seed, in place of --seeds"

@@ -58,7 +58,7 @@ def describe(argv: list[str]) -> int:
     """
     flags = parser().parse(argv)
     from fishnet.lookup import unknown
-    from fishnet.sweep.recipe import parse_value
+    from fishnet.sweep.values import parse_value
 
     names = [*PARTS, "pairings"]
     if flags.part is not None and flags.part not in names:

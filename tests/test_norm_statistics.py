@@ -13,7 +13,8 @@ from scipy.special import log_softmax
 from fishnet.errors import UsageError
 from fishnet.models import MODELS
 from fishnet.nn.activations import relu
-from fishnet.nn.norms import EPS, KINDS, NORMS, NormByKind
+from fishnet.nn.norm_formulas import EPS, KINDS
+from fishnet.nn.norms import NORMS, NormByKind
 from fishnet.norm_statistics import (
     add_batch,
     batch_moments,

@@ -1,5 +1,7 @@
 """A convolutional network with an expert of its own for the classes that are hard to tell."""
 
+from collections.abc import Collection
+
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
@@ -29,6 +31,12 @@ class Hybrid(CNN):
     """
 
     experts: tuple[int, ...] = ()
+
+    @staticmethod
+    def head_modules(modules: Collection[str]) -> tuple[str, ...]:
+        """See `Network.head_modules`; the expert's convolution is the last site."""
+        last = sum(name.startswith("norm_") for name in modules) - 1
+        return ("head", "expert_head", *(f"{part}_{last}" for part in ("conv", "norm", "act")))
 
     def features(self, images: Num[Array | np.ndarray, "..."], train: bool) -> Float[Array, "b *s f"]:
         """See `Network.features`; the same as those of `CNN`."""

@@ -1,6 +1,6 @@
 """What the models share: their fields, and the layers that are made of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -123,6 +123,11 @@ class Network(nn.Module):
     headless: bool = False
 
     own_se_reduction: ClassVar[int] = 0
+
+    @staticmethod
+    def head_modules(modules: Collection[str]) -> tuple[str, ...]:
+        """Of the names of a network's modules (the keys of its parameters), those that are not its trunk's."""
+        return ("head",)
 
     @nn.compact
     def __call__(self, images: Num[Array | np.ndarray, "..."], train: bool) -> Float[Array, "b *s k"]:

@@ -13,136 +13,13 @@ from typing import ClassVar
 import flax.linen as nn
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
-from fishnet.errors import UsageError
 from fishnet.nn.moments import affine, moments
+from fishnet.nn.norm_formulas import EPS, KINDS, WEIGHT_KINDS, check_norm, mix, mix_traced, over_channels
 from fishnet.nn.weight_norms import kernel_by_kind, standardised_kernel, unit_kernel
 
-KINDS = ("none", "batch", "layer", "group", "instance", "rms", "layer_channel", "weight", "weight_standardised")
-WEIGHT_KINDS = ("weight", "weight_standardised")
-EPS = 1e-5
 KEEP = 0.9
-
-
-def check_norm(kind: str, shape: tuple[int, ...], groups: int = 8, ghost: int = 0) -> None:
-    """Refuses a norm that makes no sense for inputs of `shape`.
-
-    Args:
-        kind: one of `KINDS`.
-        shape: (b, h, w, c) or (b, c).
-        groups: groups of channels of the group norm.
-        ghost: samples of a sub-batch of the batch norm; 0: the whole batch.
-
-    Raises:
-        UsageError: `groups` does not divide the channels of a group norm; an instance norm over a single value; a
-            batch that `ghost` does not divide.
-    """
-    if kind == "group" and (groups < 1 or shape[-1] % groups):
-        raise UsageError(f"group norm needs groups that divide the channels: {groups} groups, {shape[-1]} channels")
-    if kind == "instance" and all(n == 1 for n in shape[1:-1]):
-        raise UsageError(
-            f"instance norm needs maps of two pixels or more: over the single value of inputs {tuple(shape)} "
-            "its variance is zero"
-        )
-    if kind == "batch" and ghost and shape[0] % ghost:
-        raise UsageError(f"ghost batches of {ghost} do not divide a batch of {shape[0]}")
-
-
-def mix(
-    kind: str, mean: Float[Array, "b c"], var: Float[Array, "b c"], groups: int = 8, ghost: int = 0
-) -> tuple[Array, Array]:
-    """Moments of each sample and channel to the moments that a kind of norm normalises with.
-
-        M = pool(mean),   V = pool(var + (mean - M)^2);   rms: M = 0
-
-    `pool` is the mean over the batch (or sub-batches of it), over all channels, over groups of channels, or nothing. V
-    is the law of total variance: a sum of squares, so nothing cancels and V is never negative.
-
-    Args:
-        kind: one of `KINDS` but "layer_channel"; "none" and the norms of weights give M = 0 and V = 1.
-        mean: [b, c].
-        var: [b, c].
-        groups: groups of channels of "group".
-        ghost: samples of a sub-batch of "batch", neighbours in the batch; 0: the whole batch.
-
-    Returns:
-        `(M, V)`, both [b, c].
-    """
-    b, c = mean.shape
-
-    def pool(m: Array) -> Array:
-        if kind == "batch" and ghost:
-            return jnp.repeat(m.reshape(b // ghost, ghost, c).mean(1), ghost, axis=0)
-        if kind == "batch":
-            return jnp.broadcast_to(m.mean(0, keepdims=True), m.shape)
-        if kind in ("layer", "rms"):
-            return jnp.broadcast_to(m.mean(1, keepdims=True), m.shape)
-        if kind == "group":
-            return jnp.repeat(m.reshape(b, groups, c // groups).mean(-1), c // groups, axis=-1)
-        return m
-
-    if kind in ("none", *WEIGHT_KINDS):
-        return jnp.zeros_like(mean), jnp.ones_like(var)
-    centre = jnp.zeros_like(mean) if kind == "rms" else pool(mean)
-    return centre, pool(var + jnp.square(mean - centre))
-
-
-def mix_traced(
-    kind: Int[Array, ""], mean: Float[Array, "b c"], var: Float[Array, "b c"], groups: int = 8, ghost: int = 0
-) -> tuple[Array, Array]:
-    """`mix` for a traced kind; what it gives for "none" and the norms of weights has no meaning.
-
-    Sums are products with a vector of ones (or a matrix that says which samples belong together) and with a [c, groups]
-    matrix that says which channels belong together (all of them for "layer" and "rms"). A choice among five reductions
-    would be fused by XLA's CPU backend into every user of the result, recomputed there, and compiled at length; a
-    product is not.
-
-    Args:
-        kind: index into `KINDS`.
-        mean: [b, c].
-        var: [b, c].
-        groups: groups of channels of "group".
-        ghost: samples of a sub-batch of "batch", neighbours in the batch; 0: the whole batch.
-
-    Returns:
-        `(M, V)`, both [b, c].
-    """
-    b, c = mean.shape
-    batch, layer, group, rms = (kind == KINDS.index(name) for name in ("batch", "layer", "group", "rms"))
-    layer = layer | rms
-    block = jnp.where(layer, c, max(c // groups, 1))
-    member = (jnp.arange(c)[:, None] // block == jnp.arange(groups)).astype(mean.dtype)
-    if ghost:
-        together = jnp.asarray(jnp.arange(b)[:, None] // ghost == jnp.arange(b) // ghost, mean.dtype)
-    else:
-        together = jnp.ones((1, b), mean.dtype)
-
-    def pool(m: Array) -> Array:
-        over_batch = jnp.matmul(together, m, precision=lax.Precision.HIGHEST) / (ghost or b)
-        blocks = jnp.matmul(m, member, precision=lax.Precision.HIGHEST) / block
-        over_channels = jnp.matmul(blocks, member.T, precision=lax.Precision.HIGHEST)
-        return jnp.where(batch, over_batch, jnp.where(layer | group, over_channels, m))
-
-    centre = jnp.where(rms, 0.0, pool(mean))
-    return centre, pool(var + jnp.square(mean - centre))
-
-
-def over_channels(
-    x: Float[Array, "b *s c"], scale: Float[Array, " c"], bias: Float[Array, " c"]
-) -> Float[Array, "b *s c"]:
-    """Each pixel normalised over its channels: `scale (x - mean_c x) / sqrt(var_c x + eps) + bias`.
-
-    Args:
-        x: maps [b, h, w, c] or values [b, c].
-        scale, bias: [c].
-
-    Returns:
-        Shape and dtype of `x`.
-    """
-    t = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    centred = t - t.mean(-1, keepdims=True)
-    return (centred * lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + EPS) * scale + bias).astype(x.dtype)
 
 
 class _Norm(nn.Module):

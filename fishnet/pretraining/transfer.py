@@ -10,7 +10,10 @@ from fishnet.errors import UsageError
 
 
 def with_trunk(
-    classifier: Mapping[str, Any], pretrained: Mapping[str, Any], head: Collection[str] = ("head",)
+    classifier: Mapping[str, Any],
+    pretrained: Mapping[str, Any],
+    head: Collection[str] = ("head",),
+    optional: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """A classifier's variables with those of a pretrained trunk in place of its own, all but the head.
 
@@ -19,6 +22,7 @@ def with_trunk(
         pretrained: the same collection of an `Objective` (or another classifier); what the classifier does not have is
             left out.
         head: names of the modules that stay as they are in `classifier`.
+        optional: how the names of modules begin that stay as they are where `pretrained` lacks them.
 
     Returns:
         A tree like `classifier`.
@@ -29,7 +33,8 @@ def with_trunk(
     leaves = flatten_dict(classifier, keep_empty_nodes=True, sep="/")
     found = flatten_dict(pretrained, keep_empty_nodes=True, sep="/")
     for name, leaf in leaves.items():
-        if name.split("/")[0] in head:
+        module = name.split("/")[0]
+        if module in head or (name not in found and module.startswith(optional)):
             continue
         if name not in found:
             raise UsageError(f"the pretrained network has no {name}, which the classifier's trunk needs")

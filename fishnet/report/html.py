@@ -19,7 +19,7 @@ from fishnet.report.canvas import Panel, draw_svg, follow_scheme, save
 from fishnet.report.photographs import mistakes, task_of
 from fishnet.report.results import Results, load_results
 from fishnet.report.tables import COLUMNS, METRIC_NAMES, caption, interval_text, number_text
-from fishnet.sweep.recipe import format_value
+from fishnet.sweep.values import format_value
 from fishnet.sweep.wording import cohort_text, counted, seconds_text
 
 CURVES = {"val_accuracy": "validation accuracy", "train_loss": "training loss, nats"}

@@ -13,7 +13,8 @@ import pandas as pd
 
 from fishnet.errors import UserError
 from fishnet.stats import Interval, interval, t_interval
-from fishnet.sweep.recipe import arm_name, format_value
+from fishnet.sweep.grid import arm_name
+from fishnet.sweep.values import format_value
 
 METRICS = ("loss", "accuracy", "balanced_accuracy", "macro_auc", "macro_f1", "ece")
 RANK_BY = "val_accuracy"  # validation chooses; test is only reported

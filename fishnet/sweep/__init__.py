@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from fishnet.sweep.recipe import Recipe, Run, Sweep
+from fishnet.sweep.grid import Run, Sweep
+from fishnet.sweep.recipe import Recipe
 
 __all__ = ["DataOptions", "Interrupted", "LoadedRun", "Recipe", "Result", "Run", "Sweep", "load_run", "run_sweep"]
 

@@ -12,15 +12,16 @@ from flax.serialization import from_state_dict, to_state_dict
 from fishnet import metrics
 from fishnet.optim.plateau import Plateau, plateau_update
 from fishnet.sweep.checkpoint import Checkpoints
-from fishnet.sweep.compiling import compiler_options, in_background
+from fishnet.sweep.evaluation import evaluation_chunk, logits_of
 from fishnet.sweep.history import CLASS_CURVES, CURVES, DIVERGED, OK, RUNNING, SUMMARY, History
 from fishnet.sweep.interrupt import Interrupt
-from fishnet.sweep.lane import Lanes
-from fishnet.sweep.layout import Layout, window_of
+from fishnet.sweep.layout import Layout
 from fishnet.sweep.plan import Cohort
 from fishnet.sweep.pretraining import Pretraining
 from fishnet.sweep.program import Program
 from fishnet.sweep.progress import Display
+from fishnet.sweep.slices import Pace
+from fishnet.sweep.state import Lanes
 from fishnet.sweep.transfer import with_trunk
 
 CALL_SECONDS = 2.0  # how long one call of a compiled program should take, so that signals are obeyed
@@ -61,7 +62,7 @@ class CohortRunner:
         self.test = np.full((count, len(SUMMARY)), np.nan)
         self.lanes: list[Lanes] = []  # one a device
         self.layout = Layout(cohort)
-        self._pace: dict[str, float] = {}  # seconds a group and step (or image chunk), by program
+        self._pace = {name: Pace(CALL_SECONDS) for name in ("train", "evaluate")}
         self._saved = 0.0
         self._unsaved = False
 
@@ -91,16 +92,10 @@ class CohortRunner:
             self.lanes = self.program.split(self._by_position(restored["lanes"]))
         names = ["train", "evaluate", "keep"] if len(self.active) else ["evaluate"]
         names += ["init"] if restored is None else []
-        devices = range(len(self.program.devices))
-        wanted = [(name, device) for name in names for device in devices]
-        options = compiler_options(self.program.devices[0].platform)
-        compiled = in_background([partial(self.program.lower, *w) for w in wanted], options, self.interrupt)
-        self._call = dict(zip(wanted, compiled, strict=True))
+        self._call = self.program.compile({name: partial(self.program.lower, name) for name in names}, self.interrupt)
         if restored is None:
-            self.lanes = [
-                self._call["init", device](self.program.knobs[device], self.program.pixels[device])
-                for device in devices
-            ]
+            arguments = enumerate(zip(self.program.knobs, self.program.pixels, strict=True))
+            self.lanes = list(self._call["init"](dict(arguments)).values())
             self._transplant()
             self._pretrain()
         self._saved = time.monotonic()
@@ -184,27 +179,17 @@ class CohortRunner:
         steps = self.history.steps
         for start in sorted(set(steps[self.active]) - {end}):
             groups, counts = self.layout.groups([run for run in self.active if steps[run] == start])
-            low = 0
-            while low < counts.max():
-                pace = self._pace.get("train")
-                fit = max(1, int(CALL_SECONDS / pace)) if pace else 8
-                many = max(1, fit // (end - start)) if pace else 1
-                at = start
-                while at < end:
-                    stop = min(end, at + (fit if many == 1 else end - start))
-                    self._train_call(groups, counts, low, low + many, at, stop)
-                    at = stop
-                low += many
+            for window, at, stop in self._pace["train"].calls(counts, start, end):
+                self._train_call(groups, window, at, stop)
 
-    def _train_call(self, groups: np.ndarray, counts: np.ndarray, low: int, high: int, start: int, stop: int) -> None:
-        """One call: the groups `low` to `high` of each device, from step `start` to `stop`."""
-        window = window_of(counts, low, high)
+    def _train_call(self, groups: np.ndarray, window: np.ndarray, start: int, stop: int) -> None:
+        """One call: the groups in `window`, from step `start` to `stop`."""
         runs = self.layout.members(groups, window)
         began = time.perf_counter()
         program, steps = self.program, np.asarray([start, stop], np.int32)
         rates = np.split(self.history.rate[self.cohort.run_at], len(self.lanes))
-        for device in np.flatnonzero(window[:, 1] > window[:, 0]):
-            self.lanes[device] = self._call["train", device](
+        arguments = {
+            device: (
                 program.knobs[device],
                 self.lanes[device],
                 rates[device],
@@ -213,9 +198,12 @@ class CohortRunner:
                 window[device],
                 steps,
             )
-        jax.block_until_ready(self.lanes)
+            for device in np.flatnonzero(window[:, 1] > window[:, 0])
+        }
+        for device, lanes in self._call["train"](arguments).items():
+            self.lanes[device] = lanes
         took = time.perf_counter() - began
-        self._measure("train", took / ((window[:, 1] - window[:, 0]).max() * (stop - start)))
+        self._pace["train"].measured(window, stop - start, took)
         self.history.steps[runs] = stop
         self.history.seconds[runs] += took / len(runs)
         self.advance(self, self.run_epochs)
@@ -266,9 +254,10 @@ class CohortRunner:
                 sound_to_the_end = np.isfinite(history.curves[run, epoch, CURVES.index("val_loss")])
                 history.status[run] = OK if sound_to_the_end else DIVERGED
                 history.first_bad_step[run] = -1 if sound_to_the_end else history.steps[run]
-        for device, part in enumerate(np.split(better, len(self.lanes))):
-            if part.any():
-                self.lanes[device] = self._call["keep", device](self.lanes[device], part)
+        parts = enumerate(np.split(better, len(self.lanes)))
+        arguments = {device: (self.lanes[device], part) for device, part in parts if part.any()}
+        for device, lanes in self._call["keep"](arguments).items():
+            self.lanes[device] = lanes
         self.advance(self, self.run_epochs)
 
     def _validate(self, runs: np.ndarray, epoch: int) -> None:
@@ -299,49 +288,20 @@ class CohortRunner:
 
     def _evaluate(self, split: str, runs: np.ndarray, best: bool) -> np.ndarray:
         """Logits [run, image, class] of `runs` on the images of `split`, in calls of about `CALL_SECONDS`."""
-        program = self.program
-        chosen = self.cohort.task.splits[split]
-        # Mixed, and filled up with images of the split: a chunk's own statistics are then like those of the split.
-        mixed = np.random.default_rng(0).permutation(len(chosen))
-        padded = np.resize(chosen[mixed], (program.chunks, program.chunk)).astype(np.int32)
-        chunks = -(-len(chosen) // program.chunk)
-        groups, counts = self.layout.groups(list(runs))
-        result = np.empty((len(self.cohort.runs), len(chosen), len(self.cohort.task.classes)), np.float32)
-        low = 0
-        while low < counts.max():
-            pace = self._pace.get("evaluate")
-            many = min(program.capacity, max(1, int(CALL_SECONDS / (pace * chunks))) if pace else 1)
-            window = window_of(counts, low, low + many)
-            began = time.perf_counter()
-            logits = {}
-            for device in np.flatnonzero(window[:, 1] > window[:, 0]):
-                lanes = self.lanes[device]
-                logits[device] = self._call["evaluate", device](
-                    program.knobs[device],
-                    lanes.best_params if best else lanes.evaluated,
-                    lanes.best_statistics if best else lanes.statistics,
-                    program.pixels[device],
-                    groups[device],
-                    window[device],
-                    padded,
-                    np.int32(chunks),
-                )
-            logits = {device: np.asarray(value) for device, value in logits.items()}
-            self._measure("evaluate", (time.perf_counter() - began) / ((window[:, 1] - window[:, 0]).max() * chunks))
-            for device, values in logits.items():
-                first, last = window[device]
-                for group in range(first, last):
-                    for member, position in enumerate(groups[device, group]):
-                        if (run := self.layout.run_at(device, position)) is not None:
-                            flat = values[group - first, member].reshape(-1, values.shape[-1])
-                            result[run, mixed] = flat[: len(chosen)]
-            low += many
-            self._obey()
-        return result[runs]
-
-    def _measure(self, program: str, seconds: float) -> None:
-        old = self._pace.get(program)
-        self._pace[program] = seconds if old is None else 0.5 * (old + seconds)
+        variables = [
+            (lanes.best_params, lanes.best_statistics) if best else (lanes.evaluated, lanes.statistics)
+            for lanes in self.lanes
+        ]
+        return logits_of(
+            self.layout,
+            self.program,
+            self._call["evaluate"],
+            variables,
+            self.cohort.task.splits[split],
+            runs,
+            self._pace["evaluate"],
+            self._obey,
+        )
 
     def _save(self) -> None:
         """Tables first, then the checkpoint in the background."""
@@ -356,7 +316,7 @@ class CohortRunner:
         runs = len(self.cohort.runs)
         lanes = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct((runs, *leaf.shape[1:]), leaf.dtype),
-            to_state_dict(self.program.abstract_lanes()),
+            to_state_dict(self.program.abstract_lanes),
         )
         history = {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in self.history.arrays().items()}
         pixels = {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in self._pixel_statistics().items()}
@@ -368,11 +328,4 @@ class CohortRunner:
 
     def _by_position(self, lanes: Any) -> Lanes:
         """Restored lanes in run order -> the layout of this plan; padding lanes repeat the first run."""
-        return from_state_dict(self.program.abstract_lanes(), self.layout.scatter(lanes))
-
-
-def evaluation_chunk(cohort: Cohort) -> int:
-    """Images an evaluation step: about a million first-layer values, between 16 and 256."""
-    height, width, _ = cohort.shape.image_shape
-    values = (1 if cohort.shape.recipe.model == "mlp" else height * width) * cohort.shape.recipe.widths[0]
-    return int(np.clip(2 ** int(np.log2(max(2**20 // max(values, 1), 1))), 16, 256))
+        return from_state_dict(self.program.abstract_lanes, self.layout.scatter(lanes))

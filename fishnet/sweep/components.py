@@ -18,7 +18,8 @@ from fishnet.nn.dropout import DROPOUTS
 from fishnet.nn.initializers import INITIALIZERS, VarianceScaling
 from fishnet.nn.lowerings import LOWERINGS
 from fishnet.nn.mixed_activation import ActivationByIndex
-from fishnet.nn.norms import KINDS, NORMS, WEIGHT_KINDS, NormByKind
+from fishnet.nn.norm_formulas import KINDS, WEIGHT_KINDS
+from fishnet.nn.norms import NORMS, NormByKind
 from fishnet.nn.pooling import POOLS
 from fishnet.nn.weight_norms import initial_scale
 from fishnet.optim.clipping import CLIPPINGS
@@ -26,7 +27,8 @@ from fishnet.optim.constraints import l1_penalty, l2_penalty
 from fishnet.optim.freezing import by_layer, frozen
 from fishnet.optim.schedules import CYCLIC, SCHEDULES, with_floor, with_warmup
 from fishnet.sampling import choose_by_class, class_mask
-from fishnet.sweep.knobs import Kinds, Menu, Numbers, layer_mask, named_classes
+from fishnet.sweep.knobs import Kinds, Numbers
+from fishnet.sweep.menu import Menu, layer_mask, named_classes
 from fishnet.sweep.recipe import Recipe
 
 MODEL_OPTIONS = ("stem_stride", "block", "shortcut", "compound")  # fields that some models have
@@ -219,28 +221,14 @@ def learning_rates(recipe: Recipe, menu: Menu, numbers: Numbers, params: Any, st
     return jax.tree.map(lambda rate, stop: jnp.zeros_like(rate) if stop else rate, rates, frozen_leaves(recipe, params))
 
 
-def head_modules(model: str, sites: int) -> tuple[str, ...]:
-    """The modules of a network that are new for every task: all that is not its trunk.
-
-    Args:
-        model: a name in `MODELS`.
-        sites: how many norms the model has.
-    """
-    if model != "hybrid":
-        return ("head",)
-    return ("head", "expert_head", *(f"{part}_{sites - 1}" for part in ("conv", "norm", "act")))
-
-
 def frozen_leaves(recipe: Recipe, params: Any) -> Any:
     """Which leaves never learn: a tree like `params` of Python booleans.
 
     Raises:
         UsageError: see `fishnet.optim.freezing.frozen`.
     """
-    sites = sum(name.startswith("norm_") for name in params)
-    return frozen(
-        params, [] if recipe.freeze == "none" else recipe.freeze.split("+"), head_modules(recipe.model, sites)
-    )
+    patterns = [] if recipe.freeze == "none" else recipe.freeze.split("+")
+    return frozen(params, patterns, MODELS[recipe.model].head_modules(params))
 
 
 def clip_gradients(menu: Menu, kinds: Kinds, numbers: Numbers, grads: Any, params: Any) -> tuple[Any, jax.Array]:

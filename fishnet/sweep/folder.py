@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from fishnet.errors import UserError
-from fishnet.sweep.recipe import format_value
 from fishnet.sweep.records import write_whole
+from fishnet.sweep.values import format_value
 
 SWEEP_FILE = "sweep.json"
 LOCK_FILE = ".lock"

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 import jax
 
-from fishnet.sweep.knobs import Knobs, static_key
-from fishnet.sweep.recipe import Run
+from fishnet.sweep.grid import Run
+from fishnet.sweep.knobs import Knobs
+from fishnet.sweep.menu import static_key
 
 
 def group_runs(runs: Sequence[Run]) -> dict[tuple, list[Run]]:

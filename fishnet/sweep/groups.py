@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from fishnet.sweep.knobs import Kinds, Knobs, Numbers
-from fishnet.sweep.lane import Lanes, Pixels, Shape, evaluate_lane, single_lane, train_lane
+from fishnet.sweep.lane import evaluate_lane, single_lane, train_lane
+from fishnet.sweep.state import Lanes, Pixels, Shape
 
 
 def initial_lanes(shape: Shape, knobs: Knobs, pixels: Pixels) -> Lanes:

@@ -1,13 +1,11 @@
 """One run inside a program: its state, the steps of its training, its evaluation; no lane axis anywhere."""
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import struct
 from jax import lax
 
 from fishnet.losses import cross_entropy, deferred, mixed_loss
@@ -17,7 +15,7 @@ from fishnet.nn.lsuv import layer_order, layer_outputs, lsuv
 from fishnet.norm_statistics import Population, add_batch, batch_moments, empty_population
 from fishnet.optim.constraints import ema, max_norm
 from fishnet.optim.freezing import by_layer, stop_frozen
-from fishnet.optim.optimizers import OPTIMIZERS, Optimizer
+from fishnet.optim.optimizers import OPTIMIZERS
 from fishnet.sampling import balanced_positions
 from fishnet.sweep.components import (
     add_penalties,
@@ -30,94 +28,12 @@ from fishnet.sweep.components import (
     with_initial_biases,
     with_initial_scales,
 )
-from fishnet.sweep.knobs import Kinds, Menu, Numbers
+from fishnet.sweep.knobs import Kinds, Numbers
 from fishnet.sweep.random import draw
-from fishnet.sweep.recipe import Recipe
-from fishnet.sweep.slots import Slots, direction, empty_slots, state_of
+from fishnet.sweep.slots import direction, empty_slots, state_of
+from fishnet.sweep.state import Lanes, Pixels, Shape, Totals, constants
 
 PRECISE_BATCHES = 32  # of an epoch, from which precise statistics are estimated
-
-
-@struct.dataclass
-class Lanes:
-    """The state of the runs of a cohort: arrays only, each with a leading lane axis."""
-
-    params: Any  # [lane, ...] float32
-    statistics: Any  # [lane, ...] float32, running moments of batch norm
-    slots: Slots  # [lane, ...] what the optimizer remembers
-    average: Any  # [lane, ...] float32, the parameters to evaluate, where the menu has others than `params`; or ()
-    best_params: Any  # [lane, ...] float32, at the epoch that validation selected
-    best_statistics: Any  # [lane, ...] float32
-    first_bad_step: jax.Array  # [lane] int32, -1 while everything was finite
-    lr: jax.Array  # [lane] float32, learning rate of the last step
-    epoch: "Totals"
-
-    @property
-    def evaluated(self) -> Any:
-        """The parameters to validate and keep, [lane, ...] float32."""
-        return self.params if isinstance(self.average, tuple) else self.average
-
-    def beginning_with(self, params: Any, statistics: Any) -> "Lanes":
-        """These lanes before their first step, but with other variables."""
-
-        def copy(tree: Any) -> Any:  # a buffer that is given up twice is an error
-            return jax.tree.map(jnp.copy, tree)
-
-        return self.replace(
-            params=params,
-            statistics=statistics,
-            average=self.average if isinstance(self.average, tuple) else copy(params),
-            best_params=copy(params),
-            best_statistics=copy(statistics),
-        )
-
-
-@struct.dataclass
-class Totals:
-    """Sums over the finite steps of the current epoch."""
-
-    steps: jax.Array  # [lane] int32
-    loss: jax.Array  # [lane] float32, sum over steps of the objective
-    correct: jax.Array  # [lane] int32, examples
-    grad_norm: jax.Array  # [lane] float32, sum over steps of the global gradient norm, before clipping
-    clipped: jax.Array  # [lane] float32, sum over steps of the share of the gradient that was clipped
-    class_loss: jax.Array  # [lane, class] float32, sum over examples of the cross-entropy
-    class_count: jax.Array  # [lane, class] float32, examples
-
-
-@struct.dataclass
-class Pixels:
-    """A task's images on the device."""
-
-    images: jax.Array  # [n, h, w, c] uint8
-    labels: jax.Array  # [n] int32
-    train: jax.Array  # [n_train] int32, positions in images
-    mean: jax.Array  # [c] float32, of the training split
-    std: jax.Array  # [c] float32
-
-
-@dataclass(frozen=True)
-class Shape:
-    """The static part of a cohort: what its program is compiled for."""
-
-    recipe: Recipe  # only the static fields matter
-    menu: Menu
-    classes: int
-    experts: tuple[int, ...]  # positions of the classes with an expert head
-    image_shape: tuple[int, int, int]
-    train_images: int
-    lowering: str
-    lane_width: int
-
-    @property
-    def optimizers(self) -> tuple[Optimizer, ...]:
-        """Those on the menu."""
-        return tuple(OPTIMIZERS[name] for name in self.menu.optimizer)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Whole batches of the training split."""
-        return self.train_images // self.recipe.batch_size
 
 
 def model_of(shape: Shape, kinds: Kinds, numbers: Numbers) -> Network:
@@ -178,11 +94,6 @@ def single_lane(shape: Shape, kinds: Kinds, numbers: Numbers, pixels: Pixels) ->
         lr=zero,
         epoch=Totals(jnp.int32(0), zero, jnp.int32(0), zero, zero, per_class, per_class),
     )
-
-
-def constants(mean: jax.Array, std: jax.Array) -> dict[str, Any]:
-    """The collection that holds the training split's pixel statistics."""
-    return {"standardize": {"mean": mean, "std": std}}
 
 
 def train_lane(

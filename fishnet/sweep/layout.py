@@ -43,7 +43,7 @@ class Layout:
         return self._run_at[device * self.cohort.lanes_per_device + int(position)]
 
     def members(self, groups: np.ndarray, window: np.ndarray) -> list[int]:
-        """The runs of the groups in `window`, of `window_of`."""
+        """The runs of the groups in `window` [device, 2]: on each device the first and the one after the last."""
         found = [
             self.run_at(device, position)
             for device, (low, high) in enumerate(window)
@@ -65,13 +65,3 @@ class Layout:
         chosen = np.zeros(self.cohort.devices * self.cohort.lanes_per_device, bool)
         chosen[self.cohort.position[np.asarray(runs, np.int64)]] = True
         return np.split(chosen, self.cohort.devices)
-
-
-def window_of(counts: np.ndarray, low: int, high: int) -> np.ndarray:
-    """The groups from `low` to `high` on each device, as far as it has them: [device, 2] int32.
-
-    Args:
-        counts: groups of each device, [device].
-        low, high: the first group and the one after the last.
-    """
-    return np.stack([np.minimum(low, counts), np.minimum(high, counts)], axis=-1).astype(np.int32)

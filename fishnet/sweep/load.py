@@ -16,10 +16,13 @@ from fishnet.errors import UsageError, UserError
 from fishnet.sweep.checkpoint import Checkpoints
 from fishnet.sweep.components import plain_model
 from fishnet.sweep.folder import SWEEP_FILE, read_sweep_file
+from fishnet.sweep.grid import Sweep
 from fishnet.sweep.grouping import group_runs
-from fishnet.sweep.lane import constants
-from fishnet.sweep.recipe import Recipe, Sweep, coerce
-from fishnet.sweep.validate import NAMES, resolve
+from fishnet.sweep.recipe import Recipe
+from fishnet.sweep.rules import NAMES
+from fishnet.sweep.state import constants
+from fishnet.sweep.validate import resolve
+from fishnet.sweep.values import coerce
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,18 @@ from fishnet.data import Task
 from fishnet.errors import UsageError, UserError
 from fishnet.lookup import unknown
 from fishnet.nn.lowerings import LOWERINGS
-from fishnet.nn.norms import KINDS
+from fishnet.nn.norm_formulas import KINDS
 from fishnet.pretraining import OBJECTIVES
 from fishnet.sweep.components import experts_of, frozen_leaves, plain_model
 from fishnet.sweep.cost import forward_cost, step_seconds
+from fishnet.sweep.grid import Run
 from fishnet.sweep.grouping import form_groups, group_runs, kinds_of
-from fishnet.sweep.knobs import STATIC_FIELDS, Knobs, Menu, knobs_of, static_key
-from fishnet.sweep.lane import Shape
-from fishnet.sweep.recipe import Recipe, Run, format_value
+from fishnet.sweep.knobs import Knobs, knobs_of
+from fishnet.sweep.menu import STATIC_FIELDS, Menu, static_key
+from fishnet.sweep.recipe import Recipe
+from fishnet.sweep.state import Shape
 from fishnet.sweep.transfer import Trunk, with_trunk
+from fishnet.sweep.values import format_value
 
 # Lanes vectorised together, by backend; as measured in benchmarks/README.md.
 DEFAULT_WIDTH = {"cpu": {"mlp": 8}, "gpu": {}, "tpu": {}}

@@ -12,13 +12,13 @@ import numpy as np
 from flax.serialization import from_state_dict, to_state_dict
 
 from fishnet.sweep.checkpoint import Checkpoints
-from fishnet.sweep.compiling import compiler_options, in_background
 from fishnet.sweep.history import DIVERGED, PRETRAIN_CURVES, History
 from fishnet.sweep.interrupt import Interrupt
-from fishnet.sweep.lane import Lanes
-from fishnet.sweep.layout import Layout, window_of
+from fishnet.sweep.layout import Layout
 from fishnet.sweep.program import Program, abstract
 from fishnet.sweep.pupils import Pupils, initial_pupils, pretrain_groups, taught
+from fishnet.sweep.slices import Pace
+from fishnet.sweep.state import Lanes
 
 
 class Pretraining:
@@ -52,7 +52,7 @@ class Pretraining:
     ) -> None:
         self.name, self.layout, self.program, self.history = name, layout, program, history
         self.checkpoints, self.interrupt, self.stage, self.warn = Checkpoints(folder), interrupt, stage, warn
-        self.call_seconds, self.checkpoint_seconds = call_seconds, checkpoint_seconds
+        self.pace, self.checkpoint_seconds = Pace(call_seconds), checkpoint_seconds
         runs = layout.cohort.runs
         self.runs = np.array([i for i, run in enumerate(runs) if run.recipe.pretrain == name], np.int64)
         self.epochs = np.array([run.recipe.pretrain_epochs for run in runs])
@@ -110,21 +110,16 @@ class Pretraining:
             return train.lower(knobs, pupils, pixels, *rest)
 
         names = ["train"] if restored is not None else ["train", "init"]
-        wanted = [(name, device) for name in names for device in range(len(program.devices))]
         self.stage(f"compiling pretraining: {self.name}")
-        options = compiler_options(program.devices[0].platform)
-        compiled = in_background([partial(lower, *w) for w in wanted], options, self.interrupt)
-        self._call = dict(zip(wanted, compiled, strict=True))
+        self._call = program.compile({name: partial(lower, name) for name in names}, self.interrupt)
         if restored is None:
-            self.pupils = [
-                self._call["init", device](program.knobs[device], lanes[device], program.pixels[device])
-                for device in range(len(lanes))
-            ]
+            arguments = enumerate(zip(program.knobs, lanes, program.pixels, strict=True))
+            self.pupils = list(self._call["init"](dict(arguments)).values())
         else:
             self.steps = np.array(restored["steps"])
             self.history.pretrain_curves[self.runs] = restored["curves"][self.runs]
             self.pupils = program.split(from_state_dict(like, self.layout.scatter(restored["pupils"])))
-        self._saved, self._pace = time.monotonic(), None
+        self._saved = time.monotonic()
 
     def _epoch(self, epoch: int) -> None:
         """Takes every run that is not further yet to the end of an epoch."""
@@ -138,16 +133,8 @@ class Pretraining:
         # A signal after its last step leaves an epoch finished, but not recorded.
         for start in sorted(set(self.steps[members]) - {end}):
             groups, counts = self.layout.groups([run for run in members if self.steps[run] == start])
-            low = 0
-            while low < counts.max():
-                fit = max(1, int(self.call_seconds / self._pace)) if self._pace else 8
-                many = max(1, fit // (end - start)) if self._pace else 1
-                at = start
-                while at < end:
-                    stop = min(end, at + (fit if many == 1 else end - start))
-                    self._train(groups, window_of(counts, low, low + many), at, stop)
-                    at = stop
-                low += many
+            for window, at, stop in self.pace.calls(counts, start, end):
+                self._train(groups, window, at, stop)
         self._record(members, epoch)
         if time.monotonic() - self._saved >= self.checkpoint_seconds:
             self._save()
@@ -156,8 +143,8 @@ class Pretraining:
         """One call: the groups in `window`, from step `start` to `stop`."""
         began = time.perf_counter()
         program, steps = self.program, np.asarray([start, stop], np.int32)
-        for device in np.flatnonzero(window[:, 1] > window[:, 0]):
-            self.pupils[device] = self._call["train", device](
+        arguments = {
+            device: (
                 program.knobs[device],
                 self.pupils[device],
                 program.pixels[device],
@@ -165,10 +152,12 @@ class Pretraining:
                 window[device],
                 steps,
             )
-        jax.block_until_ready(self.pupils)
+            for device in np.flatnonzero(window[:, 1] > window[:, 0])
+        }
+        for device, pupils in self._call["train"](arguments).items():
+            self.pupils[device] = pupils
         took = time.perf_counter() - began
-        pace = took / ((window[:, 1] - window[:, 0]).max() * (stop - start))
-        self._pace = pace if self._pace is None else 0.5 * (self._pace + pace)
+        self.pace.measured(window, stop - start, took)
         runs = self.layout.members(groups, window)
         self.steps[runs] = stop
         self.history.seconds[runs] += took / len(runs)

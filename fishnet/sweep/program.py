@@ -3,9 +3,15 @@
 Lanes never talk to each other, so each device runs the same single-device program over its own lanes. A program
 partitioned over devices (`shard_map`) would be simplified by XLA otherwise on two devices than on one (divisions become
 products with reciprocals or stay), and a lane's last bits would depend on how many devices there are.
+
+CPU devices are all the same one: its executions run side by side when different threads call, so that a program is
+compiled once, not once a core.
 """
 
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property, partial
+from threading import Lock
 from typing import Any
 
 import jax
@@ -14,9 +20,35 @@ import numpy as np
 from jax.sharding import SingleDeviceSharding
 
 from fishnet.data import Task
+from fishnet.sweep.compiling import compiler_options, in_background
 from fishnet.sweep.groups import evaluate_groups, evaluation_capacity, initial_lanes, keep_best, train_groups
+from fishnet.sweep.interrupt import Interrupt
 from fishnet.sweep.knobs import Knobs
-from fishnet.sweep.lane import Lanes, Pixels, Shape
+from fishnet.sweep.state import Lanes, Pixels, Shape
+
+
+class Calls:
+    """A compiled function, called on several devices at once.
+
+    Args:
+        compiled: for each device.
+        threads: as many as devices.
+    """
+
+    def __init__(self, compiled: Sequence[Callable], threads: ThreadPoolExecutor) -> None:
+        self.compiled, self.threads = compiled, threads
+
+    def __call__(self, arguments: Mapping[int, tuple]) -> dict[int, Any]:
+        """What the function returns, by the number of the device, when all have finished.
+
+        Args:
+            arguments: by the number of the device; the others have nothing to do.
+        """
+
+        def call(device: int) -> Any:
+            return jax.block_until_ready(self.compiled[device](*arguments[device]))
+
+        return dict(zip(arguments, self.threads.map(call, arguments), strict=True))
 
 
 class Program:
@@ -31,16 +63,19 @@ class Program:
     """
 
     def __init__(self, shape: Shape, knobs: Knobs, task: Task, devices: list[jax.Device], chunk: int) -> None:
-        self.shape, self.devices, self.chunk = shape, devices, chunk
+        self.shape, self.chunk = shape, chunk
+        self.devices = [devices[0]] * len(devices) if devices[0].platform == "cpu" else devices
         self.lanes = len(knobs.numbers.lr) // len(devices)
         self.knobs = self.split(knobs)
         train = np.asarray(task.splits["train"], np.int32)
         pixels = Pixels(task.images, task.labels, train, task.mean, task.std)
-        self.pixels = [jax.device_put(pixels, device) for device in devices]
+        placed = {device: jax.device_put(pixels, device) for device in dict.fromkeys(self.devices)}
+        self.pixels = [placed[device] for device in self.devices]
         longest = max(len(task.splits["val"]), len(task.splits["test"]))
         self.chunks = -(-longest // chunk)
         self.capacity = min(self.lanes, evaluation_capacity(shape, self.chunks * chunk))
-        # One function object for all devices: it is traced once.
+        self._tracing = Lock()
+        self._threads = ThreadPoolExecutor(len(devices))
         self._init = jax.jit(partial(initial_lanes, shape))
         self._train = jax.jit(partial(train_groups, shape), donate_argnums=1)
         self._evaluate = jax.jit(partial(evaluate_groups, shape))
@@ -63,23 +98,47 @@ class Program:
         """
         own = partial(abstract, self.devices[device])
         knobs, pixels = self.knobs[device], self.pixels[device]
-        lanes = jax.tree.map(lambda leaf: own(leaf.shape, leaf.dtype), self.abstract_lanes())
+        lanes = jax.tree.map(lambda leaf: own(leaf.shape, leaf.dtype), self.abstract_lanes)
         groups = own((self.lanes, self.shape.lane_width))
-        if name == "init":
-            return self._init.lower(knobs, pixels)
-        if name == "train":
-            rates = own((self.lanes,), jnp.float32)
-            return self._train.lower(knobs, lanes, rates, pixels, groups, own((2,)), own((2,)))
-        if name == "evaluate":
-            positions = own((self.chunks, self.chunk))
-            return self._evaluate.lower(
-                knobs, lanes.params, lanes.statistics, pixels, groups, own((2,)), positions, own(())
-            )
-        return self._keep.lower(lanes, own((self.lanes,), jnp.bool_))
+        with self._tracing:  # of one device while the others wait: what they ask for is the same and is kept
+            if name == "init":
+                traced = self._init.trace(knobs, pixels)
+            elif name == "train":
+                rates = own((self.lanes,), jnp.float32)
+                traced = self._train.trace(knobs, lanes, rates, pixels, groups, own((2,)), own((2,)))
+            elif name == "evaluate":
+                positions = own((self.chunks, self.chunk))
+                traced = self._evaluate.trace(
+                    knobs, lanes.params, lanes.statistics, pixels, groups, own((2,)), positions, own(())
+                )
+            else:
+                traced = self._keep.trace(lanes, own((self.lanes,), jnp.bool_))
+        return traced.lower()
 
+    def compile(
+        self, lower: Mapping[str, Callable[[int], jax.stages.Lowered]], interrupt: Interrupt
+    ) -> dict[str, Calls]:
+        """Compiles functions for all devices, as many times as there are different ones.
+
+        Args:
+            lower: name -> what lowers the function for a device, given its number.
+            interrupt: looked at meanwhile.
+
+        Raises:
+            UserError: the backend ran out of memory.
+        """
+        numbers = {device: number for number, device in reversed(list(enumerate(self.devices)))}
+        wanted = [(name, device) for name in lower for device in numbers]
+        options = compiler_options(self.devices[0].platform)
+        compiled = in_background([partial(lower[name], numbers[device]) for name, device in wanted], options, interrupt)
+        found = dict(zip(wanted, compiled, strict=True))
+        return {name: Calls([found[name, device] for device in self.devices], self._threads) for name in lower}
+
+    @cached_property
     def abstract_lanes(self) -> Lanes:
         """Shapes and types of the state of the lanes of one device."""
-        return jax.eval_shape(partial(initial_lanes, self.shape), self.knobs[0], self.pixels[0])
+        with self._tracing:
+            return self._init.eval_shape(self.knobs[0], self.pixels[0])
 
 
 def abstract(device: jax.Device, shape: tuple[int, ...], dtype: Any = jnp.int32) -> jax.ShapeDtypeStruct:

@@ -9,12 +9,13 @@ import optax
 from flax import struct
 from jax import lax
 
+from fishnet.models import MODELS
 from fishnet.pretraining import OBJECTIVES, Objective, with_trunk
-from fishnet.sweep.components import head_modules
 from fishnet.sweep.groups import over_groups
 from fishnet.sweep.knobs import Kinds, Knobs, Numbers
-from fishnet.sweep.lane import Lanes, Pixels, Shape, constants, model_of
+from fishnet.sweep.lane import model_of
 from fishnet.sweep.random import draw
+from fishnet.sweep.state import Lanes, Pixels, Shape, constants
 
 RNGS = ("objective", "dropout", "activation")
 ADAM = optax.scale_by_adam()
@@ -175,7 +176,7 @@ def taught(shape: Shape, lanes: Lanes, pupils: Pupils, members: jax.Array) -> La
 
     def one(of: tuple[jax.Array, Any, Any, Pupils]) -> tuple[Any, Any]:
         member, params, statistics, pupil = of
-        head = head_modules(shape.recipe.model, sum(name.startswith("norm_") for name in params))
+        head = MODELS[shape.recipe.model].head_modules(params)
 
         def taken(own: Any, theirs: Any) -> Any:
             return jax.tree.map(partial(jnp.where, member), with_trunk(own, theirs, head), own)

@@ -11,8 +11,9 @@ from scipy.special import softmax
 from fishnet.data import Task
 from fishnet.errors import UserError
 from fishnet.metrics import per_class
+from fishnet.sweep.grid import Run
 from fishnet.sweep.history import CLASS_CURVES, CURVES, PRETRAIN_CURVES, STATUS, SUMMARY, History
-from fishnet.sweep.recipe import Run, format_value
+from fishnet.sweep.values import format_value
 
 PER_CLASS = ("support", "auc", "auc_low", "auc_high", "recall", "precision")
 

@@ -25,11 +25,11 @@ from fishnet.sweep.folder import (
     read_sweep_file,
     write_sweep_file,
 )
+from fishnet.sweep.grid import Run, Sweep
 from fishnet.sweep.interrupt import Interrupt
 from fishnet.sweep.machine import choose_devices, device_name, unused_accelerators, versions
 from fishnet.sweep.plan import Cohort, check_overrides, make_cohorts
 from fishnet.sweep.progress import Display, display_for
-from fishnet.sweep.recipe import Run, Sweep
 from fishnet.sweep.source import source_of
 from fishnet.sweep.tables import Tables
 from fishnet.sweep.transfer import fingerprints as trunk_fingerprints

@@ -7,9 +7,9 @@ import pandas as pd
 
 from fishnet.sweep import records
 from fishnet.sweep.cohort import CohortRunner
+from fishnet.sweep.grid import Sweep
 from fishnet.sweep.history import SUMMARY, History
 from fishnet.sweep.plan import Cohort
-from fishnet.sweep.recipe import Sweep
 
 TABLES = ("runs", "curves", "class_curves", "per_class", "predictions")
 PRETRAINING = ("pretrain_curves",)  # only where some run pretrains

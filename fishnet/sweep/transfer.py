@@ -5,11 +5,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
 
+from fishnet import pretraining
 from fishnet.errors import UsageError, UserError
+from fishnet.models import MODELS
 from fishnet.sweep.checkpoint import digest
-from fishnet.sweep.components import head_modules
 from fishnet.sweep.load import load_run
 from fishnet.sweep.recipe import Recipe
 from fishnet.sweep.validate import parse_trunk
@@ -59,21 +59,11 @@ def with_trunk(recipe: Recipe, params: Any, statistics: Any, trunk: Trunk) -> tu
     Raises:
         UsageError: the trunk lacks a layer, or has one of another shape.
     """
-    sites = sum(name.startswith("norm_") for name in params)
-    head = head_modules(recipe.model, sites)
-
-    def replaced(own: Any, theirs: Any) -> Any:
-        leaves, found = (flatten_dict(tree, keep_empty_nodes=True, sep="/") for tree in (own, theirs))
-        for name, leaf in leaves.items():
-            module = name.split("/")[0]
-            if module in head or (name not in found and module.startswith(OPTIONAL)):
-                continue
-            if name not in found:
-                raise UsageError(f"trunk: {recipe.trunk!r} has no {name}, which this {recipe.model} needs")
-            if np.shape(found[name]) != np.shape(leaf):
-                shapes = " and not ".join("x".join(map(str, np.shape(x))) for x in (found[name], leaf))
-                raise UsageError(f"trunk: {name} of {recipe.trunk!r} is {shapes}, as this {recipe.model} needs")
-            leaves[name] = found[name]
-        return unflatten_dict(leaves, sep="/")
-
-    return replaced(params, trunk["params"]), replaced(statistics, trunk["batch_stats"])
+    head = MODELS[recipe.model].head_modules(params)
+    try:
+        return (
+            pretraining.with_trunk(params, trunk["params"], head, OPTIONAL),
+            pretraining.with_trunk(statistics, trunk["batch_stats"], head, OPTIONAL),
+        )
+    except UsageError as error:
+        raise UsageError(f"trunk: {recipe.trunk!r} does not fit this {recipe.model}: {error}") from error

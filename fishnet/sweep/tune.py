@@ -10,12 +10,12 @@ import numpy as np
 
 from fishnet.data import Task
 from fishnet.nn.lowerings import LOWERINGS
-from fishnet.sweep.cohort import evaluation_chunk
 from fishnet.sweep.compiling import compiler_options
+from fishnet.sweep.evaluation import evaluation_chunk
+from fishnet.sweep.grid import Run
 from fishnet.sweep.grouping import form_groups, group_runs, kinds_of
 from fishnet.sweep.plan import Cohort, make_cohorts
 from fishnet.sweep.program import Program
-from fishnet.sweep.recipe import Run
 
 WIDTHS = (1, 4, 16)
 STEPS = 4

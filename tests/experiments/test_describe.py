@@ -17,7 +17,7 @@ from experiments.describe import PAIRINGS, entries, main, summary
 from fishnet.models import MODELS
 from fishnet.nn.activations import ACTIVATIONS
 from fishnet.sweep.recipe import FIELDS
-from fishnet.sweep.validate import NAMES
+from fishnet.sweep.rules import NAMES
 
 # What follows from nothing but its name, or is as old as the hills; and what no paper is known for.
 WITHOUT_SOURCE = {

@@ -14,7 +14,7 @@ from fishnet.lr_range import rate_grid, suggest
 from fishnet.report.canvas import draw_svg
 from fishnet.report.lr_figure import RangeTest, limits, range_panel, range_test_of
 from fishnet.report.results import Results
-from fishnet.sweep.recipe import format_value
+from fishnet.sweep.values import format_value
 
 RATES = 10.0 ** np.arange(-5, 2)  # 1e-5 ... 10
 

@@ -6,7 +6,8 @@ from experiments import ablation, train
 from experiments._cli import guarded, usable_cores
 from experiments._request import field_help, parser_for, understand
 from fishnet.errors import UsageError, UserError
-from fishnet.sweep.recipe import FIELDS, Recipe, format_value, parse_value
+from fishnet.sweep.recipe import FIELDS, Recipe
+from fishnet.sweep.values import format_value, parse_value
 
 LISTS = {
     "widths": "8-16",

@@ -11,7 +11,8 @@ import pytest
 from fishnet.models import MODELS
 from fishnet.nn.activations import ACTIVATIONS, prelu, relu
 from fishnet.nn.mixed_activation import ActivationByIndex
-from fishnet.nn.norms import KINDS, NORMS, NormByKind
+from fishnet.nn.norm_formulas import KINDS
+from fishnet.nn.norms import NORMS, NormByKind
 
 CLASSES = 5
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 6, 6, 3)).astype(np.uint8)

@@ -9,7 +9,8 @@ import pytest
 from fishnet.errors import UsageError
 from fishnet.models import CNN, MLP, EfficientNet, ResNet
 from fishnet.nn.activations import rrelu
-from fishnet.nn.norms import KINDS, NoNorm, NormByKind
+from fishnet.nn.norm_formulas import KINDS
+from fishnet.nn.norms import NoNorm, NormByKind
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 6, 6, 3)).astype(np.uint8)
 KEYS = [jax.random.key(i) for i in range(2)]

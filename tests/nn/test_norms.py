@@ -11,18 +11,8 @@ from jax import lax
 
 from fishnet.errors import UsageError
 from fishnet.nn.moments import affine, moments
-from fishnet.nn.norms import (
-    KINDS,
-    NORMS,
-    WEIGHT_KINDS,
-    BatchNorm,
-    GroupNorm,
-    InstanceNorm,
-    LayerNorm,
-    MomentNorm,
-    RMSNorm,
-    check_norm,
-)
+from fishnet.nn.norm_formulas import KINDS, WEIGHT_KINDS, check_norm
+from fishnet.nn.norms import NORMS, BatchNorm, GroupNorm, InstanceNorm, LayerNorm, MomentNorm, RMSNorm
 from fishnet.nn.weight_norms import initial_scale, kernel_by_kind, standardised_kernel, unit_kernel
 
 C = 16

@@ -3,8 +3,6 @@
 The modules are put together of PyTorch's own layers, in the order in which they run, and compute in float64.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,12 +13,9 @@ from fishnet.models import MODELS
 from fishnet.nn.activations import ACTIVATIONS
 from fishnet.nn.norms import NORMS
 from fishnet.nn.pooling import POOLS
+from tests.oracles.there import F, compiled, torch
 
-torch = pytest.importorskip("torch", reason="PyTorch is in the bench extra")
-nn, F = torch.nn, torch.nn.functional
-
-# Most of the time here is compilation.
-compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+nn = torch.nn
 CLASSES, WIDTHS = 5, (8, 16)
 RNG = np.random.default_rng(0)
 

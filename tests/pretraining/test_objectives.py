@@ -13,7 +13,8 @@ from fishnet.models import MODELS
 from fishnet.nn.activations import relu, tanh
 from fishnet.nn.convolution import gemm
 from fishnet.nn.mixed_activation import ActivationByIndex
-from fishnet.nn.norms import KINDS, NormByKind
+from fishnet.nn.norm_formulas import KINDS
+from fishnet.nn.norms import NormByKind
 from fishnet.pretraining import OBJECTIVES
 from fishnet.pretraining.decoder import Decoder
 from fishnet.pretraining.gan import Generator

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from fishnet import metrics
-from fishnet.sweep.recipe import Recipe, Sweep
+from fishnet.sweep.grid import Sweep
+from fishnet.sweep.recipe import Recipe
 
 SPECIES = ("Abudefduf vaigiensis", "Amphiprion clarkii", "Chaetodon lunulatus", "Neoniphon sammara", "Zebrasoma scopas")
 GRID = {"activation": ["relu", "leaky_relu", "elu", "gelu"], "norm": ["none", "batch", "layer", "group"]}

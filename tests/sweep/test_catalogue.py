@@ -8,7 +8,8 @@ import pytest
 
 from benchmarks.catalogue import BASE, LANES, OWN, PROGRAMS, STEPS, differences, trained
 from fishnet.sweep.recipe import FIELDS
-from fishnet.sweep.validate import NAMES, check_recipe, resolve
+from fishnet.sweep.rules import NAMES
+from fishnet.sweep.validate import check_recipe, resolve
 
 
 @pytest.fixture(scope="module")

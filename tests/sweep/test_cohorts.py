@@ -252,14 +252,14 @@ def test_a_signal_during_validation_is_obeyed_between_calls_and_changes_no_numbe
 
     def obey(self):
         calls.append(sys._getframe(1).f_code.co_name)
-        if calls[-1] == "_evaluate" and not any(self.history.epochs):
+        if calls[-1] == "logits_of" and not any(self.history.epochs):
             self.interrupt.number = self.interrupt.number or signal.SIGTERM
         usual(self)
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted, match="stopped by SIGTERM; saved"):
         patch.setattr(CohortRunner, "_obey", obey)
         run_sweep(sweep, tmp_path / "out", devices=1)
-    assert calls[-1] == "_evaluate"
+    assert calls[-1] == "logits_of"
     state = trained(tmp_path / "out")["history"]
     assert (state["steps"] == 8).all()
     assert (state["epochs"] == 0).all()

@@ -16,7 +16,7 @@ from fishnet.sweep.components import plain_model
 from fishnet.sweep.grouping import group_runs
 from fishnet.sweep.history import CURVES, LOWER_IS_BETTER, History
 from fishnet.sweep.interrupt import Interrupt
-from fishnet.sweep.knobs import STATIC_FIELDS
+from fishnet.sweep.menu import STATIC_FIELDS
 from fishnet.sweep.plan import make_cohorts
 from fishnet.sweep.progress import Display
 from fishnet.sweep.recipe import FIELDS, SELECTABLE

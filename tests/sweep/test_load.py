@@ -16,7 +16,7 @@ from fishnet.data.task import make_task
 from fishnet.data.tasks import TASKS, Source
 from fishnet.errors import UsageError, UserError
 from fishnet.models import CNN, MLP
-from fishnet.nn.norms import KINDS
+from fishnet.nn.norm_formulas import KINDS
 from fishnet.sweep import Recipe, Sweep, load_run, run_sweep
 from fishnet.sweep.folder import read_sweep_file, write_sweep_file
 from tests.sweep.conftest import TINY

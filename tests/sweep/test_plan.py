@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from fishnet.data import load_task
 from fishnet.errors import UsageError, UserError
-from fishnet.nn.norms import KINDS
+from fishnet.nn.norm_formulas import KINDS
 from fishnet.sweep import Recipe, Run, Sweep
 from fishnet.sweep.components import plain_model
-from fishnet.sweep.knobs import STATIC_FIELDS
+from fishnet.sweep.menu import STATIC_FIELDS
 from fishnet.sweep.plan import (
     DEFAULT_LOWERING,
     FALLBACK_WIDTH,

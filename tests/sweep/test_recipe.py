@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from fishnet.errors import UsageError
 from fishnet.sweep import Recipe, Sweep
-from fishnet.sweep.recipe import FIELDS, coerce, format_value, parse_value
+from fishnet.sweep.recipe import FIELDS
+from fishnet.sweep.values import coerce, format_value, parse_value
 
 
 @pytest.mark.parametrize(

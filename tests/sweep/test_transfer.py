@@ -11,7 +11,6 @@ from fishnet.data import load_task
 from fishnet.errors import UsageError, UserError
 from fishnet.models import MODELS
 from fishnet.sweep import Sweep, load_run, run_sweep
-from fishnet.sweep.components import head_modules
 from fishnet.sweep.plan import make_cohorts
 from fishnet.sweep.program import Program
 from fishnet.sweep.validate import resolve
@@ -59,8 +58,12 @@ def test_trunks_that_do_not_fit_are_refused(tiny, tmp_path):
         ({"trunk": f"{out}:9"}, UsageError, "trunk: run 9: .* has runs 0 to 3"),
         ({"trunk": f"{tmp_path}/nothing:0"}, UserError, "trunk: .*nothing holds no sweep"),
         ({"trunk": str(out)}, UsageError, "is not FOLDER:RUN"),
-        ({"trunk": f"{out}:0", "widths": (16,)}, UsageError, "dense_0/kernel of .* is 192x8 and not 192x16"),
-        ({"trunk": f"{out}:0", "widths": (8, 8)}, UsageError, "has no dense_1/kernel, which this mlp needs"),
+        (
+            {"trunk": f"{out}:0", "widths": (16,)},
+            UsageError,
+            "dense_0/kernel has shape \\(192, 8\\) in the pretrained network and \\(192, 16\\)",
+        ),
+        ({"trunk": f"{out}:0", "widths": (8, 8)}, UsageError, "has no dense_1/kernel, which the classifier"),
     ]
     for changes, error, message in cases:
         with pytest.raises(error, match=message):
@@ -144,4 +147,4 @@ def test_the_head_is_what_the_trunk_does_not_have(name):
         set(jax.eval_shape(lambda m=m: m.init(jax.random.key(0), images, False))["params"])
         for m in (model, model.clone(headless=True))
     )
-    assert whole - trunk == whole & set(head_modules(name, sum(module.startswith("norm_") for module in whole)))
+    assert whole - trunk == whole & set(MODELS[name].head_modules(whole))

@@ -8,7 +8,8 @@ import pytest
 from fishnet.errors import UsageError, UserError
 from fishnet.nn.activations import ACTIVATIONS
 from fishnet.sweep import Recipe, Sweep
-from fishnet.sweep.validate import NAMES, check_sweep, resolve, user_functions
+from fishnet.sweep.rules import NAMES
+from fishnet.sweep.validate import check_sweep, resolve, user_functions
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,128 @@
+"""A grid of recipes and its runs: how an ablation is written down, and what identifies it."""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fishnet.errors import UsageError
+from fishnet.lookup import unknown
+from fishnet.sweep.recipe import FIELDS, Recipe
+from fishnet.sweep.source import source_of
+from fishnet.sweep.values import coerce, format_value
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A base recipe, the axes to vary and the seeds: the grid of all combinations, each with every seed.
+
+    Args:
+        recipe: what all runs share; its `seed` is not used.
+        axes: recipe field -> the values to try, in the order of the table's rows.
+        seeds: how many (seeds 0 to n - 1), or the seeds themselves.
+
+    Raises:
+        UsageError: unknown field, a value of the wrong type, an empty or repeated value, `seed` as an axis, no seeds.
+    """
+
+    recipe: Recipe = field(default_factory=Recipe)
+    axes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    seeds: int | Sequence[int] = 3
+
+    def __post_init__(self) -> None:
+        for name in FIELDS:
+            object.__setattr__(self.recipe, name, coerce(name, getattr(self.recipe, name)))
+        axes = {}
+        for name, values in self.axes.items():
+            if name == "seed":
+                raise UsageError("axis 'seed' is refused: seeds are given with --seeds (seeds=...)")
+            if name not in FIELDS:
+                raise unknown("axis", name, [f for f in FIELDS if f != "seed"])
+            values = values.tolist() if hasattr(values, "tolist") else values  # NumPy's
+            if isinstance(values, str) or not isinstance(values, Sequence):
+                raise UsageError(f"axis {name}: {values!r} is not a list of values")
+            axes[name] = tuple(coerce(name, value) for value in values)
+            if not axes[name]:
+                raise UsageError(f"axis {name} has no values")
+            for value in axes[name]:
+                if axes[name].count(value) > 1:
+                    raise UsageError(f"axis {name} has the value {format_value(value)!r} twice")
+        object.__setattr__(self, "axes", types.MappingProxyType(axes))
+        object.__setattr__(self, "seeds", _seeds(self.seeds))
+
+    def __reduce__(self):
+        return Sweep, (self.recipe, dict(self.axes), self.seeds)
+
+    def arms(self) -> list[dict[str, Any]]:
+        """One dictionary of axis values an arm, the last axis changing fastest."""
+        return [dict(zip(self.axes, values, strict=True)) for values in itertools.product(*self.axes.values())]
+
+    def runs(self) -> list["Run"]:
+        """Every arm with every seed, arm by arm, numbered from 0."""
+        pairs = itertools.product(self.arms(), self.seeds)
+        return [
+            Run(i, arm_name(arm), arm, dataclasses.replace(self.recipe, **arm, seed=seed))
+            for i, (arm, seed) in enumerate(pairs)
+        ]
+
+    def spec(self) -> dict[str, Any]:
+        """The sweep as plain JSON values: recipe, axes, seeds and the sources of the user's own functions."""
+        recipe = {k: _plain(v) for k, v in dataclasses.asdict(self.recipe).items() if k != "seed"}
+        return {
+            "recipe": recipe,
+            "axes": {k: [_plain(v) for v in values] for k, values in self.axes.items()},
+            "seeds": list(self.seeds),
+        }
+
+    def hash(self, functions: Mapping[str, Any] | None = None, options: Mapping[str, Any] | None = None) -> str:
+        """sha256 of the specification.
+
+        Args:
+            functions: the user's own, hashed by qualified name and source.
+            options: how data are read, where it is not the default.
+        """
+        sources = {name: source_of(function) for name, function in (functions or {}).items()}
+        spec = self.spec() | {"functions": sources, "options": dict(options or {})}
+        return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Run:
+    """An arm with a seed, and its number in the sweep."""
+
+    index: int
+    arm: str
+    values: Mapping[str, Any]  # the axis values of its arm
+    recipe: Recipe
+
+
+def arm_name(values: Mapping[str, Any]) -> str:
+    """`activation=relu norm=batch`; a sweep without axes has the one arm `base`."""
+    return " ".join(f"{k}={format_value(v)}" for k, v in values.items()) or "base"
+
+
+def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
+    seeds = seeds.tolist() if hasattr(seeds, "tolist") else seeds  # NumPy's
+    if isinstance(seeds, bool) or not isinstance(seeds, (int, Sequence)) or isinstance(seeds, str):
+        raise UsageError(f"seeds: {seeds!r} is neither a number of seeds nor a list of seeds")
+    if isinstance(seeds, int):
+        if seeds < 1:
+            raise UsageError(f"seeds: {seeds} is not at least 1")
+        return tuple(range(seeds))
+    result = tuple(coerce("seed", seed) for seed in seeds)
+    if not result:
+        raise UsageError("seeds: the list is empty")
+    for seed in result:
+        if not 0 <= seed < 2**32:
+            raise UsageError(f"seeds: {seed} is not between 0 and 4294967295")
+        if result.count(seed) > 1:
+            raise UsageError(f"seeds: {seed} is given twice")
+    return result
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

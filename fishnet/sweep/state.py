@@ -1,0 +1,100 @@
+"""What a program works on: the state of its lanes, the images, and the static part of its shape."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from fishnet.optim.optimizers import OPTIMIZERS, Optimizer
+from fishnet.sweep.menu import Menu
+from fishnet.sweep.recipe import Recipe
+from fishnet.sweep.slots import Slots
+
+
+@struct.dataclass
+class Lanes:
+    """The state of the runs of a cohort: arrays only, each with a leading lane axis."""
+
+    params: Any  # [lane, ...] float32
+    statistics: Any  # [lane, ...] float32, running moments of batch norm
+    slots: Slots  # [lane, ...] what the optimizer remembers
+    average: Any  # [lane, ...] float32, the parameters to evaluate, where the menu has others than `params`; or ()
+    best_params: Any  # [lane, ...] float32, at the epoch that validation selected
+    best_statistics: Any  # [lane, ...] float32
+    first_bad_step: jax.Array  # [lane] int32, -1 while everything was finite
+    lr: jax.Array  # [lane] float32, learning rate of the last step
+    epoch: "Totals"
+
+    @property
+    def evaluated(self) -> Any:
+        """The parameters to validate and keep, [lane, ...] float32."""
+        return self.params if isinstance(self.average, tuple) else self.average
+
+    def beginning_with(self, params: Any, statistics: Any) -> "Lanes":
+        """These lanes before their first step, but with other variables."""
+
+        def copy(tree: Any) -> Any:  # a buffer that is given up twice is an error
+            return jax.tree.map(jnp.copy, tree)
+
+        return self.replace(
+            params=params,
+            statistics=statistics,
+            average=self.average if isinstance(self.average, tuple) else copy(params),
+            best_params=copy(params),
+            best_statistics=copy(statistics),
+        )
+
+
+@struct.dataclass
+class Totals:
+    """Sums over the finite steps of the current epoch."""
+
+    steps: jax.Array  # [lane] int32
+    loss: jax.Array  # [lane] float32, sum over steps of the objective
+    correct: jax.Array  # [lane] int32, examples
+    grad_norm: jax.Array  # [lane] float32, sum over steps of the global gradient norm, before clipping
+    clipped: jax.Array  # [lane] float32, sum over steps of the share of the gradient that was clipped
+    class_loss: jax.Array  # [lane, class] float32, sum over examples of the cross-entropy
+    class_count: jax.Array  # [lane, class] float32, examples
+
+
+@struct.dataclass
+class Pixels:
+    """A task's images on the device."""
+
+    images: jax.Array  # [n, h, w, c] uint8
+    labels: jax.Array  # [n] int32
+    train: jax.Array  # [n_train] int32, positions in images
+    mean: jax.Array  # [c] float32, of the training split
+    std: jax.Array  # [c] float32
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The static part of a cohort: what its program is compiled for."""
+
+    recipe: Recipe  # only the static fields matter
+    menu: Menu
+    classes: int
+    experts: tuple[int, ...]  # positions of the classes with an expert head
+    image_shape: tuple[int, int, int]
+    train_images: int
+    lowering: str
+    lane_width: int
+
+    @property
+    def optimizers(self) -> tuple[Optimizer, ...]:
+        """Those on the menu."""
+        return tuple(OPTIMIZERS[name] for name in self.menu.optimizer)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches of the training split."""
+        return self.train_images // self.recipe.batch_size
+
+
+def constants(mean: jax.Array, std: jax.Array) -> dict[str, Any]:
+    """The collection that holds the training split's pixel statistics."""
+    return {"standardize": {"mean": mean, "std": std}}

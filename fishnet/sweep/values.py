@@ -1,0 +1,99 @@
+"""Values of recipe fields: from text or Python to the type of the field, and back to text."""
+
+import math
+import re
+import types
+import typing
+from typing import Any, Literal
+
+from fishnet.errors import UsageError
+from fishnet.lookup import unknown
+from fishnet.sweep.recipe import FIELDS, TYPES
+
+
+def parse_value(name: str, text: str) -> Any:
+    """The value of recipe field `name` written as `text`: numbers, names, lists joined with hyphens, auto, all.
+
+    Raises:
+        UsageError: unknown field, or a text that is not of the field's type; the message repeats it as typed.
+    """
+    if name not in FIELDS:
+        raise unknown("recipe field", name, FIELDS)
+    text = text.strip()
+    alternatives = _alternatives(TYPES[name])
+    for kind in alternatives:
+        try:
+            return _parse_as(kind, text)
+        except ValueError:
+            continue
+    raise UsageError(f"{name}: {text!r} is not {' or '.join(map(_describe, alternatives))}")
+
+
+def coerce(name: str, value: Any) -> Any:
+    """`value` as the type of field `name`: lists become tuples, whole numbers floats where the field is a float.
+
+    Raises:
+        UsageError: the value is of another type.
+    """
+    if name not in FIELDS:
+        raise unknown("recipe field", name, FIELDS)
+    alternatives = _alternatives(TYPES[name])
+    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
+        value = value.item()  # a NumPy scalar
+    for kind in alternatives:
+        if typing.get_origin(kind) is Literal and isinstance(value, str) and value in typing.get_args(kind):
+            return value
+        if typing.get_origin(kind) is tuple and isinstance(value, (list, tuple)) and value:
+            entry = typing.get_args(kind)[0]
+            allowed = int if entry is int else (int, float)
+            if all(isinstance(v, allowed) and not isinstance(v, bool) for v in value):
+                return tuple(map(entry, value))
+            continue
+        if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+            return float(value)
+        if kind is int and isinstance(value, int) and not isinstance(value, bool):
+            return value
+        if kind is str and isinstance(value, str):
+            return value
+    raise UsageError(f"{name}: {value!r} is not {' or '.join(map(_describe, alternatives))}")
+
+
+def _alternatives(annotation: Any) -> list[Any]:
+    return (
+        list(typing.get_args(annotation))
+        if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union
+        else [annotation]
+    )
+
+
+def _parse_as(kind: Any, text: str) -> Any:
+    if typing.get_origin(kind) is Literal:
+        if text in typing.get_args(kind):
+            return text
+        raise ValueError
+    if typing.get_origin(kind) is tuple:
+        entry = typing.get_args(kind)[0]
+        return tuple(_parse_as(entry, part) for part in re.split(r"(?<!e)-", text))
+    if kind is float:
+        value = float(text)
+        if not math.isfinite(value):
+            raise ValueError
+        return value
+    return kind(text)
+
+
+def _describe(kind: Any) -> str:
+    if typing.get_origin(kind) is Literal:
+        return " or ".join(map(repr, typing.get_args(kind)))
+    if typing.get_origin(kind) is tuple:
+        if typing.get_args(kind)[0] is float:
+            return "numbers joined with hyphens (1-0.3-0.1)"
+        return "whole numbers joined with hyphens (16-32-64)"
+    return {int: "a whole number", float: "a number", str: "a name"}[kind]
+
+
+def format_value(value: Any) -> str:
+    """A recipe value as it is written on the command line: (16, 32) as 16-32, 0.001 as 0.001."""
+    if isinstance(value, (tuple, list)):
+        return "-".join(map(format_value, value))
+    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
