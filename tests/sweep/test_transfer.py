@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from functools import partial
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ from fishnet.data import load_task
 from fishnet.errors import UsageError, UserError
 from fishnet.models import MODELS
 from fishnet.sweep import Sweep, load_run, run_sweep
+from fishnet.sweep.interrupt import Interrupt
 from fishnet.sweep.plan import make_cohorts
 from fishnet.sweep.program import Program
 from fishnet.sweep.validate import resolve
@@ -112,14 +114,15 @@ def gradual() -> list[dict[str, np.ndarray]]:
     devices = jax.devices()[:1]
     (cohort,) = make_cohorts([run], {("synthetic", 8): load_task("synthetic", 8)}, None, None, devices)
     program = Program(cohort.shape, cohort.padded_knobs(), cohort.task, devices, chunk=64)
-    lanes = program.lower("init", 0).compile()(program.knobs[0], program.pixels[0])
-    train = program.lower("train", 0).compile()
+    call = program.compile({name: partial(program.lower, name) for name in ("init", "train")}, Interrupt())
+    lanes = call["init"]({0: (program.knobs[0], program.pixels[0])})[0]
     groups = np.full((program.lanes, cohort.shape.lane_width), program.lanes, np.int32)
     groups[0, 0], rates, window = 0, np.ones(program.lanes, np.float32), np.array([0, 1], np.int32)
     found = [{name: leaf[0].copy() for name, leaf in leaves(lanes.params).items()}]
     for epoch in range(4):
         steps = np.array([epoch, epoch + 1], np.int32) * cohort.shape.steps_per_epoch
-        lanes = train(program.knobs[0], lanes, rates, program.pixels[0], groups, window, steps)
+        arguments = program.knobs[0], lanes, rates, program.pixels[0], groups, window, steps
+        lanes = call["train"]({0: arguments})[0]
         found.append({name: leaf[0].copy() for name, leaf in leaves(lanes.params).items()})
     return found
 
