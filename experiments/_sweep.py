@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments._cli import guarded, usable_cores
+from experiments._programs import keep_programs
 from experiments._request import Experiment, Request, understand
 from fishnet.errors import UsageError
 from fishnet.sweep.progress import Display, display_for
@@ -34,6 +35,7 @@ def train(request: Request, show_result: Callable[[Path, Display, str | None], N
             report, as `show` does.
     """
     use_cores(request.devices)
+    keep_programs()
     from fishnet.sweep import DataOptions, run_sweep
     from fishnet.sweep.validate import check_sweep
 

@@ -1,0 +1,71 @@
+"""The networks of the benchmark, their batches, and how many of them are trained."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+CLASSES = 10
+
+
+@dataclass(frozen=True)
+class Net:
+    """A network, its data and its number of runs; all contestants train it with momentum at a constant rate."""
+
+    name: str
+    model: str  # in fishnet's MODELS
+    widths: tuple[int, ...]
+    image: tuple[int, int, int]  # (h, w, c)
+    batch: int
+    runs: int
+    depth: int = 1
+    norm: str = "batch"
+    goals: dict[str, float] = field(default_factory=dict)  # peer -> its time over fishnet's, on 2 CPU cores
+
+    @property
+    def batches(self) -> int:
+        """Batches of an epoch: enough that the images do not stay in the cache."""
+        return 8
+
+
+NETS = (
+    Net("mlp 784-10-10", "mlp", (10,), (28, 28, 1), 64, 64, norm="none", goals={"torch": 20, "serial": 5, "vmap": 1}),
+    Net(
+        "mlp 784-300-100-10",
+        "mlp",
+        (300, 100),
+        (28, 28, 1),
+        64,
+        16,
+        norm="none",
+        goals={"torch": 4, "serial": 1.5, "vmap": 1.3},
+    ),
+    Net("cnn 16-32-64", "cnn", (16, 32, 64), (28, 28, 1), 64, 16, goals={"torch": 1.8, "serial": 1.2, "vmap": 6}),
+    Net("cnn 32-64-128", "cnn", (32, 64, 128), (64, 64, 3), 32, 8, goals={"torch": 1.2, "serial": 1.1, "vmap": 5}),
+    Net(
+        "resnet 16-32-64",
+        "resnet",
+        (16, 32, 64),
+        (32, 32, 3),
+        64,
+        8,
+        depth=2,
+        goals={"torch": 1.2, "serial": 1.1, "vmap": 4},
+    ),
+    Net(
+        "separable 32-64-128",
+        "separable",
+        (32, 64, 128),
+        (32, 32, 3),
+        64,
+        8,
+        goals={"torch": 2, "serial": 1.2, "vmap": 1.2},
+    ),
+)
+LR, MOMENTUM = 0.01, 0.9
+
+
+def examples(net: Net) -> tuple[np.ndarray, np.ndarray]:
+    """Images [n, h, w, c] uint8 and labels [n] int32 of an epoch, the same for every contestant."""
+    rng = np.random.default_rng(0)
+    count = net.batch * net.batches
+    return rng.integers(0, 256, (count, *net.image), np.uint8), rng.integers(0, CLASSES, count, np.int32)

@@ -1,0 +1,90 @@
+"""The contestant fishnet: all runs in one program of the sweep engine, over all cores or accelerators."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import numpy as np
+
+from experiments._peers.contestant import Contestant
+from experiments._peers.nets import CLASSES, LR, MOMENTUM, examples
+from fishnet.data.task import make_task
+from fishnet.sweep import Recipe, Sweep
+from fishnet.sweep.evaluation import evaluation_chunk
+from fishnet.sweep.interrupt import Interrupt
+from fishnet.sweep.layout import Layout
+from fishnet.sweep.plan import make_cohorts
+from fishnet.sweep.program import Program
+from fishnet.sweep.validate import resolve
+
+
+class Fishnet(Contestant):
+    """See the module."""
+
+    lane_width: int | str | None = None
+    lowering: str | None = None
+
+    def prepare(self) -> int:
+        """See `Contestant.prepare`."""
+        net = self.net
+        images, labels = examples(net)
+        extra = np.arange(2)
+        task = make_task(
+            "benchmark",
+            np.concatenate([images, images[:2]]),
+            np.concatenate([labels, labels[:2]]),
+            {"train": np.arange(len(images)), "val": len(images) + extra[:1], "test": len(images) + extra[1:]},
+            [str(c) for c in range(CLASSES)],
+        )
+        recipe = Recipe(
+            task="synthetic",
+            image_size=net.image[0],
+            model=net.model,
+            widths=net.widths,
+            depth=net.depth,
+            norm=net.norm,
+            activation="relu",
+            optimizer="momentum",
+            momentum=MOMENTUM,
+            lr=LR,
+            weight_decay=0.0,
+            schedule="constant",
+            batch_size=net.batch,
+            epochs=10**6,
+        )
+        runs = [dataclasses.replace(run, recipe=resolve(run.recipe)) for run in Sweep(recipe, seeds=net.runs).runs()]
+        tasks = {("synthetic", net.image[0]): task}
+        (cohort,) = make_cohorts(runs, tasks, self.lane_width, self.lowering, jax.devices())
+        devices = jax.devices()[: cohort.devices]
+        program = Program(cohort.shape, cohort.padded_knobs(), task, devices, evaluation_chunk(cohort))
+        calls = program.compile({name: partial(program.lower, name) for name in ("init", "train")}, Interrupt())
+        of = dict(enumerate(zip(program.knobs, program.pixels, strict=True)))
+        self.lanes = calls["init"](of)
+        self.groups, counts = Layout(cohort).groups(range(net.runs))
+        self.windows = np.stack([np.zeros_like(counts), counts], axis=-1)
+        self.rates = np.ones(program.lanes, np.float32)
+        self.program, self.call, self.step = program, calls["train"], 0
+        self.train(1)
+        return int(cohort.params[0])
+
+    def train(self, steps: int) -> None:
+        """See `Contestant.train`; an epoch a call, as a sweep does it."""
+        program, per_epoch = self.program, self.net.batches
+        while steps:
+            stop = min(self.step + steps, (self.step // per_epoch + 1) * per_epoch)
+            span = np.array([self.step, stop], np.int32)
+            self.lanes = self.call(
+                {
+                    device: (
+                        program.knobs[device],
+                        self.lanes[device],
+                        self.rates,
+                        program.pixels[device],
+                        self.groups[device],
+                        self.windows[device],
+                        span,
+                    )
+                    for device in self.lanes
+                }
+            )
+            steps, self.step = steps - (stop - self.step), stop

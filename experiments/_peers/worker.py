@@ -1,0 +1,60 @@
+"""A process of the benchmark: one contestant with one network, which trains when a line on its input says so.
+
+    python -m experiments._peers.worker NET CONTESTANT
+
+Writes a line of JSON when it is ready ({"seconds", "params"} or {"missing"}), then one for every line read: a number of
+seconds, answered with the number of steps that take as long ({"steps"}), or `steps N`, answered with {"seconds"}.
+"""
+
+import importlib
+import json
+import os
+import sys
+import time
+
+from experiments._peers.nets import NETS
+
+# name -> (module, class)
+CONTESTANTS = {
+    "fishnet": ("ours", "Fishnet"),
+    "serial": ("flax_peers", "Serial"),
+    "serial loop": ("flax_peers", "SerialLoop"),
+    "vmap": ("flax_peers", "Vmap"),
+    "torch": ("torch_peers", "Eager"),
+    "torch.compile": ("torch_peers", "Compiled"),
+    "torch.func": ("torch_peers", "Ensemble"),
+    "matmul": ("peak", "Peak"),
+}
+
+
+def main() -> None:
+    """Runs the process."""
+    # Libraries that print go to standard error; the answers keep the pipe to themselves.
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    net = next(net for net in NETS if net.name == sys.argv[1])
+    module, name = CONTESTANTS[sys.argv[2]]
+    began = time.perf_counter()
+    try:
+        contestant = getattr(importlib.import_module(f"experiments._peers.{module}"), name)(net)
+        began = time.perf_counter()
+        params = contestant.prepare()
+    except ModuleNotFoundError as error:
+        answers.write(json.dumps({"missing": f"{error.name} is not installed"}) + "\n")
+        return
+    except Exception as error:  # a peer that cannot do this network is a row that says so
+        answers.write(json.dumps({"missing": f"{type(error).__name__}: {str(error).splitlines()[0]}"}) + "\n")
+        return
+    answers.write(json.dumps({"seconds": time.perf_counter() - began, "params": params}) + "\n")
+    for line in sys.stdin:
+        word, _, number = line.strip().rpartition(" ")
+        if word == "steps":
+            began = time.perf_counter()
+            contestant.train(int(number))
+            answers.write(json.dumps({"seconds": time.perf_counter() - began}) + "\n")
+        else:
+            answers.write(json.dumps({"steps": contestant.fitting(float(number))}) + "\n")
+
+
+if __name__ == "__main__":
+    main()
