@@ -90,7 +90,11 @@ class Program:
         ]
 
     def lower(self, name: str, device: int) -> jax.stages.Lowered:
-        """The function `name` ("init", "train", "evaluate", "keep") for one of the devices, ready to be compiled.
+        """The function `name` of `trace` for one of the devices, ready to be compiled."""
+        return self.trace(name, device).lower()
+
+    def trace(self, name: str, device: int) -> jax.stages.Traced:
+        """The function `name` ("init", "train", "evaluate", "keep") on what one of the devices holds.
 
         init(knobs, pixels) -> lanes; train(knobs, lanes, rates, pixels, groups, window, steps) -> lanes;
         evaluate(knobs, params, statistics, pixels, groups, window, positions, chunks) -> logits;
@@ -102,18 +106,17 @@ class Program:
         groups = own((self.lanes, self.shape.lane_width))
         with self._tracing:  # of one device while the others wait: what they ask for is the same and is kept
             if name == "init":
-                traced = self._init.trace(knobs, pixels)
+                return self._init.trace(knobs, pixels)
             elif name == "train":
                 rates = own((self.lanes,), jnp.float32)
-                traced = self._train.trace(knobs, lanes, rates, pixels, groups, own((2,)), own((2,)))
+                return self._train.trace(knobs, lanes, rates, pixels, groups, own((2,)), own((2,)))
             elif name == "evaluate":
                 positions = own((self.chunks, self.chunk))
-                traced = self._evaluate.trace(
+                return self._evaluate.trace(
                     knobs, lanes.params, lanes.statistics, pixels, groups, own((2,)), positions, own(())
                 )
             else:
-                traced = self._keep.trace(lanes, own((self.lanes,), jnp.bool_))
-        return traced.lower()
+                return self._keep.trace(lanes, own((self.lanes,), jnp.bool_))
 
     def compile(
         self, lower: Mapping[str, Callable[[int], jax.stages.Lowered]], interrupt: Interrupt
