@@ -15,6 +15,7 @@ from fishnet.errors import UsageError
 from fishnet.lookup import unknown
 from fishnet.sweep.grid import Sweep
 from fishnet.sweep.recipe import FIELDS, TYPES, Recipe
+from fishnet.sweep.stopping import Stopping
 from fishnet.sweep.values import format_value, parse_value
 
 METAVARS = {int: "N", float: "X", str: "NAME"}
@@ -85,6 +86,10 @@ def parser_for(experiment: Experiment) -> Parser:
         else argparse.SUPPRESS,
     )
     job.add_argument("--seeds", metavar="N|A,B,C", help=f"how many seeds, or which; default {experiment.seeds}")
+    job.add_argument("--halving", metavar="ETA", help="at each rung only one arm in ETA goes on (3, say); default: all")
+    job.add_argument("--median-stop", action="store_true", help="end arms that are worse than the median of the others")
+    job.add_argument("--rung", metavar="N", help="epochs before the first rung, or before the median counts; default 1")
+    job.add_argument("--target", metavar="METRIC>=X", help="end an arm that has reached this (val_accuracy>=0.8)")
     job.add_argument(
         "--out", metavar="DIR", help=f"output folder; default runs/{experiment.name}-<hash of what is run>"
     )
@@ -167,7 +172,7 @@ def understand(experiment: Experiment, argv: Sequence[str]) -> Request:
         raise UsageError(f"--seed {flags.seed} and --seeds {flags.seeds} are both given")
     seeds = [values.pop("seed")] if flags.seed is not None else parse_seeds(flags.seeds or str(experiment.seeds))
     try:
-        sweep = Sweep(replace(experiment.recipe, **values), axes, seeds)
+        sweep = Sweep(replace(experiment.recipe, **values), axes, seeds, stopping_of(flags))
     except UsageError as error:
         raise as_typed(error, typed) from error
     return Request(
@@ -185,6 +190,22 @@ def understand(experiment: Experiment, argv: Sequence[str]) -> Request:
         quiet=flags.quiet,
         command=" ".join([f"python -m experiments.{experiment.name}", *map(shlex.quote, argv)]),
         typed=typed,
+    )
+
+
+def stopping_of(flags: argparse.Namespace) -> Stopping:
+    """When the flags have arms end early.
+
+    Raises:
+        UsageError: numbers out of range, a rung without rungs, or a target that says nothing.
+    """
+    if flags.rung is not None and flags.halving is None and not flags.median_stop:
+        raise UsageError(f"--rung {flags.rung} would have no effect: it belongs to --halving and --median-stop")
+    return Stopping(
+        halving=0 if flags.halving is None else whole("halving", flags.halving),
+        median=flags.median_stop,
+        first=1 if flags.rung is None else whole("rung", flags.rung),
+        target=flags.target or "",
     )
 
 

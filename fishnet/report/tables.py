@@ -132,6 +132,10 @@ def caption(results: Results, most: int | None = None) -> str:
         text = "of a single seed (n=1), hence without intervals"
     if results.best is not None:
         text += "; * best by validation"
+    if ended := int((results.runs["status"] == "stopped").sum()):
+        text += (
+            f"; {ended} of {len(results.runs)} runs were ended early, their figures are of the best epoch until then"
+        )
     if any(arm.diverged for arm in results.arms):
         text += "; diverged runs are left out of the means"
     if most is not None and len(results.arms) > most:

@@ -4,8 +4,20 @@ from typing import Any
 
 from fishnet.sweep.grid import Run, Sweep
 from fishnet.sweep.recipe import Recipe
+from fishnet.sweep.stopping import Stopping
 
-__all__ = ["DataOptions", "Interrupted", "LoadedRun", "Recipe", "Result", "Run", "Sweep", "load_run", "run_sweep"]
+__all__ = [
+    "DataOptions",
+    "Interrupted",
+    "LoadedRun",
+    "Recipe",
+    "Result",
+    "Run",
+    "Stopping",
+    "Sweep",
+    "load_run",
+    "run_sweep",
+]
 
 HOMES = {"DataOptions": "run", "Interrupted": "interrupt", "LoadedRun": "load", "Result": "run", "load_run": "load",
          "run_sweep": "run"}  # fmt: skip

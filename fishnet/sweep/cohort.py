@@ -22,6 +22,7 @@ from fishnet.sweep.program import Program
 from fishnet.sweep.progress import Display
 from fishnet.sweep.slices import Pace
 from fishnet.sweep.state import Lanes
+from fishnet.sweep.stopping import Referee
 from fishnet.sweep.transfer import with_trunk
 
 CALL_SECONDS = 2.0  # how long one call of a compiled program should take, so that signals are obeyed
@@ -39,6 +40,7 @@ class CohortRunner:
         display: shown progress and warnings.
         on_epoch: called with this runner whenever a checkpoint is about to be written: writes the tables.
         advance: called with the run-epochs done and the epoch, after every call.
+        referee: ends arms early; None: all go on to their own end.
     """
 
     def __init__(
@@ -50,9 +52,10 @@ class CohortRunner:
         display: Display,
         on_epoch: Callable[["CohortRunner"], None],
         advance: Callable[["CohortRunner", float], None],
+        referee: Referee | None = None,
     ) -> None:
         self.cohort, self.checkpoints, self.interrupt, self.display = cohort, checkpoints, interrupt, display
-        self.on_epoch, self.advance = on_epoch, advance
+        self.on_epoch, self.advance, self.referee = on_epoch, advance, referee
         self.program = Program(
             cohort.shape, cohort.padded_knobs(), cohort.task, devices, chunk=evaluation_chunk(cohort)
         )
@@ -98,6 +101,8 @@ class CohortRunner:
             self.lanes = list(self._call["init"](dict(arguments)).values())
             self._transplant()
             self._pretrain()
+        if self.referee:
+            self.referee.learn([run.arm for run in self.cohort.runs], self.history)
         self._saved = time.monotonic()
 
     def _transplant(self) -> None:
@@ -258,6 +263,9 @@ class CohortRunner:
         arguments = {device: (self.lanes[device], part) for device, part in parts if part.any()}
         for device, lanes in self._call["keep"](arguments).items():
             self.lanes[device] = lanes
+        if self.referee:
+            runs = cohort.runs
+            self.referee.judge([run.arm for run in runs], history, [run.recipe.epochs for run in runs])
         self.advance(self, self.run_epochs)
 
     def _validate(self, runs: np.ndarray, epoch: int) -> None:

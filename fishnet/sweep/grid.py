@@ -13,6 +13,7 @@ from fishnet.errors import UsageError
 from fishnet.lookup import unknown
 from fishnet.sweep.recipe import FIELDS, Recipe
 from fishnet.sweep.source import source_of
+from fishnet.sweep.stopping import Stopping
 from fishnet.sweep.values import coerce, format_value
 
 
@@ -24,14 +25,17 @@ class Sweep:
         recipe: what all runs share; its `seed` is not used.
         axes: recipe field -> the values to try, in the order of the table's rows.
         seeds: how many (seeds 0 to n - 1), or the seeds themselves.
+        stopping: when arms end before their last epoch.
 
     Raises:
-        UsageError: unknown field, a value of the wrong type, an empty or repeated value, `seed` as an axis, no seeds.
+        UsageError: unknown field, a value of the wrong type, an empty or repeated value, `seed` as an axis, no seeds;
+            arms that would be compared by different figures.
     """
 
     recipe: Recipe = field(default_factory=Recipe)
     axes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     seeds: int | Sequence[int] = 3
+    stopping: Stopping = field(default_factory=Stopping)
 
     def __post_init__(self) -> None:
         for name in FIELDS:
@@ -53,9 +57,11 @@ class Sweep:
                     raise UsageError(f"axis {name} has the value {format_value(value)!r} twice")
         object.__setattr__(self, "axes", types.MappingProxyType(axes))
         object.__setattr__(self, "seeds", _seeds(self.seeds))
+        if (self.stopping.halving or self.stopping.median) and "select_by" in axes:
+            raise UsageError("axis select_by with halving or median stopping: arms must be compared by one figure")
 
     def __reduce__(self):
-        return Sweep, (self.recipe, dict(self.axes), self.seeds)
+        return Sweep, (self.recipe, dict(self.axes), self.seeds, self.stopping)
 
     def arms(self) -> list[dict[str, Any]]:
         """One dictionary of axis values an arm, the last axis changing fastest."""
@@ -72,11 +78,12 @@ class Sweep:
     def spec(self) -> dict[str, Any]:
         """The sweep as plain JSON values: recipe, axes, seeds and the sources of the user's own functions."""
         recipe = {k: _plain(v) for k, v in dataclasses.asdict(self.recipe).items() if k != "seed"}
-        return {
+        spec = {
             "recipe": recipe,
             "axes": {k: [_plain(v) for v in values] for k, values in self.axes.items()},
             "seeds": list(self.seeds),
         }
+        return spec | ({"stopping": self.stopping.spec()} if self.stopping else {})
 
     def hash(self, functions: Mapping[str, Any] | None = None, options: Mapping[str, Any] | None = None) -> str:
         """sha256 of the specification.

@@ -31,6 +31,7 @@ from fishnet.sweep.machine import choose_devices, device_name, unused_accelerato
 from fishnet.sweep.plan import Cohort, check_overrides, make_cohorts
 from fishnet.sweep.progress import Display, display_for
 from fishnet.sweep.source import source_of
+from fishnet.sweep.stopping import Referee
 from fishnet.sweep.tables import Tables
 from fishnet.sweep.transfer import fingerprints as trunk_fingerprints
 from fishnet.sweep.transfer import load_trunks
@@ -223,6 +224,7 @@ def _train(
     total = float(sum(run.recipe.epochs for cohort in cohorts for run in cohort.runs))
     before = 0.0
     started = False
+    referee = Referee(sweep.stopping, sweep.recipe.select_by) if sweep.stopping else None
     for number, cohort in enumerate(cohorts):
         display.stage(f"compiling program {number + 1} of {len(cohorts)}")
 
@@ -239,6 +241,7 @@ def _train(
             display,
             on_epoch=lambda runner, number=number: tables.update(number, runner),
             advance=advance,
+            referee=referee,
         )
         runner.prepare()
         if not started:

@@ -7,6 +7,7 @@ from experiments._cli import guarded, usable_cores
 from experiments._request import field_help, parser_for, understand
 from fishnet.errors import UsageError, UserError
 from fishnet.sweep.recipe import FIELDS, Recipe
+from fishnet.sweep.stopping import Stopping
 from fishnet.sweep.values import format_value, parse_value
 
 LISTS = {
@@ -206,3 +207,15 @@ def test_a_stopped_sweep_is_no_error(capsys):
 
 def test_cores():
     assert usable_cores() >= 1
+
+
+def test_when_arms_end_early():
+    assert not asked().sweep.stopping
+    assert asked("--halving", "3", "--rung", "2").sweep.stopping == Stopping(halving=3, first=2)
+    assert asked("--median-stop", "--target", "val_accuracy>=0.8").sweep.stopping == Stopping(
+        median=True, target="val_accuracy>=0.8"
+    )
+    assert "--rung 2 would have no effect" in refused("--rung", "2")
+    assert "--halving: '0' is not a whole number" in refused("--halving", "0")
+    assert "halving: 1 is neither 0 (none) nor at least 2" in refused("--halving", "1")
+    assert "unknown target metric 'accuracy'" in refused("--target", "accuracy>=0.8")
