@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from fishnet.nn.convolution import gemm, padded_maps
 
-SMALLEST_CHANNELS = 32  # with 16, the transforms cost more than the products save (benchmarks/README.md)
+SMALLEST_CHANNELS = 16  # with fewer, the transforms cost more than the products save (benchmarks/README.md)
 
 
 def winograd(
@@ -28,7 +28,7 @@ def winograd(
 
         Y = A^T [ (G g G^T) * (B^T d B) ] A,   for each 4x4 tile d of the input, with products over channels
 
-    It applies to 3x3 kernels at stride 1 without dilation or groups, from 32 input channels on. The relative error
+    It applies to 3x3 kernels at stride 1 without dilation or groups, from 16 input channels on. The relative error
     against the plain form is about 1e-6 in float32. The 16 products are separate matrix products: one batched product
     is slow on CPU.
 

@@ -27,7 +27,7 @@ from fishnet.sweep.transfer import Trunk, with_trunk
 from fishnet.sweep.values import format_value
 
 # Lanes vectorised together, by backend; as measured in benchmarks/README.md.
-DEFAULT_WIDTH = {"cpu": {"mlp": 8}, "gpu": {}, "tpu": {}}
+DEFAULT_WIDTH: dict[str, dict[str, int]] = {"cpu": {}, "gpu": {}, "tpu": {}}
 FALLBACK_WIDTH = {"cpu": 1, "gpu": 16, "tpu": 16}
 DEFAULT_LOWERING = {"cpu": "winograd", "gpu": "native", "tpu": "native"}
 # Why runs have a program of their own, and what is said of the others: the last entries of `static_key`.

@@ -9,6 +9,7 @@ import pytest
 
 from fishnet.sweep import Interrupted, Recipe, Result, Sweep, cohort, run_sweep
 from fishnet.sweep.checkpoint import Checkpoints
+from fishnet.sweep.plan import DEFAULT_WIDTH
 from fishnet.sweep.progress import Display
 
 FIGURES = [
@@ -21,7 +22,10 @@ FIGURES = [
 BASE = Recipe(task="synthetic", image_size=8, model="cnn", widths=(8, 8), batch_size=12, epochs=2, dropout=0.1)
 
 
-# 8 steps an epoch. At most 8 runs on one device at the default lane width share one compiled program.
+# Lanes of an mlp in eights, as they are on accelerators: at most 8 runs on one device then share one compiled program.
+DEFAULT_WIDTH["cpu"]["mlp"] = 8
+
+# 8 steps an epoch.
 TINY = Recipe(task="synthetic", image_size=8, model="mlp", widths=(8,), batch_size=32, epochs=3)
 
 
