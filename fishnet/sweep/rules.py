@@ -17,7 +17,7 @@ from fishnet.optim.clipping import CLIPPINGS
 from fishnet.optim.optimizers import OPTIMIZERS
 from fishnet.optim.schedules import CYCLIC, SCHEDULES
 from fishnet.pretraining import OBJECTIVES
-from fishnet.sweep.knobs import FOCAL, IMPLIED_WEIGHTING, family
+from fishnet.sweep.menu import FOCAL, IMPLIED_WEIGHTING, family
 from fishnet.sweep.recipe import SELECTABLE, Recipe
 
 RESIDUAL = ("resnet", "efficientnet")
