@@ -57,7 +57,12 @@ class CohortRunner:
         self.cohort, self.checkpoints, self.interrupt, self.display = cohort, checkpoints, interrupt, display
         self.on_epoch, self.advance, self.referee = on_epoch, advance, referee
         self.program = Program(
-            cohort.shape, cohort.padded_knobs(), cohort.task, devices, chunk=evaluation_chunk(cohort)
+            cohort.shape,
+            cohort.padded_knobs(),
+            cohort.task,
+            devices,
+            chunk=evaluation_chunk(cohort),
+            functions=cohort.functions,
         )
         count, classes = len(cohort.runs), len(cohort.task.classes)
         pretrained = [run.recipe.pretrain_epochs for run in cohort.runs if run.recipe.pretrain != "none"]
@@ -74,6 +79,12 @@ class CohortRunner:
         """The epoch in progress, from 0."""
         active = self.active
         return int(self.history.epochs[active].min()) if len(active) else self.cohort.epochs
+
+    @property
+    def begun(self) -> bool:
+        """Whether some of it has been trained, in this session or an earlier one."""
+        folder = self.checkpoints.folder
+        return folder.exists() or any(folder.parent.glob(f"{folder.name}_*")) or bool(self.history.steps.any())
 
     @property
     def active(self) -> np.ndarray:

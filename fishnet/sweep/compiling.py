@@ -13,6 +13,9 @@ import jax
 
 from fishnet.errors import UserError
 from fishnet.sweep.interrupt import Interrupt
+from fishnet.sweep.memory import OutOfMemory
+
+EXHAUSTED = "RESOURCE_EXHAUSTED"  # how XLA's errors begin when memory has run out
 
 
 def compiler_options(platform: str) -> dict[str, int] | None:
@@ -26,7 +29,8 @@ def in_background(
     """Lowers and compiles programs in threads of their own, looking out for signals meanwhile.
 
     Raises:
-        UserError: the backend ran out of memory.
+        OutOfMemory: the backend says that there is not enough of it.
+        UserError: it could not compile for another reason.
     """
     futures: list[Future] = [Future() for _ in lower]
 
@@ -53,4 +57,6 @@ def in_background(
     try:
         return [future.result() for future in futures]
     except jax.errors.JaxRuntimeError as error:
+        if EXHAUSTED in str(error):
+            raise OutOfMemory from error
         raise UserError(f"the program could not be compiled: {str(error).splitlines()[0]}") from error

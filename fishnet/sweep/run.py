@@ -3,6 +3,7 @@
 import dataclasses
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +18,7 @@ from fishnet.sweep import records
 from fishnet.sweep.canary import check_backend
 from fishnet.sweep.checkpoint import Checkpoints
 from fishnet.sweep.cohort import CohortRunner
+from fishnet.sweep.fitting import fitted, lowered, lowering_text
 from fishnet.sweep.folder import (
     SWEEP_FILE,
     changed_setting,
@@ -28,6 +30,7 @@ from fishnet.sweep.folder import (
 from fishnet.sweep.grid import Run, Sweep
 from fishnet.sweep.interrupt import Interrupt
 from fishnet.sweep.machine import choose_devices, device_name, unused_accelerators, versions
+from fishnet.sweep.memory import OutOfMemory
 from fishnet.sweep.plan import Cohort, check_overrides, make_cohorts
 from fishnet.sweep.progress import Display, display_for
 from fishnet.sweep.source import source_of
@@ -191,6 +194,9 @@ def _run(
         display.stage("timing lane widths")
         layouts, lane_width = fastest_layouts(runs, tasks, lowering, used, display.note), None
     cohorts = make_cohorts(runs, tasks, lane_width, lowering, used, layouts, trunks)
+    notes = [note for task in tasks.values() for note in task.notes]
+    if found is None:
+        cohorts = [fitted(cohort, used, notes.append) for cohort in cohorts]
     content |= {
         "programs": len(cohorts),
         "plan": [
@@ -204,28 +210,44 @@ def _run(
         "started": (found or {}).get("started") or datetime.now(UTC).isoformat(timespec="seconds"),
         "finished": None,
     }
-    notes = [note for task in tasks.values() for note in task.notes]
     if found is not None and (changes := changed_setting(found, content)):
         notes.append(f"begun with {changes}: what follows may round otherwise than an undisturbed sweep")
     display.plan(plan_view(sweep, out, cohorts, used, notes))
     interrupt.defer()
     write_sweep_file(out, content)
-    runs_done = _train(sweep, out, cohorts, used, display, interrupt)
+
+    def replan(number: int, cohort: Cohort) -> None:
+        content["plan"][number] |= cohort.view()
+        write_sweep_file(out, content)
+
+    runs_done = _train(sweep, out, cohorts, used, display, interrupt, replan)
     content["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
     write_sweep_file(out, content)
     return Result(runs_done, out, len(cohorts), finished=False)
 
 
 def _train(
-    sweep: Sweep, out: Path, cohorts: list[Cohort], used: list[jax.Device], display: Display, interrupt: Interrupt
+    sweep: Sweep,
+    out: Path,
+    cohorts: list[Cohort],
+    used: list[jax.Device],
+    display: Display,
+    interrupt: Interrupt,
+    replan: Callable[[int, Cohort], None],
 ) -> pd.DataFrame:
-    """Trains cohort after cohort; returns the table of runs."""
+    """Trains cohort after cohort; returns the table of runs.
+
+    One that turns out not to fit its memory gets a smaller layout, which `replan` is told, and begins again; once it
+    has been trained, with the same lane width: its numbers stay what they are.
+    """
     tables = Tables(out, sweep, cohorts)
     total = float(sum(run.recipe.epochs for cohort in cohorts for run in cohort.runs))
     before = 0.0
     started = False
     referee = Referee(sweep.stopping, sweep.recipe.select_by) if sweep.stopping else None
-    for number, cohort in enumerate(cohorts):
+    number = 0
+    while number < len(cohorts):
+        cohort = cohorts[number]
         display.stage(f"compiling program {number + 1} of {len(cohorts)}")
 
         def advance(runner: CohortRunner, done: float, before: float = before) -> None:
@@ -243,13 +265,21 @@ def _train(
             advance=advance,
             referee=referee,
         )
-        runner.prepare()
-        if not started:
-            display.start(total, before + runner.run_epochs)
-            started = True
-        runner.train()
-        tables.finish(number, runner)
-        before += sum(run.recipe.epochs for run in cohort.runs)
+        try:
+            runner.prepare()
+            if not started:
+                display.start(total, before + runner.run_epochs)
+                started = True
+            runner.train()
+            tables.finish(number, runner)
+        except OutOfMemory as problem:
+            cohorts[number] = lowered(cohort, used, problem, runner.begun)
+            display.note(lowering_text(cohort, cohorts[number], problem))
+            replan(number, cohorts[number])
+        else:
+            before += sum(run.recipe.epochs for run in cohort.runs)
+            number += 1
+        del runner  # its lanes make room for the next ones
     return tables.runs()
 
 
