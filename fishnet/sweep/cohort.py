@@ -73,6 +73,7 @@ class CohortRunner:
         self._pace = {name: Pace(CALL_SECONDS) for name in ("train", "evaluate")}
         self._saved = 0.0
         self._unsaved = False
+        self._compiling = 0.0  # seconds
 
     @property
     def epoch(self) -> int:
@@ -106,7 +107,9 @@ class CohortRunner:
             self.lanes = self.program.split(self._by_position(restored["lanes"]))
         names = ["train", "evaluate", "keep"] if len(self.active) else ["evaluate"]
         names += ["init"] if restored is None else []
+        began = time.perf_counter()
         self._call = self.program.compile({name: partial(self.program.lower, name) for name in names}, self.interrupt)
+        self._compiling = time.perf_counter() - began
         if restored is None:
             arguments = enumerate(zip(self.program.knobs, self.program.pixels, strict=True))
             self.lanes = list(self._call["init"](dict(arguments)).values())
@@ -156,6 +159,17 @@ class CohortRunner:
             self.checkpoints.finish()
         for stage in stages:
             stage.forget()
+
+    @property
+    def spent(self) -> dict[str, float]:
+        """Seconds by what took them."""
+        paces = {"training": "train", "evaluating": "evaluate"}
+        return {"compiling": self._compiling} | {what: self._pace[name].taken for what, name in paces.items()}
+
+    @property
+    def made(self) -> dict[str, int]:
+        """Steps of training and chunks of evaluation, of the device that had most groups."""
+        return {"steps": self._pace["train"].made, "chunks": self._pace["evaluate"].made}
 
     def train(self) -> None:
         """Trains every run to its end, epoch by epoch, saving on the way."""

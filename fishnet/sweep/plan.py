@@ -67,6 +67,7 @@ class Cohort:
     asked_width: int  # the lane width before memory lowered it
     most_devices: int | None  # that work side by side, as chosen by timing or by memory; None: all there are
     estimate: Mapping[str, float] = field(default_factory=dict)  # seconds by what takes them, see `estimate.py`
+    estimated_from: str = ""
 
     @property
     def epochs(self) -> int:
@@ -111,6 +112,7 @@ class Cohort:
             "most_devices": self.most_devices,
             "estimated_seconds": round(sum(self.estimate.values()), 1),
             "estimate": {what: round(seconds, 1) for what, seconds in self.estimate.items()},
+            "estimated_from": self.estimated_from,
             "steps_per_epoch": self.shape.steps_per_epoch,
             "epochs": self.epochs,
             "dropped_images": self.dropped_images,
@@ -210,8 +212,7 @@ def _cohort(
             )
     steps = train // recipe.batch_size
     menu = Menu.of([run.recipe for run in runs])
-    knobs = [knobs_of(run.recipe, menu, task, sites, steps) for run in runs]
-    knobs = jax.tree.map(lambda *leaves: np.stack(leaves), *knobs)
+    knobs = knobs_of([run.recipe for run in runs], menu, task, sites, steps)
     kinds = [kinds_of(knobs, i) for i in range(len(runs))]
     backend = devices[0].platform if devices[0].platform in DEFAULT_LOWERING else "gpu"
     if choice.lane_width == "all":
@@ -219,7 +220,9 @@ def _cohort(
     else:
         width = choice.lane_width or default_width(backend, recipe.model)
     most = min(choice.most_devices or len(devices), len(devices))
-    used, position, lanes_per_device = _lay_out(form_groups(range(len(runs)), kinds, width), most, len(runs), width)
+    groups = form_groups(range(len(runs)), kinds, width)
+    used = min(most, len(groups))
+    position, lanes_per_device = _lay_out(groups, used, len(runs), width)
     shape = Shape(
         recipe=static_part(recipe),
         menu=menu,
@@ -260,7 +263,8 @@ def narrowed(cohort: Cohort, width: int, devices: int, most_devices: int | None 
     """
     runs = range(len(cohort.runs))
     groups = form_groups(runs, [kinds_of(cohort.knobs, run) for run in runs], width)
-    used, position, lanes = _lay_out(groups, devices, len(runs), width)
+    used = min(devices, len(groups))
+    position, lanes = _lay_out(groups, used, len(runs), width)
     return dataclasses.replace(
         cohort,
         shape=dataclasses.replace(cohort.shape, lane_width=width),
@@ -281,12 +285,12 @@ def check_layers(runs: Sequence[Run], sites: int) -> None:
     Raises:
         UsageError: with how many there are.
     """
-    for field, count, what in (("norm_layers", sites, "a norm"), ("max_norm_layers", sites + 1, "weights")):
+    for name, count, what in (("norm_layers", sites, "a norm"), ("max_norm_layers", sites + 1, "weights")):
         for run in runs:
-            layers = getattr(run.recipe, field)
+            layers = getattr(run.recipe, name)
             if layers != "all" and max(layers) > count:
                 raise UsageError(
-                    f"{field}: {format_value(layers)!r}, but this {run.recipe.model} has {count} layers with {what}"
+                    f"{name}: {format_value(layers)!r}, but this {run.recipe.model} has {count} layers with {what}"
                 )
 
 
@@ -344,13 +348,12 @@ def check_overrides(lane_width: int | str | None, lowering: str | None, devices:
         raise UsageError(f"devices: {devices!r} is not a whole number from 1")
 
 
-def _lay_out(groups: list[list[int]], devices: int, runs: int, width: int) -> tuple[int, np.ndarray, int]:
-    """Deals groups out to devices in turn: how many get some, the position of each run, the lanes a device holds.
+def _lay_out(groups: list[list[int]], devices: int, runs: int, width: int) -> tuple[np.ndarray, int]:
+    """Deals groups out to devices in turn; returns the position of each run and the lanes a device holds.
 
     A device holds a multiple of the lane width: from fewer lanes XLA would make a group by broadcasting, simplify what
     follows, and round a lane otherwise than in a larger sweep.
     """
-    devices = min(devices, len(groups))
     held: list[list[int]] = [[] for _ in range(devices)]
     for i, group in enumerate(groups):
         held[i % devices].extend(group)
@@ -358,7 +361,7 @@ def _lay_out(groups: list[list[int]], devices: int, runs: int, width: int) -> tu
     position = np.zeros(runs, np.int64)
     for device, members in enumerate(held):
         position[members] = device * lanes + np.arange(len(members))
-    return devices, position, lanes
+    return position, lanes
 
 
 def _reason(recipe: Recipe, by_key: Mapping[tuple, list[Run]]) -> str:

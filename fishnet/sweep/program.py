@@ -101,8 +101,7 @@ class Program:
         pixels = Pixels(task.images, task.labels, train, task.mean, task.std)
         placed = {device: jax.device_put(pixels, device) for device in dict.fromkeys(self.devices)}
         self.pixels = [placed[device] for device in self.devices]
-        longest = max(len(task.splits["val"]), len(task.splits["test"]))
-        self.chunks = -(-longest // chunk)
+        self.chunks = chunks_of(task, chunk)
         self.capacity = min(self.lanes, evaluation_capacity(shape, self.chunks * chunk))
         self._tracing = Lock()
         self._threads = ThreadPoolExecutor(len(devices))
@@ -188,6 +187,11 @@ class Program:
         """Shapes and types of the state of the lanes of one device."""
         with self._tracing:
             return self.functions.init.eval_shape(self.knobs[0], self.pixels[0])
+
+
+def chunks_of(task: Task, chunk: int) -> int:
+    """Evaluation steps of `chunk` images for the longer of the splits that are evaluated."""
+    return -(-max(len(task.splits["val"]), len(task.splits["test"])) // chunk)
 
 
 def abstract(device: jax.Device, shape: tuple[int, ...], dtype: Any = jnp.int32) -> jax.ShapeDtypeStruct:

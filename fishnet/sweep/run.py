@@ -2,22 +2,24 @@
 
 import dataclasses
 import sys
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import pandas as pd
 
 from fishnet.data import Task, load_task
 from fishnet.errors import UserError
-from fishnet.sweep import records
 from fishnet.sweep.canary import check_backend
 from fishnet.sweep.checkpoint import Checkpoints
 from fishnet.sweep.cohort import CohortRunner
+from fishnet.sweep.estimate import estimated, remember
 from fishnet.sweep.fitting import fitted, lowered, lowering_text
 from fishnet.sweep.folder import (
     SWEEP_FILE,
@@ -73,6 +75,7 @@ def run_sweep(
     display: Display | None = None,
     data: DataOptions = DataOptions(),
     command: str | None = None,
+    then: Mapping[str, float] | None = None,
 ) -> Result:
     """Trains every run of `sweep` and writes its folder; goes on where an earlier call stopped.
 
@@ -86,6 +89,7 @@ def run_sweep(
         display: shown the plan and the progress instead.
         data: where and how the data are read.
         command: kept in `sweep.json`; None: this process's command line.
+        then: seconds of what the caller will do with the result, by name, for the estimate of the whole.
 
     Returns:
         The runs as a table, and where everything is.
@@ -109,7 +113,7 @@ def run_sweep(
             if (result := finished_before(out, content)) is not None:
                 return result
             found = read_sweep_file(out)
-            return _run(sweep, out, found, content, lane_width, lowering, devices, display, data, interrupt)
+            return _run(sweep, out, found, content, lane_width, lowering, devices, display, data, interrupt, then)
     finally:
         display.finish()
 
@@ -147,13 +151,14 @@ def describe(sweep: Sweep, data: DataOptions, command: str | None = None) -> dic
     options = {k: v for k, v in dataclasses.asdict(data).items() if v and k != "data_dir"}
     content = sweep.spec()
     resolved = resolve(sweep.recipe)
+    arms = [run for run in sweep.runs() if run.recipe.seed == sweep.seeds[0]]
     content["recipe"] = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(resolved).items()}
     for name in {"lr", "image_size", "augment"} & {k for k in content["recipe"] if getattr(sweep.recipe, k) == "auto"}:
-        if len({getattr(resolve(run.recipe), name) for run in sweep.runs()}) > 1:
+        if len({getattr(resolve(run.recipe), name) for run in arms}) > 1:
             content["recipe"][name] = "auto"  # differs from arm to arm: written out in `arms`
     del content["recipe"]["seed"]
     return content | {
-        "arms": [_written_out(run) for run in sweep.runs() if run.recipe.seed == sweep.seeds[0]],
+        "arms": [_written_out(run) for run in arms],
         "spec_hash": sweep.hash(functions, options),
         "functions": {name: source_of(f).split("\n")[0] for name, f in functions.items()},
         "data_options": options,
@@ -177,6 +182,7 @@ def _run(
     display: Display,
     data: DataOptions,
     interrupt: Interrupt,
+    then: Mapping[str, float] | None,
 ) -> Result:
     used = choose_devices(devices)
     check_backend(used[0])
@@ -197,12 +203,15 @@ def _run(
     notes = [note for task in tasks.values() for note in task.notes]
     if found is None:
         cohorts = [fitted(cohort, used, notes.append) for cohort in cohorts]
+    display.stage("planning")
+    cohorts = [estimated(cohort, used) for cohort in cohorts]
     content |= {
         "programs": len(cohorts),
         "plan": [
             cohort.view() | {"timings": layout.get("timings", {})}
             for cohort, layout in zip(cohorts, layouts or [{}] * len(cohorts), strict=True)
         ],
+        "then": {what: round(seconds, 1) for what, seconds in (then or {}).items()},
         "data": fingerprints,
         "classes": {name: list(task.classes) for (name, _), task in tasks.items()},
         "versions": versions(),
@@ -212,7 +221,7 @@ def _run(
     }
     if found is not None and (changes := changed_setting(found, content)):
         notes.append(f"begun with {changes}: what follows may round otherwise than an undisturbed sweep")
-    display.plan(plan_view(sweep, out, cohorts, used, notes))
+    display.plan(plan_view(sweep, out, cohorts, used, notes) | {"then": content["then"]})
     interrupt.defer()
     write_sweep_file(out, content)
 
@@ -247,7 +256,7 @@ def _train(
     referee = Referee(sweep.stopping, sweep.recipe.select_by) if sweep.stopping else None
     number = 0
     while number < len(cohorts):
-        cohort = cohorts[number]
+        cohort, began = cohorts[number], time.perf_counter()
         display.stage(f"compiling program {number + 1} of {len(cohorts)}")
 
         def advance(runner: CohortRunner, done: float, before: float = before) -> None:
@@ -272,6 +281,7 @@ def _train(
                 started = True
             runner.train()
             tables.finish(number, runner)
+            remember(cohort, used, runner.spent | {"whole": time.perf_counter() - began}, runner.made)
         except OutOfMemory as problem:
             cohorts[number] = lowered(cohort, used, problem, runner.begun)
             display.note(lowering_text(cohort, cohorts[number], problem))
@@ -285,11 +295,12 @@ def _train(
 
 def best_so_far(runner: CohortRunner) -> str | None:
     """The run with the best validation accuracy so far, in words."""
-    table = records.runs_table(runner.cohort.runs, {}, runner.history, runner.cohort.params, runner.test)
-    if not table.val_accuracy.notna().any():
+    accuracy = runner.history.selected("val_accuracy")
+    if not np.isfinite(accuracy).any():
         return None
-    best = table.loc[table.val_accuracy.idxmax()]
-    return f"{best.arm} seed {best.seed}: validation accuracy {best.val_accuracy:.3f}"
+    best = int(np.nanargmax(accuracy))
+    run = runner.cohort.runs[best]
+    return f"{run.arm} seed {run.recipe.seed}: validation accuracy {accuracy[best]:.3f}"
 
 
 def check_data(out: Path, found: dict[str, Any], fingerprints: dict[str, str]) -> None:
@@ -311,7 +322,7 @@ def plan_view(
         "device": device_name(used),
         "devices": len(used),
         "visible_accelerators": unused_accelerators(used),
-        "runs": len(sweep.runs()),
+        "runs": sum(len(cohort.runs) for cohort in cohorts),
         "arms": len(sweep.arms()),
         "seeds": len(sweep.seeds),
         "programs": len(cohorts),
