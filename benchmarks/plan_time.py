@@ -19,13 +19,17 @@ from pathlib import Path
 
 import numpy as np
 
+STIFFNESS = 0.1  # of the prices as they were, against one sweep's error
 REEF = "--axis activation=relu,gelu --axis norm=none,batch --seeds 1"
 DIGITS = "--task mnist-mini --axis norm=none,batch,layer --seeds 2"
 SWEEPS = {
     "main job, 2 epochs, one seed": "ablation --epochs 2 --seeds 1",
     "cnn 16-32-64, reef, one device": f"ablation {REEF} --epochs 2 --devices 1",
     "cnn 32-64, reef 64 px": f"ablation {REEF} --image-size 64 --widths 32-64 --epochs 1",
-    "cnn 16-32, digits, batch 64, adam": f"ablation {DIGITS} --optimizer adam --widths 16-32 --batch-size 64 --epochs 2",
+    "cnn 16-32, digits, batch 64, adam": f"ablation {DIGITS} --optimizer adam --widths 16-32 --batch-size 64 "
+    "--epochs 2",
+    "cnn 8-16, reef 64 px, batch 64, one device": f"ablation {REEF} --image-size 64 --widths 8-16 --batch-size 64 "
+    "--epochs 1 --devices 1",
     "cnn 8-16, digits, batch 16": f"ablation {DIGITS} --widths 8-16 --batch-size 16 --epochs 2",
     "resnet 16-32, reef": f"ablation {REEF} --model resnet --widths 16-32 --epochs 1",
     "resnet 16-32, reef, one run": "train --model resnet --widths 16-32 --norm batch --epochs 3",
@@ -65,9 +69,11 @@ def run(command: str, cache: Path, out: Path) -> tuple[float, float, str]:
 
 def fit(caches: list[Path]) -> None:
     """Prints prices and constants, from what the sweeps have left in their caches."""
+    import jax
     from scipy.optimize import nnls
 
     from fishnet.sweep.cost import PARTS
+    from fishnet.sweep.estimate import PRICES, yardstick
 
     entries = [
         entry
@@ -81,8 +87,14 @@ def fit(caches: list[Path]) -> None:
     print("PRICES, in the order of", ", ".join(PARTS))
     for name, beside in (("alone", False), ("beside", True)):
         found = [row for entry in entries if entry["beside"] == beside for row in rows(entry)]
+        if not found:
+            continue
         counts, seconds = (np.array(column) for column in zip(*found, strict=True))
-        prices, _ = nnls(counts / seconds[:, None], np.ones(len(seconds)))  # relative errors count
+        before = np.array(PRICES["cpu"][name])
+        # Relative errors count, and a little how far a price moves that the sweeps say nothing of.
+        ratios = np.vstack([counts * before / seconds[:, None], STIFFNESS * np.eye(len(before))])
+        found, _ = nnls(ratios, np.concatenate([np.ones(len(seconds)), np.full(len(before), STIFFNESS)]))
+        prices = found * before
         off = counts @ prices / seconds
         print(f'    "{name}": [{", ".join(f"{price:.2g}" for price in prices)}],  # {off.min():.2f} to {off.max():.2f}')
     equations = np.array([entry["counted"]["equations"] for entry in entries])
@@ -95,6 +107,7 @@ def fit(caches: list[Path]) -> None:
         for entry in entries
     ]
     print(f'    "starting": {np.median(rest):.2g},  # {min(rest):.2g} to {max(rest):.2g}')
+    print(f"YARDSTICK = {yardstick(jax.devices()[0]):.2g}")
     reports = [
         entry["seconds"]
         for cache in caches

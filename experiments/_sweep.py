@@ -17,7 +17,7 @@ from fishnet.sweep.progress import Display, display_for
 if TYPE_CHECKING:
     from fishnet.sweep import DataOptions, Sweep
 
-REPORT_SECONDS = 6.0  # table, figures and page: as measured by `python -m benchmarks.plan_time`
+REPORT_SECONDS = 5.0  # table, figures and page: as measured by `python -m benchmarks.plan_time`
 
 
 def main(experiment: Experiment, argv: Sequence[str] | None = None) -> int:

@@ -14,7 +14,8 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
 # What is counted, in the order of a vector of costs.
-PARTS = ("multiplications", "operands", "passes", "functions", "moved", "random", "operations")
+PARTS = ("multiplications", "operands", "passes", "functions", "moved", "random", "operations", "far")
+FAR = 2**20  # values of an array that does not stay in a core's caches
 LINEAR = ("dot_general", "conv_general_dilated")
 FUNCTIONS = frozenset(
     (
@@ -156,6 +157,7 @@ def _cost(equation: Any) -> np.ndarray:
         cost["moved"] = _size(equation.invars[1]) if name == "dynamic_update_slice" else out
     else:
         cost["passes"] = max(out, *(_size(var) for var in equation.invars)) if name.startswith("reduce") else out
+    cost["far"] = sum(size for var in (*equation.invars, *equation.outvars) if (size := _size(var)) > FAR)
     return np.array(list(cost.values()))
 
 

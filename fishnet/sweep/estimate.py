@@ -1,12 +1,13 @@
 """How long a sweep will take: from how fast its programs ran before, or from what their operations cost.
 
 A program that has been run on this machine before, in whichever sweep, takes what it took then. Of others the traced
-equations are counted (`cost.py`) and priced with `PRICES`, which `python -m benchmarks.plan_time --fit` measures; how much
-faster or slower this machine is than the one of the prices is taken from the programs that it has run, and before the
-first of them from a timing of two operations.
+equations are counted (`cost.py`) and priced with `PRICES`, as fitted by `python -m benchmarks.plan_time --fit`; how
+much slower this machine is than the one of the prices is taken from the programs that it has run, and before the first
+of them from a timing of a matrix product and a pass over memory.
 """
 
 import dataclasses
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,22 +27,22 @@ from fishnet.sweep.state import Pixels
 # Seconds an operation, by kind of device and whether it is one of several side by side; in the order of `PARTS`.
 PRICES: dict[str, dict[str, list[float]]] = {
     "cpu": {
-        "alone": [1.0e-11, 2.0e-10, 1.5e-10, 2.0e-9, 4.0e-10, 3.0e-9, 5.0e-7],
-        "beside": [1.7e-11, 3.0e-10, 2.5e-10, 3.5e-9, 6.0e-10, 5.0e-9, 5.0e-7],
+        "alone": [1.0e-11, 8.7e-10, 2.7e-11, 5.0e-10, 5.0e-11, 1.5e-9, 3.4e-7, 1.5e-11],
+        "beside": [1.8e-11, 7.2e-10, 9.0e-12, 5.9e-10, 1.1e-10, 1.4e-9, 3.6e-7, 2.7e-11],
     },
     # Guesses, from data sheets: no accelerator has been measured.
-    "gpu": {"alone": [1.0e-13, 2.0e-12, 2.0e-12, 2.0e-12, 4.0e-12, 4.0e-12, 3.0e-6]},
-    "tpu": {"alone": [5.0e-14, 2.0e-12, 2.0e-12, 2.0e-12, 4.0e-12, 4.0e-12, 3.0e-6]},
+    "gpu": {"alone": [1.0e-13, 2.0e-12, 2.0e-12, 2.0e-12, 4.0e-12, 4.0e-12, 3.0e-6, 0.0]},
+    "tpu": {"alone": [5.0e-14, 2.0e-12, 2.0e-12, 2.0e-12, 4.0e-12, 4.0e-12, 3.0e-6, 0.0]},
 }
-# What takes time beside the programs, on CPU, in seconds.
+# What takes time beside the programs, in seconds of a CPU.
 FIXED = {
-    "starting": 1.5,  # a cohort: devices, checkpoints, the first tables
-    "equation": 3.5e-3,  # to trace and compile one, and to read it from the kept programs
-    "kept": 1.0e-3,
+    "starting": 3.0,  # a cohort: its devices, its checkpoints, its first and last tables
+    "equation": 1.8e-3,  # to compile one
+    "kept": 6.0e-4,  # to find it among the kept programs
     "score": 4.0e-8,  # a logit, of which the figures of an epoch are made
-    "saved": 1.0e-8,  # a byte of a checkpoint
-    "row": 2.0e-6,  # of a table, each time it is written
+    "row": 2.0e-6,  # of a table
 }
+YARDSTICK = 1.0e-3  # seconds of `yardstick` on the machine of the prices
 SCALES = 9  # of the latest programs, of which the median says how fast this machine is
 
 
@@ -56,6 +57,7 @@ class Work:
     steps: float  # of the device that has most, over all epochs
     visits: float
     chunks: float
+    pretraining: float  # steps, whose cost is taken to be that of a step of training
 
 
 def work_of(cohort: Cohort) -> Work:
@@ -90,6 +92,7 @@ def work_of(cohort: Cohort) -> Work:
     counts = Layout(cohort).groups(range(len(cohort.runs)))[1].max()
     # Runs that end earlier leave their share of the groups out.
     visits = counts * sum(number * many for number, many in epochs.items()) / len(cohort.runs)
+    pretrained = sum(run.recipe.pretrain_epochs for run in cohort.runs if run.recipe.pretrain != "none")
     return Work(
         step=step,
         visit=of_group.whole - step,
@@ -98,6 +101,7 @@ def work_of(cohort: Cohort) -> Work:
         steps=visits * shape.steps_per_epoch,
         visits=visits,
         chunks=visits * validated + counts * (validated + tested),
+        pretraining=counts * pretrained / len(cohort.runs) * shape.steps_per_epoch,
     )
 
 
@@ -123,11 +127,13 @@ def estimated(cohort: Cohort, devices: Sequence[jax.Device]) -> Cohort:
     run_epochs = sum(run.recipe.epochs for run in cohort.runs)
     scores = len(cohort.task.classes) * (run_epochs * len(cohort.task.splits["val"]) + runs * images)
     seconds = {
-        "compiling": FIXED["starting"] + work.equations * FIXED["kept" if kept else "equation"],
+        "compiling": work.equations * FIXED["kept" if kept else "equation"],
         "training": work.steps * step + work.visits * visit,
         "evaluating": work.chunks * chunk + scores * FIXED["score"],
-        "saving": run_epochs * (1 + len(cohort.task.classes)) * FIXED["row"],
+        "saving": FIXED["starting"] + run_epochs * (1 + len(cohort.task.classes)) * FIXED["row"],
     }
+    if work.pretraining:
+        seconds["pretraining"] = work.pretraining * step + len(cohort.objectives) * seconds["compiling"]
     return dataclasses.replace(cohort, estimate=seconds, estimated_from=source)
 
 
@@ -180,4 +186,20 @@ def scale_of(devices: Sequence[jax.Device], side_by_side: int) -> float:
     setting = setting_key(devices)
     mine = [entry for key, entry in PACES.entries().items() if key.startswith(setting)]
     scales = [entry["scale"] for entry in mine if entry.get("beside") == (side_by_side > 1) and entry.get("scale")]
-    return float(np.median(scales[-SCALES:])) if scales else 1.0
+    if scales:
+        return float(np.median(scales[-SCALES:]))
+    return yardstick(devices[0]) / YARDSTICK if devices[0].platform == "cpu" else 1.0
+
+
+def yardstick(device: jax.Device) -> float:
+    """Seconds of a small matrix product and a pass over 4 MiB, the best of a few: 0.2 s of measuring."""
+    with jax.default_device(device):
+        matrix, values = jnp.ones((384, 384), jnp.float32), jnp.ones((2**20,), jnp.float32)
+        work = jax.jit(lambda m, v: (m @ m, jnp.maximum(v * 1.5, 0.5) + v))
+        jax.block_until_ready(work(matrix, values))
+        taken = []
+        for _ in range(60):
+            began = time.perf_counter()
+            jax.block_until_ready(work(matrix, values))
+            taken.append(time.perf_counter() - began)
+    return min(taken)

@@ -48,6 +48,7 @@ class Choice:
     lowering: str | None = None
     asked_width: int | None = None  # before memory lowered it
     most_devices: int | None = None  # side by side
+    why: str = ""  # in words, where it was timed
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class Cohort:
     trunks: Mapping[str, Trunk]  # those that its runs begin with, by their `trunk`
     asked_width: int  # the lane width before memory lowered it
     most_devices: int | None  # that work side by side, as chosen by timing or by memory; None: all there are
+    why: str = ""  # it is laid out like this, in words, where that was timed
     estimate: Mapping[str, float] = field(default_factory=dict)  # seconds by what takes them, see `estimate.py`
     estimated_from: str = ""
 
@@ -110,6 +112,7 @@ class Cohort:
             "devices": self.devices,
             "asked_width": self.asked_width,
             "most_devices": self.most_devices,
+            "why": self.why,
             "estimated_seconds": round(sum(self.estimate.values()), 1),
             "estimate": {what: round(seconds, 1) for what, seconds in self.estimate.items()},
             "estimated_from": self.estimated_from,
@@ -175,7 +178,8 @@ def kept_layout(view: Mapping[str, Any], lane_width: int | str | None, lowering:
                 f"this sweep was started with {name} {view[name]}, not {wanted}: its numbers would change; "
                 "choose another --out"
             )
-    return Choice(view["lane_width"], view["lowering"], view.get("asked_width"), view.get("most_devices"))
+    more = {name: view[name] for name in ("asked_width", "most_devices", "why") if view.get(name)}
+    return Choice(view["lane_width"], view["lowering"], **more)
 
 
 def default_width(backend: str, model: str) -> int:
@@ -249,6 +253,7 @@ def _cohort(
         trunks=trunks,
         asked_width=choice.asked_width or width,
         most_devices=choice.most_devices,
+        why=choice.why,
     )
 
 

@@ -197,8 +197,7 @@ def _run(
         check_data(out, found, fingerprints)
     layouts = (found or {}).get("plan")
     if lane_width == "auto" and not layouts:
-        display.stage("timing lane widths")
-        layouts, lane_width = fastest_layouts(runs, tasks, lowering, used, display.note), None
+        layouts, lane_width = fastest_layouts(runs, tasks, lowering, used, display.stage, interrupt), None
     cohorts = make_cohorts(runs, tasks, lane_width, lowering, used, layouts, trunks)
     notes = [note for task in tasks.values() for note in task.notes]
     if found is None:

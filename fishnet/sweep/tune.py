@@ -1,8 +1,12 @@
-"""`--lane-width auto`: times a few steps of each layout on this machine and takes the fastest. Serial is among them."""
+"""`--lane-width auto`: times a few steps of each layout on this machine and takes the fastest, or what it took before.
+
+A layout is a lane width, a lowering and, on CPU, how many devices work side by side (one device alone has all cores for
+each product). Serial, one lane at a time on every device, is among them, so the choice is never slower.
+"""
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,15 +14,114 @@ import numpy as np
 
 from fishnet.data import Task
 from fishnet.nn.lowerings import LOWERINGS
-from fishnet.sweep.compiling import compiler_options
 from fishnet.sweep.evaluation import evaluation_chunk
 from fishnet.sweep.grid import Run
 from fishnet.sweep.grouping import form_groups, group_runs, kinds_of
+from fishnet.sweep.interrupt import Interrupt
+from fishnet.sweep.layout import Layout
+from fishnet.sweep.memory import OutOfMemory
 from fishnet.sweep.plan import Cohort, make_cohorts
 from fishnet.sweep.program import Program
+from fishnet.sweep.remembered import TUNED, program_key
+from fishnet.sweep.wording import counted
 
 WIDTHS = (1, 4, 16)
-STEPS = 4
+SECONDS = 60.0  # for all cohorts together
+COMPILING = 0.7  # of that time, after which no further candidate is compiled
+CALL_SECONDS = 0.2  # of one timed call
+ROUNDS = 5  # in each of which every candidate is timed once
+HOPELESS = 2.0  # times the best median, from the third round on
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """One way to lay a cohort out."""
+
+    width: int
+    lowering: str
+    devices: int  # side by side
+
+    def name(self, devices: int) -> str:
+        """As it is written down, where there are so many devices."""
+        return f"width {self.width}, {self.lowering}" + f", {counted(self.devices, 'device')}" * (devices > 1)
+
+
+class Trial:
+    """A candidate's program, ready to be timed on its first groups.
+
+    Args:
+        candidate: to be timed.
+        cohort: serial, whose runs are to be laid out.
+        tasks: by (task, image size).
+        devices: there are.
+        interrupt: looked at meanwhile.
+
+    Raises:
+        OutOfMemory: it does not fit.
+    """
+
+    def __init__(
+        self,
+        candidate: Candidate,
+        cohort: Cohort,
+        tasks: Mapping[tuple[str, int], Task],
+        devices: Sequence[jax.Device],
+        interrupt: Interrupt,
+    ) -> None:
+        self.candidate = candidate
+        groups = sorted(form_groups(range(len(cohort.runs)), kinds(cohort), candidate.width), key=len, reverse=True)
+        # As many rounds of steps as the device with most groups makes for one step of every run.
+        self._rounds = -(-len(groups) // candidate.devices)
+        self._runs = len(cohort.runs)
+        some = [cohort.runs[run] for group in groups[: candidate.devices] for run in group]
+        used = list(devices[: candidate.devices])
+        cohort = make_cohorts(some, tasks, candidate.width, candidate.lowering, used)[0]
+        chunk = evaluation_chunk(cohort)
+        self._program = Program(cohort.shape, cohort.padded_knobs(), cohort.task, used[: cohort.devices], chunk)
+        names = ("init", "train")
+        lower = {name: lambda device, name=name: self._program.lower(name, device) for name in names}
+        self._call = self._program.compile(lower, interrupt)
+        arguments = enumerate(zip(self._program.knobs, self._program.pixels, strict=True))
+        self._lanes = self._call["init"](dict(arguments))
+        self._groups, counts = Layout(cohort).groups(range(len(some)))
+        self._windows = [np.array([0, count], np.int32) for count in counts]
+        self._most = cohort.shape.steps_per_epoch
+        self._steps = min(2, self._most)
+        self.seconds: list[float] = []  # a step of all groups side by side
+        self._warm_up()
+
+    def _warm_up(self) -> None:
+        self._take()
+        self._steps = max(1, min(self._most, int(CALL_SECONDS / self._take())))
+
+    def _take(self) -> float:
+        """Seconds a step, of one call."""
+        program, rates = self._program, np.ones(self._program.lanes, np.float32)
+        steps = np.array([0, self._steps], np.int32)
+        arguments = {
+            device: (
+                program.knobs[device],
+                lanes,
+                rates,
+                program.pixels[device],
+                self._groups[device],
+                self._windows[device],
+                steps,
+            )
+            for device, lanes in self._lanes.items()
+        }
+        began = time.perf_counter()
+        self._lanes = self._call["train"](arguments)
+        return (time.perf_counter() - began) / self._steps
+
+    def take(self) -> None:
+        """Times one call."""
+        self.seconds.append(self._take())
+
+    @property
+    def milliseconds(self) -> float:
+        """A step and run of the whole cohort, incomplete groups and idle devices included: the median."""
+        return float(np.median(self.seconds)) * self._rounds / self._runs * 1e3
 
 
 def fastest_layouts(
@@ -26,64 +129,124 @@ def fastest_layouts(
     tasks: Mapping[tuple[str, int], Task],
     lowering: str | None,
     devices: Sequence[jax.Device],
-    note: Callable[[str], None],
+    stage: Callable[[str], None],
+    interrupt: Interrupt,
 ) -> list[dict[str, Any]]:
-    """The lane width and lowering that trained fastest, for each cohort.
+    """The layout that trains fastest, for each cohort.
 
     Args:
         runs: with resolved recipes.
         tasks: by (task, image size).
         lowering: the only one to try; None: all of them.
-        devices: timed on the first.
-        note: told each choice in a line.
+        devices: there are.
+        stage: told in a line what is being timed.
+        interrupt: looked at meanwhile.
 
     Returns:
-        For each cohort, in the plan's order: `lane_width`, `lowering`, and `timings`, milliseconds a step and run of
-        every candidate.
+        For each cohort, in the plan's order, what its `view` has of them: `lane_width`, `lowering`, `most_devices`,
+        `why` in words, and `timings`, milliseconds a step and run of every candidate.
     """
-    layouts = []
     # With which weights it begins does not change how long a step takes.
     runs = [dataclasses.replace(run, recipe=dataclasses.replace(run.recipe, trunk="none")) for run in runs]
-    for members in group_runs(runs).values():
-        same = _alike(members, make_cohorts(members, tasks, 1, lowering, devices[:1])[0])
-        widths = [width for width in WIDTHS if width <= len(same)] or [1]
-        flat = members[0].recipe.model == "mlp"
-        lowerings = [lowering] if lowering else ["gemm"] if flat else list(LOWERINGS)
-        timings = {
-            (width, name): _milliseconds(same[:width], tasks, width, name, devices)
-            for width in widths
-            for name in lowerings
-        }
-        width, name = min(timings, key=timings.__getitem__)
-        note(f"timed {len(timings)} layouts: lane width {width}, {name}, {timings[width, name]:.2f} ms a step and run")
-        written = {f"width {w}, {n}": round(ms, 3) for (w, n), ms in timings.items()}
-        layouts.append({"lane_width": width, "lowering": name, "timings": written})
+    cohorts = list(group_runs(runs).values())
+    layouts = []
+    for number, members in enumerate(cohorts, start=1):
+        cohort = make_cohorts(members, tasks, 1, lowering, devices)[0]
+        sizes = similar(cohort)
+        shape = dataclasses.replace(cohort.shape, lane_width=0)
+        key = program_key(shape, devices, lowering, sizes)
+        if (found := TUNED.find(key)) is not None and isinstance(found.get("layout"), dict):
+            layout = dict(found["layout"])
+            layout["why"] += f" (remembered from {found['date'][:10]})"
+        else:
+            stage(f"timing layouts of program {number} of {len(cohorts)}")
+            layout = _timed(cohort, tasks, lowering, devices, SECONDS / len(cohorts), interrupt)
+            if layout["timings"]:
+                TUNED.keep(key, {"layout": layout})
+        layouts.append(layout)
     return layouts
 
 
-def _alike(runs: Sequence[Run], cohort: Cohort) -> list[Run]:
-    """The most numerous runs of a cohort that could be vectorised together."""
-    kinds = [kinds_of(cohort.knobs, run) for run in range(len(runs))]
-    return [runs[i] for i in max(form_groups(range(len(runs)), kinds, len(runs)), key=len)]
+def similar(cohort: Cohort) -> list[int]:
+    """How many runs of a cohort could be vectorised together, group by group, largest first."""
+    many = len(cohort.runs)
+    return sorted(map(len, form_groups(range(many), kinds(cohort), many)), reverse=True)
 
 
-def _milliseconds(
-    runs: Sequence[Run], tasks: Mapping[tuple[str, int], Task], width: int, lowering: str, devices: Sequence[jax.Device]
-) -> float:
-    """Milliseconds a step and run of one full group."""
-    cohort = make_cohorts(runs, tasks, width, lowering, devices[:1])[0]
-    device = devices[0]
-    program = Program(cohort.shape, cohort.padded_knobs(), cohort.task, [device], evaluation_chunk(cohort))
-    options = compiler_options(device.platform)
-    lanes = program.lower("init", 0).compile(compiler_options=options)(program.knobs[0], program.pixels[0])
-    train = program.lower("train", 0).compile(compiler_options=options)
-    groups = np.full((program.lanes, width), program.lanes, np.int32)
-    groups[0, : len(runs)] = cohort.position
-    stop = min(STEPS, cohort.shape.steps_per_epoch)
-    took, rates = [], np.ones(program.lanes, np.float32)
-    for _ in range(3):  # the first is a warm-up
-        began = time.perf_counter()
-        window, steps = np.array([0, 1], np.int32), np.array([0, stop], np.int32)
-        lanes = jax.block_until_ready(train(program.knobs[0], lanes, rates, program.pixels[0], groups, window, steps))
-        took.append(time.perf_counter() - began)
-    return min(took[1:]) / (stop * len(runs)) * 1e3
+def kinds(cohort: Cohort) -> list[tuple]:
+    """The choices in which lanes of one group must agree, run by run."""
+    return [kinds_of(cohort.knobs, run) for run in range(len(cohort.runs))]
+
+
+def candidates(cohort: Cohort, lowering: str | None, devices: Sequence[jax.Device]) -> Iterator[Candidate]:
+    """What may be fastest: serial first, then what differs from it in one respect, then the rest.
+
+    Args:
+        cohort: serial, in its usual lowering.
+        lowering: the only one to try; None: all of them.
+        devices: there are.
+    """
+    sizes = similar(cohort)
+    usual = cohort.shape.lowering
+    flat = cohort.shape.recipe.model == "mlp"  # no convolutions
+    lowerings = [usual] if lowering or flat else sorted(LOWERINGS, key=lambda name: name != usual)
+    widths = [width for width in WIDTHS if width <= sizes[0]]
+    every = [Candidate(width, name, split) for width in widths for name in lowerings for split in (len(devices), 1)]
+
+    def groups(width: int) -> int:
+        return sum(-(-size // width) for size in sizes)
+
+    def sensible(candidate: Candidate) -> bool:
+        if candidate.devices > 1:
+            return groups(candidate.width) > 1
+        return devices[0].platform == "cpu" or len(devices) == 1 or groups(candidate.width) == 1
+
+    def changes(candidate: Candidate) -> int:
+        return (candidate.width > 1) + (candidate.lowering != usual) + (candidate.devices < cohort.devices)
+
+    yield from sorted(filter(sensible, dict.fromkeys(every)), key=changes)
+
+
+def _timed(
+    cohort: Cohort,
+    tasks: Mapping[tuple[str, int], Task],
+    lowering: str | None,
+    devices: Sequence[jax.Device],
+    limit: float,
+    interrupt: Interrupt,
+) -> dict[str, Any]:
+    """The fastest layout of one cohort, in at most about `limit` seconds."""
+    began, trials = time.monotonic(), []
+    left_out = 0
+    for candidate in candidates(cohort, lowering, devices):
+        if trials and time.monotonic() - began > COMPILING * limit:
+            left_out += 1
+            continue
+        try:
+            trials.append(Trial(candidate, cohort, tasks, devices, interrupt))
+        except OutOfMemory:
+            continue
+    if not trials:  # for `fitted` to say what it takes
+        return {"lane_width": 1, "lowering": cohort.shape.lowering, "timings": {}}
+    serial, alive = trials[0], list(trials)
+    for number in range(ROUNDS):
+        if number and time.monotonic() - began > limit:
+            break
+        for trial in alive:
+            interrupt.check("nothing was lost: the same command starts or goes on")
+            trial.take()
+        if number >= 1:
+            best = min(trial.milliseconds for trial in alive)
+            alive = [trial for trial in alive if trial.milliseconds < HOPELESS * best or trial is serial]
+    best = min(alive, key=lambda trial: trial.milliseconds)
+    chosen = best.candidate
+    why = f"{chosen.name(len(devices))}: {best.milliseconds:.3g} ms a step and run"
+    why += f", serial {serial.milliseconds:.3g}" if best is not serial else ", which is serial"
+    why += f", the fastest of {counted(len(trials), 'layout')} timed" + f" ({left_out} more left out)" * bool(left_out)
+    return {
+        "lane_width": chosen.width,
+        "lowering": chosen.lowering,
+        "most_devices": chosen.devices if chosen.devices < len(devices) else None,
+        "why": why,
+        "timings": {trial.candidate.name(len(devices)): round(trial.milliseconds, 4) for trial in trials},
+    }

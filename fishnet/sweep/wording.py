@@ -48,6 +48,8 @@ def cohort_text(cohort: Mapping[str, Any]) -> str:
         text += f"; each epoch drops the {counted(cohort['dropped_images'], 'image')} of its incomplete last batch"
     if cohort.get("pretraining"):
         text += f"; pretraining of its own program each: {', '.join(cohort['pretraining'])}"
+    if cohort.get("why"):
+        text += f"; chosen by timing: {cohort['why']}"
     return text + (f"; {cohort['reason']}" if cohort.get("reason") else "")
 
 

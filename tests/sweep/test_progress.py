@@ -13,7 +13,9 @@ COHORT = {
     "lane_width": 1,
     "lowering": "gemm",
     "devices": 2,
-    "estimated_seconds": 65.0,
+    "estimated_seconds": 60.0,
+    "estimate": {"compiling": 12.0, "training": 48.0},
+    "estimated_from": "as measured on 2026-11-22",
     "steps_per_epoch": 36,
     "epochs": 8,
     "dropped_images": 1,
@@ -31,6 +33,7 @@ PLAN = {
     "out": "runs/[b]x[/b]",
     "cohorts": [COHORT],
     "notes": ["2 files skipped"],
+    "then": {"report": 5.0},
 }
 
 
@@ -77,7 +80,7 @@ def test_lines_say_device_first_and_warn_of_unused_accelerators():
     assert lines[3] == "device    cpu x 2 (a cpu)"
     assert "runs      6 = 2 arms x 3 seeds, in 1 compiled program" in lines
     assert "output    runs/[b]x[/b]" in lines
-    assert any("estimate  about 1 min 05 s" in line for line in lines)
+    assert "estimate  about 1 min 05 s: compiling 12 s, training 48 s, report 5.0 s; as measured on 2026-11-22" in lines
     assert any("each epoch drops the 1 image of its incomplete last batch" in line for line in lines)
     assert lines[-1].startswith("100 %  epoch 1 of 8")
     assert "1 diverged" in lines[-1]

@@ -1,12 +1,20 @@
 """`--lane-width auto`: what is timed, chosen, written down and kept."""
 
 import dataclasses
+import itertools
 
+import jax
 import pytest
 
+from fishnet.data import load_task
 from fishnet.errors import UserError
-from fishnet.sweep import Sweep, run_sweep
+from fishnet.sweep import Sweep, run_sweep, tune
 from fishnet.sweep.folder import read_sweep_file
+from fishnet.sweep.grouping import form_groups
+from fishnet.sweep.interrupt import Interrupt
+from fishnet.sweep.memory import OutOfMemory
+from fishnet.sweep.tune import Candidate
+from fishnet.sweep.validate import resolve
 from tests.sweep.conftest import TINY, Stopper
 
 
@@ -17,9 +25,109 @@ def test_the_fastest_layout_is_taken_written_down_and_kept(tmp_path):
         run_sweep(sweep, out, lane_width="auto", devices=1, display=Stopper(2.0))
     (plan,) = read_sweep_file(out)["plan"]
     timings = plan["timings"]
-    assert set(timings) == {"width 1, gemm", "width 4, gemm"}  # four runs agree in their kinds: no group of 16
+    assert set(timings) == {"width 1, winograd", "width 4, winograd"}  # four runs agree in their kinds: none of 16
     assert f"width {plan['lane_width']}, {plan['lowering']}" == min(timings, key=timings.get)
+    assert plan["why"].startswith(f"width {plan['lane_width']}, winograd: ")
     again = run_sweep(sweep, out, lane_width="auto", devices=1)  # goes on without timing anew
     assert (again.runs["status"] == "ok").all()
     (kept,) = read_sweep_file(out)["plan"]
-    assert all(kept[name] == plan[name] for name in ("lane_width", "lowering", "timings"))
+    assert all(kept[name] == plan[name] for name in ("lane_width", "lowering", "timings", "why"))
+
+
+def layouts_of(sweep: Sweep, devices: int, stages: list[str]) -> list[dict]:
+    runs = [dataclasses.replace(run, recipe=resolve(run.recipe)) for run in sweep.runs()]
+    tasks = {("synthetic", 8): load_task("synthetic", 8)}
+    return tune.fastest_layouts(runs, tasks, None, jax.devices()[:devices], stages.append, Interrupt())
+
+
+@pytest.fixture
+def costs(tmp_path, monkeypatch):
+    """Lets each candidate of the tuner take what the test says, without compiling it; nothing is remembered yet."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    table: dict[tuple, float] = {}
+    made: list[Candidate] = []
+
+    class Priced(tune.Trial):
+        def __init__(self, candidate, cohort, *_):
+            made.append(candidate)
+            cost = table[candidate.width, candidate.devices]
+            if cost is None:
+                raise OutOfMemory(2, 1)
+            groups = form_groups(range(len(cohort.runs)), tune.kinds(cohort), candidate.width)
+            self.candidate, self.seconds, self._cost = candidate, [], cost
+            self._rounds, self._runs = -(-len(groups) // candidate.devices), len(cohort.runs)
+
+        def take(self):
+            self.seconds.append(self._cost)
+
+    monkeypatch.setattr(tune, "Trial", Priced)
+    return table, made
+
+
+def test_serial_is_always_timed_and_idle_lanes_count(costs):
+    table, made = costs
+    # Six runs in groups of four are two groups, one of them half empty: 3.0 ms for all against 3 x 1.2 of serial.
+    table |= {(1, 2): 1.2e-3, (4, 2): 3.0e-3, (1, 1): 0.8e-3, (4, 1): 2.0e-3}
+    (layout,) = layouts_of(Sweep(TINY, seeds=6), 2, [])
+    assert made[0] == Candidate(1, "winograd", 2)
+    assert len(made) == len(set(made)) == 4
+    assert layout["timings"] == {
+        "width 1, winograd, 2 devices": 0.6,
+        "width 4, winograd, 2 devices": 0.5,
+        "width 1, winograd, 1 device": 0.8,
+        "width 4, winograd, 1 device": 0.6667,
+    }
+    assert (layout["lane_width"], layout["most_devices"]) == (4, None)
+    assert layout["why"] == (
+        "width 4, winograd, 2 devices: 0.5 ms a step and run, serial 0.6, the fastest of 4 layouts timed"
+    )
+
+
+def test_one_device_may_be_faster_than_two_side_by_side(costs):
+    table, _ = costs
+    table |= {(1, 2): 1.2e-3, (4, 2): 9e-3, (1, 1): 0.4e-3, (4, 1): 9e-3}
+    (layout,) = layouts_of(Sweep(TINY, seeds=6), 2, [])
+    assert (layout["lane_width"], layout["most_devices"]) == (1, 1)
+
+
+def test_a_single_run_has_one_layout_for_each_lowering(costs):
+    table, made = costs
+    table |= {(1, 1): 1.0}
+    cnn = dataclasses.replace(TINY, model="cnn")
+    layouts_of(Sweep(cnn, seeds=1), 2, [])
+    assert made == [Candidate(1, name, 1) for name in ("winograd", "gemm", "native")]
+
+
+def test_what_does_not_fit_is_no_candidate(costs):
+    table, _ = costs
+    table |= {(1, 2): 1.0, (4, 2): None, (1, 1): 2.0, (4, 1): None}
+    (layout,) = layouts_of(Sweep(TINY, seeds=6), 2, [])
+    assert set(layout["timings"]) == {"width 1, winograd, 2 devices", "width 1, winograd, 1 device"}
+
+
+def test_a_choice_is_remembered_for_the_same_cohort_alone(costs, tmp_path):
+    table, made = costs
+    table |= {(1, 2): 1.0, (4, 2): 1.0, (1, 1): 1.0, (4, 1): 1.0}
+    first, again, other = [], [], []
+    (layout,) = layouts_of(Sweep(TINY, seeds=6), 2, first)
+    count = len(made)
+    (remembered,) = layouts_of(Sweep(TINY, seeds=[7, 8, 9, 10, 11, 12]), 2, again)
+    assert len(made) == count
+    assert (first, again) == (["timing layouts of program 1 of 1"], [])
+    assert remembered.pop("why").startswith(layout.pop("why") + " (remembered from 20")
+    assert remembered == layout
+    layouts_of(Sweep(TINY, seeds=5), 2, other)  # another number of runs that could be vectorised together
+    assert len(other) == 1
+    (tmp_path / "fishnet" / "measured" / "tuned.json").write_text("{damaged")
+    layouts_of(Sweep(TINY, seeds=6), 2, other)
+    assert len(other) == 2
+
+
+def test_tuning_ends_in_time(costs, monkeypatch):
+    table, made = costs
+    table |= {(1, 2): 1.0, (4, 2): 1.0, (1, 1): 1.0, (4, 1): 1.0}
+    clock = itertools.count(0, 20)
+    monkeypatch.setattr(tune.time, "monotonic", lambda: next(clock))
+    (layout,) = layouts_of(Sweep(TINY, seeds=6), 2, [])
+    assert 1 < len(made) < 4
+    assert layout["why"].endswith("more left out)")
