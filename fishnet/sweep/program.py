@@ -32,11 +32,14 @@ class Calls:
 
     Args:
         compiled: for each device.
+        devices: as many; host arrays among the arguments are put there, the only transfer of a call.
         threads: as many as devices.
     """
 
-    def __init__(self, compiled: Sequence[Callable], threads: ThreadPoolExecutor) -> None:
-        self.compiled, self.threads = compiled, threads
+    def __init__(
+        self, compiled: Sequence[Callable], devices: Sequence[jax.Device], threads: ThreadPoolExecutor
+    ) -> None:
+        self.compiled, self.devices, self.threads = compiled, devices, threads
 
     def __call__(self, arguments: Mapping[int, tuple]) -> dict[int, Any]:
         """What the function returns, by the number of the device, when all have finished.
@@ -45,8 +48,12 @@ class Calls:
             arguments: by the number of the device; the others have nothing to do.
         """
 
+        def put(leaf: Any, device: int) -> Any:
+            return leaf if isinstance(leaf, jax.Array) else jax.device_put(leaf, self.devices[device])
+
         def call(device: int) -> Any:
-            return jax.block_until_ready(self.compiled[device](*arguments[device]))
+            placed = jax.tree.map(partial(put, device=device), arguments[device])
+            return jax.block_until_ready(self.compiled[device](*placed))
 
         return dict(zip(arguments, self.threads.map(call, arguments), strict=True))
 
@@ -135,7 +142,7 @@ class Program:
         options = compiler_options(self.devices[0].platform)
         compiled = in_background([partial(lower[name], numbers[device]) for name, device in wanted], options, interrupt)
         found = dict(zip(wanted, compiled, strict=True))
-        return {name: Calls([found[name, device] for device in self.devices], self._threads) for name in lower}
+        return {name: Calls([found[name, device] for device in self.devices], self.devices, self._threads) for name in lower}
 
     @cached_property
     def abstract_lanes(self) -> Lanes:
