@@ -204,7 +204,7 @@ def _run(
         "started": (found or {}).get("started") or datetime.now(UTC).isoformat(timespec="seconds"),
         "finished": None,
     }
-    notes = [note for task in tasks.values() for note in task.notes]
+    notes = [*sweep.samples.notes, *(note for task in tasks.values() for note in task.notes)]
     if found is not None and (changes := changed_setting(found, content)):
         notes.append(f"begun with {changes}: what follows may round otherwise than an undisturbed sweep")
     display.plan(plan_view(sweep, out, cohorts, used, notes))
