@@ -87,7 +87,7 @@ class Choices:
 
     def spec(self) -> list[Any]:
         """As plain JSON values."""
-        return plain(self.values)
+        return [plain(value) for value in self.values]
 
     @property
     def ends(self) -> tuple[Any, ...]:
