@@ -60,6 +60,11 @@ def check_same_sweep(out: Path, found: Mapping[str, Any], wanted: Mapping[str, A
         UserError: they differ; the message says in what.
     """
     if found.get("spec_hash") == wanted["spec_hash"]:
+        # The hash knows no order of axes, but checkpoints hold the runs in theirs.
+        if not found.get("finished") and list(found["axes"]) != list(wanted["axes"]):
+            raise UserError(
+                f"{out} was begun with the axes in the order {', '.join(found['axes'])}: give them so again"
+            )
         return
     samples = [content.get("samples") or {} for content in (found, wanted)]
     varied = {*found["axes"], *wanted["axes"], *(name for spec in samples for name in spec.get("space", ()))}

@@ -225,6 +225,16 @@ def test_another_sweep_is_refused_with_what_differs(tmp_path):
     assert difference.endswith(f"lr=0.25 optimizer={drawn[2]['optimizer']} here")
 
 
+def test_axes_in_another_order_are_refused_while_it_matters(tmp_path):
+    axes = {"norm": ["none", "batch"], "lr": [0.1, 0.2]}
+    one, other = (Sweep(TINY, part) for part in (axes, dict(reversed(axes.items()))))
+    begun, wanted = (sweep.spec() | {"spec_hash": sweep.hash()} for sweep in (one, other))
+    assert begun["spec_hash"] == wanted["spec_hash"]
+    with pytest.raises(UserError, match="the axes in the order norm, lr: give them so again"):
+        check_same_sweep(tmp_path, begun, wanted)
+    check_same_sweep(tmp_path, begun | {"finished": "2030-01-02"}, wanted)
+
+
 LR = {"lr": Range(0.001, 0.5, log=True)}
 BASE = dataclasses.replace(TINY, optimizer="sgd", epochs=4)
 
