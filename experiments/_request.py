@@ -4,13 +4,13 @@ import argparse
 import ast
 import inspect
 import itertools
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from experiments._cli import Parser
+from experiments._cli import Parser, whole
+from experiments._samples import add_sample_flags, samples_of
 from fishnet.errors import UsageError
 from fishnet.lookup import unknown
 from fishnet.sweep.grid import Sweep
@@ -85,6 +85,7 @@ def parser_for(experiment: Experiment) -> Parser:
         if experiment.takes_axes
         else argparse.SUPPRESS,
     )
+    add_sample_flags(job, shown=experiment.takes_axes)
     job.add_argument("--seeds", metavar="N|A,B,C", help=f"how many seeds, or which; default {experiment.seeds}")
     job.add_argument("--halving", metavar="ETA", help="at each rung only one arm in ETA goes on (3, say); default: all")
     job.add_argument("--median-stop", action="store_true", help="end arms that are worse than the median of the others")
@@ -143,10 +144,11 @@ def understand(experiment: Experiment, argv: Sequence[str]) -> Request:
         UsageError: anything that is mistyped, as far as that can be told without jax.
     """
     flags = parser_for(experiment).parse(argv)
-    if flags.axis and not experiment.takes_axes:
-        raise UsageError(
-            f"axis {flags.axis[0]!r}: {experiment.name} trains one recipe; axes go to experiments.ablation"
-        )
+    for what in ("axis", "sample"):
+        if (given := getattr(flags, what)) and not experiment.takes_axes:
+            raise UsageError(
+                f"{what} {given[0]!r}: {experiment.name} trains one recipe; several go to experiments.ablation"
+            )
     typed: dict[str, str] = {}
 
     def parsed(name: str, text: str) -> Any:
@@ -166,13 +168,17 @@ def understand(experiment: Experiment, argv: Sequence[str]) -> Request:
                 f"{name} is given both as an axis and as --{name.replace('_', '-')} {getattr(flags, name)}"
             )
         axes[name] = [parsed(name, value) for value in texts]
-    if not axes:  # a flag for a field of the usual axes fixes it
-        axes = {name: list(usual) for name, usual in experiment.axes.items() if name not in values}
     if flags.seeds is not None and flags.seed is not None:
         raise UsageError(f"--seed {flags.seed} and --seeds {flags.seeds} are both given")
     seeds = [values.pop("seed")] if flags.seed is not None else parse_seeds(flags.seeds or str(experiment.seeds))
     try:
-        sweep = Sweep(replace(experiment.recipe, **values), axes, seeds, stopping_of(flags))
+        samples = samples_of(flags, parsed, typed)
+        for name in samples.space.keys() & values.keys():
+            flag = f"--{name.replace('_', '-')} {getattr(flags, name)}"
+            raise UsageError(f"{name} is given both to be sampled and as {flag}")
+        if not axes and not samples:  # a flag for a field of the usual axes fixes it
+            axes = {name: list(usual) for name, usual in experiment.axes.items() if name not in values}
+        sweep = Sweep(replace(experiment.recipe, **values), axes, seeds, stopping_of(flags), samples)
     except UsageError as error:
         raise as_typed(error, typed) from error
     return Request(
@@ -237,16 +243,6 @@ def parse_seeds(text: str) -> int | list[int]:
         return [int(part) for part in text.rstrip(",").split(",")]
     except ValueError:
         raise UsageError(f"seeds: {text!r} is neither a number of seeds nor a list such as 3,5,8") from None
-
-
-def whole(flag: str, text: str) -> int:
-    """A whole number of at least 1."""
-    if not re.fullmatch(r"\+?\d+", text) or int(text) < 1:
-        raise UsageError(
-            f"--{flag}: {text!r} is not a whole number of at least 1"
-            + (", all or auto" if flag == "lane-width" else "")
-        )
-    return int(text)
 
 
 def as_typed(error: UsageError, typed: Mapping[str, str]) -> UsageError:

@@ -24,6 +24,7 @@ class History:
     best_epoch: np.ndarray  # [run] int32, from 1; 0: none yet
     first_bad_step: np.ndarray  # [run] int64, -1: none
     seconds: np.ndarray  # [run] float64, share of the wall time
+    executed: np.ndarray  # [run] float64, share of the lane-steps executed in its calls, those of padding included
     rate: np.ndarray  # [run] float32, what the schedule plateau multiplies the learning rate by
     plateau_best: np.ndarray  # [run] float32, the lowest validation loss that counted for it
     plateau_bad: np.ndarray  # [run] int32, epochs since
@@ -41,6 +42,7 @@ class History:
             best_epoch=np.zeros(runs, np.int32),
             first_bad_step=np.full(runs, -1, np.int64),
             seconds=np.zeros(runs),
+            executed=np.zeros(runs),
             rate=np.ones(runs, np.float32),
             plateau_best=np.full(runs, np.inf, np.float32),
             plateau_bad=np.zeros(runs, np.int32),
@@ -49,6 +51,11 @@ class History:
             # At least one: a checkpoint holds no empty arrays.
             pretrain_curves=np.full((runs, max(pretrain_epochs, 1), len(PRETRAIN_CURVES)), np.nan),
         )
+
+    @property
+    def useful(self) -> np.ndarray:
+        """Steps of each run that count, [run] int64: those before it went non-finite."""
+        return np.where(self.first_bad_step < 0, self.steps, np.minimum(self.steps, self.first_bad_step))
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The fields by name, for a checkpoint."""

@@ -20,6 +20,7 @@ from fishnet.sweep.grid import Sweep
 from fishnet.sweep.grouping import group_runs
 from fishnet.sweep.recipe import Recipe
 from fishnet.sweep.rules import NAMES
+from fishnet.sweep.samples import Samples
 from fishnet.sweep.state import constants
 from fishnet.sweep.validate import resolve
 from fishnet.sweep.values import coerce
@@ -84,7 +85,8 @@ def load_run(out: str | Path, run: int = 0) -> LoadedRun:
 def sweep_of(content: Mapping[str, Any]) -> Sweep:
     """The sweep that `sweep.json` describes."""
     values = {name: coerce(name, value) for name, value in content["recipe"].items()}
-    return Sweep(Recipe(**values), axes=content["axes"], seeds=content["seeds"])
+    samples = Samples.of(content.get("samples", {}))
+    return Sweep(Recipe(**values), axes=content["axes"], seeds=content["seeds"], samples=samples)
 
 
 def check_functions(out: Path, recipe: Recipe) -> None:

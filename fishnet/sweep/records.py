@@ -50,7 +50,7 @@ def runs_table(
 
     Args:
         runs: of the cohort.
-        axes: the axes of the whole sweep, one column each: numbers, or text as soon as one of the values is no number.
+        axes: what the whole sweep varies, one column each: numbers, or text as soon as one of the values is no number.
         history: of the cohort.
         params: [run] parameters that each arm uses.
         test: [run, 6] float64, NaN while not evaluated.

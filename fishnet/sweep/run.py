@@ -204,13 +204,13 @@ def _run(
         "started": (found or {}).get("started") or datetime.now(UTC).isoformat(timespec="seconds"),
         "finished": None,
     }
-    notes = [note for task in tasks.values() for note in task.notes]
+    notes = [*sweep.samples.notes, *(note for task in tasks.values() for note in task.notes)]
     if found is not None and (changes := changed_setting(found, content)):
         notes.append(f"begun with {changes}: what follows may round otherwise than an undisturbed sweep")
     display.plan(plan_view(sweep, out, cohorts, used, notes))
     interrupt.defer()
     write_sweep_file(out, content)
-    runs_done = _train(sweep, out, cohorts, used, display, interrupt)
+    runs_done, content["steps"] = _train(sweep, out, cohorts, used, display, interrupt)
     content["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
     write_sweep_file(out, content)
     return Result(runs_done, out, len(cohorts), finished=False)
@@ -218,12 +218,13 @@ def _run(
 
 def _train(
     sweep: Sweep, out: Path, cohorts: list[Cohort], used: list[jax.Device], display: Display, interrupt: Interrupt
-) -> pd.DataFrame:
-    """Trains cohort after cohort; returns the table of runs."""
+) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Trains cohort after cohort; returns the table of runs, and the lane-steps executed and those of use."""
     tables = Tables(out, sweep, cohorts)
     total = float(sum(run.recipe.epochs for cohort in cohorts for run in cohort.runs))
     before = 0.0
     started = False
+    steps = {"executed": 0, "useful": 0}
     referee = Referee(sweep.stopping, sweep.recipe.select_by) if sweep.stopping else None
     for number, cohort in enumerate(cohorts):
         display.stage(f"compiling program {number + 1} of {len(cohorts)}")
@@ -250,7 +251,9 @@ def _train(
         runner.train()
         tables.finish(number, runner)
         before += sum(run.recipe.epochs for run in cohort.runs)
-    return tables.runs()
+        steps["executed"] += round(float(runner.history.executed.sum()))
+        steps["useful"] += int(runner.history.useful.sum())
+    return tables.runs(), steps
 
 
 def best_so_far(runner: CohortRunner) -> str | None:

@@ -28,7 +28,7 @@ class Tables:
         """What an earlier session wrote of a cohort, so that its rows stay while other cohorts are trained."""
         runs, history = cohort.runs, History.empty(len(cohort.runs), cohort.epochs, len(cohort.task.classes))
         nothing = np.full((len(runs), len(SUMMARY)), np.nan)
-        part = {"runs": records.runs_table(runs, self.sweep.axes, history, cohort.params, nothing)}
+        part = {"runs": records.runs_table(runs, self.sweep.varied, history, cohort.params, nothing)}
         for name in self.names:
             try:
                 table = pd.read_parquet(self.out / f"{name}.parquet")
@@ -43,7 +43,7 @@ class Tables:
         """Writes all tables with the present state of one cohort."""
         runs, history, task = runner.cohort.runs, runner.history, runner.cohort.task
         self.parts[number] |= {
-            "runs": records.runs_table(runs, self.sweep.axes, history, runner.cohort.params, runner.test),
+            "runs": records.runs_table(runs, self.sweep.varied, history, runner.cohort.params, runner.test),
             "curves": records.curves_table(runs, history),
             "pretrain_curves": records.pretrain_curves_table(runs, history),
             "class_curves": records.class_curves_table(runs, history, task.classes),
