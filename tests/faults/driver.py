@@ -8,15 +8,17 @@ TensorStore) is reached by kills from outside at random times.
 
 import argparse
 import os
+import resource
 import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import jax
-
-jax.config.update("jax_num_cpu_devices", 2)
 
 from fishnet.errors import UserError
 from fishnet.sweep import Recipe, Stopping, Sweep, cohort, run_sweep
@@ -39,14 +41,21 @@ SWEEPS = {
 }
 
 # What Python tells of work on files: https://docs.python.org/3/library/audit_events.html
+BALLOON = "balloon"
 FILE_EVENTS = ("open", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.truncate", "shutil.rmtree")
 
 
 class Counter(Display):
-    """Counts events and kills its process at one of them; prints a line when training begins."""
+    """Counts events and kills its process at one of them; prints a line when training begins.
 
-    def __init__(self, out: Path, kill_at: int) -> None:
-        self.out, self.kill_at, self.count, self.started = str(out), kill_at, 0, False
+    Args:
+        out: the folder whose files count.
+        kill_at: the number of the event; 0: none.
+        at_epoch: called once when the fourth epoch begins.
+    """
+
+    def __init__(self, out: Path, kill_at: int, at_epoch: Callable[[], None]) -> None:
+        self.out, self.kill_at, self.at_epoch, self.count = str(out), kill_at, at_epoch, 0
         self._lock = threading.Lock()
         sys.addaudithook(self._file_event)
 
@@ -65,6 +74,9 @@ class Counter(Display):
 
     def advance(self, done: float, epoch: int, epochs: int, best: str | None = None, diverged: int = 0) -> None:
         self._event()
+        if epoch == 4:
+            self.at_epoch()
+            self.at_epoch = nothing
 
     def warn(self, text: str) -> None:
         print(f"warning: {text}", flush=True)
@@ -81,12 +93,20 @@ def main() -> int:
     flags.add_argument("--kill-at", type=int, default=0, help="event at which the process kills itself; 0: none")
     flags.add_argument("--checkpoint-seconds", type=float, default=0.0, help="0: a checkpoint after every epoch")
     flags.add_argument("--clock", type=float, default=0.0, help="seconds by which the clock jumps to and fro")
+    flags.add_argument("--fill", type=int, help="fill the disk at the fourth epoch, all but so many bytes")
+    flags.add_argument("--limit", type=int, help="from the fourth epoch on no file may be larger, in bytes")
     asked = flags.parse_args()
+    jax.config.update("jax_num_cpu_devices", 2)
     cohort.CHECKPOINT_SECONDS = asked.checkpoint_seconds
     cohort.CALL_SECONDS = 0.02  # many small calls
     if asked.clock:
         jump_about(asked.clock)
-    counter = Counter(asked.out.absolute(), asked.kill_at)
+    at_epoch = nothing
+    if asked.fill is not None:
+        at_epoch = partial(fill, asked.out.parent, asked.fill)
+    elif asked.limit is not None:
+        at_epoch = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (asked.limit, resource.RLIM_INFINITY))
+    counter = Counter(asked.out.absolute(), asked.kill_at, at_epoch)
     try:
         run_sweep(SWEEPS[asked.sweep](), asked.out, lane_width=1, display=counter)
     except UserError as error:
@@ -94,6 +114,18 @@ def main() -> int:
         return error.exit_code
     print(f"events: {counter.count}", flush=True)
     return 0
+
+
+def nothing() -> None:
+    """Does nothing."""
+
+
+def fill(disk: Path, leave: int) -> None:
+    """Fills a file system with one file, up to its last `leave` bytes."""
+    with suppress(OSError), open(disk / BALLOON, "wb", buffering=0) as file:
+        while True:
+            file.write(bytes(1024))
+    os.truncate(disk / BALLOON, (disk / BALLOON).stat().st_size - leave)
 
 
 def jump_about(seconds: float) -> None:
