@@ -3,6 +3,8 @@
 import hashlib
 import json
 import logging
+import os
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -228,6 +230,8 @@ def _without_late_complaints():
 
 
 def _line(error: BaseException) -> str:
-    """The first line of an error's text, or its type."""
+    """What the operating system says, or the first line of an error's text, or its type."""
+    if found := re.search(r"OS error (\d+)", str(error)):  # TensorStore puts it at the end of a long line
+        return os.strerror(int(found[1]))
     lines = str(error).strip().splitlines()
     return (lines[0] if lines else type(error).__name__)[:300]
