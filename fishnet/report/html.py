@@ -1,7 +1,6 @@
 """report.html: one page that holds everything, figures included, and needs neither network nor scripts."""
 
 import math
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from fishnet.report.canvas import Panel, draw_svg, follow_scheme, save
 from fishnet.report.photographs import mistakes, task_of
 from fishnet.report.results import Results, load_results
 from fishnet.report.tables import COLUMNS, METRIC_NAMES, caption, interval_text, number_text
+from fishnet.sweep.records import write_whole
 from fishnet.sweep.values import format_value
 from fishnet.sweep.wording import cohort_text, counted, seconds_text
 
@@ -54,9 +54,7 @@ def write_report(out: str | Path, command: str | None = None, data_dir: str | No
     try:
         (Path(out) / "figures").mkdir(exist_ok=True)
         text = template().render(**contents(results, command, data_dir))
-        temporary = page.with_name(".report.html.part")
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, page)
+        write_whole(page, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot write {page}: {error.strerror or error}") from error
     return page

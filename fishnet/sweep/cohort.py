@@ -122,14 +122,13 @@ class CohortRunner:
 
     def _pretrain(self) -> None:
         """Pretrains the runs that ask for it, objective after objective, and keeps the trunks."""
-        folder = self.checkpoints.folder
         stages = [
             Pretraining(
                 name,
                 self.layout,
                 self.program,
                 self.history,
-                folder.with_name(f"{folder.name}_{name}"),
+                self.checkpoints.beside(name),
                 self.interrupt,
                 self.display.stage,
                 self.display.warn,
@@ -139,7 +138,10 @@ class CohortRunner:
             for name in self.cohort.objectives
         ]
         for stage in stages:
-            self.lanes = stage.teach(self.lanes)
+            try:
+                self.lanes = stage.teach(self.lanes)
+            finally:
+                stage.checkpoints.give_up()
         if stages:
             self._save()
             self.checkpoints.finish()

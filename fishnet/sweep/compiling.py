@@ -13,6 +13,7 @@ import jax
 
 from fishnet.errors import UserError
 from fishnet.sweep.interrupt import Interrupt
+from fishnet.sweep.machine import out_of_memory
 
 
 def compiler_options(platform: str) -> dict[str, int] | None:
@@ -26,7 +27,8 @@ def in_background(
     """Lowers and compiles programs in threads of their own, looking out for signals meanwhile.
 
     Raises:
-        UserError: the backend ran out of memory.
+        UserError: the backend refused a program.
+        JaxRuntimeError: it ran out of memory.
     """
     futures: list[Future] = [Future() for _ in lower]
 
@@ -53,4 +55,6 @@ def in_background(
     try:
         return [future.result() for future in futures]
     except jax.errors.JaxRuntimeError as error:
+        if out_of_memory(error):
+            raise  # the caller knows what takes less
         raise UserError(f"the program could not be compiled: {str(error).splitlines()[0]}") from error

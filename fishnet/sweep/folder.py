@@ -16,6 +16,7 @@ from fishnet.sweep.values import format_value
 
 SWEEP_FILE = "sweep.json"
 LOCK_FILE = ".lock"
+FORMAT = 1  # of sweep.json: raise it when an earlier version of fishnet could not go on from it
 NEEDED = {"recipe": dict, "axes": dict, "seeds": list, "spec_hash": str}  # of sweep.json, to tell sweeps apart
 
 
@@ -23,7 +24,7 @@ def read_sweep_file(out: Path) -> dict[str, Any] | None:
     """`sweep.json` of an output folder; None where there is none.
 
     Raises:
-        UserError: it is there and cannot be read.
+        UserError: it is there and cannot be read, or another version of fishnet wrote it.
     """
     path = out / SWEEP_FILE
     try:
@@ -36,6 +37,12 @@ def read_sweep_file(out: Path) -> dict[str, Any] | None:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:
         raise UserError(f"{path} is damaged ({str(error).splitlines()[0]}): choose another --out") from error
+    if isinstance(content, dict) and content.get("format", 1) != FORMAT:
+        wrote = (content.get("versions") or {}).get("fishnet", "unknown")
+        raise UserError(
+            f"{path} was written by another version of fishnet ({wrote}, format {content['format']}; this one reads "
+            f"{FORMAT}): go on with that version, or choose another --out"
+        )
     if not isinstance(content, dict) or not all(isinstance(content.get(k), kind) for k, kind in NEEDED.items()):
         raise UserError(f"{path} is damaged (it lacks {', '.join(NEEDED)}): choose another --out")
     return content

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fishnet.errors import UsageError, UserError
-from fishnet.sweep.checkpoint import Checkpoints
+from fishnet.sweep.checkpoint import Checkpoints, identity
 from fishnet.sweep.components import plain_model
 from fishnet.sweep.folder import SWEEP_FILE, read_sweep_file
 from fishnet.sweep.grid import Sweep
@@ -67,7 +67,8 @@ def load_run(out: str | Path, run: int = 0) -> LoadedRun:
     cohorts = [[member.index for member in members] for members in group_runs(sizes).values()]
     number, rows = next((number, rows) for number, rows in enumerate(cohorts) if run in rows)
     folder = out / "checkpoints" / f"cohort_{number}"
-    tree = Checkpoints(folder).restore(None, warn=lambda text: warnings.warn(text, stacklevel=3))
+    checkpoints = Checkpoints(folder, identity(content["spec_hash"], rows))
+    tree = checkpoints.restore(None, warn=lambda text: warnings.warn(text, stacklevel=3))
     if tree is None:
         raise UserError(f"{folder} holds no checkpoint yet")
     row = rows.index(run)

@@ -127,7 +127,7 @@ def make_cohorts(
     layouts = [(lane_width, lowering)] * len(by_key)
     if started_with:
         layouts = [kept_layout(view, lane_width, lowering) for view in started_with]
-        if len(layouts) != len(by_key):
+        if [view["runs"] for view in started_with] != [len(members) for members in by_key.values()]:
             raise UserError("this sweep was planned by another version of fishnet: choose another --out")
     return [
         _cohort(

@@ -4,7 +4,6 @@ import shutil
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -29,7 +28,7 @@ class Pretraining:
         layout: of the cohort's lanes.
         program: of the cohort.
         history: of the cohort; its curves of pretraining are filled in.
-        folder: for checkpoints of its own, which are removed by `forget`.
+        checkpoints: of its own, which are removed by `forget`.
         interrupt: looked at between calls.
         stage: told in a line what is being done.
         warn: told of damaged checkpoints.
@@ -43,7 +42,7 @@ class Pretraining:
         layout: Layout,
         program: Program,
         history: History,
-        folder: Path,
+        checkpoints: Checkpoints,
         interrupt: Interrupt,
         stage: Callable[[str], None],
         warn: Callable[[str], None],
@@ -51,7 +50,7 @@ class Pretraining:
         checkpoint_seconds: float,
     ) -> None:
         self.name, self.layout, self.program, self.history = name, layout, program, history
-        self.checkpoints, self.interrupt, self.stage, self.warn = Checkpoints(folder), interrupt, stage, warn
+        self.checkpoints, self.interrupt, self.stage, self.warn = checkpoints, interrupt, stage, warn
         self.pace, self.checkpoint_seconds = Pace(call_seconds), checkpoint_seconds
         runs = layout.cohort.runs
         self.runs = np.array([i for i, run in enumerate(runs) if run.recipe.pretrain == name], np.int64)

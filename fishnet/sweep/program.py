@@ -135,7 +135,8 @@ class Program:
             interrupt: looked at meanwhile.
 
         Raises:
-            UserError: the backend ran out of memory.
+            UserError: the backend refused a program.
+            JaxRuntimeError: it ran out of memory.
         """
         numbers = {device: number for number, device in reversed(list(enumerate(self.devices)))}
         wanted = [(name, device) for name in lower for device in numbers]

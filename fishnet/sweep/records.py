@@ -32,7 +32,8 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        reason = os.strerror(error.errno) if error.errno else error
+        raise UserError(f"cannot write {path}: {reason}") from error
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise

@@ -15,9 +15,10 @@ from fishnet.data import Task, load_task
 from fishnet.errors import UserError
 from fishnet.sweep import records
 from fishnet.sweep.canary import check_backend
-from fishnet.sweep.checkpoint import Checkpoints
+from fishnet.sweep.checkpoint import Checkpoints, identity
 from fishnet.sweep.cohort import CohortRunner
 from fishnet.sweep.folder import (
+    FORMAT,
     SWEEP_FILE,
     changed_setting,
     check_same_sweep,
@@ -27,7 +28,7 @@ from fishnet.sweep.folder import (
 )
 from fishnet.sweep.grid import Run, Sweep
 from fishnet.sweep.interrupt import Interrupt
-from fishnet.sweep.machine import choose_devices, device_name, unused_accelerators, versions
+from fishnet.sweep.machine import choose_devices, device_name, out_of_memory, unused_accelerators, versions
 from fishnet.sweep.plan import Cohort, check_overrides, make_cohorts
 from fishnet.sweep.progress import Display, display_for
 from fishnet.sweep.source import source_of
@@ -150,6 +151,7 @@ def describe(sweep: Sweep, data: DataOptions, command: str | None = None) -> dic
             content["recipe"][name] = "auto"  # differs from arm to arm: written out in `arms`
     del content["recipe"]["seed"]
     return content | {
+        "format": FORMAT,
         "arms": [_written_out(run) for run in sweep.runs() if run.recipe.seed == sweep.seeds[0]],
         "spec_hash": sweep.hash(functions, options),
         "functions": {name: source_of(f).split("\n")[0] for name, f in functions.items()},
@@ -210,14 +212,25 @@ def _run(
     display.plan(plan_view(sweep, out, cohorts, used, notes))
     interrupt.defer()
     write_sweep_file(out, content)
-    runs_done, content["steps"] = _train(sweep, out, cohorts, used, display, interrupt)
+    try:
+        runs_done, content["steps"] = _train(sweep, out, cohorts, content["spec_hash"], used, display, interrupt)
+    except (jax.errors.JaxRuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise UserError(memory_advice(error, cohorts, used)) from error
     content["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
     write_sweep_file(out, content)
     return Result(runs_done, out, len(cohorts), finished=False)
 
 
 def _train(
-    sweep: Sweep, out: Path, cohorts: list[Cohort], used: list[jax.Device], display: Display, interrupt: Interrupt
+    sweep: Sweep,
+    out: Path,
+    cohorts: list[Cohort],
+    spec_hash: str,
+    used: list[jax.Device],
+    display: Display,
+    interrupt: Interrupt,
 ) -> tuple[pd.DataFrame, dict[str, int]]:
     """Trains cohort after cohort; returns the table of runs, and the lane-steps executed and those of use."""
     tables = Tables(out, sweep, cohorts)
@@ -234,22 +247,27 @@ def _train(
             epoch = min(runner.epoch + 1, runner.cohort.epochs)
             display.advance(before + done, epoch, runner.cohort.epochs, best_so_far(runner), diverged)
 
+        of = identity(spec_hash, [run.index for run in cohort.runs])
+        checkpoints = Checkpoints(out / CHECKPOINTS / f"cohort_{number}", of)
         runner = CohortRunner(
             cohort,
             used[: cohort.devices],
-            Checkpoints(out / CHECKPOINTS / f"cohort_{number}"),
+            checkpoints,
             interrupt,
             display,
             on_epoch=lambda runner, number=number: tables.update(number, runner),
             advance=advance,
             referee=referee,
         )
-        runner.prepare()
-        if not started:
-            display.start(total, before + runner.run_epochs)
-            started = True
-        runner.train()
-        tables.finish(number, runner)
+        try:
+            runner.prepare()
+            if not started:
+                display.start(total, before + runner.run_epochs)
+                started = True
+            runner.train()
+            tables.finish(number, runner)
+        finally:
+            checkpoints.give_up()  # nobody writes into the folder once its lock is given back
         before += sum(run.recipe.epochs for run in cohort.runs)
         steps["executed"] += round(float(runner.history.executed.sum()))
         steps["useful"] += int(runner.history.useful.sum())
@@ -292,6 +310,18 @@ def plan_view(
         "cohorts": [cohort.view() | {"params": params_text(cohort)} for cohort in cohorts],
         "notes": notes,
     }
+
+
+def memory_advice(error: BaseException, cohorts: list[Cohort], used: list[jax.Device]) -> str:
+    """What to do when memory has run out, in one line."""
+    ways = []
+    if len(used) > 1 and used[0].platform == "cpu":  # its devices share one memory
+        ways.append("go on with --devices 1")
+    if max(cohort.shape.lane_width for cohort in cohorts) > 1:
+        ways.append("start again with --lane-width 1 in another --out")
+    ways.append("start again with a smaller --batch-size in another --out")
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return f"out of memory ({line}); what was saved before is kept: {', or '.join(ways)}"
 
 
 def params_text(cohort: Cohort) -> str:
