@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from fishnet.sweep.checkpoint import Checkpoints
+from tests.faults.driver import LONGEST
 
 ROOT = Path(__file__).parents[2]
 TABLES = ("runs", "curves", "class_curves", "per_class", "predictions", "pretrain_curves")
@@ -33,7 +34,7 @@ def start(out: Path, *options: str, programs: Path | str) -> subprocess.Popen:
 
 def finished(process: subprocess.Popen, code: int = 0) -> tuple[list[str], str]:
     """Waits for a process that has to end with `code`; returns the lines of its output, and its complaints."""
-    text, complaints = process.communicate(timeout=300)
+    text, complaints = process.communicate(timeout=LONGEST)
     assert process.returncode == code, complaints
     return text.splitlines(), complaints
 

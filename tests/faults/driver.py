@@ -7,6 +7,7 @@ TensorStore) is reached by kills from outside at random times.
 """
 
 import argparse
+import faulthandler
 import os
 import resource
 import signal
@@ -37,11 +38,29 @@ SWEEPS = {
         axes={"optimizer": ["momentum", "sam"], "pretrain": ["none", "denoising"], "lr": [0.02, 0.1]},
         stopping=Stopping(halving=2),
     ),
+    # For tests/soak: images, norms with statistics, other ways to stop and to schedule, several programs.
+    "cnn": lambda: Sweep(
+        Recipe(**SMALL | {"model": "cnn", "widths": (8, 8), "augment": "flip_shift"}, epochs=10, schedule="onecycle"),
+        axes={"norm": ["none", "batch", "group"], "activation": ["relu", "prelu"]},
+        seeds=2,
+    ),
+    "stopping": lambda: Sweep(
+        Recipe(**SMALL, epochs=40, patience=8, schedule="warmup_cosine", warmup=0.1),
+        axes={"optimizer": ["adamw", "schedule_free"], "widths": [(8,), (16, 8)], "lr": [0.003, 0.03]},
+        seeds=2,
+        stopping=Stopping(median=True, first=4, target="val_accuracy>=0.99"),
+    ),
+    "resnet": lambda: Sweep(
+        Recipe(**SMALL | {"model": "resnet", "depth": 1, "widths": (8,)}, epochs=6, pretrain_epochs=2, mixup=0.2),
+        axes={"pretrain": ["none", "rotation"], "ema": [0.0, 0.95], "loss": ["cross_entropy", "focal"]},
+        seeds=1,
+    ),
     "short": lambda: Sweep(Recipe(**SMALL, epochs=6), axes={"optimizer": ["momentum", "adam"]}, seeds=2),
 }
 
+LONGEST = 900  # seconds that a process may take; one that hangs then says where
+BALLOON = "balloon"  # the file that fills a disk
 # What Python tells of work on files: https://docs.python.org/3/library/audit_events.html
-BALLOON = "balloon"
 FILE_EVENTS = ("open", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.truncate", "shutil.rmtree")
 
 
@@ -56,7 +75,7 @@ class Counter(Display):
 
     def __init__(self, out: Path, kill_at: int, at_epoch: Callable[[], None]) -> None:
         self.out, self.kill_at, self.at_epoch, self.count = str(out), kill_at, at_epoch, 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         sys.addaudithook(self._file_event)
 
     def _file_event(self, name: str, arguments: tuple) -> None:
@@ -96,6 +115,7 @@ def main() -> int:
     flags.add_argument("--fill", type=int, help="fill the disk at the fourth epoch, all but so many bytes")
     flags.add_argument("--limit", type=int, help="from the fourth epoch on no file may be larger, in bytes")
     asked = flags.parse_args()
+    faulthandler.dump_traceback_later(LONGEST, exit=True)
     jax.config.update("jax_num_cpu_devices", 2)
     cohort.CHECKPOINT_SECONDS = asked.checkpoint_seconds
     cohort.CALL_SECONDS = 0.02  # many small calls

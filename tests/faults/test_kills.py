@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.conftest import assert_same, finished, start
+from tests.faults.driver import LONGEST
 
 pytestmark = pytest.mark.fault
 KILLS = 20
@@ -44,7 +45,7 @@ def test_kills_all_the_way_through_pretraining_two_cohorts_and_the_last_tables(u
     while code:
         at = rng.randrange(events // 12, events // 4)
         process = start(out, "--sweep", "mixed", "--kill-at", str(at), programs=programs)
-        _, complaints = process.communicate(timeout=300)
+        _, complaints = process.communicate(timeout=LONGEST)
         code = process.returncode
         assert code in (0, -signal.SIGKILL), complaints
         kills += code != 0

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.faults.conftest import assert_same, finished, start
+from tests.faults.driver import LONGEST
 
 pytestmark = pytest.mark.fault
 
@@ -25,6 +26,6 @@ def test_of_two_processes_that_start_together_one_trains(undisturbed, programs, 
     whole, _ = undisturbed("short")
     out = tmp_path / "out"
     both = [start(out, "--sweep", "short", programs=programs) for _ in range(2)]
-    codes = sorted((process.communicate(timeout=300), process.returncode)[1] for process in both)
+    codes = sorted((process.communicate(timeout=LONGEST), process.returncode)[1] for process in both)
     assert codes in ([0, 1], [0, 0])  # the later one may find the sweep finished
     assert_same(out, whole)

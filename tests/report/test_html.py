@@ -1,5 +1,6 @@
 """The page: whole, self-contained, escaped, and made from whatever tables there are."""
 
+import json
 import re
 from html.parser import HTMLParser
 
@@ -116,6 +117,22 @@ def test_class_names_cannot_inject_anything(sweep_folder):
     assert "script" not in page.tags
     assert "img" not in page.tags
     assert all(name in page.text for name in names)
+
+
+def test_nothing_that_a_user_typed_can_inject_anything(sweep_folder):
+    """Paths, the command, names of functions and versions, as they stand in `sweep.json`."""
+    markup = '"><script>alert(1)</script><img src=x onerror=y>'
+    out = sweep_folder(axes={}, seeds=1)
+    content = json.loads((out / "sweep.json").read_text())
+    for name in ("command", "device", "started", "finished", "spec_hash"):
+        content[name] = markup
+    content |= {"versions": {markup: markup}, "data": {f"folder:/{markup}": markup}}
+    content["recipe"] |= {"task": f"folder:/photos/{markup}", "trunk": markup, "activation": markup}
+    (out / "sweep.json").write_text(json.dumps(content))
+    page = Page(write_report(out.rename(out.parent / "a<b>&'")).read_text(encoding="utf-8"))
+    assert "script" not in page.tags
+    assert "img" not in page.tags
+    assert page.text.count("<script>alert(1)</script>") >= 6
 
 
 def test_photographs_of_the_mistakes_are_in_the_page(sweep_folder):
