@@ -113,12 +113,11 @@ class Checkpoints:
 
     def _read(self, number: int, abstract: Any) -> Any:
         folder = self.folder / str(number)
-        alone = on_its_own()
-        checkpointer = ocp.Checkpointer(ocp.JsonCheckpointHandler(), multiprocessing_options=alone)
+        checkpointer = ocp.Checkpointer(ocp.JsonCheckpointHandler())
         recorded = checkpointer.restore(folder / "digest", args=ocp.args.JsonRestore())
         if recorded["format"] != FORMAT:
             raise ValueError(f"written by another version of fishnet (format {recorded['format']}, this one: {FORMAT})")
-        with ocp.StandardCheckpointer(multiprocessing_options=alone) as reader:
+        with ocp.StandardCheckpointer() as reader:
             found = reader.metadata(folder / "state").item_metadata
             if found is None:
                 raise ValueError("its list of arrays cannot be read")
@@ -133,16 +132,9 @@ class Checkpoints:
     def _open(self) -> ocp.CheckpointManager:
         if self._manager is None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            options = ocp.CheckpointManagerOptions(
-                max_to_keep=2, enable_async_checkpointing=True, create=False, multiprocessing_options=on_its_own()
-            )
+            options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=True, create=True)
             self._manager = ocp.CheckpointManager(self.folder, options=options)
         return self._manager
-
-
-def on_its_own() -> ocp.options.MultiprocessingOptions:
-    """Has Orbax wait for no other process, on a TPU pod too: each writes its own runs."""
-    return ocp.options.MultiprocessingOptions(primary_host=jax.process_index(), active_processes={jax.process_index()})
 
 
 @contextmanager

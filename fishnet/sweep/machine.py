@@ -12,12 +12,12 @@ PACKAGES = ("fishnet", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "te
 
 
 def choose_devices(devices: int | None) -> list[jax.Device]:
-    """The first `devices` of this process's, or all.
+    """The first `devices` of the visible ones, or all.
 
     Raises:
         UsageError: more than there are, or fewer than one.
     """
-    visible = jax.local_devices()
+    visible = jax.devices()
     if devices is not None and not 1 <= devices <= len(visible):
         raise UsageError(f"devices: {devices} is not between 1 and the {len(visible)} visible here")
     return visible[:devices]
@@ -26,7 +26,7 @@ def choose_devices(devices: int | None) -> list[jax.Device]:
 def unused_accelerators(used: list[jax.Device]) -> list[str]:
     """Accelerators that this machine shows and this process does not use."""
     if used[0].platform != "cpu":
-        spare = [d for d in jax.local_devices() if d not in used]
+        spare = [d for d in jax.devices() if d not in used]
         return [d.device_kind for d in spare]
     found = [f"NVIDIA GPU {p.name}" for p in Path("/proc/driver/nvidia/gpus").glob("*")]
     return found + [f"TPU {p.name}" for p in Path("/dev").glob("accel[0-9]*")]

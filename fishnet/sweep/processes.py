@@ -26,6 +26,8 @@ BEAT_SECONDS = 5.0  # between two signs of life
 # Without a sign of life for so long a process counts as gone; network file systems may show a file a minute late.
 GONE_SECONDS = 180.0
 STATUS_FILE = "status.json"
+# A host of a TPU pod then takes its own chips only, https://github.com/pytorch/xla/issues/7714 (under the older name).
+OWN_CHIPS = {"TPU_PROCESS_BOUNDS": "1,1,1"}
 WORKING, FINISHED, STOPPED, GONE = "working", "finished", "stopped", "gone"
 
 
@@ -84,22 +86,34 @@ def join(coordinator: str | None = None, processes: int | None = None, process: 
         late.cancel()
     # From here on each is a JAX of its own: its devices are numbered from 0 and its compiled programs are kept.
     global_state.process_id, global_state.num_processes = 0, 1
+    for name, value in OWN_CHIPS.items():
+        os.environ.setdefault(name, value)
     _team = Team(index, count, session)
     return _team
 
 
 def current() -> Team:
-    """The team of this process: itself alone, unless it has joined others.
+    """The team of this process: itself alone, unless it has joined others."""
+    return _team
+
+
+def check_apart() -> None:
+    """Refuses devices that JAX counts as shared between processes, where one would wait for the others.
 
     Raises:
-        UserError: JAX runs on several processes that did not meet through `join`.
+        UserError: with what to do about it.
     """
-    if _team.count == 1 and jax.process_count() > 1:
+    if jax.process_count() == 1:
+        return
+    if _team.count == 1:
         raise UserError(
             "JAX runs on several processes: call fishnet.sweep.processes.join() before anything else of JAX "
             "(in place of jax.distributed.initialize()), or give --distributed"
         )
-    return _team
+    raise UserError(
+        "the hosts of this TPU pod share their chips: set TPU_PROCESS_BOUNDS=1,1,1 and TPU_CHIPS_PER_PROCESS_BOUNDS "
+        "to the chips of one host, such as 2,2,1"
+    )
 
 
 def _give_up(coordinator: str | None, processes: int | None, process: int | None) -> None:

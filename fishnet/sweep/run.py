@@ -29,7 +29,7 @@ from fishnet.sweep.interrupt import Interrupt
 from fishnet.sweep.machine import choose_devices, device_name, unused_accelerators, versions
 from fishnet.sweep.parts import CHECKPOINTS, States, part_of, planned, taking_part, wait_for_end
 from fishnet.sweep.plan import Cohort, check_overrides, make_cohorts
-from fishnet.sweep.processes import FINISHED, Pulse, Team, current
+from fishnet.sweep.processes import FINISHED, Pulse, Team, check_apart, current
 from fishnet.sweep.progress import Display, display_for
 from fishnet.sweep.source import source_of
 from fishnet.sweep.stopping import Referee
@@ -213,6 +213,7 @@ def _run(
 ) -> Result | None:
     """Plans and trains; None in a process that is not the first, which learns the result when all is put together."""
     lane_width, lowering, devices = options
+    check_apart()
     used = choose_devices(devices)
     check_backend(used[0])
     runs = [dataclasses.replace(run, recipe=resolve(run.recipe)) for run in sweep.runs()]

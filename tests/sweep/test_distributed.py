@@ -42,11 +42,11 @@ from fishnet.sweep import cohort, processes, run_sweep, whole
 out, port, count, index, devices, width, call, sweep = pickle.loads(bytes.fromhex(sys.argv[1]))
 cohort.CHECKPOINT_SECONDS = whole.UPDATE_SECONDS = 0.0  # at every epoch
 cohort.CALL_SECONDS = call
-processes.BEAT_SECONDS, processes.GONE_SECONDS, processes.MEETING_SECONDS = 0.2, 8.0, 60.0
-jax.config.update("jax_num_cpu_devices", devices)
+processes.BEAT_SECONDS, processes.GONE_SECONDS, processes.MEETING_SECONDS = 0.2, 20.0, 60.0  # on a busy machine
+jax.config.update("jax_num_cpu_devices", 2)  # as here: programs for another number are compiled anew
 try:
     processes.join(f"127.0.0.1:{port}", count, index)
-    run_sweep(sweep, out, lane_width=width)
+    run_sweep(sweep, out, lane_width=width, devices=devices)
 except Exception as error:
     print(error, file=sys.stderr)
     sys.exit(getattr(error, "exit_code", 99))
@@ -294,6 +294,13 @@ def test_rules_that_compare_all_arms_are_refused(tmp_path, monkeypatch, rule):
     monkeypatch.setattr(processes, "_team", Team(1, 2, "now"))
     with pytest.raises(UsageError, match=f"{next(iter(rule))} stopping compares all arms, and 2 processes"):
         run_sweep(Sweep(SMALL, seeds=2, stopping=Stopping(**rule)), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_processes_that_met_without_the_sweep_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(UserError, match=r"call fishnet.sweep.processes.join\(\) before anything else of JAX"):
+        run_sweep(Sweep(SMALL, seeds=2), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
