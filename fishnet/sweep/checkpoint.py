@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -45,14 +45,14 @@ class OtherFormat(UserError):
     """A sound checkpoint of another version of fishnet, which may be further than those of this one: it is left."""
 
 
-def identity(spec_hash: str, runs: Sequence[int]) -> dict[str, Any]:
+def identity(spec_hash: str, name: str) -> dict[str, str]:
     """What the checkpoints of a cohort are of, in JSON values.
 
     Args:
         spec_hash: of the sweep.
-        runs: of the cohort, by number, in the order of the arrays.
+        name: of the cohort and, in pretraining, its objective. Which runs they are of stands in their arrays.
     """
-    return {"sweep": spec_hash, "runs": [int(run) for run in runs]}
+    return {"sweep": spec_hash, "name": name}
 
 
 class Checkpoints:
@@ -70,11 +70,6 @@ class Checkpoints:
         self.folder, self.of = folder.absolute(), of
         self._manager: ocp.CheckpointManager | None = None
         self._quiet = ExitStack()
-
-    def beside(self, name: str) -> "Checkpoints":
-        """Those of another stage of the same runs, in a folder next to this one."""
-        of = None if self.of is None else {**self.of, "stage": name}
-        return Checkpoints(self.folder.with_name(f"{self.folder.name}_{name}"), of)
 
     def save(self, tree: Any) -> None:
         """Starts to write `tree`; waits for the one before it first.
@@ -203,7 +198,7 @@ def check_record(recorded: Mapping[str, Any], of: Mapping[str, Any] | None, fold
             f"format {content['format']}; this one reads {FORMAT}): go on with that version, or choose another --out"
         )
     if of is not None and content["of"] != of:
-        raise ValueError("it is of another sweep or of other runs")
+        raise ValueError("it is of another sweep or of another part of it")
 
 
 def _record_digest(content: Mapping[str, Any]) -> str:

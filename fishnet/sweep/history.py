@@ -1,6 +1,6 @@
 """What is known of each run of a cohort, epoch by epoch: plain arrays, saved with every checkpoint."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -75,3 +75,10 @@ class History:
             return True
         best = column[self.best_epoch[run] - 1]
         return bool(column[epoch] < best if select_by in LOWER_IS_BETTER else column[epoch] > best)
+
+
+def lane_steps(histories: Iterable[History]) -> dict[str, int]:
+    """The lane-steps executed in all cohorts of a sweep, padding included, and those of them that count."""
+    pairs = [(history.executed.sum(), history.useful.sum()) for history in histories]
+    executed, useful = np.sum(pairs, axis=0)
+    return {"executed": round(float(executed)), "useful": int(useful)}

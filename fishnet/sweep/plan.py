@@ -60,6 +60,11 @@ class Cohort:
         return max(run.recipe.epochs for run in self.runs)
 
     @property
+    def pretrain_epochs(self) -> int:
+        """Of the longest pretraining; 0 where no run pretrains."""
+        return max((run.recipe.pretrain_epochs for run in self.runs if run.recipe.pretrain != "none"), default=0)
+
+    @property
     def objectives(self) -> list[str]:
         """Of pretraining, each a program of its own, in the order of their table."""
         used = {run.recipe.pretrain for run in self.runs}
@@ -199,7 +204,7 @@ def _cohort(
         width = lane_width or default_width(backend, recipe.model)
     groups = form_groups(range(len(runs)), kinds, width)
     used = min(len(devices), len(groups))
-    position, lanes_per_device = _lay_out(groups, used, len(runs), width)
+    position, lanes_per_device = lay_out(groups, used, len(runs), width)
     shape = Shape(
         recipe=static_part(recipe),
         menu=menu,
@@ -298,7 +303,7 @@ def check_overrides(lane_width: int | str | None, lowering: str | None, devices:
         raise UsageError(f"devices: {devices!r} is not a whole number from 1")
 
 
-def _lay_out(groups: list[list[int]], devices: int, runs: int, width: int) -> tuple[np.ndarray, int]:
+def lay_out(groups: list[list[int]], devices: int, runs: int, width: int) -> tuple[np.ndarray, int]:
     """Deals groups out to devices in turn; returns the position of each run and the lanes a device holds.
 
     A device holds a multiple of the lane width: from fewer lanes XLA would make a group by broadcasting, simplify what

@@ -143,7 +143,9 @@ class Program:
         options = compiler_options(self.devices[0].platform)
         compiled = in_background([partial(lower[name], numbers[device]) for name, device in wanted], options, interrupt)
         found = dict(zip(wanted, compiled, strict=True))
-        return {name: Calls([found[name, device] for device in self.devices], self.devices, self._threads) for name in lower}
+        return {
+            name: Calls([found[name, device] for device in self.devices], self.devices, self._threads) for name in lower
+        }
 
     @cached_property
     def abstract_lanes(self) -> Lanes:

@@ -12,24 +12,26 @@ import jax
 import pandas as pd
 
 from fishnet.data import Task, load_task
-from fishnet.errors import UserError
+from fishnet.errors import UsageError, UserError
 from fishnet.sweep import records
 from fishnet.sweep.canary import check_backend
-from fishnet.sweep.checkpoint import Checkpoints, identity
 from fishnet.sweep.cohort import CohortRunner
+from fishnet.sweep.dealing import Share, deal, dealt_in, runs_each, share_of, written
 from fishnet.sweep.folder import (
     FORMAT,
     SWEEP_FILE,
     changed_setting,
     check_same_sweep,
-    locked,
     read_sweep_file,
     write_sweep_file,
 )
 from fishnet.sweep.grid import Run, Sweep
+from fishnet.sweep.history import History, lane_steps
 from fishnet.sweep.interrupt import Interrupt
 from fishnet.sweep.machine import choose_devices, device_name, out_of_memory, unused_accelerators, versions
+from fishnet.sweep.parts import CHECKPOINTS, States, part_of, planned, taking_part, wait_for_end
 from fishnet.sweep.plan import Cohort, check_overrides, make_cohorts
+from fishnet.sweep.processes import FINISHED, Pulse, Team, check_apart, current
 from fishnet.sweep.progress import Display, display_for
 from fishnet.sweep.source import source_of
 from fishnet.sweep.stopping import Referee
@@ -38,8 +40,7 @@ from fishnet.sweep.transfer import fingerprints as trunk_fingerprints
 from fishnet.sweep.transfer import load_trunks
 from fishnet.sweep.tune import fastest_layouts
 from fishnet.sweep.validate import check_sweep, resolve, user_functions
-
-CHECKPOINTS = "checkpoints"
+from fishnet.sweep.whole import Whole
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,9 @@ def run_sweep(
 ) -> Result:
     """Trains every run of `sweep` and writes its folder; goes on where an earlier call stopped.
 
+    Processes that have met through `fishnet.sweep.processes.join` share the runs among them; each calls this function
+    alike and returns when the whole sweep is done.
+
     Args:
         sweep: what to run.
         out: the output folder (see the README for its files); made if need be.
@@ -90,24 +94,34 @@ def run_sweep(
 
     Raises:
         UsageError: the sweep or an option makes no sense.
-        UserError: data, device or folder are not as they must be; nothing in the folder was changed.
+        UserError: data, device or folder are not as they must be; nothing in the folder was changed. Or another
+            process has ended before its runs were trained; everything done so far is saved.
         Interrupted: Ctrl-C or SIGTERM came; everything done so far is saved.
     """
     if display is None:
         display = Quiet() if quiet else display_for(quiet=False)
+    team = current()
+    if team.index:
+        display = Follower(display, team.index)
     out = Path(out)
     check_overrides(lane_width, lowering, devices)
     check_sweep(sweep, data.data_dir, data.group_regex)
+    check_rules(sweep, team)
     content = describe(sweep, data, command)
     if (result := finished_before(out, content)) is not None:
         return result
     try:
-        with Interrupt() as interrupt, locked(out):
-            # Again: a process that held the lock until now may have done it all.
-            if (result := finished_before(out, content)) is not None:
-                return result
-            found = read_sweep_file(out)
-            return _run(sweep, out, found, content, lane_width, lowering, devices, display, data, interrupt)
+        with Interrupt() as interrupt:
+            with taking_part(out, team, interrupt) as pulse:
+                # Again: a process that held the lock until now may have done it all.
+                if (result := finished_before(out, content)) is not None:
+                    return result
+                options = (lane_width, lowering, devices)
+                result = _run(sweep, out, content, options, display, data, interrupt, team, pulse)
+            if result is None:
+                wait_for_end(out, team, interrupt)
+                result = finished_before(out, content)
+            return dataclasses.replace(result, finished=False)
     finally:
         display.finish()
 
@@ -117,6 +131,30 @@ class Quiet(Display):
 
     def warn(self, text: str) -> None:
         warnings.warn(text, stacklevel=2)
+
+
+class Follower(Display):
+    """Of a process that is not the first: says nothing but warnings, and whose they are."""
+
+    def __init__(self, display: Display, index: int) -> None:
+        self.display, self.index = display, index
+
+    def warn(self, text: str) -> None:
+        self.display.warn(f"process {self.index}: {text}")
+
+
+def check_rules(sweep: Sweep, team: Team) -> None:
+    """Refuses rules of stopping that would need to see the runs of other processes.
+
+    Raises:
+        UsageError: with those.
+    """
+    rules = [name for name in ("halving", "median") if getattr(sweep.stopping, name)]
+    if team.count > 1 and rules:
+        raise UsageError(
+            f"{' and '.join(rules)} stopping compares all arms, and {team.count} processes have some each: "
+            "run it in one process, or stop arms by a target"
+        )
 
 
 def finished_before(out: Path, content: dict[str, Any]) -> Result | None:
@@ -168,15 +206,17 @@ def _written_out(run: Run) -> dict[str, Any]:
 def _run(
     sweep: Sweep,
     out: Path,
-    found: dict[str, Any] | None,
     content: dict[str, Any],
-    lane_width: int | str | None,
-    lowering: str | None,
-    devices: int | None,
+    options: tuple[int | str | None, str | None, int | None],
     display: Display,
     data: DataOptions,
     interrupt: Interrupt,
-) -> Result:
+    team: Team,
+    pulse: Pulse | None,
+) -> Result | None:
+    """Plans and trains; None in a process that is not the first, which learns the result when all is put together."""
+    lane_width, lowering, devices = options
+    check_apart()
     used = choose_devices(devices)
     check_backend(used[0])
     runs = [dataclasses.replace(run, recipe=resolve(run.recipe)) for run in sweep.runs()]
@@ -186,6 +226,9 @@ def _run(
     trunks = load_trunks(run.recipe for run in runs)
     fingerprints = {f"{name} at {size}": task.fingerprint for (name, size), task in tasks.items()}
     fingerprints |= trunk_fingerprints(trunks)
+    found = planned(out, team, interrupt) if team.index else read_sweep_file(out)
+    if team.index and found["data"] != fingerprints:
+        raise UserError(f"process {team.index} reads other data than process 0: all must see the same files")
     if found is not None:
         check_data(out, found, fingerprints)
     layouts = (found or {}).get("plan")
@@ -193,11 +236,12 @@ def _run(
         display.stage("timing lane widths")
         layouts, lane_width = fastest_layouts(runs, tasks, lowering, used, display.note), None
     cohorts = make_cohorts(runs, tasks, lane_width, lowering, used, layouts, trunks)
-    content |= {
+    dealt = dealt_in(found) if team.index else deal(cohorts, team.count, whole_arms=bool(sweep.stopping))
+    content |= team.view() | {
         "programs": len(cohorts),
         "plan": [
-            cohort.view() | {"timings": layout.get("timings", {})}
-            for cohort, layout in zip(cohorts, layouts or [{}] * len(cohorts), strict=True)
+            cohort.view() | {"timings": layout.get("timings", {}), "dealt": written(of)}
+            for cohort, layout, of in zip(cohorts, layouts or [{}] * len(cohorts), dealt, strict=True)
         ],
         "data": fingerprints,
         "classes": {name: list(task.classes) for (name, _), task in tasks.items()},
@@ -209,53 +253,72 @@ def _run(
     notes = [*sweep.samples.notes, *(note for task in tasks.values() for note in task.notes)]
     if found is not None and (changes := changed_setting(found, content)):
         notes.append(f"begun with {changes}: what follows may round otherwise than an undisturbed sweep")
-    display.plan(plan_view(sweep, out, cohorts, used, notes))
+        if team.index:
+            display.warn(notes[-1])
+    display.plan(plan_view(sweep, out, cohorts, used, notes) | {"processes": runs_each(dealt)})
     interrupt.defer()
-    write_sweep_file(out, content)
+    if team.index == 0:
+        write_sweep_file(out, content)
+    whole = Whole(out, sweep, content["spec_hash"], cohorts, team, interrupt, display) if team.index == 0 else None
+    shares = [share_of(cohort, of, team.index, len(used)) for cohort, of in zip(cohorts, dealt, strict=True)]
+    part = part_of(out, team)
     try:
-        runs_done, content["steps"] = _train(sweep, out, cohorts, content["spec_hash"], used, display, interrupt)
+        tables, histories = _train(sweep, out, shares, content["spec_hash"], used, display, interrupt, part, whole)
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
         raise UserError(memory_advice(error, cohorts, used)) from error
+    if whole is None:
+        pulse.say(FINISHED)
+        return None
+    runs_done = whole.put_together(tables)
+    content["steps"] = lane_steps(whole.histories or histories)
     content["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
     write_sweep_file(out, content)
+    whole.clear()
     return Result(runs_done, out, len(cohorts), finished=False)
 
 
 def _train(
     sweep: Sweep,
     out: Path,
-    cohorts: list[Cohort],
+    shares: list[Share | None],
     spec_hash: str,
     used: list[jax.Device],
     display: Display,
     interrupt: Interrupt,
-) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Trains cohort after cohort; returns the table of runs, and the lane-steps executed and those of use."""
-    tables = Tables(out, sweep, cohorts)
-    total = float(sum(run.recipe.epochs for cohort in cohorts for run in cohort.runs))
+    part: Path,
+    whole: Whole | None,
+) -> tuple[Tables, list[History]]:
+    """Trains this process's share of cohort after cohort; returns its tables, which `whole` looks at, and histories."""
+    own = {number: share for number, share in enumerate(shares) if share is not None}
+    tables = Tables(part, sweep, list(own.values()), earlier=out)
+    total = float(sum(run.recipe.epochs for share in own.values() for run in share.runs))
     before = 0.0
     started = False
-    steps = {"executed": 0, "useful": 0}
+    histories: list[History] = []
     referee = Referee(sweep.stopping, sweep.recipe.select_by) if sweep.stopping else None
-    for number, cohort in enumerate(cohorts):
-        display.stage(f"compiling program {number + 1} of {len(cohorts)}")
+    for place, (number, cohort) in enumerate(own.items()):
+        display.stage(f"compiling program {place + 1} of {len(own)}")
 
         def advance(runner: CohortRunner, done: float, before: float = before) -> None:
             diverged = int((runner.history.first_bad_step >= 0).sum())
             epoch = min(runner.epoch + 1, runner.cohort.epochs)
             display.advance(before + done, epoch, runner.cohort.epochs, best_so_far(runner), diverged)
 
-        of = identity(spec_hash, [run.index for run in cohort.runs])
-        checkpoints = Checkpoints(out / CHECKPOINTS / f"cohort_{number}", of)
+        def write(runner: CohortRunner, place: int = place) -> None:
+            tables.update(place, runner)
+            if whole is not None:
+                whole.update()
+
+        states = States(out, part, f"cohort_{number}", [run.index for run in cohort.runs], spec_hash)
         runner = CohortRunner(
             cohort,
             used[: cohort.devices],
-            checkpoints,
+            states,
             interrupt,
             display,
-            on_epoch=lambda runner, number=number: tables.update(number, runner),
+            on_epoch=write,
             advance=advance,
             referee=referee,
         )
@@ -265,13 +328,12 @@ def _train(
                 display.start(total, before + runner.run_epochs)
                 started = True
             runner.train()
-            tables.finish(number, runner)
+            tables.finish(place, runner)
         finally:
-            checkpoints.give_up()  # nobody writes into the folder once its lock is given back
+            states.give_up()  # nobody writes into the folder once its lock is given back
         before += sum(run.recipe.epochs for run in cohort.runs)
-        steps["executed"] += round(float(runner.history.executed.sum()))
-        steps["useful"] += int(runner.history.useful.sum())
-    return tables.runs(), steps
+        histories.append(runner.history)
+    return tables, histories
 
 
 def best_so_far(runner: CohortRunner) -> str | None:

@@ -4,7 +4,7 @@ import pytest
 
 from experiments import ablation, train
 from experiments._cli import guarded, usable_cores
-from experiments._request import field_help, parser_for, understand
+from experiments._request import Meeting, field_help, parser_for, understand
 from fishnet.errors import UsageError, UserError
 from fishnet.sweep.domains import Choices, Range
 from fishnet.sweep.recipe import FIELDS, Recipe
@@ -270,3 +270,50 @@ def test_draws_take_the_place_of_the_usual_axes_and_stand_beside_the_users():
 def test_a_path_is_no_range():
     (point,) = asked("--sample", "task=folder:../a", "--draws", "1").sweep.samples.points
     assert point == {"task": "folder:../a"}
+
+
+# --- several processes ---
+
+AT = ["--coordinator", "10.0.0.1:1234", "--processes", "2", "--process", "1"]
+SEVERAL = {
+    "slurm": {"SLURM_STEP_NUM_TASKS": "2"},
+    "open mpi": {"OMPI_COMM_WORLD_SIZE": "4"},
+    "pod": {"TPU_WORKER_HOSTNAMES": "a,b"},
+}
+ONE = {"slurm": {"SLURM_STEP_NUM_TASKS": "1"}, "colab": {"TPU_WORKER_HOSTNAMES": "localhost"}, "laptop": {}}
+
+
+@pytest.mark.parametrize("environment", SEVERAL.values(), ids=SEVERAL)
+def test_a_cluster_is_joined_unless_told_otherwise(monkeypatch, environment):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert understand(train.EXPERIMENT, []).meeting == Meeting()
+    assert understand(train.EXPERIMENT, ["--no-distributed"]).meeting is None
+    assert understand(train.EXPERIMENT, AT).meeting == Meeting("10.0.0.1:1234", 2, 1)
+
+
+@pytest.mark.parametrize("environment", ONE.values(), ids=ONE)
+def test_a_single_process_works_alone_unless_told_otherwise(monkeypatch, environment):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert understand(train.EXPERIMENT, []).meeting is None
+    assert understand(train.EXPERIMENT, ["--distributed"]).meeting == Meeting()
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (AT[:2], r"--coordinator, --processes and --process belong together: --processes is missing"),
+        (AT[:4], r"--process is missing"),
+        ([*AT, "--no-distributed"], r"--no-distributed and --coordinator contradict each other"),
+        ([*AT, "--coordinator", "10.0.0.1"], r"--coordinator: '10.0.0.1' is not HOST:PORT"),
+        ([*AT, "--coordinator", ":1234"], r"--coordinator: ':1234' is not HOST:PORT"),
+        ([*AT, "--coordinator", "a:70000"], r"--coordinator: 'a:70000' is not HOST:PORT"),
+        ([*AT, "--processes", "0"], r"--processes: '0' is not a whole number of at least 1"),
+        ([*AT, "--process", "2"], r"--process: '2' is not a whole number from 0 to 1"),
+        ([*AT, "--process", "one"], r"--process: 'one' is not a whole number from 0 to 1"),
+    ],
+)
+def test_a_meeting_that_cannot_be_is_refused(argv, message):
+    with pytest.raises(UsageError, match=message):
+        understand(train.EXPERIMENT, argv)

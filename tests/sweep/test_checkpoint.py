@@ -160,10 +160,10 @@ def test_whichever_file_is_damaged_what_comes_back_is_sound(saved, tmp_path, how
     assert passed_over >= 2
 
 
-OF = identity("a hash", [0, 1, 2])
+OF = identity("a hash", "cohort_0")
 
 
-@pytest.mark.parametrize("other", [identity("another hash", [0, 1, 2]), identity("a hash", [0, 2, 1]), None])
+@pytest.mark.parametrize("other", [identity("another hash", "cohort_0"), identity("a hash", "cohort_0_gan"), None])
 def test_a_checkpoint_of_something_else_is_passed_over_though_its_arrays_fit(tmp_path, other):
     for of, number in ((OF, 1), (other, 2)):
         checkpoints = Checkpoints(tmp_path, of)
@@ -171,9 +171,8 @@ def test_a_checkpoint_of_something_else_is_passed_over_though_its_arrays_fit(tmp
         checkpoints.finish()
     told = []
     assert_tree(Checkpoints(tmp_path, OF).restore(tree(1), told.append), 1)
-    assert [text.partition(": ")[2] for text in told] == ["it is of another sweep or of other runs"]
+    assert [text.partition(": ")[2] for text in told] == ["it is of another sweep or of another part of it"]
     assert_tree(Checkpoints(tmp_path).restore(tree(1), told.append), 2)
-    assert Checkpoints(tmp_path, OF).beside("gan").of == {**OF, "stage": "gan"}
 
 
 @pytest.mark.parametrize("number", [FORMAT + 1, 1])

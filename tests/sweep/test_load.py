@@ -134,7 +134,7 @@ def test_what_cannot_be_loaded_is_named(tiny, tmp_path):
 
 def test_a_run_without_a_selected_epoch_is_refused(stopped, tmp_path):
     out = shutil.copytree(stopped, tmp_path / "out")
-    of = identity(read_sweep_file(out)["spec_hash"], range(4))
+    of = identity(read_sweep_file(out)["spec_hash"], "cohort_0")
     checkpoints = Checkpoints(out / "checkpoints" / "cohort_0", of)
     tree = checkpoints.restore(None, warn=pytest.fail)
     tree["history"]["best_epoch"] = np.array([1, 0, 1, 1], np.int32)
