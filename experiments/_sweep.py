@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,9 @@ from fishnet.errors import UsageError
 from fishnet.sweep.progress import Display, display_for
 
 if TYPE_CHECKING:
-    from fishnet.sweep import DataOptions
+    from fishnet.sweep import DataOptions, Sweep
+
+REPORT_SECONDS = 6.0  # table, figures and page: as measured by `python -m benchmarks.plan_time`
 
 
 def main(experiment: Experiment, argv: Sequence[str] | None = None) -> int:
@@ -56,6 +59,7 @@ def train(request: Request, show_result: Callable[[Path, Display, str | None], N
             display=display,
             data=data,
             command=request.command,
+            then={"report": report_seconds(request.sweep)} if show_result is None else None,
         )
     except UsageError as error:
         raise request.as_typed(error) from error
@@ -65,8 +69,30 @@ def train(request: Request, show_result: Callable[[Path, Display, str | None], N
         return 0
     if result.finished:
         display.note("this sweep was finished before: nothing is trained")
+    began = time.perf_counter()
     (show_result or show)(out, display, request.data_dir)
+    if not result.finished and show_result is None:
+        from fishnet.sweep.remembered import REPORTS
+
+        REPORTS.keep(report_key(request.sweep), {"seconds": round(time.perf_counter() - began, 2)})
     return 0
+
+
+def report_key(sweep: "Sweep") -> str:
+    """Where it is remembered how long tables and figures of sweeps like this one took."""
+    import jax
+
+    from fishnet.sweep.remembered import setting_key
+
+    return f"{setting_key(jax.devices())}-{sweep.recipe.task}-{len(sweep.arms())}"
+
+
+def report_seconds(sweep: "Sweep") -> float:
+    """How long the report of a sweep will take: as the last of its size did, or as on the machine of the benchmarks."""
+    from fishnet.sweep.remembered import REPORTS
+
+    known = REPORTS.find(report_key(sweep))
+    return known["seconds"] if known else REPORT_SECONDS
 
 
 def use_cores(devices: int | None) -> None:

@@ -57,7 +57,12 @@ class CohortRunner:
         self.cohort, self.checkpoints, self.interrupt, self.display = cohort, checkpoints, interrupt, display
         self.on_epoch, self.advance, self.referee = on_epoch, advance, referee
         self.program = Program(
-            cohort.shape, cohort.padded_knobs(), cohort.task, devices, chunk=evaluation_chunk(cohort)
+            cohort.shape,
+            cohort.padded_knobs(),
+            cohort.task,
+            devices,
+            chunk=evaluation_chunk(cohort),
+            functions=cohort.functions,
         )
         count, classes = len(cohort.runs), len(cohort.task.classes)
         self.history = History.empty(count, cohort.epochs, classes, cohort.pretrain_epochs)
@@ -67,6 +72,7 @@ class CohortRunner:
         self._pace = {name: Pace(CALL_SECONDS) for name in ("train", "evaluate")}
         self._saved = 0.0
         self._unsaved = False
+        self._compiling = 0.0  # seconds
 
     @property
     def epoch(self) -> int:
@@ -100,7 +106,9 @@ class CohortRunner:
             self.history = History.of(restored.over("history", self.history.arrays()))
         names = ["train", "evaluate", "keep"] if len(self.active) else ["evaluate"]
         names += ["init"] if len(fresh) else []
+        began = time.perf_counter()
         self._call = self.program.compile({name: partial(self.program.lower, name) for name in names}, self.interrupt)
+        self._compiling = time.perf_counter() - began
         if len(fresh):
             arguments = enumerate(zip(self.program.knobs, self.program.pixels, strict=True))
             self.lanes = list(self._call["init"](dict(arguments)).values())
@@ -159,6 +167,17 @@ class CohortRunner:
             self.checkpoints.finish()
         for stage in stages:
             stage.forget()
+
+    @property
+    def spent(self) -> dict[str, float]:
+        """Seconds by what took them."""
+        paces = {"training": "train", "evaluating": "evaluate"}
+        return {"compiling": self._compiling} | {what: self._pace[name].taken for what, name in paces.items()}
+
+    @property
+    def made(self) -> dict[str, int]:
+        """Steps of training and chunks of evaluation, of the device that had most groups."""
+        return {"steps": self._pace["train"].made, "chunks": self._pace["evaluate"].made}
 
     def train(self) -> None:
         """Trains every run to its end, epoch by epoch, saving on the way."""

@@ -13,7 +13,7 @@ import jax
 
 from fishnet.errors import UserError
 from fishnet.sweep.interrupt import Interrupt
-from fishnet.sweep.machine import out_of_memory
+from fishnet.sweep.memory import OutOfMemory, out_of_memory
 
 
 def compiler_options(platform: str) -> dict[str, int] | None:
@@ -27,8 +27,8 @@ def in_background(
     """Lowers and compiles programs in threads of their own, looking out for signals meanwhile.
 
     Raises:
-        UserError: the backend refused a program.
-        JaxRuntimeError: it ran out of memory.
+        OutOfMemory: the backend says that there is not enough of it.
+        UserError: it could not compile for another reason.
     """
     futures: list[Future] = [Future() for _ in lower]
 
@@ -56,5 +56,5 @@ def in_background(
         return [future.result() for future in futures]
     except jax.errors.JaxRuntimeError as error:
         if out_of_memory(error):
-            raise  # the caller knows what takes less
+            raise OutOfMemory from error
         raise UserError(f"the program could not be compiled: {str(error).splitlines()[0]}") from error

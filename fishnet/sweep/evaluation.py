@@ -39,6 +39,7 @@ def logits_of(
     """
     # Mixed, and filled up with images of the split: a chunk's own statistics are then like those of the split.
     mixed = np.random.default_rng(0).permutation(len(positions))
+    unmixed = np.argsort(mixed)
     padded = np.resize(positions[mixed], (program.chunks, program.chunk)).astype(np.int32)
     chunks = -(-len(positions) // program.chunk)
     groups, counts = layout.groups(list(runs))
@@ -62,11 +63,9 @@ def logits_of(
         pace.measured(window, chunks, time.perf_counter() - began)
         for device, values in logits.items():
             first, last = window[device]
-            for group in range(first, last):
-                for member, position in enumerate(groups[device, group]):
-                    if (run := layout.run_at(device, position)) is not None:
-                        flat = values[group - first, member].reshape(-1, values.shape[-1])
-                        result[run, mixed] = flat[: len(positions)]
+            of_group = layout.runs_at(device, groups[device, first:last])  # [group, width]
+            flat = values[: last - first].reshape(*of_group.shape, -1, values.shape[-1])
+            result[of_group[of_group >= 0]] = flat[of_group >= 0][:, unmixed]
         between()
     return result[runs]
 

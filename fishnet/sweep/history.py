@@ -66,6 +66,11 @@ class History:
         """The inverse of `arrays`."""
         return cls(**{name: np.array(value) for name, value in arrays.items()})
 
+    def selected(self, name: str) -> np.ndarray:
+        """A figure of `CURVES` at each run's best epoch, [run] float64; NaN without one."""
+        values = self.curves[np.arange(len(self.best_epoch)), self.best_epoch - 1, CURVES.index(name)]
+        return np.where(self.best_epoch > 0, values, np.nan)
+
     def is_better(self, run: int, epoch: int, select_by: str) -> bool:
         """Whether `epoch` (from 0) beats the best one so far; ties and undefined figures do not."""
         column = self.curves[run, :, CURVES.index(select_by)]

@@ -1,5 +1,8 @@
 """By what the runs of one program differ: the names in their recipes as traced numbers."""
 
+import dataclasses
+from collections.abc import Sequence
+
 import jax
 import numpy as np
 from flax import struct
@@ -94,8 +97,24 @@ class Knobs:
     numbers: Numbers
 
 
-def knobs_of(recipe: Recipe, menu: Menu, task: Task, sites: int, steps_per_epoch: int) -> Knobs:
-    """The traced values of one resolved recipe, as NumPy scalars and vectors.
+def knobs_of(recipes: Sequence[Recipe], menu: Menu, task: Task, sites: int, steps_per_epoch: int) -> Knobs:
+    """The traced values of the runs of a cohort, as NumPy arrays with a leading run axis.
+
+    Recipes that differ in their seed alone are looked at once.
+
+    Args:
+        recipes: of its runs, without `auto`.
+        menu, task, sites, steps_per_epoch: as for `knobs_of_arm`.
+    """
+    numbers: dict[Recipe, int] = {}
+    arm = [numbers.setdefault(dataclasses.replace(recipe, seed=0), len(numbers)) for recipe in recipes]
+    arms = [knobs_of_arm(recipe, menu, task, sites, steps_per_epoch) for recipe in numbers]
+    knobs = jax.tree.map(lambda *leaves: np.stack(leaves)[arm], *arms)
+    return knobs.replace(numbers=knobs.numbers.replace(keys=stream_keys([recipe.seed for recipe in recipes])))
+
+
+def knobs_of_arm(recipe: Recipe, menu: Menu, task: Task, sites: int, steps_per_epoch: int) -> Knobs:
+    """The traced values of one resolved recipe but its keys, as NumPy scalars and vectors.
 
     Args:
         recipe: without `auto`.
@@ -120,7 +139,7 @@ def knobs_of(recipe: Recipe, menu: Menu, task: Task, sites: int, steps_per_epoch
             dropout=np.bool_(recipe.dropout > 0),
         ),
         Numbers(
-            keys=stream_keys(recipe.seed),
+            keys=np.uint32(0),  # of each run
             act_coefficient=np.float32(np.nan if recipe.act_coefficient == "auto" else recipe.act_coefficient),
             norm=np.asarray(norm, np.int32),
             init_scale=np.float32(init.scale),

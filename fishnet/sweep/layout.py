@@ -16,7 +16,9 @@ class Layout:
     def __init__(self, cohort: Cohort) -> None:
         self.cohort = cohort
         self._kinds = [kinds_of(cohort.knobs, run) for run in range(len(cohort.runs))]
-        self._run_at = {int(position): run for run, position in enumerate(cohort.position)}
+        # [device, lane + 1]: beyond the last lane nobody, as in lanes that no run was dealt to
+        self._run_at = np.full((cohort.devices, cohort.lanes_per_device + 1), -1, np.int64)
+        self._run_at[np.divmod(cohort.position, cohort.lanes_per_device)] = np.arange(len(cohort.runs))
 
     def groups(self, runs: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Lane groups of `runs` by device.
@@ -27,29 +29,25 @@ class Layout:
         lanes, devices, width = self.cohort.lanes_per_device, self.cohort.devices, self.cohort.shape.lane_width
         groups = np.full((devices, lanes, width), lanes, np.int32)
         counts = np.zeros(devices, np.int32)
+        runs = np.asarray(runs, np.int64)
+        homes, places = np.divmod(self.cohort.position[runs], lanes)
         for device in range(devices):
-            mine = [run for run in runs if self.cohort.position[run] // lanes == device]
-            positions = [int(self.cohort.position[run] % lanes) for run in mine]
+            mine, positions = runs[homes == device], places[homes == device].tolist()
             formed = form_groups(positions, [self._kinds[run] for run in mine], width)
             for i, group in enumerate(formed):
                 groups[device, i, : len(group)] = group
             counts[device] = len(formed)
         return groups, counts
 
-    def run_at(self, device: int, position: int) -> int | None:
-        """The run in a lane of a device; None for padding."""
-        if position >= self.cohort.lanes_per_device:
-            return None
-        return self._run_at[device * self.cohort.lanes_per_device + int(position)]
+    def runs_at(self, device: int, positions: np.ndarray) -> np.ndarray:
+        """The runs in lanes of a device, shaped like `positions`; -1 for padding."""
+        return self._run_at[device, np.minimum(positions, self.cohort.lanes_per_device)]
 
-    def members(self, groups: np.ndarray, window: np.ndarray) -> list[int]:
+    def members(self, groups: np.ndarray, window: np.ndarray) -> np.ndarray:
         """The runs of the groups in `window` [device, 2]: on each device the first and the one after the last."""
-        found = [
-            self.run_at(device, position)
-            for device, (low, high) in enumerate(window)
-            for position in groups[device, low:high].ravel()
-        ]
-        return [run for run in found if run is not None]
+        found = [self.runs_at(device, groups[device, low:high]).ravel() for device, (low, high) in enumerate(window)]
+        runs = np.concatenate(found)
+        return runs[runs >= 0]
 
     def gather(self, trees: Sequence[Any], runs: np.ndarray) -> Any:
         """One tree a device, by lane -> one tree of host arrays [run, ...] of `runs`."""

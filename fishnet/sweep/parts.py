@@ -77,6 +77,12 @@ class States:
         """Other states of the same runs."""
         return States(self.out, self.part, f"{self.name}_{suffix}", self.runs, self.spec_hash)
 
+    @property
+    def begun(self) -> bool:
+        """Whether any part has saved some of it, its pretraining included."""
+        folders = [part / CHECKPOINTS for part in [self.out, *parts_in(self.out)]]
+        return any((folder / self.name).exists() or any(folder.glob(f"{self.name}_*")) for folder in folders)
+
     def save(self, tree: Any) -> None:
         """Starts to write the state of all runs; see `Checkpoints.save`."""
         self.own.save(tree | {"runs": self.runs.copy()})

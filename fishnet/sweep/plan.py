@@ -1,8 +1,10 @@
 """From runs to cohorts: which runs share a program, how wide its lanes are and where each lane lives."""
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import flax.linen as nn
@@ -16,11 +18,11 @@ from fishnet.nn.lowerings import LOWERINGS
 from fishnet.nn.norm_formulas import KINDS
 from fishnet.pretraining import OBJECTIVES
 from fishnet.sweep.components import experts_of, frozen_leaves, plain_model
-from fishnet.sweep.cost import forward_cost, step_seconds
 from fishnet.sweep.grid import Run
 from fishnet.sweep.grouping import form_groups, group_runs, kinds_of
 from fishnet.sweep.knobs import Knobs, knobs_of
 from fishnet.sweep.menu import STATIC_FIELDS, Menu, static_key
+from fishnet.sweep.program import Functions
 from fishnet.sweep.recipe import Recipe
 from fishnet.sweep.state import Shape
 from fishnet.sweep.transfer import Trunk, with_trunk
@@ -39,6 +41,16 @@ OWN_PROGRAMS = (
 
 
 @dataclass(frozen=True)
+class Choice:
+    """How a cohort's lanes are laid out and computed; None: as usual."""
+
+    lane_width: int | str | None = None
+    lowering: str | None = None
+    asked_width: int | None = None  # before memory lowered it
+    most_devices: int | None = None  # side by side
+
+
+@dataclass(frozen=True)
 class Cohort:
     """Runs that share one compiled program, and its layout."""
 
@@ -52,7 +64,10 @@ class Cohort:
     lanes_per_device: int
     reason: str  # why these runs are a cohort of their own
     trunks: Mapping[str, Trunk]  # those that its runs begin with, by their `trunk`
-    estimated_seconds: float
+    asked_width: int  # the lane width before memory lowered it
+    most_devices: int | None  # that work side by side, as chosen by timing or by memory; None: all there are
+    estimate: Mapping[str, float] = field(default_factory=dict)  # seconds by what takes them, see `estimate.py`
+    estimated_from: str = ""
 
     @property
     def epochs(self) -> int:
@@ -82,6 +97,11 @@ class Cohort:
         runs[self.position] = np.arange(len(self.runs))
         return runs
 
+    @cached_property
+    def functions(self) -> Functions:
+        """Of its program, traced once, whoever asks first."""
+        return Functions(self.shape)
+
     def padded_knobs(self) -> Knobs:
         """The knobs by position."""
         return jax.tree.map(lambda leaf: leaf[self.run_at], self.knobs)
@@ -93,7 +113,11 @@ class Cohort:
             "lane_width": self.shape.lane_width,
             "lowering": self.shape.lowering,
             "devices": self.devices,
-            "estimated_seconds": round(self.estimated_seconds, 1),
+            "asked_width": self.asked_width,
+            "most_devices": self.most_devices,
+            "estimated_seconds": round(sum(self.estimate.values()), 1),
+            "estimate": {what: round(seconds, 1) for what, seconds in self.estimate.items()},
+            "estimated_from": self.estimated_from,
             "steps_per_epoch": self.shape.steps_per_epoch,
             "epochs": self.epochs,
             "dropped_images": self.dropped_images,
@@ -119,7 +143,8 @@ def make_cohorts(
         lane_width: lanes vectorised together; "all": as many as agree in their kinds; None: the default.
         lowering: of convolutions; None: the default of the backend.
         devices: to spread the lanes over.
-        started_with: the cohorts' `view`s when the sweep was started: a resumed one keeps their widths and lowerings.
+        started_with: the cohorts' `view`s when the sweep was started: a resumed one keeps their widths and lowerings,
+            and uses no more devices side by side than they say.
         trunks: of `fishnet.sweep.transfer.load_trunks`.
 
     Raises:
@@ -129,34 +154,33 @@ def make_cohorts(
         UserError: another width or lowering is asked for than the sweep was started with.
     """
     by_key = group_runs(runs)
-    layouts = [(lane_width, lowering)] * len(by_key)
+    choices = [Choice(lane_width, lowering)] * len(by_key)
     if started_with:
-        layouts = [kept_layout(view, lane_width, lowering) for view in started_with]
+        choices = [kept_layout(view, lane_width, lowering) for view in started_with]
         if [view["runs"] for view in started_with] != [len(members) for members in by_key.values()]:
             raise UserError("this sweep was planned by another version of fishnet: choose another --out")
     return [
         _cohort(
-            members, tasks[members[0].recipe.task, members[0].recipe.image_size], *layout, devices, by_key, trunks or {}
+            members, tasks[members[0].recipe.task, members[0].recipe.image_size], choice, devices, by_key, trunks or {}
         )
-        for members, layout in zip(by_key.values(), layouts, strict=True)
+        for members, choice in zip(by_key.values(), choices, strict=True)
     ]
 
 
-def kept_layout(
-    view: Mapping[str, Any], lane_width: int | str | None, lowering: str | None
-) -> tuple[int | str | None, str | None]:
-    """The lane width and lowering a cohort was started with.
+def kept_layout(view: Mapping[str, Any], lane_width: int | str | None, lowering: str | None) -> Choice:
+    """The layout that a cohort was started with.
 
     Raises:
         UserError: others are asked for.
     """
     for name, wanted in (("lane_width", lane_width), ("lowering", lowering)):
-        if wanted not in (None, "auto", "all", view[name]):
+        as_before = (view[name], view.get("asked_width")) if name == "lane_width" else (view[name],)
+        if wanted not in (None, "auto", "all", *as_before):
             raise UserError(
                 f"this sweep was started with {name} {view[name]}, not {wanted}: its numbers would change; "
                 "choose another --out"
             )
-    return view["lane_width"], view["lowering"]
+    return Choice(view["lane_width"], view["lowering"], view.get("asked_width"), view.get("most_devices"))
 
 
 def default_width(backend: str, model: str) -> int:
@@ -167,8 +191,7 @@ def default_width(backend: str, model: str) -> int:
 def _cohort(
     runs: list[Run],
     task: Task,
-    lane_width: int | str | None,
-    lowering: str | None,
+    choice: Choice,
     devices: Sequence[jax.Device],
     by_key: Mapping[tuple, list[Run]],
     trunks: Mapping[str, Trunk],
@@ -194,16 +217,16 @@ def _cohort(
             )
     steps = train // recipe.batch_size
     menu = Menu.of([run.recipe for run in runs])
-    knobs = [knobs_of(run.recipe, menu, task, sites, steps) for run in runs]
-    knobs = jax.tree.map(lambda *leaves: np.stack(leaves), *knobs)
+    knobs = knobs_of([run.recipe for run in runs], menu, task, sites, steps)
     kinds = [kinds_of(knobs, i) for i in range(len(runs))]
     backend = devices[0].platform if devices[0].platform in DEFAULT_LOWERING else "gpu"
-    if lane_width == "all":
-        width = max(kinds.count(kind) for kind in kinds)
+    if choice.lane_width == "all":
+        width = max(Counter(kinds).values())
     else:
-        width = lane_width or default_width(backend, recipe.model)
+        width = choice.lane_width or default_width(backend, recipe.model)
+    most = min(choice.most_devices or len(devices), len(devices))
     groups = form_groups(range(len(runs)), kinds, width)
-    used = min(len(devices), len(groups))
+    used = min(most, len(groups))
     position, lanes_per_device = lay_out(groups, used, len(runs), width)
     shape = Shape(
         recipe=static_part(recipe),
@@ -212,14 +235,12 @@ def _cohort(
         experts=experts_of(recipe, task.classes),
         image_shape=task.images.shape[1:],
         train_images=train,
-        lowering=lowering or DEFAULT_LOWERING[backend],
+        lowering=choice.lowering or DEFAULT_LOWERING[backend],
         lane_width=width,
     )
     # A learned slope is a parameter of the runs that learn it.
     sizes = {name: norm_sites(dataclasses.replace(recipe, activation=name), task)[0] for name in menu.activation}
     counted = np.array([sizes[run.recipe.activation] for run in runs], np.int64)
-    epochs = sum(run.recipe.epochs + run.recipe.pretrain_epochs * (run.recipe.pretrain != "none") for run in runs)
-    cost = forward_cost(plain_model(recipe, task.classes, sites), recipe.batch_size, task.images.shape[1:])
     return Cohort(
         runs=tuple(runs),
         task=task,
@@ -231,7 +252,31 @@ def _cohort(
         lanes_per_device=lanes_per_device,
         reason=_reason(recipe, by_key),
         trunks=trunks,
-        estimated_seconds=epochs * steps * step_seconds(cost, used),
+        asked_width=choice.asked_width or width,
+        most_devices=choice.most_devices,
+    )
+
+
+def narrowed(cohort: Cohort, width: int, devices: int, most_devices: int | None = None) -> Cohort:
+    """The same runs at a lower lane width or on fewer devices.
+
+    Args:
+        cohort: as laid out.
+        width: lanes vectorised together.
+        devices: to spread the lanes over.
+        most_devices: kept for a sweep that goes on later; None: as it was.
+    """
+    runs = range(len(cohort.runs))
+    groups = form_groups(runs, [kinds_of(cohort.knobs, run) for run in runs], width)
+    used = min(devices, len(groups))
+    position, lanes = _lay_out(groups, used, len(runs), width)
+    return dataclasses.replace(
+        cohort,
+        shape=dataclasses.replace(cohort.shape, lane_width=width),
+        devices=used,
+        position=position,
+        lanes_per_device=lanes,
+        most_devices=most_devices or cohort.most_devices,
     )
 
 
@@ -245,22 +290,27 @@ def check_layers(runs: Sequence[Run], sites: int) -> None:
     Raises:
         UsageError: with how many there are.
     """
-    for field, count, what in (("norm_layers", sites, "a norm"), ("max_norm_layers", sites + 1, "weights")):
+    for name, count, what in (("norm_layers", sites, "a norm"), ("max_norm_layers", sites + 1, "weights")):
         for run in runs:
-            layers = getattr(run.recipe, field)
+            layers = getattr(run.recipe, name)
             if layers != "all" and max(layers) > count:
                 raise UsageError(
-                    f"{field}: {format_value(layers)!r}, but this {run.recipe.model} has {count} layers with {what}"
+                    f"{name}: {format_value(layers)!r}, but this {run.recipe.model} has {count} layers with {what}"
                 )
 
 
 def norm_sites(recipe: Recipe, task: Task) -> tuple[int, np.ndarray]:
     """The parameters of the model of `recipe` without norms, and the channels [site] int64 of its places for norms."""
-    plain = dataclasses.replace(recipe, norm="none", norm_layers="all", act_coefficient="auto")
-    params = abstract_params(plain_model(plain, task.classes, sites=0), task)
+    params = abstract_params(bare_model(recipe, task), task)
     sites = sum(name.startswith("norm_") for name in params)
     channels = np.array([params[f"norm_{site}"]["bias"].size for site in range(sites)], np.int64)
     return sum(leaf.size for leaf in jax.tree.leaves(params)), channels
+
+
+def bare_model(recipe: Recipe, task: Task) -> nn.Module:
+    """The model of `recipe` without norms."""
+    bare = dataclasses.replace(recipe, norm="none", norm_layers="all", act_coefficient="auto")
+    return plain_model(bare, task.classes, sites=0)
 
 
 def abstract_params(model: nn.Module, task: Task) -> Any:

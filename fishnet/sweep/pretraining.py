@@ -12,6 +12,7 @@ from flax.serialization import from_state_dict, to_state_dict
 from fishnet.sweep.history import DIVERGED, PRETRAIN_CURVES, History
 from fishnet.sweep.interrupt import Interrupt
 from fishnet.sweep.layout import Layout
+from fishnet.sweep.memory import tree_bytes
 from fishnet.sweep.parts import States
 from fishnet.sweep.program import Program, abstract
 from fishnet.sweep.pupils import Pupils, initial_pupils, pretrain_groups, taught
@@ -111,7 +112,8 @@ class Pretraining:
         complete = restored is not None and restored.found[self.runs].all()
         names = ["train"] if complete else ["train", "init"]
         self.stage(f"compiling pretraining: {self.name}")
-        self._call = program.compile({name: partial(lower, name) for name in names}, self.interrupt)
+        lowered = {name: partial(lower, name) for name in names}
+        self._call = program.compile(lowered, self.interrupt, beside=tree_bytes(like))
         if not complete:
             arguments = enumerate(zip(program.knobs, lanes, program.pixels, strict=True))
             self.pupils = list(self._call["init"](dict(arguments)).values())

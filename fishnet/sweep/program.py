@@ -24,6 +24,7 @@ from fishnet.sweep.compiling import compiler_options, in_background
 from fishnet.sweep.groups import evaluate_groups, evaluation_capacity, initial_lanes, keep_best, train_groups
 from fishnet.sweep.interrupt import Interrupt
 from fishnet.sweep.knobs import Knobs
+from fishnet.sweep.memory import OutOfMemory, available_bytes, check_memory, out_of_memory, tree_bytes
 from fishnet.sweep.state import Lanes, Pixels, Shape
 
 
@@ -46,6 +47,9 @@ class Calls:
 
         Args:
             arguments: by the number of the device; the others have nothing to do.
+
+        Raises:
+            OutOfMemory: the backend ran out of it.
         """
 
         def put(leaf: Any, device: int) -> Any:
@@ -55,7 +59,23 @@ class Calls:
             placed = jax.tree.map(partial(put, device=device), arguments[device])
             return jax.block_until_ready(self.compiled[device](*placed))
 
-        return dict(zip(arguments, self.threads.map(call, arguments), strict=True))
+        try:
+            return dict(zip(arguments, self.threads.map(call, arguments), strict=True))
+        except jax.errors.JaxRuntimeError as error:
+            if out_of_memory(error):
+                raise OutOfMemory from error
+            raise
+
+
+class Functions:
+    """The functions of a program; what they are traced to for the same shapes is kept."""
+
+    def __init__(self, shape: Shape) -> None:
+        self.shape = shape
+        self.init = jax.jit(partial(initial_lanes, shape))
+        self.train = jax.jit(partial(train_groups, shape), donate_argnums=1)
+        self.evaluate = jax.jit(partial(evaluate_groups, shape))
+        self.keep = jax.jit(keep_best, donate_argnums=0)
 
 
 class Program:
@@ -67,26 +87,31 @@ class Program:
         task: the images.
         devices: where to run; lanes are split evenly among them.
         chunk: images an evaluation step.
+        functions: of the same shape, where somebody has traced them before.
     """
 
-    def __init__(self, shape: Shape, knobs: Knobs, task: Task, devices: list[jax.Device], chunk: int) -> None:
-        self.shape, self.chunk = shape, chunk
+    def __init__(
+        self,
+        shape: Shape,
+        knobs: Knobs,
+        task: Task,
+        devices: list[jax.Device],
+        chunk: int,
+        functions: Functions | None = None,
+    ) -> None:
+        self.shape, self.chunk, self.functions = shape, chunk, functions or Functions(shape)
         self.devices = [devices[0]] * len(devices) if devices[0].platform == "cpu" else devices
         self.lanes = len(knobs.numbers.lr) // len(devices)
+        self.available = available_bytes(devices[0])  # before anything is there
         self.knobs = self.split(knobs)
         train = np.asarray(task.splits["train"], np.int32)
         pixels = Pixels(task.images, task.labels, train, task.mean, task.std)
         placed = {device: jax.device_put(pixels, device) for device in dict.fromkeys(self.devices)}
         self.pixels = [placed[device] for device in self.devices]
-        longest = max(len(task.splits["val"]), len(task.splits["test"]))
-        self.chunks = -(-longest // chunk)
+        self.chunks = chunks_of(task, chunk)
         self.capacity = min(self.lanes, evaluation_capacity(shape, self.chunks * chunk))
         self._tracing = Lock()
         self._threads = ThreadPoolExecutor(len(devices))
-        self._init = jax.jit(partial(initial_lanes, shape))
-        self._train = jax.jit(partial(train_groups, shape), donate_argnums=1)
-        self._evaluate = jax.jit(partial(evaluate_groups, shape))
-        self._keep = jax.jit(keep_best, donate_argnums=0)
 
     def split(self, tree: Any) -> list[Any]:
         """Host arrays with a leading axis of all lanes, by position -> one tree a device."""
@@ -113,45 +138,69 @@ class Program:
         groups = own((self.lanes, self.shape.lane_width))
         with self._tracing:  # of one device while the others wait: what they ask for is the same and is kept
             if name == "init":
-                return self._init.trace(knobs, pixels)
+                return self.functions.init.trace(knobs, pixels)
             elif name == "train":
                 rates = own((self.lanes,), jnp.float32)
-                return self._train.trace(knobs, lanes, rates, pixels, groups, own((2,)), own((2,)))
+                return self.functions.train.trace(knobs, lanes, rates, pixels, groups, own((2,)), own((2,)))
             elif name == "evaluate":
                 positions = own((self.chunks, self.chunk))
-                return self._evaluate.trace(
+                return self.functions.evaluate.trace(
                     knobs, lanes.params, lanes.statistics, pixels, groups, own((2,)), positions, own(())
                 )
             else:
-                return self._keep.trace(lanes, own((self.lanes,), jnp.bool_))
+                return self.functions.keep.trace(lanes, own((self.lanes,), jnp.bool_))
 
     def compile(
-        self, lower: Mapping[str, Callable[[int], jax.stages.Lowered]], interrupt: Interrupt
+        self,
+        lower: Mapping[str, Callable[[int], jax.stages.Lowered]],
+        interrupt: Interrupt,
+        beside: int = 0,
     ) -> dict[str, Calls]:
         """Compiles functions for all devices, as many times as there are different ones.
 
         Args:
-            lower: name -> what lowers the function for a device, given its number.
+            lower: name -> what lowers the function for a device, given its number; "init" makes a state that is on the
+                device when the others are called.
             interrupt: looked at meanwhile.
+            beside: bytes that each device holds beside lanes, knobs and images.
 
         Raises:
-            UserError: the backend refused a program.
-            JaxRuntimeError: it ran out of memory.
+            OutOfMemory: a call would need more than there is.
+            UserError: a function could not be compiled.
         """
         numbers = {device: number for number, device in reversed(list(enumerate(self.devices)))}
         wanted = [(name, device) for name in lower for device in numbers]
         options = compiler_options(self.devices[0].platform)
         compiled = in_background([partial(lower[name], numbers[device]) for name, device in wanted], options, interrupt)
         found = dict(zip(wanted, compiled, strict=True))
+        self._check_memory([(name, function) for (name, _), function in found.items()], beside)
         return {
             name: Calls([found[name, device] for device in self.devices], self.devices, self._threads) for name in lower
         }
+
+    def _check_memory(self, compiled: list[tuple[str, jax.stages.Compiled]], beside: int) -> None:
+        lanes, images = tree_bytes(self.abstract_lanes), tree_bytes(self.pixels[0])
+        held = tree_bytes(self.knobs[0]) + images + lanes + beside
+        one_memory = self.devices[0].platform == "cpu"  # of all devices, and of the copies for checkpoints
+        check_memory(
+            compiled,
+            {name: held for name, _ in compiled if name != "init"},
+            shared=images,
+            lanes=lanes if one_memory else 0,
+            devices=len(self.devices) if one_memory else 1,
+            available=self.available,
+        )
 
     @cached_property
     def abstract_lanes(self) -> Lanes:
         """Shapes and types of the state of the lanes of one device."""
         with self._tracing:
-            return self._init.eval_shape(self.knobs[0], self.pixels[0])
+            return self.functions.init.eval_shape(self.knobs[0], self.pixels[0])
+
+
+def chunks_of(task: Task, chunk: int) -> int:
+    """Evaluation steps of `chunk` images for the longer of the splits that are evaluated."""
+    return -(-max(len(task.splits["val"]), len(task.splits["test"])) // chunk)
 
 
 def abstract(device: jax.Device, shape: tuple[int, ...], dtype: Any = jnp.int32) -> jax.ShapeDtypeStruct:

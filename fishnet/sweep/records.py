@@ -57,10 +57,6 @@ def runs_table(
         test: [run, 6] float64, NaN while not evaluated.
     """
     best = history.best_epoch
-    chosen = np.full((len(runs), len(SUMMARY)), np.nan)
-    first = CURVES.index("val_loss")
-    for i in np.flatnonzero(best):
-        chosen[i] = history.curves[i, best[i] - 1, first : first + len(SUMMARY)]
     columns = {"run": [r.index for r in runs], "arm": [r.arm for r in runs], "seed": [r.recipe.seed for r in runs]}
     for axis, values in axes.items():
         numbers = all(isinstance(value, int | float) for value in values)
@@ -72,7 +68,7 @@ def runs_table(
         "params": params.astype(np.int64),
         "train_seconds": history.seconds,
     }
-    columns |= {f"val_{name}": chosen[:, j] for j, name in enumerate(SUMMARY)}
+    columns |= {f"val_{name}": history.selected(f"val_{name}") for name in SUMMARY}
     columns |= {f"test_{name}": test[:, j] for j, name in enumerate(SUMMARY)}
     return pd.DataFrame(columns)
 

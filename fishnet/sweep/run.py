@@ -3,6 +3,7 @@
 import dataclasses
 import sys
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,10 +14,10 @@ import pandas as pd
 
 from fishnet.data import Task, load_task
 from fishnet.errors import UsageError, UserError
-from fishnet.sweep import records
 from fishnet.sweep.canary import check_backend
-from fishnet.sweep.cohort import CohortRunner
 from fishnet.sweep.dealing import Share, deal, dealt_in, runs_each, share_of, written
+from fishnet.sweep.estimate import estimated
+from fishnet.sweep.fitting import fitted, lowered, lowering_text
 from fishnet.sweep.folder import (
     FORMAT,
     SWEEP_FILE,
@@ -26,16 +27,16 @@ from fishnet.sweep.folder import (
     write_sweep_file,
 )
 from fishnet.sweep.grid import Run, Sweep
-from fishnet.sweep.history import History, lane_steps
+from fishnet.sweep.history import lane_steps
 from fishnet.sweep.interrupt import Interrupt
-from fishnet.sweep.machine import choose_devices, device_name, out_of_memory, unused_accelerators, versions
-from fishnet.sweep.parts import CHECKPOINTS, States, part_of, planned, taking_part, wait_for_end
+from fishnet.sweep.machine import choose_devices, device_name, unused_accelerators, versions
+from fishnet.sweep.memory import OutOfMemory
+from fishnet.sweep.parts import CHECKPOINTS, part_of, planned, taking_part, wait_for_end
 from fishnet.sweep.plan import Cohort, check_overrides, make_cohorts
 from fishnet.sweep.processes import FINISHED, Pulse, Team, check_apart, current
 from fishnet.sweep.progress import Display, display_for
 from fishnet.sweep.source import source_of
-from fishnet.sweep.stopping import Referee
-from fishnet.sweep.tables import Tables
+from fishnet.sweep.training import Training
 from fishnet.sweep.transfer import fingerprints as trunk_fingerprints
 from fishnet.sweep.transfer import load_trunks
 from fishnet.sweep.tune import fastest_layouts
@@ -72,6 +73,7 @@ def run_sweep(
     display: Display | None = None,
     data: DataOptions = DataOptions(),
     command: str | None = None,
+    then: Mapping[str, float] | None = None,
 ) -> Result:
     """Trains every run of `sweep` and writes its folder; goes on where an earlier call stopped.
 
@@ -88,6 +90,7 @@ def run_sweep(
         display: shown the plan and the progress instead.
         data: where and how the data are read.
         command: kept in `sweep.json`; None: this process's command line.
+        then: seconds of what the caller will do with the result, by name, for the estimate of the whole.
 
     Returns:
         The runs as a table, and where everything is.
@@ -116,7 +119,7 @@ def run_sweep(
                 # Again: a process that held the lock until now may have done it all.
                 if (result := finished_before(out, content)) is not None:
                     return result
-                options = (lane_width, lowering, devices)
+                options = (lane_width, lowering, devices, then)
                 result = _run(sweep, out, content, options, display, data, interrupt, team, pulse)
             if result is None:
                 wait_for_end(out, team, interrupt)
@@ -183,14 +186,15 @@ def describe(sweep: Sweep, data: DataOptions, command: str | None = None) -> dic
     options = {k: v for k, v in dataclasses.asdict(data).items() if v and k != "data_dir"}
     content = sweep.spec()
     resolved = resolve(sweep.recipe)
+    arms = [run for run in sweep.runs() if run.recipe.seed == sweep.seeds[0]]
     content["recipe"] = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(resolved).items()}
     for name in {"lr", "image_size", "augment"} & {k for k in content["recipe"] if getattr(sweep.recipe, k) == "auto"}:
-        if len({getattr(resolve(run.recipe), name) for run in sweep.runs()}) > 1:
+        if len({getattr(resolve(run.recipe), name) for run in arms}) > 1:
             content["recipe"][name] = "auto"  # differs from arm to arm: written out in `arms`
     del content["recipe"]["seed"]
     return content | {
         "format": FORMAT,
-        "arms": [_written_out(run) for run in sweep.runs() if run.recipe.seed == sweep.seeds[0]],
+        "arms": [_written_out(run) for run in arms],
         "spec_hash": sweep.hash(functions, options),
         "functions": {name: source_of(f).split("\n")[0] for name, f in functions.items()},
         "data_options": options,
@@ -215,7 +219,7 @@ def _run(
     pulse: Pulse | None,
 ) -> Result | None:
     """Plans and trains; None in a process that is not the first, which learns the result when all is put together."""
-    lane_width, lowering, devices = options
+    lane_width, lowering, devices, then = options
     check_apart()
     used = choose_devices(devices)
     check_backend(used[0])
@@ -236,6 +240,11 @@ def _run(
         display.stage("timing lane widths")
         layouts, lane_width = fastest_layouts(runs, tasks, lowering, used, display.note), None
     cohorts = make_cohorts(runs, tasks, lane_width, lowering, used, layouts, trunks)
+    notes = [*sweep.samples.notes, *(note for task in tasks.values() for note in task.notes)]
+    if found is None and team.count == 1:
+        cohorts = [fitted(cohort, used, notes.append) for cohort in cohorts]
+    display.stage("planning")
+    cohorts = [estimated(cohort, used) for cohort in cohorts]
     dealt = dealt_in(found) if team.index else deal(cohorts, team.count, whole_arms=bool(sweep.stopping))
     content |= team.view() | {
         "programs": len(cohorts),
@@ -243,6 +252,7 @@ def _run(
             cohort.view() | {"timings": layout.get("timings", {}), "dealt": written(of)}
             for cohort, layout, of in zip(cohorts, layouts or [{}] * len(cohorts), dealt, strict=True)
         ],
+        "then": {what: round(seconds, 1) for what, seconds in (then or {}).items()},
         "data": fingerprints,
         "classes": {name: list(task.classes) for (name, _), task in tasks.items()},
         "versions": versions(),
@@ -250,24 +260,29 @@ def _run(
         "started": (found or {}).get("started") or datetime.now(UTC).isoformat(timespec="seconds"),
         "finished": None,
     }
-    notes = [*sweep.samples.notes, *(note for task in tasks.values() for note in task.notes)]
     if found is not None and (changes := changed_setting(found, content)):
         notes.append(f"begun with {changes}: what follows may round otherwise than an undisturbed sweep")
         if team.index:
             display.warn(notes[-1])
-    display.plan(plan_view(sweep, out, cohorts, used, notes) | {"processes": runs_each(dealt)})
+    view = plan_view(sweep, out, cohorts, used, notes)
+    display.plan(view | {"processes": runs_each(dealt), "then": content["then"]})
     interrupt.defer()
     if team.index == 0:
         write_sweep_file(out, content)
+
+    def smaller(number: int, problem: OutOfMemory, begun: bool) -> Share:
+        if team.count > 1:  # whose layouts must be the same
+            raise problem
+        before, cohorts[number] = cohorts[number], lowered(cohorts[number], used, problem, begun)
+        display.note(lowering_text(before, cohorts[number], problem))
+        content["plan"][number] |= cohorts[number].view()
+        write_sweep_file(out, content)
+        return share_of(cohorts[number], dealt[number], 0, cohorts[number].devices)
+
     whole = Whole(out, sweep, content["spec_hash"], cohorts, team, interrupt, display) if team.index == 0 else None
     shares = [share_of(cohort, of, team.index, len(used)) for cohort, of in zip(cohorts, dealt, strict=True)]
-    part = part_of(out, team)
-    try:
-        tables, histories = _train(sweep, out, shares, content["spec_hash"], used, display, interrupt, part, whole)
-    except (jax.errors.JaxRuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
-            raise
-        raise UserError(memory_advice(error, cohorts, used)) from error
+    training = Training(sweep, out, part_of(out, team), content["spec_hash"], used, display, interrupt)
+    tables, histories = training.run(shares, whole.update if whole else None, smaller)
     if whole is None:
         pulse.say(FINISHED)
         return None
@@ -277,72 +292,6 @@ def _run(
     write_sweep_file(out, content)
     whole.clear()
     return Result(runs_done, out, len(cohorts), finished=False)
-
-
-def _train(
-    sweep: Sweep,
-    out: Path,
-    shares: list[Share | None],
-    spec_hash: str,
-    used: list[jax.Device],
-    display: Display,
-    interrupt: Interrupt,
-    part: Path,
-    whole: Whole | None,
-) -> tuple[Tables, list[History]]:
-    """Trains this process's share of cohort after cohort; returns its tables, which `whole` looks at, and histories."""
-    own = {number: share for number, share in enumerate(shares) if share is not None}
-    tables = Tables(part, sweep, list(own.values()), earlier=out)
-    total = float(sum(run.recipe.epochs for share in own.values() for run in share.runs))
-    before = 0.0
-    started = False
-    histories: list[History] = []
-    referee = Referee(sweep.stopping, sweep.recipe.select_by) if sweep.stopping else None
-    for place, (number, cohort) in enumerate(own.items()):
-        display.stage(f"compiling program {place + 1} of {len(own)}")
-
-        def advance(runner: CohortRunner, done: float, before: float = before) -> None:
-            diverged = int((runner.history.first_bad_step >= 0).sum())
-            epoch = min(runner.epoch + 1, runner.cohort.epochs)
-            display.advance(before + done, epoch, runner.cohort.epochs, best_so_far(runner), diverged)
-
-        def write(runner: CohortRunner, place: int = place) -> None:
-            tables.update(place, runner)
-            if whole is not None:
-                whole.update()
-
-        states = States(out, part, f"cohort_{number}", [run.index for run in cohort.runs], spec_hash)
-        runner = CohortRunner(
-            cohort,
-            used[: cohort.devices],
-            states,
-            interrupt,
-            display,
-            on_epoch=write,
-            advance=advance,
-            referee=referee,
-        )
-        try:
-            runner.prepare()
-            if not started:
-                display.start(total, before + runner.run_epochs)
-                started = True
-            runner.train()
-            tables.finish(place, runner)
-        finally:
-            states.give_up()  # nobody writes into the folder once its lock is given back
-        before += sum(run.recipe.epochs for run in cohort.runs)
-        histories.append(runner.history)
-    return tables, histories
-
-
-def best_so_far(runner: CohortRunner) -> str | None:
-    """The run with the best validation accuracy so far, in words."""
-    table = records.runs_table(runner.cohort.runs, {}, runner.history, runner.cohort.params, runner.test)
-    if not table.val_accuracy.notna().any():
-        return None
-    best = table.loc[table.val_accuracy.idxmax()]
-    return f"{best.arm} seed {best.seed}: validation accuracy {best.val_accuracy:.3f}"
 
 
 def check_data(out: Path, found: dict[str, Any], fingerprints: dict[str, str]) -> None:
@@ -364,7 +313,7 @@ def plan_view(
         "device": device_name(used),
         "devices": len(used),
         "visible_accelerators": unused_accelerators(used),
-        "runs": len(sweep.runs()),
+        "runs": sum(len(cohort.runs) for cohort in cohorts),
         "arms": len(sweep.arms()),
         "seeds": len(sweep.seeds),
         "programs": len(cohorts),
@@ -372,18 +321,6 @@ def plan_view(
         "cohorts": [cohort.view() | {"params": params_text(cohort)} for cohort in cohorts],
         "notes": notes,
     }
-
-
-def memory_advice(error: BaseException, cohorts: list[Cohort], used: list[jax.Device]) -> str:
-    """What to do when memory has run out, in one line."""
-    ways = []
-    if len(used) > 1 and used[0].platform == "cpu":  # its devices share one memory
-        ways.append("go on with --devices 1")
-    if max(cohort.shape.lane_width for cohort in cohorts) > 1:
-        ways.append("start again with --lane-width 1 in another --out")
-    ways.append("start again with a smaller --batch-size in another --out")
-    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return f"out of memory ({line}); what was saved before is kept: {', or '.join(ways)}"
 
 
 def params_text(cohort: Cohort) -> str:

@@ -18,6 +18,8 @@ class Pace:
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self._step: float | None = None  # seconds a group and step
+        self.taken = 0.0  # seconds of all calls
+        self.made = 0  # steps in all calls, of the device that had most groups
 
     @property
     def fitting(self) -> int:
@@ -62,5 +64,7 @@ class Pace:
 
     def measured(self, window: np.ndarray, steps: int, seconds: float) -> None:
         """Takes in how long a call for `steps` steps of the groups in `window` took."""
-        step = max(seconds / ((window[:, 1] - window[:, 0]).max() * steps), SHORTEST)
+        made = int((window[:, 1] - window[:, 0]).max() * steps)
+        self.taken, self.made = self.taken + seconds, self.made + made
+        step = max(seconds / made, SHORTEST)
         self._step = step if self._step is None else 0.5 * (self._step + step)

@@ -19,10 +19,20 @@ def plan_rows(view: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(("processes", f"{len(each)}, with {', '.join(map(str, each))} runs"))
     for number, cohort in enumerate(cohorts, start=1):
         rows.append(("program" if len(cohorts) == 1 else f"program {number}", cohort_text(cohort)))
-    estimates = [cohort.get("estimated_seconds") for cohort in cohorts]
-    if estimates and all(seconds is not None for seconds in estimates):
-        rows.append(("estimate", f"about {seconds_text(sum(estimates))} after compilation"))
+    rows += [("estimate", estimate_text(view))] if cohorts else []
     return [*rows, ("output", str(view["out"]))]
+
+
+def estimate_text(view: Mapping[str, Any]) -> str:
+    """How long a sweep takes from here on, and what takes it: `about 2 min 41 s: compiling 22 s, training ...`."""
+    parts: dict[str, float] = {}
+    for estimate in [*(cohort["estimate"] for cohort in view["cohorts"]), view.get("then") or {}]:
+        for what, seconds in estimate.items():
+            parts[what] = parts.get(what, 0.0) + seconds
+    text = f"about {seconds_text(sum(parts.values()))}: "
+    text += ", ".join(f"{what} {seconds_text(seconds)}" for what, seconds in parts.items())
+    sources = dict.fromkeys(cohort.get("estimated_from") for cohort in view["cohorts"])
+    return text + "".join(f"; {source}" for source in sources if source)
 
 
 def cohort_text(cohort: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import zlib
 
 import jax
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from fishnet.data import load_task
 from fishnet.errors import UsageError, UserError
 from fishnet.nn.norm_formulas import KINDS
-from fishnet.sweep import Recipe, Run, Sweep
+from fishnet.sweep import Recipe, Run, Sweep, knobs
 from fishnet.sweep.components import plain_model
 from fishnet.sweep.menu import STATIC_FIELDS
 from fishnet.sweep.plan import (
@@ -27,6 +28,7 @@ from fishnet.sweep.plan import (
     make_cohorts,
     static_part,
 )
+from fishnet.sweep.random import STREAMS, stream_keys
 from fishnet.sweep.recipe import FIELDS
 from fishnet.sweep.validate import resolve
 from tests.sweep.conftest import TINY
@@ -67,12 +69,14 @@ def test_a_program_sees_static_fields_only():
 def test_the_view_is_plain_json_and_counts_dropped_images(task):
     (cohort,) = cohorts_of(Sweep(CNN, seeds=2), task)
     view = json.loads(json.dumps(cohort.view()))
-    assert view.pop("estimated_seconds") >= 0
+    assert (view.pop("estimated_seconds"), view.pop("estimate")) == (0, {})  # so far
     assert view == {
         "runs": 2,
         "lane_width": 1,
         "lowering": DEFAULT_LOWERING["cpu"],
         "devices": 2,
+        "asked_width": 1,
+        "most_devices": None,
         "steps_per_epoch": 8,
         "epochs": 8,
         "dropped_images": 16,
@@ -201,6 +205,26 @@ def test_overrides_that_make_no_sense_are_refused(overrides, message):
 def test_overrides_that_make_sense_pass():
     for overrides in ((None, None, None), (4, "gemm", 1), ("all", "native", 2), ("auto", "winograd", None)):
         check_overrides(*overrides)
+
+
+@pytest.mark.parametrize(("arms", "seeds"), [(1, 40), (3, 40), (3, 5)])
+def test_planning_looks_at_each_arm_once_however_many_seeds_it_has(task, monkeypatch, arms, seeds):
+    looked = []
+    of_arm = knobs.knobs_of_arm
+    monkeypatch.setattr(knobs, "knobs_of_arm", lambda recipe, *rest: looked.append(recipe) or of_arm(recipe, *rest))
+    (cohort,) = cohorts_of(Sweep(TINY, axes={"lr": [0.1, 0.2, 0.3][:arms]}, seeds=seeds), task)
+    assert len(looked) == arms
+    assert cohort.knobs.numbers.keys.shape == (arms * seeds, len(STREAMS), 2)
+    assert sorted(set(cohort.knobs.numbers.lr.tolist())) == np.float32([0.1, 0.2, 0.3][:arms]).tolist()
+
+
+def test_a_run_has_the_keys_of_its_seed_whoever_is_beside_it():
+    seeds = [7, 0, 2**32 - 1, 7, 3]
+    for seed, keys in zip(seeds, stream_keys(seeds), strict=True):
+        key = jax.random.key(np.uint32(seed), impl="threefry2x32")
+        for name, data in zip(STREAMS, keys, strict=True):
+            expected = jax.random.key_data(jax.random.fold_in(key, zlib.crc32(name.encode())))
+            np.testing.assert_array_equal(data, expected)
 
 
 def test_cohorts_come_in_order_of_first_appearance():

@@ -1,0 +1,73 @@
+"""What was measured on this machine, in a file of the user's cache, so that later sweeps of the same programs know."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+import jax
+
+from fishnet.data.cache import cache_dir, write_whole
+from fishnet.errors import UserError
+from fishnet.sweep.machine import device_name, versions
+from fishnet.sweep.state import Shape
+
+MOST = 1000  # entries of a file; the oldest go first
+
+
+class Remembered:
+    """A file of entries, each a JSON object under a key, with the time it was written as `date`.
+
+    It is only ever a help: one that is missing, damaged or not writable is an empty one.
+
+    Args:
+        name: of the file in the cache.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def entries(self) -> dict[str, dict[str, Any]]:
+        """All of them by key, the latest last."""
+        with suppress(OSError, ValueError, UserError):
+            found = json.loads(self._path().read_text())
+            if isinstance(found, dict):
+                return {key: entry for key, entry in found.items() if isinstance(entry, dict) and "date" in entry}
+        return {}
+
+    def find(self, key: str) -> dict[str, Any] | None:
+        """One entry; None where there is none."""
+        return self.entries().get(key)
+
+    def keep(self, key: str, entry: Mapping[str, Any]) -> None:
+        """Writes one entry, in place of an older one of its key."""
+        entries = self.entries()
+        entries.pop(key, None)
+        entries[key] = {**entry, "date": datetime.now(UTC).isoformat(timespec="seconds")}
+        text = json.dumps(dict(list(entries.items())[-MOST:]), indent=1) + "\n"
+        with suppress(OSError, UserError):
+            write_whole(self._path(), lambda file: file.write(text.encode()))
+
+    def _path(self):
+        return cache_dir() / "measured" / self.name
+
+
+TUNED = Remembered("tuned.json")  # what `--lane-width auto` chose
+PACES = Remembered("paces.json")  # how fast programs ran
+REPORTS = Remembered("reports.json")  # how long reports took
+
+
+def setting_key(devices: Sequence[jax.Device]) -> str:
+    """Kind and number of devices, and versions, in a few characters."""
+    return _short(device_name(list(devices)), sorted(versions().items()))
+
+
+def program_key(shape: Shape, devices: Sequence[jax.Device], *more: Any) -> str:
+    """A program on devices of a kind, under these versions; what else matters is in `more`."""
+    return f"{setting_key(devices)}-{_short(shape, more)}"
+
+
+def _short(*of: Any) -> str:
+    return hashlib.sha256(repr(of).encode()).hexdigest()[:12]
