@@ -244,8 +244,7 @@ class CohortRunner:
         self._pace["train"].measured(window, stop - start, took)
         self.history.steps[runs] = stop
         self.history.seconds[runs] += took / len(runs)
-        lanes = int((window[:, 1] - window[:, 0]).sum()) * self.cohort.shape.lane_width
-        self.history.executed[runs] += lanes * (stop - start) / len(runs)
+        self.history.executed[runs] += self.layout.executed(groups, window) * (stop - start)
         self.advance(self, self.run_epochs)
         self._obey()
 

@@ -10,18 +10,24 @@ import numpy as np
 
 from fishnet.sweep.grouping import form_groups, kinds_of
 from fishnet.sweep.plan import Cohort, lay_out
+from fishnet.sweep.program import Functions
 
 
 @dataclass(frozen=True)
 class Share(Cohort):
     """The runs of a cohort that one process trains; its program is that of the whole cohort."""
 
-    whole: Cohort
+    whole: Cohort = dataclasses.field(kw_only=True)
 
     @property
     def epochs(self) -> int:
         """Of the longest run of the whole cohort, so that the parts of all processes fit together."""
         return self.whole.epochs
+
+    @property
+    def functions(self) -> Functions:
+        """Likewise: traced once."""
+        return self.whole.functions
 
     @property
     def pretrain_epochs(self) -> int:
@@ -47,7 +53,7 @@ def deal(cohorts: Sequence[Cohort], processes: int, whole_arms: bool) -> list[li
         epochs = np.array(
             [run.recipe.epochs + run.recipe.pretrain_epochs * (run.recipe.pretrain != "none") for run in cohort.runs]
         )
-        seconds = cohort.estimated_seconds * epochs / epochs.sum()
+        seconds = (cohort.estimated_seconds or 1.0) * epochs / epochs.sum()
         of = arms_of(cohort) if whole_arms else groups_of(cohort, range(len(cohort.runs)))
         units += [(float(seconds[rows].sum()), number, rows) for rows in of]
     load = np.zeros(processes)

@@ -24,7 +24,7 @@ class History:
     best_epoch: np.ndarray  # [run] int32, from 1; 0: none yet
     first_bad_step: np.ndarray  # [run] int64, -1: none
     seconds: np.ndarray  # [run] float64, share of the wall time
-    executed: np.ndarray  # [run] float64, share of the lane-steps executed in its calls, those of padding included
+    executed: np.ndarray  # [run] int64, lane-steps executed for it; the padding of a group counts for its first run
     rate: np.ndarray  # [run] float32, what the schedule plateau multiplies the learning rate by
     plateau_best: np.ndarray  # [run] float32, the lowest validation loss that counted for it
     plateau_bad: np.ndarray  # [run] int32, epochs since
@@ -42,7 +42,7 @@ class History:
             best_epoch=np.zeros(runs, np.int32),
             first_bad_step=np.full(runs, -1, np.int64),
             seconds=np.zeros(runs),
-            executed=np.zeros(runs),
+            executed=np.zeros(runs, np.int64),
             rate=np.ones(runs, np.float32),
             plateau_best=np.full(runs, np.inf, np.float32),
             plateau_bad=np.zeros(runs, np.int32),
@@ -86,4 +86,4 @@ def lane_steps(histories: Iterable[History]) -> dict[str, int]:
     """The lane-steps executed in all cohorts of a sweep, padding included, and those of them that count."""
     pairs = [(history.executed.sum(), history.useful.sum()) for history in histories]
     executed, useful = np.sum(pairs, axis=0)
-    return {"executed": round(float(executed)), "useful": int(useful)}
+    return {"executed": int(executed), "useful": int(useful)}

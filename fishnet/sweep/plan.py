@@ -102,6 +102,11 @@ class Cohort:
         """Of its program, traced once, whoever asks first."""
         return Functions(self.shape)
 
+    @property
+    def estimated_seconds(self) -> float:
+        """Of everything together."""
+        return sum(self.estimate.values())
+
     def padded_knobs(self) -> Knobs:
         """The knobs by position."""
         return jax.tree.map(lambda leaf: leaf[self.run_at], self.knobs)
@@ -115,7 +120,7 @@ class Cohort:
             "devices": self.devices,
             "asked_width": self.asked_width,
             "most_devices": self.most_devices,
-            "estimated_seconds": round(sum(self.estimate.values()), 1),
+            "estimated_seconds": round(self.estimated_seconds, 1),
             "estimate": {what: round(seconds, 1) for what, seconds in self.estimate.items()},
             "estimated_from": self.estimated_from,
             "steps_per_epoch": self.shape.steps_per_epoch,
@@ -269,7 +274,7 @@ def narrowed(cohort: Cohort, width: int, devices: int, most_devices: int | None 
     runs = range(len(cohort.runs))
     groups = form_groups(runs, [kinds_of(cohort.knobs, run) for run in runs], width)
     used = min(devices, len(groups))
-    position, lanes = _lay_out(groups, used, len(runs), width)
+    position, lanes = lay_out(groups, used, len(runs), width)
     return dataclasses.replace(
         cohort,
         shape=dataclasses.replace(cohort.shape, lane_width=width),

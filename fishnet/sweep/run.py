@@ -249,10 +249,10 @@ def _run(
     content |= team.view() | {
         "programs": len(cohorts),
         "plan": [
-            cohort.view() | {"timings": layout.get("timings", {}), "dealt": written(of)}
+            cohort.view() | {"timings": {}} | kept(layout, begun=found is not None) | {"dealt": written(of)}
             for cohort, layout, of in zip(cohorts, layouts or [{}] * len(cohorts), dealt, strict=True)
         ],
-        "then": {what: round(seconds, 1) for what, seconds in (then or {}).items()},
+        "then": (found or {}).get("then") or {what: round(seconds, 1) for what, seconds in (then or {}).items()},
         "data": fingerprints,
         "classes": {name: list(task.classes) for (name, _), task in tasks.items()},
         "versions": versions(),
@@ -292,6 +292,17 @@ def _run(
     write_sweep_file(out, content)
     whole.clear()
     return Result(runs_done, out, len(cohorts), finished=False)
+
+
+def kept(view: Mapping[str, Any], begun: bool) -> dict[str, Any]:
+    """What `sweep.json` keeps of an earlier plan of a cohort.
+
+    Args:
+        view: the cohort as it was planned, or as it was tuned.
+        begun: whether that was in an earlier call: then what was estimated stands.
+    """
+    names = ("timings", "estimated_seconds", "estimate", "estimated_from") if begun else ("timings",)
+    return {name: view[name] for name in names if name in view}
 
 
 def check_data(out: Path, found: dict[str, Any], fingerprints: dict[str, str]) -> None:

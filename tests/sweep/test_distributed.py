@@ -376,6 +376,16 @@ def test_two_processes_go_on_where_one_was_killed(undisturbed, tmp_path, devices
 
 
 @pytest.mark.fault
+def test_arms_end_at_a_target_as_in_one_process(tmp_path):
+    sweep = Sweep(SMALL, dict(SWEPT.axes), seeds=3, stopping=Stopping(target="val_accuracy>=0.45"))
+    one = run_sweep(sweep, tmp_path / "one", lane_width=2, devices=1)
+    assert {"ok", "stopped"} <= set(one.runs.status)
+    codes, said = ended(start(tmp_path / "two", sweep, width=2))
+    assert codes == [0, 0], said
+    assert_same_sweep(one.out, tmp_path / "two")
+
+
+@pytest.mark.fault
 def test_sigterm_to_all_saves_every_part(undisturbed, tmp_path):
     out = tmp_path / "out"
     job = start(out, SWEPT, **SLOWLY)
