@@ -57,7 +57,7 @@ def fastest_layouts(
         width, name = min(timings, key=timings.__getitem__)
         note(f"timed {len(timings)} layouts: lane width {width}, {name}, {timings[width, name]:.2f} ms a step and run")
         written = {f"width {w}, {n}": round(ms, 3) for (w, n), ms in timings.items()}
-        layouts.append({"lane_width": width, "lowering": name, "timings": written})
+        layouts.append({"runs": len(members), "lane_width": width, "lowering": name, "timings": written})
     return layouts
 
 

@@ -14,6 +14,7 @@ COHORT = {
     "lowering": "gemm",
     "devices": 2,
     "estimated_seconds": 65.0,
+    "estimate": {"compiling": 5.0, "training": 60.0},
     "steps_per_epoch": 36,
     "epochs": 8,
     "dropped_images": 1,
