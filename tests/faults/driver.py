@@ -143,7 +143,7 @@ def nothing() -> None:
 
 
 def fill(disk: Path, leave: int) -> None:
-    """Fills a small file system with one file, up to its last `leave` bytes; refuses any other, which others may need."""
+    """Fills a small file system with one file, up to its last `leave` bytes; refuses any other."""
     if shutil.disk_usage(disk).total > LARGEST_DISK:
         raise UserError(f"{disk} is not on a small file system of its own: it is not filled")
     with suppress(OSError), open(disk / BALLOON, "wb", buffering=0) as file:
