@@ -10,6 +10,7 @@ import argparse
 import faulthandler
 import os
 import resource
+import shutil
 import signal
 import sys
 import threading
@@ -60,6 +61,7 @@ SWEEPS = {
 
 LONGEST = 900  # seconds that a process may take; one that hangs then says where
 BALLOON = "balloon"  # the file that fills a disk
+LARGEST_DISK = 16 * 2**20  # bytes of a file system that may be filled
 # What Python tells of work on files: https://docs.python.org/3/library/audit_events.html
 FILE_EVENTS = ("open", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.truncate", "shutil.rmtree")
 
@@ -141,7 +143,9 @@ def nothing() -> None:
 
 
 def fill(disk: Path, leave: int) -> None:
-    """Fills a file system with one file, up to its last `leave` bytes."""
+    """Fills a small file system with one file, up to its last `leave` bytes; refuses any other."""
+    if shutil.disk_usage(disk).total > LARGEST_DISK:
+        raise UserError(f"{disk} is not on a small file system of its own: it is not filled")
     with suppress(OSError), open(disk / BALLOON, "wb", buffering=0) as file:
         while True:
             file.write(bytes(1024))
