@@ -57,6 +57,16 @@ class Parser(argparse.ArgumentParser):
         return action is not None and action.nargs is None
 
 
+def whole(flag: str, text: str, least: int = 1) -> int:
+    """A whole number of at least `least`."""
+    if not re.fullmatch(r"\+?\d+", text) or int(text) < least:
+        raise UsageError(
+            f"--{flag}: {text!r} is not a whole number of at least {least}"
+            + (", all or auto" if flag == "lane-width" else "")
+        )
+    return int(text)
+
+
 def usable_cores() -> int:
     """CPU cores that this process may use: its affinity, and the quota of its container where there is one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

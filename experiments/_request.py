@@ -4,13 +4,15 @@ import argparse
 import ast
 import inspect
 import itertools
+import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from experiments._cli import Parser
+from experiments._cli import Parser, whole
+from experiments._samples import add_sample_flags, samples_of
 from fishnet.errors import UsageError
 from fishnet.lookup import unknown
 from fishnet.sweep.grid import Sweep
@@ -46,6 +48,15 @@ class Experiment:
 
 
 @dataclass(frozen=True)
+class Meeting:
+    """Where the processes of a job meet; None: as JAX finds it from Slurm, a TPU pod, Open MPI or Kubernetes."""
+
+    coordinator: str | None = None  # host:port of process 0
+    processes: int | None = None
+    process: int | None = None  # from 0
+
+
+@dataclass(frozen=True)
 class Request:
     """One command line, understood."""
 
@@ -55,6 +66,7 @@ class Request:
     lane_width: int | str | None
     lowering: str | None
     devices: int | None
+    meeting: Meeting | None  # None: this process works alone
     data_dir: str | None
     group_regex: str | None
     strict: bool
@@ -85,6 +97,7 @@ def parser_for(experiment: Experiment) -> Parser:
         if experiment.takes_axes
         else argparse.SUPPRESS,
     )
+    add_sample_flags(job, shown=experiment.takes_axes)
     job.add_argument("--seeds", metavar="N|A,B,C", help=f"how many seeds, or which; default {experiment.seeds}")
     job.add_argument("--halving", metavar="ETA", help="at each rung only one arm in ETA goes on (3, say); default: all")
     job.add_argument("--median-stop", action="store_true", help="end arms that are worse than the median of the others")
@@ -110,6 +123,17 @@ def parser_for(experiment: Experiment) -> Parser:
     )
     how.add_argument("--quiet", action="store_true", help="log lines instead of a live progress bar")
     how.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    many = parser.add_argument_group("several processes or machines, each started with the same command")
+    many.add_argument(
+        "--distributed",
+        action=argparse.BooleanOptionalAction,
+        help="share the runs among the processes of this job; default: if Slurm, Open MPI or a TPU pod says so",
+    )
+    many.add_argument(
+        "--coordinator", metavar="HOST:PORT", help="without those: an address of process 0, for all alike"
+    )
+    many.add_argument("--processes", metavar="N", help="and how many processes there are")
+    many.add_argument("--process", metavar="I", help="and which of them this one is, from 0")
     recipe = parser.add_argument_group("recipe, shared by all runs")
     for name, text in field_help().items():
         text = SEED_HELP if name == "seed" else f"{text} (default {format_value(getattr(experiment.recipe, name))})"
@@ -143,10 +167,11 @@ def understand(experiment: Experiment, argv: Sequence[str]) -> Request:
         UsageError: anything that is mistyped, as far as that can be told without jax.
     """
     flags = parser_for(experiment).parse(argv)
-    if flags.axis and not experiment.takes_axes:
-        raise UsageError(
-            f"axis {flags.axis[0]!r}: {experiment.name} trains one recipe; axes go to experiments.ablation"
-        )
+    for what in ("axis", "sample"):
+        if (given := getattr(flags, what)) and not experiment.takes_axes:
+            raise UsageError(
+                f"{what} {given[0]!r}: {experiment.name} trains one recipe; several go to experiments.ablation"
+            )
     typed: dict[str, str] = {}
 
     def parsed(name: str, text: str) -> Any:
@@ -166,13 +191,17 @@ def understand(experiment: Experiment, argv: Sequence[str]) -> Request:
                 f"{name} is given both as an axis and as --{name.replace('_', '-')} {getattr(flags, name)}"
             )
         axes[name] = [parsed(name, value) for value in texts]
-    if not axes:  # a flag for a field of the usual axes fixes it
-        axes = {name: list(usual) for name, usual in experiment.axes.items() if name not in values}
     if flags.seeds is not None and flags.seed is not None:
         raise UsageError(f"--seed {flags.seed} and --seeds {flags.seeds} are both given")
     seeds = [values.pop("seed")] if flags.seed is not None else parse_seeds(flags.seeds or str(experiment.seeds))
     try:
-        sweep = Sweep(replace(experiment.recipe, **values), axes, seeds, stopping_of(flags))
+        samples = samples_of(flags, parsed, typed)
+        for name in samples.space.keys() & values.keys():
+            flag = f"--{name.replace('_', '-')} {getattr(flags, name)}"
+            raise UsageError(f"{name} is given both to be sampled and as {flag}")
+        if not axes and not samples:  # a flag for a field of the usual axes fixes it
+            axes = {name: list(usual) for name, usual in experiment.axes.items() if name not in values}
+        sweep = Sweep(replace(experiment.recipe, **values), axes, seeds, stopping_of(flags), samples)
     except UsageError as error:
         raise as_typed(error, typed) from error
     return Request(
@@ -184,6 +213,7 @@ def understand(experiment: Experiment, argv: Sequence[str]) -> Request:
         else whole("lane-width", flags.lane_width),
         lowering=flags.lowering,
         devices=None if flags.devices is None else whole("devices", flags.devices),
+        meeting=meeting_of(flags),
         data_dir=flags.data_dir,
         group_regex=flags.group_regex,
         strict=flags.strict,
@@ -191,6 +221,35 @@ def understand(experiment: Experiment, argv: Sequence[str]) -> Request:
         command=" ".join([f"python -m experiments.{experiment.name}", *map(shlex.quote, argv)]),
         typed=typed,
     )
+
+
+def meeting_of(flags: argparse.Namespace) -> Meeting | None:
+    """Where this process meets others; None where it is to work alone.
+
+    Raises:
+        UsageError: flags that contradict each other or belong together, or an address or number that is none.
+    """
+    given = {name: text for name in ("coordinator", "processes", "process") if (text := getattr(flags, name))}
+    if not given:
+        return Meeting() if flags.distributed or (flags.distributed is None and announced()) else None
+    if flags.distributed is False:
+        raise UsageError(f"--no-distributed and --{next(iter(given))} contradict each other")
+    for name in ("coordinator", "processes", "process"):
+        if name not in given:
+            raise UsageError(f"--coordinator, --processes and --process belong together: --{name} is missing")
+    host, _, port = given["coordinator"].rpartition(":")
+    if not host or not re.fullmatch(r"\d{1,5}", port) or not 1 <= int(port) <= 65535:
+        raise UsageError(f"--coordinator: {given['coordinator']!r} is not HOST:PORT, as in 10.0.0.1:1234")
+    count = whole("processes", given["processes"])
+    if not re.fullmatch(r"\d+", given["process"]) or int(given["process"]) >= count:
+        raise UsageError(f"--process: {given['process']!r} is not a whole number from 0 to {count - 1}")
+    return Meeting(given["coordinator"], count, int(given["process"]))
+
+
+def announced() -> bool:
+    """Whether the environment tells of several processes: those of a Slurm or Open MPI step, or of a TPU pod."""
+    tasks = [os.environ.get(name, "") for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")]
+    return any(n.isdigit() and int(n) > 1 for n in tasks) or "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
 
 
 def stopping_of(flags: argparse.Namespace) -> Stopping:
@@ -237,16 +296,6 @@ def parse_seeds(text: str) -> int | list[int]:
         return [int(part) for part in text.rstrip(",").split(",")]
     except ValueError:
         raise UsageError(f"seeds: {text!r} is neither a number of seeds nor a list such as 3,5,8") from None
-
-
-def whole(flag: str, text: str) -> int:
-    """A whole number of at least 1."""
-    if not re.fullmatch(r"\+?\d+", text) or int(text) < 1:
-        raise UsageError(
-            f"--{flag}: {text!r} is not a whole number of at least 1"
-            + (", all or auto" if flag == "lane-width" else "")
-        )
-    return int(text)
 
 
 def as_typed(error: UsageError, typed: Mapping[str, str]) -> UsageError:

@@ -40,11 +40,13 @@ def train(request: Request, show_result: Callable[[Path, Display, str | None], N
     use_cores(request.devices)
     keep_programs()
     from fishnet.sweep import DataOptions, run_sweep
+    from fishnet.sweep.processes import Team, join
     from fishnet.sweep.validate import check_sweep
 
     data = DataOptions(data_dir=request.data_dir, group_regex=request.group_regex, strict=request.strict)
     display = display_for(request.quiet)
     try:
+        team = join(**vars(request.meeting)) if request.meeting else Team()
         check_sweep(request.sweep, data_dir=data.data_dir, group_regex=data.group_regex)
         out = Path(request.out or default_folder(request, data))
         result = run_sweep(
@@ -63,6 +65,8 @@ def train(request: Request, show_result: Callable[[Path, Display, str | None], N
         raise request.as_typed(error) from error
     finally:
         display.finish()
+    if team.index:  # process 0 shows what all have done
+        return 0
     if result.finished:
         display.note("this sweep was finished before: nothing is trained")
     began = time.perf_counter()

@@ -214,7 +214,8 @@ def print_models(size: int, widths: tuple[int, ...], depth: int) -> None:
     import numpy as np
 
     from fishnet.models import MODELS
-    from fishnet.sweep.cost import forward_cost
+    from fishnet.sweep.cost import PARTS, count
+    from fishnet.sweep.fitting import outputs_of
 
     print(f"at {size} px, widths {'-'.join(map(str, widths))}, depth {depth}, 15 classes; activations in float32")
     image = jax.ShapeDtypeStruct((1, size, size, 3), np.uint8)
@@ -222,13 +223,15 @@ def print_models(size: int, widths: tuple[int, ...], depth: int) -> None:
         print(f"{name}\n{summary(model)}")
         for fields in VARIANTS.get(name, ({},)):
             made = model(classes=15, widths=widths, depth=depth, **fields)
-            shapes = jax.eval_shape(lambda i, made=made: made.init(jax.random.key(0), i, train=False), image)["params"]
+            outputs, shapes = outputs_of(made, 1, (size, size, 3))
             params = sum(leaf.size for leaf in jax.tree.leaves(shapes))
-            cost = forward_cost(made, 1, (size, size, 3))
-            memory = 4 * cost.elements / 2**10
+            forward = jax.make_jaxpr(
+                lambda i, made=made: made.init_with_output(jax.random.key(0), i, train=False)[0]
+            )(image)  # fmt: skip
+            products = count(forward, {}).whole[PARTS.index("multiplications")]
             given = "".join(f"{field}={value}: " for field, value in fields.items())
-            count = f"{params:,} parameters, {cost.multiplications / 1e6:.2f} M multiply-adds"
-            print(f"    {given}{count}, {memory:,.1f} KiB of activations")
+            counted = f"{params:,} parameters, {products / 1e6:.2f} M multiply-adds"
+            print(f"    {given}{counted}, {outputs / 2**10:,.1f} KiB of activations")
 
 
 if __name__ == "__main__":

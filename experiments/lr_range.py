@@ -19,8 +19,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments._cli import Parser, guarded
-from experiments._request import Experiment, Request, parser_for, understand, whole
+from experiments._cli import Parser, guarded, whole
+from experiments._request import Experiment, Request, parser_for, understand
 from experiments._sweep import train
 from fishnet.errors import UsageError
 from fishnet.lr_range import Suggestion, rate_grid, suggest

@@ -18,11 +18,15 @@ class Contestant(ABC):
 
     @abstractmethod
     def prepare(self) -> int:
-        """Builds everything and compiles it, warm; returns the number of parameters of one run."""
+        """Builds everything and compiles it, warm; returns the number of parameters of all runs together."""
 
     @abstractmethod
     def train(self, steps: int) -> None:
         """Trains every run for so many steps, and waits until it is done."""
+
+    def memory(self) -> dict[str, int]:
+        """Bytes that the compiled program asks for, where it says so."""
+        return {}
 
     def fitting(self, seconds: float) -> int:
         """Steps that take about so many seconds."""

@@ -1,5 +1,6 @@
 """Plain Flax and Optax: a jitted program a run, or one naively vectorised over the runs."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,7 +11,18 @@ import numpy as np
 import optax
 
 from experiments._peers.contestant import Contestant
-from experiments._peers.nets import CLASSES, LR, MOMENTUM, Net, examples
+from experiments._peers.nets import CLASSES, GROUPS, LR, MOMENTUM, Net, examples
+
+ACTIVATIONS = {
+    "relu": nn.relu,
+    "leaky_relu": nn.leaky_relu,
+    "elu": nn.elu,
+    "selu": nn.selu,
+    "gelu": nn.gelu,
+    "silu": nn.silu,
+    "tanh": jnp.tanh,
+    "sigmoid": nn.sigmoid,
+}
 
 
 class Plain(nn.Module):
@@ -29,7 +41,8 @@ class Plain(nn.Module):
             return nn.Dense(CLASSES)(x)
         if net.model == "cnn":
             for width in net.widths:
-                x = nn.max_pool(nn.relu(self.normed(self.conv(width)(x))), (2, 2), (2, 2))
+                x = ACTIVATIONS[net.activation](self.normed(self.conv(width)(x)))
+                x = nn.max_pool(x, (2, 2), (2, 2))
         if net.model == "separable":
             x = nn.relu(self.normed(self.conv(net.widths[0])(x)))
             for width in net.widths:
@@ -49,12 +62,19 @@ class Plain(nn.Module):
         return nn.Dense(CLASSES)(x.mean((1, 2)))
 
     def conv(self, width: int, size: int = 3, stride: int = 1, groups: int = 1) -> nn.Conv:
-        """A convolution without bias, SAME padding."""
-        return nn.Conv(width, (size, size), stride, feature_group_count=groups, use_bias=False)
+        """A convolution, SAME padding, with a bias where no norm follows."""
+        return nn.Conv(width, (size, size), stride, feature_group_count=groups, use_bias=self.net.norm == "none")
 
     def normed(self, x: jax.Array) -> jax.Array:
-        """Batch norm in training."""
-        return nn.BatchNorm(use_running_average=False, momentum=0.9)(x)
+        """The norm, in training."""
+        norm = {
+            "none": lambda: lambda x: x,
+            "batch": lambda: nn.BatchNorm(use_running_average=False, momentum=0.9),
+            "layer": lambda: nn.LayerNorm(reduction_axes=(1, 2, 3), feature_axes=-1),
+            "group": lambda: nn.GroupNorm(GROUPS),
+            "instance": lambda: nn.InstanceNorm(),
+        }[self.net.norm]()
+        return norm(x)
 
 
 class FlaxPeer(Contestant):
@@ -72,9 +92,9 @@ class FlaxPeer(Contestant):
         self.model = Plain(self.net)
         self.first = 0
 
-    def initial(self, key: jax.Array) -> dict[str, Any]:
+    def initial(self, key: jax.Array, model: nn.Module | None = None) -> dict[str, Any]:
         """Parameters, statistics and optimizer state of one run."""
-        variables = self.model.init(key, jnp.zeros((1, *self.net.image)))
+        variables = (model or self.model).init(key, jnp.zeros((1, *self.net.image)))
         params = variables["params"]
         return {
             "params": params,
@@ -82,13 +102,15 @@ class FlaxPeer(Contestant):
             "momentum": self.optimizer.init(params),
         }
 
-    def step(self, state: dict[str, Any], images: jax.Array, labels: jax.Array) -> dict[str, Any]:
+    def step(
+        self, state: dict[str, Any], images: jax.Array, labels: jax.Array, model: nn.Module | None = None
+    ) -> dict[str, Any]:
         """One step of one run on a batch."""
         x = (images.astype(jnp.float32) - self.mean) / self.std
 
         def loss_of(params: Any) -> tuple[jax.Array, Any]:
             variables = {"params": params, "batch_stats": state["statistics"]}
-            logits, after = self.model.apply(variables, x, mutable=["batch_stats"])
+            logits, after = (model or self.model).apply(variables, x, mutable=["batch_stats"])
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
             return losses.mean(), after.get("batch_stats", {})
 
@@ -106,32 +128,37 @@ class FlaxPeer(Contestant):
         return tuple(jax.lax.dynamic_slice_in_dim(a, start, self.net.batch) for a in (self.images, self.labels))
 
     def count(self, state: dict[str, Any]) -> int:
-        """Parameters of one run."""
+        """Parameters of a state."""
         return sum(leaf.size for leaf in jax.tree.leaves(state["params"]))
 
 
 class Serial(FlaxPeer):
-    """One jitted step, called for one run after the other."""
+    """One jitted step for each different network, called for one run after the other."""
 
     def prepare(self) -> int:
         """See `Contestant.prepare`."""
         self.setup()
-        init = jax.jit(self.initial)
-        self.states = [init(jax.random.key(seed)) for seed in range(self.net.runs)]
+        nets = self.net.each()
+        compiled = {net: self.program(Plain(net)) for net in dict.fromkeys(nets)}
+        self.steps = [compiled[net][1] for net in nets]
+        self.states = [compiled[net][0](jax.random.key(seed)) for seed, net in enumerate(nets)]
+        self.train(1)
+        return sum(map(self.count, self.states))
+
+    def program(self, model: nn.Module) -> tuple[Callable, Callable]:
+        """The jitted initial state, of a key, and the jitted step, of a state and the step's number."""
 
         @partial(jax.jit, donate_argnums=0)
         def step(state: dict[str, Any], i: jax.Array) -> dict[str, Any]:
-            return self.step(state, *self.batch(i))
+            return self.step(state, *self.batch(i), model)
 
-        self.compiled = step
-        self.train(1)
-        return self.count(self.states[0])
+        return jax.jit(partial(self.initial, model=model)), step
 
     def train(self, steps: int) -> None:
         """See `Contestant.train`."""
-        for run, state in enumerate(self.states):
+        for run, (step, state) in enumerate(zip(self.steps, self.states, strict=True)):
             for i in range(self.first, self.first + steps):
-                state = self.compiled(state, np.int32(i))
+                state = step(state, np.int32(i))
             self.states[run] = jax.block_until_ready(state)
         self.first += steps
 
@@ -151,7 +178,7 @@ class SerialLoop(Serial):
 
         self.loop = loop
         self.train(1)
-        return self.count(self.states[0])
+        return sum(map(self.count, self.states))
 
     def train(self, steps: int) -> None:
         """See `Contestant.train`."""
@@ -175,7 +202,7 @@ class Vmap(FlaxPeer):
 
         self.compiled = step
         self.train(1)
-        return self.count(self.state) // self.net.runs
+        return self.count(self.state)
 
     def train(self, steps: int) -> None:
         """See `Contestant.train`."""

@@ -1,6 +1,7 @@
 """The networks of the benchmark, their batches, and how many of them are trained."""
 
-from dataclasses import dataclass, field
+import itertools
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -19,16 +20,39 @@ class Net:
     runs: int
     depth: int = 1
     norm: str = "batch"
-    goals: dict[str, float] = field(default_factory=dict)  # peer -> its time over fishnet's, on 2 CPU cores
+    activation: str = "relu"
+    batches: int = 8  # of an epoch: enough that the images do not stay in the cache
+    arms: tuple[tuple[str, str], ...] = ()  # (activation, norm) of each run, where they differ
+    cold_steps: int = 0  # measured from a fresh start, compilation included, over so many steps; 0: warm
+    goals: dict[str, float] = field(default_factory=dict, hash=False)  # peer -> its time over fishnet's, on 2 CPU cores
 
-    @property
-    def batches(self) -> int:
-        """Batches of an epoch: enough that the images do not stay in the cache."""
-        return 8
+    def each(self) -> list["Net"]:
+        """The network of every run."""
+        arms = self.arms or ((self.activation, self.norm),) * self.runs
+        return [replace(self, activation=activation, norm=norm, arms=()) for activation, norm in arms]
+
+    def takes(self, contestant: str) -> bool:
+        """Whether a contestant can be asked for this network at all."""
+        if contestant == "serial loop":  # XLA has no fast convolution inside a loop on CPU: seconds a step
+            return self.model == "mlp" and not self.arms
+        return not self.arms or contestant in ("fishnet", "serial", "torch")
 
 
+ACTIVATIONS = ("relu", "leaky_relu", "elu", "selu", "gelu", "silu", "tanh", "sigmoid")
+NORMS = ("none", "batch", "layer", "group", "instance")
+GROUPS = 8  # of group norm, fishnet's default
 NETS = (
-    Net("mlp 784-10-10", "mlp", (10,), (28, 28, 1), 64, 64, norm="none", goals={"torch": 20, "serial": 5, "vmap": 1}),
+    Net(
+        "mlp 784-10-10",
+        "mlp",
+        (10,),
+        (28, 28, 1),
+        64,
+        64,
+        norm="none",
+        batches=64,
+        goals={"torch": 20, "serial": 5, "vmap": 1},
+    ),
     Net(
         "mlp 784-300-100-10",
         "mlp",
@@ -37,6 +61,7 @@ NETS = (
         64,
         16,
         norm="none",
+        batches=64,
         goals={"torch": 4, "serial": 1.5, "vmap": 1.3},
     ),
     Net("cnn 16-32-64", "cnn", (16, 32, 64), (28, 28, 1), 64, 16, goals={"torch": 1.8, "serial": 1.2, "vmap": 6}),
@@ -59,6 +84,17 @@ NETS = (
         64,
         8,
         goals={"torch": 2, "serial": 1.2, "vmap": 1.2},
+    ),
+    Net(
+        "40 arms",
+        "cnn",
+        (16, 32, 64),
+        (28, 28, 1),
+        64,
+        40,
+        arms=tuple(itertools.product(ACTIVATIONS, NORMS)),
+        cold_steps=100,
+        goals={"torch": 1.5, "serial": 2.5},
     ),
 )
 LR, MOMENTUM = 0.01, 0.9

@@ -7,13 +7,13 @@ import jax
 import numpy as np
 
 from experiments._peers.contestant import Contestant
-from experiments._peers.nets import CLASSES, LR, MOMENTUM, examples
+from experiments._peers.nets import ACTIVATIONS, CLASSES, LR, MOMENTUM, NORMS, examples
 from fishnet.data.task import make_task
 from fishnet.sweep import Recipe, Sweep
 from fishnet.sweep.evaluation import evaluation_chunk
 from fishnet.sweep.interrupt import Interrupt
 from fishnet.sweep.layout import Layout
-from fishnet.sweep.plan import make_cohorts
+from fishnet.sweep.plan import Cohort, make_cohorts
 from fishnet.sweep.program import Program
 from fishnet.sweep.validate import resolve
 
@@ -24,8 +24,8 @@ class Fishnet(Contestant):
     lane_width: int | str | None = None
     lowering: str | None = None
 
-    def prepare(self) -> int:
-        """See `Contestant.prepare`."""
+    def cohort(self) -> Cohort:
+        """The runs and their layout."""
         net = self.net
         images, labels = examples(net)
         extra = np.arange(2)
@@ -43,7 +43,7 @@ class Fishnet(Contestant):
             widths=net.widths,
             depth=net.depth,
             norm=net.norm,
-            activation="relu",
+            activation=net.activation,
             optimizer="momentum",
             momentum=MOMENTUM,
             lr=LR,
@@ -52,20 +52,35 @@ class Fishnet(Contestant):
             batch_size=net.batch,
             epochs=10**6,
         )
-        runs = [dataclasses.replace(run, recipe=resolve(run.recipe)) for run in Sweep(recipe, seeds=net.runs).runs()]
+        # One seed, and hence the same batches for all, as the peers have it.
+        sweep = Sweep(recipe, axes={"lr": list(LR * (1 + 1e-3 * np.arange(net.runs)))}, seeds=1)
+        if net.arms:
+            sweep = Sweep(recipe, axes={"activation": ACTIVATIONS, "norm": NORMS}, seeds=1)
+        runs = [dataclasses.replace(run, recipe=resolve(run.recipe)) for run in sweep.runs()]
         tasks = {("synthetic", net.image[0]): task}
         (cohort,) = make_cohorts(runs, tasks, self.lane_width, self.lowering, jax.devices())
+        return cohort
+
+    def prepare(self) -> int:
+        """See `Contestant.prepare`."""
+        cohort = self.cohort()
         devices = jax.devices()[: cohort.devices]
-        program = Program(cohort.shape, cohort.padded_knobs(), task, devices, evaluation_chunk(cohort))
+        program = Program(cohort.shape, cohort.padded_knobs(), cohort.task, devices, evaluation_chunk(cohort))
         calls = program.compile({name: partial(program.lower, name) for name in ("init", "train")}, Interrupt())
         of = dict(enumerate(zip(program.knobs, program.pixels, strict=True)))
         self.lanes = calls["init"](of)
-        self.groups, counts = Layout(cohort).groups(range(net.runs))
+        self.groups, counts = Layout(cohort).groups(range(len(cohort.runs)))
         self.windows = np.stack([np.zeros_like(counts), counts], axis=-1)
         self.rates = np.ones(program.lanes, np.float32)
         self.program, self.call, self.step = program, calls["train"], 0
         self.train(1)
-        return int(cohort.params[0])
+        return int(cohort.params.sum())
+
+    def memory(self) -> dict[str, int]:
+        """See `Contestant.memory`; of one device."""
+        of = self.call.compiled[0].memory_analysis()
+        state = sum(leaf.nbytes for leaf in jax.tree.leaves(self.lanes[0])) // self.program.lanes
+        return {"arguments": of.argument_size_in_bytes, "temporary": of.temp_size_in_bytes, "state a lane": state}
 
     def train(self, steps: int) -> None:
         """See `Contestant.train`; an epoch a call, as a sweep does it."""

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,25 @@ import torch
 from torch import nn
 
 from experiments._peers.contestant import Contestant
-from experiments._peers.nets import CLASSES, LR, MOMENTUM, Net, examples
+from experiments._peers.nets import CLASSES, GROUPS, LR, MOMENTUM, Net, examples
+
+ACTIVATIONS = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "selu": nn.SELU,
+    "gelu": partial(nn.GELU, approximate="tanh"),
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+}
+
+
+class LayerNorm(nn.GroupNorm):
+    """Over height, width and channels: group norm with one group."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(1, channels)
 
 
 class Block(nn.Module):
@@ -45,10 +64,17 @@ def network(net: Net, running: bool = True) -> nn.Module:
     """
 
     def normed(width: int) -> nn.Module:
-        return nn.BatchNorm2d(width, momentum=0.1, track_running_stats=running)
+        return {
+            "none": lambda: nn.Identity(),
+            "batch": lambda: nn.BatchNorm2d(width, momentum=0.1, track_running_stats=running),
+            "layer": lambda: LayerNorm(width),
+            "group": lambda: nn.GroupNorm(GROUPS, width),
+            "instance": lambda: nn.InstanceNorm2d(width, affine=True),
+        }[net.norm]()
 
     def conv(i: int, o: int, size: int = 3, groups: int = 1) -> list[nn.Module]:
-        return [nn.Conv2d(i, o, size, padding=size // 2, groups=groups, bias=False), normed(o), nn.ReLU()]
+        plain = nn.Conv2d(i, o, size, padding=size // 2, groups=groups, bias=net.norm == "none")
+        return [plain, normed(o), ACTIVATIONS[net.activation]()]
 
     layers: list[nn.Module] = []
     h, w, channels = net.image
@@ -104,13 +130,13 @@ class Eager(Contestant):
     def prepare(self) -> int:
         """See `Contestant.prepare`."""
         self.place()
-        modules = [network(self.net).to(self.device, memory_format=torch.channels_last) for _ in range(self.net.runs)]
+        modules = [network(net).to(self.device, memory_format=torch.channels_last) for net in self.net.each()]
         self.runs = [
             (self.ready(module), torch.optim.SGD(module.parameters(), LR, momentum=MOMENTUM, fused=True))
             for module in modules
         ]
         self.train(2)
-        return sum(p.numel() for p in modules[0].parameters())
+        return sum(p.numel() for module in modules for p in module.parameters())
 
     def train(self, steps: int) -> None:
         """See `Contestant.train`."""
@@ -155,7 +181,7 @@ class Ensemble(Eager):
 
         self.gradients: Any = torch.func.vmap(torch.func.grad(loss), in_dims=(0, None, None))
         self.train(2)
-        return sum(p.numel() for p in modules[0].parameters())
+        return sum(p.numel() for module in modules for p in module.parameters())
 
     def train(self, steps: int) -> None:
         """See `Contestant.train`."""

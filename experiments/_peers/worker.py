@@ -1,9 +1,10 @@
 """A process of the benchmark: one contestant with one network, which trains when a line on its input says so.
 
-    python -m experiments._peers.worker NET CONTESTANT
+    python -m experiments._peers.worker NET CONTESTANT RUNS
 
-Writes a line of JSON when it is ready ({"seconds", "params"} or {"missing"}), then one for every line read: a number of
-seconds, answered with the number of steps that take as long ({"steps"}), or `steps N`, answered with {"seconds"}.
+Writes a line of JSON when it is ready ({"seconds", "params", "memory"} or {"missing"}), then one for every line read: a
+number of seconds, answered with the number of steps that take as long ({"steps"}), or `steps N`, answered with
+{"seconds"}.
 """
 
 import importlib
@@ -11,6 +12,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import replace
 
 from experiments._peers.nets import NETS
 
@@ -32,7 +34,7 @@ def main() -> None:
     # Libraries that print go to standard error; the answers keep the pipe to themselves.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    net = next(net for net in NETS if net.name == sys.argv[1])
+    net = replace(next(net for net in NETS if net.name == sys.argv[1]), runs=int(sys.argv[3]))
     module, name = CONTESTANTS[sys.argv[2]]
     began = time.perf_counter()
     try:
@@ -45,7 +47,8 @@ def main() -> None:
     except Exception as error:  # a peer that cannot do this network is a row that says so
         answers.write(json.dumps({"missing": f"{type(error).__name__}: {str(error).splitlines()[0]}"}) + "\n")
         return
-    answers.write(json.dumps({"seconds": time.perf_counter() - began, "params": params}) + "\n")
+    ready = {"seconds": time.perf_counter() - began, "params": params, "memory": contestant.memory()}
+    answers.write(json.dumps(ready) + "\n")
     for line in sys.stdin:
         word, _, number = line.strip().rpartition(" ")
         if word == "steps":

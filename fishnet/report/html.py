@@ -1,9 +1,8 @@
 """report.html: one page that holds everything, figures included, and needs neither network nor scripts."""
 
 import math
-import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -14,15 +13,17 @@ import numpy as np
 from markupsafe import Markup
 
 from fishnet.errors import UserError
-from fishnet.report import class_figures, curve_figures, figures
+from fishnet.report import class_figures, curve_figures, figures, sample_figures
 from fishnet.report.canvas import Panel, draw_svg, follow_scheme, save
 from fishnet.report.photographs import mistakes, task_of
 from fishnet.report.results import Results, load_results
 from fishnet.report.tables import COLUMNS, METRIC_NAMES, caption, interval_text, number_text
+from fishnet.sweep.records import write_whole
 from fishnet.sweep.values import format_value
 from fishnet.sweep.wording import cohort_text, counted, seconds_text
 
 CURVES = {"val_accuracy": "validation accuracy", "train_loss": "training loss, nats"}
+MOST_ARMS = 200  # rows of the table of arms
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,7 @@ def write_report(out: str | Path, command: str | None = None, data_dir: str | No
     try:
         (Path(out) / "figures").mkdir(exist_ok=True)
         text = template().render(**contents(results, command, data_dir))
-        temporary = page.with_name(".report.html.part")
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, page)
+        write_whole(page, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot write {page}: {error.strerror or error}") from error
     return page
@@ -86,7 +85,7 @@ def contents(results: Results, command: str | None, data_dir: str | None) -> dic
             photo_problem = str(error)
     counts = results.confusion(run) if run is not None else None
     confusion = [] if counts is None else [class_figures.confusion_panel(counts, results.classes_of(run))]
-    overview = figures.overview(results)
+    overview = sample_figures.value_panels(results) if results.sampled else figures.overview(results)
     return {
         "results": results,
         "run": run,
@@ -110,6 +109,7 @@ def contents(results: Results, command: str | None, data_dir: str | None) -> dic
         "combinations": math.prod(len(values) for values in list(results.axes.values())[2:]),
         "most_combinations": figures.MOST_COMBINATIONS,
         "most_classes": class_figures.MOST_CLASSES,
+        "most_arms": MOST_ARMS,
         "metrics": METRIC_NAMES,
         "unfinished": int((results.runs["status"] == "running").sum()),
     }
@@ -118,7 +118,11 @@ def contents(results: Results, command: str | None, data_dir: str | None) -> dic
 def curves_pictures(results: Results) -> list[tuple[Picture, str]]:
     """The learning curves, each figure with its caption."""
     band = "mean over the seeds still training, band: its 95 % interval"
-    if len(results.axes) < 2:
+    if results.sampled:
+        panels = [p for column, label in CURVES.items() for p in sample_figures.best_curves(results, column, label)]
+        ranked = "; ".join(f"{i}: {arm.name}" for i, arm in enumerate(sample_figures.best_arms(results), start=1))
+        found = [(picture(results, "learning_curves", panels, columns=2), f"The best arms, {band}. {ranked}.")]
+    elif len(results.axes) < 2:
         if results.axes:
             panels = [p for column, label in CURVES.items() for p in curve_figures.curve_panels(results, column, label)]
         else:
@@ -145,9 +149,11 @@ def picture(results: Results, file: str, panels: Sequence[Panel], columns: int, 
 
 
 def title_of(results: Results) -> str:
-    """`activation x norm on reef`."""
+    """`activation × norm on reef`, `norm × 32 draws of lr, dropout on reef`."""
     task = " and ".join(results.axes["task"]) if "task" in results.axes else results.sweep["recipe"]["task"]
-    asked = " × ".join(name for name in results.axes if name != "task")
+    drawn = f"{counted(len(results.draws), 'draw')} of {', '.join(results.sampled)}"
+    grid = [name for name in results.axes if name != "task" and name not in results.sampled]
+    asked = " × ".join([*grid, drawn] if results.sampled else grid)
     return f"{asked or results.sweep['recipe']['model']} on {task}"
 
 
@@ -186,6 +192,8 @@ def made(results: Results, command: str | None) -> list[tuple[str, str]]:
         ("started", str(sweep.get("started") or "")),
         ("finished", str(sweep.get("finished") or "")),
         ("seeds", ", ".join(map(str, sweep["seeds"]))),
+        ("draws", draws_text(results)),
+        ("lane-steps", steps_text(sweep.get("steps") or {})),
         ("compiled programs", str(sweep.get("programs", ""))),
         *[(f"program {i + 1}", cohort_text(cohort)) for i, cohort in enumerate(plan)],
         ("versions", ", ".join(f"{name} {version}" for name, version in sweep.get("versions", {}).items())),
@@ -196,7 +204,24 @@ def made(results: Results, command: str | None) -> list[tuple[str, str]]:
     return [(name, text) for name, text in rows if text]
 
 
+def draws_text(results: Results) -> str:
+    """How the draws were made, in words; empty without any."""
+    samples = results.sweep.get("samples") or {}
+    if "method" in samples:
+        return f"{counted(len(results.draws), 'draw')}, {samples['method']}, seed {samples['seed']}"
+    return f"{counted(len(results.draws), 'draw')}, given one by one" if samples else ""
+
+
+def steps_text(steps: Mapping[str, int]) -> str:
+    """How much of what was computed was of use, in words; empty where nothing was counted."""
+    if not steps.get("executed"):
+        return ""
+    share = steps["useful"] / steps["executed"]
+    return f"{steps['executed']:,} executed, {100 * share:.1f} % of them useful (no padding, not after divergence)"
+
+
 def recipe_rows(results: Results) -> list[tuple[str, str]]:
-    """The recipe that all runs share; an axis shows its values."""
+    """The recipe that all runs share; an axis shows its values, a sampled field what it was drawn from."""
     shared = {name: format_value(value) for name, value in results.sweep["recipe"].items() if name != "seed"}
-    return list((shared | {name: ", ".join(values) for name, values in results.axes.items()}).items())
+    axes = {name: ", ".join(values) for name, values in results.axes.items()}
+    return list((shared | axes | {name: f"drawn from {domain}" for name, domain in results.sampled.items()}).items())

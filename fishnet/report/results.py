@@ -13,6 +13,7 @@ import pandas as pd
 
 from fishnet.errors import UserError
 from fishnet.stats import Interval, interval, t_interval
+from fishnet.sweep.domains import Choices, Range, domain_from, domain_of
 from fishnet.sweep.grid import arm_name
 from fishnet.sweep.values import format_value
 
@@ -23,7 +24,7 @@ TABLES = ("curves", "per_class", "predictions")
 
 @dataclass(frozen=True)
 class Arm:
-    """One combination of axis values, summed up over its seeds."""
+    """One combination of axis and sampled values, summed up over its seeds."""
 
     name: str
     values: Mapping[str, str]  # axis -> value as written on the command line
@@ -46,14 +47,37 @@ class Results:
 
     @cached_property
     def axes(self) -> dict[str, list[str]]:
-        """Axis -> its values as written on the command line."""
-        return {name: [format_value(v) for v in values] for name, values in self.sweep["axes"].items()}
+        """What differs from arm to arm -> its values as written on the command line: the axes, then what is sampled."""
+        values = dict(self.sweep["axes"])
+        values |= {name: [point[name] for point in self.draws] for name in self.sampled}
+        return {name: list(dict.fromkeys(map(format_value, values))) for name, values in values.items()}
+
+    @cached_property
+    def sampled(self) -> dict[str, Range | Choices]:
+        """What each sampled field was drawn from."""
+        space = (self.sweep.get("samples") or {}).get("space", {})
+        return {name: domain_of(name, domain_from(spec)) for name, spec in space.items()}
+
+    @property
+    def draws(self) -> list[dict[str, Any]]:
+        """The drawn values of each draw; one draw of nothing where nothing is sampled."""
+        return (self.sweep.get("samples") or {}).get("draws", [{}])
+
+    @cached_property
+    def points(self) -> dict[str, dict[str, Any]]:
+        """The values by which each arm differs from the others, by its name, in the order of the sweep."""
+        axes = self.sweep["axes"]
+        grid = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+        points = [chosen | draw for chosen, draw in itertools.product(grid, self.draws)]
+        return {arm_name(point): point for point in points}
 
     @cached_property
     def arms(self) -> list[Arm]:
         """Every arm, in the order of the sweep."""
-        grid = itertools.product(*self.axes.values())
-        return [self._arm(dict(zip(self.axes, values, strict=True))) for values in grid]
+        return [
+            self._arm(name, {axis: format_value(value) for axis, value in point.items()})
+            for name, point in self.points.items()
+        ]
 
     @cached_property
     def ranked(self) -> list[Arm]:
@@ -112,13 +136,8 @@ class Results:
         """The recipe of one run as plain values, `auto` written out."""
         row = self.row(run)
         written_out = next((arm for arm in self.sweep.get("arms", ()) if arm["arm"] == row["arm"]), {})
-        axes = dict(zip(self.axes, self._values(row["arm"]), strict=True))
-        own = axes | {name: value for name, value in written_out.items() if name != "arm"}
+        own = self.points[row["arm"]] | {name: value for name, value in written_out.items() if name != "arm"}
         return dict(self.sweep["recipe"]) | own | {"seed": int(row["seed"])}
-
-    def _values(self, name: str) -> tuple[Any, ...]:
-        axes = self.sweep["axes"]
-        return next(v for v in itertools.product(*axes.values()) if arm_name(dict(zip(axes, v, strict=True))) == name)
 
     def test_predictions(self, run: int) -> pd.DataFrame:
         """The rows of `predictions` of one run on the test split; empty when they were not kept."""
@@ -136,8 +155,7 @@ class Results:
         np.add.at(counts, (table["label"].to_numpy(), table[columns].to_numpy(float).argmax(1)), 1)
         return counts
 
-    def _arm(self, values: dict[str, str]) -> Arm:
-        name = arm_name(values)
+    def _arm(self, name: str, values: dict[str, str]) -> Arm:
         rows = self.runs[self.runs["arm"] == name]
         fine = rows[rows["status"] != "diverged"]
         columns = [f"{split}_{metric}" for split in ("val", "test") for metric in METRICS]

@@ -2,17 +2,21 @@
 
 from typing import Any
 
+from fishnet.sweep.domains import Range
 from fishnet.sweep.grid import Run, Sweep
 from fishnet.sweep.recipe import Recipe
+from fishnet.sweep.samples import Samples
 from fishnet.sweep.stopping import Stopping
 
 __all__ = [
     "DataOptions",
     "Interrupted",
     "LoadedRun",
+    "Range",
     "Recipe",
     "Result",
     "Run",
+    "Samples",
     "Stopping",
     "Sweep",
     "load_run",

@@ -1,11 +1,14 @@
 """Checkpoints of one cohort through Orbax, with a digest that tells a damaged one from a sound one."""
 
 import hashlib
+import json
 import logging
+import os
+import re
 import sys
 import time
-from collections.abc import Callable
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +17,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from fishnet.errors import UserError
+from fishnet.sweep.machine import versions
 
-FORMAT = 1
-LATE = 0.2  # seconds in which a read that was under way comes to its end
+FORMAT = 2  # of what is saved and how: raise it when `Lanes`, `History`, `Pupils` or the record change
+LATE = 0.2  # seconds in which reads and writes that were under way come to their end
 
 
 def digest(tree: Any) -> str:
@@ -37,6 +41,20 @@ def same_layout(a: Any, b: Any) -> bool:
     return all(x.shape == y.shape and x.dtype == y.dtype for x, y in pairs)
 
 
+class OtherFormat(UserError):
+    """A sound checkpoint of another version of fishnet, which may be further than those of this one: it is left."""
+
+
+def identity(spec_hash: str, name: str) -> dict[str, str]:
+    """What the checkpoints of a cohort are of, in JSON values.
+
+    Args:
+        spec_hash: of the sweep.
+        name: of the cohort and, in pretraining, its objective. Which runs they are of stands in their arrays.
+    """
+    return {"sweep": spec_hash, "name": name}
+
+
 class Checkpoints:
     """The checkpoints of a cohort: the last two are kept, numbered upwards.
 
@@ -44,12 +62,14 @@ class Checkpoints:
 
     Args:
         folder: where they live; made when first saved to.
+        of: what they are of, as `identity` says it: those of something else are passed over; None: not looked at.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, of: Mapping[str, Any] | None = None) -> None:
         logging.getLogger("absl").setLevel(logging.CRITICAL)  # what matters comes as an error
-        self.folder = folder.absolute()
+        self.folder, self.of = folder.absolute(), of
         self._manager: ocp.CheckpointManager | None = None
+        self._quiet = ExitStack()
 
     def save(self, tree: Any) -> None:
         """Starts to write `tree`; waits for the one before it first.
@@ -65,7 +85,7 @@ class Checkpoints:
                 number,
                 args=ocp.args.Composite(
                     state=ocp.args.StandardSave(tree),
-                    digest=ocp.args.JsonSave({"sha256": digest(tree), "format": FORMAT}),
+                    digest=ocp.args.JsonSave(record(digest(tree), self.of)),
                 ),
             )
         except (OSError, ValueError, RuntimeError) as error:
@@ -82,9 +102,16 @@ class Checkpoints:
                 self._manager.wait_until_finished()
                 self._manager.close()
             except (OSError, ValueError, RuntimeError) as error:
+                time.sleep(LATE)
                 raise UserError(f"cannot write a checkpoint to {self.folder}: {_line(error)}") from error
             finally:
                 self._manager = None
+                self._quiet.close()
+
+    def give_up(self) -> None:
+        """Waits for what is being written, whatever comes of it: for the way out after another error."""
+        with suppress(UserError):
+            self.finish()
 
     def restore(self, abstract: Any, warn: Callable[[str], None]) -> Any | None:
         """The newest sound checkpoint, or None where there is none at all.
@@ -94,15 +121,16 @@ class Checkpoints:
             warn: told of every damaged checkpoint that was passed over.
 
         Raises:
-            UserError: there are checkpoints, and none of them is sound.
+            UserError: there are checkpoints, and none of them is sound; or the newest is of another version.
         """
         if not self.folder.is_dir():
             return None
         numbers = sorted((int(p.name) for p in self.folder.iterdir() if p.name.isdigit()), reverse=True)
         for number in numbers:
             try:
-                with _without_late_complaints():
-                    return self._read(number, abstract)
+                return self._read(number, abstract)
+            except OtherFormat:
+                raise
             except Exception as error:  # Orbax, TensorStore and JSON each raise their own
                 warn(f"checkpoint {self.folder / str(number)} is damaged and was passed over: {_line(error)}")
         if numbers:
@@ -115,9 +143,8 @@ class Checkpoints:
         folder = self.folder / str(number)
         checkpointer = ocp.Checkpointer(ocp.JsonCheckpointHandler())
         recorded = checkpointer.restore(folder / "digest", args=ocp.args.JsonRestore())
-        if recorded["format"] != FORMAT:
-            raise ValueError(f"written by another version of fishnet (format {recorded['format']}, this one: {FORMAT})")
-        with ocp.StandardCheckpointer() as reader:
+        check_record(recorded, self.of, folder)
+        with _without_late_complaints(), ocp.StandardCheckpointer() as reader:
             found = reader.metadata(folder / "state").item_metadata
             if found is None:
                 raise ValueError("its list of arrays cannot be read")
@@ -131,15 +158,56 @@ class Checkpoints:
 
     def _open(self) -> ocp.CheckpointManager:
         if self._manager is None:
+            self._quiet.enter_context(_without_late_complaints())
             self.folder.mkdir(parents=True, exist_ok=True)
             options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=True, create=True)
             self._manager = ocp.CheckpointManager(self.folder, options=options)
         return self._manager
 
 
+def record(sha256: str, of: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What is kept beside the arrays, in JSON values, with a digest of its own.
+
+    Args:
+        sha256: of the arrays.
+        of: as in `Checkpoints`.
+    """
+    content = {"sha256": sha256, "format": FORMAT, "fishnet": versions()["fishnet"], "of": of}
+    return content | {"record_sha256": _record_digest(content)}
+
+
+def check_record(recorded: Mapping[str, Any], of: Mapping[str, Any] | None, folder: Path) -> None:
+    """Refuses a checkpoint by what is kept beside its arrays.
+
+    Args:
+        recorded: as `record` made it, now or in another version.
+        of: what the checkpoint has to be of; None: anything.
+        folder: of the checkpoint.
+
+    Raises:
+        OtherFormat: it was written by another version of fishnet.
+        ValueError: it is damaged, or of something else.
+    """
+    content = {name: value for name, value in recorded.items() if name != "record_sha256"}
+    early = content["format"] == 1 and "record_sha256" not in recorded  # it had no digest of its own
+    if not early and recorded["record_sha256"] != _record_digest(content):
+        raise ValueError("its record does not match its digest")
+    if content["format"] != FORMAT:
+        raise OtherFormat(
+            f"{folder} was written by another version of fishnet ({content.get('fishnet', 'an early one')}, checkpoint "
+            f"format {content['format']}; this one reads {FORMAT}): go on with that version, or choose another --out"
+        )
+    if of is not None and content["of"] != of:
+        raise ValueError("it is of another sweep or of another part of it")
+
+
+def _record_digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
 @contextmanager
 def _without_late_complaints():
-    """Keeps reads that were under way when another one failed from printing that their event loop is gone."""
+    """Keeps reads and writes that were under way when another one failed from printing that their loop is gone."""
     usual = sys.unraisablehook
 
     def hook(complaint: Any) -> None:
@@ -157,6 +225,8 @@ def _without_late_complaints():
 
 
 def _line(error: BaseException) -> str:
-    """The first line of an error's text, or its type."""
+    """What the operating system says, or the first line of an error's text, or its type."""
+    if found := re.search(r"OS error (\d+)", str(error)):  # TensorStore puts it at the end of a long line
+        return os.strerror(int(found[1]))
     lines = str(error).strip().splitlines()
     return (lines[0] if lines else type(error).__name__)[:300]

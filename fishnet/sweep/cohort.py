@@ -11,11 +11,11 @@ from flax.serialization import from_state_dict, to_state_dict
 
 from fishnet import metrics
 from fishnet.optim.plateau import Plateau, plateau_update
-from fishnet.sweep.checkpoint import Checkpoints
 from fishnet.sweep.evaluation import evaluation_chunk, logits_of
 from fishnet.sweep.history import CLASS_CURVES, CURVES, DIVERGED, OK, RUNNING, SUMMARY, History
 from fishnet.sweep.interrupt import Interrupt
 from fishnet.sweep.layout import Layout
+from fishnet.sweep.parts import States
 from fishnet.sweep.plan import Cohort
 from fishnet.sweep.pretraining import Pretraining
 from fishnet.sweep.program import Program
@@ -35,7 +35,7 @@ class CohortRunner:
     Args:
         cohort: the runs and their layout.
         devices: as many as the cohort's layout has.
-        checkpoints: of this cohort.
+        checkpoints: of the runs of this cohort.
         interrupt: looked at between calls.
         display: shown progress and warnings.
         on_epoch: called with this runner whenever a checkpoint is about to be written: writes the tables.
@@ -47,7 +47,7 @@ class CohortRunner:
         self,
         cohort: Cohort,
         devices: list[jax.Device],
-        checkpoints: Checkpoints,
+        checkpoints: States,
         interrupt: Interrupt,
         display: Display,
         on_epoch: Callable[["CohortRunner"], None],
@@ -65,8 +65,7 @@ class CohortRunner:
             functions=cohort.functions,
         )
         count, classes = len(cohort.runs), len(cohort.task.classes)
-        pretrained = [run.recipe.pretrain_epochs for run in cohort.runs if run.recipe.pretrain != "none"]
-        self.history = History.empty(count, cohort.epochs, classes, max(pretrained, default=0))
+        self.history = History.empty(count, cohort.epochs, classes, cohort.pretrain_epochs)
         self.test = np.full((count, len(SUMMARY)), np.nan)
         self.lanes: list[Lanes] = []  # one a device
         self.layout = Layout(cohort)
@@ -82,15 +81,15 @@ class CohortRunner:
         return int(self.history.epochs[active].min()) if len(active) else self.cohort.epochs
 
     @property
-    def begun(self) -> bool:
-        """Whether some of it has been trained, in this session or an earlier one."""
-        folder = self.checkpoints.folder
-        return folder.exists() or any(folder.parent.glob(f"{folder.name}_*")) or bool(self.history.steps.any())
-
-    @property
     def active(self) -> np.ndarray:
         """The runs still in training."""
         return np.flatnonzero(self.history.status == RUNNING)
+
+    @property
+    def current(self) -> np.ndarray:
+        """Those in the epoch in progress; a run that another number of processes trained further waits for the rest."""
+        active = self.active
+        return active[self.history.epochs[active] == self.epoch]
 
     @property
     def run_epochs(self) -> float:
@@ -100,29 +99,33 @@ class CohortRunner:
         return float(np.where(self.history.status == RUNNING, done, planned).sum())
 
     def prepare(self) -> None:
-        """Reads the newest checkpoint, compiles what is still needed, and makes the initial state if there was none."""
+        """Reads the newest states, compiles what is still needed, and makes the initial ones that there were not."""
         restored = self.checkpoints.restore(self._abstract(), self.display.warn)
-        if restored is not None:
-            self.history = History.of(restored["history"])
-            self.lanes = self.program.split(self._by_position(restored["lanes"]))
+        fresh = np.flatnonzero(~restored.found) if restored else np.arange(len(self.cohort.runs))
+        if restored:
+            self.history = History.of(restored.over("history", self.history.arrays()))
         names = ["train", "evaluate", "keep"] if len(self.active) else ["evaluate"]
-        names += ["init"] if restored is None else []
+        names += ["init"] if len(fresh) else []
         began = time.perf_counter()
         self._call = self.program.compile({name: partial(self.program.lower, name) for name in names}, self.interrupt)
         self._compiling = time.perf_counter() - began
-        if restored is None:
+        if len(fresh):
             arguments = enumerate(zip(self.program.knobs, self.program.pixels, strict=True))
             self.lanes = list(self._call["init"](dict(arguments)).values())
-            self._transplant()
-            self._pretrain()
+        if restored:
+            lanes = restored.over("lanes", self._by_run()) if len(fresh) else restored.tree["lanes"]
+            self.lanes = self.program.split(self._by_position(lanes))
+        self._transplant(fresh)
+        self._pretrain(fresh)
         if self.referee:
             self.referee.learn([run.arm for run in self.cohort.runs], self.history)
         self._saved = time.monotonic()
 
-    def _transplant(self) -> None:
-        """Puts the trunks of earlier runs into the lanes that begin with one."""
+    def _transplant(self, fresh: np.ndarray) -> None:
+        """Puts the trunks of earlier runs into the fresh lanes that begin with one."""
         cohort = self.cohort
-        for run, member in enumerate(cohort.runs):
+        for run in fresh:
+            member = cohort.runs[run]
             if member.recipe.trunk == "none":
                 continue
             device, lane = divmod(int(cohort.position[run]), cohort.lanes_per_device)
@@ -134,16 +137,17 @@ class CohortRunner:
             )
             self.lanes[device] = lanes.beginning_with(params, statistics)
 
-    def _pretrain(self) -> None:
-        """Pretrains the runs that ask for it, objective after objective, and keeps the trunks."""
-        folder = self.checkpoints.folder
+    def _pretrain(self, fresh: np.ndarray) -> None:
+        """Pretrains the fresh runs that ask for it, objective after objective, and keeps the trunks."""
+        wanted = {self.cohort.runs[run].recipe.pretrain for run in fresh}
         stages = [
             Pretraining(
                 name,
                 self.layout,
                 self.program,
                 self.history,
-                folder.with_name(f"{folder.name}_{name}"),
+                fresh,
+                self.checkpoints.beside(name),
                 self.interrupt,
                 self.display.stage,
                 self.display.warn,
@@ -151,9 +155,13 @@ class CohortRunner:
                 CHECKPOINT_SECONDS,
             )
             for name in self.cohort.objectives
+            if name in wanted
         ]
         for stage in stages:
-            self.lanes = stage.teach(self.lanes)
+            try:
+                self.lanes = stage.teach(self.lanes)
+            finally:
+                stage.checkpoints.give_up()
         if stages:
             self._save()
             self.checkpoints.finish()
@@ -203,12 +211,12 @@ class CohortRunner:
         return logits
 
     def _train_epoch(self) -> None:
-        """Takes every active run to the end of its current epoch, in calls of about `CALL_SECONDS`."""
+        """Takes every run to the end of the epoch in progress, in calls of about `CALL_SECONDS`."""
         per_epoch = self.cohort.shape.steps_per_epoch
         end = (self.epoch + 1) * per_epoch
         steps = self.history.steps
-        for start in sorted(set(steps[self.active]) - {end}):
-            groups, counts = self.layout.groups([run for run in self.active if steps[run] == start])
+        for start in sorted(set(steps[self.current]) - {end}):
+            groups, counts = self.layout.groups([run for run in self.current if steps[run] == start])
             for window, at, stop in self._pace["train"].calls(counts, start, end):
                 self._train_call(groups, window, at, stop)
 
@@ -236,6 +244,7 @@ class CohortRunner:
         self._pace["train"].measured(window, stop - start, took)
         self.history.steps[runs] = stop
         self.history.seconds[runs] += took / len(runs)
+        self.history.executed[runs] += self.layout.executed(groups, window) * (stop - start)
         self.advance(self, self.run_epochs)
         self._obey()
 
@@ -249,7 +258,7 @@ class CohortRunner:
     def _finish_epoch(self) -> None:
         """Evaluates the validation split, fills the history, keeps the best variables and ends what is to end."""
         history, cohort, epoch = self.history, self.cohort, self.epoch
-        runs = self.active
+        runs = self.current
         lanes = self.layout.gather([(lane.epoch, lane.first_bad_step, lane.lr) for lane in self.lanes], runs)
         totals, bad, lr = jax.tree.map(lambda leaf: leaf.astype(np.float64), lanes)
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -339,9 +348,8 @@ class CohortRunner:
     def _save(self) -> None:
         """Tables first, then the checkpoint in the background."""
         self.on_epoch(self)
-        lanes = self.layout.gather(self.lanes, np.arange(len(self.cohort.runs)))
         history = {name: value.copy() for name, value in self.history.arrays().items()}
-        self.checkpoints.save({"lanes": to_state_dict(lanes), "history": history, "pixels": self._pixel_statistics()})
+        self.checkpoints.save({"lanes": self._by_run(), "history": history, "pixels": self._pixel_statistics()})
         self._saved, self._unsaved = time.monotonic(), False
 
     def _abstract(self) -> Any:
@@ -358,6 +366,10 @@ class CohortRunner:
     def _pixel_statistics(self) -> dict[str, np.ndarray]:
         """Kept beside the weights, so that a run can be loaded without its data."""
         return {"mean": np.array(self.cohort.task.mean), "std": np.array(self.cohort.task.std)}
+
+    def _by_run(self) -> Any:
+        """The state of all lanes in run order."""
+        return to_state_dict(self.layout.gather(self.lanes, np.arange(len(self.cohort.runs))))
 
     def _by_position(self, lanes: Any) -> Lanes:
         """Restored lanes in run order -> the layout of this plan; padding lanes repeat the first run."""

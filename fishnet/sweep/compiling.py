@@ -13,9 +13,7 @@ import jax
 
 from fishnet.errors import UserError
 from fishnet.sweep.interrupt import Interrupt
-from fishnet.sweep.memory import OutOfMemory
-
-EXHAUSTED = "RESOURCE_EXHAUSTED"  # how XLA's errors begin when memory has run out
+from fishnet.sweep.memory import OutOfMemory, out_of_memory
 
 
 def compiler_options(platform: str) -> dict[str, int] | None:
@@ -57,6 +55,6 @@ def in_background(
     try:
         return [future.result() for future in futures]
     except jax.errors.JaxRuntimeError as error:
-        if EXHAUSTED in str(error):
+        if out_of_memory(error):
             raise OutOfMemory from error
         raise UserError(f"the program could not be compiled: {str(error).splitlines()[0]}") from error

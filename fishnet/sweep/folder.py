@@ -11,10 +11,12 @@ from typing import Any, TextIO
 
 from fishnet.errors import UserError
 from fishnet.sweep.records import write_whole
+from fishnet.sweep.samples import differences as sample_differences
 from fishnet.sweep.values import format_value
 
 SWEEP_FILE = "sweep.json"
 LOCK_FILE = ".lock"
+FORMAT = 1  # of sweep.json: raise it when an earlier version of fishnet could not go on from it
 NEEDED = {"recipe": dict, "axes": dict, "seeds": list, "spec_hash": str}  # of sweep.json, to tell sweeps apart
 
 
@@ -22,7 +24,7 @@ def read_sweep_file(out: Path) -> dict[str, Any] | None:
     """`sweep.json` of an output folder; None where there is none.
 
     Raises:
-        UserError: it is there and cannot be read.
+        UserError: it is there and cannot be read, or another version of fishnet wrote it.
     """
     path = out / SWEEP_FILE
     try:
@@ -35,6 +37,12 @@ def read_sweep_file(out: Path) -> dict[str, Any] | None:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:
         raise UserError(f"{path} is damaged ({str(error).splitlines()[0]}): choose another --out") from error
+    if isinstance(content, dict) and content.get("format", 1) != FORMAT:
+        wrote = (content.get("versions") or {}).get("fishnet", "unknown")
+        raise UserError(
+            f"{path} was written by another version of fishnet ({wrote}, format {content['format']}; this one reads "
+            f"{FORMAT}): go on with that version, or choose another --out"
+        )
     if not isinstance(content, dict) or not all(isinstance(content.get(k), kind) for k, kind in NEEDED.items()):
         raise UserError(f"{path} is damaged (it lacks {', '.join(NEEDED)}): choose another --out")
     return content
@@ -59,16 +67,25 @@ def check_same_sweep(out: Path, found: Mapping[str, Any], wanted: Mapping[str, A
         UserError: they differ; the message says in what.
     """
     if found.get("spec_hash") == wanted["spec_hash"]:
+        # The hash knows no order of axes, but checkpoints hold the runs in theirs.
+        if not found.get("finished") and list(found["axes"]) != list(wanted["axes"]):
+            raise UserError(
+                f"{out} was begun with the axes in the order {', '.join(found['axes'])}: give them so again"
+            )
         return
+    samples = [content.get("samples") or {} for content in (found, wanted)]
+    varied = {*found["axes"], *wanted["axes"], *(name for spec in samples for name in spec.get("space", ()))}
     differences = []
-    for part, label in (("recipe", ""), ("axes", "axis "), ("data_options", ""), ("functions", "function ")):
+    parts = {"recipe": "", "axes": "axis ", "stopping": "", "data_options": "", "functions": "function "}
+    for part, label in parts.items():
         old, new = found.get(part) or {}, wanted.get(part) or {}
         for name in [*new, *(n for n in old if n not in new)]:
-            if part == "recipe" and (name in found["axes"] or name in wanted["axes"]):
-                continue  # the axis takes its place
+            if part == "recipe" and name in varied:
+                continue  # the axis or the sample takes its place
             text = _values if part == "axes" else _value
             if old.get(name) != new.get(name):
                 differences.append(f"{label}{name} {text(old.get(name))} there, {text(new.get(name))} here")
+    differences += sample_differences(*samples)
     if found["seeds"] != wanted["seeds"]:
         differences.append(f"seeds {_values(found['seeds'])} there, {_values(wanted['seeds'])} here")
     differences = differences or ["a function of the user's own has changed, or a value is written out that was auto"]

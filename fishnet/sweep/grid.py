@@ -1,4 +1,4 @@
-"""A grid of recipes and its runs: how an ablation is written down, and what identifies it."""
+"""A grid of recipes, or draws, and its runs: how an ablation is written down, and what identifies it."""
 
 import dataclasses
 import hashlib
@@ -12,30 +12,33 @@ from typing import Any
 from fishnet.errors import UsageError
 from fishnet.lookup import unknown
 from fishnet.sweep.recipe import FIELDS, Recipe
+from fishnet.sweep.samples import Samples
 from fishnet.sweep.source import source_of
 from fishnet.sweep.stopping import Stopping
-from fishnet.sweep.values import coerce, format_value
+from fishnet.sweep.values import coerce, coerce_all, format_value, plain
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A base recipe, the axes to vary and the seeds: the grid of all combinations, each with every seed.
+    """A base recipe, what to vary and the seeds: the grid of all combinations, each with every draw and every seed.
 
     Args:
         recipe: what all runs share; its `seed` is not used.
         axes: recipe field -> the values to try, in the order of the table's rows.
         seeds: how many (seeds 0 to n - 1), or the seeds themselves.
         stopping: when arms end before their last epoch.
+        samples: fields that are drawn from ranges and choices, beside the axes or in their place.
 
     Raises:
         UsageError: unknown field, a value of the wrong type, an empty or repeated value, `seed` as an axis, no seeds;
-            arms that would be compared by different figures.
+            a field that is an axis and sampled; arms that would be compared by different figures.
     """
 
     recipe: Recipe = field(default_factory=Recipe)
     axes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     seeds: int | Sequence[int] = 3
     stopping: Stopping = field(default_factory=Stopping)
+    samples: Samples = field(default_factory=Samples)
 
     def __post_init__(self) -> None:
         for name in FIELDS:
@@ -46,26 +49,28 @@ class Sweep:
                 raise UsageError("axis 'seed' is refused: seeds are given with --seeds (seeds=...)")
             if name not in FIELDS:
                 raise unknown("axis", name, [f for f in FIELDS if f != "seed"])
-            values = values.tolist() if hasattr(values, "tolist") else values  # NumPy's
-            if isinstance(values, str) or not isinstance(values, Sequence):
-                raise UsageError(f"axis {name}: {values!r} is not a list of values")
-            axes[name] = tuple(coerce(name, value) for value in values)
-            if not axes[name]:
-                raise UsageError(f"axis {name} has no values")
-            for value in axes[name]:
-                if axes[name].count(value) > 1:
-                    raise UsageError(f"axis {name} has the value {format_value(value)!r} twice")
+            axes[name] = coerce_all("axis", name, values)
         object.__setattr__(self, "axes", types.MappingProxyType(axes))
         object.__setattr__(self, "seeds", _seeds(self.seeds))
-        if (self.stopping.halving or self.stopping.median) and "select_by" in axes:
+        for name in axes:
+            if name in self.samples.space:
+                raise UsageError(f"{name} is given both as an axis and to be sampled")
+        if (self.stopping.halving or self.stopping.median) and "select_by" in self.varied:
             raise UsageError("axis select_by with halving or median stopping: arms must be compared by one figure")
 
     def __reduce__(self):
-        return Sweep, (self.recipe, dict(self.axes), self.seeds, self.stopping)
+        return Sweep, (self.recipe, dict(self.axes), self.seeds, self.stopping, self.samples)
+
+    @property
+    def varied(self) -> dict[str, tuple[Any, ...]]:
+        """Field -> its different values in the arms: of the axes, then of the samples."""
+        drawn = {name: tuple(dict.fromkeys(p[name] for p in self.samples.points)) for name in self.samples.space}
+        return dict(self.axes) | drawn
 
     def arms(self) -> list[dict[str, Any]]:
-        """One dictionary of axis values an arm, the last axis changing fastest."""
-        return [dict(zip(self.axes, values, strict=True)) for values in itertools.product(*self.axes.values())]
+        """One dictionary of axis and sampled values an arm; the draws change fastest, then the last axis."""
+        grid = (dict(zip(self.axes, values, strict=True)) for values in itertools.product(*self.axes.values()))
+        return [combination | draw for combination, draw in itertools.product(grid, self.samples.points)]
 
     def runs(self) -> list["Run"]:
         """Every arm with every seed, arm by arm, numbered from 0."""
@@ -76,14 +81,15 @@ class Sweep:
         ]
 
     def spec(self) -> dict[str, Any]:
-        """The sweep as plain JSON values: recipe, axes, seeds and the sources of the user's own functions."""
-        recipe = {k: _plain(v) for k, v in dataclasses.asdict(self.recipe).items() if k != "seed"}
+        """The sweep as plain JSON values: recipe, axes, seeds, and where there are any, draws and what ends arms."""
+        recipe = {k: plain(v) for k, v in dataclasses.asdict(self.recipe).items() if k != "seed"}
         spec = {
             "recipe": recipe,
-            "axes": {k: [_plain(v) for v in values] for k, values in self.axes.items()},
+            "axes": {k: [plain(v) for v in values] for k, values in self.axes.items()},
             "seeds": list(self.seeds),
         }
-        return spec | ({"stopping": self.stopping.spec()} if self.stopping else {})
+        parts = {"samples": self.samples, "stopping": self.stopping}
+        return spec | {name: part.spec() for name, part in parts.items() if part}
 
     def hash(self, functions: Mapping[str, Any] | None = None, options: Mapping[str, Any] | None = None) -> str:
         """sha256 of the specification.
@@ -103,7 +109,7 @@ class Run:
 
     index: int
     arm: str
-    values: Mapping[str, Any]  # the axis values of its arm
+    values: Mapping[str, Any]  # the axis and sampled values of its arm
     recipe: Recipe
 
 
@@ -129,7 +135,3 @@ def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
         if result.count(seed) > 1:
             raise UsageError(f"seeds: {seed} is given twice")
     return result
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value

@@ -1,6 +1,6 @@
 """What is known of each run of a cohort, epoch by epoch: plain arrays, saved with every checkpoint."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -24,6 +24,7 @@ class History:
     best_epoch: np.ndarray  # [run] int32, from 1; 0: none yet
     first_bad_step: np.ndarray  # [run] int64, -1: none
     seconds: np.ndarray  # [run] float64, share of the wall time
+    executed: np.ndarray  # [run] int64, lane-steps executed for it; the padding of a group counts for its first run
     rate: np.ndarray  # [run] float32, what the schedule plateau multiplies the learning rate by
     plateau_best: np.ndarray  # [run] float32, the lowest validation loss that counted for it
     plateau_bad: np.ndarray  # [run] int32, epochs since
@@ -41,6 +42,7 @@ class History:
             best_epoch=np.zeros(runs, np.int32),
             first_bad_step=np.full(runs, -1, np.int64),
             seconds=np.zeros(runs),
+            executed=np.zeros(runs, np.int64),
             rate=np.ones(runs, np.float32),
             plateau_best=np.full(runs, np.inf, np.float32),
             plateau_bad=np.zeros(runs, np.int32),
@@ -49,6 +51,11 @@ class History:
             # At least one: a checkpoint holds no empty arrays.
             pretrain_curves=np.full((runs, max(pretrain_epochs, 1), len(PRETRAIN_CURVES)), np.nan),
         )
+
+    @property
+    def useful(self) -> np.ndarray:
+        """Steps of each run that count, [run] int64: those before it went non-finite."""
+        return np.where(self.first_bad_step < 0, self.steps, np.minimum(self.steps, self.first_bad_step))
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The fields by name, for a checkpoint."""
@@ -73,3 +80,10 @@ class History:
             return True
         best = column[self.best_epoch[run] - 1]
         return bool(column[epoch] < best if select_by in LOWER_IS_BETTER else column[epoch] > best)
+
+
+def lane_steps(histories: Iterable[History]) -> dict[str, int]:
+    """The lane-steps executed in all cohorts of a sweep, padding included, and those of them that count."""
+    pairs = [(history.executed.sum(), history.useful.sum()) for history in histories]
+    executed, useful = np.sum(pairs, axis=0)
+    return {"executed": int(executed), "useful": int(useful)}

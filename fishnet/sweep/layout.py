@@ -49,6 +49,14 @@ class Layout:
         runs = np.concatenate(found)
         return runs[runs >= 0]
 
+    def executed(self, groups: np.ndarray, window: np.ndarray) -> np.ndarray:
+        """Lanes executed for each of the `members`, [member] int64: the first of a group has its padding too."""
+        there = np.concatenate([groups[device, low:high] for device, (low, high) in enumerate(window)])
+        there = there < self.cohort.lanes_per_device
+        lanes = there.astype(np.int64)
+        lanes[:, 0] += (~there).sum(-1)
+        return lanes[there]
+
     def gather(self, trees: Sequence[Any], runs: np.ndarray) -> Any:
         """One tree a device, by lane -> one tree of host arrays [run, ...] of `runs`."""
         rows = self.cohort.position[runs]

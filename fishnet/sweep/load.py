@@ -13,13 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from fishnet.errors import UsageError, UserError
-from fishnet.sweep.checkpoint import Checkpoints
 from fishnet.sweep.components import plain_model
 from fishnet.sweep.folder import SWEEP_FILE, read_sweep_file
 from fishnet.sweep.grid import Sweep
 from fishnet.sweep.grouping import group_runs
+from fishnet.sweep.parts import CHECKPOINTS, States
 from fishnet.sweep.recipe import Recipe
 from fishnet.sweep.rules import NAMES
+from fishnet.sweep.samples import Samples
 from fishnet.sweep.state import constants
 from fishnet.sweep.validate import resolve
 from fishnet.sweep.values import coerce
@@ -64,16 +65,16 @@ def load_run(out: str | Path, run: int = 0) -> LoadedRun:
     # A rate of its own keeps optimizers out of it, which may be unknown here.
     sizes = [dataclasses.replace(r, recipe=resolve(dataclasses.replace(r.recipe, lr=1.0))) for r in runs]
     cohorts = [[member.index for member in members] for members in group_runs(sizes).values()]
-    number, rows = next((number, rows) for number, rows in enumerate(cohorts) if run in rows)
-    folder = out / "checkpoints" / f"cohort_{number}"
-    tree = Checkpoints(folder).restore(None, warn=lambda text: warnings.warn(text, stacklevel=3))
-    if tree is None:
-        raise UserError(f"{folder} holds no checkpoint yet")
-    row = rows.index(run)
-    if not tree["history"]["best_epoch"][row]:
+    number = next(number for number, members in enumerate(cohorts) if run in members)
+    states = States(out, out, f"cohort_{number}", [run], content["spec_hash"])
+    found = states.restore(None, warn=lambda text: warnings.warn(text, stacklevel=3))
+    if found is None:
+        raise UserError(f"{out / CHECKPOINTS / states.name} holds no checkpoint yet")
+    tree = found.tree
+    if not tree["history"]["best_epoch"][0]:
         raise UserError(f"run {run} of {out} has no selected epoch: it diverged or has not finished one")
-    params = jax.tree.map(lambda leaf: leaf[row], tree["lanes"]["best_params"])
-    statistics = jax.tree.map(lambda leaf: leaf[row], tree["lanes"]["best_statistics"])
+    params = jax.tree.map(lambda leaf: leaf[0], tree["lanes"]["best_params"])
+    statistics = jax.tree.map(lambda leaf: leaf[0], tree["lanes"]["best_statistics"])
     sites = sum(name.startswith("norm_") for name in params)
     classes = tuple(content["classes"][recipe.task])
     model = plain_model(recipe, classes, sites)
@@ -84,7 +85,8 @@ def load_run(out: str | Path, run: int = 0) -> LoadedRun:
 def sweep_of(content: Mapping[str, Any]) -> Sweep:
     """The sweep that `sweep.json` describes."""
     values = {name: coerce(name, value) for name, value in content["recipe"].items()}
-    return Sweep(Recipe(**values), axes=content["axes"], seeds=content["seeds"])
+    samples = Samples.of(content.get("samples", {}))
+    return Sweep(Recipe(**values), axes=content["axes"], seeds=content["seeds"], samples=samples)
 
 
 def check_functions(out: Path, recipe: Recipe) -> None:

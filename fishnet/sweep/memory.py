@@ -13,6 +13,7 @@ from fishnet.errors import UserError
 
 USABLE = 0.9  # of what a machine has left: allocators, tables and the compiler take their share, which nobody counts
 COPIES = 2  # of the state of all lanes on the host: one checkpoint is still being written when the next is gathered
+EXHAUSTED = "RESOURCE_EXHAUSTED"  # how XLA's errors begin when memory has run out
 GROUPS = Path("/sys/fs/cgroup")
 
 
@@ -34,6 +35,11 @@ class OutOfMemory(UserError):
         """What is needed of what there is, in words."""
         needed = "more than there is" if self.needed is None else bytes_text(self.needed)
         return needed if self.available is None else f"{needed} of {bytes_text(self.available)}"
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that a device or the host has no memory left."""
+    return isinstance(error, (OutOfMemory, MemoryError)) or EXHAUSTED in str(error)
 
 
 def available_bytes(device: jax.Device) -> int | None:

@@ -77,6 +77,11 @@ class Cohort:
         return max(run.recipe.epochs for run in self.runs)
 
     @property
+    def pretrain_epochs(self) -> int:
+        """Of the longest pretraining; 0 where no run pretrains."""
+        return max((run.recipe.pretrain_epochs for run in self.runs if run.recipe.pretrain != "none"), default=0)
+
+    @property
     def objectives(self) -> list[str]:
         """Of pretraining, each a program of its own, in the order of their table."""
         used = {run.recipe.pretrain for run in self.runs}
@@ -99,6 +104,11 @@ class Cohort:
         """Of its program, traced once, whoever asks first."""
         return Functions(self.shape)
 
+    @property
+    def estimated_seconds(self) -> float:
+        """Of everything together."""
+        return sum(self.estimate.values())
+
     def padded_knobs(self) -> Knobs:
         """The knobs by position."""
         return jax.tree.map(lambda leaf: leaf[self.run_at], self.knobs)
@@ -113,7 +123,7 @@ class Cohort:
             "asked_width": self.asked_width,
             "most_devices": self.most_devices,
             "why": self.why,
-            "estimated_seconds": round(sum(self.estimate.values()), 1),
+            "estimated_seconds": round(self.estimated_seconds, 1),
             "estimate": {what: round(seconds, 1) for what, seconds in self.estimate.items()},
             "estimated_from": self.estimated_from,
             "steps_per_epoch": self.shape.steps_per_epoch,
@@ -155,7 +165,7 @@ def make_cohorts(
     choices = [Choice(lane_width, lowering)] * len(by_key)
     if started_with:
         choices = [kept_layout(view, lane_width, lowering) for view in started_with]
-        if len(choices) != len(by_key):
+        if [view["runs"] for view in started_with] != [len(members) for members in by_key.values()]:
             raise UserError("this sweep was planned by another version of fishnet: choose another --out")
     return [
         _cohort(
@@ -226,7 +236,7 @@ def _cohort(
     most = min(choice.most_devices or len(devices), len(devices))
     groups = form_groups(range(len(runs)), kinds, width)
     used = min(most, len(groups))
-    position, lanes_per_device = _lay_out(groups, used, len(runs), width)
+    position, lanes_per_device = lay_out(groups, used, len(runs), width)
     shape = Shape(
         recipe=static_part(recipe),
         menu=menu,
@@ -269,7 +279,7 @@ def narrowed(cohort: Cohort, width: int, devices: int, most_devices: int | None 
     runs = range(len(cohort.runs))
     groups = form_groups(runs, [kinds_of(cohort.knobs, run) for run in runs], width)
     used = min(devices, len(groups))
-    position, lanes = _lay_out(groups, used, len(runs), width)
+    position, lanes = lay_out(groups, used, len(runs), width)
     return dataclasses.replace(
         cohort,
         shape=dataclasses.replace(cohort.shape, lane_width=width),
@@ -353,7 +363,7 @@ def check_overrides(lane_width: int | str | None, lowering: str | None, devices:
         raise UsageError(f"devices: {devices!r} is not a whole number from 1")
 
 
-def _lay_out(groups: list[list[int]], devices: int, runs: int, width: int) -> tuple[np.ndarray, int]:
+def lay_out(groups: list[list[int]], devices: int, runs: int, width: int) -> tuple[np.ndarray, int]:
     """Deals groups out to devices in turn; returns the position of each run and the lanes a device holds.
 
     A device holds a multiple of the lane width: from fewer lanes XLA would make a group by broadcasting, simplify what

@@ -1,21 +1,19 @@
 """Pretrains the runs of a cohort on the host's side: epochs in slices, checkpoints, trunks handed over."""
 
-import shutil
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from flax.serialization import from_state_dict, to_state_dict
 
-from fishnet.sweep.checkpoint import Checkpoints
 from fishnet.sweep.history import DIVERGED, PRETRAIN_CURVES, History
 from fishnet.sweep.interrupt import Interrupt
 from fishnet.sweep.layout import Layout
 from fishnet.sweep.memory import tree_bytes
+from fishnet.sweep.parts import States
 from fishnet.sweep.program import Program, abstract
 from fishnet.sweep.pupils import Pupils, initial_pupils, pretrain_groups, taught
 from fishnet.sweep.slices import Pace
@@ -30,7 +28,8 @@ class Pretraining:
         layout: of the cohort's lanes.
         program: of the cohort.
         history: of the cohort; its curves of pretraining are filled in.
-        folder: for checkpoints of its own, which are removed by `forget`.
+        fresh: the runs of the cohort that have not begun to train; those of them that the objective is for are taught.
+        checkpoints: of its own, which are removed by `forget`.
         interrupt: looked at between calls.
         stage: told in a line what is being done.
         warn: told of damaged checkpoints.
@@ -44,7 +43,8 @@ class Pretraining:
         layout: Layout,
         program: Program,
         history: History,
-        folder: Path,
+        fresh: np.ndarray,
+        checkpoints: States,
         interrupt: Interrupt,
         stage: Callable[[str], None],
         warn: Callable[[str], None],
@@ -52,10 +52,10 @@ class Pretraining:
         checkpoint_seconds: float,
     ) -> None:
         self.name, self.layout, self.program, self.history = name, layout, program, history
-        self.checkpoints, self.interrupt, self.stage, self.warn = Checkpoints(folder), interrupt, stage, warn
+        self.checkpoints, self.interrupt, self.stage, self.warn = checkpoints, interrupt, stage, warn
         self.pace, self.checkpoint_seconds = Pace(call_seconds), checkpoint_seconds
         runs = layout.cohort.runs
-        self.runs = np.array([i for i, run in enumerate(runs) if run.recipe.pretrain == name], np.int64)
+        self.runs = np.array([run for run in fresh if runs[run].recipe.pretrain == name], np.int64)
         self.epochs = np.array([run.recipe.pretrain_epochs for run in runs])
         self.steps = np.zeros(len(runs), np.int64)
         self.pupils: list[Pupils] = []  # one a device
@@ -82,8 +82,7 @@ class Pretraining:
 
     def forget(self) -> None:
         """Removes the checkpoints: what they were for is kept elsewhere."""
-        self.checkpoints.finish()
-        shutil.rmtree(self.checkpoints.folder, ignore_errors=True)
+        self.checkpoints.forget()
 
     def _prepare(self, lanes: list[Lanes]) -> None:
         """Compiles what is needed; the state is the last checkpoint's or a fresh one."""
@@ -110,26 +109,31 @@ class Pretraining:
             rest = (abstract(place, groups), abstract(place, (2,)), abstract(place, (2,)))
             return train.lower(knobs, pupils, pixels, *rest)
 
-        names = ["train"] if restored is not None else ["train", "init"]
+        complete = restored is not None and restored.found[self.runs].all()
+        names = ["train"] if complete else ["train", "init"]
         self.stage(f"compiling pretraining: {self.name}")
         lowered = {name: partial(lower, name) for name in names}
         self._call = program.compile(lowered, self.interrupt, beside=tree_bytes(like))
-        if restored is None:
+        if not complete:
             arguments = enumerate(zip(program.knobs, lanes, program.pixels, strict=True))
             self.pupils = list(self._call["init"](dict(arguments)).values())
-        else:
-            self.steps = np.array(restored["steps"])
-            self.history.pretrain_curves[self.runs] = restored["curves"][self.runs]
-            self.pupils = program.split(from_state_dict(like, self.layout.scatter(restored["pupils"])))
+        if restored is not None:
+            self.steps = restored.over("steps", self.steps)
+            curves = restored.over("curves", self.history.pretrain_curves)
+            self.history.pretrain_curves[self.runs] = curves[self.runs]
+            pupils = restored.tree["pupils"] if complete else restored.over("pupils", self._by_run())
+            self.pupils = program.split(from_state_dict(like, self.layout.scatter(pupils)))
         self._saved = time.monotonic()
 
     def _epoch(self, epoch: int) -> None:
         """Takes every run that is not further yet to the end of an epoch."""
         per_epoch = self.program.shape.steps_per_epoch
         end = (epoch + 1) * per_epoch
-        members = self.runs[self.epochs[self.runs] > epoch]
-        recorded = np.isfinite(self.history.pretrain_curves[members, epoch, PRETRAIN_CURVES.index("loss")]).all()
-        if recorded and (self.steps[members] >= end).all():
+        recorded = np.isfinite(self.history.pretrain_curves[self.runs, epoch, PRETRAIN_CURVES.index("loss")])
+        steps = self.steps[self.runs]
+        done = (steps > end) | (recorded & (steps == end))
+        members = self.runs[(self.epochs[self.runs] > epoch) & ~done]
+        if not len(members):
             return
         self.stage(f"pretraining: {self.name}, epoch {epoch + 1} of {int(self.epochs[self.runs].max())}")
         # A signal after its last step leaves an epoch finished, but not recorded.
@@ -178,9 +182,11 @@ class Pretraining:
             self.history.pretrain_curves[runs, epoch, PRETRAIN_CURVES.index(name)] = values
 
     def _save(self) -> None:
-        everyone = np.arange(len(self.layout.cohort.runs))
-        pupils: Any = to_state_dict(self.layout.gather(self.pupils, everyone))
         self.checkpoints.save(
-            {"pupils": pupils, "steps": self.steps.copy(), "curves": self.history.pretrain_curves.copy()}
+            {"pupils": self._by_run(), "steps": self.steps.copy(), "curves": self.history.pretrain_curves.copy()}
         )
         self._saved = time.monotonic()
+
+    def _by_run(self) -> Any:
+        """The state of all pupils in run order."""
+        return to_state_dict(self.layout.gather(self.pupils, np.arange(len(self.layout.cohort.runs))))

@@ -20,11 +20,11 @@ import numpy as np
 from jax.sharding import SingleDeviceSharding
 
 from fishnet.data import Task
-from fishnet.sweep.compiling import EXHAUSTED, compiler_options, in_background
+from fishnet.sweep.compiling import compiler_options, in_background
 from fishnet.sweep.groups import evaluate_groups, evaluation_capacity, initial_lanes, keep_best, train_groups
 from fishnet.sweep.interrupt import Interrupt
 from fishnet.sweep.knobs import Knobs
-from fishnet.sweep.memory import OutOfMemory, available_bytes, check_memory, tree_bytes
+from fishnet.sweep.memory import OutOfMemory, available_bytes, check_memory, out_of_memory, tree_bytes
 from fishnet.sweep.state import Lanes, Pixels, Shape
 
 
@@ -33,11 +33,14 @@ class Calls:
 
     Args:
         compiled: for each device.
+        devices: as many; host arrays among the arguments are put there, the only transfer of a call.
         threads: as many as devices.
     """
 
-    def __init__(self, compiled: Sequence[Callable], threads: ThreadPoolExecutor) -> None:
-        self.compiled, self.threads = compiled, threads
+    def __init__(
+        self, compiled: Sequence[Callable], devices: Sequence[jax.Device], threads: ThreadPoolExecutor
+    ) -> None:
+        self.compiled, self.devices, self.threads = compiled, devices, threads
 
     def __call__(self, arguments: Mapping[int, tuple]) -> dict[int, Any]:
         """What the function returns, by the number of the device, when all have finished.
@@ -49,13 +52,17 @@ class Calls:
             OutOfMemory: the backend ran out of it.
         """
 
+        def put(leaf: Any, device: int) -> Any:
+            return leaf if isinstance(leaf, jax.Array) else jax.device_put(leaf, self.devices[device])
+
         def call(device: int) -> Any:
-            return jax.block_until_ready(self.compiled[device](*arguments[device]))
+            placed = jax.tree.map(partial(put, device=device), arguments[device])
+            return jax.block_until_ready(self.compiled[device](*placed))
 
         try:
             return dict(zip(arguments, self.threads.map(call, arguments), strict=True))
         except jax.errors.JaxRuntimeError as error:
-            if EXHAUSTED in str(error):
+            if out_of_memory(error):
                 raise OutOfMemory from error
             raise
 
@@ -167,7 +174,9 @@ class Program:
         compiled = in_background([partial(lower[name], numbers[device]) for name, device in wanted], options, interrupt)
         found = dict(zip(wanted, compiled, strict=True))
         self._check_memory([(name, function) for (name, _), function in found.items()], beside)
-        return {name: Calls([found[name, device] for device in self.devices], self._threads) for name in lower}
+        return {
+            name: Calls([found[name, device] for device in self.devices], self.devices, self._threads) for name in lower
+        }
 
     def _check_memory(self, compiled: list[tuple[str, jax.stages.Compiled]], beside: int) -> None:
         lanes, images = tree_bytes(self.abstract_lanes), tree_bytes(self.pixels[0])

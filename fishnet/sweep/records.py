@@ -32,7 +32,8 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        reason = os.strerror(error.errno) if error.errno else error
+        raise UserError(f"cannot write {path}: {reason}") from error
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -50,7 +51,7 @@ def runs_table(
 
     Args:
         runs: of the cohort.
-        axes: the axes of the whole sweep, one column each: numbers, or text as soon as one of the values is no number.
+        axes: what the whole sweep varies, one column each: numbers, or text as soon as one of the values is no number.
         history: of the cohort.
         params: [run] parameters that each arm uses.
         test: [run, 6] float64, NaN while not evaluated.

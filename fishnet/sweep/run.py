@@ -2,48 +2,46 @@
 
 import dataclasses
 import sys
-import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import pandas as pd
 
 from fishnet.data import Task, load_task
-from fishnet.errors import UserError
+from fishnet.errors import UsageError, UserError
 from fishnet.sweep.canary import check_backend
-from fishnet.sweep.checkpoint import Checkpoints
-from fishnet.sweep.cohort import CohortRunner
-from fishnet.sweep.estimate import estimated, remember
+from fishnet.sweep.dealing import Share, deal, dealt_in, runs_each, share_of, written
+from fishnet.sweep.estimate import estimated
 from fishnet.sweep.fitting import fitted, lowered, lowering_text
 from fishnet.sweep.folder import (
+    FORMAT,
     SWEEP_FILE,
     changed_setting,
     check_same_sweep,
-    locked,
     read_sweep_file,
     write_sweep_file,
 )
 from fishnet.sweep.grid import Run, Sweep
+from fishnet.sweep.history import lane_steps
 from fishnet.sweep.interrupt import Interrupt
 from fishnet.sweep.machine import choose_devices, device_name, unused_accelerators, versions
 from fishnet.sweep.memory import OutOfMemory
+from fishnet.sweep.parts import CHECKPOINTS, part_of, planned, taking_part, wait_for_end
 from fishnet.sweep.plan import Cohort, check_overrides, make_cohorts
+from fishnet.sweep.processes import FINISHED, Pulse, Team, check_apart, current
 from fishnet.sweep.progress import Display, display_for
 from fishnet.sweep.source import source_of
-from fishnet.sweep.stopping import Referee
-from fishnet.sweep.tables import Tables
+from fishnet.sweep.training import Training
 from fishnet.sweep.transfer import fingerprints as trunk_fingerprints
 from fishnet.sweep.transfer import load_trunks
 from fishnet.sweep.tune import fastest_layouts
 from fishnet.sweep.validate import check_sweep, resolve, user_functions
-
-CHECKPOINTS = "checkpoints"
+from fishnet.sweep.whole import Whole
 
 
 @dataclass(frozen=True)
@@ -79,6 +77,9 @@ def run_sweep(
 ) -> Result:
     """Trains every run of `sweep` and writes its folder; goes on where an earlier call stopped.
 
+    Processes that have met through `fishnet.sweep.processes.join` share the runs among them; each calls this function
+    alike and returns when the whole sweep is done.
+
     Args:
         sweep: what to run.
         out: the output folder (see the README for its files); made if need be.
@@ -96,24 +97,34 @@ def run_sweep(
 
     Raises:
         UsageError: the sweep or an option makes no sense.
-        UserError: data, device or folder are not as they must be; nothing in the folder was changed.
+        UserError: data, device or folder are not as they must be; nothing in the folder was changed. Or another
+            process has ended before its runs were trained; everything done so far is saved.
         Interrupted: Ctrl-C or SIGTERM came; everything done so far is saved.
     """
     if display is None:
         display = Quiet() if quiet else display_for(quiet=False)
+    team = current()
+    if team.index:
+        display = Follower(display, team.index)
     out = Path(out)
     check_overrides(lane_width, lowering, devices)
     check_sweep(sweep, data.data_dir, data.group_regex)
+    check_rules(sweep, team)
     content = describe(sweep, data, command)
     if (result := finished_before(out, content)) is not None:
         return result
     try:
-        with Interrupt() as interrupt, locked(out):
-            # Again: a process that held the lock until now may have done it all.
-            if (result := finished_before(out, content)) is not None:
-                return result
-            found = read_sweep_file(out)
-            return _run(sweep, out, found, content, lane_width, lowering, devices, display, data, interrupt, then)
+        with Interrupt() as interrupt:
+            with taking_part(out, team, interrupt) as pulse:
+                # Again: a process that held the lock until now may have done it all.
+                if (result := finished_before(out, content)) is not None:
+                    return result
+                options = (lane_width, lowering, devices, then)
+                result = _run(sweep, out, content, options, display, data, interrupt, team, pulse)
+            if result is None:
+                wait_for_end(out, team, interrupt)
+                result = finished_before(out, content)
+            return dataclasses.replace(result, finished=False)
     finally:
         display.finish()
 
@@ -123,6 +134,30 @@ class Quiet(Display):
 
     def warn(self, text: str) -> None:
         warnings.warn(text, stacklevel=2)
+
+
+class Follower(Display):
+    """Of a process that is not the first: says nothing but warnings, and whose they are."""
+
+    def __init__(self, display: Display, index: int) -> None:
+        self.display, self.index = display, index
+
+    def warn(self, text: str) -> None:
+        self.display.warn(f"process {self.index}: {text}")
+
+
+def check_rules(sweep: Sweep, team: Team) -> None:
+    """Refuses rules of stopping that would need to see the runs of other processes.
+
+    Raises:
+        UsageError: with those.
+    """
+    rules = [name for name in ("halving", "median") if getattr(sweep.stopping, name)]
+    if team.count > 1 and rules:
+        raise UsageError(
+            f"{' and '.join(rules)} stopping compares all arms, and {team.count} processes have some each: "
+            "run it in one process, or stop arms by a target"
+        )
 
 
 def finished_before(out: Path, content: dict[str, Any]) -> Result | None:
@@ -158,6 +193,7 @@ def describe(sweep: Sweep, data: DataOptions, command: str | None = None) -> dic
             content["recipe"][name] = "auto"  # differs from arm to arm: written out in `arms`
     del content["recipe"]["seed"]
     return content | {
+        "format": FORMAT,
         "arms": [_written_out(run) for run in arms],
         "spec_hash": sweep.hash(functions, options),
         "functions": {name: source_of(f).split("\n")[0] for name, f in functions.items()},
@@ -174,16 +210,17 @@ def _written_out(run: Run) -> dict[str, Any]:
 def _run(
     sweep: Sweep,
     out: Path,
-    found: dict[str, Any] | None,
     content: dict[str, Any],
-    lane_width: int | str | None,
-    lowering: str | None,
-    devices: int | None,
+    options: tuple[int | str | None, str | None, int | None],
     display: Display,
     data: DataOptions,
     interrupt: Interrupt,
-    then: Mapping[str, float] | None,
-) -> Result:
+    team: Team,
+    pulse: Pulse | None,
+) -> Result | None:
+    """Plans and trains; None in a process that is not the first, which learns the result when all is put together."""
+    lane_width, lowering, devices, then = options
+    check_apart()
     used = choose_devices(devices)
     check_backend(used[0])
     runs = [dataclasses.replace(run, recipe=resolve(run.recipe)) for run in sweep.runs()]
@@ -193,24 +230,28 @@ def _run(
     trunks = load_trunks(run.recipe for run in runs)
     fingerprints = {f"{name} at {size}": task.fingerprint for (name, size), task in tasks.items()}
     fingerprints |= trunk_fingerprints(trunks)
+    found = planned(out, team, interrupt) if team.index else read_sweep_file(out)
+    if team.index and found["data"] != fingerprints:
+        raise UserError(f"process {team.index} reads other data than process 0: all must see the same files")
     if found is not None:
         check_data(out, found, fingerprints)
     layouts = (found or {}).get("plan")
     if lane_width == "auto" and not layouts:
         layouts, lane_width = fastest_layouts(runs, tasks, lowering, used, display.stage, interrupt), None
     cohorts = make_cohorts(runs, tasks, lane_width, lowering, used, layouts, trunks)
-    notes = [note for task in tasks.values() for note in task.notes]
-    if found is None:
+    notes = [*sweep.samples.notes, *(note for task in tasks.values() for note in task.notes)]
+    if found is None and team.count == 1:
         cohorts = [fitted(cohort, used, notes.append) for cohort in cohorts]
     display.stage("planning")
     cohorts = [estimated(cohort, used) for cohort in cohorts]
-    content |= {
+    dealt = dealt_in(found) if team.index else deal(cohorts, team.count, whole_arms=bool(sweep.stopping))
+    content |= team.view() | {
         "programs": len(cohorts),
         "plan": [
-            cohort.view() | {"timings": layout.get("timings", {})}
-            for cohort, layout in zip(cohorts, layouts or [{}] * len(cohorts), strict=True)
+            cohort.view() | {"timings": {}} | kept(layout, begun=found is not None) | {"dealt": written(of)}
+            for cohort, layout, of in zip(cohorts, layouts or [{}] * len(cohorts), dealt, strict=True)
         ],
-        "then": {what: round(seconds, 1) for what, seconds in (then or {}).items()},
+        "then": (found or {}).get("then") or {what: round(seconds, 1) for what, seconds in (then or {}).items()},
         "data": fingerprints,
         "classes": {name: list(task.classes) for (name, _), task in tasks.items()},
         "versions": versions(),
@@ -220,86 +261,47 @@ def _run(
     }
     if found is not None and (changes := changed_setting(found, content)):
         notes.append(f"begun with {changes}: what follows may round otherwise than an undisturbed sweep")
-    display.plan(plan_view(sweep, out, cohorts, used, notes) | {"then": content["then"]})
+        if team.index:
+            display.warn(notes[-1])
+    view = plan_view(sweep, out, cohorts, used, notes)
+    display.plan(view | {"processes": runs_each(dealt), "then": content["then"]})
     interrupt.defer()
-    write_sweep_file(out, content)
-
-    def replan(number: int, cohort: Cohort) -> None:
-        content["plan"][number] |= cohort.view()
+    if team.index == 0:
         write_sweep_file(out, content)
 
-    runs_done = _train(sweep, out, cohorts, used, display, interrupt, replan)
+    def smaller(number: int, problem: OutOfMemory, begun: bool) -> Share:
+        if team.count > 1:  # whose layouts must be the same
+            raise problem
+        before, cohorts[number] = cohorts[number], lowered(cohorts[number], used, problem, begun)
+        display.note(lowering_text(before, cohorts[number], problem))
+        content["plan"][number] |= cohorts[number].view()
+        write_sweep_file(out, content)
+        return share_of(cohorts[number], dealt[number], 0, cohorts[number].devices)
+
+    whole = Whole(out, sweep, content["spec_hash"], cohorts, team, interrupt, display) if team.index == 0 else None
+    shares = [share_of(cohort, of, team.index, len(used)) for cohort, of in zip(cohorts, dealt, strict=True)]
+    training = Training(sweep, out, part_of(out, team), content["spec_hash"], used, display, interrupt)
+    tables, histories = training.run(shares, whole.update if whole else None, smaller)
+    if whole is None:
+        pulse.say(FINISHED)
+        return None
+    runs_done = whole.put_together(tables)
+    content["steps"] = lane_steps(whole.histories or histories)
     content["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
     write_sweep_file(out, content)
+    whole.clear()
     return Result(runs_done, out, len(cohorts), finished=False)
 
 
-def _train(
-    sweep: Sweep,
-    out: Path,
-    cohorts: list[Cohort],
-    used: list[jax.Device],
-    display: Display,
-    interrupt: Interrupt,
-    replan: Callable[[int, Cohort], None],
-) -> pd.DataFrame:
-    """Trains cohort after cohort; returns the table of runs.
+def kept(view: Mapping[str, Any], begun: bool) -> dict[str, Any]:
+    """What `sweep.json` keeps of an earlier plan of a cohort.
 
-    One that turns out not to fit its memory gets a smaller layout, which `replan` is told, and begins again; once it
-    has been trained, with the same lane width: its numbers stay what they are.
+    Args:
+        view: the cohort as it was planned, or as it was tuned.
+        begun: whether that was in an earlier call: then what was estimated stands.
     """
-    tables = Tables(out, sweep, cohorts)
-    total = float(sum(run.recipe.epochs for cohort in cohorts for run in cohort.runs))
-    before = 0.0
-    started = False
-    referee = Referee(sweep.stopping, sweep.recipe.select_by) if sweep.stopping else None
-    number = 0
-    while number < len(cohorts):
-        cohort, began = cohorts[number], time.perf_counter()
-        display.stage(f"compiling program {number + 1} of {len(cohorts)}")
-
-        def advance(runner: CohortRunner, done: float, before: float = before) -> None:
-            diverged = int((runner.history.first_bad_step >= 0).sum())
-            epoch = min(runner.epoch + 1, runner.cohort.epochs)
-            display.advance(before + done, epoch, runner.cohort.epochs, best_so_far(runner), diverged)
-
-        runner = CohortRunner(
-            cohort,
-            used[: cohort.devices],
-            Checkpoints(out / CHECKPOINTS / f"cohort_{number}"),
-            interrupt,
-            display,
-            on_epoch=lambda runner, number=number: tables.update(number, runner),
-            advance=advance,
-            referee=referee,
-        )
-        try:
-            runner.prepare()
-            if not started:
-                display.start(total, before + runner.run_epochs)
-                started = True
-            runner.train()
-            tables.finish(number, runner)
-            remember(cohort, used, runner.spent | {"whole": time.perf_counter() - began}, runner.made)
-        except OutOfMemory as problem:
-            cohorts[number] = lowered(cohort, used, problem, runner.begun)
-            display.note(lowering_text(cohort, cohorts[number], problem))
-            replan(number, cohorts[number])
-        else:
-            before += sum(run.recipe.epochs for run in cohort.runs)
-            number += 1
-        del runner  # its lanes make room for the next ones
-    return tables.runs()
-
-
-def best_so_far(runner: CohortRunner) -> str | None:
-    """The run with the best validation accuracy so far, in words."""
-    accuracy = runner.history.selected("val_accuracy")
-    if not np.isfinite(accuracy).any():
-        return None
-    best = int(np.nanargmax(accuracy))
-    run = runner.cohort.runs[best]
-    return f"{run.arm} seed {run.recipe.seed}: validation accuracy {accuracy[best]:.3f}"
+    names = ("timings", "estimated_seconds", "estimate", "estimated_from") if begun else ("timings",)
+    return {name: view[name] for name in names if name in view}
 
 
 def check_data(out: Path, found: dict[str, Any], fingerprints: dict[str, str]) -> None:

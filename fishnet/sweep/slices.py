@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+SHORTEST = 1e-9  # seconds that a step takes at least, whatever a clock that was set back says
 UNMEASURED = 8  # steps of a group in the first call, of which nobody knows yet how long it takes
 
 
@@ -65,5 +66,5 @@ class Pace:
         """Takes in how long a call for `steps` steps of the groups in `window` took."""
         made = int((window[:, 1] - window[:, 0]).max() * steps)
         self.taken, self.made = self.taken + seconds, self.made + made
-        step = seconds / made
+        step = max(seconds / made, SHORTEST)
         self._step = step if self._step is None else 0.5 * (self._step + step)

@@ -1,5 +1,6 @@
 """The Parquet files of a sweep: brought up to date and written as its cohorts are trained."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,17 @@ PREDICTIONS_FOR_ALL = 200  # runs; beyond it the best and worst run of each arm
 
 
 class Tables:
-    """The Parquet files of a sweep, put together from its cohorts."""
+    """The Parquet files of a sweep, or of one process's part of it, put together from its cohorts.
 
-    def __init__(self, out: Path, sweep: Sweep, cohorts: list[Cohort]) -> None:
-        self.out, self.sweep = out, sweep
+    Args:
+        out: the folder to write to.
+        sweep: what is run.
+        cohorts: whose runs the tables are to hold.
+        earlier: the folder with the tables of an earlier session; None: `out`.
+    """
+
+    def __init__(self, out: Path, sweep: Sweep, cohorts: list[Cohort], earlier: Path | None = None) -> None:
+        self.out, self.sweep, self.earlier = out, sweep, earlier or out
         self.names = TABLES + (PRETRAINING if any(cohort.objectives for cohort in cohorts) else ())
         self.parts: list[dict[str, pd.DataFrame]] = [self._so_far(cohort) for cohort in cohorts]
 
@@ -28,22 +36,18 @@ class Tables:
         """What an earlier session wrote of a cohort, so that its rows stay while other cohorts are trained."""
         runs, history = cohort.runs, History.empty(len(cohort.runs), cohort.epochs, len(cohort.task.classes))
         nothing = np.full((len(runs), len(SUMMARY)), np.nan)
-        part = {"runs": records.runs_table(runs, self.sweep.axes, history, cohort.params, nothing)}
+        part = {"runs": records.runs_table(runs, self.sweep.varied, history, cohort.params, nothing)}
         for name in self.names:
-            try:
-                table = pd.read_parquet(self.out / f"{name}.parquet")
-                rows = table[table["run"].isin([run.index for run in runs])]
-            except (OSError, ValueError, KeyError):  # none yet, or damaged: training fills it again
-                continue
-            if len(rows):
-                part[name] = rows.reset_index(drop=True)
+            rows = rows_from(self.earlier, name, [run.index for run in runs])
+            if rows is not None and len(rows):
+                part[name] = rows
         return part
 
     def update(self, number: int, runner: CohortRunner) -> None:
         """Writes all tables with the present state of one cohort."""
         runs, history, task = runner.cohort.runs, runner.history, runner.cohort.task
         self.parts[number] |= {
-            "runs": records.runs_table(runs, self.sweep.axes, history, runner.cohort.params, runner.test),
+            "runs": records.runs_table(runs, self.sweep.varied, history, runner.cohort.params, runner.test),
             "curves": records.curves_table(runs, history),
             "pretrain_curves": records.pretrain_curves_table(runs, history),
             "class_curves": records.class_curves_table(runs, history, task.classes),
@@ -60,7 +64,10 @@ class Tables:
         selected = np.flatnonzero(runner.history.best_epoch)
         index = np.asarray([run.index for run in runs])
         self.parts[number]["per_class"] = records.per_class_table(index[selected], task, logits[selected])
-        shown = selected if len(self.sweep.runs()) <= PREDICTIONS_FOR_ALL else extremes(runner)
+        shown = selected
+        if len(self.sweep.runs()) > PREDICTIONS_FOR_ALL:
+            table = records.runs_table(runs, {}, runner.history, runner.cohort.params, runner.test)
+            shown = np.flatnonzero(np.isin(index, extremes(table)))
         parts = [records.predictions_table(index[shown], task, "test", logits[shown])]
         if len(shown):
             validation = runner.test_logits("val", shown)
@@ -68,27 +75,66 @@ class Tables:
         self.parts[number]["predictions"] = pd.concat(parts, ignore_index=True)
         self.update(number, runner)
 
+    def absorb(self, folders: Iterable[Path]) -> None:
+        """Takes the rows of the runs of other processes from their parts, in the order of a single process."""
+        for folder in folders:
+            for part in self.parts:
+                runs = rows_from(folder, "runs", part["runs"].run)
+                for name in self.names if runs is not None and len(runs) else ():
+                    rows = rows_from(folder, name, runs.run)
+                    if rows is not None:
+                        part[name] = in_order([without(part.get(name), runs.run), rows])
+        if len(self.sweep.runs()) > PREDICTIONS_FOR_ALL:
+            for part in self.parts:
+                table = part.get("predictions")
+                if table is not None:
+                    part["predictions"] = table[table.run.isin(extremes(part["runs"]))].reset_index(drop=True)
+
     def runs(self) -> pd.DataFrame:
         """All runs so far."""
         return self._joined("runs").sort_values("run", ignore_index=True)
 
     def write(self) -> None:
-        """Writes every table, each whole or not at all."""
-        for name in self.names:
+        """Writes every table of which there is something, each whole or not at all."""
+        for name in [name for name in self.names if any(name in part for part in self.parts)]:
             table = self.runs() if name == "runs" else self._joined(name)
             records.write_table(self.out / f"{name}.parquet", table)
 
     def _joined(self, name: str) -> pd.DataFrame:
-        parts = [part[name] for part in self.parts if name in part]
-        full = [part for part in parts if len(part)]
-        return pd.concat(full, ignore_index=True) if full else parts[0]
+        return joined([part[name] for part in self.parts if name in part])
 
 
-def extremes(runner: CohortRunner) -> np.ndarray:
+def extremes(table: pd.DataFrame) -> list[int]:
     """The best and the worst run of each arm by validation accuracy, ties by loss, as the report ranks them."""
     keep = []
-    table = records.runs_table(runner.cohort.runs, {}, runner.history, runner.cohort.params, runner.test)
     table = table[table.best_epoch.notna()].sort_values(["val_accuracy", "val_loss"], ascending=[False, True])
     for _, rows in table.groupby("arm"):
-        keep += [rows.index[0], rows.index[-1]]
-    return np.unique(np.asarray(keep, np.int64))
+        keep += [rows.run.iloc[0], rows.run.iloc[-1]]
+    return keep
+
+
+def joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """Tables below each other; an empty one, whose columns may be of other types, only where there is nothing else."""
+    full = [table for table in tables if len(table)]
+    return pd.concat(full, ignore_index=True) if full else tables[0]
+
+
+def without(table: pd.DataFrame | None, runs: Iterable[int]) -> pd.DataFrame | None:
+    """A table without the rows of some runs."""
+    return None if table is None else table[~table.run.isin(list(runs))]
+
+
+def in_order(tables: Iterable[pd.DataFrame | None]) -> pd.DataFrame:
+    """Tables of one cohort below each other: split by split where they tell them apart, run by run."""
+    table = joined([table for table in tables if table is not None])
+    split = table["split"] == "test" if "split" in table else np.zeros(len(table), bool)
+    return table.iloc[np.lexsort([table.run, split])].reset_index(drop=True)
+
+
+def rows_from(folder: Path, name: str, runs: Iterable[int]) -> pd.DataFrame | None:
+    """The rows of some runs in a table of a folder; None where there is no such table, or a damaged one."""
+    try:
+        table = pd.read_parquet(folder / f"{name}.parquet")
+        return table[table["run"].isin(list(runs))].reset_index(drop=True)
+    except (OSError, ValueError, KeyError):  # training fills it again
+        return None

@@ -227,7 +227,7 @@ def _timed(
         except OutOfMemory:
             continue
     if not trials:  # for `fitted` to say what it takes
-        return {"lane_width": 1, "lowering": cohort.shape.lowering, "timings": {}}
+        return {"runs": len(cohort.runs), "lane_width": 1, "lowering": cohort.shape.lowering, "timings": {}}
     serial, alive = trials[0], list(trials)
     for number in range(ROUNDS):
         if number and time.monotonic() - began > limit:
@@ -244,6 +244,7 @@ def _timed(
     why += f", serial {serial.milliseconds:.3g}" if best is not serial else ", which is serial"
     why += f", the fastest of {counted(len(trials), 'layout')} timed" + f" ({left_out} more left out)" * bool(left_out)
     return {
+        "runs": len(cohort.runs),
         "lane_width": chosen.width,
         "lowering": chosen.lowering,
         "most_devices": chosen.devices if chosen.devices < len(devices) else None,

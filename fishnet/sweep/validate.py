@@ -47,9 +47,9 @@ def check_sweep(sweep: Sweep, data_dir: str | None = None, group_regex: str | No
         UsageError: a name, value or combination that makes no sense; the message repeats it and lists valid ones.
         UserError: a task whose files are missing.
     """
-    for name, values in [(n, [getattr(sweep.recipe, n)]) for n in NAMES.keys() | RANGES.keys()] + list(
-        sweep.axes.items()
-    ):
+    fixed = {name: [getattr(sweep.recipe, name)] for name in NAMES.keys() | RANGES.keys()}
+    drawn = {name: domain.ends for name, domain in sweep.samples.space.items()}
+    for name, values in [*fixed.items(), *sweep.axes.items(), *drawn.items()]:
         for value in values:
             _check_field(name, value)
     seen = set()
@@ -178,7 +178,7 @@ def user_functions(sweep: Sweep) -> dict[str, object]:
     for field, table in NAMES.items():
         if not isinstance(table, dict):
             continue
-        for name in {getattr(sweep.recipe, field), *sweep.axes.get(field, ())}:
+        for name in {getattr(sweep.recipe, field), *sweep.varied.get(field, ())}:
             function = table.get(name)
             home = getattr(function, "__module__", None) or type(function).__module__
             if function is not None and home.split(".")[0] not in KNOWN_HOMES:

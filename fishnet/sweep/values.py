@@ -4,6 +4,7 @@ import math
 import re
 import types
 import typing
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from fishnet.errors import UsageError
@@ -56,6 +57,39 @@ def coerce(name: str, value: Any) -> Any:
         if kind is str and isinstance(value, str):
             return value
     raise UsageError(f"{name}: {value!r} is not {' or '.join(map(_describe, alternatives))}")
+
+
+def coerce_all(what: str, name: str, values: Any) -> tuple[Any, ...]:
+    """A list of different values as the type of field `name`.
+
+    Args:
+        what: they are, for the message: "axis".
+        name: of the field.
+        values: a list, a tuple or a NumPy array.
+
+    Raises:
+        UsageError: no list, an empty one, a value of another type or one that is there twice.
+    """
+    values = values.tolist() if hasattr(values, "tolist") else values  # NumPy's
+    if isinstance(values, str) or not isinstance(values, Sequence):
+        raise UsageError(f"{what} {name}: {values!r} is not a list of values")
+    result = tuple(coerce(name, value) for value in values)
+    if not result:
+        raise UsageError(f"{what} {name} has no values")
+    for value in result:
+        if result.count(value) > 1:
+            raise UsageError(f"{what} {name} has the value {format_value(value)!r} twice")
+    return result
+
+
+def is_number(name: str) -> bool:
+    """Whether the values of field `name` are numbers, whatever else they may be."""
+    return not {int, float}.isdisjoint(_alternatives(TYPES[name]))
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _alternatives(annotation: Any) -> list[Any]:

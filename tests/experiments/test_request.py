@@ -4,8 +4,9 @@ import pytest
 
 from experiments import ablation, train
 from experiments._cli import guarded, usable_cores
-from experiments._request import field_help, parser_for, understand
+from experiments._request import Meeting, field_help, parser_for, understand
 from fishnet.errors import UsageError, UserError
+from fishnet.sweep.domains import Choices, Range
 from fishnet.sweep.recipe import FIELDS, Recipe
 from fishnet.sweep.stopping import Stopping
 from fishnet.sweep.values import format_value, parse_value
@@ -128,6 +129,7 @@ def test_train_takes_no_axes():
     sweep = asked(experiment=train.EXPERIMENT).sweep
     assert (dict(sweep.axes), sweep.seeds) == ({}, (0,))
     assert "experiments.ablation" in refused("--axis", "lr=1,2", experiment=train.EXPERIMENT)
+    assert "experiments.ablation" in refused("--sample", "lr=1..2", experiment=train.EXPERIMENT)
 
 
 @pytest.mark.parametrize(
@@ -156,6 +158,27 @@ def test_train_takes_no_axes():
         (["--seed", "1", "--seeds", "2"], ["--seed 1", "--seeds 2"]),
         (["--devices", "0"], ["--devices", "'0'"]),
         (["--lane-width", "wide"], ["--lane-width", "'wide'", "all or auto"]),
+        (["--sample", "activaton=relu"], ["'activaton'", "did you mean 'activation'"]),
+        (["--sample", "lr"], ["'lr'", "--sample lr="]),
+        (["--sample", "lr=.3..1e-3"], ["lr", "'0.3..0.001' is no range", "typed as '.3..1e-3'"]),
+        (["--sample", "lr=0..0.1:log"], ["lr", "'0..0.1:log' is logarithmic"]),
+        (["--sample", "lr=0.1..0.2:ln"], ["lr", "'0.1..0.2:ln'", ":log"]),
+        (["--sample", "lr=0.1.."], ["lr", "'0.1..' lacks an end"]),
+        (["--sample", "lr=slow..0.1"], ["lr", "'slow'"]),
+        (["--sample", "depth=1..2.5"], ["depth", "'2.5'", "whole number"]),
+        (["--sample", "norm=1..3"], ["'norm=1..3'", "no number"]),
+        (["--sample", "norm=none,,batch"], ["'norm=none,,batch'", "empty"]),
+        (["--sample", "norm=none,none"], ["norm", "'none' twice"]),
+        (["--sample", "lr=1,2", "--sample", "lr=1..2"], ["'lr'", "twice"]),
+        (["--sample", "seed=1..9"], ["'seed=1..9'", "--seeds"]),
+        (["--sample", "lr=1..2", "--lr", "1e-1"], ["lr", "--lr 1e-1"]),
+        (["--sample", "lr=1..2", "--axis", "lr=1"], ["lr", "an axis and to be sampled"]),
+        (["--sample", "lr=1..2", "--draws", "0"], ["--draws", "'0'"]),
+        (["--sample", "depth=1..3", "--draws", "4"], ["draws", "4", "3"]),
+        (["--sample", "lr=1..2", "--sampler", "halton"], ["'halton'", "sobol, random"]),
+        (["--sample", "lr=1..2", "--draw-seed", "-1"], ["--draw-seed", "'-1'"]),
+        (["--draws", "8"], ["--draws 8", "no effect"]),
+        (["--sampler", "random"], ["--sampler random", "no effect"]),
         (["stray"], ["'stray'"]),
     ],
 )
@@ -219,3 +242,78 @@ def test_when_arms_end_early():
     assert "--halving: '0' is not a whole number" in refused("--halving", "0")
     assert "halving: 1 is neither 0 (none) nor at least 2" in refused("--halving", "1")
     assert "unknown target metric 'accuracy'" in refused("--target", "accuracy>=0.8")
+
+
+def test_fields_are_drawn_from_ranges_and_values():
+    words = ["lr=1e-3..0.3:log", "dropout=0...5", "image-size=16..32", "optimizer=momentum,adam", "widths=8-16,16-32"]
+    flags = [part for word in words for part in ("--sample", word)]
+    samples = asked(*flags, "--draws", "8", "--sampler", "random", "--draw-seed", "0").sweep.samples
+    assert dict(samples.space) == {
+        "lr": Range(0.001, 0.3, log=True),
+        "dropout": Range(0.0, 0.5),
+        "image_size": Range(16, 32),
+        "optimizer": Choices(("momentum", "adam")),
+        "widths": Choices(((8, 16), (16, 32))),
+    }
+    assert (len(samples.points), samples.method, samples.seed) == (8, "random", 0)
+
+
+def test_draws_take_the_place_of_the_usual_axes_and_stand_beside_the_users():
+    assert [
+        len(asked("--sample", "lr=0.1..1", *more).sweep.arms()) for more in ([], ["--axis", "norm=none,batch"])
+    ] == [
+        16,
+        32,
+    ]
+
+
+def test_a_path_is_no_range():
+    (point,) = asked("--sample", "task=folder:../a", "--draws", "1").sweep.samples.points
+    assert point == {"task": "folder:../a"}
+
+
+# --- several processes ---
+
+AT = ["--coordinator", "10.0.0.1:1234", "--processes", "2", "--process", "1"]
+SEVERAL = {
+    "slurm": {"SLURM_STEP_NUM_TASKS": "2"},
+    "open mpi": {"OMPI_COMM_WORLD_SIZE": "4"},
+    "pod": {"TPU_WORKER_HOSTNAMES": "a,b"},
+}
+ONE = {"slurm": {"SLURM_STEP_NUM_TASKS": "1"}, "colab": {"TPU_WORKER_HOSTNAMES": "localhost"}, "laptop": {}}
+
+
+@pytest.mark.parametrize("environment", SEVERAL.values(), ids=SEVERAL)
+def test_a_cluster_is_joined_unless_told_otherwise(monkeypatch, environment):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert understand(train.EXPERIMENT, []).meeting == Meeting()
+    assert understand(train.EXPERIMENT, ["--no-distributed"]).meeting is None
+    assert understand(train.EXPERIMENT, AT).meeting == Meeting("10.0.0.1:1234", 2, 1)
+
+
+@pytest.mark.parametrize("environment", ONE.values(), ids=ONE)
+def test_a_single_process_works_alone_unless_told_otherwise(monkeypatch, environment):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert understand(train.EXPERIMENT, []).meeting is None
+    assert understand(train.EXPERIMENT, ["--distributed"]).meeting == Meeting()
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (AT[:2], r"--coordinator, --processes and --process belong together: --processes is missing"),
+        (AT[:4], r"--process is missing"),
+        ([*AT, "--no-distributed"], r"--no-distributed and --coordinator contradict each other"),
+        ([*AT, "--coordinator", "10.0.0.1"], r"--coordinator: '10.0.0.1' is not HOST:PORT"),
+        ([*AT, "--coordinator", ":1234"], r"--coordinator: ':1234' is not HOST:PORT"),
+        ([*AT, "--coordinator", "a:70000"], r"--coordinator: 'a:70000' is not HOST:PORT"),
+        ([*AT, "--processes", "0"], r"--processes: '0' is not a whole number of at least 1"),
+        ([*AT, "--process", "2"], r"--process: '2' is not a whole number from 0 to 1"),
+        ([*AT, "--process", "one"], r"--process: 'one' is not a whole number from 0 to 1"),
+    ],
+)
+def test_a_meeting_that_cannot_be_is_refused(argv, message):
+    with pytest.raises(UsageError, match=message):
+        understand(train.EXPERIMENT, argv)

@@ -10,6 +10,7 @@ import pytest
 from fishnet import metrics
 from fishnet.sweep.grid import Sweep
 from fishnet.sweep.recipe import Recipe
+from fishnet.sweep.samples import Samples
 
 SPECIES = ("Abudefduf vaigiensis", "Amphiprion clarkii", "Chaetodon lunulatus", "Neoniphon sammara", "Zebrasoma scopas")
 GRID = {"activation": ["relu", "leaky_relu", "elu", "gelu"], "norm": ["none", "batch", "layer", "group"]}
@@ -27,6 +28,8 @@ def fabricate(
     predictions=True,
     recipe=None,
     task=None,
+    samples=None,
+    stopped=(),
 ):
     """Writes the tables of a finished sweep of a synthetic or given task.
 
@@ -37,10 +40,17 @@ def fabricate(
         examples: images a split.
         predictions: whether predictions.parquet exists.
         recipe: the base recipe.
+        samples: what is drawn, if anything.
+        stopped: run numbers that were ended early.
         task: when given, its labels, classes and splits are used instead of made-up ones.
     """
     rng = np.random.default_rng(0)
-    sweep = Sweep(dataclasses.replace(recipe or Recipe(task="synthetic"), epochs=epochs), axes, seeds)
+    sweep = Sweep(
+        dataclasses.replace(recipe or Recipe(task="synthetic"), epochs=epochs),
+        axes,
+        seeds,
+        samples=samples or Samples(),
+    )
     if task is not None:
         classes = task.classes
         index = {split: task.splits[split] for split in ("val", "test")}
@@ -58,7 +68,7 @@ def fabricate(
         bad = run.index in diverged
         last = min(epochs, 1) if bad else epochs
         row |= {
-            "status": "diverged" if bad else "ok",
+            "status": "diverged" if bad else "stopped" if run.index in stopped else "ok",
             "first_bad_step": 57 if bad else None,
             "best_epoch": last,
             "params": 24_000 + arm,

@@ -1,5 +1,6 @@
 """The page: whole, self-contained, escaped, and made from whatever tables there are."""
 
+import json
 import re
 from html.parser import HTMLParser
 
@@ -9,9 +10,13 @@ import pytest
 from fishnet.data import load_task
 from fishnet.report.html import mix_ups, write_report
 from fishnet.report.results import load_results
+from fishnet.report.tables import interval_text
+from fishnet.sweep.domains import Range
 from fishnet.sweep.recipe import Recipe
+from fishnet.sweep.samples import Samples
 
 SMALL = {"activation": ["relu", "elu"], "norm": ["none", "batch"]}
+SPACE = {"lr": Range(0.001, 0.3, log=True), "depth": Range(1, 9), "optimizer": ["momentum", "adam"]}
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
 
@@ -59,6 +64,10 @@ CASES = {
     "one seed": {"axes": SMALL, "seeds": 1},
     "no predictions": {"axes": SMALL, "predictions": False},
     "all diverged": {"axes": {"norm": ["none", "batch"]}, "seeds": 1, "diverged": (0, 1)},
+    "draws": {"axes": {}, "samples": Samples(SPACE, 8), "stopped": range(0, 9)},
+    "draws of one seed": {"axes": {}, "samples": Samples(SPACE, 4), "seeds": 1, "diverged": (2,)},
+    "draws beside an axis": {"axes": {"norm": ["none", "batch"]}, "samples": Samples(SPACE, 4), "diverged": (3, 4, 5)},
+    "no draw that did not diverge": {"axes": {}, "samples": Samples(SPACE, 2), "seeds": 1, "diverged": (0, 1)},
     "absent class": {"axes": SMALL, "absent": ("Amphiprion clarkii",)},
 }
 
@@ -73,9 +82,22 @@ def test_every_kind_of_sweep_has_a_page(sweep_folder, case):
     assert "nan" not in page.text.lower().split()
     assert "script" not in page.tags
     best = load_results(out).best
-    assert (best is None) == (case == "all diverged")
+    assert (best is None) == (case in ("all diverged", "no draw that did not diverge"))
     if best is not None and load_results(out).axes:
         assert f"Best by validation: {best.name}" in page.text
+
+
+def test_a_page_of_draws_has_a_panel_a_field_and_no_heat_map(sweep_folder):
+    out = sweep_folder(**CASES["draws beside an axis"])
+    results, text = load_results(out), write_report(out).read_text(encoding="utf-8")
+    for name in ("norm", "lr", "depth", "optimizer"):
+        best = f"Best: {name} {results.best.values[name]}, {interval_text(results.best.metrics['val_accuracy'])}"
+        assert re.search(rf"Validation accuracy of 8 arms by {name}[^\"]*{re.escape(best)}", text)
+    page = Page(text)
+    assert "norm × 4 draws of lr, depth, optimizer on synthetic" in page.text
+    assert "4 draws, sobol, seed 0" in page.text
+    assert "cross: every seed diverged" in page.text
+    assert "yellow is higher" not in page.text
 
 
 @pytest.mark.parametrize("table", ["curves", "per_class", "predictions"])
@@ -95,6 +117,22 @@ def test_class_names_cannot_inject_anything(sweep_folder):
     assert "script" not in page.tags
     assert "img" not in page.tags
     assert all(name in page.text for name in names)
+
+
+def test_nothing_that_a_user_typed_can_inject_anything(sweep_folder):
+    """Paths, the command, names of functions and versions, as they stand in `sweep.json`."""
+    markup = '"><script>alert(1)</script><img src=x onerror=y>'
+    out = sweep_folder(axes={}, seeds=1)
+    content = json.loads((out / "sweep.json").read_text())
+    for name in ("command", "device", "started", "finished", "spec_hash"):
+        content[name] = markup
+    content |= {"versions": {markup: markup}, "data": {f"folder:/{markup}": markup}}
+    content["recipe"] |= {"task": f"folder:/photos/{markup}", "trunk": markup, "activation": markup}
+    (out / "sweep.json").write_text(json.dumps(content))
+    page = Page(write_report(out.rename(out.parent / "a<b>&'")).read_text(encoding="utf-8"))
+    assert "script" not in page.tags
+    assert "img" not in page.tags
+    assert page.text.count("<script>alert(1)</script>") >= 6
 
 
 def test_photographs_of_the_mistakes_are_in_the_page(sweep_folder):

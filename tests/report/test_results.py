@@ -8,6 +8,7 @@ import pytest
 
 from fishnet.errors import UserError
 from fishnet.report.results import load_results
+from fishnet.sweep import Range, Samples
 
 
 def test_arms_are_ranked_by_mean_validation_accuracy_over_seeds(sweep_folder):
@@ -87,6 +88,16 @@ def test_the_recipe_of_a_run_has_its_axis_values_and_no_auto(sweep_folder):
     recipe = results.recipe(6)
     assert (recipe["widths"], recipe["norm"], recipe["seed"]) == ([16, 32], "batch", 0)
     assert (recipe["lr"], recipe["image_size"]) == (0.02, 16)
+
+
+def test_draws_are_arms_and_have_their_recipes(sweep_folder):
+    samples = Samples({"widths": [(8, 16), (16, 32)], "lr": Range(0.01, 0.3, log=True)}, 3)
+    results = load_results(sweep_folder(axes={"norm": ["none", "batch"]}, samples=samples, seeds=2))
+    assert [arm.name for arm in results.arms] == list(dict.fromkeys(results.runs["arm"]))
+    assert all(arm.seeds == 2 for arm in results.arms)
+    recipe = results.recipe(11)
+    last = samples.points[-1]
+    assert (recipe["widths"], recipe["norm"], recipe["seed"]) == (list(last["widths"]), "batch", 1)
 
 
 def test_confusion_counts_every_test_image(sweep_folder):

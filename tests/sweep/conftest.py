@@ -37,7 +37,7 @@ def trained(out: Path, cohort: int = 0) -> dict:
 def assert_same_run(one: Path, run: int, other: Path, again: int) -> None:
     """Run `run` of folder `one` ended bit for bit as run `again` of `other`: weights, optimizer, statistics, curves."""
     a, b = trained(one), trained(other)
-    for name in ("seconds", "status"):
+    for name in ("seconds", "executed", "status"):
         a["history"].pop(name), b["history"].pop(name)
     mine, theirs = jax.tree.map(lambda x: x[run], a["lanes"]), jax.tree.map(lambda x: x[again], b["lanes"])
     # A sweep keeps as many slots as its greediest optimizer needs; a run leaves those beyond its own at zero.

@@ -4,11 +4,12 @@ import jax
 import pytest
 
 from fishnet.data import load_task
-from fishnet.sweep import Sweep
+from fishnet.sweep import Sweep, run_sweep
+from fishnet.sweep.cohort import CohortRunner
 from fishnet.sweep.plan import make_cohorts
 from fishnet.sweep.program import Program
 from fishnet.sweep.validate import resolve
-from tests.sweep.conftest import BASE
+from tests.sweep.conftest import BASE, TINY
 
 
 @pytest.fixture(scope="module", params=["native", "gemm"])
@@ -39,3 +40,21 @@ def test_what_is_trained_in_place_is_given_up(program):
     assert text.count("tf.aliasing_output") + text.count("jax.buffer_donor") >= len(
         jax.tree.leaves(program.abstract_lanes.params)
     )
+
+
+def test_an_epoch_transfers_nothing_but_what_it_is_told(monkeypatch, tmp_path):
+    """JAX refuses implicit transfers, of every thread, while the lanes of a sweep are trained."""
+    epochs = []
+    train_epoch = CohortRunner._train_epoch
+
+    def guarded(self):
+        jax.config.update("jax_transfer_guard", "disallow")
+        try:
+            train_epoch(self)
+        finally:
+            jax.config.update("jax_transfer_guard", "allow")
+        epochs.append(self.epoch)
+
+    monkeypatch.setattr(CohortRunner, "_train_epoch", guarded)
+    run_sweep(Sweep(TINY, axes={"lr": ["auto", 0.1]}, seeds=2), tmp_path / "out", devices=1)
+    assert len(epochs) == TINY.epochs

@@ -1,5 +1,7 @@
 """Checkpoints come back bit for bit, or not at all: a damaged one is told from a sound one."""
 
+import json
+import random
 import shutil
 import warnings
 
@@ -9,9 +11,9 @@ import pandas as pd
 import pytest
 
 from fishnet.errors import UserError
-from fishnet.sweep import load_run, run_sweep
-from fishnet.sweep.checkpoint import Checkpoints, digest
-from tests.sweep.conftest import FIGURES, Stopper, assert_same_run, contents
+from fishnet.sweep import Sweep, checkpoint, load_run, run_sweep
+from fishnet.sweep.checkpoint import FORMAT, Checkpoints, digest, identity
+from tests.sweep.conftest import FIGURES, TINY, Stopper, assert_same_run, contents
 
 
 def tree(number: int) -> dict:
@@ -136,6 +138,74 @@ def test_arrays_of_another_sweep_are_refused(saved):
         Checkpoints(saved).restore(other, told.append)
     assert all("its arrays are not those of this sweep" in text for text in told)
     assert_tree(Checkpoints(saved).restore(tree(1), told.append), 4)
+
+
+@pytest.mark.parametrize("how", ["cut", "flip", "lose"])
+def test_whichever_file_is_damaged_what_comes_back_is_sound(saved, tmp_path, how):
+    """Every file of the newest checkpoint in turn: its state comes back as it was saved, or the one before."""
+    rng = random.Random(2)
+    files = [path.relative_to(saved) for path in sorted((saved / "4").rglob("*")) if path.is_file()]
+    passed_over = 0
+    for number, file in enumerate(files):
+        folder = shutil.copytree(saved, tmp_path / str(number))
+        content = bytearray((folder / file).read_bytes())
+        if how == "flip" and content:
+            content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+        (folder / file).write_bytes(content[: len(content) // 2] if how == "cut" else content)
+        if how == "lose":
+            (folder / file).unlink()
+        found, told = restored(folder)
+        assert_tree(found, 3 if told else 4)
+        passed_over += len(told)
+    assert passed_over >= 2
+
+
+OF = identity("a hash", "cohort_0")
+
+
+@pytest.mark.parametrize("other", [identity("another hash", "cohort_0"), identity("a hash", "cohort_0_gan"), None])
+def test_a_checkpoint_of_something_else_is_passed_over_though_its_arrays_fit(tmp_path, other):
+    for of, number in ((OF, 1), (other, 2)):
+        checkpoints = Checkpoints(tmp_path, of)
+        checkpoints.save(tree(number))
+        checkpoints.finish()
+    told = []
+    assert_tree(Checkpoints(tmp_path, OF).restore(tree(1), told.append), 1)
+    assert [text.partition(": ")[2] for text in told] == ["it is of another sweep or of another part of it"]
+    assert_tree(Checkpoints(tmp_path).restore(tree(1), told.append), 2)
+
+
+@pytest.mark.parametrize("number", [FORMAT + 1, 1])
+def test_a_checkpoint_of_another_version_is_refused_with_the_reason(saved, tmp_path, monkeypatch, number):
+    """Not passed over: what the other version has trained since the one before would be lost."""
+    folder = shutil.copytree(saved, tmp_path / "cohort_0")
+    path = folder / "4" / "digest" / "metadata"
+    if number == 1:
+        path.write_text('{"sha256": "0", "format": 1}')
+    else:
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint, "FORMAT", number)
+            patch.setattr(checkpoint, "versions", lambda: {"fishnet": "9.0"})
+            path.write_text(json.dumps(checkpoint.record("0", None)))
+    version = "an early one" if number == 1 else "9.0"
+    with pytest.raises(UserError, match=rf"4 was written by another version of fishnet \({version}, checkpoint format"):
+        restored(folder)
+    path.write_text(path.read_text().replace(f'"format": {number}', '"format": 7'))  # that would be damage
+    assert_tree(restored(folder)[0], 3)
+
+
+def test_a_sweep_does_not_train_on_from_anothers_checkpoint(tiny, stopped, tmp_path):
+    """Of the same shapes, so that only what it is of tells them apart."""
+    out = shutil.copytree(stopped, tmp_path / "out")
+    other = Sweep(TINY, axes={"lr": ["auto", 0.3]}, seeds=2)
+    foreign = run_sweep(other, tmp_path / "other", devices=1).out / "checkpoints" / "cohort_0"
+    (newest,) = foreign.iterdir()
+    shutil.copytree(newest, out / "checkpoints" / "cohort_0" / "99")
+    display = Stopper(after=np.inf)
+    run_sweep(tiny[0], out, devices=1, display=display)
+    assert any("99 is damaged and was passed over: it is of another sweep" in text for text in display.warnings)
+    for run in range(4):
+        assert_same_run(out, run, tiny[1].out, run)
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):

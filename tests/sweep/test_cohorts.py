@@ -146,7 +146,7 @@ def test_tables_of_finished_programs_stay_while_a_resumed_sweep_goes_through_the
             seen.append(set(pd.read_parquet(out / "predictions.parquet")["run"]))
 
     run_sweep(sweep, out, devices=1, display=Watcher(np.inf))
-    assert seen == [set(range(8))] * 2
+    assert len(seen) >= 2 and all(runs == set(range(8)) for runs in seen)
 
 
 def test_patience_ends_a_run_and_only_that_run(tmp_path):
@@ -274,7 +274,8 @@ from fishnet.sweep.progress import Display
 
 class Impatient(Display):
     def stage(self, text):
-        threading.Timer(0.5, signal.raise_signal, [signal.SIGTERM]).start()
+        if "compiling" in text:
+            threading.Timer(0.5, signal.raise_signal, [signal.SIGTERM]).start()
 
 base = Recipe(task="synthetic", image_size=8, model="cnn", widths=(8, 16), batch_size=16)
 try:

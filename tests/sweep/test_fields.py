@@ -10,13 +10,13 @@ import pytest
 from fishnet.data import load_task
 from fishnet.data.task import make_task
 from fishnet.sweep import Recipe, Run
-from fishnet.sweep.checkpoint import Checkpoints
 from fishnet.sweep.cohort import CohortRunner
 from fishnet.sweep.components import plain_model
 from fishnet.sweep.grouping import group_runs
 from fishnet.sweep.history import CURVES, LOWER_IS_BETTER, History
 from fishnet.sweep.interrupt import Interrupt
 from fishnet.sweep.menu import STATIC_FIELDS
+from fishnet.sweep.parts import States
 from fishnet.sweep.plan import make_cohorts
 from fishnet.sweep.progress import Display
 from fishnet.sweep.recipe import FIELDS, SELECTABLE
@@ -144,7 +144,8 @@ def history_of(recipes: dict[str, Recipe]) -> History:
     def ignore(*_):
         return None
 
-    checkpoints = Checkpoints(Path("nowhere"))
+    nowhere = Path("nowhere")
+    checkpoints = States(nowhere, nowhere, "cohort_0", range(len(runs)), "a hash")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(CohortRunner, "_save", ignore)
         runner = CohortRunner(cohort, jax.devices()[:1], checkpoints, Interrupt(), Display(), ignore, ignore)

@@ -18,6 +18,7 @@ from fishnet.errors import UsageError, UserError
 from fishnet.models import CNN, MLP
 from fishnet.nn.norm_formulas import KINDS
 from fishnet.sweep import Recipe, Sweep, load_run, run_sweep
+from fishnet.sweep.checkpoint import Checkpoints, identity
 from fishnet.sweep.folder import read_sweep_file, write_sweep_file
 from tests.sweep.conftest import TINY
 
@@ -132,10 +133,9 @@ def test_what_cannot_be_loaded_is_named(tiny, tmp_path):
 
 
 def test_a_run_without_a_selected_epoch_is_refused(stopped, tmp_path):
-    from fishnet.sweep.checkpoint import Checkpoints
-
     out = shutil.copytree(stopped, tmp_path / "out")
-    checkpoints = Checkpoints(out / "checkpoints" / "cohort_0")
+    of = identity(read_sweep_file(out)["spec_hash"], "cohort_0")
+    checkpoints = Checkpoints(out / "checkpoints" / "cohort_0", of)
     tree = checkpoints.restore(None, warn=pytest.fail)
     tree["history"]["best_epoch"] = np.array([1, 0, 1, 1], np.int32)
     checkpoints.save(tree)

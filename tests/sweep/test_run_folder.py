@@ -121,6 +121,32 @@ def test_a_sweep_file_that_is_no_text_is_damaged(tmp_path):
         read_sweep_file(tmp_path)
 
 
+def test_the_folder_of_another_version_is_refused_with_the_reason(tiny, stopped, tmp_path):
+    out = shutil.copytree(stopped, tmp_path / "out")
+    content = read_sweep_file(out)
+    later = content | {"format": content["format"] + 1, "versions": {"fishnet": "9.0"}, "seeds": {"written": "anew"}}
+    (out / "sweep.json").write_text(json.dumps(later))
+    before = contents(out)
+    for attempt in (lambda: run_sweep(tiny[0], out, devices=1), lambda: load_run(out, 0)):
+        with pytest.raises(
+            UserError, match=r"was written by another version of fishnet \(9\.0, format 2; this one rea"
+        ):
+            attempt()
+    assert contents(out) == before
+
+
+@pytest.mark.parametrize("runs", [[3], [2, 2]])
+def test_cohorts_of_another_version_are_refused(tiny, stopped, tmp_path, runs):
+    """Where another version put other runs together, the arrays of its checkpoints are those of other runs."""
+    out = shutil.copytree(stopped, tmp_path / "out")
+    content = read_sweep_file(out)
+    write_sweep_file(out, content | {"plan": [content["plan"][0] | {"runs": count} for count in runs]})
+    before = contents(out)
+    with pytest.raises(UserError, match="this sweep was planned by another version of fishnet: choose another --out"):
+        run_sweep(tiny[0], out, devices=1)
+    assert contents(out) == before
+
+
 def test_checkpoints_without_their_sweep_are_not_taken_for_ones_own(stopped, tmp_path):
     out = shutil.copytree(stopped, tmp_path / "out")
     (out / "sweep.json").unlink()

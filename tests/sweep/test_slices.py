@@ -58,3 +58,14 @@ def test_however_fast_or_slow_a_call_does_something(seconds):
     pace = Pace(2.0)
     pace.measured(np.array([[0, 1]]), 1, seconds)
     assert pace.fitting >= 1
+
+
+@pytest.mark.parametrize("seconds", [0.0, -5.0, 1e9])
+def test_a_clock_that_stands_still_or_jumps_costs_no_steps(seconds):
+    """A call that seems to have taken no time, or years; later ones are measured again."""
+    pace = Pace(2.0)
+    assert run(pace, np.array([2]), 0, 9, seconds) == [[list(range(9))] * 2]
+    assert pace.fitting >= 1
+    for _ in range(60):
+        run(pace, np.array([1]), 0, 9, 0.1)
+    assert pace.fitting == 20

@@ -1,0 +1,85 @@
+"""What the benchmark measured, and how it is told."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from experiments._peers.nets import Net
+
+# Goals are over the fastest of these.
+BEST_OF = {"serial": ("serial", "serial loop"), "vmap": ("vmap",), "torch": ("torch", "torch.compile", "torch.func")}
+
+
+@dataclass
+class Row:
+    """One contestant with one network."""
+
+    contestant: str
+    compile_seconds: list[float] = field(default_factory=list)
+    milliseconds: list[float] = field(default_factory=list)  # a step and run, by round
+    memory: Mapping[str, int] = field(default_factory=dict)  # bytes, where it says so
+    missing: str | None = None
+
+
+def ratios(rows: Sequence[Row], peers: Sequence[str], ours: str = "fishnet") -> list[float] | None:
+    """Time of the fastest of `peers` (by its median) over that of `ours`, by round; None where none of them ran."""
+    ran = [row for row in rows if row.contestant in peers and row.milliseconds]
+    own = next((row for row in rows if row.contestant == ours and row.milliseconds), None)
+    if not ran or own is None:
+        return None
+    best = min(ran, key=lambda row: statistics.median(row.milliseconds))
+    return [theirs / mine for theirs, mine in zip(best.milliseconds, own.milliseconds, strict=True)]
+
+
+def with_range(values: Sequence[float], digits: int = 2) -> str:
+    """`1.52 (1.48 to 1.60)`: the median and the range."""
+    middle, low, high = statistics.median(values), min(values), max(values)
+    return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def table(found: Mapping[Net, Sequence[Row]]) -> str:
+    """All contestants as Markdown: times, and how many times as long as fishnet each peer took."""
+    lines = [
+        "| net | contestant | ms a step and run | seconds to compile | over fishnet |",
+        "|---|---|---|---|---|",
+    ]
+    for net, rows in found.items():
+        for row in rows:
+            if row.missing:
+                lines.append(f"| {net.name} | {row.contestant} | {row.missing} | | |")
+                continue
+            peer = row.contestant not in ("fishnet", "matmul")
+            over = with_range(of) if peer and (of := ratios(rows, [row.contestant])) else ""
+            cells = [net.name, row.contestant, with_range(row.milliseconds, 3)]
+            cells += [f"{statistics.median(row.compile_seconds):.1f}", over]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def verdicts(found: Mapping[Net, Sequence[Row]]) -> str:
+    """The goals as Markdown: for each network the fastest peer of each kind over fishnet, and what was aimed at."""
+    lines = ["| net | peer | fastest of its modes | over fishnet | goal | met |", "|---|---|---|---|---|---|"]
+    for net, rows in found.items():
+        for kind, goal in net.goals.items():
+            ran = [row for row in rows if row.contestant in BEST_OF[kind] and row.milliseconds]
+            of = ratios(rows, BEST_OF[kind])
+            if of is None:
+                continue
+            best = min(ran, key=lambda row: statistics.median(row.milliseconds)).contestant
+            met = "yes" if statistics.median(of) >= goal else "no"
+            lines.append(f"| {net.name} | {kind} | {best} | {with_range(of)} | {goal:g} | {met} |")
+    return "\n".join(lines)
+
+
+def scaling_table(found: Mapping[Net, Sequence[Row]]) -> str:
+    """fishnet alone with more and more runs, as Markdown: time a run, and memory of one device."""
+    lines = [
+        "| net | runs | ms a step and run | MiB of arguments | MiB of temporaries | KiB of state a run |",
+        "|---|---|---|---|---|---|",
+    ]
+    for net, rows in found.items():
+        (row,) = rows
+        of = row.memory
+        sizes = [f"{of[key] / 2**20:.1f}" for key in ("arguments", "temporary")] + [f"{of['state a lane'] / 2**10:.1f}"]
+        lines.append(f"| {net.name} | {net.runs} | {with_range(row.milliseconds, 3)} | {' | '.join(sizes)} |")
+    return "\n".join(lines)

@@ -1,0 +1,119 @@
+"""The figures of a sweep whose arms are draws: validation accuracy against each value, the curves of the best arms."""
+
+from collections.abc import Callable
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from fishnet.report.canvas import MUTED, SERIES, Panel, shortened
+from fishnet.report.curve_figures import Line, limits_of, line_panel
+from fishnet.report.results import RANK_BY, Arm, Results
+from fishnet.report.tables import NAMES, interval_text
+from fishnet.sweep.domains import Range
+from fishnet.sweep.values import format_value
+
+BEST = 6  # arms whose learning curves are shown
+SPREAD = 0.5  # of the distance between two names, over which the arms of one name are spread
+
+
+def value_panels(results: Results) -> list[Panel]:
+    """Validation accuracy of every arm against each value by which arms differ: a panel a field."""
+    if not results.sampled or results.best is None:
+        return []
+    return [value_panel(results, name) for name in results.axes]
+
+
+def value_panel(results: Results, name: str) -> Panel:
+    """Every arm at its value of field `name`: numbers on their scale, names side by side."""
+    domain = results.sampled.get(name)
+    place, finish = numbers(results, name, domain) if isinstance(domain, Range) else names(results, name)
+    ended = set(results.runs.loc[results.runs["status"] == "stopped", "arm"])
+
+    def draw(axes: Axes) -> None:
+        finish(axes)
+        foot = axes.get_xaxis_transform()
+        for i, arm in enumerate(results.arms):
+            mean = arm.metrics[RANK_BY].mean
+            if arm is results.best or np.isnan(mean):
+                continue
+            values = results.runs.loc[results.runs["run"].isin(arm.runs), RANK_BY]
+            if len(values) > 1:
+                axes.plot([place(i, arm)] * 2, [values.min(), values.max()], color=MUTED, alpha=0.35, linewidth=1)
+            face = "none" if arm.name in ended else SERIES[0]
+            axes.plot(place(i, arm), mean, "o", markersize=4, markeredgecolor=SERIES[0], markerfacecolor=face)
+        lost = [place(i, arm) for i, arm in enumerate(results.arms) if not arm.runs and arm.diverged]
+        axes.plot(lost, np.zeros(len(lost)), "x", color=MUTED, markersize=5, transform=foot, clip_on=False)
+        best = results.best
+        place_of_best = place(results.arms.index(best), best)
+        axes.plot(place_of_best, best.metrics[RANK_BY].mean, "D", color=SERIES[1], markersize=6, zorder=4)
+        axes.set(xlabel=name, ylabel=NAMES[RANK_BY])
+        axes.grid(axis="y")
+
+    best = results.best
+    drawn = "" if domain is None else f", drawn from {domain}"
+    alt = (
+        f"Validation accuracy of {len(results.arms)} arms by {name}{drawn}. "
+        f"Best: {name} {best.values[name]}, {interval_text(best.metrics[RANK_BY])}"
+    )
+    return Panel(draw, alt, 220, 160, top=10)
+
+
+def numbers(results: Results, name: str, domain: Range) -> tuple[Callable[[int, Arm], float], Callable[[Axes], None]]:
+    """Where an arm stands on the scale of a sampled number, and what sets the axis up."""
+    room = 0.03
+
+    def finish(axes: Axes) -> None:
+        low, high = domain.low, domain.high
+        if domain.log:
+            axes.set_xscale("log")
+            axes.set_xlim(low * (low / high) ** room, high * (high / low) ** room)
+            decades = np.log10(high / low)
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if decades > 2 else (1.0, 2.0, 5.0), numticks=20))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.xaxis.set_minor_locator(NullLocator())
+        else:
+            axes.set_xlim(low - room * (high - low), high + room * (high - low))
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=isinstance(low, int)))
+
+    return lambda i, arm: results.points[arm.name][name], finish
+
+
+def names(results: Results, name: str) -> tuple[Callable[[int, Arm], float], Callable[[Axes], None]]:
+    """Where an arm stands among the values of an axis or of a list that is drawn from, and what sets the axis up."""
+    levels = [format_value(v) for v in results.sampled[name].values] if name in results.sampled else results.axes[name]
+
+    def place(i: int, arm: Arm) -> float:
+        # Steps of the golden ratio spread any number of arms evenly, and the same ones in every panel alike.
+        return levels.index(arm.values[name]) + SPREAD * (i * 0.618034 % 1 - 0.5)
+
+    def finish(axes: Axes) -> None:
+        long = max(map(len, levels)) * len(levels) > 36
+        axes.set_xticks(
+            range(len(levels)),
+            [shortened(level, 14) for level in levels],
+            rotation=30 * long,
+            ha="right" if long else "center",
+        )
+        axes.set_xlim(-0.5, len(levels) - 0.5)
+        axes.tick_params(axis="x", length=0)
+
+    return place, finish
+
+
+def best_curves(results: Results, column: str, label: str) -> list[Panel]:
+    """The curves of the best arms by validation, each named by its rank.
+
+    Args:
+        results: of a sweep with samples.
+        column: of `curves`.
+        label: what it is, with its unit.
+    """
+    lines = [Line(str(rank), *results.curve(arm, column)) for rank, arm in enumerate(best_arms(results), start=1)]
+    limits = limits_of(lines)
+    return [] if limits is None else [line_panel(lines, label, label, limits)]
+
+
+def best_arms(results: Results) -> list[Arm]:
+    """The arms whose curves are shown, best first."""
+    return [arm for arm in results.ranked if arm.runs][:BEST]

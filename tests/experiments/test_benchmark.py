@@ -1,0 +1,96 @@
+"""The benchmark: what it makes of its figures, that all contestants train the same networks, and its command line."""
+
+import json
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import benchmark
+from experiments._peers.flax_peers import Plain, Serial, SerialLoop, Vmap
+from experiments._peers.nets import NETS
+from experiments._peers.ours import Fishnet
+from experiments._peers.rows import Row, ratios, scaling_table, table, verdicts, with_range
+
+NET = next(net for net in NETS if net.name == "cnn 16-32-64")
+ROWS = [
+    Row("fishnet", [5.0], [1.0, 2.0, 1.0]),
+    Row("serial", [2.0], [3.0, 3.0, 3.0]),
+    Row("torch", [0.1], [1.5, 2.0, 1.4]),
+    Row("torch.compile", missing="torch is not installed"),
+]
+
+
+def test_ratios_are_of_each_round_and_of_the_fastest_mode():
+    assert ratios(ROWS, ["serial"]) == [3.0, 1.5, 3.0]
+    assert ratios(ROWS, ["serial", "torch"]) == [1.5, 1.0, 1.4]
+    assert ratios(ROWS, ["vmap"]) is None
+    assert ratios(ROWS[1:], ["serial"]) is None  # fishnet was not among them
+    assert with_range([3.0, 1.5, 3.0]) == "3.00 (1.50 to 3.00)"
+
+
+def test_tables_say_what_was_met_and_what_is_missing():
+    met = [line.split(" | ") for line in verdicts({NET: ROWS}).splitlines()[2:]]
+    assert [(line[1], line[-1]) for line in met] == [("torch", "no |"), ("serial", "yes |")]
+    lines = table({NET: ROWS}).splitlines()
+    assert "torch is not installed" in lines[-1] and "3.00 (1.50 to 3.00)" in lines[3]
+    row = Row("fishnet", [1.0], [1.0], {"arguments": 2**21, "temporary": 2**20, "state a lane": 2**10})
+    assert "| 16 | 1.000 (1.000 to 1.000) | 2.0 | 1.0 | 1.0 |" in scaling_table({NET: [row]})
+
+
+@pytest.mark.parametrize("net", NETS, ids=lambda net: net.name)
+def test_every_contestant_trains_the_same_networks(net):
+    """By the number of parameters of every run, and by the shapes of Flax's and PyTorch's."""
+    peer = Serial(net)
+    shapes = [
+        jax.eval_shape(Plain(each).init, jax.random.key(0), np.zeros((1, *net.image), np.float32))["params"]
+        for each in net.each()
+    ]
+    counts = [peer.count({"params": params}) for params in shapes]
+    assert len(counts) == net.runs
+    np.testing.assert_array_equal(Fishnet(net).cohort().params, counts)
+    pytest.importorskip("torch")
+    from experiments._peers.torch_peers import network
+
+    assert [sum(p.numel() for p in network(each).parameters()) for each in net.each()] == counts
+
+
+def test_the_flax_peers_take_the_same_steps():
+    """One run after the other, a loop of steps and all at once end with the same parameters."""
+    net = replace(next(net for net in NETS if net.model == "mlp"), runs=2)
+    serial, loop, together = Serial(net), SerialLoop(net), Vmap(net)
+    for peer in (serial, loop, together):
+        peer.prepare()
+    loop.states = jax.tree.map(np.copy, serial.states)
+    together.state = jax.tree.map(lambda *leaves: np.stack(leaves), *serial.states)
+    for peer in (serial, loop, together):
+        peer.train(3)
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *serial.states)
+    for other in (jax.tree.map(lambda *leaves: np.stack(leaves), *loop.states), together.state):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), stacked, other)
+
+
+def test_the_command_line_measures_and_saves(tmp_path, capsys):
+    words = ["--net", "mlp 784-10-10", "--against", "serial", "--rounds", "2", "--seconds", "0.02"]
+    assert benchmark.main([*words, "--out", str(tmp_path)]) == 0
+    content = json.loads((tmp_path / "benchmark.json").read_text())
+    (net,) = content["nets"]
+    assert [row["contestant"] for row in net["rows"]] == ["fishnet", "serial"]
+    assert all(len(row["milliseconds"]) == 2 and min(row["milliseconds"]) > 0 for row in net["rows"])
+    assert content["machine"]["jax"] == jax.__version__
+    assert (tmp_path / "benchmark.md").read_text() in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["--net", "cnn 16"], "unknown net 'cnn 16'"),
+        (["--against", "keras"], "unknown peer 'keras'"),
+        (["--rounds", "0"], "--rounds is at least 1"),
+    ],
+)
+def test_bad_input_is_one_line(words, said, capsys):
+    assert benchmark.main(words) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 1 and said in errors[0]
