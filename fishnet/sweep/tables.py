@@ -95,8 +95,8 @@ class Tables:
         return self._joined("runs").sort_values("run", ignore_index=True)
 
     def write(self) -> None:
-        """Writes every table, each whole or not at all."""
-        for name in self.names:
+        """Writes every table of which there is something, each whole or not at all."""
+        for name in [name for name in self.names if any(name in part for part in self.parts)]:
             table = self.runs() if name == "runs" else self._joined(name)
             records.write_table(self.out / f"{name}.parquet", table)
 
