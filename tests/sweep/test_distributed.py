@@ -42,7 +42,7 @@ from fishnet.sweep import cohort, processes, run_sweep, whole
 out, port, count, index, devices, width, call, sweep = pickle.loads(bytes.fromhex(sys.argv[1]))
 cohort.CHECKPOINT_SECONDS = whole.UPDATE_SECONDS = 0.0  # at every epoch
 cohort.CALL_SECONDS = call
-processes.BEAT_SECONDS, processes.GONE_SECONDS, processes.MEETING_SECONDS = 0.2, 20.0, 60.0  # on a busy machine
+processes.BEAT_SECONDS, processes.GONE_SECONDS = 0.2, 30.0
 jax.config.update("jax_num_cpu_devices", 2)  # as here: programs for another number are compiled anew
 try:
     processes.join(f"127.0.0.1:{port}", count, index)
@@ -68,9 +68,13 @@ def start(
     ]
 
 
-def ended(job: list[subprocess.Popen], timeout: float = 240) -> tuple[list[int], list[str]]:
+def ended(job: list[subprocess.Popen], timeout: float = 900) -> tuple[list[int], list[str]]:
     """Exit codes, and what was said, of all processes of a job."""
-    said = [process.communicate(timeout=timeout)[1] for process in job]
+    try:
+        said = [process.communicate(timeout=timeout)[1] for process in job]
+    finally:
+        for process in job:
+            process.kill()
     return [process.returncode for process in job], said
 
 
@@ -116,7 +120,7 @@ def test_a_finished_sweep_is_left_alone_by_any_number_of_processes(mixed, togeth
 # --- dealing ---
 
 
-SMALL = Recipe(task="synthetic", image_size=8, model="mlp", widths=(8,), batch_size=8, epochs=30, dropout=0.1)
+SMALL = Recipe(task="synthetic", image_size=8, model="mlp", widths=(8,), batch_size=8, epochs=12, dropout=0.1)
 SWEPT = Sweep(SMALL, {"optimizer": ["momentum", "adam"], "norm": ["batch", "layer"]}, seeds=3)
 
 
@@ -433,7 +437,7 @@ def test_pretraining_goes_on_with_another_number_of_processes(tmp_path):
 
 @pytest.mark.fault
 def test_a_process_that_waits_in_vain_says_so(tmp_path):
-    script = SCRIPT.replace("60.0", "2.0")
+    script = SCRIPT.replace("try:", "processes.MEETING_SECONDS = 2.0\ntry:")
     words = pickle.dumps((tmp_path / "out", 29, 2, 1, 1, 1, 2.0, SWEPT)).hex()
     job = subprocess.run([sys.executable, "-c", script, words], stderr=subprocess.PIPE, text=True)
     assert job.returncode == 1
