@@ -71,9 +71,9 @@ def test_a_step_of_training_has_the_products_of_its_layers_forward_and_back():
     work = work_of(planned(Sweep(TINY, seeds=2)))
     batch, inputs, hidden, classes = TINY.batch_size, 8 * 8 * 3, 8, 4
     forward = batch * (inputs * hidden + hidden * classes)
-    # The first layer passes no gradient on to its inputs; a part of the gradients' sums are products too.
+    # The first layer passes no gradient on to its inputs. The figures of each class take a few products more.
     back = batch * (inputs * hidden + 2 * hidden * classes)
-    assert forward + back <= work.step[0] <= 1.1 * (forward + back)
+    assert forward + back <= work.step[0] <= 1.25 * (forward + back)
     assert work.chunk[0] == pytest.approx(forward / batch * 256, rel=0.01)
     assert work.steps == 2 * TINY.epochs * 8
 

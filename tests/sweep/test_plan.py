@@ -78,7 +78,6 @@ def test_the_view_is_plain_json_and_counts_dropped_images(task):
         "asked_width": 1,
         "most_devices": None,
         "why": "",
-        "estimated_from": "",
         "steps_per_epoch": 8,
         "epochs": 8,
         "dropped_images": 16,
