@@ -30,7 +30,11 @@ def test_a_second_start_finds_its_programs_and_ends_with_the_same_numbers(tmp_pa
         programs.append({path: path.stat().st_mtime_ns for path in tmp_path.rglob("*-cache")})
     pd.testing.assert_frame_equal(*curves, check_exact=True)
     assert any("train_groups" in path.name for path in programs[0])
-    assert programs[0] == programs[1]
+    # A short program may be kept by the second command only: what is kept depends on the time its compilation took.
+    assert programs[0].items() <= programs[1].items()
+    assert {path.name for path in programs[1] if "train_groups" in path.name} == {
+        path.name for path in programs[0] if "train_groups" in path.name
+    }
 
 
 def test_a_cache_of_ones_own_is_left_alone(monkeypatch):
