@@ -66,9 +66,11 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, of: Mapping[str, Any] | None = None) -> None:
-        logging.getLogger("absl").setLevel(logging.CRITICAL)  # what matters comes as an error
+        for library in ("absl", "asyncio"):
+            logging.getLogger(library).setLevel(logging.CRITICAL)  # what matters comes as an error
         self.folder, self.of = folder.absolute(), of
         self._manager: ocp.CheckpointManager | None = None
+        self._number, self._tree = 0, None  # last written, or being written
         self._quiet = ExitStack()
 
     def save(self, tree: Any) -> None:
@@ -77,19 +79,7 @@ class Checkpoints:
         Raises:
             UserError: it cannot be written; what was there stays.
         """
-        try:
-            manager = self._open()
-            manager.wait_until_finished()
-            number = max(manager.all_steps(), default=0) + 1
-            manager.save(
-                number,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(tree),
-                    digest=ocp.args.JsonSave(record(digest(tree), self.of)),
-                ),
-            )
-        except (OSError, ValueError, RuntimeError) as error:
-            raise UserError(f"cannot write a checkpoint to {self.folder}: {_line(error)}") from error
+        self._trying(lambda: self._begin(tree))
 
     def finish(self) -> None:
         """Waits until everything is on disk.
@@ -99,14 +89,45 @@ class Checkpoints:
         """
         if self._manager is not None:
             try:
-                self._manager.wait_until_finished()
-                self._manager.close()
-            except (OSError, ValueError, RuntimeError) as error:
-                time.sleep(LATE)
-                raise UserError(f"cannot write a checkpoint to {self.folder}: {_line(error)}") from error
+                self._trying(self._end)
             finally:
-                self._manager = None
-                self._quiet.close()
+                self._drop()
+
+    def _trying(self, step: Callable[[], None]) -> None:
+        """Takes a step of writing, and once more where Orbax gave up because the clock was set forward."""
+        try:
+            try:
+                step()
+            except TimeoutError:
+                late, self._manager = self._tree, None
+                if late is not None:
+                    self._begin(late)
+                step()
+        except (OSError, ValueError, RuntimeError) as error:
+            time.sleep(LATE)
+            raise UserError(f"cannot write a checkpoint to {self.folder}: {_line(error)}") from error
+
+    def _begin(self, tree: Any) -> None:
+        manager = self._open()
+        manager.wait_until_finished()
+        # What was given up may still be written to: its number is not taken again.
+        self._number = max([self._number, *manager.all_steps()]) + 1
+        self._tree = tree
+        manager.save(
+            self._number,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(tree),
+                digest=ocp.args.JsonSave(record(digest(tree), self.of)),
+            ),
+        )
+
+    def _end(self) -> None:
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+    def _drop(self) -> None:
+        self._manager = self._tree = None
+        self._quiet.close()
 
     def give_up(self) -> None:
         """Waits for what is being written, whatever comes of it: for the way out after another error."""
@@ -226,7 +247,8 @@ def _without_late_complaints():
 
 def _line(error: BaseException) -> str:
     """What the operating system says, or the first line of an error's text, or its type."""
-    if found := re.search(r"OS error (\d+)", str(error)):  # TensorStore puts it at the end of a long line
+    # TensorStore puts it at the end of a long line.
+    if found := re.search(r"(?:OS error |os_error_code=')(\d+)", str(error)):
         return os.strerror(int(found[1]))
     lines = str(error).strip().splitlines()
     return (lines[0] if lines else type(error).__name__)[:300]

@@ -61,6 +61,7 @@ SWEEPS = {
 
 LONGEST = 900  # seconds that a process may take; one that hangs then says where
 BALLOON = "balloon"  # the file that fills a disk
+LOOKS = 200  # at the clock between two jumps of it
 LARGEST_DISK = 16 * 2**20  # bytes of a file system that may be filled
 # What Python tells of work on files: https://docs.python.org/3/library/audit_events.html
 FILE_EVENTS = ("open", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.truncate", "shutil.rmtree")
@@ -153,9 +154,9 @@ def fill(disk: Path, leave: int) -> None:
 
 
 def jump_about(seconds: float) -> None:
-    """Sets the clock forward and back by turns, at every look at it: what NTP, a suspended laptop or a person does."""
+    """Sets the clock forward and back by turns, every so many looks at it: as NTP, a suspended laptop or a person does."""
     true, looks = time.time, iter(range(10**9))
-    time.time = lambda: true() + (seconds if next(looks) % 2 else -seconds)
+    time.time = lambda: true() + (seconds if next(looks) // LOOKS % 2 else -seconds)
     time.time_ns = lambda: int(time.time() * 1e9)
 
 

@@ -208,6 +208,37 @@ def test_a_sweep_does_not_train_on_from_anothers_checkpoint(tiny, stopped, tmp_p
         assert_same_run(out, run, tiny[1].out, run)
 
 
+def test_a_save_that_the_clock_cut_short_is_made_again(tmp_path, monkeypatch):
+    """Orbax takes a clock set forward for a save that takes too long."""
+    usual, jumps = checkpoint.ocp.CheckpointManager.wait_until_finished, []
+
+    def wait(manager):
+        if jumps:
+            raise TimeoutError(jumps.pop())
+        usual(manager)
+
+    monkeypatch.setattr(checkpoint.ocp.CheckpointManager, "wait_until_finished", wait)
+    checkpoints = Checkpoints(tmp_path / "cohort_0")
+    checkpoints.save(tree(1))
+    jumps.append("timed out")
+    checkpoints.save(tree(2))
+    jumps.append("timed out")
+    checkpoints.finish()
+    assert not jumps
+    found, told = restored(tmp_path / "cohort_0")
+    assert_tree(found, 2)
+    assert not told
+
+
+def test_a_save_that_is_cut_short_again_says_so(tmp_path, monkeypatch):
+    def wait(manager):
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(checkpoint.ocp.CheckpointManager, "wait_until_finished", wait)
+    with pytest.raises(UserError, match="cannot write a checkpoint to .*: timed out"):
+        Checkpoints(tmp_path / "cohort_0").save(tree(1))
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=f"cannot write a checkpoint to {tmp_path}"):

@@ -74,7 +74,7 @@ def test_a_step_of_training_has_the_products_of_its_layers_forward_and_back():
     # The first layer passes no gradient on to its inputs. The figures of each class take a few products more.
     back = batch * (inputs * hidden + 2 * hidden * classes)
     assert forward + back <= work.step[0] <= 1.25 * (forward + back)
-    assert work.chunk[0] == pytest.approx(forward / batch * 256, rel=0.01)
+    assert forward / batch * 256 <= work.chunk[0] <= 1.25 * forward / batch * 256
     assert work.steps == 2 * TINY.epochs * 8
 
 
@@ -101,9 +101,8 @@ def test_what_a_sweep_planned_to_do_is_what_it_did_and_is_remembered(tmp_path, m
     told = estimated(planned(longer, 2), jax.devices()[:2])
     assert told.estimated_from.startswith("as measured on 20")
     steps = 5 * 8 * 2  # of each of the two devices
-    assert told.estimate["training"] == pytest.approx(
-        steps * entry["spent"]["training"] / entry["made"]["steps"], rel=0.01
-    )
+    assert told.estimate["training"] == pytest.approx(steps * entry["step"])
+    assert entry["step"] * entry["made"]["steps"] == pytest.approx(entry["spent"]["training"], abs=1e-3)
 
 
 def test_other_programs_of_a_slower_machine_are_told_to_be_slower(tmp_path, monkeypatch):
