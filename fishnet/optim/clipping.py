@@ -13,7 +13,7 @@ import optax
 from jax.typing import ArrayLike
 
 from fishnet.errors import UsageError
-from fishnet.optim.kernels import kernels, unit_norms
+from fishnet.optim.kernels import global_norm, kernels, unit_norms
 
 Clipped = tuple[optax.Updates, jax.Array]
 Clipping = Callable[[optax.Updates, optax.Params, ArrayLike], Clipped]
@@ -37,10 +37,7 @@ def clip_by_value(grads: optax.Updates, limit: ArrayLike) -> Clipped:
     Source: Graves 2013, section 2.1, https://arxiv.org/abs/1308.0850
     """
     check_limit(limit)
-    outside = [jnp.sum(jnp.abs(g) > limit, dtype=jnp.float32) for g in jax.tree.leaves(grads)]
-    # A parameter that only neighbours in a program use has no gradient, and must not count.
-    entries = [jnp.sum(g != 0, dtype=jnp.float32) for g in jax.tree.leaves(grads)]
-    return optax.tree.clip(grads, -limit, limit), sum(outside) / jnp.maximum(sum(entries), 1)
+    return optax.tree.clip(grads, -limit, limit), share_outside(grads, limit)
 
 
 def clip_by_global_norm(grads: optax.Updates, limit: ArrayLike) -> Clipped:
@@ -61,10 +58,23 @@ def clip_by_global_norm(grads: optax.Updates, limit: ArrayLike) -> Clipped:
     Source: Pascanu et al. 2013, https://arxiv.org/abs/1211.5063
     """
     check_limit(limit)
-    norm = optax.tree.norm(grads)
+    norm = global_norm(grads)
+    factor = norm_factor(norm, limit)
+    return jax.tree.map(lambda g: g * factor, grads), (norm > limit).astype(jnp.float32)
+
+
+def share_outside(grads: optax.Updates, limit: ArrayLike) -> jax.Array:
+    """The fraction of the entries other than 0 that lie outside [-limit, limit], [] float32."""
+    outside = [jnp.sum(jnp.abs(g) > limit, dtype=jnp.float32) for g in jax.tree.leaves(grads)]
+    # A parameter that only neighbours in a program use has no gradient, and must not count.
+    entries = [jnp.sum(g != 0, dtype=jnp.float32) for g in jax.tree.leaves(grads)]
+    return sum(outside) / jnp.maximum(sum(entries), 1)
+
+
+def norm_factor(norm: jax.Array, limit: ArrayLike) -> jax.Array:
+    """`min(1, limit / norm)`: exactly 1 where the norm is within the limit, both of them infinite included."""
     long = norm > limit
-    factor = jnp.where(long, limit / jnp.where(long, norm, 1.0), 1.0)
-    return jax.tree.map(lambda g: g * factor, grads), long.astype(jnp.float32)
+    return jnp.where(long, limit / jnp.where(long, norm, 1.0), 1.0)
 
 
 def adaptive_clip(grads: optax.Updates, params: optax.Params, limit: ArrayLike) -> Clipped:

@@ -59,3 +59,16 @@ def unit_norms(leaf: jax.Array, kernel: bool) -> jax.Array:
         Norms [1, ..., 1, o] or [1, ..., 1], of the leaf's rank.
     """
     return jnp.sqrt(jnp.sum(jnp.square(leaf), axis=tuple(range(leaf.ndim - kernel)), keepdims=True))
+
+
+def global_norm(tree: optax.Updates) -> jax.Array:
+    """Euclidean norm over all entries of a tree together, `sqrt(sum_leaf sum_i x_i^2)`, [] in the leaves' type.
+
+    Each leaf is summed over all axes but the last one first. XLA vectorises that on CPU, and not a reduction to a
+    scalar, for which it makes a copy besides.
+
+    Args:
+        tree: of arrays [...].
+    """
+    squares = [jnp.sum(jnp.sum(jnp.square(x), axis=tuple(range(x.ndim - 1)))) for x in jax.tree.leaves(tree)]
+    return jnp.sqrt(sum(squares))

@@ -7,6 +7,7 @@ import optax
 from jax.typing import ArrayLike
 
 from fishnet.errors import UsageError
+from fishnet.optim.kernels import global_norm
 
 RHO = 0.05  # radius of the neighbourhood, in the units of the parameters; the paper's for CIFAR-10 and ImageNet
 
@@ -33,6 +34,6 @@ def sam_probe(params: optax.Params, grads: optax.Updates, rho: ArrayLike = RHO) 
     """
     if isinstance(rho, int | float | np.number) and not 0 <= rho < np.inf:
         raise UsageError(f"rho {rho} is not 0 or a positive finite number")
-    norm = optax.tree.norm(grads)
+    norm = global_norm(grads)
     stretch = rho / jnp.where(norm > 0, norm, 1.0)
     return jax.tree.map(lambda p, g: p + stretch * g, params, grads)

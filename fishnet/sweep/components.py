@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 from jax import lax
 
 from fishnet.augment import AUGMENTATIONS
@@ -22,7 +23,7 @@ from fishnet.nn.norm_formulas import KINDS, WEIGHT_KINDS
 from fishnet.nn.norms import NORMS, NormByKind
 from fishnet.nn.pooling import POOLS
 from fishnet.nn.weight_norms import initial_scale
-from fishnet.optim.clipping import CLIPPINGS
+from fishnet.optim.clipping import CLIPPINGS, norm_factor, share_outside
 from fishnet.optim.constraints import l1_penalty, l2_penalty
 from fishnet.optim.freezing import by_layer, frozen
 from fishnet.optim.schedules import CYCLIC, SCHEDULES, with_floor, with_warmup
@@ -231,20 +232,49 @@ def frozen_leaves(recipe: Recipe, params: Any) -> Any:
     return frozen(params, patterns, MODELS[recipe.model].head_modules(params))
 
 
-def clip_gradients(menu: Menu, kinds: Kinds, numbers: Numbers, grads: Any, params: Any) -> tuple[Any, jax.Array]:
-    """Clips in the lane's way.
+@struct.dataclass
+class Clip:
+    """Clipping that an update applies entry by entry, on its way: `min(max(g factor, -bound), bound)`."""
+
+    factor: jax.Array  # [] float32
+    bound: jax.Array  # [] float32
+    share: jax.Array  # [] float32, of the gradient that is clipped, see `fishnet.optim.clipping`
+
+    def __call__(self, grads: Any) -> Any:
+        return jax.tree.map(lambda g: jnp.clip(g * self.factor, -self.bound, self.bound), grads)
+
+
+def clipping_of(
+    menu: Menu, kinds: Kinds, numbers: Numbers, grads: Any, norm: jax.Array, params: Any
+) -> tuple[Any, Clip]:
+    """What a lane clips.
 
     Args:
         menu: of the cohort.
         kinds, numbers: the lane's knobs, without the lane axis.
         grads: a tree like `params`.
+        norm: [] float32, of all gradients together.
         params: of the lane.
 
     Returns:
-        The gradients, and the share of them that was clipped, see `fishnet.optim.clipping`.
+        The gradients, already clipped where that is done unit by unit, and what is left to do. Infinite limits leave
+        every gradient as it is, bit for bit.
     """
-    ways = {"none": lambda grads, params, limit: (grads, jnp.float32(0)), **CLIPPINGS}
-    return lax.switch(kinds.clipping, [ways[name] for name in menu.clipping], grads, params, numbers.clip)
+    one, infinite, limit = jnp.float32(1), jnp.float32(jnp.inf), numbers.clip
+    if "adaptive" in menu.clipping:
+        chosen = kinds.clipping == menu.clipping.index("adaptive")
+        grads, share = lax.cond(
+            chosen, lambda: CLIPPINGS["adaptive"](grads, params, limit), lambda: (grads, jnp.float32(0))
+        )
+    else:
+        share = jnp.float32(0)
+    ways = {
+        "none": lambda: Clip(one, infinite, jnp.float32(0)),
+        "value": lambda: Clip(one, limit, share_outside(grads, limit)),
+        "norm": lambda: Clip(norm_factor(norm, limit), infinite, (norm > limit).astype(jnp.float32)),
+        "adaptive": lambda: Clip(one, infinite, share),
+    }
+    return grads, lax.switch(kinds.clipping, [ways[name] for name in menu.clipping])
 
 
 def add_penalties(menu: Menu, numbers: Numbers, loss: jax.Array, grads: Any, params: Any) -> tuple[jax.Array, Any]:

@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import lax
 
 from fishnet.losses import cross_entropy, deferred, mixed_loss
@@ -15,12 +14,13 @@ from fishnet.nn.lsuv import layer_order, layer_outputs, lsuv
 from fishnet.norm_statistics import Population, add_batch, batch_moments, empty_population
 from fishnet.optim.constraints import ema, max_norm
 from fishnet.optim.freezing import by_layer, stop_frozen
-from fishnet.optim.optimizers import OPTIMIZERS
+from fishnet.optim.kernels import global_norm
+from fishnet.optim.optimizers import OPTIMIZERS, Optimizer
 from fishnet.sampling import balanced_positions
 from fishnet.sweep.components import (
     add_penalties,
     augmented,
-    clip_gradients,
+    clipping_of,
     frozen_leaves,
     lane_model,
     learning_rates,
@@ -30,7 +30,7 @@ from fishnet.sweep.components import (
 )
 from fishnet.sweep.knobs import Kinds, Numbers
 from fishnet.sweep.random import draw
-from fishnet.sweep.slots import direction, empty_slots, state_of
+from fishnet.sweep.slots import Slots, direction, empty_slots, state_of
 from fishnet.sweep.state import Lanes, Pixels, Shape, Totals, constants
 
 PRECISE_BATCHES = 32  # of an epoch, from which precise statistics are estimated
@@ -165,36 +165,28 @@ def train_lane(
         rates = learning_rates(recipe, menu, numbers, lane.params, i)
         if rates is not None:
             grads = jax.tree.map(lambda g, r: jnp.where(r > 0, g, 0.0), grads, rates)
-        norm = optax.tree.norm(grads)
+        norm = global_norm(grads)
         finite = (lane.first_bad_step < 0) & jnp.isfinite(loss) & jnp.isfinite(norm)
         lr = numbers.lr * rate_multiplier(numbers, progress) * rate
+        grads, clip = clipping_of(menu, kinds, numbers, grads, norm, lane.params)
 
-        def update(params, slots):
-            scaled, clipped = clip_gradients(menu, kinds, numbers, grads, params)
-            numbers_of_it = numbers.momentum, numbers.weight_decay, lr
-            down, slots = direction(shape.optimizers, kinds.optimizer, scaled, slots, params, *numbers_of_it)
+        def kept(new: Any, old: Any) -> Any:
+            return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
+
+        def updated(optimizer: Optimizer) -> tuple[Any, Slots]:
+            """Parameters and slots after the step: all of it in one branch, so that each is read and written once."""
+            own = numbers.momentum, numbers.weight_decay, lr
+            down, slots = direction(optimizer, clip(grads), lane.slots, lane.params, *own)
             if rates is None:
-                params = jax.tree.map(lambda p, d: p - lr * d, params, down)
+                params = jax.tree.map(lambda p, d: p - lr * d, lane.params, down)
             else:
-                params = jax.tree.map(lambda p, d, r: jnp.where(r > 0, p - lr * r * d, p), params, down, rates)
+                params = jax.tree.map(lambda p, d, r: jnp.where(r > 0, p - lr * r * d, p), lane.params, down, rates)
             if menu.max_norm:
-                params = lax.cond(
-                    jnp.isfinite(numbers.max_norm).any(), partial(constrained, rates), lambda p: p, params
-                )
-            totals = lane.epoch
-            one_hot = (labels[:, None] == jnp.arange(shape.classes)).astype(jnp.float32)
-            totals = Totals(
-                steps=totals.steps + 1,
-                loss=totals.loss + loss,
-                correct=totals.correct + (logits.argmax(-1) == labels).sum(dtype=jnp.int32),
-                grad_norm=totals.grad_norm + norm,
-                clipped=totals.clipped + clipped,
-                class_loss=totals.class_loss + cross_entropy(logits, labels) @ one_hot,
-                class_count=totals.class_count + one_hot.sum(0),
-            )
-            return params, slots, evaluated(params, slots), statistics, totals, lane.first_bad_step
+                limited = jnp.isfinite(numbers.max_norm).any()
+                params = lax.cond(limited, partial(constrained, rates), lambda p: p, params)
+            return kept((params, slots), (lane.params, lane.slots))
 
-        def constrained(rates, params):
+        def constrained(rates: Any, params: Any) -> Any:
             """The parameters with the weights into each unit no longer than they may be, but the frozen ones."""
             layers = numbers.norm.shape[-1]
             limits = by_layer(params, layers, numbers.max_norm)
@@ -202,22 +194,35 @@ def train_lane(
                 limits = jax.tree.map(lambda limit, rate: jnp.where(rate > 0, limit, jnp.inf), limits, rates)
             return max_norm(params, limits)
 
-        def evaluated(params, slots):
+        def evaluated(params: Any, slots: Slots) -> Any:
             """The parameters to validate and keep, after this step."""
             if not menu.average:
                 return ()
             own = OPTIMIZERS[menu.own_optimizer] if menu.own_optimizer else None
             if own and own.evaluate:
                 params = own.evaluate(params, state_of(own, slots, params))
-            return ema(lane.average, params, numbers.ema, i + 1)
+            return kept(ema(lane.average, params, numbers.ema, i + 1), lane.average)
 
-        def freeze(params, slots):
-            bad = jnp.where(lane.first_bad_step < 0, i, lane.first_bad_step)
-            return params, slots, lane.average, lane.statistics, lane.epoch, bad
-
-        params, slots, average, statistics, totals, bad = lax.cond(finite, update, freeze, lane.params, lane.slots)
+        params, slots = lax.switch(kinds.optimizer, [partial(updated, optimizer) for optimizer in shape.optimizers])
+        totals = lane.epoch
+        one_hot = (labels[:, None] == jnp.arange(shape.classes)).astype(jnp.float32)
+        after = Totals(
+            steps=totals.steps + 1,
+            loss=totals.loss + loss,
+            correct=totals.correct + (logits.argmax(-1) == labels).sum(dtype=jnp.int32),
+            grad_norm=totals.grad_norm + norm,
+            clipped=totals.clipped + clip.share,
+            class_loss=totals.class_loss + cross_entropy(logits, labels) @ one_hot,
+            class_count=totals.class_count + one_hot.sum(0),
+        )
         return lane.replace(
-            params=params, slots=slots, average=average, statistics=statistics, epoch=totals, first_bad_step=bad, lr=lr
+            params=params,
+            slots=slots,
+            average=evaluated(params, slots),
+            statistics=kept(statistics, lane.statistics),
+            epoch=kept(after, totals),
+            first_bad_step=jnp.where(finite | (lane.first_bad_step >= 0), lane.first_bad_step, i),
+            lr=lr,
         )
 
     lane = lax.fori_loop(start, stop, step, lane)

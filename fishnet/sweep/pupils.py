@@ -10,6 +10,7 @@ from flax import struct
 from jax import lax
 
 from fishnet.models import MODELS
+from fishnet.optim.kernels import global_norm
 from fishnet.pretraining import OBJECTIVES, Objective, with_trunk
 from fishnet.sweep.groups import over_groups
 from fishnet.sweep.knobs import Kinds, Knobs, Numbers
@@ -124,7 +125,7 @@ def pretrain_lane(
             return losses.mean(), (solved, after.get("batch_stats", {}))
 
         (loss, (solved, statistics)), grads = jax.value_and_grad(loss_of, has_aux=True)(pupil.params)
-        finite = (pupil.first_bad_step < 0) & jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
+        finite = (pupil.first_bad_step < 0) & jnp.isfinite(loss) & jnp.isfinite(global_norm(grads))
         lr = numbers.pretrain_lr * 0.5 * (1 + jnp.cos(jnp.pi * i / numbers.pretrain_steps))
 
         def update(pupil: Pupils) -> Pupils:

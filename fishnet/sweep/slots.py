@@ -37,8 +37,7 @@ def empty_slots(optimizers: Sequence[Optimizer], params: Any) -> Slots:
 
 
 def direction(
-    optimizers: Sequence[Optimizer],
-    index: jax.Array,
+    optimizer: Optimizer,
     grads: Any,
     slots: Slots,
     params: Any,
@@ -46,11 +45,10 @@ def direction(
     weight_decay: jax.Array,
     lr: jax.Array,
 ) -> tuple[Any, Slots]:
-    """The descent direction at unit learning rate of the optimizer at a traced index.
+    """The descent direction of an optimizer at unit learning rate.
 
     Args:
-        optimizers: to choose among.
-        index: [] int32, position in `optimizers`.
+        optimizer: whose layout the slots are in.
         grads: a tree like `params`.
         slots: what the optimizer remembers.
         params: of one run.
@@ -58,21 +56,14 @@ def direction(
         lr: [] float32, the rate that the direction will be multiplied by, for those that ask for it.
 
     Returns:
-        The direction, a tree like `params`, and the slots after this step; those that the chosen optimizer does not
-        use are as before.
+        The direction, a tree like `params`, and the slots after this step; those that the optimizer does not use are
+        as before.
     """
-
-    def branch(optimizer: Optimizer):
-        def update(grads, slots, params, momentum, weight_decay, lr):
-            transform = optax.with_extra_args_support(_build(optimizer, momentum, weight_decay))
-            updates, state = transform.update(grads, state_of(optimizer, slots, params), params, learning_rate=lr)
-            trees, counts = _split(state, params)
-            counts = jnp.stack([*counts, *slots.counts[len(counts) :]])
-            return updates, Slots((*trees, *slots.trees[len(trees) :]), counts)
-
-        return update
-
-    return lax.switch(index, [branch(o) for o in optimizers], grads, slots, params, momentum, weight_decay, lr)
+    transform = optax.with_extra_args_support(_build(optimizer, momentum, weight_decay))
+    updates, state = transform.update(grads, state_of(optimizer, slots, params), params, learning_rate=lr)
+    trees, counts = _split(state, params)
+    counts = jnp.stack([*counts, *slots.counts[len(counts) :]])
+    return updates, Slots((*trees, *slots.trees[len(trees) :]), counts)
 
 
 def state_of(optimizer: Optimizer, slots: Slots, params: Any) -> Any:

@@ -154,7 +154,7 @@ def fill(disk: Path, leave: int) -> None:
 
 
 def jump_about(seconds: float) -> None:
-    """Sets the clock forward and back by turns, every so many looks at it: as NTP, a suspended laptop or a person does."""
+    """Sets the clock forward and back by turns, every so many looks at it: as NTP or a suspended laptop does."""
     true, looks = time.time, iter(range(10**9))
     time.time = lambda: true() + (seconds if next(looks) // LOOKS % 2 else -seconds)
     time.time_ns = lambda: int(time.time() * 1e9)

@@ -235,7 +235,7 @@ def test_a_save_that_is_cut_short_again_says_so(tmp_path, monkeypatch):
         raise TimeoutError("timed out")
 
     monkeypatch.setattr(checkpoint.ocp.CheckpointManager, "wait_until_finished", wait)
-    with pytest.raises(UserError, match="cannot write a checkpoint to .*: timed out"):
+    with pytest.raises(UserError, match=r"cannot write a checkpoint to .*: timed out"):
         Checkpoints(tmp_path / "cohort_0").save(tree(1))
 
 

@@ -1,5 +1,7 @@
 """Optimizers in shared slots do what each does with its own optax state (against optax itself: tests/optim)."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,10 +47,12 @@ def assert_close(found, expected) -> None:
 @jax.jit
 def slotted_step(index, grads, slots, params):
     """One step of the optimizer at a traced position, with traced numbers."""
-    down, slots = direction(
-        tuple(OPTIMIZERS.values()), index, grads, slots, params, *map(jnp.float32, (MOMENTUM, DECAY, LR))
-    )
-    return jax.tree.map(lambda p, d: p - LR * d, params, down), slots
+
+    def updated(optimizer):
+        down, after = direction(optimizer, grads, slots, params, *map(jnp.float32, (MOMENTUM, DECAY, LR)))
+        return jax.tree.map(lambda p, d: p - LR * d, params, down), after
+
+    return jax.lax.switch(index, [partial(updated, optimizer) for optimizer in OPTIMIZERS.values()])
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
