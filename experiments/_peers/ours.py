@@ -1,15 +1,19 @@
 """The contestant fishnet: all runs in one program of the sweep engine, over all cores or accelerators."""
 
 import dataclasses
+import tempfile
 from functools import partial
+from pathlib import Path
 
 import jax
 import numpy as np
+from flax.serialization import to_state_dict
 
 from experiments._peers.contestant import Contestant
 from experiments._peers.nets import ACTIVATIONS, CLASSES, LR, MOMENTUM, NORMS, examples
 from fishnet.data.task import make_task
 from fishnet.sweep import Recipe, Sweep
+from fishnet.sweep.checkpoint import Checkpoints
 from fishnet.sweep.evaluation import evaluation_chunk
 from fishnet.sweep.interrupt import Interrupt
 from fishnet.sweep.layout import Layout
@@ -103,3 +107,27 @@ class Fishnet(Contestant):
                 }
             )
             steps, self.step = steps - (stop - self.step), stop
+            if self.step % per_epoch == 0:
+                self.end_epoch()
+
+    def end_epoch(self) -> None:
+        """What is done after the last step of an epoch."""
+
+
+class Saving(Fishnet):
+    """fishnet with a checkpoint of all runs after every epoch, written while the next one trains."""
+
+    def prepare(self) -> int:
+        """See `Contestant.prepare`."""
+        count = super().prepare()
+        self.folder = tempfile.TemporaryDirectory()
+        self.checkpoints = Checkpoints(Path(self.folder.name) / "cohort_0")
+        return count
+
+    def end_epoch(self) -> None:
+        """See `Fishnet.end_epoch`."""
+        self.checkpoints.save({"lanes": [to_state_dict(jax.device_get(lanes)) for lanes in self.lanes.values()]})
+
+    def finish(self) -> None:
+        """See `Contestant.finish`."""
+        self.checkpoints.finish()

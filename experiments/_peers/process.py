@@ -11,6 +11,8 @@ from experiments._peers.nets import Net
 from experiments._peers.rows import Row
 from fishnet.errors import UserError
 
+ENDING = 20.0  # seconds that a process may take to end
+
 
 class Worker:
     """The process of one contestant.
@@ -24,7 +26,7 @@ class Worker:
         # Threads that wait by turning round would take the others' time.
         calm = {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0", "TF_CPP_MIN_LOG_LEVEL": "2"}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "experiments._peers.worker", net.name, contestant, str(net.runs)],
+            [sys.executable, "-m", "experiments._peers.worker", net.name, contestant, str(net.runs), str(net.batches)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE if not os.environ.get("FISHNET_BENCHMARK_LOUD") else None,
@@ -51,9 +53,12 @@ class Worker:
         return self.answer()
 
     def end(self) -> None:
-        """Ends the process."""
-        self.process.kill()
-        self.process.communicate()
+        """Ends the process: by itself, or else by force."""
+        try:
+            self.process.communicate(timeout=ENDING)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.communicate()
 
 
 def measure(net: Net, contestants: Sequence[str], rounds: int, seconds: float, say: Callable[[str], None]) -> list[Row]:

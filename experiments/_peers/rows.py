@@ -83,3 +83,14 @@ def scaling_table(found: Mapping[Net, Sequence[Row]]) -> str:
         sizes = [f"{of[key] / 2**20:.1f}" for key in ("arguments", "temporary")] + [f"{of['state a lane'] / 2**10:.1f}"]
         lines.append(f"| {net.name} | {net.runs} | {with_range(row.milliseconds, 3)} | {' | '.join(sizes)} |")
     return "\n".join(lines)
+
+
+def upkeep_table(found: Mapping[Net, Sequence[Row]]) -> str:
+    """fishnet with something done beside training against fishnet without, as Markdown: the time that it adds."""
+    lines = ["| net | with | ms a step and run | over without |", "|---|---|---|---|"]
+    for net, rows in found.items():
+        for row in rows:
+            of = ratios([row, rows[0]], [row.contestant], rows[0].contestant) if row is not rows[0] else None
+            cells = [net.name, row.contestant.partition(", ")[2] or "nothing", with_range(row.milliseconds, 3)]
+            lines.append(f"| {' | '.join([*cells, with_range(of, 3) if of else ''])} |")
+    return "\n".join(lines)
