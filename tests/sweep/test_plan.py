@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 import zlib
 
 import jax
@@ -231,3 +232,28 @@ def test_a_run_has_the_keys_of_its_seed_whoever_is_beside_it():
 def test_cohorts_come_in_order_of_first_appearance():
     runs = Sweep(TINY, axes={"lr": [0.1, 0.2], "widths": [(16,), (8,)]}, seeds=1).runs()
     assert [[run.index for run in members] for members in group_runs(runs).values()] == [[0, 2], [1, 3]]
+
+
+def test_a_further_seed_costs_few_calls(task):
+    """So that 10,000 runs are planned in seconds: what an arm needs is worked out once for all its seeds."""
+
+    def calls(seeds: int) -> int:
+        runs = [
+            dataclasses.replace(run, recipe=resolve(run.recipe))
+            for run in Sweep(TINY, axes={"lr": [0.1, 0.2]}, seeds=seeds).runs()
+        ]
+        count = 0
+
+        def profile(frame, event, argument):
+            nonlocal count
+            count += event == "call"
+
+        sys.setprofile(profile)
+        try:
+            make_cohorts(runs, {("synthetic", 8): task}, 1, None, jax.devices()[:2])
+        finally:
+            sys.setprofile(None)
+        return count
+
+    calls(3)  # what is worked out once a process
+    assert calls(220) - calls(20) < 100 * 2 * 200
