@@ -65,7 +65,9 @@ def run(argv: Sequence[str]) -> int:
     whole = not (flags.quick or flags.net or flags.against)
     nets = [names[name] for name in flags.net] if flags.net else [n for n in NETS if not (flags.quick and n.cold_steps)]
     about = machine()
-    found = {net: measure(net, ["fishnet", *filter(net.takes, peers)], rounds, seconds, tell) for net in nets}
+    found = {
+        net: measure(net, ["fishnet", *filter(net.takes, peers)], rounds, seconds, tell, flags.quick) for net in nets
+    }
     scaled = {}
     for net in (replace(names[name], runs=runs) for name in SCALED for runs in SCALES if whole):
         scaled[net] = measure(net, ["fishnet"], rounds, seconds, tell)
@@ -74,6 +76,7 @@ def run(argv: Sequence[str]) -> int:
         saved = replace(names[SAVED], batches=SAVED_BATCHES)
         upkept[saved] = measure(saved, list(OURS), rounds, SAVED_SECONDS, tell)
     heading = ", ".join(f"{name} {value}" for name, value in about.items())
+    heading += "; prepared side by side, which makes the seconds to compile longer" if flags.quick else ""
     text = f"{heading}; {rounds} rounds of {seconds:g} s\n\n{verdicts(found)}\n\n{table(found)}\n"
     text += f"\n{scaling_table(scaled)}\n" if scaled else ""
     text += f"\n{upkeep_table(upkept)}\n" if upkept else ""
