@@ -1,6 +1,13 @@
-"""What a few seeds and a finite test set can say."""
+"""What a few seeds and a finite test set can say: intervals, paired comparisons, several arms, several looks.
 
+`compare` is what reports use; the rest is what it is made of. intervals.py, paired.py: one arm, one pair of arms;
+multiplicity.py: many arms; planning.py, looks.py: how many seeds; proportions.py, delong.py: what the test images
+allow; aggregate.py: many tasks.
+"""
+
+from fishnet.stats.compare import DECISIONS, VERDICTS, Comparison, compare
 from fishnet.stats.intervals import Bounds, Interval, interval, mean_interval, t_interval
+from fishnet.stats.looks import SPENDING, alpha_at_look, keep_decided
 from fishnet.stats.multiplicity import HolmIntervals, holm, holm_intervals
 from fishnet.stats.paired import (
     TESTS,
@@ -10,20 +17,30 @@ from fishnet.stats.paired import (
     smallest_sign_flip_p,
     t_test_p,
 )
+from fishnet.stats.planning import fewest_seeds, needed_seeds
 from fishnet.stats.proportions import accuracy_noise, difference_noise, wilson_interval
 
 __all__ = [
+    "DECISIONS",
+    "SPENDING",
     "TESTS",
+    "VERDICTS",
     "Bounds",
+    "Comparison",
     "HolmIntervals",
     "Interval",
     "accuracy_noise",
+    "alpha_at_look",
+    "compare",
     "difference_noise",
     "effect_size",
+    "fewest_seeds",
     "holm",
     "holm_intervals",
     "interval",
+    "keep_decided",
     "mean_interval",
+    "needed_seeds",
     "probability_of_improvement",
     "sign_flip_p",
     "smallest_sign_flip_p",
