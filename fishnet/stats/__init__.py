@@ -5,7 +5,9 @@ multiplicity.py: many arms; planning.py, looks.py: how many seeds; proportions.p
 allow; aggregate.py: many tasks.
 """
 
+from fishnet.stats.aggregate import interquartile_mean
 from fishnet.stats.compare import DECISIONS, VERDICTS, Comparison, compare
+from fishnet.stats.delong import AucTest, delong_covariance, delong_test
 from fishnet.stats.intervals import Bounds, Interval, interval, mean_interval, t_interval
 from fishnet.stats.looks import SPENDING, alpha_at_look, keep_decided
 from fishnet.stats.multiplicity import HolmIntervals, holm, holm_intervals
@@ -25,6 +27,7 @@ __all__ = [
     "SPENDING",
     "TESTS",
     "VERDICTS",
+    "AucTest",
     "Bounds",
     "Comparison",
     "HolmIntervals",
@@ -32,11 +35,14 @@ __all__ = [
     "accuracy_noise",
     "alpha_at_look",
     "compare",
+    "delong_covariance",
+    "delong_test",
     "difference_noise",
     "effect_size",
     "fewest_seeds",
     "holm",
     "holm_intervals",
+    "interquartile_mean",
     "interval",
     "keep_decided",
     "mean_interval",
