@@ -44,6 +44,8 @@ def alpha_at_look(look: int, looks: int, alpha: float = 0.05, spending: str | Ca
     than alpha is wrong over all looks, for every test, every dependence between the looks and every rule by which seeds
     are added; Holm's correction over the arms goes on inside each look. Boundaries from the joint normal distribution
     of the looks would spend the same alpha a little more fully, but hold for neither the sign-flip test nor few seeds.
+    Simulated with 3 to 7 looks at 3 to 12 seeds, normal runs like the control: .003 to .048 are called different, where
+    looking each time at 0.05 gives .06 to .16.
 
     Args:
         look: 1 to `looks`.
