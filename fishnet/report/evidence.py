@@ -1,0 +1,254 @@
+"""From the tables of a sweep to verdicts: what is measured on each run, which arms are compared, what is claimed."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from fishnet.errors import UsageError
+from fishnet.lookup import unknown
+from fishnet.report.results import Results
+from fishnet.stats import Comparison, compare
+
+FEWEST_IMAGES = 5  # of a class in the test split, below which nothing is said of that class
+JUDGEMENTS = ("supported", "refuted", "undecided")
+OPPOSITE = {"better": "worse", "worse": "better"}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A finished sweep whose arms have labels.
+
+    Args:
+        name: of the trial within its experiment.
+        results: its tables.
+        labels: of its arms, in the order of the sweep; the first is the control unless a contrast says otherwise.
+    """
+
+    name: str
+    results: Results
+    labels: tuple[str, ...]
+
+    @cached_property
+    def runs(self) -> dict[str, list[int]]:
+        """The runs of each arm, seed by seed."""
+        seeds = len(self.results.sweep["seeds"])
+        return {label: list(range(i * seeds, (i + 1) * seeds)) for i, label in enumerate(self.labels)}
+
+    def by_seed(self, value_of: Mapping[int, float]) -> dict[str, list[float]]:
+        """label -> values [seed]; NaN for runs that have none.
+
+        Args:
+            value_of: of each run, by its number.
+        """
+        return {label: [value_of.get(run, np.nan) for run in runs] for label, runs in self.runs.items()}
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A figure of a run.
+
+    Args:
+        name: in words, for headings: "test accuracy".
+        of: `f(trial) -> {label: [seed] value}`; NaN where a run diverged or has no such figure.
+        larger_is_better: False for losses and times.
+        margin: differences below this do not matter; None: no equivalence is claimed.
+        diverged: what a run without the figure counts as: the value of the worst possible run, such as chance.
+        digits: after the point in tables.
+    """
+
+    name: str
+    of: Callable[[Trial], dict[str, list[float]]]
+    larger_is_better: bool = True
+    margin: float | None = None
+    diverged: float = 0.0
+    digits: int = 3
+
+
+def column(name: str, words: str, **settings) -> Measure:
+    """A column of `runs.parquet` as a measure: figures at the epoch that validation chose.
+
+    Args:
+        name: of the column, such as `test_accuracy`.
+        words: for headings.
+        settings: other fields of `Measure`.
+    """
+
+    def of(trial: Trial) -> dict[str, list[float]]:
+        runs = trial.results.runs
+        fine = runs[runs["status"] != "diverged"]
+        return trial.by_seed(dict(zip(fine["run"], fine[name].astype(float), strict=True)))
+
+    return Measure(words, of, **settings)
+
+
+def at_end(name: str, words: str, **settings) -> Measure:
+    """A column of `curves.parquet` after the last epoch as a measure: what training itself reached."""
+
+    def of(trial: Trial) -> dict[str, list[float]]:
+        curves = trial.results.curves
+        last = curves.sort_values("epoch").groupby("run").tail(1) if len(curves) else curves
+        return trial.by_seed(dict(zip(last["run"], last[name].astype(float), strict=True)) if len(last) else {})
+
+    return Measure(words, of, **settings)
+
+
+def class_column(name: str, words: str, class_name: str, **settings) -> Measure:
+    """A column of `per_class.parquet` (test split) for one class as a measure."""
+
+    def of(trial: Trial) -> dict[str, list[float]]:
+        table = trial.results.per_class
+        mine = table[table["class"] == class_name] if len(table) else table
+        return trial.by_seed(dict(zip(mine["run"], mine[name].astype(float), strict=True)) if len(mine) else {})
+
+    return Measure(words, of, **settings)
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Arms of one trial compared with a control by one measure: one family of verdicts.
+
+    Args:
+        name: by which claims refer to it.
+        title: over its table, a phrase.
+        trial: the trial's name.
+        measure: what is compared.
+        control: the arm that the others are compared with; None: the trial's first.
+        arms: those compared; None: all others of the trial.
+        test: see `fishnet.stats.compare`.
+    """
+
+    name: str
+    title: str
+    trial: str
+    measure: Measure
+    control: str | None = None
+    arms: tuple[str, ...] | None = None
+    test: str = "sign-flip"
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A contrast with its verdicts."""
+
+    contrast: Contrast
+    rows: Mapping[str, Comparison]  # by label, the control first
+    problem: str = ""  # why there are no verdicts, in place of them
+
+    def row(self, label: str) -> Comparison:
+        """The comparison of one arm.
+
+        Raises:
+            UsageError: there is no such arm.
+        """
+        if label not in self.rows:
+            raise unknown("arm", label, self.rows)
+        return self.rows[label]
+
+    def phrase(self, label: str) -> str:
+        """`+.052 [+.031, +.073], better, 8 seeds`: the difference to the control in words."""
+        row, digits = self.row(label), self.contrast.measure.digits
+        low, high = row.difference_interval
+        verdict = self.problem or row.verdict
+        return f"{row.difference:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}], {verdict}, {row.n} seeds"
+
+
+def weigh(contrast: Contrast, trial: Trial, alpha: float | None = None, verdicts: bool = True) -> Evidence:
+    """Compares the arms of a contrast.
+
+    Args:
+        contrast: what is compared.
+        trial: its trial.
+        alpha: family-wise error of the verdicts; None: .05.
+        verdicts: False: figures without verdicts, as of a smoke test.
+
+    Raises:
+        UsageError: a control or an arm that the trial does not have.
+    """
+    values = contrast.measure.of(trial)
+    control = contrast.control or trial.labels[0]
+    labels = contrast.arms or tuple(label for label in trial.labels if label != control)
+    for label in (control, *labels):
+        if label not in values:
+            raise unknown("arm", label, values)
+    measure = contrast.measure
+    rows = compare(
+        {label: values[label] for label in (control, *labels)},
+        control,
+        margin=measure.margin,
+        alpha=alpha,
+        larger_is_better=measure.larger_is_better,
+        diverged=measure.diverged,
+        test=contrast.test,
+    )
+    return Evidence(contrast, rows, "" if verdicts else "no verdict: a smoke test")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement that courses and papers make, and what would be seen if it were true here.
+
+    Args:
+        text: the statement.
+        source: who makes it.
+        contrast: the name of the contrast that bears on it.
+        expected: arm -> verdict that the statement predicts; all of them must be found for it to be supported, and
+            one that is contradicted refutes it.
+    """
+
+    text: str
+    source: str
+    contrast: str
+    expected: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What became of a claim."""
+
+    claim: Claim
+    verdict: str  # one of JUDGEMENTS
+    effects: Mapping[str, str] = field(default_factory=dict)  # arm -> phrase
+
+
+def judge(claim: Claim, evidence: Mapping[str, Evidence]) -> Judgement:
+    """Whether the evidence supports or refutes a claim.
+
+    An expectation of `better` or `worse` is contradicted by the opposite and by `equivalent`; one of `equivalent` by
+    `better` and `worse`. `not better` (or `not worse`) is met by equivalent and by the opposite, and contradicted by
+    the word itself.
+
+    Args:
+        claim: to be judged.
+        evidence: by the contrast's name.
+
+    Raises:
+        UsageError: a contrast that is not there, or an expectation that is no verdict.
+    """
+    if claim.contrast not in evidence:
+        raise unknown("contrast", claim.contrast, evidence)
+    of = evidence[claim.contrast]
+    met, contradicted = [], []
+    for label, expected in claim.expected.items():
+        found = "undecided" if of.problem else of.row(label).verdict
+        word = expected.removeprefix("not ")
+        if word not in ("better", "worse", "equivalent"):
+            raise UsageError(f"claim {claim.text!r} expects {expected!r} of {label!r}: not a verdict")
+        if expected.startswith("not "):
+            met.append(found in ("equivalent", OPPOSITE.get(word)))
+            contradicted.append(found == word)
+        else:
+            met.append(found == word)
+            contradicted.append(found not in (word, "undecided"))
+    verdict = "refuted" if any(contradicted) else "supported" if all(met) else "undecided"
+    return Judgement(claim, verdict, {label: of.phrase(label) for label in claim.expected})
+
+
+def too_few_images(trial: Trial, classes: Sequence[str]) -> list[str]:
+    """The classes with too few test images for a verdict, by name."""
+    table = trial.results.per_class
+    if not len(table):
+        return []
+    support = table.groupby("class")["support"].first()
+    return [name for name in classes if support.get(name, 0) < FEWEST_IMAGES]
