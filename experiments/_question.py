@@ -3,8 +3,6 @@
 import argparse
 import json
 import shlex
-import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,8 +18,9 @@ from fishnet.sweep.recipe import Recipe
 from fishnet.sweep.samples import Samples
 
 if TYPE_CHECKING:
+    from fishnet.report.answer import Answer
     from fishnet.report.canvas import Panel
-    from fishnet.report.evidence import Claim, Contrast, Evidence, Trial
+    from fishnet.report.evidence import Claim, Contrast, Evidence, Judgement, Look, Trial
 
 SIZES = ("smoke", "quick", "full")
 LOOKS = 3  # at most, with --until-decided
@@ -167,3 +166,130 @@ def parser(question: Question) -> Parser:
     flags.add_argument("--quiet", action="store_true", help="log lines instead of a live progress bar")
     flags.add_argument("--debug", action="store_true", help=argparse.SUPPRESS)
     return flags
+
+
+def run(question: Question, asked: Asked) -> int:
+    """Trains what is missing, weighs the evidence and writes the page and what `experiments.claims` gathers."""
+    use_cores(asked.devices)
+    keep_programs()
+    from fishnet.report.answer import write_answer
+    from fishnet.report.evidence import judge, weigh
+
+    display = display_for(asked.quiet)
+    verdicts = asked.size != "smoke"
+    trials = {plan.name: first_look(plan, asked, display) for plan in question.plans}
+    evidence = {of.name: weigh(of, trials[of.trial], verdicts=verdicts) for of in question.contrasts}
+    if asked.until_decided:
+        evidence = decided(question, asked, trials, display)
+    answer = answer_of(question, asked, trials, evidence, [judge(claim, evidence) for claim in question.claims])
+    page = write_answer(answer, asked.out)
+    write_record(question, asked, answer)
+    print(f"\n{answer.question}\n\n{answer.answer}\n\npage     {page}")
+    return 0
+
+
+def first_look(plan: Plan, asked: Asked, display: Display) -> "Trial":
+    """The trial of a plan at the size that is asked for."""
+    from fishnet.report.evidence import Trial
+
+    return Trial(
+        plan.name, (look(plan.sweep(asked.size), asked.out / plan.name, plan.labels(asked.size), asked, display),)
+    )
+
+
+def train_look(sweep: Sweep, out: Path, labels: Sequence[str], asked: Asked, display: Display) -> "Look":
+    """Trains one sweep, or finds it finished, and reads its tables."""
+    from fishnet.report.evidence import Look
+    from fishnet.report.html import write_report
+    from fishnet.report.results import load_results
+    from fishnet.sweep import run_sweep
+
+    try:
+        run_sweep(sweep, out, devices=asked.devices, display=display, command=asked.command)
+        if not (out / "report.html").exists():
+            write_report(out)
+    finally:
+        display.finish()
+    return Look(load_results(out), tuple(labels))
+
+
+def decided(question: Question, asked: Asked, trials: dict[str, "Trial"], display: Display) -> dict[str, "Evidence"]:
+    """The evidence after up to `LOOKS` looks, each with further seeds of the arms that are not decided yet.
+
+    Every look spends its share of the error, so that looking repeatedly does not raise it. `trials` gets the looks.
+    """
+    from fishnet.report.evidence import Trial, weigh
+    from fishnet.stats import alpha_at_look, keep_decided
+
+    plans = {plan.name: plan for plan in question.plans}
+    evidence: dict[str, Evidence] = {}
+    for number in range(1, LOOKS + 1):
+        alpha = alpha_at_look(number, LOOKS, 0.05)
+        for of in question.contrasts:
+            found = weigh(of, trials[of.trial], alpha=alpha)
+            if of.name in evidence:
+                found = replace(found, rows=keep_decided(evidence[of.name].rows, found.rows))
+            evidence[of.name] = found
+        if number == LOOKS:
+            break
+        for name, trial in trials.items():
+            of_trial = [found for found in evidence.values() if found.contrast.trial == name]
+            open_ones = {row.arm for found in of_trial for row in found.rows.values() if row.verdict == "undecided"}
+            controls = {next(iter(found.rows)) for found in of_trial}
+            labels = [label for label in trial.looks[-1].labels if label in open_ones | controls]
+            if not open_ones.intersection(labels):
+                continue
+            done = sum(look.seeds for look in trial.looks)
+            sweep = plans[name].sweep(asked.size, range(done, done + trial.looks[0].seeds), labels)
+            more = train_look(sweep, asked.out / f"{name}-look{number + 1}", labels, asked, display)
+            trials[name] = Trial(name, (*trial.looks, more))
+    return evidence
+
+
+def answer_of(
+    question: Question,
+    asked: Asked,
+    trials: Mapping[str, "Trial"],
+    evidence: Mapping[str, "Evidence"],
+    judgements: Sequence["Judgement"],
+) -> "Answer":
+    """The page's content."""
+    from fishnet.report.answer import Answer, DrawnFigure
+
+    def figure(name: str, of: Figure) -> DrawnFigure:
+        return DrawnFigure(name, of.title, of.caption, of.panels(trials, evidence), of.columns)
+
+    smoke = asked.size == "smoke"
+    return Answer(
+        title=question.title,
+        question=question.question,
+        answer="A smoke test: everything ran, nothing is concluded." if smoke else question.answer(evidence),
+        evidence=list(evidence.values()),
+        evidence_figure=figure("evidence", question.evidence),
+        mechanism_figure=figure("mechanism", question.mechanism),
+        judgements=judgements,
+        limits=question.limits,
+        problems=[],
+        trials=trials,
+        command=asked.command,
+    )
+
+
+def write_record(question: Question, asked: Asked, answer: "Answer") -> None:
+    """answer.json: the answer, the claims and what was measured, for the ledger."""
+    from fishnet.report.answer import made
+    from fishnet.sweep.records import write_whole
+
+    record = {
+        "experiment": question.name,
+        "size": asked.size,
+        "question": answer.question,
+        "answer": answer.answer,
+        "claims": [
+            {"text": j.claim.text, "source": j.claim.source, "verdict": j.verdict, "effects": dict(j.effects)}
+            for j in answer.judgements
+        ],
+        "made": dict(made(answer)),
+    }
+    text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+    write_whole(asked.out / "answer.json", lambda temporary: temporary.write_text(text, encoding="utf-8"))

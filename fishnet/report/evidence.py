@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from fishnet.errors import UsageError
 from fishnet.lookup import unknown
@@ -17,32 +18,50 @@ OPPOSITE = {"better": "worse", "worse": "better"}
 
 
 @dataclass(frozen=True)
+class Look:
+    """A finished sweep whose arms have labels."""
+
+    results: Results
+    labels: tuple[str, ...]  # of its arms, in the order of the sweep
+
+    @property
+    def seeds(self) -> int:
+        """How many there are of each arm."""
+        return len(self.results.sweep["seeds"])
+
+    def runs(self, label: str) -> list[int]:
+        """The runs of an arm, seed by seed; none of an arm that is not in this look."""
+        if label not in self.labels:
+            return []
+        first = self.labels.index(label) * self.seeds
+        return list(range(first, first + self.seeds))
+
+
+@dataclass(frozen=True)
 class Trial:
-    """A finished sweep whose arms have labels.
+    """Arms over seeds: a sweep, and further ones with later seeds of the arms that were not decided by then.
 
     Args:
-        name: of the trial within its experiment.
-        results: its tables.
-        labels: of its arms, in the order of the sweep; the first is the control unless a contrast says otherwise.
+        name: within its experiment.
+        looks: each with the control; an arm that is missing in one is missing in those after it.
     """
 
     name: str
-    results: Results
-    labels: tuple[str, ...]
+    looks: tuple[Look, ...]
 
-    @cached_property
-    def runs(self) -> dict[str, list[int]]:
-        """The runs of each arm, seed by seed."""
-        seeds = len(self.results.sweep["seeds"])
-        return {label: list(range(i * seeds, (i + 1) * seeds)) for i, label in enumerate(self.labels)}
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Of all arms; the first is the control unless a contrast says otherwise."""
+        return self.looks[0].labels
 
-    def by_seed(self, value_of: Mapping[int, float]) -> dict[str, list[float]]:
-        """label -> values [seed]; NaN for runs that have none.
-
-        Args:
-            value_of: of each run, by its number.
-        """
-        return {label: [value_of.get(run, np.nan) for run in runs] for label, runs in self.runs.items()}
+    def by_seed(self, measure: "Measure") -> dict[str, list[float]]:
+        """label -> values [seed], NaN where a run has none; shorter for arms that later looks leave out."""
+        values: dict[str, list[float]] = {label: [] for label in self.labels}
+        for look in self.looks:
+            of = measure.of(look.results)
+            for label in look.labels:
+                values[label] += [of.get(run, np.nan) for run in look.runs(label)]
+        return values
 
 
 @dataclass(frozen=True)
@@ -51,7 +70,7 @@ class Measure:
 
     Args:
         name: in words, for headings: "test accuracy".
-        of: `f(trial) -> {label: [seed] value}`; NaN where a run diverged or has no such figure.
+        of: `f(results) -> {run: value}`; a run that diverged or has no such figure is left out.
         larger_is_better: False for losses and times.
         margin: differences below this do not matter; None: no equivalence is claimed.
         diverged: what a run without the figure counts as: the value of the worst possible run, such as chance.
@@ -59,14 +78,14 @@ class Measure:
     """
 
     name: str
-    of: Callable[[Trial], dict[str, list[float]]]
+    of: Callable[[Results], dict[int, float]]
     larger_is_better: bool = True
     margin: float | None = None
     diverged: float = 0.0
     digits: int = 3
 
 
-def column(name: str, words: str, **settings) -> Measure:
+def column(name: str, words: str, **settings: Any) -> Measure:
     """A column of `runs.parquet` as a measure: figures at the epoch that validation chose.
 
     Args:
@@ -74,35 +93,35 @@ def column(name: str, words: str, **settings) -> Measure:
         words: for headings.
         settings: other fields of `Measure`.
     """
-
-    def of(trial: Trial) -> dict[str, list[float]]:
-        runs = trial.results.runs
-        fine = runs[runs["status"] != "diverged"]
-        return trial.by_seed(dict(zip(fine["run"], fine[name].astype(float), strict=True)))
-
-    return Measure(words, of, **settings)
+    return Measure(words, lambda results: _by_run(results.runs[results.runs["status"] != "diverged"], name), **settings)
 
 
-def at_end(name: str, words: str, **settings) -> Measure:
+def at_end(name: str, words: str, **settings: Any) -> Measure:
     """A column of `curves.parquet` after the last epoch as a measure: what training itself reached."""
 
-    def of(trial: Trial) -> dict[str, list[float]]:
-        curves = trial.results.curves
-        last = curves.sort_values("epoch").groupby("run").tail(1) if len(curves) else curves
-        return trial.by_seed(dict(zip(last["run"], last[name].astype(float), strict=True)) if len(last) else {})
+    def of(results: Results) -> dict[int, float]:
+        last = _rows(results.curves, lambda table: table.sort_values("epoch").groupby("run").tail(1))
+        return _by_run(last, name)
 
     return Measure(words, of, **settings)
 
 
-def class_column(name: str, words: str, class_name: str, **settings) -> Measure:
+def class_column(name: str, words: str, class_name: str, **settings: Any) -> Measure:
     """A column of `per_class.parquet` (test split) for one class as a measure."""
 
-    def of(trial: Trial) -> dict[str, list[float]]:
-        table = trial.results.per_class
-        mine = table[table["class"] == class_name] if len(table) else table
-        return trial.by_seed(dict(zip(mine["run"], mine[name].astype(float), strict=True)) if len(mine) else {})
+    def of(results: Results) -> dict[int, float]:
+        return _by_run(_rows(results.per_class, lambda table: table[table["class"] == class_name]), name)
 
     return Measure(words, of, **settings)
+
+
+def _rows(table: pd.DataFrame, choose: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame:
+    """Some rows of a table that may be missing."""
+    return choose(table) if len(table) else table
+
+
+def _by_run(table: pd.DataFrame, name: str) -> dict[int, float]:
+    return dict(zip(table["run"], table[name].astype(float), strict=True)) if len(table) else {}
 
 
 @dataclass(frozen=True)
@@ -166,7 +185,7 @@ def weigh(contrast: Contrast, trial: Trial, alpha: float | None = None, verdicts
     Raises:
         UsageError: a control or an arm that the trial does not have.
     """
-    values = contrast.measure.of(trial)
+    values = trial.by_seed(contrast.measure)
     control = contrast.control or trial.labels[0]
     labels = contrast.arms or tuple(label for label in trial.labels if label != control)
     for label in (control, *labels):
@@ -247,7 +266,7 @@ def judge(claim: Claim, evidence: Mapping[str, Evidence]) -> Judgement:
 
 def too_few_images(trial: Trial, classes: Sequence[str]) -> list[str]:
     """The classes with too few test images for a verdict, by name."""
-    table = trial.results.per_class
+    table = trial.looks[0].results.per_class
     if not len(table):
         return []
     support = table.groupby("class")["support"].first()

@@ -4,7 +4,6 @@ import math
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -53,23 +52,26 @@ def write_report(out: str | Path, command: str | None = None, data_dir: str | No
     page = Path(out) / "report.html"
     try:
         (Path(out) / "figures").mkdir(exist_ok=True)
-        text = template().render(**contents(results, command, data_dir))
+        text = template("report.html").render(**contents(results, command, data_dir))
         write_whole(page, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot write {page}: {error.strerror or error}") from error
     return page
 
 
-def template() -> jinja2.Template:
-    """The page's template; every value put into it is escaped."""
+def template(name: str) -> jinja2.Template:
+    """A page's template by its file name; every value put into it is escaped."""
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.PackageLoader("fishnet.report", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {"interval": interval_text, "number": number_text, "counted": counted}
     environment.filters["auc"] = class_figures.auc_text
     environment.filters["percent"] = lambda value: f"{100 * value:.0f}\u00a0%"
-    source = resources.files("fishnet.report").joinpath("templates", "report.html").read_text(encoding="utf-8")
-    return environment.from_string(source)
+    return environment.get_template(name)
 
 
 def contents(results: Results, command: str | None, data_dir: str | None) -> dict[str, Any]:
