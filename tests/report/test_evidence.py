@@ -1,0 +1,117 @@
+"""Verdicts from tables with a known answer: what is planted is found, what is not there is not claimed."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fishnet.errors import UsageError
+from fishnet.report.evidence import Claim, Contrast, Look, Trial, at_end, class_column, column, judge, weigh
+from fishnet.report.results import Results
+
+SEEDS = 10
+LABELS = ("control", "better by .05", "the same", "unstable")
+ACCURACY = column("test_accuracy", "test accuracy", margin=0.02, diverged=0.1)
+
+
+def look_of(labels=LABELS, seeds=SEEDS, first=0) -> Look:
+    """Accuracies with an effect of each seed that all arms share, so that only paired figures see .05."""
+    rng = np.random.default_rng(first)
+    shared, noise = rng.normal(0.7, 0.08, seeds), rng.normal(0, 0.005, (len(labels), seeds))
+    effect = {"better by .05": 0.05}
+    rows, curves, classes = [], [], []
+    for i, label in enumerate(labels):
+        for seed in range(seeds):
+            run = i * seeds + seed
+            gone = label == "unstable" and seed % 2
+            value = shared[seed] + effect.get(label, 0.0) + noise[i, seed]
+            rows.append({"run": run, "status": "diverged" if gone else "ok", "test_accuracy": value})
+            curves += [{"run": run, "epoch": e, "train_loss": 2.0 / e + value} for e in (1, 2, 3)]
+            classes += [{"run": run, "class": c, "auc": value - k / 10} for k, c in enumerate("ab")]
+    sweep = {"seeds": list(range(first, first + seeds))}
+    tables = [pd.DataFrame(t) for t in (rows, curves, classes)]
+    return Look(Results(Path("nowhere"), sweep, *tables, pd.DataFrame()), tuple(labels))
+
+
+@pytest.fixture(scope="module")
+def trial() -> Trial:
+    return Trial("planted", (look_of(),))
+
+
+def test_what_was_planted_is_found_and_nothing_else(trial):
+    found = weigh(Contrast("accuracy", "accuracy", "planted", ACCURACY), trial)
+    assert {label: row.verdict for label, row in found.rows.items()} == {
+        "control": "control",
+        "better by .05": "better",
+        "the same": "equivalent",
+        "unstable": "worse",
+    }
+    assert found.row("better by .05").difference == pytest.approx(0.05, abs=0.006)
+    assert found.row("unstable").diverged == SEEDS // 2
+    assert found.phrase("better by .05").endswith("better, 10 seeds")
+    with pytest.raises(UsageError, match="sideways"):
+        found.row("sideways")
+
+
+def test_a_smoke_test_has_figures_and_no_verdict(trial):
+    found = weigh(Contrast("accuracy", "accuracy", "planted", ACCURACY), trial, verdicts=False)
+    assert "no verdict" in found.phrase("better by .05")
+    claim = Claim("more is more", "a textbook", "accuracy", {"better by .05": "better"})
+    assert judge(claim, {"accuracy": found}).verdict == "undecided"
+
+
+@pytest.mark.parametrize(
+    ("expected", "verdict"),
+    [
+        ({"better by .05": "better"}, "supported"),
+        ({"better by .05": "worse"}, "refuted"),
+        ({"the same": "better"}, "refuted"),
+        ({"the same": "equivalent"}, "supported"),
+        ({"the same": "not better"}, "supported"),
+        ({"unstable": "not better"}, "supported"),
+        ({"better by .05": "not better"}, "refuted"),
+        ({"better by .05": "better", "the same": "better"}, "refuted"),
+    ],
+)
+def test_claims_are_judged_by_the_verdicts(trial, expected, verdict):
+    evidence = {"accuracy": weigh(Contrast("accuracy", "accuracy", "planted", ACCURACY), trial)}
+    assert judge(Claim("", "", "accuracy", expected), evidence).verdict == verdict
+
+
+def test_a_claim_that_cannot_be_judged_is_refused(trial):
+    evidence = {"accuracy": weigh(Contrast("accuracy", "accuracy", "planted", ACCURACY), trial)}
+    with pytest.raises(UsageError, match="good"):
+        judge(Claim("", "", "accuracy", {"the same": "good"}), evidence)
+    with pytest.raises(UsageError, match="speed"):
+        judge(Claim("", "", "speed", {"the same": "better"}), evidence)
+
+
+def test_three_seeds_are_told_to_be_too_few():
+    found = weigh(Contrast("accuracy", "", "planted", ACCURACY), Trial("planted", (look_of(seeds=3),)))
+    assert found.row("better by .05").verdict == "undecided"
+    assert "not attainable with 3 seeds" in found.row("better by .05").reason
+
+
+def test_a_later_look_adds_seeds_to_its_arms_alone():
+    later = look_of(("control", "the same"), SEEDS, first=SEEDS)
+    values = Trial("planted", (look_of(), later)).by_seed(ACCURACY)
+    assert [len(values[label]) for label in LABELS] == [2 * SEEDS, SEEDS, 2 * SEEDS, SEEDS]
+
+
+def test_figures_of_the_last_epoch_and_of_a_class(trial):
+    accuracy = trial.by_seed(ACCURACY)
+    np.testing.assert_allclose(
+        trial.by_seed(at_end("train_loss", "loss"))["control"], np.array(accuracy["control"]) + 2 / 3
+    )
+    np.testing.assert_allclose(
+        trial.by_seed(class_column("auc", "AUC", "b"))["the same"], np.array(accuracy["the same"]) - 0.1
+    )
+    assert np.isnan(trial.by_seed(class_column("auc", "AUC", "c"))["control"]).all()
+
+
+def test_other_controls_and_some_arms(trial):
+    contrast = Contrast("pair", "", "planted", ACCURACY, control="the same", arms=("control",))
+    found = weigh(contrast, trial)
+    assert list(found.rows) == ["the same", "control"]
+    assert found.row("control").verdict == "equivalent"
