@@ -21,6 +21,7 @@ from fishnet.sweep.stopping import Stopping
 from fishnet.sweep.values import format_value, parse_value
 
 METAVARS = {int: "N", float: "X", str: "NAME"}
+LISTS = {"int": "N-N-N", "float": "X-X-X", "str": "NAME+NAME"}
 SEED_HELP = "train with this one seed, in place of --seeds"
 
 
@@ -146,7 +147,7 @@ def metavar_of(annotation: str) -> str:
     """How a value is written in the help of a field whose type is none of `METAVARS`."""
     if "tuple" not in annotation:
         return "X"
-    return "X-X-X" if "float" in annotation else "N-N-N"
+    return next(shown for kind, shown in LISTS.items() if f"tuple[{kind}" in annotation)
 
 
 def field_help() -> dict[str, str]:

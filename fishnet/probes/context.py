@@ -49,11 +49,11 @@ class Batches(NamedTuple):
 
     def take(self, positions: Int[Array, " b"]) -> tuple[Array, Array]:
         """Images [b, h, w, c] and labels [b]."""
-        return self.images[positions], self.labels[positions]
+        return jnp.asarray(self.images)[positions], jnp.asarray(self.labels)[positions]
 
     def at(self, i: Array | int) -> tuple[Array, Array]:
         """Images and labels of batch number `i`."""
-        return self.take(lax.dynamic_index_in_dim(self.positions, i, keepdims=False))
+        return self.take(lax.dynamic_index_in_dim(jnp.asarray(self.positions), i, keepdims=False))
 
     def fold(self, add: Callable[[State, Array, Array], State], state: State) -> State:
         """`add(state, images, labels) -> state` over all batches, one after the other."""

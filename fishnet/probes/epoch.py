@@ -107,8 +107,8 @@ def sharpness(net: Net, batches: Batches) -> dict[str, Array]:
 
         sharpness = max over unit v of v' H v;   stable where it is below 2 / lr (momentum beta: 2 (1 + beta) / lr)
 
-    On the first batch, always with the same first vector, by 16 steps of Lanczos' method; with the statistics of the
-    batch, as in training, and without penalties and decay.
+    On the first batch, always with the same first vector, by 16 steps of Lanczos' method; in float32, with the
+    statistics of the batch, as in training, and without penalties and decay.
 
     Args:
         net: the network and its learning rate.
@@ -121,5 +121,6 @@ def sharpness(net: Net, batches: Batches) -> dict[str, Array]:
     arXiv:2103.00065.
     """
     images, labels = batches.at(0)
+    net = net._replace(model=net.model.clone(dtype=jnp.float32))
     found = top_eigenvalue(lambda params: net.loss(params, images, labels), net.params, jax.random.key(0), STEPS)
     return {"sharpness": found.value, "sharpness_error": found.error, "two_over_lr": 2 / jnp.asarray(net.lr)}

@@ -1,5 +1,6 @@
 """All probes by name: what each measures, of what, in which unit, and what it costs."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -51,6 +52,11 @@ class Probe:
     passes: float = 0.0
     fixed: float = 0.0
     needs: tuple[str, ...] = ()
+
+    @property
+    def description(self) -> str:
+        """What it measures, in a line."""
+        return inspect.getdoc(self.function).split("\n")[0]
 
 
 def _each(axis: str, **units: str) -> dict[str, Measure]:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from fishnet.sweep.knobs import Kinds, Knobs, Numbers
-from fishnet.sweep.lane import evaluate_lane, single_lane, train_lane
+from fishnet.sweep.lane import evaluate_lane, probe_lane, single_lane, train_lane
 from fishnet.sweep.state import Lanes, Pixels, Shape
 
 
@@ -147,6 +147,46 @@ def evaluate_groups(
 
     capacity = min(groups.shape[0], evaluation_capacity(shape, positions.shape[0] * positions.shape[1]))
     empty = jnp.zeros((capacity, shape.lane_width, *positions.shape, shape.classes), jnp.float32)
+    return lax.fori_loop(window[0], window[1], one_group, empty)
+
+
+def probe_groups(
+    shape: Shape,
+    knobs: Knobs,
+    params: Any,
+    statistics: Any,
+    lr: jax.Array,
+    pixels: Pixels,
+    groups: jax.Array,
+    window: jax.Array,
+    positions: jax.Array,
+    steps: jax.Array,
+) -> dict[str, jax.Array]:
+    """All figures of the probes of an epoch, of the lanes of the groups in a window.
+
+    Args:
+        shape, knobs, pixels, groups, window: as for `train_groups`.
+        params, statistics, lr: of all lanes, [lane, ...].
+        positions, steps: as for `probe_lane`.
+
+    Returns:
+        [group, width, ...] float32 each; of groups outside of the window it means nothing.
+    """
+
+    def probe(kinds: Kinds, numbers: Numbers, state: tuple[Any, Any, jax.Array]) -> dict[str, jax.Array]:
+        return probe_lane(shape, kinds, numbers, *state, pixels, positions, steps)
+
+    def of_group(i: jax.Array) -> dict[str, jax.Array]:
+        members = lax.dynamic_index_in_dim(groups, i, keepdims=False)
+        mine = take(knobs, members)
+        state = take((params, statistics, lr), members)
+        return vectorised(probe, shape.lane_width)(mine.kinds, mine.numbers, state)
+
+    def one_group(i: jax.Array, figures: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        return jax.tree.map(lambda all, own: all.at[i].set(own), figures, of_group(i))
+
+    shapes = jax.eval_shape(of_group, window[0])
+    empty = jax.tree.map(lambda leaf: jnp.zeros((groups.shape[0], *leaf.shape), leaf.dtype), shapes)
     return lax.fori_loop(window[0], window[1], one_group, empty)
 
 

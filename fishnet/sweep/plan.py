@@ -9,6 +9,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from fishnet.data import Task
@@ -21,7 +22,9 @@ from fishnet.sweep.components import experts_of, frozen_leaves, plain_model
 from fishnet.sweep.grid import Run
 from fishnet.sweep.grouping import form_groups, group_runs, kinds_of
 from fishnet.sweep.knobs import Knobs, knobs_of
+from fishnet.sweep.lane import model_of
 from fishnet.sweep.menu import STATIC_FIELDS, Menu, static_key
+from fishnet.sweep.probing import Axes, axes_of
 from fishnet.sweep.program import Functions
 from fishnet.sweep.recipe import Recipe
 from fishnet.sweep.state import Shape
@@ -103,6 +106,12 @@ class Cohort:
     def functions(self) -> Functions:
         """Of its program, traced once, whoever asks first."""
         return Functions(self.shape)
+
+    @cached_property
+    def probe_axes(self) -> Axes:
+        """What the figures of its probes are over."""
+        first = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), self.knobs)
+        return axes_of(self.shape, model_of(self.shape, first.kinds, first.numbers))
 
     @property
     def estimated_seconds(self) -> float:

@@ -63,7 +63,7 @@ def test_an_entry_gives_what_it_says(name, setting):
 def test_entries_are_described():
     for name, probe in PROBES.items():
         assert probe.kind in ("step", "epoch", "failure"), name
-        assert probe.cost, name
+        assert probe.cost and probe.description.endswith("."), name
         assert "Source:" in inspect.getdoc(probe.function) or name == "first_bad", name
         assert all(measure.axis in AXES and measure.unit for measure in probe.gives.values())
         assert "-" not in name and "+" not in name
