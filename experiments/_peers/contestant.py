@@ -28,6 +28,9 @@ class Contestant(ABC):
         """Bytes that the compiled program asks for, where it says so."""
         return {}
 
+    def finish(self) -> None:  # noqa: B027
+        """Ends what goes on in the background, where something does."""
+
     def fitting(self, seconds: float) -> int:
         """Steps that take about so many seconds."""
         steps = 1

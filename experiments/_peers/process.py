@@ -11,6 +11,8 @@ from experiments._peers.nets import Net
 from experiments._peers.rows import Row
 from fishnet.errors import UserError
 
+ENDING = 20.0  # seconds that a process may take to end
+
 
 class Worker:
     """The process of one contestant.
@@ -24,7 +26,7 @@ class Worker:
         # Threads that wait by turning round would take the others' time.
         calm = {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0", "TF_CPP_MIN_LOG_LEVEL": "2"}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "experiments._peers.worker", net.name, contestant, str(net.runs)],
+            [sys.executable, "-m", "experiments._peers.worker", net.name, contestant, str(net.runs), str(net.batches)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE if not os.environ.get("FISHNET_BENCHMARK_LOUD") else None,
@@ -51,12 +53,22 @@ class Worker:
         return self.answer()
 
     def end(self) -> None:
-        """Ends the process."""
-        self.process.kill()
-        self.process.communicate()
+        """Ends the process: by itself, or else by force."""
+        try:
+            self.process.communicate(timeout=ENDING)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.communicate()
 
 
-def measure(net: Net, contestants: Sequence[str], rounds: int, seconds: float, say: Callable[[str], None]) -> list[Row]:
+def measure(
+    net: Net,
+    contestants: Sequence[str],
+    rounds: int,
+    seconds: float,
+    say: Callable[[str], None],
+    side_by_side: bool = False,
+) -> list[Row]:
     """Trains one network with several contestants in turns.
 
     Args:
@@ -65,6 +77,8 @@ def measure(net: Net, contestants: Sequence[str], rounds: int, seconds: float, s
         rounds: how often each is measured.
         seconds: how long it trains each time, where it is measured warm.
         say: told what is being done.
+        side_by_side: whether warm contestants are prepared all at once, which takes less time but makes the seconds to
+            compile longer; otherwise one after the other.
 
     Returns:
         A row for each contestant.
@@ -73,21 +87,27 @@ def measure(net: Net, contestants: Sequence[str], rounds: int, seconds: float, s
         UserError: a process died, or a contestant trains another network.
     """
     rows = [Row(name) for name in contestants]
-    return _cold(net, rows, rounds, say) if net.cold_steps else _warm(net, rows, rounds, seconds, say)
+    if net.cold_steps:
+        return _cold(net, rows, rounds, say)
+    return _warm(net, rows, rounds, seconds, say, side_by_side)
 
 
-def _warm(net: Net, rows: list[Row], rounds: int, seconds: float, say: Callable[[str], None]) -> list[Row]:
+def _warm(
+    net: Net, rows: list[Row], rounds: int, seconds: float, say: Callable[[str], None], side_by_side: bool
+) -> list[Row]:
     """All contestants at once, each prepared before the first round."""
-    workers, steps, params = {}, {}, {}
+    workers, params = {}, {}
     try:
-        for row in rows:
-            say(f"{net.name}: {row.contestant} is prepared")
-            worker = workers[row.contestant] = Worker(net, row.contestant)
-            if (count := _ready(row, worker)) is None:
-                workers.pop(row.contestant).end()
-                continue
-            params[row.contestant] = count
-            steps[row.contestant] = worker.ask(str(seconds))["steps"]
+        for some in [rows] if side_by_side else [[row] for row in rows]:
+            names = [row.contestant for row in some]
+            say(f"{net.name}: {' and '.join(names)} prepared")
+            workers |= {name: Worker(net, name) for name in names}
+            for row in some:
+                if (count := _ready(row, workers[row.contestant])) is None:
+                    workers.pop(row.contestant).end()
+                else:
+                    params[row.contestant] = count
+        steps = {name: worker.ask(str(seconds))["steps"] for name, worker in workers.items()}
         _check_same(net, params)
         for turn in range(rounds):
             say(f"{net.name}: round {turn + 1} of {rounds}")

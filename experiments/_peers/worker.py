@@ -1,6 +1,6 @@
 """A process of the benchmark: one contestant with one network, which trains when a line on its input says so.
 
-    python -m experiments._peers.worker NET CONTESTANT RUNS
+    python -m experiments._peers.worker NET CONTESTANT RUNS BATCHES
 
 Writes a line of JSON when it is ready ({"seconds", "params", "memory"} or {"missing"}), then one for every line read: a
 number of seconds, answered with the number of steps that take as long ({"steps"}), or `steps N`, answered with
@@ -16,9 +16,13 @@ from dataclasses import replace
 
 from experiments._peers.nets import NETS
 
-# name -> (module, class)
-CONTESTANTS = {
+OURS = {
     "fishnet": ("ours", "Fishnet"),
+    "fishnet auto": ("ours", "Tuned"),
+    "fishnet, a checkpoint an epoch": ("ours", "Saving"),
+}
+# name -> (module, class)
+PEERS = {
     "serial": ("flax_peers", "Serial"),
     "serial loop": ("flax_peers", "SerialLoop"),
     "vmap": ("flax_peers", "Vmap"),
@@ -27,6 +31,7 @@ CONTESTANTS = {
     "torch.func": ("torch_peers", "Ensemble"),
     "matmul": ("peak", "Peak"),
 }
+CONTESTANTS = OURS | PEERS
 
 
 def main() -> None:
@@ -34,7 +39,8 @@ def main() -> None:
     # Libraries that print go to standard error; the answers keep the pipe to themselves.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    net = replace(next(net for net in NETS if net.name == sys.argv[1]), runs=int(sys.argv[3]))
+    net = next(net for net in NETS if net.name == sys.argv[1])
+    net = replace(net, runs=int(sys.argv[3]), batches=int(sys.argv[4]))
     module, name = CONTESTANTS[sys.argv[2]]
     began = time.perf_counter()
     try:
@@ -57,6 +63,7 @@ def main() -> None:
             answers.write(json.dumps({"seconds": time.perf_counter() - began}) + "\n")
         else:
             answers.write(json.dumps({"steps": contestant.fitting(float(number))}) + "\n")
+    contestant.finish()
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ from fishnet.errors import UsageError
 # Named because their rank alone can mislead: attention's biases have rank 2.
 NEVER_KERNELS = ("bias", "scale")
 
+BLOCKS, SMALLEST_BLOCK = 8, 1024  # in which squares are summed; entries of a block
+
 
 def kernels(params: optax.Params) -> optax.Params:
     """Which parameters are kernels: those of rank 2 or more that are no bias and no scale.
@@ -64,11 +66,20 @@ def unit_norms(leaf: jax.Array, kernel: bool) -> jax.Array:
 def global_norm(tree: optax.Updates) -> jax.Array:
     """Euclidean norm over all entries of a tree together, `sqrt(sum_leaf sum_i x_i^2)`, [] in the leaves' type.
 
-    Each leaf is summed over all axes but the last one first. XLA vectorises that on CPU, and not a reduction to a
-    scalar, for which it makes a copy besides.
+    The squares of a large leaf are added up in blocks first, entry by entry: XLA vectorises that on CPU, while it makes
+    a copy for the reduction of a large array to a scalar (784 x 300 entries: 2 against 53 microseconds).
 
     Args:
         tree: of arrays [...].
     """
-    squares = [jnp.sum(jnp.sum(jnp.square(x), axis=tuple(range(x.ndim - 1)))) for x in jax.tree.leaves(tree)]
-    return jnp.sqrt(sum(squares))
+    return jnp.sqrt(sum(_sum_of_squares(x.reshape(-1)) for x in jax.tree.leaves(tree)))
+
+
+def _sum_of_squares(x: jax.Array) -> jax.Array:
+    size = x.size // BLOCKS
+    if size < SMALLEST_BLOCK:
+        return jnp.sum(jnp.square(x))
+    parts = [jnp.square(x[i * size : (i + 1) * size]) for i in range(BLOCKS)]
+    while len(parts) > 1:
+        parts = [a + b for a, b in zip(parts[::2], parts[1::2], strict=True)]
+    return jnp.sum(parts[0]) + jnp.sum(jnp.square(x[BLOCKS * size :]))

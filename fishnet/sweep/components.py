@@ -65,7 +65,7 @@ def lane_model(
         NormByKind(numbers.norm[site], ghost=recipe.ghost_batch, pixels=menu.pixel_norm, weights=menu.weight_norm)
         for site in range(numbers.norm.shape[-1])
     )
-    drops = {"dropout": numbers.dropout}
+    drops = {"dropout": numbers.dropout, "dropping": kinds.dropout}
     if menu.mixed_dropout:
         drops["dropout_kind"] = numbers.dropout_kind
     if menu.stochastic_depth:

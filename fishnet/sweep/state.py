@@ -94,6 +94,7 @@ class Shape:
     train_images: int
     lowering: str
     lane_width: int
+    share_batches: bool = False  # whether the lanes of a group have one seed, and with it the same images in each step
 
     @property
     def optimizers(self) -> tuple[Optimizer, ...]:

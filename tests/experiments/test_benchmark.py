@@ -10,8 +10,8 @@ import pytest
 from experiments import benchmark
 from experiments._peers.flax_peers import Plain, Serial, SerialLoop, Vmap
 from experiments._peers.nets import NETS
-from experiments._peers.ours import Fishnet
-from experiments._peers.rows import Row, ratios, scaling_table, table, verdicts, with_range
+from experiments._peers.ours import Fishnet, Saving
+from experiments._peers.rows import Row, ratios, scaling_table, table, upkeep_table, verdicts, with_range
 
 NET = next(net for net in NETS if net.name == "cnn 16-32-64")
 ROWS = [
@@ -37,6 +37,18 @@ def test_tables_say_what_was_met_and_what_is_missing():
     assert "torch is not installed" in lines[-1] and "3.00 (1.50 to 3.00)" in lines[3]
     row = Row("fishnet", [1.0], [1.0], {"arguments": 2**21, "temporary": 2**20, "state a lane": 2**10})
     assert "| 16 | 1.000 (1.000 to 1.000) | 2.0 | 1.0 | 1.0 |" in scaling_table({NET: [row]})
+    saving = Row("fishnet, a checkpoint an epoch", [1.0], [1.02, 2.02, 1.01])
+    lines = upkeep_table({NET: [ROWS[0], saving]}).splitlines()
+    assert lines[2].startswith(f"| {NET.name} | nothing | ") and lines[2].endswith(" |  |")
+    assert lines[3] == f"| {NET.name} | a checkpoint an epoch | 1.020 (1.010 to 2.020) | 1.010 (1.010 to 1.020) |"
+
+
+def test_a_checkpoint_is_written_after_every_epoch():
+    contestant = Saving(replace(NET, runs=2, batches=2, widths=(8,), image=(8, 8, 1), batch=4))
+    contestant.prepare()
+    contestant.train(5)  # after the first one, which warmed it up
+    contestant.finish()
+    assert sorted(path.name for path in contestant.checkpoints.folder.iterdir()) == ["2", "3"]
 
 
 @pytest.mark.parametrize("net", NETS, ids=lambda net: net.name)
@@ -72,7 +84,7 @@ def test_the_flax_peers_take_the_same_steps():
 
 
 def test_the_command_line_measures_and_saves(tmp_path, capsys):
-    words = ["--net", "mlp 784-10-10", "--against", "serial", "--rounds", "2", "--seconds", "0.02"]
+    words = ["--quick", "--net", "mlp 784-10-10", "--against", "serial", "--rounds", "2", "--seconds", "0.02"]
     assert benchmark.main([*words, "--out", str(tmp_path)]) == 0
     content = json.loads((tmp_path / "benchmark.json").read_text())
     (net,) = content["nets"]

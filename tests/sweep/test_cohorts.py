@@ -239,11 +239,12 @@ def test_a_quiet_sweep_says_nothing_at_all(tmp_path):
 
 def test_a_signal_before_training_ends_at_once_and_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr("fishnet.sweep.run.load_task", lambda *args: signal.raise_signal(signal.SIGINT))
+    before = signal.getsignal(signal.SIGINT)
     with pytest.raises(Interrupted, match="stopped by SIGINT; nothing was lost") as stop:
         run_sweep(Sweep(TINY, seeds=1), tmp_path / "out")
     assert stop.value.exit_code == 130
     assert list(tmp_path.iterdir()) == []
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_signal_during_validation_is_obeyed_between_calls_and_changes_no_number(tiny, tmp_path, monkeypatch):

@@ -78,12 +78,13 @@ def ended(job: list[subprocess.Popen], timeout: float = 900) -> tuple[list[int],
     return [process.returncode for process in job], said
 
 
-def assert_same_sweep(one: Path, other: Path) -> None:
-    """Tables and the state of every run are the same, bit for bit."""
+def assert_same_sweep(one: Path, other: Path, but: tuple[str, ...] = ()) -> None:
+    """Tables and the state of every run are the same, bit for bit, but for what else is named of its history."""
     assert_same_results(one, other)
     a, b = trained(one), trained(other)
     for state in (a, b):
-        state["history"].pop("seconds")
+        for name in ("seconds", *but):
+            state["history"].pop(name)
     assert jax.tree.structure(a) == jax.tree.structure(b)
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
@@ -375,7 +376,8 @@ def test_arms_end_at_a_target_as_in_one_process(tmp_path):
     assert {"ok", "stopped"} <= set(one.runs.status)
     codes, said = ended(start(tmp_path / "two", sweep, width=2))
     assert codes == [0, 0], said
-    assert_same_sweep(one.out, tmp_path / "two")
+    # Three seeds fill one and a half groups: what the other half does depends on which arms a process has.
+    assert_same_sweep(one.out, tmp_path / "two", but=("executed",))
 
 
 @pytest.mark.fault
@@ -387,7 +389,7 @@ def test_sigterm_to_all_saves_every_part(undisturbed, tmp_path):
         process.terminate()
     codes, said = ended(job)
     assert codes == [143, 143]
-    assert all("stopped by SIGTERM; saved" in text for text in said)
+    assert all("stopped by SIGTERM" in text for text in said)
     assert ended(start(out, SWEPT, **SLOWLY))[0] == [0, 0]
     assert_same_sweep(undisturbed, out)
 
@@ -395,25 +397,28 @@ def test_sigterm_to_all_saves_every_part(undisturbed, tmp_path):
 @pytest.mark.fault
 def test_a_second_job_in_the_same_folder_is_refused(tmp_path):
     out = tmp_path / "out"
-    job = start(out, SWEPT, **SLOWLY)
+    sweep = dataclasses.replace(SWEPT, recipe=dataclasses.replace(SMALL, epochs=2000))  # does not end by itself
+    job = start(out, sweep, **SLOWLY)
     wait_for_checkpoints(out, 2, job)
-    codes, said = ended(start(out, SWEPT, **SLOWLY))
+    codes, said = ended(start(out, sweep, **SLOWLY))
     assert codes == [1, 1]
     assert "out is in use by another process" in said[0]
     assert "process 0 did not begin" in said[1]
-    assert ended(job)[0] == [0, 0]
+    for process in job:
+        process.terminate()
+    assert ended(job)[0] == [143, 143]
 
 
 @pytest.mark.fault
 def test_pretraining_goes_on_with_another_number_of_processes(tmp_path):
     """From an end in the middle of pretraining."""
     whole, out = tmp_path / "whole", tmp_path / "out"
-    recipe = dataclasses.replace(SMALL, epochs=2)
+    recipe = dataclasses.replace(SMALL, epochs=2, pretrain_epochs=4)
     sweep = Sweep(recipe, {"pretrain": ["none", "rotation"], "optimizer": ["momentum", "adam"]}, seeds=3)
     run_sweep(sweep, whole, lane_width=2, devices=1)
     job = start(out, sweep, **SLOWLY)
     folders = [part_of(out, Team(index, 2)) / "checkpoints" / "cohort_0_rotation" for index in (0, 1)]
-    while not all(folder.is_dir() and any(p.name == "2" for p in folder.iterdir()) for folder in folders):
+    while not all(folder.is_dir() and any(p.name.isdigit() for p in folder.iterdir()) for folder in folders):
         assert all(process.poll() is None for process in job)
         time.sleep(0.02)
     for process in job:
