@@ -185,7 +185,7 @@ def probe_groups(
         members = lax.dynamic_index_in_dim(groups, i, keepdims=False)
         mine = take(knobs, members)
         state = take((params, statistics, lr), members)
-        return vectorised(probe, shape.lane_width)(mine.kinds, mine.numbers, state)
+        return vectorised(probe, shape)(mine.kinds, mine.numbers, state)
 
     def one_group(i: jax.Array, figures: dict[str, jax.Array]) -> dict[str, jax.Array]:
         return jax.tree.map(lambda all, own: all.at[i].set(own), figures, of_group(i))
