@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+WHEN = {"step": "Every --probe-every steps", "epoch": "Every --probe-epochs epochs", "failure": "When a run diverges"}
+
 
 @dataclass(frozen=True)
 class Part:
@@ -217,6 +219,17 @@ def pretraining() -> Part:
     return Part("pretrain", names, plain("pretrain_epochs", "pretrain_lr"))
 
 
+def probes() -> Part:
+    from fishnet.probes import PROBES
+
+    def text(name: str) -> tuple[Any, ...]:
+        probe = PROBES[name]
+        figures = ", ".join(f"{figure} [{measure.axis}]" for figure, measure in probe.gives.items())
+        return probe, f"{WHEN[probe.kind]}: {figures or 'first_bad_phase, first_bad_layer'}. Costs {probe.cost}."
+
+    return Part("probes", {name: text(name) for name in PROBES}, plain("probe_every", "probe_epochs", "probe_images"))
+
+
 def uncertainty() -> Part:
     from fishnet import norm_statistics, uncertainty
 
@@ -269,6 +282,7 @@ PARTS: dict[str, Callable[[], Part]] = {
     "schedules": schedules,
     "transfer": transfer,
     "pretraining": pretraining,
+    "probes": probes,
     "uncertainty": uncertainty,
     "selection": selection,
     "convolutions": convolutions,

@@ -21,6 +21,7 @@ from fishnet.sweep.stopping import Stopping
 from fishnet.sweep.values import format_value, parse_value
 
 METAVARS = {int: "N", float: "X", str: "NAME"}
+LISTS = {"int": "N-N-N", "float": "X-X-X", "str": "NAME+NAME"}
 SEED_HELP = "train with this one seed, in place of --seeds"
 
 
@@ -65,6 +66,7 @@ class Request:
     out: str | None
     lane_width: int | str | None
     lowering: str | None
+    share_batches: bool | None
     devices: int | None
     meeting: Meeting | None  # None: this process works alone
     data_dir: str | None
@@ -117,6 +119,11 @@ def parser_for(experiment: Experiment) -> Parser:
     job.add_argument("--strict", action="store_true", help="refuse unreadable images instead of skipping them")
     how = parser.add_argument_group("how to run it (results do not depend on it beyond rounding)")
     how.add_argument("--lane-width", metavar="N|all|auto", help="runs vectorised together; auto times the candidates")
+    how.add_argument(
+        "--share-batches",
+        action="store_true",
+        help="vectorise lanes of one seed only: they share their batches (for lane widths above 1; auto tries it)",
+    )
     how.add_argument("--lowering", metavar="NAME", help="how convolutions are computed; default by device")
     how.add_argument(
         "--devices", metavar="N", help="devices to spread the runs over; default all, a CPU core being one"
@@ -146,7 +153,7 @@ def metavar_of(annotation: str) -> str:
     """How a value is written in the help of a field whose type is none of `METAVARS`."""
     if "tuple" not in annotation:
         return "X"
-    return "X-X-X" if "float" in annotation else "N-N-N"
+    return next(shown for kind, shown in LISTS.items() if f"tuple[{kind}" in annotation)
 
 
 def field_help() -> dict[str, str]:
@@ -212,6 +219,7 @@ def understand(experiment: Experiment, argv: Sequence[str]) -> Request:
         if flags.lane_width in (None, "all", "auto")
         else whole("lane-width", flags.lane_width),
         lowering=flags.lowering,
+        share_batches=flags.share_batches or None,
         devices=None if flags.devices is None else whole("devices", flags.devices),
         meeting=meeting_of(flags),
         data_dir=flags.data_dir,

@@ -54,6 +54,7 @@ def train(request: Request, show_result: Callable[[Path, Display, str | None], N
             out,
             lane_width=request.lane_width,
             lowering=request.lowering,
+            share_batches=request.share_batches,
             devices=request.devices,
             quiet=request.quiet,
             display=display,

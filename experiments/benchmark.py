@@ -7,7 +7,8 @@
 Each contestant is a process of its own, prepared and warm; they take turns, round by round, so that what else the
 machine does falls on all alike. A figure is the median over the rounds of the time a step and run, a ratio the median
 of its rounds (peer over fishnet: above 1 fishnet is faster), both with their range. What it takes to compile stands
-beside. The contestants: a serial loop of one jitted Flax program a run (step by step, and for mlps a loop of steps:
+beside. The contestants: fishnet by default and as `--lane-width auto` lays it out ("fishnet auto"; peers are compared
+with the faster of the two); a serial loop of one jitted Flax program a run (step by step, and for mlps a loop of steps:
 "serial loop"), `jit(vmap(step))` over all runs, PyTorch eager (channels last), `torch.compile`, `torch.func.vmap`, and
 the product of two large matrices as the limit. "40 arms" is an ablation of 8 activations x 5 norms, 100 steps each,
 from a fresh process with nothing compiled. Then fishnet alone with 8, 64 and 512 runs: time a run, and memory; and with
@@ -28,8 +29,8 @@ from pathlib import Path
 from experiments._cli import Parser, guarded, usable_cores
 from experiments._peers.nets import NETS, Net
 from experiments._peers.process import measure
-from experiments._peers.rows import Row, scaling_table, table, upkeep_table, verdicts
-from experiments._peers.worker import OURS, PEERS
+from experiments._peers.rows import FISHNET, Row, scaling_table, table, upkeep_table, verdicts
+from experiments._peers.worker import PEERS
 from fishnet.errors import UsageError
 from fishnet.lookup import unknown
 
@@ -37,6 +38,7 @@ ROUNDS, SECONDS = 7, 1.5  # of a full run; how long a contestant trains a round
 QUICK_ROUNDS, QUICK_SECONDS, QUICK_PEERS = 3, 0.3, ("serial", "torch")
 SCALES = (8, 64, 512)  # runs
 SCALED = ("mlp 784-10-10", "cnn 16-32-64")
+UPKEPT = ("fishnet", "fishnet, a checkpoint an epoch")
 SAVED, SAVED_BATCHES, SAVED_SECONDS = "cnn 16-32-64", 16, 8.0  # several epochs of 16 steps a round
 
 
@@ -65,8 +67,9 @@ def run(argv: Sequence[str]) -> int:
     whole = not (flags.quick or flags.net or flags.against)
     nets = [names[name] for name in flags.net] if flags.net else [n for n in NETS if not (flags.quick and n.cold_steps)]
     about = machine()
+    ours = FISHNET[:1] if flags.quick else FISHNET
     found = {
-        net: measure(net, ["fishnet", *filter(net.takes, peers)], rounds, seconds, tell, flags.quick) for net in nets
+        net: measure(net, list(filter(net.takes, [*ours, *peers])), rounds, seconds, tell, flags.quick) for net in nets
     }
     scaled = {}
     for net in (replace(names[name], runs=runs) for name in SCALED for runs in SCALES if whole):
@@ -74,7 +77,7 @@ def run(argv: Sequence[str]) -> int:
     upkept = {}
     if whole:
         saved = replace(names[SAVED], batches=SAVED_BATCHES)
-        upkept[saved] = measure(saved, list(OURS), rounds, SAVED_SECONDS, tell)
+        upkept[saved] = measure(saved, list(UPKEPT), rounds, SAVED_SECONDS, tell)
     heading = ", ".join(f"{name} {value}" for name, value in about.items())
     heading += "; prepared side by side, which makes the seconds to compile longer" if flags.quick else ""
     text = f"{heading}; {rounds} rounds of {seconds:g} s\n\n{verdicts(found)}\n\n{table(found)}\n"

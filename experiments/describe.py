@@ -18,7 +18,7 @@ from typing import Any
 
 from experiments._catalogue import PARTS
 from experiments._cli import Parser, guarded
-from experiments._request import METAVARS, field_help
+from experiments._request import METAVARS, field_help, metavar_of
 from fishnet.errors import UsageError
 from fishnet.sweep.recipe import TYPES
 
@@ -98,9 +98,7 @@ def entries(name: str) -> dict[str, str]:
     part, helps = PARTS[name](), field_help()
     found = {entry: "\n".join(map(summary, described)) for entry, described in part.names.items()}
     for entry, described in part.fields.items():
-        lists = {"tuple[int": "N-N-N", "tuple[float": "X-X-X"}
-        metavar = next((shown for kind, shown in lists.items() if kind in str(TYPES[entry])), "X")
-        metavar = METAVARS.get(TYPES[entry], metavar)
+        metavar = METAVARS.get(TYPES[entry]) or metavar_of(str(TYPES[entry]))
         flag = f"--{entry.replace('_', '-')} {metavar}"
         found[flag] = "\n".join([wrapped(f"{helps[entry]}."), *map(summary, described)])
     return found

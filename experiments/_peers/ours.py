@@ -11,14 +11,16 @@ from flax.serialization import to_state_dict
 
 from experiments._peers.contestant import Contestant
 from experiments._peers.nets import ACTIVATIONS, CLASSES, LR, MOMENTUM, NORMS, examples
+from fishnet.data import Task
 from fishnet.data.task import make_task
-from fishnet.sweep import Recipe, Sweep
+from fishnet.sweep import Recipe, Run, Sweep
 from fishnet.sweep.checkpoint import Checkpoints
 from fishnet.sweep.evaluation import evaluation_chunk
 from fishnet.sweep.interrupt import Interrupt
 from fishnet.sweep.layout import Layout
 from fishnet.sweep.plan import Cohort, make_cohorts
 from fishnet.sweep.program import Program
+from fishnet.sweep.tune import fastest_layouts
 from fishnet.sweep.validate import resolve
 
 
@@ -27,9 +29,17 @@ class Fishnet(Contestant):
 
     lane_width: int | str | None = None
     lowering: str | None = None
+    share_batches: bool | None = None
 
     def cohort(self) -> Cohort:
         """The runs and their layout."""
+        runs, tasks = self.work()
+        layout = self.lane_width, self.lowering, jax.devices()
+        (cohort,) = make_cohorts(runs, tasks, *layout, share_batches=self.share_batches)
+        return cohort
+
+    def work(self) -> tuple[list[Run], dict[tuple[str, int], Task]]:
+        """The runs, with resolved recipes, and their data."""
         net = self.net
         images, labels = examples(net)
         extra = np.arange(2)
@@ -61,9 +71,7 @@ class Fishnet(Contestant):
         if net.arms:
             sweep = Sweep(recipe, axes={"activation": ACTIVATIONS, "norm": NORMS}, seeds=1)
         runs = [dataclasses.replace(run, recipe=resolve(run.recipe)) for run in sweep.runs()]
-        tasks = {("synthetic", net.image[0]): task}
-        (cohort,) = make_cohorts(runs, tasks, self.lane_width, self.lowering, jax.devices())
-        return cohort
+        return runs, {("synthetic", net.image[0]): task}
 
     def prepare(self) -> int:
         """See `Contestant.prepare`."""
@@ -112,6 +120,17 @@ class Fishnet(Contestant):
 
     def end_epoch(self) -> None:
         """What is done after the last step of an epoch."""
+
+
+class Tuned(Fishnet):
+    """fishnet as `--lane-width auto` lays it out."""
+
+    def cohort(self) -> Cohort:
+        """See `Fishnet.cohort`."""
+        runs, tasks = self.work()
+        layouts = fastest_layouts(runs, tasks, None, jax.devices(), lambda _: None, Interrupt())
+        (cohort,) = make_cohorts(runs, tasks, None, None, jax.devices(), layouts)
+        return cohort
 
 
 class Saving(Fishnet):

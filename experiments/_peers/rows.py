@@ -8,6 +8,7 @@ from experiments._peers.nets import Net
 
 # Goals are over the fastest of these.
 BEST_OF = {"serial": ("serial", "serial loop"), "vmap": ("vmap",), "torch": ("torch", "torch.compile", "torch.func")}
+FISHNET = ("fishnet", "fishnet auto")  # as it lays lanes out without being told, and by `--lane-width auto`
 
 
 @dataclass
@@ -21,13 +22,17 @@ class Row:
     missing: str | None = None
 
 
-def ratios(rows: Sequence[Row], peers: Sequence[str], ours: str = "fishnet") -> list[float] | None:
-    """Time of the fastest of `peers` (by its median) over that of `ours`, by round; None where none of them ran."""
-    ran = [row for row in rows if row.contestant in peers and row.milliseconds]
-    own = next((row for row in rows if row.contestant == ours and row.milliseconds), None)
-    if not ran or own is None:
+def fastest(rows: Sequence[Row], contestants: Sequence[str]) -> Row | None:
+    """The row of the fastest of some contestants, by its median; None where none of them ran."""
+    ran = [row for row in rows if row.contestant in contestants and row.milliseconds]
+    return min(ran, key=lambda row: statistics.median(row.milliseconds), default=None)
+
+
+def ratios(rows: Sequence[Row], peers: Sequence[str], ours: Sequence[str] = FISHNET) -> list[float] | None:
+    """Time of the fastest of `peers` over that of the fastest of `ours`, by round; None where none of them ran."""
+    best, own = fastest(rows, peers), fastest(rows, ours)
+    if best is None or own is None:
         return None
-    best = min(ran, key=lambda row: statistics.median(row.milliseconds))
     return [theirs / mine for theirs, mine in zip(best.milliseconds, own.milliseconds, strict=True)]
 
 
@@ -40,7 +45,7 @@ def with_range(values: Sequence[float], digits: int = 2) -> str:
 def table(found: Mapping[Net, Sequence[Row]]) -> str:
     """All contestants as Markdown: times, and how many times as long as fishnet each peer took."""
     lines = [
-        "| net | contestant | ms a step and run | seconds to compile | over fishnet |",
+        "| net | contestant | ms a step and run | seconds to prepare | over fishnet's faster mode |",
         "|---|---|---|---|---|",
     ]
     for net, rows in found.items():
@@ -48,7 +53,7 @@ def table(found: Mapping[Net, Sequence[Row]]) -> str:
             if row.missing:
                 lines.append(f"| {net.name} | {row.contestant} | {row.missing} | | |")
                 continue
-            peer = row.contestant not in ("fishnet", "matmul")
+            peer = row.contestant not in (*FISHNET, "matmul")
             over = with_range(of) if peer and (of := ratios(rows, [row.contestant])) else ""
             cells = [net.name, row.contestant, with_range(row.milliseconds, 3)]
             cells += [f"{statistics.median(row.compile_seconds):.1f}", over]
@@ -58,16 +63,15 @@ def table(found: Mapping[Net, Sequence[Row]]) -> str:
 
 def verdicts(found: Mapping[Net, Sequence[Row]]) -> str:
     """The goals as Markdown: for each network the fastest peer of each kind over fishnet, and what was aimed at."""
-    lines = ["| net | peer | fastest of its modes | over fishnet | goal | met |", "|---|---|---|---|---|---|"]
+    lines = ["| net | peer | its fastest mode | ours | over fishnet | goal | met |", "|---|---|---|---|---|---|---|"]
     for net, rows in found.items():
         for kind, goal in net.goals.items():
-            ran = [row for row in rows if row.contestant in BEST_OF[kind] and row.milliseconds]
             of = ratios(rows, BEST_OF[kind])
             if of is None:
                 continue
-            best = min(ran, key=lambda row: statistics.median(row.milliseconds)).contestant
+            best, own = fastest(rows, BEST_OF[kind]).contestant, fastest(rows, FISHNET).contestant
             met = "yes" if statistics.median(of) >= goal else "no"
-            lines.append(f"| {net.name} | {kind} | {best} | {with_range(of)} | {goal:g} | {met} |")
+            lines.append(f"| {net.name} | {kind} | {best} | {own} | {with_range(of)} | {goal:g} | {met} |")
     return "\n".join(lines)
 
 
@@ -90,7 +94,7 @@ def upkeep_table(found: Mapping[Net, Sequence[Row]]) -> str:
     lines = ["| net | with | ms a step and run | over without |", "|---|---|---|---|"]
     for net, rows in found.items():
         for row in rows:
-            of = ratios([row, rows[0]], [row.contestant], rows[0].contestant) if row is not rows[0] else None
+            of = ratios([row, rows[0]], [row.contestant], [rows[0].contestant]) if row is not rows[0] else None
             cells = [net.name, row.contestant.partition(", ")[2] or "nothing", with_range(row.milliseconds, 3)]
             lines.append(f"| {' | '.join([*cells, with_range(of, 3) if of else ''])} |")
     return "\n".join(lines)

@@ -18,6 +18,7 @@ from experiments._peers.nets import NETS
 
 OURS = {
     "fishnet": ("ours", "Fishnet"),
+    "fishnet auto": ("ours", "Tuned"),
     "fishnet, a checkpoint an epoch": ("ours", "Saving"),
 }
 # name -> (module, class)

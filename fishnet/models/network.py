@@ -80,6 +80,8 @@ class Network(nn.Module):
         pool: `f(x [b, h, w, c]) -> [b, h // 2, w // 2, c]`.
         kernel_init: `f(key, shape, dtype) -> kernel` of all layers.
         dropout: probability of being dropped in [0, 1), possibly traced.
+        dropping: whether `dropout` is above 0, which stays a branch where the rate is vectorised by `jax.vmap` and this
+            is not; None: the rate itself is looked at.
         dropout_kind: index into `DROPOUTS`, possibly traced; None: plain.
         dropout_layers: where features are dropped: "dense" (before dense layers), "input", "blocks" (behind each stage,
             or each block of a residual network).
@@ -111,6 +113,7 @@ class Network(nn.Module):
     pool: Callable = max_pool
     kernel_init: Callable = INITIALIZERS["he_normal"]
     dropout: ArrayLike = 0.0
+    dropping: ArrayLike | None = None
     dropout_kind: ArrayLike | None = None
     dropout_layers: tuple[str, ...] = ("dense",)
     stochastic_depth: ArrayLike | None = None
@@ -263,8 +266,8 @@ class Network(nn.Module):
             return x
         train = train or self.monte_carlo
         if self.dropout_kind is None:
-            return Dropout(self.dropout, name=name)(x, train)
-        return MixedDropout(self.dropout_kind, self.dropout, name=name)(x, train)
+            return Dropout(self.dropout, self.dropping, name=name)(x, train)
+        return MixedDropout(self.dropout_kind, self.dropout, self.dropping, name=name)(x, train)
 
     def classified(self, x: Array, train: bool) -> Float[Array, "b k"]:
         """Global mean of maps, dropout and a dense layer, in float32: logits [b, classes]."""

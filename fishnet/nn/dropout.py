@@ -148,11 +148,13 @@ def _masked(kept: Array, x: Array, scale: Array, shift: ArrayLike = 0.0, dropped
     return jnp.where(kept, y, jnp.asarray(dropped, x.dtype))
 
 
-def in_training(function: Callable, rate: ArrayLike, new_key: Callable, x: Array, train: bool) -> Array:
+def in_training(
+    function: Callable, rate: ArrayLike, new_key: Callable, x: Array, train: bool, active: ArrayLike | None = None
+) -> Array:
     """`function(key, x, rate)` in training, the identity in evaluation and, exactly, at rate 0.
 
     A Python 0 draws nothing and needs no key; a traced 0 is a branch that draws nothing either, as long as the rate is
-    not vectorised by `jax.vmap`.
+    not vectorised by `jax.vmap`, or `active` is given and is not.
 
     Args:
         function: pure, `f(key, x, rate) -> y`.
@@ -160,6 +162,7 @@ def in_training(function: Callable, rate: ArrayLike, new_key: Callable, x: Array
         new_key: `f() -> key`, called where a key is needed.
         x: any shape.
         train: whether to do anything.
+        active: whether the rate is above 0, a scalar bool; None: the rate itself is looked at.
 
     Returns:
         Shape and dtype of `x`.
@@ -172,7 +175,7 @@ def in_training(function: Callable, rate: ArrayLike, new_key: Callable, x: Array
         return function(new_key(), x, rate) if train and rate else x
     if not train:
         return x
-    return lax.cond(rate > 0, function, lambda key, x, rate: x, new_key(), x, rate)
+    return lax.cond(rate > 0 if active is None else active, function, lambda key, x, rate: x, new_key(), x, rate)
 
 
 def check_rate(rate: int | float, what: str = "dropout rate") -> None:
@@ -192,17 +195,19 @@ class Dropout(nn.Module):
 
     Args:
         rate: probability of zero in [0, 1), a Python number or a traced scalar.
+        active: as for `in_training`.
 
     Raises:
         UsageError: a Python rate outside [0, 1), when called.
     """
 
     rate: ArrayLike
+    active: ArrayLike | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "..."], train: bool) -> Float[Array, "..."]:
         """Applies dropout to `x` of any shape when `train` is true."""
-        return in_training(dropout, self.rate, partial(self.make_rng, "dropout"), x, train)
+        return in_training(dropout, self.rate, partial(self.make_rng, "dropout"), x, train, self.active)
 
 
 class SpatialDropout(nn.Module):
@@ -233,6 +238,7 @@ class MixedDropout(nn.Module):
     Args:
         kind: index into `DROPOUTS`, a Python int or a traced int32 scalar.
         rate: probability of being dropped in [0, 1), a Python number or a traced scalar.
+        active: as for `in_training`.
 
     Raises:
         UsageError: when called: a Python rate outside [0, 1), or a Python kind that does not exist.
@@ -240,10 +246,12 @@ class MixedDropout(nn.Module):
 
     kind: ArrayLike
     rate: ArrayLike
+    active: ArrayLike | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "b *s c"], train: bool) -> Float[Array, "b *s c"]:
         """Drops channels or entries of `x` [b, h, w, c] or [b, c] when `train` is true."""
         if isinstance(self.kind, int) and not 0 <= self.kind < len(DROPOUTS):
             raise UsageError(f"kind of dropout must be an index into {', '.join(DROPOUTS)}, got {self.kind}")
-        return in_training(partial(mixed_dropout, self.kind), self.rate, partial(self.make_rng, "dropout"), x, train)
+        function, new_key = partial(mixed_dropout, self.kind), partial(self.make_rng, "dropout")
+        return in_training(function, self.rate, new_key, x, train, self.active)

@@ -15,6 +15,7 @@ from fishnet.sweep.evaluation import evaluation_chunk, logits_of
 from fishnet.sweep.history import CLASS_CURVES, CURVES, DIVERGED, OK, RUNNING, SUMMARY, History
 from fishnet.sweep.interrupt import Interrupt
 from fishnet.sweep.layout import Layout
+from fishnet.sweep.measurements import is_due, nothing_measured, probe_runs, take_steps
 from fishnet.sweep.parts import States
 from fishnet.sweep.plan import Cohort
 from fishnet.sweep.pretraining import Pretraining
@@ -65,11 +66,13 @@ class CohortRunner:
             functions=cohort.functions,
         )
         count, classes = len(cohort.runs), len(cohort.task.classes)
-        self.history = History.empty(count, cohort.epochs, classes, cohort.pretrain_epochs)
+        self.history = History.empty(
+            count, cohort.epochs, classes, cohort.pretrain_epochs, probes=nothing_measured(cohort)
+        )
         self.test = np.full((count, len(SUMMARY)), np.nan)
         self.lanes: list[Lanes] = []  # one a device
         self.layout = Layout(cohort)
-        self._pace = {name: Pace(CALL_SECONDS) for name in ("train", "evaluate")}
+        self._pace = {name: Pace(CALL_SECONDS) for name in ("train", "evaluate", "probe")}
         self._saved = 0.0
         self._unsaved = False
         self._compiling = 0.0  # seconds
@@ -84,6 +87,11 @@ class CohortRunner:
     def active(self) -> np.ndarray:
         """The runs still in training."""
         return np.flatnonzero(self.history.status == RUNNING)
+
+    @property
+    def _probing(self) -> bool:
+        """Whether there are probes of an epoch."""
+        return bool(self.cohort.shape.probes("epoch"))
 
     @property
     def current(self) -> np.ndarray:
@@ -106,6 +114,7 @@ class CohortRunner:
             self.history = History.of(restored.over("history", self.history.arrays()))
         names = ["train", "evaluate", "keep"] if len(self.active) else ["evaluate"]
         names += ["init"] if len(fresh) else []
+        names += ["probe"] if self._probing and len(self.active) else []
         began = time.perf_counter()
         self._call = self.program.compile({name: partial(self.program.lower, name) for name in names}, self.interrupt)
         self._compiling = time.perf_counter() - began
@@ -171,7 +180,7 @@ class CohortRunner:
     @property
     def spent(self) -> dict[str, float]:
         """Seconds by what took them."""
-        paces = {"training": "train", "evaluating": "evaluate"}
+        paces = {"training": "train", "evaluating": "evaluate"} | ({"probing": "probe"} if self._probing else {})
         return {"compiling": self._compiling} | {what: self._pace[name].taken for what, name in paces.items()}
 
     @property
@@ -275,9 +284,12 @@ class CohortRunner:
         for name, value in trained.items():
             history.curves[runs, epoch, CURVES.index(name)] = value
         history.first_bad_step[runs] = bad
+        take_steps(history, self.layout, self.lanes, runs, epoch)
         sound = runs[bad < 0]
         if len(sound):
+            # What obeys signals comes first: it is made anew after a stop, which must find the rest undone.
             self._validate(sound, epoch)
+            self._probe(sound, epoch)
             self._follow_plateau(sound, epoch)
         history.epochs[runs] = epoch + 1
         history.status[runs[bad >= 0]] = DIVERGED
@@ -313,6 +325,26 @@ class CohortRunner:
         by_class = metrics.class_figures(labels, logits)
         self.history.class_curves[runs, epoch, :, CLASS_CURVES.index("val_auc")] = by_class["auc"]
         self.history.class_curves[runs, epoch, :, CLASS_CURVES.index("val_loss")] = by_class["loss"]
+        self.history.seconds[runs] += (time.perf_counter() - began) / len(runs)
+
+    def _probe(self, runs: np.ndarray, epoch: int) -> None:
+        """Fills in the figures of the probes of an epoch, where they are due."""
+        if not self._probing or not is_due(self.cohort.shape.recipe.probe_epochs, epoch):
+            return
+        began = time.perf_counter()
+        steps = (epoch + 1) * self.cohort.shape.steps_per_epoch
+        figures = probe_runs(
+            self.layout,
+            self.program,
+            self._call["probe"],
+            self.lanes,
+            runs,
+            steps,
+            self._pace["probe"],
+            self._obey,
+        )
+        for figure, values in figures.items():
+            self.history.probes[figure][runs, epoch] = values
         self.history.seconds[runs] += (time.perf_counter() - began) / len(runs)
 
     def _follow_plateau(self, runs: np.ndarray, epoch: int) -> None:

@@ -12,6 +12,7 @@ from flax import struct
 from jax import lax
 
 from fishnet.augment import AUGMENTATIONS
+from fishnet.losses import deferred, mixed_loss
 from fishnet.models import MODELS
 from fishnet.models.network import Network
 from fishnet.nn.activations import ACTIVATIONS
@@ -64,7 +65,7 @@ def lane_model(
         NormByKind(numbers.norm[site], ghost=recipe.ghost_batch, pixels=menu.pixel_norm, weights=menu.weight_norm)
         for site in range(numbers.norm.shape[-1])
     )
-    drops = {"dropout": numbers.dropout}
+    drops = {"dropout": numbers.dropout, "dropping": kinds.dropout}
     if menu.mixed_dropout:
         drops["dropout_kind"] = numbers.dropout_kind
     if menu.stochastic_depth:
@@ -179,6 +180,18 @@ def _build(
         **drops,
         **options,
     )
+
+
+def lane_losses(menu: Menu, kinds: Kinds, numbers: Numbers, progress: jax.Array) -> Callable:
+    """The loss of a lane, `f(logits [b, class], labels [b]) -> [b]`.
+
+    Args:
+        menu: of the cohort.
+        kinds, numbers: the lane's knobs, without the lane axis.
+        progress: [] float32, share of the run done.
+    """
+    weights = deferred(numbers.loss.class_weights, progress, numbers.reweight_from)
+    return partial(mixed_loss, kinds.loss, numbers=numbers.loss.replace(class_weights=weights), families=menu.families)
 
 
 def augmented(

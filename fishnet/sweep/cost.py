@@ -5,7 +5,7 @@ for the share of lanes that take it, where the choice is one of a lane's knobs, 
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,15 +52,16 @@ class Counted:
         return self.own + sum((loop.whole for loop in self.loops), np.zeros(len(PARTS)))
 
 
-def count(program: ClosedJaxpr, choices: dict[int, np.ndarray]) -> Counted:
+def count(program: ClosedJaxpr, choices: dict[int, np.ndarray], rare: Mapping[str, float] | None = None) -> Counted:
     """What one call of a traced program costs.
 
     Args:
         program: its equations.
         choices: number of an argument that holds an index for each lane -> the indices of the lanes, [lane].
+        rare: name of a function that is compiled by itself within the program -> how often it is called each time.
     """
     jaxpr = program.jaxpr
-    return _count(jaxpr, {jaxpr.invars[number]: values for number, values in choices.items()})
+    return _count(jaxpr, {jaxpr.invars[number]: values for number, values in choices.items()}, rare or {})
 
 
 def equations(program: ClosedJaxpr | Jaxpr) -> Iterator[Any]:
@@ -83,7 +84,7 @@ def _inner(values: Any) -> Iterator[Jaxpr]:
             yield from _inner(value)
 
 
-def _count(jaxpr: Jaxpr, known: dict[Any, np.ndarray]) -> Counted:
+def _count(jaxpr: Jaxpr, known: dict[Any, np.ndarray], rare: Mapping[str, float]) -> Counted:
     """`known`: variable -> the choices of the lanes that it holds some of."""
     total = Counted(np.zeros(len(PARTS)))
 
@@ -94,7 +95,8 @@ def _count(jaxpr: Jaxpr, known: dict[Any, np.ndarray]) -> Counted:
     def inside(body: ClosedJaxpr | Jaxpr, given: Sequence[Any]) -> Counted:
         body = getattr(body, "jaxpr", body)
         pairs = zip(body.invars, given, strict=True)
-        return _count(body, {own: known[var] for own, var in pairs if not isinstance(var, Literal) and var in known})
+        own = {own: known[var] for own, var in pairs if not isinstance(var, Literal) and var in known}
+        return _count(body, own, rare)
 
     for equation in jaxpr.eqns:
         name, params, given = equation.primitive.name, equation.params, list(equation.invars)
@@ -109,7 +111,8 @@ def _count(jaxpr: Jaxpr, known: dict[Any, np.ndarray]) -> Counted:
                 add(branch, share)
         elif inner := list(_inner(params.values())):
             body = inner[0]  # the others, if any, are its derivatives
-            add(inside(body, given[-len(body.invars) :] if body.invars else []))
+            often = rare.get(params.get("name"), 1.0)
+            add(inside(body, given[-len(body.invars) :] if body.invars else []), often)
         else:
             total.own += _cost(equation)
             _pass_on(equation, known)

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from fishnet.sweep.grouping import form_groups, kinds_of
+from fishnet.sweep.grouping import form_groups
 from fishnet.sweep.plan import Cohort, lay_out
 from fishnet.sweep.program import Functions
 
@@ -67,7 +67,7 @@ def deal(cohorts: Sequence[Cohort], processes: int, whole_arms: bool) -> list[li
 
 def groups_of(cohort: Cohort, rows: Sequence[int]) -> list[list[int]]:
     """The lane groups of some runs of a cohort."""
-    return form_groups(rows, [kinds_of(cohort.knobs, row) for row in rows], cohort.shape.lane_width)
+    return form_groups(rows, [cohort.likeness[row] for row in rows], cohort.shape.lane_width)
 
 
 def arms_of(cohort: Cohort) -> list[list[int]]:

@@ -58,6 +58,7 @@ class Work:
     visits: float
     chunks: float
     pretraining: float  # steps, whose cost is taken to be that of a step of training
+    probing: float  # by the probes of epochs, in steps of evaluation that cost as much
 
 
 def work_of(cohort: Cohort) -> Work:
@@ -83,7 +84,9 @@ def work_of(cohort: Cohort) -> Work:
         knobs, state.params, state.statistics, pixels, groups, two, positions, whole()
     ).jaxpr
     choices = choices_of(cohort.knobs)
-    (of_group,) = count(training, choices).loops
+    # Which a step calls now and then, and a run once.
+    rare = {"probe_step": shape.measurements / shape.steps_per_epoch, "probe_failure": 0.0}
+    (of_group,) = count(training, choices, rare).loops
     (of_evaluation,) = count(evaluation, choices).loops
     # The loop over the steps, and that over the chunks, are what the loop over the groups has inside.
     step = max(of_group.loops, key=lambda loop: loop.whole.sum()).whole
@@ -93,15 +96,22 @@ def work_of(cohort: Cohort) -> Work:
     # Runs that end earlier leave their share of the groups out.
     visits = counts * sum(number * many for number, many in epochs.items()) / len(cohort.runs)
     pretrained = sum(run.recipe.pretrain_epochs for run in cohort.runs if run.recipe.pretrain != "none")
+    probes, size, compiled = shape.probes("epoch").values(), shape.recipe.batch_size, [training, evaluation]
+    if probes:
+        of_probe = (state.params, state.statistics, state.lr, pixels, groups, two)
+        probed = cohort.functions.probe.trace(knobs, *of_probe, whole(shape.probe_batches, size), whole())
+        compiled.append(probed.jaxpr)
+    passes = sum(probe.passes * shape.probe_batches + probe.fixed for probe in probes) * size / chunk
     return Work(
         step=step,
         visit=of_group.whole - step,
         chunk=max(of_evaluation.loops, key=lambda loop: loop.whole.sum()).whole,
-        equations=sum(1 for _ in equations(training)) + sum(1 for _ in equations(evaluation)),
+        equations=sum(1 for program in compiled for _ in equations(program)),
         steps=visits * shape.steps_per_epoch,
         visits=visits,
         chunks=visits * validated + counts * (validated + tested),
         pretraining=counts * pretrained / len(cohort.runs) * shape.steps_per_epoch,
+        probing=visits / shape.recipe.probe_epochs * passes,
     )
 
 
@@ -132,6 +142,8 @@ def estimated(cohort: Cohort, devices: Sequence[jax.Device]) -> Cohort:
         "evaluating": work.chunks * chunk + scores * FIXED["score"],
         "saving": FIXED["starting"] + run_epochs * (1 + len(cohort.task.classes)) * FIXED["row"],
     }
+    if work.probing:
+        seconds["probing"] = work.probing * chunk
     if work.pretraining:
         seconds["pretraining"] = work.pretraining * step + len(cohort.objectives) * seconds["compiling"]
     return dataclasses.replace(cohort, estimate=seconds, estimated_from=source)

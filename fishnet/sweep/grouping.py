@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import jax
+import numpy as np
 
 from fishnet.sweep.grid import Run
 from fishnet.sweep.knobs import Knobs
@@ -25,6 +26,21 @@ def form_groups(positions: Sequence[int], kinds: Sequence[tuple], width: int) ->
     return [lanes[i : i + width] for lanes in by_kind.values() for i in range(0, len(lanes), width)]
 
 
-def kinds_of(knobs: Knobs, run: int) -> tuple:
-    """The choices in which lanes of one group must agree."""
-    return tuple(leaf[run].item() for leaf in jax.tree.leaves(knobs.kinds))
+def likeness(knobs: Knobs, same_seed: bool) -> list[tuple]:
+    """In what lanes of one group must agree: each run's choices among functions.
+
+    Args:
+        knobs: [run, ...].
+        same_seed: whether in their seed as well, so that they look at the same images in the same order.
+    """
+    columns = [np.asarray(leaf).tolist() for leaf in jax.tree.leaves(knobs.kinds)]
+    if same_seed:
+        columns.append([key.tobytes() for key in np.asarray(knobs.numbers.keys)])
+    return list(zip(*columns, strict=True))
+
+
+def sharing_costs_nothing(knobs: Knobs, width: int) -> bool:
+    """Whether groups of `width` lanes that also agree in their seed are as few as those that need not."""
+    runs = range(len(knobs.numbers.lr))
+    free, bound = (form_groups(runs, likeness(knobs, same_seed), width) for same_seed in (False, True))
+    return len(bound) == len(free)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from fishnet.sweep.knobs import Kinds, Knobs, Numbers
-from fishnet.sweep.lane import evaluate_lane, single_lane, train_lane
+from fishnet.sweep.lane import evaluate_lane, probe_lane, single_lane, train_lane
 from fishnet.sweep.state import Lanes, Pixels, Shape
 
 
@@ -18,19 +18,24 @@ def initial_lanes(shape: Shape, knobs: Knobs, pixels: Pixels) -> Lanes:
     return lax.map(lambda k: single_lane(shape, k.kinds, k.numbers, pixels), knobs)
 
 
-def vectorised(function: Callable, width: int) -> Callable:
-    """`function(kinds, numbers, tree)` over a group of `width` lanes that agree in their kinds.
+def vectorised(function: Callable, shape: Shape) -> Callable:
+    """`function(kinds, numbers, tree)` over a group of lanes that agree in their kinds, of the width in `shape`.
 
     At width 1 it is called without `vmap`, so that every `lax.cond` and `lax.switch` stays a real branch. Wider
-    groups share one (unbatched) set of kinds, so that choosing an activation stays a real branch there too.
+    groups share one (unbatched) set of kinds, so that choosing an activation stays a real branch there too, and where
+    they have one seed one set of keys: what depends on it alone, such as a batch and its augmentation, is computed
+    once, and the products of the first layer with the batch become one.
     """
 
     def group(kinds: Kinds, numbers: Numbers, tree: Any) -> Any:
         first = jax.tree.map(lambda kind: kind[0], kinds)
-        if width == 1:
+        if shape.lane_width == 1:
             result = function(first, *jax.tree.map(lambda leaf: leaf[0], (numbers, tree)))
             return jax.tree.map(lambda leaf: leaf[None], result)
-        return jax.vmap(partial(function, first))(numbers, tree)
+        axes = jax.tree.map(lambda _: 0, numbers)
+        if shape.share_batches:
+            numbers, axes = numbers.replace(keys=numbers.keys[0]), axes.replace(keys=None)
+        return jax.vmap(partial(function, first), in_axes=(axes, 0))(numbers, tree)
 
     return group
 
@@ -88,17 +93,17 @@ def train_groups(
     def train(kinds: Kinds, numbers: Numbers, state: tuple[Lanes, jax.Array]) -> Lanes:
         return train_lane(shape, kinds, numbers, *state, pixels, steps[0], steps[1])
 
-    return over_groups(train, shape.lane_width, knobs, lanes, (rates,), groups, window)
+    return over_groups(train, shape, knobs, lanes, (rates,), groups, window)
 
 
 def over_groups(
-    function: Callable, width: int, knobs: Knobs, lanes: Any, beside: tuple, groups: jax.Array, window: jax.Array
+    function: Callable, shape: Shape, knobs: Knobs, lanes: Any, beside: tuple, groups: jax.Array, window: jax.Array
 ) -> Any:
     """The state of lanes after `function(kinds, numbers, (lane, *beside)) -> lane`, one group after the other.
 
     Args:
         function: of one lane.
-        width: lanes of a group.
+        shape: of the cohort.
         knobs: of all lanes.
         lanes: their state, each leaf [lane, ...].
         beside: what else the function is told of each lane, each leaf [lane, ...].
@@ -109,7 +114,7 @@ def over_groups(
         members = lax.dynamic_index_in_dim(groups, i, keepdims=False)
         mine = take(knobs, members)
         state = take((lanes, *beside), members)
-        return put(lanes, members, vectorised(function, width)(mine.kinds, mine.numbers, state))
+        return put(lanes, members, vectorised(function, shape)(mine.kinds, mine.numbers, state))
 
     return lax.fori_loop(window[0], window[1], one_group, lanes)
 
@@ -142,11 +147,51 @@ def evaluate_groups(
     def one_group(i: jax.Array, logits: jax.Array) -> jax.Array:
         members = lax.dynamic_index_in_dim(groups, i, keepdims=False)
         mine = take(knobs, members)
-        result = vectorised(evaluate, shape.lane_width)(mine.kinds, mine.numbers, take((params, statistics), members))
+        result = vectorised(evaluate, shape)(mine.kinds, mine.numbers, take((params, statistics), members))
         return lax.dynamic_update_index_in_dim(logits, result, i - window[0], 0)
 
     capacity = min(groups.shape[0], evaluation_capacity(shape, positions.shape[0] * positions.shape[1]))
     empty = jnp.zeros((capacity, shape.lane_width, *positions.shape, shape.classes), jnp.float32)
+    return lax.fori_loop(window[0], window[1], one_group, empty)
+
+
+def probe_groups(
+    shape: Shape,
+    knobs: Knobs,
+    params: Any,
+    statistics: Any,
+    lr: jax.Array,
+    pixels: Pixels,
+    groups: jax.Array,
+    window: jax.Array,
+    positions: jax.Array,
+    steps: jax.Array,
+) -> dict[str, jax.Array]:
+    """All figures of the probes of an epoch, of the lanes of the groups in a window.
+
+    Args:
+        shape, knobs, pixels, groups, window: as for `train_groups`.
+        params, statistics, lr: of all lanes, [lane, ...].
+        positions, steps: as for `probe_lane`.
+
+    Returns:
+        [group, width, ...] float32 each; of groups outside of the window it means nothing.
+    """
+
+    def probe(kinds: Kinds, numbers: Numbers, state: tuple[Any, Any, jax.Array]) -> dict[str, jax.Array]:
+        return probe_lane(shape, kinds, numbers, *state, pixels, positions, steps)
+
+    def of_group(i: jax.Array) -> dict[str, jax.Array]:
+        members = lax.dynamic_index_in_dim(groups, i, keepdims=False)
+        mine = take(knobs, members)
+        state = take((params, statistics, lr), members)
+        return vectorised(probe, shape)(mine.kinds, mine.numbers, state)
+
+    def one_group(i: jax.Array, figures: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        return jax.tree.map(lambda all, own: all.at[i].set(own), figures, of_group(i))
+
+    shapes = jax.eval_shape(of_group, window[0])
+    empty = jax.tree.map(lambda leaf: jnp.zeros((groups.shape[0], *leaf.shape), leaf.dtype), shapes)
     return lax.fori_loop(window[0], window[1], one_group, empty)
 
 

@@ -1,7 +1,7 @@
 """What is known of each run of a cohort, epoch by epoch: plain arrays, saved with every checkpoint."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
@@ -12,6 +12,8 @@ CURVES = ("train_loss", "train_accuracy", "lr", "grad_norm", "clipped", *(f"val_
 PRETRAIN_CURVES = ("loss", "solved")
 CLASS_CURVES = ("val_auc", "val_loss", "train_loss")
 LOWER_IS_BETTER = ("val_loss", "val_ece")
+FAILURE = "failure"  # among what is probed: phase and layer of the first non-finite value [run, 2] int32, -1 for none
+PROBED = "probed_"  # before the names of what is probed, in a checkpoint
 
 
 @dataclass
@@ -31,10 +33,19 @@ class History:
     curves: np.ndarray  # [run, epoch, len(CURVES)] float64
     class_curves: np.ndarray  # [run, epoch, class, len(CLASS_CURVES)] float64
     pretrain_curves: np.ndarray  # [run, epoch of pretraining, len(PRETRAIN_CURVES)] float64
+    # Figure -> [run, epoch, measurement, ...] float32, of an epoch without measurements; FAILURE -> [run, 2] int32
+    probes: dict[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
-    def empty(cls, runs: int, epochs: int, classes: int, pretrain_epochs: int = 0) -> "History":
-        """The history of runs that have not started."""
+    def empty(
+        cls,
+        runs: int,
+        epochs: int,
+        classes: int,
+        pretrain_epochs: int = 0,
+        probes: Mapping[str, np.ndarray] | None = None,
+    ) -> "History":
+        """The history of runs that have not started; `probes` as the field."""
         return cls(
             status=np.zeros(runs, np.int8),
             steps=np.zeros(runs, np.int64),
@@ -50,6 +61,7 @@ class History:
             class_curves=np.full((runs, epochs, classes, len(CLASS_CURVES)), np.nan),
             # At least one: a checkpoint holds no empty arrays.
             pretrain_curves=np.full((runs, max(pretrain_epochs, 1), len(PRETRAIN_CURVES)), np.nan),
+            probes=dict(probes or {}),
         )
 
     @property
@@ -58,13 +70,16 @@ class History:
         return np.where(self.first_bad_step < 0, self.steps, np.minimum(self.steps, self.first_bad_step))
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The fields by name, for a checkpoint."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        """The fields by name, for a checkpoint; each figure that was probed as one of its own."""
+        found = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "probes"}
+        return found | {f"{PROBED}{name}": values for name, values in self.probes.items()}
 
     @classmethod
     def of(cls, arrays: Mapping[str, np.ndarray]) -> "History":
         """The inverse of `arrays`."""
-        return cls(**{name: np.array(value) for name, value in arrays.items()})
+        values = {name: np.array(value) for name, value in arrays.items()}
+        probes = {name.removeprefix(PROBED): values.pop(name) for name in list(values) if name.startswith(PROBED)}
+        return cls(**values, probes=probes)
 
     def selected(self, name: str) -> np.ndarray:
         """A figure of `CURVES` at each run's best epoch, [run] float64; NaN without one."""

@@ -1,5 +1,6 @@
 """One run inside a program: its state, the steps of its training, its evaluation; no lane axis anywhere."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from fishnet.losses import cross_entropy, deferred, mixed_loss
+from fishnet.losses import cross_entropy
 from fishnet.mixing import mix
 from fishnet.models.network import Network
 from fishnet.nn.lsuv import layer_order, layer_outputs, lsuv
@@ -16,12 +17,14 @@ from fishnet.optim.constraints import ema, max_norm
 from fishnet.optim.freezing import by_layer, stop_frozen
 from fishnet.optim.kernels import global_norm
 from fishnet.optim.optimizers import OPTIMIZERS, Optimizer
+from fishnet.probes import Net
 from fishnet.sampling import balanced_positions
 from fishnet.sweep.components import (
     add_penalties,
     augmented,
     clipping_of,
     frozen_leaves,
+    lane_losses,
     lane_model,
     learning_rates,
     rate_multiplier,
@@ -29,9 +32,10 @@ from fishnet.sweep.components import (
     with_initial_scales,
 )
 from fishnet.sweep.knobs import Kinds, Numbers
+from fishnet.sweep.probing import axes_of, new_epoch, nothing_probed, probe_network, with_failure, with_step
 from fishnet.sweep.random import draw
 from fishnet.sweep.slots import Slots, direction, empty_slots, state_of
-from fishnet.sweep.state import Lanes, Pixels, Shape, Totals, constants
+from fishnet.sweep.state import Lanes, Pixels, Probed, Shape, Totals, constants
 
 PRECISE_BATCHES = 32  # of an epoch, from which precise statistics are estimated
 
@@ -93,6 +97,7 @@ def single_lane(shape: Shape, kinds: Kinds, numbers: Numbers, pixels: Pixels) ->
         first_bad_step=jnp.int32(-1),
         lr=zero,
         epoch=Totals(jnp.int32(0), zero, jnp.int32(0), zero, zero, per_class, per_class),
+        probed=nothing_probed(shape, model, params),
     )
 
 
@@ -123,9 +128,13 @@ def train_lane(
     probe = OPTIMIZERS[menu.own_optimizer].probe if menu.own_optimizer else None
     order = epoch_order(shape, numbers, pixels, start // per_epoch)
     fresh = start % per_epoch == 0
-    lane = lane.replace(epoch=jax.tree.map(lambda total: jnp.where(fresh, 0, total), lane.epoch))
+    lane = lane.replace(
+        epoch=jax.tree.map(lambda total: jnp.where(fresh, 0, total), lane.epoch), probed=new_epoch(lane.probed, fresh)
+    )
+    layers = axes_of(shape, model).layer if isinstance(lane.probed, Probed) else ()
 
-    def step(i: jax.Array, lane: Lanes) -> Lanes:
+    def shown(i: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, Callable]:
+        """The images of a step as the network sees them, labels, progress, and what gives the losses of logits."""
         positions = lax.dynamic_slice(order, ((i % per_epoch) * batch_size,), (batch_size,))
         images, labels = pixels.images[positions], pixels.labels[positions]
         images = augmented(menu, kinds, numbers, draw(numbers.keys, "augment", i), images, labels)
@@ -137,9 +146,7 @@ def train_lane(
             images, partner, share = mix(key, images, numbers.mixup, numbers.cutmix, numbers.cutout, fill)
 
         def losses_of(logits: jax.Array) -> jax.Array:
-            weights = deferred(numbers.loss.class_weights, progress, numbers.reweight_from)
-            own = numbers.loss.replace(class_weights=weights)
-            of = partial(mixed_loss, kinds.loss, logits, numbers=own, families=menu.families)
+            of = partial(lane_losses(menu, kinds, numbers, progress), logits)
             if partner is None:
                 return of(labels)
             mixed = lax.cond(
@@ -147,28 +154,47 @@ def train_lane(
             )
             return mixed
 
+        return images, labels, progress, losses_of
+
+    def forward(i: jax.Array, lane: Lanes, params: Any, images: jax.Array) -> tuple[jax.Array, Any]:
+        """Logits of a step, and what it makes of the running statistics."""
+        variables = {
+            "params": params,
+            "batch_stats": lane.statistics,
+            "constants": constants(pixels.mean, pixels.std),
+        }
+        rngs = {name: draw(numbers.keys, name, i) for name in ("dropout", "activation")}
+        return model.apply(variables, images, train=True, rngs=rngs, mutable=["batch_stats"])
+
+    def gradients(
+        i: jax.Array, lane: Lanes, images: jax.Array, losses_of: Callable, watch: Callable | None = None
+    ) -> tuple[jax.Array, Any, Any, Any]:
+        """The loss of a step, logits and statistics (or what `watch` has seen), the gradients, and `learning_rates`."""
+
         def objective(params):
             params = stop_frozen(params, frozen_leaves(recipe, params))
-            variables = {
-                "params": params,
-                "batch_stats": lane.statistics,
-                "constants": constants(pixels.mean, pixels.std),
-            }
-            rngs = {name: draw(numbers.keys, name, i) for name in ("dropout", "activation")}
-            logits, after = model.apply(variables, images, train=True, rngs=rngs, mutable=["batch_stats"])
+            if watch:
+                (logits, _), seen = watch(lambda: forward(i, lane, params, images))
+                return losses_of(logits).mean(), seen
+            logits, after = forward(i, lane, params, images)
             return losses_of(logits).mean(), (logits, after.get("batch_stats", {}))
 
-        (loss, (logits, statistics)), grads = jax.value_and_grad(objective, has_aux=True)(lane.params)
+        (loss, seen), grads = jax.value_and_grad(objective, has_aux=True)(lane.params)
         if probe:
             grads = jax.grad(objective, has_aux=True)(probe(lane.params, grads, numbers.rho))[0]
         loss, grads = add_penalties(menu, numbers, loss, grads, lane.params)
         rates = learning_rates(recipe, menu, numbers, lane.params, i)
         if rates is not None:
             grads = jax.tree.map(lambda g, r: jnp.where(r > 0, g, 0.0), grads, rates)
-        norm = global_norm(grads)
+        return loss, seen, grads, rates
+
+    def step(i: jax.Array, lane: Lanes) -> Lanes:
+        images, labels, progress, losses_of = shown(i)
+        loss, (logits, statistics), raw, rates = gradients(i, lane, images, losses_of)
+        norm = global_norm(raw)
         finite = (lane.first_bad_step < 0) & jnp.isfinite(loss) & jnp.isfinite(norm)
         lr = numbers.lr * rate_multiplier(numbers, progress) * rate
-        grads, clip = clipping_of(menu, kinds, numbers, grads, norm, lane.params)
+        grads, clip = clipping_of(menu, kinds, numbers, raw, norm, lane.params)
 
         def kept(new: Any, old: Any) -> Any:
             return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
@@ -223,9 +249,17 @@ def train_lane(
             epoch=kept(after, totals),
             first_bad_step=jnp.where(finite | (lane.first_bad_step >= 0), lane.first_bad_step, i),
             lr=lr,
+            probed=with_step(shape, layers, lane, i, raw, params, lambda: forward(i, lane, lane.params, images)),
         )
 
     lane = lax.fori_loop(start, stop, step, lane)
+    if shape.probes("failure"):
+
+        def again(i: jax.Array, watch: Callable) -> tuple[jax.Array, Any, Any]:
+            images, _, _, losses_of = shown(i)
+            return gradients(i, lane, images, losses_of, watch)[:3]
+
+        lane = with_failure(lane, start, layers, again)
     if menu.precise:
         end = stop % per_epoch == 0
 
@@ -295,3 +329,29 @@ def evaluate_lane(
         return lax.dynamic_update_index_in_dim(logits, classify(images), i, 0)
 
     return lax.fori_loop(0, chunks, chunk, jnp.zeros((*positions.shape, shape.classes), jnp.float32))
+
+
+def probe_lane(
+    shape: Shape,
+    kinds: Kinds,
+    numbers: Numbers,
+    params: Any,
+    statistics: Any,
+    lr: jax.Array,
+    pixels: Pixels,
+    positions: jax.Array,
+    steps: jax.Array,
+) -> dict[str, jax.Array]:
+    """All figures of the probes of an epoch, of one run.
+
+    Args:
+        shape: what is static.
+        kinds, numbers: the run's knobs, without the lane axis.
+        params, statistics, lr: of its state.
+        pixels: the data.
+        positions: [batch, image] int32, which images.
+        steps: [] int32, made so far.
+    """
+    variables = {"params": params, "batch_stats": statistics, "constants": constants(pixels.mean, pixels.std)}
+    losses = lane_losses(shape.menu, kinds, numbers, steps / numbers.total_steps)
+    return probe_network(shape, Net(model_of(shape, kinds, numbers), variables, losses, lr), pixels, positions)

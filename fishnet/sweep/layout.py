@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from fishnet.sweep.grouping import form_groups, kinds_of
+from fishnet.sweep.grouping import form_groups
 from fishnet.sweep.plan import Cohort
 
 
@@ -15,7 +15,6 @@ class Layout:
 
     def __init__(self, cohort: Cohort) -> None:
         self.cohort = cohort
-        self._kinds = [kinds_of(cohort.knobs, run) for run in range(len(cohort.runs))]
         # [device, lane + 1]: beyond the last lane nobody, as in lanes that no run was dealt to
         self._run_at = np.full((cohort.devices, cohort.lanes_per_device + 1), -1, np.int64)
         self._run_at[np.divmod(cohort.position, cohort.lanes_per_device)] = np.arange(len(cohort.runs))
@@ -33,7 +32,7 @@ class Layout:
         homes, places = np.divmod(self.cohort.position[runs], lanes)
         for device in range(devices):
             mine, positions = runs[homes == device], places[homes == device].tolist()
-            formed = form_groups(positions, [self._kinds[run] for run in mine], width)
+            formed = form_groups(positions, [self.cohort.likeness[run] for run in mine], width)
             for i, group in enumerate(formed):
                 groups[device, i, : len(group)] = group
             counts[device] = len(formed)

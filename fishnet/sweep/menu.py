@@ -19,7 +19,7 @@ from fishnet.sweep.recipe import Recipe
 STATIC_FIELDS = (
     *("task", "image_size", "model", "widths", "depth", "stem_stride", "pool", "precision", "batch_size"),
     *("norm_position", "ghost_batch", "dropout_layers", "input_norm", "block", "shortcut", "se_reduction", "compound"),
-    "freeze",
+    *("freeze", "probes", "probe_every", "probe_epochs", "probe_images"),
 )
 # Fields by which lanes that are vectorised together must agree, as they choose among functions.
 KIND_FIELDS = ("activation", "optimizer", "augment")

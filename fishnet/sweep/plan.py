@@ -9,6 +9,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from fishnet.data import Task
@@ -19,9 +20,11 @@ from fishnet.nn.norm_formulas import KINDS
 from fishnet.pretraining import OBJECTIVES
 from fishnet.sweep.components import experts_of, frozen_leaves, plain_model
 from fishnet.sweep.grid import Run
-from fishnet.sweep.grouping import form_groups, group_runs, kinds_of
+from fishnet.sweep.grouping import form_groups, group_runs, likeness
 from fishnet.sweep.knobs import Knobs, knobs_of
+from fishnet.sweep.lane import model_of
 from fishnet.sweep.menu import STATIC_FIELDS, Menu, static_key
+from fishnet.sweep.probing import Axes, axes_of
 from fishnet.sweep.program import Functions
 from fishnet.sweep.recipe import Recipe
 from fishnet.sweep.state import Shape
@@ -46,6 +49,7 @@ class Choice:
 
     lane_width: int | str | None = None
     lowering: str | None = None
+    share_batches: bool | None = None
     asked_width: int | None = None  # before memory lowered it
     most_devices: int | None = None  # side by side
     why: str = ""  # in words, where it was timed
@@ -100,9 +104,20 @@ class Cohort:
         return runs
 
     @cached_property
+    def likeness(self) -> list[tuple]:
+        """In what the lanes of a group agree, run by run."""
+        return likeness(self.knobs, self.shape.share_batches)
+
+    @cached_property
     def functions(self) -> Functions:
         """Of its program, traced once, whoever asks first."""
         return Functions(self.shape)
+
+    @cached_property
+    def probe_axes(self) -> Axes:
+        """What the figures of its probes are over."""
+        first = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), self.knobs)
+        return axes_of(self.shape, model_of(self.shape, first.kinds, first.numbers))
 
     @property
     def estimated_seconds(self) -> float:
@@ -118,6 +133,7 @@ class Cohort:
         return {
             "runs": len(self.runs),
             "lane_width": self.shape.lane_width,
+            "share_batches": self.shape.share_batches,
             "lowering": self.shape.lowering,
             "devices": self.devices,
             "asked_width": self.asked_width,
@@ -142,6 +158,7 @@ def make_cohorts(
     devices: Sequence[jax.Device],
     started_with: Sequence[Mapping[str, Any]] | None = None,
     trunks: Mapping[str, Trunk] | None = None,
+    share_batches: bool | None = None,
 ) -> list[Cohort]:
     """Groups resolved runs into cohorts and lays out their lanes.
 
@@ -154,6 +171,8 @@ def make_cohorts(
         started_with: the cohorts' `view`s when the sweep was started: a resumed one keeps their widths and lowerings,
             and uses no more devices side by side than they say.
         trunks: of `fishnet.sweep.transfer.load_trunks`.
+        share_batches: whether lanes are only vectorised with others of their seed, whose batches are theirs too; None:
+            the default, which is not.
 
     Raises:
         UsageError: a batch larger than the training split, a layer beyond the last one, a norm that does not fit its
@@ -162,9 +181,9 @@ def make_cohorts(
         UserError: another width or lowering is asked for than the sweep was started with.
     """
     by_key = group_runs(runs)
-    choices = [Choice(lane_width, lowering)] * len(by_key)
+    choices = [Choice(lane_width, lowering, share_batches)] * len(by_key)
     if started_with:
-        choices = [kept_layout(view, lane_width, lowering) for view in started_with]
+        choices = [kept_layout(view, lane_width, lowering, share_batches) for view in started_with]
         if [view["runs"] for view in started_with] != [len(members) for members in by_key.values()]:
             raise UserError("this sweep was planned by another version of fishnet: choose another --out")
     return [
@@ -175,12 +194,20 @@ def make_cohorts(
     ]
 
 
-def kept_layout(view: Mapping[str, Any], lane_width: int | str | None, lowering: str | None) -> Choice:
+def kept_layout(
+    view: Mapping[str, Any], lane_width: int | str | None, lowering: str | None, share_batches: bool | None = None
+) -> Choice:
     """The layout that a cohort was started with.
 
     Raises:
         UserError: others are asked for.
     """
+    shared = view.get("share_batches", False)
+    if share_batches not in (None, shared) and view["lane_width"] > 1:
+        raise UserError(
+            f"this sweep was started {'with' if shared else 'without'} share_batches: its numbers would change; "
+            "choose another --out"
+        )
     for name, wanted in (("lane_width", lane_width), ("lowering", lowering)):
         as_before = (view[name], view.get("asked_width")) if name == "lane_width" else (view[name],)
         if wanted not in (None, "auto", "all", *as_before):
@@ -189,7 +216,7 @@ def kept_layout(view: Mapping[str, Any], lane_width: int | str | None, lowering:
                 "choose another --out"
             )
     more = {name: view[name] for name in ("asked_width", "most_devices", "why") if view.get(name)}
-    return Choice(view["lane_width"], view["lowering"], **more)
+    return Choice(view["lane_width"], view["lowering"], shared, **more)
 
 
 def default_width(backend: str, model: str) -> int:
@@ -227,14 +254,14 @@ def _cohort(
     steps = train // recipe.batch_size
     menu = Menu.of([run.recipe for run in runs])
     knobs = knobs_of([run.recipe for run in runs], menu, task, sites, steps)
-    kinds = [kinds_of(knobs, i) for i in range(len(runs))]
     backend = devices[0].platform if devices[0].platform in DEFAULT_LOWERING else "gpu"
     if choice.lane_width == "all":
-        width = max(Counter(kinds).values())
+        width = max(Counter(likeness(knobs, same_seed=bool(choice.share_batches))).values())
     else:
         width = choice.lane_width or default_width(backend, recipe.model)
     most = min(choice.most_devices or len(devices), len(devices))
-    groups = form_groups(range(len(runs)), kinds, width)
+    shared = bool(choice.share_batches) and width > 1
+    groups = form_groups(range(len(runs)), likeness(knobs, shared), width)
     used = min(most, len(groups))
     position, lanes_per_device = lay_out(groups, used, len(runs), width)
     shape = Shape(
@@ -246,6 +273,7 @@ def _cohort(
         train_images=train,
         lowering=choice.lowering or DEFAULT_LOWERING[backend],
         lane_width=width,
+        share_batches=shared,
     )
     # A learned slope is a parameter of the runs that learn it.
     sizes = {name: norm_sites(dataclasses.replace(recipe, activation=name), task)[0] for name in menu.activation}
@@ -277,12 +305,13 @@ def narrowed(cohort: Cohort, width: int, devices: int, most_devices: int | None 
         most_devices: kept for a sweep that goes on later; None: as it was.
     """
     runs = range(len(cohort.runs))
-    groups = form_groups(runs, [kinds_of(cohort.knobs, run) for run in runs], width)
+    shared = cohort.shape.share_batches and width > 1
+    groups = form_groups(runs, likeness(cohort.knobs, shared), width)
     used = min(devices, len(groups))
     position, lanes = lay_out(groups, used, len(runs), width)
     return dataclasses.replace(
         cohort,
-        shape=dataclasses.replace(cohort.shape, lane_width=width),
+        shape=dataclasses.replace(cohort.shape, lane_width=width, share_batches=shared),
         devices=used,
         position=position,
         lanes_per_device=lanes,

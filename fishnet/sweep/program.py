@@ -21,7 +21,14 @@ from jax.sharding import SingleDeviceSharding
 
 from fishnet.data import Task
 from fishnet.sweep.compiling import compiler_options, in_background
-from fishnet.sweep.groups import evaluate_groups, evaluation_capacity, initial_lanes, keep_best, train_groups
+from fishnet.sweep.groups import (
+    evaluate_groups,
+    evaluation_capacity,
+    initial_lanes,
+    keep_best,
+    probe_groups,
+    train_groups,
+)
 from fishnet.sweep.interrupt import Interrupt
 from fishnet.sweep.knobs import Knobs
 from fishnet.sweep.memory import OutOfMemory, available_bytes, check_memory, out_of_memory, tree_bytes
@@ -76,6 +83,7 @@ class Functions:
         self.train = jax.jit(partial(train_groups, shape), donate_argnums=1)
         self.evaluate = jax.jit(partial(evaluate_groups, shape))
         self.keep = jax.jit(keep_best, donate_argnums=0)
+        self.probe = jax.jit(partial(probe_groups, shape))
 
 
 class Program:
@@ -126,10 +134,11 @@ class Program:
         return self.trace(name, device).lower()
 
     def trace(self, name: str, device: int) -> jax.stages.Traced:
-        """The function `name` ("init", "train", "evaluate", "keep") on what one of the devices holds.
+        """The function `name` ("init", "train", "evaluate", "probe", "keep") on what one of the devices holds.
 
         init(knobs, pixels) -> lanes; train(knobs, lanes, rates, pixels, groups, window, steps) -> lanes;
         evaluate(knobs, params, statistics, pixels, groups, window, positions, chunks) -> logits;
+        probe(knobs, params, statistics, lr, pixels, groups, window, positions, steps) -> figures;
         keep(lanes, better) -> lanes. Lanes that go in are given up.
         """
         own = partial(abstract, self.devices[device])
@@ -147,6 +156,10 @@ class Program:
                 return self.functions.evaluate.trace(
                     knobs, lanes.params, lanes.statistics, pixels, groups, own((2,)), positions, own(())
                 )
+            elif name == "probe":
+                positions = own((self.shape.probe_batches, self.shape.recipe.batch_size))
+                state = lanes.params, lanes.statistics, lanes.lr
+                return self.functions.probe.trace(knobs, *state, pixels, groups, own((2,)), positions, own(()))
             else:
                 return self.functions.keep.trace(lanes, own((self.lanes,), jnp.bool_))
 

@@ -162,7 +162,7 @@ def pretrain_groups(
     def train(kinds: Kinds, numbers: Numbers, state: tuple[Pupils]) -> Pupils:
         return pretrain_lane(shape, name, kinds, numbers, *state, pixels, steps[0], steps[1])
 
-    return over_groups(train, shape.lane_width, knobs, pupils, (), groups, window)
+    return over_groups(train, shape, knobs, pupils, (), groups, window)
 
 
 def taught(shape: Shape, lanes: Lanes, pupils: Pupils, members: jax.Array) -> Lanes:

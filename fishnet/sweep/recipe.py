@@ -174,6 +174,14 @@ class Recipe:
     """max or mean pooling"""
     precision: str = "float32"
     """float32, or bfloat16 arithmetic with float32 parameters"""
+    probes: tuple[str, ...] = ()
+    """what is measured on the way, to say why training fails: names of probes, several joined with +; none"""
+    probe_every: int = 50
+    """steps between two measurements of the probes of a step, from the first step of each epoch on"""
+    probe_epochs: int = 1
+    """epochs between two measurements of the probes of an epoch, each at the end of one"""
+    probe_images: int = 2048
+    """training images that the probes of an epoch look at, in whole batches; 0: all"""
     seed: int = 0
     """draws the initial weights, the order of the images, augmentation and dropout"""
 

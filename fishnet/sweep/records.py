@@ -45,7 +45,12 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 
 
 def runs_table(
-    runs: Sequence[Run], axes: Mapping[str, Sequence], history: History, params: np.ndarray, test: np.ndarray
+    runs: Sequence[Run],
+    axes: Mapping[str, Sequence],
+    history: History,
+    params: np.ndarray,
+    test: np.ndarray,
+    failures: Mapping[str, Sequence] | None = None,
 ) -> pd.DataFrame:
     """`runs.parquet` of one cohort.
 
@@ -55,6 +60,7 @@ def runs_table(
         history: of the cohort.
         params: [run] parameters that each arm uses.
         test: [run, 6] float64, NaN while not evaluated.
+        failures: further columns, that say where runs failed.
     """
     best = history.best_epoch
     columns = {"run": [r.index for r in runs], "arm": [r.arm for r in runs], "seed": [r.recipe.seed for r in runs]}
@@ -64,6 +70,7 @@ def runs_table(
     columns |= {
         "status": [STATUS[s] for s in history.status],
         "first_bad_step": pd.array(np.where(history.first_bad_step < 0, None, history.first_bad_step), dtype="Int64"),
+        **(failures or {}),
         "best_epoch": pd.array([int(b) or None for b in best], dtype="Int64"),
         "params": params.astype(np.int64),
         "train_seconds": history.seconds,

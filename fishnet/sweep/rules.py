@@ -1,6 +1,6 @@
 """What the fields of a recipe may be: names, ranges, and what each belongs to."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from fishnet.augment import AUGMENTATIONS
 from fishnet.losses import CLASS_WEIGHTINGS, FAMILY_NUMBERS, LOSSES
@@ -17,6 +17,7 @@ from fishnet.optim.clipping import CLIPPINGS
 from fishnet.optim.optimizers import OPTIMIZERS
 from fishnet.optim.schedules import CYCLIC, SCHEDULES
 from fishnet.pretraining import OBJECTIVES
+from fishnet.probes import PROBES
 from fishnet.sweep.menu import FOCAL, IMPLIED_WEIGHTING, family
 from fishnet.sweep.recipe import SELECTABLE, Recipe
 
@@ -94,7 +95,15 @@ RANGES = {
     "batch_size": (1, 2**20, True, True),
     "epochs": (1, 10**6, True, True),
     "patience": (0, 10**6, True, True),
+    "probe_every": (1, 10**9, True, True),
+    "probe_epochs": (1, 10**6, True, True),
+    "probe_images": (0, 10**9, True, True),
 }
+
+
+def of_kind(kind: str, probes: Iterable[str] = PROBES) -> list[str]:
+    """Those of the probes that are of one kind: "step", "epoch" or "failure"."""
+    return [name for name in probes if PROBES[name].kind == kind]
 
 
 # field -> (whether a recipe makes use of it, what it belongs to)
@@ -141,4 +150,7 @@ USES: dict[str, tuple[Callable[[Recipe], bool], str]] = {
         "dropout above 0, and spatial dropout to maps, so to dropout_layers input or blocks",
     ),
     "dropout_layers": (lambda r: r.dropout > 0, "dropout above 0"),
+    "probe_every": (lambda r: bool(of_kind("step", r.probes)), f"the probes {', '.join(of_kind('step'))}"),
+    "probe_epochs": (lambda r: bool(of_kind("epoch", r.probes)), f"the probes {', '.join(of_kind('epoch'))}"),
+    "probe_images": (lambda r: bool(of_kind("epoch", r.probes)), f"the probes {', '.join(of_kind('epoch'))}"),
 }

@@ -74,6 +74,7 @@ def run_sweep(
     data: DataOptions = DataOptions(),
     command: str | None = None,
     then: Mapping[str, float] | None = None,
+    share_batches: bool | None = None,
 ) -> Result:
     """Trains every run of `sweep` and writes its folder; goes on where an earlier call stopped.
 
@@ -91,6 +92,9 @@ def run_sweep(
         data: where and how the data are read.
         command: kept in `sweep.json`; None: this process's command line.
         then: seconds of what the caller will do with the result, by name, for the estimate of the whole.
+        share_batches: whether lanes are only vectorised together if they have one seed: they then share their batches,
+            whose augmentation and products with the first layer are computed once; None: as a timing ("auto") chose,
+            otherwise not. At lane width 1 it means nothing.
 
     Returns:
         The runs as a table, and where everything is.
@@ -119,7 +123,7 @@ def run_sweep(
                 # Again: a process that held the lock until now may have done it all.
                 if (result := finished_before(out, content)) is not None:
                     return result
-                options = (lane_width, lowering, devices, then)
+                options = (lane_width, lowering, share_batches, devices, then)
                 result = _run(sweep, out, content, options, display, data, interrupt, team, pulse)
             if result is None:
                 wait_for_end(out, team, interrupt)
@@ -219,7 +223,7 @@ def _run(
     pulse: Pulse | None,
 ) -> Result | None:
     """Plans and trains; None in a process that is not the first, which learns the result when all is put together."""
-    lane_width, lowering, devices, then = options
+    lane_width, lowering, share_batches, devices, then = options
     check_apart()
     used = choose_devices(devices)
     check_backend(used[0])
@@ -237,8 +241,9 @@ def _run(
         check_data(out, found, fingerprints)
     layouts = (found or {}).get("plan")
     if lane_width == "auto" and not layouts:
-        layouts, lane_width = fastest_layouts(runs, tasks, lowering, used, display.stage, interrupt), None
-    cohorts = make_cohorts(runs, tasks, lane_width, lowering, used, layouts, trunks)
+        layouts = fastest_layouts(runs, tasks, lowering, used, display.stage, interrupt)
+        lane_width = share_batches = None
+    cohorts = make_cohorts(runs, tasks, lane_width, lowering, used, layouts, trunks, share_batches)
     notes = [*sweep.samples.notes, *(note for task in tasks.values() for note in task.notes)]
     if found is None and team.count == 1:
         cohorts = [fitted(cohort, used, notes.append) for cohort in cohorts]

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from fishnet.optim.optimizers import OPTIMIZERS, Optimizer
+from fishnet.probes import PROBES, Probe
 from fishnet.sweep.menu import Menu
 from fishnet.sweep.recipe import Recipe
 from fishnet.sweep.slots import Slots
@@ -26,6 +27,7 @@ class Lanes:
     first_bad_step: jax.Array  # [lane] int32, -1 while everything was finite
     lr: jax.Array  # [lane] float32, learning rate of the last step
     epoch: "Totals"
+    probed: Any = ()  # `Probed`, or () where no probe looks at steps
 
     @property
     def evaluated(self) -> Any:
@@ -61,6 +63,15 @@ class Totals:
 
 
 @struct.dataclass
+class Probed:
+    """What probes have seen of the steps of the current epoch, and what they need for the next."""
+
+    steps: dict[str, jax.Array]  # figure -> [lane, measurement, ...] float32, NaN until it is measured
+    before: Any  # [lane, ...] the gradients of the step before a measurement, or ()
+    failure: Any  # [lane, 2] int32, phase and layer of the first non-finite value, -1 for none; or ()
+
+
+@struct.dataclass
 class Pixels:
     """A task's images on the device."""
 
@@ -83,6 +94,7 @@ class Shape:
     train_images: int
     lowering: str
     lane_width: int
+    share_batches: bool = False  # whether the lanes of a group have one seed, and with it the same images in each step
 
     @property
     def optimizers(self) -> tuple[Optimizer, ...]:
@@ -93,6 +105,21 @@ class Shape:
     def steps_per_epoch(self) -> int:
         """Whole batches of the training split."""
         return self.train_images // self.recipe.batch_size
+
+    def probes(self, kind: str) -> dict[str, Probe]:
+        """Those of one kind ("step", "epoch", "failure"), in the order of the recipe."""
+        return {name: PROBES[name] for name in self.recipe.probes if PROBES[name].kind == kind}
+
+    @property
+    def measurements(self) -> int:
+        """How often the probes of a step measure in an epoch."""
+        return -(-self.steps_per_epoch // self.recipe.probe_every)
+
+    @property
+    def probe_batches(self) -> int:
+        """How many batches the probes of an epoch look at."""
+        images = min(self.recipe.probe_images or self.train_images, self.train_images)
+        return max(1, images // self.recipe.batch_size)
 
 
 def constants(mean: jax.Array, std: jax.Array) -> dict[str, Any]:

@@ -10,10 +10,12 @@ from fishnet.sweep import records
 from fishnet.sweep.cohort import CohortRunner
 from fishnet.sweep.grid import Sweep
 from fishnet.sweep.history import SUMMARY, History
+from fishnet.sweep.measurements import failures, has_figures, probes_table
 from fishnet.sweep.plan import Cohort
 
 TABLES = ("runs", "curves", "class_curves", "per_class", "predictions")
 PRETRAINING = ("pretrain_curves",)  # only where some run pretrains
+PROBING = ("probes",)  # only where some run is probed
 PREDICTIONS_FOR_ALL = 200  # runs; beyond it the best and worst run of each arm
 
 
@@ -30,13 +32,15 @@ class Tables:
     def __init__(self, out: Path, sweep: Sweep, cohorts: list[Cohort], earlier: Path | None = None) -> None:
         self.out, self.sweep, self.earlier = out, sweep, earlier or out
         self.names = TABLES + (PRETRAINING if any(cohort.objectives for cohort in cohorts) else ())
+        self.names += PROBING if any(map(has_figures, cohorts)) else ()
         self.parts: list[dict[str, pd.DataFrame]] = [self._so_far(cohort) for cohort in cohorts]
 
     def _so_far(self, cohort: Cohort) -> dict[str, pd.DataFrame]:
         """What an earlier session wrote of a cohort, so that its rows stay while other cohorts are trained."""
         runs, history = cohort.runs, History.empty(len(cohort.runs), cohort.epochs, len(cohort.task.classes))
         nothing = np.full((len(runs), len(SUMMARY)), np.nan)
-        part = {"runs": records.runs_table(runs, self.sweep.varied, history, cohort.params, nothing)}
+        bad = failures(history, cohort)
+        part = {"runs": records.runs_table(runs, self.sweep.varied, history, cohort.params, nothing, bad)}
         for name in self.names:
             rows = rows_from(self.earlier, name, [run.index for run in runs])
             if rows is not None and len(rows):
@@ -47,11 +51,15 @@ class Tables:
         """Writes all tables with the present state of one cohort."""
         runs, history, task = runner.cohort.runs, runner.history, runner.cohort.task
         self.parts[number] |= {
-            "runs": records.runs_table(runs, self.sweep.varied, history, runner.cohort.params, runner.test),
+            "runs": records.runs_table(
+                runs, self.sweep.varied, history, runner.cohort.params, runner.test, failures(history, runner.cohort)
+            ),
             "curves": records.curves_table(runs, history),
             "pretrain_curves": records.pretrain_curves_table(runs, history),
             "class_curves": records.class_curves_table(runs, history, task.classes),
         }
+        if has_figures(runner.cohort):
+            self.parts[number]["probes"] = probes_table(runner.cohort, history)
         nothing = np.zeros((0, 0, len(task.classes)), np.float32)
         self.parts[number].setdefault("per_class", records.per_class_table([], task, nothing))
         self.parts[number].setdefault("predictions", records.predictions_table([], task, "test", nothing))

@@ -6,6 +6,7 @@ each product). Serial, one lane at a time on every device, is among them, so the
 
 import dataclasses
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from fishnet.data import Task
 from fishnet.nn.lowerings import LOWERINGS
 from fishnet.sweep.evaluation import evaluation_chunk
 from fishnet.sweep.grid import Run
-from fishnet.sweep.grouping import form_groups, group_runs, kinds_of
+from fishnet.sweep.grouping import form_groups, group_runs, likeness, sharing_costs_nothing
 from fishnet.sweep.interrupt import Interrupt
 from fishnet.sweep.layout import Layout
 from fishnet.sweep.memory import OutOfMemory
@@ -40,10 +41,12 @@ class Candidate:
     width: int
     lowering: str
     devices: int  # side by side
+    share: bool = False  # the batches, among the lanes that are vectorised together
 
     def name(self, devices: int) -> str:
         """As it is written down, where there are so many devices."""
-        return f"width {self.width}, {self.lowering}" + f", {counted(self.devices, 'device')}" * (devices > 1)
+        shared = " with shared batches" * self.share
+        return f"width {self.width}{shared}, {self.lowering}" + f", {counted(self.devices, 'device')}" * (devices > 1)
 
 
 class Trial:
@@ -69,13 +72,15 @@ class Trial:
         interrupt: Interrupt,
     ) -> None:
         self.candidate = candidate
-        groups = sorted(form_groups(range(len(cohort.runs)), kinds(cohort), candidate.width), key=len, reverse=True)
+        groups = form_groups(range(len(cohort.runs)), likeness(cohort.knobs, candidate.share), candidate.width)
+        groups.sort(key=len, reverse=True)
         # As many rounds of steps as the device with most groups makes for one step of every run.
         self._rounds = -(-len(groups) // candidate.devices)
         self._runs = len(cohort.runs)
         some = [cohort.runs[run] for group in groups[: candidate.devices] for run in group]
         used = list(devices[: candidate.devices])
-        cohort = make_cohorts(some, tasks, candidate.width, candidate.lowering, used)[0]
+        layout = {"share_batches": candidate.share}
+        cohort = make_cohorts(some, tasks, candidate.width, candidate.lowering, used, **layout)[0]
         chunk = evaluation_chunk(cohort)
         self._program = Program(cohort.shape, cohort.padded_knobs(), cohort.task, used[: cohort.devices], chunk)
         names = ("init", "train")
@@ -143,8 +148,8 @@ def fastest_layouts(
         interrupt: looked at meanwhile.
 
     Returns:
-        For each cohort, in the plan's order, what its `view` has of them: `lane_width`, `lowering`, `most_devices`,
-        `why` in words, and `timings`, milliseconds a step and run of every candidate.
+        For each cohort, in the plan's order, what its `view` has of them: `lane_width`, `share_batches`, `lowering`,
+        `most_devices`, `why` in words, and `timings`, milliseconds a step and run of every candidate.
     """
     # With which weights it begins does not change how long a step takes.
     runs = [dataclasses.replace(run, recipe=dataclasses.replace(run.recipe, trunk="none")) for run in runs]
@@ -169,13 +174,7 @@ def fastest_layouts(
 
 def similar(cohort: Cohort) -> list[int]:
     """How many runs of a cohort could be vectorised together, group by group, largest first."""
-    many = len(cohort.runs)
-    return sorted(map(len, form_groups(range(many), kinds(cohort), many)), reverse=True)
-
-
-def kinds(cohort: Cohort) -> list[tuple]:
-    """The choices in which lanes of one group must agree, run by run."""
-    return [kinds_of(cohort.knobs, run) for run in range(len(cohort.runs))]
+    return sorted(Counter(likeness(cohort.knobs, same_seed=False)).values(), reverse=True)
 
 
 def candidates(cohort: Cohort, lowering: str | None, devices: Sequence[jax.Device]) -> Iterator[Candidate]:
@@ -191,7 +190,10 @@ def candidates(cohort: Cohort, lowering: str | None, devices: Sequence[jax.Devic
     flat = cohort.shape.recipe.model == "mlp"  # no convolutions
     lowerings = [usual] if lowering or flat else sorted(LOWERINGS, key=lambda name: name != usual)
     widths = [width for width in WIDTHS if width <= sizes[0]]
-    every = [Candidate(width, name, split) for width in widths for name in lowerings for split in (len(devices), 1)]
+    # Lanes of one seed look at the same images: where sharing them makes no further groups, it can only save.
+    share = {width: width > 1 and sharing_costs_nothing(cohort.knobs, width) for width in widths}
+    splits = len(devices), 1
+    every = [Candidate(width, name, split, share[width]) for width in widths for name in lowerings for split in splits]
 
     def groups(width: int) -> int:
         return sum(-(-size // width) for size in sizes)
@@ -227,7 +229,13 @@ def _timed(
         except OutOfMemory:
             continue
     if not trials:  # for `fitted` to say what it takes
-        return {"runs": len(cohort.runs), "lane_width": 1, "lowering": cohort.shape.lowering, "timings": {}}
+        return {
+            "runs": len(cohort.runs),
+            "lane_width": 1,
+            "share_batches": False,
+            "lowering": cohort.shape.lowering,
+            "timings": {},
+        }
     serial, alive = trials[0], list(trials)
     for number in range(ROUNDS):
         if number and time.monotonic() - began > limit:
@@ -246,6 +254,7 @@ def _timed(
     return {
         "runs": len(cohort.runs),
         "lane_width": chosen.width,
+        "share_batches": chosen.share,
         "lowering": chosen.lowering,
         "most_devices": chosen.devices if chosen.devices < len(devices) else None,
         "why": why,

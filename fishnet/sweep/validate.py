@@ -11,6 +11,7 @@ from fishnet.nn.initializers import INITIALIZERS, VarianceScaling
 from fishnet.nn.norm_formulas import KINDS, WEIGHT_KINDS
 from fishnet.optim.freezing import check_stages
 from fishnet.optim.optimizers import OPTIMIZERS
+from fishnet.probes import PROBES
 from fishnet.sweep.grid import Sweep
 from fishnet.sweep.recipe import FIELDS, Recipe
 from fishnet.sweep.rules import (
@@ -133,6 +134,11 @@ def check_recipe(recipe: Recipe) -> None:
         )
     if recipe.trunk != "none":
         parse_trunk(recipe.trunk)
+    for probe in recipe.probes:
+        if probe not in PROBES:
+            raise unknown("probe", probe, PROBES)
+        if recipe.probes.count(probe) > 1:
+            raise UsageError(f"probes: {format_value(recipe.probes)!r} has {probe} twice")
     lr = OPTIMIZERS[recipe.optimizer].default_lr if recipe.lr == "auto" else recipe.lr
     if recipe.lr_min > lr:
         raise UsageError(f"lr_min: {recipe.lr_min:g} is above lr {lr:g}")

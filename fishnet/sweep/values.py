@@ -11,6 +11,8 @@ from fishnet.errors import UsageError
 from fishnet.lookup import unknown
 from fishnet.sweep.recipe import FIELDS, TYPES
 
+NOTHING = "none"  # how an empty list of names is written
+
 
 def parse_value(name: str, text: str) -> Any:
     """The value of recipe field `name` written as `text`: numbers, names, lists joined with hyphens, auto, all.
@@ -44,8 +46,12 @@ def coerce(name: str, value: Any) -> Any:
     for kind in alternatives:
         if typing.get_origin(kind) is Literal and isinstance(value, str) and value in typing.get_args(kind):
             return value
-        if typing.get_origin(kind) is tuple and isinstance(value, (list, tuple)) and value:
+        if typing.get_origin(kind) is tuple and isinstance(value, (list, tuple)):
             entry = typing.get_args(kind)[0]
+            if entry is str and all(isinstance(v, str) for v in value):
+                return tuple(value)
+            if entry is str or not value:
+                continue
             allowed = int if entry is int else (int, float)
             if all(isinstance(v, allowed) and not isinstance(v, bool) for v in value):
                 return tuple(map(entry, value))
@@ -107,6 +113,8 @@ def _parse_as(kind: Any, text: str) -> Any:
         raise ValueError
     if typing.get_origin(kind) is tuple:
         entry = typing.get_args(kind)[0]
+        if entry is str:
+            return () if text == NOTHING else tuple(text.split("+"))
         return tuple(_parse_as(entry, part) for part in re.split(r"(?<!e)-", text))
     if kind is float:
         value = float(text)
@@ -120,6 +128,8 @@ def _describe(kind: Any) -> str:
     if typing.get_origin(kind) is Literal:
         return " or ".join(map(repr, typing.get_args(kind)))
     if typing.get_origin(kind) is tuple:
+        if typing.get_args(kind)[0] is str:
+            return f"names joined with + (gradients+updates), or {NOTHING}"
         if typing.get_args(kind)[0] is float:
             return "numbers joined with hyphens (1-0.3-0.1)"
         return "whole numbers joined with hyphens (16-32-64)"
@@ -127,7 +137,8 @@ def _describe(kind: Any) -> str:
 
 
 def format_value(value: Any) -> str:
-    """A recipe value as it is written on the command line: (16, 32) as 16-32, 0.001 as 0.001."""
+    """A recipe value as it is written on the command line: (16, 32) as 16-32, names with +, 0.001 as 0.001."""
     if isinstance(value, (tuple, list)):
-        return "-".join(map(format_value, value))
+        names = all(isinstance(v, str) for v in value)
+        return ("+" if names else "-").join(map(format_value, value)) or NOTHING
     return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)

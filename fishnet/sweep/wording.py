@@ -38,7 +38,8 @@ def estimate_text(view: Mapping[str, Any]) -> str:
 def cohort_text(cohort: Mapping[str, Any]) -> str:
     """One cohort of the plan in words."""
     runs = cohort["runs"] if isinstance(cohort["runs"], int) else len(cohort["runs"])
-    parts = [counted(runs, "run"), f"lane width {cohort['lane_width']}", f"{cohort['lowering']} convolutions"]
+    shared = " with shared batches" * bool(cohort.get("share_batches"))
+    parts = [counted(runs, "run"), f"lane width {cohort['lane_width']}{shared}", f"{cohort['lowering']} convolutions"]
     if cohort.get("devices"):
         parts.append(counted(cohort["devices"], "device"))
     if cohort.get("params"):

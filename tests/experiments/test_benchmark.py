@@ -84,7 +84,7 @@ def test_the_flax_peers_take_the_same_steps():
 
 
 def test_the_command_line_measures_and_saves(tmp_path, capsys):
-    words = ["--net", "mlp 784-10-10", "--against", "serial", "--rounds", "2", "--seconds", "0.02"]
+    words = ["--quick", "--net", "mlp 784-10-10", "--against", "serial", "--rounds", "2", "--seconds", "0.02"]
     assert benchmark.main([*words, "--out", str(tmp_path)]) == 0
     content = json.loads((tmp_path / "benchmark.json").read_text())
     (net,) = content["nets"]

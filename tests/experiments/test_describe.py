@@ -12,6 +12,7 @@ import fishnet.models
 import fishnet.nn
 import fishnet.optim
 import fishnet.pretraining
+import fishnet.probes
 from experiments._catalogue import PARTS
 from experiments.describe import PAIRINGS, entries, main, summary
 from fishnet.models import MODELS
@@ -41,6 +42,7 @@ WITHOUT_SOURCE = {
     "fishnet.models.scratch.train",
     "fishnet.uncertainty.summarise",
     "fishnet.norm_statistics.normalisation_gap",
+    "first_bad",
     "--input-norm NAME",
     "--hard-sampling X",
     "--hard-augment NAME",
@@ -72,7 +74,7 @@ SOURCE = re.compile(r"Source:(?:.|\n      )*")
 
 def tables():
     """(where, names) of every dictionary of components in the packages that hold them."""
-    packages = [fishnet.nn, fishnet.models, fishnet.optim, fishnet.losses, fishnet.pretraining]
+    packages = [fishnet.nn, fishnet.models, fishnet.optim, fishnet.losses, fishnet.pretraining, fishnet.probes]
     inside = [f"{p.__name__}.{m.name}" for p in packages for m in pkgutil.iter_modules(p.__path__)]
     beside = [f"fishnet.{m.name}" for m in pkgutil.iter_modules(fishnet.__path__) if not m.ispkg]
     for where in [*inside, *beside, *(p.__name__ for p in packages), "fishnet.data.tasks"]:
@@ -96,7 +98,7 @@ def test_every_entry_of_every_table_is_listed(catalogue):
     found = dict(tables())
     assert {name.rpartition(".")[2] for name in found} >= {
         "ACTIVATIONS", "AUGMENTATIONS", "CLASS_WEIGHTINGS", "CLIPPINGS", "INITIALIZERS", "LOSSES", "LOWERINGS",
-        "MODELS", "NORMS", "OBJECTIVES", "OPTIMIZERS", "POOLS", "SCHEDULES", "STATISTICS", "TASKS",
+        "MODELS", "NORMS", "OBJECTIVES", "OPTIMIZERS", "POOLS", "PROBES", "SCHEDULES", "STATISTICS", "TASKS",
     }  # fmt: skip
     for where, names in found.items():
         if where.endswith(".STATISTICS"):

@@ -96,6 +96,10 @@ STATIC = {
     "pool": ("mean", {"model": "cnn"}),
     "precision": ("bfloat16", {}),
     "batch_size": (16, {}),
+    "probes": (("gradients", "dead_units"), {}),
+    "probe_every": (3, {"probes": ("gradients",)}),
+    "probe_epochs": (2, {"probes": ("dead_units",)}),
+    "probe_images": (0, {"probes": ("dead_units",)}),
 }
 # Traced as well, but with something that the lanes of TRACED do not have. Those of one context share a program.
 PRETRAINED = {"pretrain": "autoencoder", "pretrain_epochs": 2}
@@ -215,8 +219,8 @@ def test_a_static_field_makes_another_program(field):
     after = dataclasses.replace(before, **{field: value})
     runs = [Run(i, str(i), {}, recipe) for i, recipe in enumerate([before, after])]
     assert len(group_runs(runs)) == 2
-    # Of the data and of the gradients (see test_transfer.py), not of the network.
-    if field in ("task", "image_size", "batch_size", "freeze"):
+    # Of the data, the gradients (see test_transfer.py) and what is measured (see test_probing.py), not of the network.
+    if field in ("task", "image_size", "batch_size", "freeze") or field.startswith("probe"):
         return
 
     def program(recipe: Recipe) -> str:

@@ -1,6 +1,7 @@
 """A lane in a sweep gives what the same run gives alone."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pandas as pd
@@ -61,6 +62,17 @@ def test_lane_width_changes_little(mlp, mlp_at_width_4, tmp_path, width):
         a = pd.read_parquet(mlp_at_width_4.out / "curves.parquet")[folder]
         b = pd.read_parquet(other.out / "curves.parquet")[folder]
         np.testing.assert_allclose(a, b, atol=1e-5, rtol=0)
+
+
+def test_lanes_of_one_seed_may_share_their_batches(mlp, mlp_at_width_4, tmp_path):
+    shared = run_sweep(mlp, tmp_path / "shared", lane_width=4, share_batches=True)
+    plan = json.loads((shared.out / "sweep.json").read_text())["plan"]
+    assert [cohort["share_batches"] for cohort in plan] == [True]
+    for name in ("train_loss", "val_loss"):
+        a, b = (pd.read_parquet(out / "curves.parquet")[name] for out in (mlp_at_width_4.out, shared.out))
+        np.testing.assert_allclose(a, b, atol=1e-5, rtol=0)
+    run_sweep(alone(mlp, 22), tmp_path / "alone", lane_width=4, share_batches=True, devices=1)
+    assert_same_run(shared.out, 22, tmp_path / "alone", 0)
 
 
 def test_diverged_lane_is_frozen_and_touches_nobody(tmp_path):

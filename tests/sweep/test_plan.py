@@ -16,6 +16,8 @@ from fishnet.errors import UsageError, UserError
 from fishnet.nn.norm_formulas import KINDS
 from fishnet.sweep import Recipe, Run, Sweep, knobs
 from fishnet.sweep.components import plain_model
+from fishnet.sweep.grouping import sharing_costs_nothing
+from fishnet.sweep.layout import Layout
 from fishnet.sweep.menu import STATIC_FIELDS
 from fishnet.sweep.plan import (
     DEFAULT_LOWERING,
@@ -25,7 +27,7 @@ from fishnet.sweep.plan import (
     default_width,
     form_groups,
     group_runs,
-    kinds_of,
+    likeness,
     make_cohorts,
     static_part,
 )
@@ -42,10 +44,10 @@ def task():
     return load_task("synthetic", 8)
 
 
-def cohorts_of(sweep: Sweep, task, lane_width=None, lowering=None, devices=2, started_with=None) -> list:
+def cohorts_of(sweep: Sweep, task, lane_width=None, lowering=None, devices=2, started_with=None, **more) -> list:
     runs = [dataclasses.replace(run, recipe=resolve(run.recipe)) for run in sweep.runs()]
     tasks = {("synthetic", 8): task}
-    return make_cohorts(runs, tasks, lane_width, lowering, jax.devices()[:devices], started_with)
+    return make_cohorts(runs, tasks, lane_width, lowering, jax.devices()[:devices], started_with, **more)
 
 
 def test_runs_share_a_program_unless_a_static_field_differs(task):
@@ -74,6 +76,7 @@ def test_the_view_is_plain_json_and_counts_dropped_images(task):
     assert view == {
         "runs": 2,
         "lane_width": 1,
+        "share_batches": False,
         "lowering": DEFAULT_LOWERING["cpu"],
         "devices": 2,
         "asked_width": 1,
@@ -133,10 +136,10 @@ def test_every_run_has_a_place_of_its_own(task, activations, width, devices):
         assert chosen == max(activations.count(name) for name in activations)
     padded = cohort.padded_knobs()
     for run, position in enumerate(cohort.position):
-        assert kinds_of(padded, int(position)) == kinds_of(cohort.knobs, run)
+        assert likeness(padded, True)[position] == likeness(cohort.knobs, True)[run]
         np.testing.assert_array_equal(padded.numbers.keys[position], cohort.knobs.numbers.keys[run])
     # Lanes of one group, formed anew on each device, stay together: no device has more groups than were dealt to it.
-    kinds, dealt = [kinds_of(cohort.knobs, run) for run in range(len(runs))], 0
+    kinds, dealt = cohort.likeness, 0
     for device in range(cohort.devices):
         mine = [run for run in range(len(runs)) if cohort.position[run] // lanes == device]
         assert mine
@@ -149,6 +152,25 @@ def test_the_default_width_depends_on_backend_and_model_alone(task):
     for seeds in (1, 20):
         (cohort,) = cohorts_of(Sweep(CNN, seeds=seeds), task)
         assert (cohort.shape.lane_width, cohort.shape.lowering) == (1, DEFAULT_LOWERING["cpu"])
+
+
+def test_lanes_that_share_batches_have_one_seed(task):
+    sweep = Sweep(CNN, axes={"lr": [0.1, 0.2, 0.3], "activation": ["relu", "tanh"]}, seeds=3)
+    for width, groups in ((1, 18), (2, 12), (4, 6), ("all", 6)):
+        (cohort,) = cohorts_of(sweep, task, lane_width=width, share_batches=True)
+        assert cohort.shape.share_batches == (width != 1)
+        assert cohort.shape.lane_width == (3 if width == "all" else width)
+        positions, counts = Layout(cohort).groups(range(len(cohort.runs)))
+        assert counts.sum() == groups
+        for device, count in enumerate(counts):
+            for group in positions[device, :count]:
+                members = [run for run in Layout(cohort).runs_at(device, group) if run >= 0]
+                assert len({(cohort.runs[run].recipe.seed, cohort.runs[run].recipe.activation) for run in members}) == 1
+    assert [sharing_costs_nothing(cohort.knobs, width) for width in (2, 3, 9)] == [False, True, False]
+    with pytest.raises(UserError, match="started with share_batches"):
+        cohorts_of(sweep, task, started_with=[cohort.view()], share_batches=False)
+    (again,) = cohorts_of(sweep, task, started_with=[cohort.view()])
+    assert again.shape == cohort.shape
 
 
 def test_a_resumed_sweep_keeps_the_layout_of_each_cohort(task):
@@ -255,5 +277,5 @@ def test_a_further_seed_costs_few_calls(task):
             sys.setprofile(None)
         return count
 
-    calls(3)  # what is worked out once a process
+    calls(20), calls(220)  # what is worked out once a process for so many seeds, such as the program for their keys
     assert calls(220) - calls(20) < 100 * 2 * 200

@@ -10,7 +10,7 @@ from fishnet.data import load_task
 from fishnet.errors import UserError
 from fishnet.sweep import Sweep, run_sweep, tune
 from fishnet.sweep.folder import read_sweep_file
-from fishnet.sweep.grouping import form_groups
+from fishnet.sweep.grouping import form_groups, likeness
 from fishnet.sweep.interrupt import Interrupt
 from fishnet.sweep.memory import OutOfMemory
 from fishnet.sweep.tune import Candidate
@@ -53,7 +53,7 @@ def costs(tmp_path, monkeypatch):
             cost = table[candidate.width, candidate.devices]
             if cost is None:
                 raise OutOfMemory(2, 1)
-            groups = form_groups(range(len(cohort.runs)), tune.kinds(cohort), candidate.width)
+            groups = form_groups(range(len(cohort.runs)), likeness(cohort.knobs, False), candidate.width)
             self.candidate, self.seconds, self._cost = candidate, [], cost
             self._rounds, self._runs = -(-len(groups) // candidate.devices), len(cohort.runs)
 

@@ -1,0 +1,187 @@
+"""All probes by name: what each measures, of what, in which unit, and what it costs."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Array
+
+from fishnet.probes.activations import activation_figures
+from fishnet.probes.classes import class_figures
+from fishnet.probes.context import Step
+from fishnet.probes.epoch import dead_units, features, gradient_noise, sharpness
+from fishnet.probes.failures import first_failure
+from fishnet.probes.gradients import gradient_cosines, gradient_figures
+from fishnet.probes.norm_gap import norm_gap
+from fishnet.probes.weights import sparsity_figures, update_figures
+
+AXES = ("run", "layer", "kernel", "site", "class")  # of what there is a value each: "run" for a single one
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One of the figures that a probe gives."""
+
+    axis: str  # one of AXES
+    unit: str  # "1" for a fraction, a ratio or a count
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A probe.
+
+    Args:
+        kind: "step", measured within a training step as `measure(Step) -> {name: array}`; "epoch", measured at the end
+            of an epoch as `measure(Net, Batches) -> {name: array}`; "failure", looked for once, in the step that was
+            not finite.
+        function: that does it and says how.
+        measure: what is called; None for a failure, whose function wants other things.
+        gives: its figures by name, each an array over its axis.
+        cost: in words.
+        passes: what that is in forward passes: of a batch a step measured, or of the images an epoch measured.
+        fixed: and of a single batch an epoch measured.
+        needs: of the fields of a `Step` that have to be made for it: "before", "seen".
+    """
+
+    kind: str
+    function: Callable
+    measure: Callable[..., dict[str, Array]] | None
+    gives: Mapping[str, Measure]
+    cost: str
+    passes: float = 0.0
+    fixed: float = 0.0
+    needs: tuple[str, ...] = ()
+
+    @property
+    def description(self) -> str:
+        """What it measures, in a line."""
+        return inspect.getdoc(self.function).split("\n")[0]
+
+
+def _each(axis: str, **units: str) -> dict[str, Measure]:
+    """Figures over one axis, with their units."""
+    return {name: Measure(axis, unit) for name, unit in units.items()}
+
+
+def _gradients(step: Step) -> dict[str, Any]:
+    return gradient_figures(step.params, step.grads, step.layers)
+
+
+def _cosines(step: Step) -> dict[str, Any]:
+    return gradient_cosines(step.grads, step.before, step.layers)
+
+
+def _updates(step: Step) -> dict[str, Any]:
+    return update_figures(step.params, step.after, step.layers)
+
+
+def _sparsity(step: Step) -> dict[str, Any]:
+    return sparsity_figures(step.after, step.layers)
+
+
+def _activations(step: Step) -> dict[str, Any]:
+    return activation_figures(step.seen.sites)
+
+
+PROBES: dict[str, Probe] = {
+    "gradients": Probe(
+        "step",
+        gradient_figures,
+        _gradients,
+        _each("layer", gradient_norm="loss / weight", gradient_rms="loss / weight") | _each("run", gradient_ratio="1"),
+        "two passes over the gradient",
+    ),
+    "gradient_cosine": Probe(
+        "step",
+        gradient_cosines,
+        _cosines,
+        _each("run", gradient_cosine="1") | _each("layer", layer_gradient_cosine="1"),
+        "a few passes over two gradients, and the memory of one",
+        needs=("before",),
+    ),
+    "updates": Probe(
+        "step",
+        update_figures,
+        _updates,
+        _each("layer", parameter_norm="weight", update_norm="weight", update_ratio="1"),
+        "two passes over the parameters",
+    ),
+    "activations": Probe(
+        "step",
+        activation_figures,
+        _activations,
+        _each("site", activation_mean="activation", activation_std="activation", activation_kurtosis="1")
+        | _each("site", saturation="1"),
+        "a forward pass of the batch",
+        passes=1.5,
+        needs=("seen",),
+    ),
+    "sparsity": Probe(
+        "step",
+        sparsity_figures,
+        _sparsity,
+        _each("kernel", zero_weights="1", small_weights="1"),
+        "a few passes over the parameters",
+    ),
+    "first_bad": Probe(
+        "failure",
+        first_failure,
+        None,
+        {},
+        "once a run that diverges: its bad step again",
+    ),
+    "dead_units": Probe(
+        "epoch",
+        dead_units,
+        dead_units,
+        _each("site", dead_units="1"),
+        "a forward pass of the images",
+        passes=1.3,
+    ),
+    "features": Probe(
+        "epoch",
+        features,
+        features,
+        _each("run", effective_rank="1", stable_rank="1", within_variance="feature^2", between_variance="feature^2")
+        | _each("run", collapse="1")
+        | _each("class", nearest_class_cosine="1"),
+        "a forward pass of the images, and two eigenvalue problems of the features' size",
+        passes=1.1,
+    ),
+    "classes": Probe(
+        "epoch",
+        class_figures,
+        class_figures,
+        _each("class", class_margin="logit", class_loss="loss", class_gradient_norm="loss / weight")
+        | _each("class", class_gradient_share="1", class_gradient_variance="(loss / weight)^2"),
+        "a forward and two backward passes of the images; a batch more a class",
+        passes=5.0,
+    ),
+    "noise_scale": Probe(
+        "epoch",
+        gradient_noise,
+        gradient_noise,
+        _each("run", noise_scale="examples", gradient_trace="(loss / weight)^2", gradient_square="(loss / weight)^2"),
+        "a forward and a backward pass of the images, and the memory of a gradient",
+        passes=3.0,
+    ),
+    "sharpness": Probe(
+        "epoch",
+        sharpness,
+        sharpness,
+        _each("run", sharpness="loss / weight^2", sharpness_error="loss / weight^2", two_over_lr="loss / weight^2"),
+        "16 products with the Hessian on one batch, each of two gradients",
+        fixed=96.0,
+    ),
+    "norm_gap": Probe(
+        "epoch",
+        norm_gap,
+        norm_gap,
+        _each("run", loss_batch="loss", loss_running="loss", loss_precise="loss")
+        | _each("run", accuracy_batch="1", accuracy_running="1", accuracy_precise="1")
+        | _each("run", logit_gap_running="logit", logit_gap_precise="logit"),
+        "four forward passes of the images",
+        passes=4.0,
+    ),
+}
