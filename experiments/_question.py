@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fishnet.report.evidence import Claim, Contrast, Evidence, Judgement, Look, Trial
 
 SIZES = ("smoke", "quick", "full")
+QUESTIONS = ("vanishing_gradient", "dying_relu")  # the modules, in the order of the ledger
 LOOKS = 3  # at most, with --until-decided
 
 
@@ -193,7 +194,7 @@ def first_look(plan: Plan, asked: Asked, display: Display) -> "Trial":
     from fishnet.report.evidence import Trial
 
     return Trial(
-        plan.name, (look(plan.sweep(asked.size), asked.out / plan.name, plan.labels(asked.size), asked, display),)
+        plan.name, (train_look(plan.sweep(asked.size), asked.out / plan.name, plan.labels(asked.size), asked, display),)
     )
 
 

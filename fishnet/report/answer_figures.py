@@ -1,17 +1,19 @@
 """The figures of answers: differences with their intervals, curves by arm, figures by arm with every seed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from fishnet.report.canvas import GRID, MUTED, SERIES, Panel, shortened
-from fishnet.report.curve_figures import Line, limits_of, line_panel
+from fishnet.report.curve_figures import Line, draw_line, limits_of, line_panel
 from fishnet.report.evidence import Evidence, Measure, Trial
 from fishnet.stats import Comparison, t_interval
 
 ROW, WIDTH = 22.0, 240.0  # CSS pixels: of an arm, and of the axes
+LETTERS = 24  # of an arm beside its curve
 COLOURS = {"better": SERIES[2], "worse": SERIES[1], "equivalent": SERIES[0]}
 
 
@@ -129,7 +131,7 @@ def curves_panel(trial: Trial, column: str, title: str, unit: str, labels: Seque
     look = trial.looks[0]
     lines = [curve(look.results.curves, look.runs(label), column, label) for label in labels or trial.labels]
     limits = limits_of(lines)
-    return None if limits is None else line_panel(lines, title, unit, limits)
+    return None if limits is None else line_panel(lines, title, unit, limits, letters=LETTERS)
 
 
 def curve(curves: pd.DataFrame, runs: Sequence[int], column: str, name: str) -> Line:
@@ -140,3 +142,112 @@ def curve(curves: pd.DataFrame, runs: Sequence[int], column: str, name: str) -> 
     table = mine.pivot(index="run", columns="epoch", values=column).astype(float)
     mean, half, _ = t_interval(table.to_numpy(), axis=0)
     return Line(name, table.columns.to_numpy(), mean, half)
+
+
+def layers_panel(
+    trial: Trial,
+    figure: str,
+    title: str,
+    unit: str,
+    labels: Sequence[str] | None = None,
+    when: str = "first",
+    logarithmic: bool = True,
+    expected: Mapping[str, np.ndarray] | None = None,
+    only: str = "",
+) -> Panel | None:
+    """A figure of the probes layer by layer, a line an arm: the mean over seeds with its 95 % interval.
+
+    Args:
+        trial: whose first look is drawn.
+        figure: of `probes.parquet`, over layers, kernels or sites.
+        title: of the panel.
+        unit: of the vertical axis, in words.
+        labels: of the arms shown; None: all.
+        when: "first" or "last" measurement of each run.
+        logarithmic: whether the vertical axis is; means and intervals are then those of the logarithms.
+        expected: label -> what a theory says, [layer], drawn as crosses.
+        only: how the names of the layers shown begin, such as "conv": norms' shifts would stand between them.
+
+    Returns:
+        None where nothing was measured.
+    """
+    look = trial.looks[0]
+    lines = [
+        line
+        for label in labels or trial.labels
+        if len(
+            (line := layer_line(look.results.probes, look.runs(label), figure, label, when, logarithmic, only)).epochs
+        )
+    ]
+    if not lines:
+        return None
+
+    def draw(axes: Axes) -> None:
+        for place, line in enumerate(lines):
+            draw_line(axes, line, place, True)
+            if expected and line.name in expected:
+                theory = np.asarray(expected[line.name], float)
+                axes.plot(np.arange(1, len(theory) + 1), theory, "x", color=SERIES[place % len(SERIES)], markersize=5)
+        axes.set(xlabel="layer, from the input on", ylabel=unit, title=shortened(title, 44))
+        if logarithmic:
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(numticks=6))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
+        axes.grid(axis="y")
+        axes.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.02), borderaxespad=0.2)
+
+    ends = "; ".join(f"{line.name} {line.mean[0]:.2g} to {line.mean[-1]:.2g}" for line in lines)
+    return Panel(draw, f"{title}: {unit} by layer, first to last. {ends}", 200, 170, left=60, right=120)
+
+
+def layer_line(
+    probes: pd.DataFrame, runs: Sequence[int], figure: str, name: str, when: str, logarithmic: bool, only: str = ""
+) -> Line:
+    """Mean and half-width of a figure over some runs, by the number of the layer from 1; arguments as above."""
+    table = probes[(probes["probe"] == figure) & probes["run"].isin(runs)] if len(probes) else probes
+    table = table[table["layer"].str.startswith(only)] if only and len(table) else table
+    if not len(table):
+        return Line(name, np.zeros(0), np.zeros(0), np.zeros(0))
+    chosen = table.groupby("run")["step"].transform("max" if when == "last" else "min")
+    values = table[table["step"] == chosen].pivot(index="run", columns="index", values="value").astype(float)
+    found, places = values.to_numpy(), np.arange(1, len(values.columns) + 1)
+    if not logarithmic:
+        mean, half, _ = t_interval(found, axis=0)
+        return Line(name, places, mean, half)
+    mean, half, _ = t_interval(np.log(np.maximum(found, np.finfo(np.float32).tiny)), axis=0)
+    # A band that is even on the logarithmic axis: drawn by its lower half, the smaller one.
+    return Line(name, places, np.exp(mean), np.exp(mean) * (1 - np.exp(-half)))
+
+
+def steps_panel(
+    trial: Trial, figure: str, title: str, unit: str, labels: Sequence[str] | None = None, layer: str | None = None
+) -> Panel | None:
+    """A figure of the probes over the steps of training, a line an arm: the mean over seeds with its 95 % interval.
+
+    Args:
+        trial: whose first look is drawn.
+        figure: of `probes.parquet`.
+        title: of the panel.
+        unit: of the vertical axis, in words.
+        labels: of the arms shown; None: all.
+        layer: the layer, site or class; None: the mean over all of them.
+
+    Returns:
+        None where nothing was measured.
+    """
+    look = trial.looks[0]
+    lines = [step_line(look.results.probes, look.runs(label), figure, label, layer) for label in labels or trial.labels]
+    limits = limits_of(lines)
+    return None if limits is None else line_panel(lines, title, unit, limits, across="step", letters=LETTERS)
+
+
+def step_line(probes: pd.DataFrame, runs: Sequence[int], figure: str, name: str, layer: str | None) -> Line:
+    """Mean and half-width of a figure over some runs, by the step."""
+    table = probes[(probes["probe"] == figure) & probes["run"].isin(runs)] if len(probes) else probes
+    if layer is not None and len(table):
+        table = table[(table["layer"] == layer) | (table["class"] == layer)]
+    if not len(table):
+        return Line(name, np.zeros(0), np.zeros(0), np.zeros(0))
+    by_run = table.assign(value=table["value"].astype(float)).groupby(["run", "step"])["value"].mean().unstack()
+    mean, half, _ = t_interval(by_run.to_numpy(), axis=0)
+    return Line(name, by_run.columns.to_numpy(), mean, half)

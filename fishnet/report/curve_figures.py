@@ -82,8 +82,19 @@ def limits_of(lines: Sequence[Line]) -> tuple[float, float] | None:
     return float(values.min() - room), float(values.max() + room)
 
 
-def line_panel(lines: Sequence[Line], title: str, label: str, limits: tuple[float, float]) -> Panel:
-    """Lines with bands by epoch. A line looks the same in every panel, also where others are missing."""
+def line_panel(
+    lines: Sequence[Line], title: str, label: str, limits: tuple[float, float], across: str = "epoch", letters: int = 11
+) -> Panel:
+    """Lines with bands by epoch. A line looks the same in every panel, also where others are missing.
+
+    Args:
+        lines: at least one with a known mean.
+        title: of the panel.
+        label: of the vertical axis.
+        limits: of the vertical axis.
+        across: of the horizontal axis.
+        letters: of a line's name that are written beside the axes.
+    """
     drawn = [i for i, line in enumerate(lines) if np.isfinite(line.last)]
     missing = [line.name for i, line in enumerate(lines) if i not in drawn]
     best_first = sorted(drawn, key=lambda i: -lines[i].last)
@@ -93,21 +104,21 @@ def line_panel(lines: Sequence[Line], title: str, label: str, limits: tuple[floa
         for i in drawn:
             draw_line(axes, lines[i], i, i in named)
         epochs = [epoch for i in drawn for epoch in lines[i].epochs]
-        axes.set(xlabel="epoch", ylabel=label, title=shortened(title, 44), ylim=limits)
+        axes.set(xlabel=across, ylabel=label, title=shortened(title, 44), ylim=limits)
         if min(epochs) == max(epochs):
             axes.set(xlim=(epochs[0] - 1, epochs[0] + 1), xticks=[epochs[0]])
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
         axes.grid(axis="y")
         gap = (limits[1] - limits[0]) * NAME_HEIGHT / HEIGHT
         for i, place in zip(named, spread([lines[i].last for i in named], gap, limits), strict=True):
-            write_name(axes, lines[i], place, SERIES[i % len(SERIES)])
+            write_name(axes, lines[i], place, SERIES[i % len(SERIES)], letters)
         if missing:
             gone = shortened(", ".join(missing), 28)
             axes.set_title(f"{shortened(title, 44)}\n(diverged: {gone})", fontsize=7.5)
 
     ends = "; ".join(f"{lines[i].name} {number_text(lines[i].last)}" for i in best_first)
-    alt = f"{label} by epoch, {title}. At the end: {ends}" + (f". Diverged: {', '.join(missing)}" if missing else "")
-    return Panel(draw, alt, 122, HEIGHT, left=56, right=84, top=38 if missing else 24)
+    alt = f"{label} by {across}, {title}. At the end: {ends}" + (f". Diverged: {', '.join(missing)}" if missing else "")
+    return Panel(draw, alt, 122, HEIGHT, left=56, right=18 + 6 * letters, top=38 if missing else 24)
 
 
 def draw_line(axes: Axes, line: Line, place: int, named: bool) -> None:
@@ -124,10 +135,10 @@ def draw_line(axes: Axes, line: Line, place: int, named: bool) -> None:
         axes.fill_between(line.epochs, low, high, color=colour, alpha=0.15, linewidth=0)
 
 
-def write_name(axes: Axes, line: Line, place: float, colour: str) -> None:
+def write_name(axes: Axes, line: Line, place: float, colour: str, letters: int) -> None:
     """The line's name to the right of the axes, at height `place`, tied to the line's end."""
     axes.annotate(
-        shortened(line.name, 11),
+        shortened(line.name, letters),
         (line.epochs[np.isfinite(line.mean)][-1], line.last),
         (1.1, place),
         va="center",

@@ -115,6 +115,43 @@ def class_column(name: str, words: str, class_name: str, **settings: Any) -> Mea
     return Measure(words, of, **settings)
 
 
+def probed(
+    figure: str, words: str, layer: str | None = None, when: str = "last", over: str = "mean", **settings: Any
+) -> Measure:
+    """A figure of `probes.parquet` as a measure.
+
+    Args:
+        figure: its name, such as `dead_units`.
+        words: for headings.
+        layer: the layer, site or class that is looked at; None: all of them, summed up by `over`.
+        when: "first" or "last" measurement of the run, or "mean" of all.
+        over: "mean", "max" or "min" of the layers.
+        settings: other fields of `Measure`.
+    """
+
+    def of(results: Results) -> dict[int, float]:
+        return measured(results.probes, figure, layer, when, over)
+
+    return Measure(words, of, **settings)
+
+
+def measured(
+    probes: pd.DataFrame, figure: str, layer: str | None = None, when: str = "last", over: str = "mean"
+) -> dict[int, float]:
+    """One value a run from the table of probes; arguments as for `probed`. Runs without the figure are left out."""
+    if not len(probes):
+        return {}
+    table = probes[probes["probe"] == figure]
+    if layer is not None:
+        table = table[(table["layer"] == layer) | (table["class"] == layer)]
+    table = table[np.isfinite(table["value"].astype(float))]
+    if when != "mean":
+        chosen = table.groupby("run")["step"].transform("max" if when == "last" else "min")
+        table = table[table["step"] == chosen]
+    by_step = table.groupby(["run", "step"])["value"].agg(over)
+    return by_step.groupby("run").mean().astype(float).to_dict()
+
+
 def _rows(table: pd.DataFrame, choose: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame:
     """Some rows of a table that may be missing."""
     return choose(table) if len(table) else table

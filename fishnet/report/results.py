@@ -3,7 +3,7 @@
 import itertools
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from fishnet.sweep.values import format_value
 
 METRICS = ("loss", "accuracy", "balanced_accuracy", "macro_auc", "macro_f1", "ece")
 RANK_BY = "val_accuracy"  # validation chooses; test is only reported
-TABLES = ("curves", "per_class", "predictions")
+TABLES = ("curves", "per_class", "predictions", "probes")
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class Results:
     curves: pd.DataFrame
     per_class: pd.DataFrame
     predictions: pd.DataFrame
+    probes: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @cached_property
     def axes(self) -> dict[str, list[str]]:

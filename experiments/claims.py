@@ -1,0 +1,152 @@
+"""The ledger of claims: what courses and papers say of these questions, and what the experiments found.
+
+    python -m experiments.claims                     # gathers the full runs under runs/ into docs/claims.md
+    python -m experiments.claims --run               # runs what is missing first, one experiment after the other
+    python -m experiments.claims --size quick --out /tmp/claims.md
+
+Every experiment that asks a question leaves `answer.json` in its folder (runs/NAME-SIZE). The ledger lists its claims:
+the statement, who makes it, supported, refuted or undecided on these tasks, and the difference with its interval. The
+figures of the answers are copied beside it, into figures/. A claim is as good as its experiment: how it was tested, on
+what and within which limits stands on the page of the answer.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments._cli import Parser, guarded
+from experiments._question import QUESTIONS, SIZES
+from fishnet.errors import UserError
+from fishnet.lookup import unknown
+
+VERDICTS = ("supported", "refuted", "undecided")
+FIGURES = ("evidence", "mechanism")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Gathers the ledger from its command line."""
+    return guarded(run, argv)
+
+
+def run(argv: Sequence[str]) -> int:
+    """Runs what is missing, if asked to, and writes the ledger."""
+    flags = parser().parse(argv)
+    if flags.size not in SIZES:
+        raise unknown("size", flags.size, SIZES)
+    runs, out = Path(flags.runs), Path(flags.out)
+    if flags.run:
+        for name in QUESTIONS:
+            train(name, flags.size, folder_of(runs, name, flags.size))
+    found = {name: record for name in QUESTIONS if (record := read(folder_of(runs, name, flags.size))) is not None}
+    if not found:
+        raise UserError(f"no answers of size {flags.size} under {runs}: run the experiments, or use --run")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    for name in found:
+        keep_figures(folder_of(runs, name, flags.size), out.parent / "figures", name)
+    out.write_text(ledger(found, flags.size), encoding="utf-8")
+    total = Counter(claim["verdict"] for record in found.values() for claim in record["claims"])
+    print(f"{sum(total.values())} claims of {len(found)} experiments: " + in_words(total))
+    missing = [name for name in QUESTIONS if name not in found]
+    print(f"not run yet: {', '.join(missing)}\n" * bool(missing) + f"saved {out}")
+    return 0
+
+
+def parser() -> Parser:
+    """The flags."""
+    flags = Parser(prog="python -m experiments.claims", description=__doc__)
+    flags.add_argument("--run", action="store_true", help="run the experiments first; finished ones are not run again")
+    flags.add_argument("--size", default="full", help="of the experiments: full (default), quick or smoke")
+    flags.add_argument("--runs", default="runs", metavar="DIR", help="where their folders are; default runs")
+    flags.add_argument("--out", default="docs/claims.md", metavar="FILE", help="the ledger; default docs/claims.md")
+    flags.add_argument("--debug", action="store_true", help=argparse.SUPPRESS)
+    return flags
+
+
+def folder_of(runs: Path, name: str, size: str) -> Path:
+    """Where an experiment of a size leaves its answer."""
+    return runs / f"{name}-{size}"
+
+
+def train(name: str, size: str, out: Path) -> None:
+    """Runs one experiment as a command of its own.
+
+    Raises:
+        UserError: it failed.
+    """
+    command = [sys.executable, "-m", f"experiments.{name}", "--quiet", "--out", str(out)]
+    done = subprocess.run([*command, f"--{size}"] if size != "full" else command)
+    if done.returncode:
+        raise UserError(f"experiments.{name} ended with exit code {done.returncode}")
+
+
+def read(folder: Path) -> dict[str, Any] | None:
+    """The record of an answer; None where there is none.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    path = folder / "answer.json"
+    if not path.exists():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+
+
+def keep_figures(folder: Path, figures: Path, name: str) -> None:
+    """Copies the figures of an answer beside the ledger."""
+    figures.mkdir(parents=True, exist_ok=True)
+    for figure in FIGURES:
+        source = folder / "figures" / f"{figure}.svg"
+        if source.exists():
+            shutil.copyfile(source, figures / f"{name}_{figure}.svg")
+
+
+def ledger(found: Mapping[str, Mapping[str, Any]], size: str) -> str:
+    """The ledger as Markdown."""
+    total = Counter(claim["verdict"] for record in found.values() for claim in record["claims"])
+    lines = [
+        "# What is claimed, and what was found",
+        "",
+        f"{sum(total.values())} statements of courses and papers, tested by {len(found)} experiments "
+        f"(`python -m experiments.claims`, size {size}): {in_words(total)}. A statement is supported where every "
+        "difference that it predicts was found, refuted where one of them was found to be absent or opposite, and "
+        "undecided where the intervals do not tell. All hold for these tasks and networks and no further.",
+    ]
+    for name, record in found.items():
+        made = dict(record["made"])
+        lines += [
+            "",
+            f"## {record['question']}",
+            "",
+            record["answer"],
+            "",
+            f"![what shows it](figures/{name}_evidence.svg)",
+            "",
+            f"![why](figures/{name}_mechanism.svg)",
+            "",
+            "| claim | who | on these tasks | effect |",
+            "|---|---|---|---|",
+        ]
+        for claim in record["claims"]:
+            effects = "; ".join(f"{arm}: {phrase}" for arm, phrase in claim["effects"].items())
+            cells = (claim["text"], claim["source"], claim["verdict"], effects)
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        lines += ["", f"`{made['command']}`: {made['runs']}; {made['device']}; {made['versions']}."]
+    return "\n".join(lines) + "\n"
+
+
+def in_words(total: Mapping[str, int]) -> str:
+    """`12 supported, 5 refuted, 3 undecided`."""
+    return ", ".join(f"{total.get(verdict, 0)} {verdict}" for verdict in VERDICTS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
