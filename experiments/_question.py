@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fishnet.report.evidence import Claim, Contrast, Evidence, Judgement, Look, Trial
 
 SIZES = ("smoke", "quick", "full")
-QUESTIONS = ("vanishing_gradient", "dying_relu")  # the modules, in the order of the ledger
+QUESTIONS = ("vanishing_gradient", "batch_norm", "dying_relu")  # the modules, in the order of the ledger
 LOOKS = 3  # at most, with --until-decided
 
 

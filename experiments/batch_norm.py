@@ -1,0 +1,149 @@
+"""Batch norm that hurts: with which batches, where, and on which test images does it make a network worse?
+
+    python -m experiments.batch_norm
+    python -m experiments.batch_norm --quick
+
+Question. Batch norm speeds up training, but what a network computes then depends on its batch in training and on
+running averages in evaluation. When does adding it make generalisation worse, and what replaces it?
+
+Hypothesis. With batches of 32 it helps. With two images a batch its statistics are noise and the running averages are
+not those that the network was trained with: the loss of the same network with batch statistics and with running ones
+falls apart, and norms that look at one image alone (layer, group), or at the weights, do better. A shift between
+training and test images widens that gap; statistics of the test batch close it.
+
+Arms. `batch 32` and `batch 2`: norms on a small CNN on reef fish, batch norm behind each convolution alone, before or
+after the activation, in ghost batches, evaluated with running, batch or precise statistics, and no norm with dropout or
+a fifth of the rate. `shift`: the same on darker test photographs.
+
+Refuted if: batch norm at batches of two is as good as group norm; or the gap between batch and running statistics is
+as wide where it helps as where it hurts.
+
+Cost. 25 arms, 10 seeds each.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from experiments._question import Figure, Plan, Question, main
+from fishnet.sweep.recipe import Recipe
+
+BASE = Recipe(
+    task="reef",
+    model="cnn",
+    widths=(16, 32, 64),
+    norm="none",
+    batch_size=32,
+    epochs=8,
+    probes=("norm_gap", "gradients", "first_bad"),
+    probe_every=36,
+    probe_images=512,
+)
+BATCH = {"norm": "batch"}
+ARMS = {
+    "no norm": {},
+    "batch": BATCH,
+    "batch, layer 1 only": BATCH | {"norm_layers": (1,)},
+    "batch, layer 2 only": BATCH | {"norm_layers": (2,)},
+    "batch, layer 3 only": BATCH | {"norm_layers": (3,)},
+    "batch, after activation": BATCH | {"norm_position": "post"},
+    "batch, ghost of 8": BATCH | {"ghost_batch": 8},
+    "batch, precise": BATCH | {"eval_statistics": "precise"},
+    "layer": {"norm": "layer"},
+    "group": {"norm": "group"},
+    "weight": {"norm": "weight"},
+    "no norm, dropout": {"dropout": 0.3},
+    "no norm, fifth of the rate": {"lr": 0.01},
+}
+FEW = ("no norm", "batch", "batch, precise", "layer", "group", "weight", "no norm, fifth of the rate")
+SHIFTED = ("no norm", "batch", "layer", "group")
+SMOKE = {"task": "synthetic", "widths": (8, 8), "epochs": 1, "seeds": 2, "arms": ["no norm", "batch"]}
+
+
+def question() -> Question:
+    """See the module."""
+    from fishnet.report.answer_figures import forest, steps_panel
+    from fishnet.report.evidence import Claim, Contrast, column, probed
+
+    accuracy = column("test_balanced_accuracy", "balanced test accuracy", margin=0.03, diverged=1 / 15)
+    gap = probed("logit_gap_running", "distance of logits, running to batch statistics", larger_is_better=False)
+    small_rate = {"lr": 0.005}  # two images a step
+    small = {name: small_rate | ARMS[name] for name in FEW if "rate" not in name}
+    small["no norm, fifth of the rate"] = {"lr": 0.001}
+    shifted = {name: ARMS[name] for name in SHIFTED}
+    shifted["batch, of the test batch"] = BATCH | {"eval_statistics": "batch"}
+
+    def answer(evidence: Mapping) -> str:
+        usual, two, dark = (evidence[name] for name in ("usual", "two", "shift"))
+        return (
+            f"With batches of 32 batch norm makes a difference of {usual.phrase('batch')}; with batches of two "
+            f"{two.phrase('batch')}, where group norm makes {two.phrase('group')}. On darker test photographs it makes "
+            f"{dark.phrase('batch')}."
+        )
+
+    def panels(trials: Mapping, evidence: Mapping) -> Sequence:
+        titles = {"usual": "batches of 32", "two": "batches of 2", "shift": "darker test images"}
+        return [forest(evidence[name], title) for name, title in titles.items()]
+
+    def mechanism(trials: Mapping, evidence: Mapping) -> Sequence:
+        found = []
+        for name, title in (("batch 32", "batches of 32"), ("batch 2", "batches of 2")):
+            normed = [label for label in trials[name].labels if label.startswith("batch")]
+            for figure, unit in (("logit_gap_running", "distance of logits"), ("loss_running", "loss, running")):
+                found.append(steps_panel(trials[name], figure, title, unit, normed))
+        return [panel for panel in found if panel]
+
+    return Question(
+        name="batch_norm",
+        about=__doc__,
+        title="Batch norm that hurts",
+        question="When does batch norm make a network worse, and what does as well without its fault?",
+        plans=(
+            Plan("batch 32", BASE, ARMS, seeds=10,
+                 sizes={"smoke": SMOKE, "quick": {"seeds": 3, "epochs": 3, "arms": list(FEW)}}),
+            Plan("batch 2", replace(BASE, batch_size=2, epochs=4, probe_every=600), small, seeds=10,
+                 sizes={"smoke": SMOKE, "quick": {"seeds": 3, "epochs": 1, "arms": ["no norm", "batch", "group"]}}),
+            Plan("shift", replace(BASE, task="reef?shift=brightness:0.5"), shifted, seeds=10,
+                 sizes={"smoke": SMOKE, "quick": {"seeds": 3, "epochs": 3}}),
+        ),
+        contrasts=(
+            Contrast("usual", "Accuracy with batches of 32", "batch 32", accuracy),
+            Contrast("two", "Accuracy with batches of 2", "batch 2", accuracy),
+            Contrast("two_group", "Batches of 2: against group norm", "batch 2", accuracy, control="group",
+                     arms=("batch",)),
+            Contrast("shift", "Accuracy on darker test photographs", "shift", accuracy),
+            Contrast("gap", "Running against batch statistics, batches of 32", "batch 32", gap, control="batch",
+                     arms=("batch, ghost of 8", "batch, precise")),
+        ),
+        answer=answer,
+        evidence=Figure("Accuracy against the network without norm", panels, "Balanced test accuracy.", columns=3),
+        mechanism=Figure(
+            "What running statistics do to the same network",
+            mechanism,
+            "Root mean square distance between the logits with running and with batch statistics, and the loss with "
+            "running ones, on training images after each epoch.",
+        ),
+        claims=(
+            Claim("Batch norm improves generalisation", "Ioffe and Szegedy 2015", "usual", {"batch": "better"}),
+            Claim("Batch norm hurts with small batches", "Wu and He 2018", "two", {"batch": "worse"}),
+            Claim("Group norm does not depend on the batch size and is better with small batches", "Wu and He 2018",
+                  "two_group", {"batch": "worse"}),
+            Claim("Batch norm works as well after the activation", "Mishkin et al. 2017", "usual",
+                  {"batch, after activation": "better"}),
+            Claim("Statistics of ghost batches regularise and are better than none", "Hoffer et al. 2017", "usual",
+                  {"batch, ghost of 8": "better"}),
+            Claim("Normalised weights do what batch norm does", "Salimans and Kingma 2016", "usual",
+                  {"weight": "better"}),
+            Claim("Without norm a lower rate is enough", "folklore", "usual", {"no norm, fifth of the rate": "better"}),
+            Claim("Statistics of the test batch mend a shift between training and test", "Nado et al. 2020", "shift",
+                  {"batch, of the test batch": "better"}),
+        ),
+        limits=(
+            "Three convolutions; batch norm's part may be larger in deeper networks.",
+            "One rate for all arms of a sweep.",
+        ),
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main(question))
