@@ -1,0 +1,120 @@
+"""Pages as a browser sees them: no error, no request to a network, nothing wider than a phone."""
+
+import dataclasses
+import json
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fishnet.report.answer import Answer, DrawnFigure, write_answer
+from fishnet.report.answer_figures import arms_panel, curves_panel, forest, layers_panel, steps_panel
+from fishnet.report.evidence import Claim, Contrast, Trial, judge, weigh
+from fishnet.report.html import write_report
+from tests.report.conftest import fabricate
+from tests.report.test_evidence import ACCURACY, LABELS, SEEDS, look_of
+
+BROWSER = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
+# Tells the frame around it its width and everything that was loaded, once the page is there.
+PROBE = """<script>addEventListener("load", () => {
+  const wide = [...document.querySelectorAll("main *")].filter(e => !e.closest(".scroll, svg, pre")
+    && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.tagName);
+  const empty = [...document.querySelectorAll("svg")].filter(e => e.getBoundingClientRect().height < 20).length;
+  const loaded = performance.getEntriesByType("resource").map(e => e.name);
+  parent.postMessage(JSON.stringify(
+    {width: document.documentElement.scrollWidth, inner: innerWidth, wide, empty, loaded}), "*");
+});</script>"""
+# A window is 500 pixels wide or wider, a frame in it as narrow as it should be.
+FRAME = """<body><script>addEventListener("message", e => {{ document.body.dataset.seen = e.data }})</script>
+<iframe src="{page}" style="border:0;width:{width}px;height:2000px"></iframe></body>"""
+
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+
+
+@pytest.fixture(scope="module")
+def answer_page(tmp_path_factory):
+    out = tmp_path_factory.mktemp("answer")
+    look = look_of()
+    rows = [
+        {"run": run, "epoch": 1, "step": step, "probe": "gradient_norm", "layer": f"dense_{i}", "index": i, "class": None,
+         "value": np.exp(-i - run / 20)}
+        for run in range(len(LABELS) * SEEDS) for step in (0, 5, 10) for i in range(4)
+    ]  # fmt: skip
+    sweep = look.results.sweep | {"device": "cpu x 2", "versions": {"jax": "0"}, "finished": "2026-01-01"}
+    runs = look.results.runs.assign(train_seconds=1.0)
+    results = dataclasses.replace(look.results, out=out / "planted", sweep=sweep, runs=runs, probes=pd.DataFrame(rows))
+    trial = Trial("planted", (dataclasses.replace(look, results=results),))
+    evidence = weigh(Contrast("accuracy", "Accuracy <of> all & sundry", "planted", ACCURACY), trial)
+    panels = [
+        layers_panel(trial, "gradient_norm", "by layer", "length", expected={"control": np.ones(4)}, only="dense"),
+        steps_panel(trial, "gradient_norm", "by step", "length"),
+        curves_panel(trial, "train_loss", "by epoch", "loss"),
+        arms_panel(trial, ACCURACY, "by arm"),
+    ]
+    claim = Claim("More <b>is</b> more", "a textbook", "accuracy", {"better by .05": "better"})
+    answer = Answer(
+        title="A planted answer",
+        question="Is what was planted found?",
+        answer="It is <i>found</i>.",
+        evidence=[evidence],
+        evidence_figure=DrawnFigure("evidence", "What shows it", "A caption.", [forest(evidence)]),
+        mechanism_figure=DrawnFigure("mechanism", "Why", "Another.", panels),
+        judgements=[judge(claim, {"accuracy": evidence})],
+        limits=["It was planted."],
+        problems=[],
+        trials={"planted": trial},
+        command="python -m experiments.planted",
+    )
+    return write_answer(answer, out)
+
+
+def opened(page, width: int, tmp_path) -> tuple[dict, str]:
+    """What the page says of itself at a width, and what the browser complained of."""
+    probed = page.with_name(f"probed-{width}.html")
+    probed.write_text(page.read_text().replace("</head>", PROBE + "</head>"))
+    framed = page.with_name(f"framed-{width}.html")
+    framed.write_text(FRAME.format(page=probed.name, width=width))
+    log = tmp_path / "net.json"
+    quiet = ["--disable-background-networking", "--no-first-run", "--disable-component-update", "--disable-sync"]
+    done = subprocess.run(
+        [BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", *quiet, f"--user-data-dir={tmp_path / 'profile'}",
+         "--enable-logging=stderr", f"--log-net-log={log}", "--dump-dom",
+         "--virtual-time-budget=3000", "--window-size=1400,1000", framed.as_uri()],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    seen = re.search(r'data-seen="([^"]*)"', done.stdout)
+    assert seen, done.stdout[:500]
+    requested = re.findall(r'"url":"(https?://[^"]*)"', log.read_text())
+    assert requested == [], requested
+    complaints = "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
+    return json.loads(seen.group(1).replace("&quot;", '"')), complaints
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+def test_an_answer_opens_without_error_and_fits(answer_page, tmp_path, width):
+    seen, complaints = opened(answer_page, width, tmp_path)
+    assert complaints == ""
+    assert seen["loaded"] == [] and seen["empty"] == 0
+    assert seen["width"] <= seen["inner"] and seen["wide"] == []
+
+
+def test_what_the_user_wrote_is_text(answer_page):
+    text = answer_page.read_text()
+    assert "More &lt;b&gt;is&lt;/b&gt; more" in text and "It is &lt;i&gt;found&lt;/i&gt;." in text
+    assert "Accuracy &lt;of&gt; all &amp; sundry" in text
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+def test_a_report_opens_without_error_and_fits(tmp_path, width):
+    out = tmp_path / "sweep"
+    fabricate(out)
+    seen, complaints = opened(write_report(out), width, tmp_path)
+    assert complaints == ""
+    assert seen["loaded"] == [] and seen["empty"] == 0
+    assert seen["width"] <= seen["inner"] and seen["wide"] == []
