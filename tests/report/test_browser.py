@@ -41,8 +41,8 @@ def answer_page(tmp_path_factory):
     out = tmp_path_factory.mktemp("answer")
     look = look_of()
     rows = [
-        {"run": run, "epoch": 1, "step": step, "probe": "gradient_norm", "layer": f"dense_{i}", "index": i, "class": None,
-         "value": np.exp(-i - run / 20)}
+        {"run": run, "epoch": 1, "step": step, "probe": "gradient_norm", "layer": f"dense_{i}", "index": i,
+         "class": None, "value": np.exp(-i - run / 20)}
         for run in range(len(LABELS) * SEEDS) for step in (0, 5, 10) for i in range(4)
     ]  # fmt: skip
     sweep = look.results.sweep | {"device": "cpu x 2", "versions": {"jax": "0"}, "finished": "2026-01-01"}
