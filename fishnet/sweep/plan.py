@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from fishnet.augment import AUGMENTATIONS
 from fishnet.data import Task
 from fishnet.errors import UsageError, UserError
 from fishnet.lookup import unknown
@@ -22,12 +23,14 @@ from fishnet.sweep.grid import Run
 from fishnet.sweep.grouping import form_groups, group_runs, likeness
 from fishnet.sweep.knobs import Knobs, knobs_of
 from fishnet.sweep.menu import STATIC_FIELDS, Menu, static_key
-from fishnet.sweep.program import Functions
+from fishnet.sweep.program import Functions, kept_functions
 from fishnet.sweep.recipe import Recipe
+from fishnet.sweep.rules import NAMES
 from fishnet.sweep.state import Shape
 from fishnet.sweep.transfer import Trunk, with_trunk
 from fishnet.sweep.values import format_value
 
+TABLES = (*(table for table in NAMES.values() if isinstance(table, dict)), AUGMENTATIONS, LOWERINGS)
 # Lanes vectorised together, by backend; as measured in benchmarks/README.md.
 DEFAULT_WIDTH: dict[str, dict[str, int]] = {"cpu": {}, "gpu": {}, "tpu": {}}
 FALLBACK_WIDTH = {"cpu": 1, "gpu": 16, "tpu": 16}
@@ -107,8 +110,8 @@ class Cohort:
 
     @cached_property
     def functions(self) -> Functions:
-        """Of its program, traced once, whoever asks first."""
-        return Functions(self.shape)
+        """Of its program, traced once, whoever asks first, in this sweep or an earlier one of the process."""
+        return kept_functions(self.shape, TABLES)
 
     @property
     def estimated_seconds(self) -> float:
