@@ -26,7 +26,6 @@ from fishnet.sweep.knobs import Knobs, knobs_of
 from fishnet.sweep.lane import model_of
 from fishnet.sweep.menu import STATIC_FIELDS, Menu, static_key
 from fishnet.sweep.probing import Axes, axes_of
-from fishnet.sweep.program import Functions
 from fishnet.sweep.program import Functions, kept_functions
 from fishnet.sweep.recipe import Recipe
 from fishnet.sweep.rules import NAMES
