@@ -51,6 +51,7 @@ WITHOUT_SOURCE = {
 }
 # A rule in words, no equation.
 WITHOUT_FORMULA = {
+    "first_bad",
     "folder:PATH",
     "cnn",
     "separable",
