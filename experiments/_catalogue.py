@@ -254,9 +254,13 @@ def selection() -> Part:
 
 
 def convolutions() -> Part:
-    from fishnet.nn.lowerings import LOWERINGS
+    from fishnet.nn.lowerings import LOWERINGS, SUMMED
 
-    return Part("lowering", each(LOWERINGS) | {"native": ("XLA's own convolution, lax.conv_general_dilated.",)})
+    rules = {
+        "native": ("XLA's own convolution, lax.conv_general_dilated.",),
+        SUMMED: ("As native; gradients are those of the sum of vectorised lanes' losses: other convolutions.",),
+    }
+    return Part("lowering", each(LOWERINGS) | rules)
 
 
 def runs() -> Part:

@@ -12,9 +12,9 @@ with the faster of the two); a serial loop of one jitted Flax program a run (ste
 "serial loop"), `jit(vmap(step))` over all runs, PyTorch eager (channels last), `torch.compile`, `torch.func.vmap`, and
 the product of two large matrices as the limit. "40 arms" is an ablation of 8 activations x 5 norms, 100 steps each,
 from a fresh process with nothing compiled. Then fishnet alone with 8, 64 and 512 runs: time a run, and memory; and with
-a checkpoint after every epoch beside without. Peers that are not installed are left out and named. Tables and figures
-are saved as benchmark.md and benchmark.json in benchmarks/DEVICE/ (--out). The whole takes about 40 minutes on 2 CPU
-cores, --quick 3.
+a checkpoint after every epoch, or probes every 50 steps, beside without. Peers that are not installed are left out and
+named. Tables and figures are saved as benchmark.md and benchmark.json in benchmarks/DEVICE/ (--out); with --net or
+--part what was measured before of the others stays there. The whole takes about 90 minutes on 2 CPU cores, --quick 3.
 """
 
 import json
@@ -38,8 +38,10 @@ ROUNDS, SECONDS = 7, 1.5  # of a full run; how long a contestant trains a round
 QUICK_ROUNDS, QUICK_SECONDS, QUICK_PEERS = 3, 0.3, ("serial", "torch")
 SCALES = (8, 64, 512)  # runs
 SCALED = ("mlp 784-10-10", "cnn 16-32-64")
-UPKEPT = ("fishnet", "fishnet, a checkpoint an epoch")
-SAVED, SAVED_BATCHES, SAVED_SECONDS = "cnn 16-32-64", 16, 8.0  # several epochs of 16 steps a round
+PARTS = ("nets", "scaling", "upkeep")
+UPKEPT, UPKEPT_SECONDS = "cnn 16-32-64", 8.0  # several epochs a round
+# what is done beside training -> steps of an epoch
+UPKEEP = {"fishnet, a checkpoint an epoch": 16, "fishnet, probes every 50 steps": 50}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,37 +66,75 @@ def run(argv: Sequence[str]) -> int:
     seconds = seconds if flags.seconds is None else flags.seconds
     if rounds < 1 or seconds <= 0:
         raise UsageError("--rounds is at least 1 and --seconds above 0")
-    whole = not (flags.quick or flags.net or flags.against)
-    nets = [names[name] for name in flags.net] if flags.net else [n for n in NETS if not (flags.quick and n.cold_steps)]
+    parts = [flags.part] if flags.part else ["nets"] if flags.quick or flags.net or flags.against else list(PARTS)
+    chosen = [names[name] for name in flags.net or names]
+    nets = [net for net in chosen if "nets" in parts and not (flags.quick and net.cold_steps)]
     about = machine()
     ours = FISHNET[:1] if flags.quick else FISHNET
-    found = {
-        net: measure(net, list(filter(net.takes, [*ours, *peers])), rounds, seconds, tell, flags.quick) for net in nets
-    }
-    scaled = {}
-    for net in (replace(names[name], runs=runs) for name in SCALED for runs in SCALES if whole):
-        scaled[net] = measure(net, ["fishnet"], rounds, seconds, tell)
-    upkept = {}
-    if whole:
-        saved = replace(names[SAVED], batches=SAVED_BATCHES)
-        upkept[saved] = measure(saved, list(UPKEPT), rounds, SAVED_SECONDS, tell)
-    heading = ", ".join(f"{name} {value}" for name, value in about.items())
-    heading += "; prepared side by side, which makes the seconds to compile longer" if flags.quick else ""
-    text = f"{heading}; {rounds} rounds of {seconds:g} s\n\n{verdicts(found)}\n\n{table(found)}\n"
-    text += f"\n{scaling_table(scaled)}\n" if scaled else ""
-    text += f"\n{upkeep_table(upkept)}\n" if upkept else ""
-    print(text)
+    found: dict[str, dict[Net, list[Row]]] = {part: {} for part in PARTS}
+    for net in nets:
+        contestants = list(filter(net.takes, [*ours, *peers]))
+        found["nets"][net] = measure(net, contestants, rounds, seconds, tell, flags.quick)
+    for net in (replace(names[name], runs=runs) for name in SCALED for runs in SCALES if "scaling" in parts):
+        found["scaling"][net] = measure(net, ["fishnet"], rounds, seconds, tell)
+    for what, batches in UPKEEP.items() if "upkeep" in parts else ():
+        net = replace(names[UPKEPT], batches=batches)
+        found["upkeep"][net] = measure(net, ["fishnet", what], rounds, UPKEPT_SECONDS, tell)
+    how = f"{rounds} rounds of {seconds:g} s" + ", prepared side by side, which takes longer" * flags.quick
     out = Path(flags.out or Path("benchmarks") / about["device"].split(" (")[0].replace(" ", "_"))
     out.mkdir(parents=True, exist_ok=True)
+    content = {"machine": about} | {part: plain(rows, how) for part, rows in found.items()}
+    if flags.part or flags.net:
+        content = with_earlier(content, out / "benchmark.json")
+    text = as_text(content)
+    print(text)
     (out / "benchmark.md").write_text(text)
-    content = {"machine": about, "rounds": rounds, "seconds": seconds} | {
-        "nets": plain(found),
-        "scaling": plain(scaled),
-        "upkeep": plain(upkept),
-    }
     (out / "benchmark.json").write_text(json.dumps(content, indent=1) + "\n")
     print(f"saved {out / 'benchmark.md'} and {out / 'benchmark.json'}")
     return 0
+
+
+def with_earlier(content: dict, path: Path) -> dict:
+    """What was measured, with what an earlier run measured of other networks on the same machine and versions."""
+    try:
+        earlier = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return content
+    if earlier.get("machine") != content["machine"]:
+        return content
+    return content | {part: merged(earlier.get(part, []), content[part]) for part in PARTS}
+
+
+def merged(earlier: Sequence[dict], now: Sequence[dict]) -> list[dict]:
+    """Entries of networks in the order of the benchmark, later ones in place of earlier ones of the same network."""
+    order = [net.name for net in NETS]
+    entries = {(entry["net"], entry["runs"], entry["batches"]): entry for entry in (*earlier, *now)}
+    return sorted(entries.values(), key=lambda entry: (order.index(entry["net"]), entry["runs"], entry["batches"]))
+
+
+def as_text(content: Mapping) -> str:
+    """The tables of `benchmark.json` as Markdown."""
+    names = {net.name: net for net in NETS}
+    tables = {
+        part: {
+            replace(names[entry["net"]], runs=entry["runs"], batches=entry["batches"]): [
+                Row(**row) for row in entry["rows"]
+            ]
+            for entry in content[part]
+        }
+        for part in PARTS
+    }
+    ways: dict[str, list[str]] = {}
+    for part in PARTS:
+        for entry in content[part]:
+            ways.setdefault(entry["measured"], []).append(entry["net"] if part == "nets" else part)
+    hows = "; ".join(f"{', '.join(dict.fromkeys(nets))}: {how}" for how, nets in ways.items())
+    texts = [", ".join(f"{name} {value}" for name, value in content["machine"].items()) + f"; {hows}"]
+    if tables["nets"]:
+        texts += [verdicts(tables["nets"]), table(tables["nets"])]
+    texts += [scaling_table(tables["scaling"])] if tables["scaling"] else []
+    texts += [upkeep_table(tables["upkeep"])] if tables["upkeep"] else []
+    return "\n\n".join(texts) + "\n"
 
 
 def parser() -> Parser:
@@ -102,6 +142,7 @@ def parser() -> Parser:
     flags = Parser(prog="python -m experiments.benchmark", description=__doc__)
     flags.add_argument("--quick", action="store_true", help="three short rounds of the peers that need no compiler")
     flags.add_argument("--net", action="append", metavar="NAME", help="only this network (may be repeated)")
+    flags.add_argument("--part", choices=PARTS, help="only this: networks against peers, more runs, things beside")
     flags.add_argument("--against", metavar="NAMES", help=f"only these peers, of {', '.join(list(PEERS))}")
     flags.add_argument("--rounds", type=int, metavar="N", help=f"measurements of each (default {ROUNDS})")
     flags.add_argument("--seconds", type=float, metavar="X", help=f"length of each (default {SECONDS})")
@@ -127,9 +168,12 @@ def machine() -> dict[str, str]:
     return found
 
 
-def plain(found: Mapping[Net, Sequence[Row]]) -> list[dict]:
-    """Rows by network as JSON values."""
-    return [{"net": net.name, "runs": net.runs, "rows": [asdict(row) for row in rows]} for net, rows in found.items()]
+def plain(found: Mapping[Net, Sequence[Row]], how: str) -> list[dict]:
+    """Rows by network as JSON values, with how they were measured."""
+    return [
+        {"net": net.name, "runs": net.runs, "batches": net.batches, "measured": how, "rows": [asdict(r) for r in rows]}
+        for net, rows in found.items()
+    ]
 
 
 def tell(text: str) -> None:

@@ -13,6 +13,7 @@ from experiments._peers.contestant import Contestant
 from experiments._peers.nets import ACTIVATIONS, CLASSES, LR, MOMENTUM, NORMS, examples
 from fishnet.data import Task
 from fishnet.data.task import make_task
+from fishnet.probes import PROBES
 from fishnet.sweep import Recipe, Run, Sweep
 from fishnet.sweep.checkpoint import Checkpoints
 from fishnet.sweep.evaluation import evaluation_chunk
@@ -131,6 +132,19 @@ class Tuned(Fishnet):
         layouts = fastest_layouts(runs, tasks, None, jax.devices(), lambda _: None, Interrupt())
         (cohort,) = make_cohorts(runs, tasks, None, None, jax.devices(), layouts)
         return cohort
+
+
+class Probed(Fishnet):
+    """fishnet with all probes of a step, `EVERY` steps apart."""
+
+    EVERY = 50
+
+    def work(self) -> tuple[list[Run], dict[tuple[str, int], Task]]:
+        """See `Fishnet.work`."""
+        runs, tasks = super().work()
+        probes = tuple(name for name, probe in PROBES.items() if probe.kind == "step")
+        fields = {"probes": probes, "probe_every": self.EVERY}
+        return [dataclasses.replace(run, recipe=dataclasses.replace(run.recipe, **fields)) for run in runs], tasks
 
 
 class Saving(Fishnet):

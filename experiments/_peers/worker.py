@@ -20,6 +20,7 @@ OURS = {
     "fishnet": ("ours", "Fishnet"),
     "fishnet auto": ("ours", "Tuned"),
     "fishnet, a checkpoint an epoch": ("ours", "Saving"),
+    "fishnet, probes every 50 steps": ("ours", "Probed"),
 }
 # name -> (module, class)
 PEERS = {

@@ -11,6 +11,7 @@ from jax import lax
 from fishnet.losses import cross_entropy
 from fishnet.mixing import mix
 from fishnet.models.network import Network
+from fishnet.nn.lowerings import SUMMED
 from fishnet.nn.lsuv import layer_order, layer_outputs, lsuv
 from fishnet.norm_statistics import Population, add_batch, batch_moments, empty_population
 from fishnet.optim.constraints import ema, max_norm
@@ -36,6 +37,7 @@ from fishnet.sweep.probing import axes_of, new_epoch, nothing_probed, probe_netw
 from fishnet.sweep.random import draw
 from fishnet.sweep.slots import Slots, direction, empty_slots, state_of
 from fishnet.sweep.state import Lanes, Pixels, Probed, Shape, Totals, constants
+from fishnet.sweep.summed import summed_value_and_grad
 
 PRECISE_BATCHES = 32  # of an epoch, from which precise statistics are estimated
 
@@ -126,6 +128,7 @@ def train_lane(
     batch_size = recipe.batch_size
     model = model_of(shape, kinds, numbers)
     probe = OPTIMIZERS[menu.own_optimizer].probe if menu.own_optimizer else None
+    differentiated = summed_value_and_grad if shape.lowering == SUMMED else partial(jax.value_and_grad, has_aux=True)
     order = epoch_order(shape, numbers, pixels, start // per_epoch)
     fresh = start % per_epoch == 0
     lane = lane.replace(
@@ -179,9 +182,10 @@ def train_lane(
             logits, after = forward(i, lane, params, images)
             return losses_of(logits).mean(), (logits, after.get("batch_stats", {}))
 
-        (loss, seen), grads = jax.value_and_grad(objective, has_aux=True)(lane.params)
+        value_and_grad = differentiated(objective)
+        (loss, seen), grads = value_and_grad(lane.params)
         if probe:
-            grads = jax.grad(objective, has_aux=True)(probe(lane.params, grads, numbers.rho))[0]
+            grads = value_and_grad(probe(lane.params, grads, numbers.rho))[1]
         loss, grads = add_penalties(menu, numbers, loss, grads, lane.params)
         rates = learning_rates(recipe, menu, numbers, lane.params, i)
         if rates is not None:

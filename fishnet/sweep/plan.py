@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fishnet.augment import AUGMENTATIONS
 from fishnet.data import Task
 from fishnet.errors import UsageError, UserError
 from fishnet.lookup import unknown
@@ -25,12 +26,14 @@ from fishnet.sweep.knobs import Knobs, knobs_of
 from fishnet.sweep.lane import model_of
 from fishnet.sweep.menu import STATIC_FIELDS, Menu, static_key
 from fishnet.sweep.probing import Axes, axes_of
-from fishnet.sweep.program import Functions
+from fishnet.sweep.program import Functions, kept_functions
 from fishnet.sweep.recipe import Recipe
+from fishnet.sweep.rules import NAMES
 from fishnet.sweep.state import Shape
 from fishnet.sweep.transfer import Trunk, with_trunk
 from fishnet.sweep.values import format_value
 
+TABLES = (*(table for table in NAMES.values() if isinstance(table, dict)), AUGMENTATIONS, LOWERINGS)
 # Lanes vectorised together, by backend; as measured in benchmarks/README.md.
 DEFAULT_WIDTH: dict[str, dict[str, int]] = {"cpu": {}, "gpu": {}, "tpu": {}}
 FALLBACK_WIDTH = {"cpu": 1, "gpu": 16, "tpu": 16}
@@ -110,8 +113,8 @@ class Cohort:
 
     @cached_property
     def functions(self) -> Functions:
-        """Of its program, traced once, whoever asks first."""
-        return Functions(self.shape)
+        """Of its program, traced once, whoever asks first, in this sweep or an earlier one of the process."""
+        return kept_functions(self.shape, TABLES)
 
     @cached_property
     def probe_axes(self) -> Axes:

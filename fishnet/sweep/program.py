@@ -86,6 +86,26 @@ class Functions:
         self.probe = jax.jit(partial(probe_groups, shape))
 
 
+KEPT = 8  # programs whose traces a process keeps for later sweeps
+_kept: dict[tuple, tuple[Functions, list]] = {}
+
+
+def kept_functions(shape: Shape, tables: Sequence[Mapping[str, Any]]) -> Functions:
+    """The functions of a program, as an earlier sweep of this process has traced them, if one has.
+
+    Args:
+        shape: what is static.
+        tables: of the functions that they are made of, to which users may add: with others they are traced anew.
+    """
+    entries = [item for table in tables for item in table.items()]
+    key = (shape, *((name, id(function)) for name, function in entries))
+    functions, _ = _kept.pop(key, (None, None))
+    _kept[key] = functions or Functions(shape), entries  # held, so that no other function gets the id of one of them
+    for oldest in list(_kept)[:-KEPT]:
+        del _kept[oldest]
+    return _kept[key][0]
+
+
 class Program:
     """The functions of a cohort and what they work on, on each of a number of devices.
 

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from fishnet.data import Task
-from fishnet.nn.lowerings import LOWERINGS
+from fishnet.nn.lowerings import LOWERINGS, SUMMED
 from fishnet.sweep.evaluation import evaluation_chunk
 from fishnet.sweep.grid import Run
 from fishnet.sweep.grouping import form_groups, group_runs, likeness, sharing_costs_nothing
@@ -199,6 +199,8 @@ def candidates(cohort: Cohort, lowering: str | None, devices: Sequence[jax.Devic
         return sum(-(-size // width) for size in sizes)
 
     def sensible(candidate: Candidate) -> bool:
+        if candidate.lowering == SUMMED and not lowering and (candidate.width == 1 or devices[0].platform == "cpu"):
+            return False  # at width 1 it is native, and XLA's own convolutions are no match on CPU
         if candidate.devices > 1:
             return groups(candidate.width) > 1
         return devices[0].platform == "cpu" or len(devices) == 1 or groups(candidate.width) == 1

@@ -10,7 +10,7 @@ import pytest
 from experiments import benchmark
 from experiments._peers.flax_peers import Plain, Serial, SerialLoop, Vmap
 from experiments._peers.nets import NETS
-from experiments._peers.ours import Fishnet, Saving
+from experiments._peers.ours import Fishnet, Probed, Saving
 from experiments._peers.rows import Row, ratios, scaling_table, table, upkeep_table, verdicts, with_range
 
 NET = next(net for net in NETS if net.name == "cnn 16-32-64")
@@ -92,6 +92,32 @@ def test_the_command_line_measures_and_saves(tmp_path, capsys):
     assert all(len(row["milliseconds"]) == 2 and min(row["milliseconds"]) > 0 for row in net["rows"])
     assert content["machine"]["jax"] == jax.__version__
     assert (tmp_path / "benchmark.md").read_text() in capsys.readouterr().out
+
+
+def test_what_was_measured_before_of_other_networks_stays(tmp_path):
+    first, second = (replace(net, runs=2) for net in NETS[:2])
+    path = tmp_path / "benchmark.json"
+    earlier = {"machine": {"cores": "2"}, "nets": benchmark.plain({first: ROWS[:2], second: ROWS[:2]}, "7 rounds")}
+    path.write_text(json.dumps(earlier | {"scaling": [], "upkeep": []}))
+    now = {"machine": {"cores": "2"}, "nets": benchmark.plain({second: ROWS}, "3 rounds"), "scaling": [], "upkeep": []}
+    content = benchmark.with_earlier(now, path)
+    assert [(entry["net"], entry["measured"]) for entry in content["nets"]] == [
+        (first.name, "7 rounds"),
+        (second.name, "3 rounds"),
+    ]
+    text = benchmark.as_text(content)
+    assert f"{first.name}: 7 rounds; {second.name}: 3 rounds" in text and "torch is not installed" in text
+    elsewhere = now | {"machine": {"cores": "16"}}
+    assert benchmark.with_earlier(elsewhere, path) == elsewhere
+    assert benchmark.with_earlier(now, tmp_path / "missing.json") == now
+
+
+def test_probes_are_part_of_the_program_that_is_timed():
+    contestant = Probed(replace(NET, runs=2, batches=2, widths=(8,), image=(8, 8, 1), batch=4))
+    contestant.EVERY = 2
+    contestant.prepare()
+    contestant.train(1)
+    assert np.isfinite(np.asarray(contestant.lanes[0].probed.steps["gradient_norm"])).all()
 
 
 @pytest.mark.parametrize(

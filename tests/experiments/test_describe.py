@@ -36,6 +36,7 @@ WITHOUT_SOURCE = {
     "val_loss",
     "val_accuracy",
     "native",
+    "native_summed",
     "fishnet.models.scratch.forward",
     "fishnet.models.scratch.loss",
     "fishnet.models.scratch.update",
@@ -50,6 +51,7 @@ WITHOUT_SOURCE = {
 }
 # A rule in words, no equation.
 WITHOUT_FORMULA = {
+    "first_bad",
     "folder:PATH",
     "cnn",
     "separable",
@@ -58,6 +60,7 @@ WITHOUT_FORMULA = {
     "flip_shift",
     "orthogonal",
     "native",
+    "native_summed",
     "fishnet.models.scratch.train",
     "fishnet.norm_statistics.normalisation_gap",
     "--trunk NAME",
