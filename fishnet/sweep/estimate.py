@@ -3,7 +3,9 @@
 A program that has been run on this machine before, in whichever sweep, takes what it took then. Of others the traced
 equations are counted (`cost.py`) and priced with `PRICES`, as fitted by `python -m benchmarks.plan_time --fit`; how
 much slower this machine is than the one of the prices is taken from the programs that it has run, and before the first
-of them from a timing of a matrix product and a pass over memory.
+of them from a yardstick: a matrix product and a pass over memory. On CPU the yardstick is timed at every plan and at
+the end of every program, as machines that are shared are at times half as fast as at others: what was measured then is
+scaled by how fast the machine is now.
 """
 
 import dataclasses
@@ -43,6 +45,8 @@ FIXED = {
     "row": 2.0e-6,  # of a table
 }
 YARDSTICK = 1.0e-3  # seconds of `yardstick` on the machine of the prices
+BURSTS, CALLS = 4, 12  # of the yardstick, with pauses in between
+SLOWER = 4.0  # times; by more a machine has not become another one, but the yardstick has met something
 SCALES = 9  # of the latest programs, of which the median says how fast this machine is
 
 
@@ -115,21 +119,26 @@ def work_of(cohort: Cohort) -> Work:
     )
 
 
-def estimated(cohort: Cohort, devices: Sequence[jax.Device]) -> Cohort:
+def estimated(cohort: Cohort, devices: Sequence[jax.Device], now: float) -> Cohort:
     """The cohort with an estimate of the seconds that it takes, by what takes them, and where it comes from.
 
     Args:
         cohort: as laid out.
         devices: there are.
+        now: seconds of the yardstick, just measured.
     """
     platform = devices[0].platform
     known = PACES.find(pace_key(cohort, devices))
     work = work_of(cohort)
     if known:
-        step, visit, chunk = known["step"], 0.0, known["chunk"]
+        slower = since(known, now)
+        step, visit, chunk = slower * known["step"], 0.0, slower * known["chunk"]
         source = f"as measured on {known['date'][:10]}"
+        if abs(slower - 1) >= 0.1:
+            word = "fast" if slower > 1 else "slow"
+            source += f", when this machine was {max(slower, 1 / slower):.1f} times as {word}"
     else:
-        price = prices(platform, cohort.devices) * scale_of(devices, cohort.devices)
+        price = prices(platform, cohort.devices) * scale_of(devices, cohort.devices, now)
         step, visit, chunk = (float(price @ costs) for costs in (work.step, work.visit, work.chunk))
         source = "from the operations of the programs"
     kept = known is not None and bool(jax.config.jax_compilation_cache_dir)
@@ -146,7 +155,7 @@ def estimated(cohort: Cohort, devices: Sequence[jax.Device]) -> Cohort:
         seconds["probing"] = work.probing * chunk
     if work.pretraining:
         seconds["pretraining"] = work.pretraining * step + len(cohort.objectives) * seconds["compiling"]
-    return dataclasses.replace(cohort, estimate=seconds, estimated_from=source)
+    return dataclasses.replace(cohort, estimate=seconds, estimated_from=source, yardstick=now)
 
 
 def prices(platform: str, devices: int) -> np.ndarray:
@@ -182,6 +191,7 @@ def remember(
             "chunk": chunk,
             "scale": step / float(prices(devices[0].platform, cohort.devices) @ work.step),
             "beside": cohort.devices > 1,
+            "yardstick": (cohort.yardstick + yardstick(devices[0])) / 2,  # before and after
             "spent": {what: round(seconds, 3) for what, seconds in spent.items()},
             "made": dict(made),
             "counted": {
@@ -193,25 +203,51 @@ def remember(
     )
 
 
-def scale_of(devices: Sequence[jax.Device], side_by_side: int) -> float:
-    """How many times slower than `PRICES` this machine is."""
+def since(known: Mapping[str, Any], now: float) -> float:
+    """How many times slower the machine is now than when something was measured.
+
+    Args:
+        known: what was remembered.
+        now: seconds of the yardstick.
+    """
+    then = known.get("yardstick") or 0.0
+    return min(max(now / then, 1 / SLOWER), SLOWER) if then > 0 and now > 0 else 1.0
+
+
+def scale_of(devices: Sequence[jax.Device], side_by_side: int, now: float) -> float:
+    """How many times slower than `PRICES` this machine is; `now` as for `since`."""
     setting = setting_key(devices)
     mine = [entry for key, entry in PACES.entries().items() if key.startswith(setting)]
-    scales = [entry["scale"] for entry in mine if entry.get("beside") == (side_by_side > 1) and entry.get("scale")]
+    scales = [
+        entry["scale"] * since(entry, now)
+        for entry in mine
+        if entry.get("beside") == (side_by_side > 1) and entry.get("scale")
+    ]
     if scales:
         return float(np.median(scales[-SCALES:]))
-    return yardstick(devices[0]) / YARDSTICK if devices[0].platform == "cpu" else 1.0
+    return now / YARDSTICK if now else 1.0
 
 
 def yardstick(device: jax.Device) -> float:
-    """Seconds of a small matrix product and a pass over 4 MiB, the best of a few: 0.2 s of measuring."""
+    """Seconds of a small matrix product and a pass over 4 MiB on CPU, measured for 0.1 s; 0 on accelerators.
+
+    The median, as what else the machine does is part of how fast it is.
+    """
+    if device.platform != "cpu":
+        return 0.0
     with jax.default_device(device):
         matrix, values = jnp.ones((384, 384), jnp.float32), jnp.ones((2**20,), jnp.float32)
-        work = jax.jit(lambda m, v: (m @ m, jnp.maximum(v * 1.5, 0.5) + v))
-        jax.block_until_ready(work(matrix, values))
+        jax.block_until_ready(_yard(matrix, values))
         taken = []
-        for _ in range(60):
-            began = time.perf_counter()
-            jax.block_until_ready(work(matrix, values))
-            taken.append(time.perf_counter() - began)
-    return min(taken)
+        for _ in range(BURSTS):
+            time.sleep(0.01)
+            for _ in range(CALLS):
+                began = time.perf_counter()
+                jax.block_until_ready(_yard(matrix, values))
+                taken.append(time.perf_counter() - began)
+    return float(np.median(taken))
+
+
+@jax.jit
+def _yard(matrix: jax.Array, values: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return matrix @ matrix, jnp.maximum(values * 1.5, 0.5) + values

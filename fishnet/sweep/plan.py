@@ -77,6 +77,7 @@ class Cohort:
     why: str = ""  # it is laid out like this, in words, where that was timed
     estimate: Mapping[str, float] = field(default_factory=dict)  # seconds by what takes them, see `estimate.py`
     estimated_from: str = ""
+    yardstick: float = 0.0  # seconds that the yardstick took then, see `estimate.py`
 
     @property
     def epochs(self) -> int:

@@ -16,7 +16,7 @@ from fishnet.data import Task, load_task
 from fishnet.errors import UsageError, UserError
 from fishnet.sweep.canary import check_backend
 from fishnet.sweep.dealing import Share, deal, dealt_in, runs_each, share_of, written
-from fishnet.sweep.estimate import estimated
+from fishnet.sweep.estimate import estimated, yardstick
 from fishnet.sweep.fitting import fitted, lowered, lowering_text
 from fishnet.sweep.folder import (
     FORMAT,
@@ -248,7 +248,8 @@ def _run(
     if found is None and team.count == 1:
         cohorts = [fitted(cohort, used, notes.append) for cohort in cohorts]
     display.stage("planning")
-    cohorts = [estimated(cohort, used) for cohort in cohorts]
+    now = yardstick(used[0])
+    cohorts = [estimated(cohort, used, now) for cohort in cohorts]
     dealt = dealt_in(found) if team.index else deal(cohorts, team.count, whole_arms=bool(sweep.stopping))
     content |= team.view() | {
         "programs": len(cohorts),

@@ -80,8 +80,10 @@ def test_the_catalogue_is_whole():
             missing = set(table) - {getattr(recipe, field) for recipe in recipes} - {"auto", "same"}
             assert not missing, field
     unchanged = {field for field in FIELDS if len({getattr(recipe, field) for recipe in recipes}) == 1}
-    # Sizes, the data, and what acts between epochs: test_fields.py; runs that begin with another: test_transfer.py.
+    # Sizes, the data, and what acts between epochs: test_fields.py; runs that begin with another: test_transfer.py;
+    # probes, which change nothing: test_probing.py.
     assert unchanged == {
         *("task", "image_size", "widths", "depth", "batch_size", "stem_stride"),
         *("patience", "select_by", "plateau_factor", "plateau_patience", "rho", "pretrain_lr", "trunk"),
+        *("probes", "probe_every", "probe_epochs", "probe_images"),
     }

@@ -98,23 +98,33 @@ def test_what_a_sweep_planned_to_do_is_what_it_did_and_is_remembered(tmp_path, m
     assert before["estimated_from"] == "from the operations of the programs"
     # The same program at another learning rate, for longer.
     longer = Sweep(dataclasses.replace(TINY, lr=0.01, epochs=5), seeds=4)
-    told = estimated(planned(longer, 2), jax.devices()[:2])
+    told = estimated(planned(longer, 2), jax.devices()[:2], entry["yardstick"])
     assert told.estimated_from.startswith("as measured on 20")
     steps = 5 * 8 * 2  # of each of the two devices
     assert told.estimate["training"] == pytest.approx(steps * entry["step"])
+    slower = estimated(planned(longer, 2), jax.devices()[:2], 1.5 * entry["yardstick"])
+    assert slower.estimate["training"] == pytest.approx(1.5 * told.estimate["training"])
+    assert slower.estimated_from.endswith("when this machine was 1.5 times as fast")
+    lost = estimated(planned(longer, 2), jax.devices()[:2], 100 * entry["yardstick"])
+    assert lost.estimate["training"] == pytest.approx(estimate.SLOWER * told.estimate["training"])
     assert entry["step"] * entry["made"]["steps"] == pytest.approx(entry["spent"]["training"], abs=1e-3)
 
 
 def test_other_programs_of_a_slower_machine_are_told_to_be_slower(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(estimate, "yardstick", lambda device: 2 * estimate.YARDSTICK)
     devices, plan = jax.devices()[:1], planned(Sweep(TINY, seeds=2))
-    new = estimated(plan, devices).estimate["training"]
-    monkeypatch.setattr(estimate, "yardstick", lambda device: estimate.YARDSTICK)
-    assert new == pytest.approx(2 * estimated(plan, devices).estimate["training"])
+
+    def training(yardstick: float) -> float:
+        return estimated(plan, devices, yardstick).estimate["training"]
+
+    usual = training(estimate.YARDSTICK)
+    assert training(2 * estimate.YARDSTICK) == pytest.approx(2 * usual)
+    assert training(0.0) == pytest.approx(usual)  # an accelerator, of which nothing is known
     for number in range(3):
-        PACES.keep(f"{estimate.setting_key(devices)}-{number}", {"scale": 3.0, "beside": False})
-    assert new == pytest.approx(2 / 3 * estimated(plan, devices).estimate["training"])
+        entry = {"scale": 3.0, "beside": False, "yardstick": estimate.YARDSTICK}
+        PACES.keep(f"{estimate.setting_key(devices)}-{number}", entry)
+    assert training(estimate.YARDSTICK) == pytest.approx(3 * usual)
+    assert training(2 * estimate.YARDSTICK) == pytest.approx(6 * usual)
 
 
 def test_a_damaged_memory_is_an_empty_one(tmp_path, monkeypatch):

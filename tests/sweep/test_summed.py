@@ -9,7 +9,7 @@ import pandas as pd
 
 from fishnet.sweep import Sweep, run_sweep
 from fishnet.sweep.summed import summed_value_and_grad
-from tests.sweep.conftest import BASE
+from tests.sweep.conftest import TINY
 
 
 def lane(differentiated):
@@ -41,8 +41,7 @@ def test_it_is_value_and_grad_with_and_without_lanes():
 
 
 def test_a_sweep_gives_the_same_losses(tmp_path):
-    base = dataclasses.replace(BASE, widths=(8,), batch_size=64, epochs=1, optimizer="momentum")
-    sweep = Sweep(base, axes={"lr": [0.01, 0.03]}, seeds=1)
+    sweep = Sweep(dataclasses.replace(TINY, epochs=1), axes={"lr": [0.01, 0.03]}, seeds=1)
     losses = [
         pd.read_parquet(run_sweep(sweep, tmp_path / name, 2, name, devices=1).out / "curves.parquet")["train_loss"]
         for name in ("native", "native_summed")
