@@ -27,7 +27,7 @@ from collections.abc import Mapping, Sequence
 from experiments._question import Figure, Plan, Question, main
 from fishnet.sweep.recipe import Recipe
 
-BIAS, RATE = -1.5, 0.3
+BIAS, RATE = -2.0, 0.2
 CURES: Mapping[str, Mapping[str, object]] = {
     "leaky_relu": {"activation": "leaky_relu"},
     "prelu": {"activation": "prelu"},
