@@ -24,7 +24,8 @@ Cost. 22 arms, 10 seeds and 8 epochs each.
 import sys
 from collections.abc import Mapping, Sequence
 
-from experiments._question import Figure, Plan, Question, main
+from experiments._plan import Plan
+from experiments._question import Figure, Question, main
 from fishnet.sweep.recipe import Recipe
 
 BIAS, RATE = -1.5, 0.3

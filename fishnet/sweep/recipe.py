@@ -162,8 +162,8 @@ class Recipe:
     """side in pixels of a square that is painted over; 0: none"""
     augment: str = "auto"
     """none, flip, shift, flip_shift or strong; auto: flip_shift for photographs, none elsewhere"""
-    batch_size: int = 64
-    """images a step"""
+    batch_size: int | All = 64
+    """images a step; all: the whole training split"""
     epochs: int = 8
     """passes over the training split"""
     patience: int = 0
