@@ -254,16 +254,32 @@ def decided(
             break
         for name, trial in trials.items():
             of_trial = [found for found in evidence.values() if found.contrast.trial == name]
-            open_ones = {row.arm for found in of_trial for row in found.rows.values() if row.verdict == "undecided"}
-            controls = {next(iter(found.rows)) for found in of_trial}
-            labels = [label for label in trial.looks[-1].labels if label in open_ones | controls]
-            if not open_ones.intersection(labels):
+            labels = still_open(of_trial, trial.looks[-1].labels)
+            if not labels:
                 continue
             done = sum(look.seeds for look in trial.looks)
             seeds = plans[name].seeds_from(asked.size, done)
             more = train_look(plans[name], asked, asked.out / f"{name}-look{number + 1}", display, seeds, labels)
             trials[name] = Trial(name, (*trial.looks, more))
     return evidence
+
+
+def still_open(found: Sequence["Evidence"], labels: Sequence[str]) -> list[str]:
+    """The arms of a trial that a further look trains: those that are undecided, and what they are weighed with.
+
+    Args:
+        found: the evidence of the trial's contrasts.
+        labels: of the last look.
+
+    Returns:
+        Some of `labels`: none where all are decided.
+    """
+    open_ones = {row.arm for of in found for row in of.rows.values() if row.verdict == "undecided"}
+    if not open_ones.intersection(labels):
+        return []
+    wanted = open_ones | {next(iter(of.rows)) for of in found}
+    wanted |= {other for of in found for label in wanted for other in of.contrast.beside.get(label, ())}
+    return [label for label in labels if label in wanted]
 
 
 def answer_of(
@@ -320,3 +336,11 @@ def write_record(question: Question, asked: Asked, answer: "Answer") -> None:
     }
     text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
     write_whole(asked.out / "answer.json", lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def listed(names: Sequence[str]) -> str:
+    """`a, b and c`, or nothing."""
+    if not names:
+        return "nothing"
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last

@@ -31,7 +31,7 @@ from collections.abc import Mapping, Sequence
 from experiments._handwritten import train
 from experiments._own_runs import OwnRuns
 from experiments._plan import Plan
-from experiments._question import Figure, Question, main
+from experiments._question import Figure, Question, listed, main
 from fishnet.sweep.recipe import Recipe
 
 RAW, SUM, BARE = {"divisor": 1.0}, {"mean": False}, {"shift": False}
@@ -191,14 +191,6 @@ def first_bad(trial) -> list[str]:
             epoch = int(bad[bad["first_bad"] == name]["first_bad_step"].median())
             sentences.append(f"{label}: {name} in epoch {epoch} ({number} of {len(rows)} runs)")
     return sentences or ["none"]
-
-
-def listed(names: Sequence[str]) -> str:
-    """`a, b and c`, or nothing."""
-    if not names:
-        return "nothing"
-    *most, last = names
-    return f"{', '.join(most)} and {last}" if most else last
 
 
 if __name__ == "__main__":

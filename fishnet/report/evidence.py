@@ -201,6 +201,7 @@ class Contrast:
         control: the arm that the others are compared with; None: the trial's first.
         arms: those compared; None: all others of the trial.
         test: see `fishnet.stats.compare`.
+        beside: arm -> other arms without whose runs its measure has no value: whoever trains more of it trains these.
     """
 
     name: str
@@ -210,6 +211,7 @@ class Contrast:
     control: str | None = None
     arms: tuple[str, ...] | None = None
     test: str = "sign-flip"
+    beside: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
