@@ -47,12 +47,11 @@ def suggestions(trial: "Trial", labels: Sequence[str], rates: Rates) -> dict[str
 
 
 def at_tuned_rates(arms: Arms, rates: Rates, trial: "Trial") -> dict[str, dict[str, Any]]:
-    """Every arm at its best rate, or at the lowest of its grid where none trained; arms not tuned stay as they are."""
-    tuned = {
+    """Every arm that was tuned at its best rate, or at the lowest of its grid where none trained."""
+    return {
         label: {**arms[label], "lr": best.rate if best else min(rates[label])}
         for label, best in suggestions(trial, list(arms), rates).items()
     }
-    return dict(arms) | tuned
 
 
 def ends_of_grids(trial: "Trial", labels: Sequence[str], rates: Rates) -> list[str]:

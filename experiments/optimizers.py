@@ -142,22 +142,19 @@ def question() -> Question:
 
     def mechanism(trials: Mapping, evidence: Mapping) -> Sequence:
         drawn = []
+        tuned, tuned_fish = (trials[name].by_seed(val_loss) for name in ("tune", "tune fish"))
         constant = [label for label in digits if label.endswith(", constant")]
         for some in (constant[:5], constant[5:10], constant[10:]):
             lines = {
                 label.split(",")[0]: {rate / lr[label.split(",")[0]]: tried(label, rate) for rate in rates[label]}
                 for label in some
             }
-            drawn.append(
-                numbers_panel(trials["tune"], val_loss, lines, "digits", "rate over the default rate", most=1.0)
-            )
+            drawn.append(numbers_panel(tuned, val_loss, lines, "digits", "rate over the default rate", most=1.0))
         lines = {
             name: {rate / lr[name]: tried(name, rate) for rate in fish_rates[name]}
             for name in ("momentum", "sgd", "adagrad", "rmsprop", "adam")
         }
-        drawn.append(
-            numbers_panel(trials["tune fish"], val_loss, lines, "reef fish", "rate over the default rate", most=3.0)
-        )
+        drawn.append(numbers_panel(tuned_fish, val_loss, lines, "reef fish", "rate over the default rate", most=3.0))
         return [panel for panel in drawn if panel]
 
     constants = tuple(f"{name}, constant" for name in (*SHARED, *OWN) if name != "momentum")

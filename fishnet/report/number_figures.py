@@ -15,7 +15,7 @@ WIDTH, HEIGHT = 220, 170  # CSS pixels, of the axes
 
 
 def numbers_panel(
-    trial: Trial,
+    values: Mapping[str, Sequence[float]],
     measure: Measure,
     lines: Mapping[str, Mapping[float, str]],
     title: str,
@@ -26,10 +26,10 @@ def numbers_panel(
     """A measure over a number, a line a family of arms: the mean over seeds with its 95 % interval.
 
     Args:
-        trial: whose arms.
+        values: arm -> the measure by seed, as of `Trial.by_seed`, of one trial or put together from several.
         measure: on the vertical axis.
-        lines: name -> {number: label of the arm}; arms that the trial does not have are left out, and so are points
-            at which a run diverged: a mean over the others would flatter them.
+        lines: name -> {number: arm}; arms without values are left out, and so are points at which a run diverged: a
+            mean over the others would flatter them.
         title: of the panel.
         across: what the number is.
         logarithmic: whether the horizontal axis is.
@@ -38,7 +38,6 @@ def numbers_panel(
     Returns:
         None where nothing was measured.
     """
-    values = trial.by_seed(measure)
     drawn = [line for name, points in lines.items() if len((line := number_line(name, points, values)).mean)]
     if not drawn:
         return None
@@ -113,7 +112,7 @@ def trade_panel(trial: Trial, across: Measure, up: Measure, title: str, levels: 
     return Panel(draw, f"{title}: {up.name} against {across.name}. {told}", WIDTH, 240, left=60, right=190)
 
 
-def number_line(name: str, points: Mapping[float, str], values: Mapping[str, list[float]]) -> Line:
+def number_line(name: str, points: Mapping[float, str], values: Mapping[str, Sequence[float]]) -> Line:
     """Mean and half-width over seeds at each number, ascending, where every run has a value."""
     found = [(number, np.asarray(values[label], np.float64)) for number, label in points.items() if label in values]
     sound = sorted((number, of) for number, of in found if len(of) and np.isfinite(of).all())

@@ -104,7 +104,8 @@ class Recipe:
     warmup: float = 0.0
     """fraction of the run in which the rate rises linearly from 0, before the schedule starts"""
     trunk: str = "none"
-    """FOLDER:RUN of an earlier sweep: everything but the head starts from that run; none: from init"""
+    """FOLDER:RUN of an earlier sweep: everything but the head starts from that run; FOLDER:FIRST-LAST: seed 0 from the
+    first of these runs, seed 1 from the next, and so on in turn; none: from init"""
     freeze: str = "none"
     """parameters that never change: trunk, or layers by name (conv_0, norm_*), several joined with +"""
     unfreeze: tuple[int, ...] = (0,)

@@ -38,7 +38,7 @@ from fishnet.sweep.progress import Display, display_for
 from fishnet.sweep.source import source_of
 from fishnet.sweep.training import Training
 from fishnet.sweep.transfer import fingerprints as trunk_fingerprints
-from fishnet.sweep.transfer import load_trunks
+from fishnet.sweep.transfer import load_trunks, own_trunk
 from fishnet.sweep.tune import fastest_layouts
 from fishnet.sweep.validate import check_sweep, resolve, user_functions
 from fishnet.sweep.whole import Whole
@@ -227,7 +227,7 @@ def _run(
     check_apart()
     used = choose_devices(devices)
     check_backend(used[0])
-    runs = [dataclasses.replace(run, recipe=resolve(run.recipe)) for run in sweep.runs()]
+    runs = [dataclasses.replace(run, recipe=own_trunk(resolve(run.recipe))) for run in sweep.runs()]
     tasks: dict[tuple[str, int], Task] = {}
     for name, size in dict.fromkeys((run.recipe.task, run.recipe.image_size) for run in runs):
         tasks[name, size] = load_task(name, size, data.data_dir, data.group_regex, data.strict)

@@ -156,19 +156,21 @@ def check_ghosts(recipe: Recipe, batch_size: int) -> None:
         raise UsageError(f"ghost_batch: {recipe.ghost_batch} does not divide batch_size {batch_size}")
 
 
-def parse_trunk(text: str) -> tuple[Path, int]:
+def parse_trunk(text: str, seed: int = 0) -> tuple[Path, int]:
     """The folder and the run that a `trunk` names.
 
     Args:
-        text: FOLDER:RUN.
+        text: FOLDER:RUN, or FOLDER:FIRST-LAST.
+        seed: of the run that begins with it: of several, number `seed`, counted on from the first after the last.
 
     Raises:
         UsageError: it is not of that form.
     """
-    folder, _, run = text.rpartition(":")
-    if not folder or not run.isdecimal():
-        raise UsageError(f"trunk: {text!r} is not FOLDER:RUN, as in runs/a:0")
-    return Path(folder), int(run)
+    folder, _, runs = text.rpartition(":")
+    first, dash, last = runs.partition("-")
+    if not folder or not first.isdecimal() or (dash and not last.isdecimal()) or int(last or first) < int(first):
+        raise UsageError(f"trunk: {text!r} is not FOLDER:RUN, as in runs/a:0, or FOLDER:FIRST-LAST")
+    return Path(folder), int(first) + seed % (int(last or first) - int(first) + 1)
 
 
 def resolve(recipe: Recipe) -> Recipe:
