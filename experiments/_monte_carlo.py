@@ -42,6 +42,11 @@ class AskedAgain:
         object.__setattr__(self, "name", self.plan.name)
         object.__setattr__(self, "arms", arms | {label: arms[base] for label, base in self.again.items()})
 
+    @property
+    def sizes(self) -> Mapping[str, Mapping[str, Any]]:
+        """Those of the sweep."""
+        return self.plan.sizes
+
     def settled(self, trials: Mapping[str, "Trial"]) -> "AskedAgain":
         """The same: its arms depend on nothing."""
         return self

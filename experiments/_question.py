@@ -30,6 +30,9 @@ QUESTIONS = (
     "stagnation",
     "optimizers",
     "from_scratch",
+    "stuck_class",
+    "capacity",
+    "regularization",
 )  # the modules, in the order of the ledger
 LOOKS = 3  # at most, with --until-decided
 
