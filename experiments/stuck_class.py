@@ -54,15 +54,16 @@ class Cause:
     planted: tuple[str, ...] = ()  # modifiers of the task
     more: tuple[str, ...] = ()  # those with more images of the class; none: the same with more of all
     changes: Mapping[str, object] = field(default_factory=dict)  # of the recipe, instead of modifiers
+    probes: tuple[str, ...] = ()  # where a figure shows them: they take longer to compile than the training
 
 
 CAUSES: Mapping[str, Cause] = {
-    "few": Cause("few images", (f"few={S}:2",), (f"few={S}:32",)),
+    "few": Cause("few images", (f"few={S}:2",), (f"few={S}:32",), probes=("classes",)),
     "labels": Cause("wrong labels", (f"noise={S}:0.97",)),
-    "alike": Cause("looks like another", (f"mix={S}:{A}:0.9",)),
+    "alike": Cause("looks like another", (f"mix={S}:{A}:0.9",), probes=("classes", "features")),
     "varied": Cause("varies strongly", (f"vary={S}:3",)),
     "blurred": Cause("blurred alone", (f"blur={S}:3",)),
-    "small": Cause("network too small", changes={"widths": (2, 2, 2)}),
+    "small": Cause("network too small", changes={"widths": (2, 2, 2)}, probes=("features",)),
 }
 BASE = Recipe(
     task=task(),
@@ -72,10 +73,8 @@ BASE = Recipe(
     loss="class_weighted",
     batch_size=32,
     epochs=12,
-    probes=("classes", "features"),
-    probe_epochs=4,
-    probe_images=256,
 )
+PROBED = {"probe_epochs": 4, "probe_images": 256}
 CURES: Mapping[str, Mapping[str, object]] = {
     "unweighted": {"loss": "cross_entropy"},
     "focal": {"loss": "focal"},
@@ -93,22 +92,19 @@ QUICK = (STUCK, "unweighted", "focal", "logit adjustment", "class augmentation",
 def plan_of(name: str) -> Plan:
     """The sweep of a cause."""
     cause = CAUSES[name]
-    base = replace(BASE, task=task(*cause.planted), **cause.changes)
+    probed = {"probes": cause.probes, **PROBED} if cause.probes else {}
+    base = replace(BASE, task=task(*cause.planted), **cause.changes, **probed)
     whole = {"widths": BASE.widths} if "widths" in cause.changes else {"task": task()}
     more = task(*cause.more) if cause.more else task(*cause.planted, train=0.75)
+    tiny = {"probe_epochs": 1, "probe_images": 64} if cause.probes else {}
+    few = [STUCK, "logit adjustment", *([REMOVED] if name == "few" else [])]
     return Plan(
         name,
         base,
         {STUCK: {}, **CURES, MORE: {"task": more}, REMOVED: whole},
         seeds=10,
         sizes={
-            "smoke": {
-                "epochs": 1,
-                "probe_epochs": 1,
-                "seeds": 2,
-                "arms": [STUCK, "logit adjustment", REMOVED],
-                "probe_images": 64,
-            },
+            "smoke": {"epochs": 1, "seeds": 2, "arms": few, **tiny},
             "quick": {"seeds": 3, "epochs": 8, "arms": list(QUICK)},
         },
     )

@@ -60,7 +60,7 @@ def test_every_sweep_is_sound_and_keeps_its_predictions(asked, size):
     for plan in asked.plans:
         sweep = plan.sweep(size)
         check_sweep(sweep)
-        assert plan.labels(size)[0] == STUCK and REMOVED in plan.labels(size)
+        assert plan.labels(size)[0] == STUCK and (size == "smoke" or REMOVED in plan.labels(size))
         assert len(sweep.runs()) <= 200  # beyond, predictions are those of a few runs only
 
 
