@@ -19,7 +19,8 @@ class Recipe:
     """
 
     task: str = "reef"
-    """reef, mnist, mnist-mini, synthetic, or folder:PATH with a sub-folder a class"""
+    """reef, mnist, mnist-mini, synthetic, or folder:PATH with a sub-folder a class; defects to plant in it follow a ?,
+    as in reef?train=0.5 (python -m experiments.describe --part plants)"""
     image_size: int | Auto = "auto"
     """side of the square images in pixels; auto: 32 for photographs, 28 for MNIST, 16 for synthetic"""
     model: str = "cnn"

@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from fishnet.data import check_task, default_image_size
+from fishnet.data.modifiers import split_name
 from fishnet.errors import UsageError
 from fishnet.lookup import unknown
 from fishnet.models.efficientnet import compound_resolution
@@ -175,7 +176,7 @@ def parse_trunk(text: str, seed: int = 0) -> tuple[Path, int]:
 
 def resolve(recipe: Recipe) -> Recipe:
     """`recipe` with every `auto` written out."""
-    kind = recipe.task.split(":")[0]
+    kind = split_name(recipe.task)[0].split(":")[0]
     return dataclasses.replace(
         recipe,
         image_size=own_image_size(recipe) if recipe.image_size == "auto" else recipe.image_size,
