@@ -18,7 +18,7 @@ A length is a schedule of its own: a run is not stopped when it happens to pass.
 Refuted if: the run of two epochs is as good without batch norm or at a constant rate; shifted images help at two epochs
 or do not help at the long length.
 
-Cost. 13 arms, 8 seeds each, on the 55,000 training images of MNIST, which are fetched where they are not found.
+Cost. 12 arms, 8 seeds each, on the 55,000 training images of MNIST, which are fetched where they are not found.
 """
 
 import sys

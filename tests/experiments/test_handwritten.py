@@ -61,7 +61,7 @@ def test_half_precision_rounds_every_array():
     layers = forward(half, start(half, 20, 10, seed=0), X)
     for name, array in layers.items():
         np.testing.assert_array_equal(array, array.astype(np.float16), err_msg=name)
-    with np.errstate(over="ignore"):
+    with np.errstate(all="ignore"):
         huge = forward(Written(precision="half", shift=False), start(half, 20, 10, seed=0), 1000 * X)
     assert first_not_finite(huge) == "exponentials"
 
