@@ -54,6 +54,28 @@ def tasks() -> Part:
     return Part("task", names, plain("image_size"))
 
 
+def plants() -> Part:
+    from fishnet.data import planted_images, plants
+
+    draw = "Behind the amount of mix, vary, shift=noise, train, few and noise: other random choices; 0 when not given."
+    names = {
+        "only=CLASS+CLASS": (plants.only,),
+        "mix=CLASS:OTHER:SHARE": (plants.mix, planted_images.blended),
+        "vary=CLASS:STRENGTH": (plants.vary, planted_images.varied),
+        "blur=CLASS:SIGMA": (plants.blur, planted_images.blurred),
+        "low=CLASS:PIXELS": (plants.low, planted_images.coarse),
+        "shift=blur:SIGMA": (plants.shift, planted_images.blurred),
+        "shift=contrast:AMOUNT": (plants.shift, planted_images.contrasted),
+        "shift=brightness:AMOUNT": (plants.shift, planted_images.brighter),
+        "shift=noise:AMOUNT": (plants.shift, planted_images.noisy),
+        "train=SHARE": (plants.train,),
+        "few=CLASS:IMAGES": (plants.few,),
+        "noise=SHARE or noise=CLASS:SHARE": (plants.noise, plants.mislabelled),
+        "@DRAW": (draw,),
+    }
+    return Part(names=names)
+
+
 def models() -> Part:
     from fishnet.nn.squeeze_excitation import SqueezeExcitation
 
@@ -269,6 +291,7 @@ def runs() -> Part:
 
 PARTS: dict[str, Callable[[], Part]] = {
     "tasks": tasks,
+    "plants": plants,
     "models": models,
     "from scratch": from_scratch,
     "activations": activations,

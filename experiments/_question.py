@@ -4,78 +4,46 @@ import argparse
 import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from experiments._cli import Parser, guarded, whole
+from experiments._plan import Plan
 from experiments._programs import keep_programs
 from experiments._sweep import use_cores
 from fishnet.errors import UsageError
-from fishnet.sweep.grid import Sweep
+from fishnet.lookup import unknown
 from fishnet.sweep.progress import Display, display_for
-from fishnet.sweep.recipe import Recipe
-from fishnet.sweep.samples import Samples
 
 if TYPE_CHECKING:
+    from experiments._own_runs import OwnRuns
     from fishnet.report.answer import Answer
     from fishnet.report.canvas import Panel
     from fishnet.report.evidence import Claim, Contrast, Evidence, Judgement, Look, Trial
 
 SIZES = ("smoke", "quick", "full")
-QUESTIONS = ("vanishing_gradient", "batch_norm", "dying_relu")  # the modules, in the order of the ledger
+QUESTIONS = (
+    "vanishing_gradient",
+    "batch_norm",
+    "dying_relu",
+    "stagnation",
+    "optimizers",
+    "from_scratch",
+    "stuck_class",
+    "capacity",
+    "regularization",
+)  # the modules, in the order of the ledger
 LOOKS = 3  # at most, with --until-decided
 
 
 @dataclass(frozen=True)
-class Plan:
-    """One sweep of an experiment: arms that differ from a recipe in a few fields each.
-
-    Args:
-        name: of the trial.
-        recipe: what all arms share.
-        arms: label -> fields that differ; the first is the control.
-        seeds: in the full size.
-        sizes: size -> what differs from the full one: `seeds`, `arms` (labels that stay) and fields of the recipe.
-    """
-
-    name: str
-    recipe: Recipe
-    arms: Mapping[str, Mapping[str, Any]]
-    seeds: int = 8
-    sizes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-
-    def labels(self, size: str) -> tuple[str, ...]:
-        """The arms of a size."""
-        return tuple(self.sizes.get(size, {}).get("arms", self.arms))
-
-    def sweep(self, size: str, seeds: Sequence[int] | None = None, labels: Sequence[str] | None = None) -> Sweep:
-        """The sweep of a size.
-
-        Args:
-            size: one of `SIZES`.
-            seeds: other than those of the size.
-            labels: only these arms, the control among them.
-        """
-        own = dict(self.sizes.get(size, {}))
-        number = own.pop("seeds", self.seeds)
-        own.pop("arms", None)
-        recipe = replace(self.recipe, **own)
-        arms = [dict(self.arms[label]) for label in labels or self.labels(size)]
-        names = list(dict.fromkeys(name for arm in arms for name in arm))
-        draws = [{name: arm.get(name, getattr(recipe, name)) for name in names} for arm in arms]
-        space = {name: list(dict.fromkeys(draw[name] for draw in draws)) for name in names}
-        samples = Samples(space, draws) if names else Samples()
-        return Sweep(recipe, seeds=number if seeds is None else list(seeds), samples=samples)
-
-
-@dataclass(frozen=True)
 class Figure:
-    """A figure of the page."""
+    """A figure of the page; its caption may be `f(trials, evidence)`, where it tells what was found."""
 
     title: str
     panels: Callable[[Mapping[str, "Trial"], Mapping[str, "Evidence"]], Sequence["Panel"]]
-    caption: str
+    caption: str | Callable[[Mapping[str, "Trial"], Mapping[str, "Evidence"]], str]
     columns: int = 2
 
 
@@ -88,26 +56,29 @@ class Question:
         about: its docstring: question, hypothesis, arms, what would refute it, cost.
         title: of the page.
         question: in one sentence.
-        plans: the sweeps.
+        plans: the sweeps, in the order in which they are trained; or runs that an experiment trains itself.
         contrasts: what is compared.
         answer: `f(evidence) -> sentence`, in words that follow from the verdicts.
         evidence: the figure that shows the answer.
         mechanism: the figure of the probes that explains it.
         claims: for the ledger.
         limits: what this cannot tell, a sentence each.
+        problems: `f(trials, evidence) -> sentences`: what went otherwise than planned, such as a rate that was tuned to
+            the end of its grid.
     """
 
     name: str
     about: str
     title: str
     question: str
-    plans: Sequence[Plan]
+    plans: Sequence["Plan | OwnRuns"]
     contrasts: Sequence["Contrast"]
     answer: Callable[[Mapping[str, "Evidence"]], str]
     evidence: Figure
     mechanism: Figure
     claims: Sequence["Claim"] = ()
     limits: Sequence[str] = ()
+    problems: Callable[[Mapping[str, "Trial"], Mapping[str, "Evidence"]], Sequence[str]] = lambda trials, evidence: ()
 
 
 @dataclass(frozen=True)
@@ -120,6 +91,7 @@ class Asked:
     devices: int | None
     quiet: bool
     command: str
+    data_dir: str | None = None
 
 
 def main(question: Callable[[], Question] | Question, argv: Sequence[str] | None = None) -> int:
@@ -152,6 +124,7 @@ def asked(question: Question, argv: Sequence[str]) -> Asked:
         devices=None if flags.devices is None else whole("devices", flags.devices),
         quiet=flags.quiet,
         command=" ".join([f"python -m experiments.{question.name}", *map(shlex.quote, argv)]),
+        data_dir=flags.data_dir,
     )
 
 
@@ -164,6 +137,7 @@ def parser(question: Question) -> Parser:
     flags.add_argument("--until-decided", action="store_true", help="add seeds to undecided arms, in up to three looks")
     flags.add_argument("--out", metavar="DIR", help=f"output folder; default runs/{question.name}-SIZE")
     flags.add_argument("--devices", metavar="N", help="devices to spread the runs over; default all")
+    flags.add_argument("--data-dir", metavar="DIR", help="folder with the files of mnist, where a question needs them")
     flags.add_argument("--quiet", action="store_true", help="log lines instead of a live progress bar")
     flags.add_argument("--debug", action="store_true", help=argparse.SUPPRESS)
     return flags
@@ -178,55 +152,94 @@ def run(question: Question, asked: Asked) -> int:
 
     display = display_for(asked.quiet)
     verdicts = asked.size != "smoke"
-    trials = {plan.name: first_look(plan, asked, display) for plan in question.plans}
-    evidence = {of.name: weigh(of, trials[of.trial], verdicts=verdicts) for of in question.contrasts}
+    plans, trials = {}, {}
+    for plan in question.plans:
+        plans[plan.name] = settled = plan.settled(trials)
+        trials[plan.name] = first_look(settled, asked, display)
+    contrasts = contrasts_of(question, plans, asked.size)
+    evidence = {of.name: weigh(of, trials[of.trial], verdicts=verdicts) for of in contrasts}
     if asked.until_decided:
-        evidence = decided(question, asked, trials, display)
-    answer = answer_of(question, asked, trials, evidence, [judge(claim, evidence) for claim in question.claims])
+        evidence = decided(contrasts, plans, asked, trials, display)
+    claims = claims_of(question, evidence, asked.size)
+    answer = answer_of(question, asked, trials, evidence, [judge(claim, evidence) for claim in claims])
     page = write_answer(answer, asked.out)
     write_record(question, asked, answer)
     print(f"\n{answer.question}\n\n{answer.answer}\n\npage     {page}")
     return 0
 
 
-def first_look(plan: Plan, asked: Asked, display: Display) -> "Trial":
-    """The trial of a plan at the size that is asked for."""
+def contrasts_of(question: Question, plans: Mapping[str, "Plan | OwnRuns"], size: str) -> list["Contrast"]:
+    """The contrasts of a size: without arms that it does not train, and none whose control is one of these.
+
+    Args:
+        question: with the contrasts.
+        plans: the settled ones by name.
+        size: one of `SIZES`.
+
+    Raises:
+        UsageError: in the full size, an arm that its plan does not have.
+    """
+    found = []
+    for of in question.contrasts:
+        plan = plans[of.trial]
+        trained = plan.labels(size)
+        for label in (*([of.control] if of.control else ()), *(of.arms or ())):
+            if size == "full" and label not in plan.arms:
+                raise unknown("arm", label, plan.arms)
+        arms = of.arms and tuple(label for label in of.arms if label in trained)
+        if (of.control is None or of.control in trained) and arms != ():
+            found.append(replace(of, arms=arms))
+    return found
+
+
+def claims_of(question: Question, evidence: Mapping[str, "Evidence"], size: str) -> list["Claim"]:
+    """The claims that the evidence of a size bears on: in the full size all of them, right or mistyped."""
+    if size == "full":
+        return list(question.claims)
+    return [
+        claim
+        for claim in question.claims
+        if claim.contrast in evidence and set(claim.expected) <= set(evidence[claim.contrast].rows)
+    ]
+
+
+def first_look(plan: "Plan | OwnRuns", asked: Asked, display: Display) -> "Trial":
+    """The trial of a settled plan at the size that is asked for."""
     from fishnet.report.evidence import Trial
 
-    return Trial(
-        plan.name, (train_look(plan.sweep(asked.size), asked.out / plan.name, plan.labels(asked.size), asked, display),)
-    )
+    seeds, labels = plan.seeds_from(asked.size), plan.labels(asked.size)
+    return Trial(plan.name, (train_look(plan, asked, asked.out / plan.name, display, seeds, labels),))
 
 
-def train_look(sweep: Sweep, out: Path, labels: Sequence[str], asked: Asked, display: Display) -> "Look":
-    """Trains one sweep, or finds it finished, and reads its tables."""
-    from fishnet.report.evidence import Look
-    from fishnet.report.html import write_report
-    from fishnet.report.results import load_results
-    from fishnet.sweep import run_sweep
-
+def train_look(
+    plan: "Plan | OwnRuns", asked: Asked, out: Path, display: Display, seeds: Sequence[int], labels: Sequence[str]
+) -> "Look":
+    """Trains some arms of a plan over some seeds, or finds that done, and reads its tables."""
     try:
-        run_sweep(sweep, out, devices=asked.devices, display=display, command=asked.command)
-        if not (out / "report.html").exists():
-            write_report(out)
+        return plan.train(asked, out, display, seeds, labels)
     finally:
         display.finish()
-    return Look(load_results(out), tuple(labels))
 
 
-def decided(question: Question, asked: Asked, trials: dict[str, "Trial"], display: Display) -> dict[str, "Evidence"]:
+def decided(
+    contrasts: Sequence["Contrast"],
+    plans: Mapping[str, "Plan | OwnRuns"],
+    asked: Asked,
+    trials: dict[str, "Trial"],
+    display: Display,
+) -> dict[str, "Evidence"]:
     """The evidence after up to `LOOKS` looks, each with further seeds of the arms that are not decided yet.
 
     Every look spends its share of the error, so that looking repeatedly does not raise it. `trials` gets the looks.
+    Arms that depend on other trials stay as they were settled at first.
     """
     from fishnet.report.evidence import Trial, weigh
     from fishnet.stats import alpha_at_look, keep_decided
 
-    plans = {plan.name: plan for plan in question.plans}
     evidence: dict[str, Evidence] = {}
     for number in range(1, LOOKS + 1):
         alpha = alpha_at_look(number, LOOKS, 0.05)
-        for of in question.contrasts:
+        for of in contrasts:
             found = weigh(of, trials[of.trial], alpha=alpha)
             if of.name in evidence:
                 found = replace(found, rows=keep_decided(evidence[of.name].rows, found.rows))
@@ -235,16 +248,32 @@ def decided(question: Question, asked: Asked, trials: dict[str, "Trial"], displa
             break
         for name, trial in trials.items():
             of_trial = [found for found in evidence.values() if found.contrast.trial == name]
-            open_ones = {row.arm for found in of_trial for row in found.rows.values() if row.verdict == "undecided"}
-            controls = {next(iter(found.rows)) for found in of_trial}
-            labels = [label for label in trial.looks[-1].labels if label in open_ones | controls]
-            if not open_ones.intersection(labels):
+            labels = still_open(of_trial, trial.looks[-1].labels)
+            if not labels:
                 continue
             done = sum(look.seeds for look in trial.looks)
-            sweep = plans[name].sweep(asked.size, range(done, done + trial.looks[0].seeds), labels)
-            more = train_look(sweep, asked.out / f"{name}-look{number + 1}", labels, asked, display)
+            seeds = plans[name].seeds_from(asked.size, done)
+            more = train_look(plans[name], asked, asked.out / f"{name}-look{number + 1}", display, seeds, labels)
             trials[name] = Trial(name, (*trial.looks, more))
     return evidence
+
+
+def still_open(found: Sequence["Evidence"], labels: Sequence[str]) -> list[str]:
+    """The arms of a trial that a further look trains: those that are undecided, and what they are weighed with.
+
+    Args:
+        found: the evidence of the trial's contrasts.
+        labels: of the last look.
+
+    Returns:
+        Some of `labels`: none where all are decided.
+    """
+    open_ones = {row.arm for of in found for row in of.rows.values() if row.verdict == "undecided"}
+    if not open_ones.intersection(labels):
+        return []
+    wanted = open_ones | {next(iter(of.rows)) for of in found}
+    wanted |= {other for of in found for label in wanted for other in of.contrast.beside.get(label, ())}
+    return [label for label in labels if label in wanted]
 
 
 def answer_of(
@@ -258,7 +287,8 @@ def answer_of(
     from fishnet.report.answer import Answer, DrawnFigure
 
     def figure(name: str, of: Figure) -> DrawnFigure:
-        return DrawnFigure(name, of.title, of.caption, of.panels(trials, evidence), of.columns)
+        caption = of.caption(trials, evidence) if callable(of.caption) else of.caption
+        return DrawnFigure(name, of.title, caption, of.panels(trials, evidence), of.columns)
 
     smoke = asked.size == "smoke"
     return Answer(
@@ -270,10 +300,16 @@ def answer_of(
         mechanism_figure=figure("mechanism", question.mechanism),
         judgements=judgements,
         limits=question.limits,
-        problems=[],
+        problems=[*question.problems(trials, evidence), *left_out(question, judgements)],
         trials=trials,
         command=asked.command,
     )
+
+
+def left_out(question: Question, judgements: Sequence["Judgement"]) -> list[str]:
+    """What a smaller size does not say."""
+    missing = len(question.claims) - len(judgements)
+    return [f"{missing} of {len(question.claims)} claims need arms that this size leaves out."] if missing else []
 
 
 def write_record(question: Question, asked: Asked, answer: "Answer") -> None:
@@ -294,3 +330,11 @@ def write_record(question: Question, asked: Asked, answer: "Answer") -> None:
     }
     text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
     write_whole(asked.out / "answer.json", lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def listed(names: Sequence[str]) -> str:
+    """`a, b and c`, or nothing."""
+    if not names:
+        return "nothing"
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last

@@ -25,7 +25,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from experiments._question import Figure, Plan, Question, main
+from experiments._plan import Plan
+from experiments._question import Figure, Question, main
 from fishnet.sweep.recipe import Recipe
 
 BASE = Recipe(

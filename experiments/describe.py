@@ -5,8 +5,8 @@
     python -m experiments.describe --part models --image-size 64 --widths 32-64-128
 
 Names are values of the recipe field beside a part's heading, `--axis activation=relu,mish` on any experiment; entries
-that begin with -- are fields themselves. Models are listed with their parameters, multiply-adds and activations for one
-image.
+that begin with -- are fields themselves; plants follow a task's name, `--task "reef?train=0.5&noise=0.1"`. Models are
+listed with their parameters, multiply-adds and activations for one image.
 """
 
 import inspect

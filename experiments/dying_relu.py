@@ -24,7 +24,8 @@ Cost. 22 arms, 10 seeds and 8 epochs each.
 import sys
 from collections.abc import Mapping, Sequence
 
-from experiments._question import Figure, Plan, Question, main
+from experiments._plan import Plan
+from experiments._question import Figure, Question, listed, main
 from fishnet.sweep.recipe import Recipe
 
 BIAS, RATE = -2.0, 0.2
@@ -151,12 +152,6 @@ def question() -> Question:
             "A unit is a channel: one that is active at a single pixel of a single image counts as alive.",
         ),
     )  # fmt: skip
-
-
-def listed(names: Sequence[str]) -> str:
-    """`a, b and c`."""
-    *most, last = names
-    return f"{', '.join(most)} and {last}" if most else last
 
 
 if __name__ == "__main__":

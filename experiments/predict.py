@@ -149,16 +149,23 @@ def monte_carlo_of(loaded, images: np.ndarray, passes: int) -> tuple[np.ndarray,
     """Mean probabilities [n, class] for images [n, h, w, c] by Monte-Carlo dropout, and two figures of doubt [n]."""
     import jax
 
+    answer, variables = monte_carlo_answer(loaded.model, passes), jax.device_put(loaded.variables)
+    found = in_batches(lambda batch: answer(variables, batch), images)
+    doubts = {"predictive_entropy": found.entropy, "mutual_information": found.mutual_information}
+    return found.probabilities, doubts
+
+
+def monte_carlo_answer(model, passes: int) -> Callable[[Any, np.ndarray], Any]:
+    """`f(variables, images [b, h, w, c]) -> MonteCarlo`, compiled once for all runs of a model; the draws are fixed."""
+    import jax
+
     from fishnet.nn.convolution import gemm
     from fishnet.uncertainty import mc_dropout
 
     # The passes are a loop, in which XLA's own convolution is slow on CPU.
-    model = loaded.model.clone(conv=gemm) if jax.default_backend() == "cpu" else loaded.model
-    variables, key = jax.device_put(loaded.variables), jax.random.key(0, impl="threefry2x32")
-    answer = jax.jit(lambda variables, batch: mc_dropout(model, variables, batch, key, passes))
-    found = in_batches(lambda batch: answer(variables, batch), images)
-    doubts = {"predictive_entropy": found.entropy, "mutual_information": found.mutual_information}
-    return found.probabilities, doubts
+    model = model.clone(conv=gemm) if jax.default_backend() == "cpu" else model
+    key = jax.random.key(0, impl="threefry2x32")
+    return jax.jit(lambda variables, images: mc_dropout(model, variables, images, key, passes))
 
 
 def in_batches(answer: Callable[[np.ndarray], Any], images: np.ndarray) -> Any:

@@ -26,7 +26,8 @@ Cost. 26 arms, 10 seeds each (skip: 9).
 import sys
 from collections.abc import Mapping, Sequence
 
-from experiments._question import Figure, Plan, Question, main
+from experiments._plan import Plan
+from experiments._question import Figure, Question, main
 from fishnet.sweep.recipe import Recipe
 
 DEPTH, WIDTH = 10, 64

@@ -12,7 +12,7 @@ from fishnet.data.folder_cache import Decoded, decode_cached
 from fishnet.data.folder_scan import class_folders, list_files, loose_files, parse_group_regex
 from fishnet.data.images import KINDS, MIN_SIDE
 from fishnet.data.splits import SPLITS, group_split, missing
-from fishnet.data.task import Task, make_task
+from fishnet.data.task import Task, make_task, printable
 from fishnet.errors import UserError
 
 _MEANING = {
@@ -87,6 +87,11 @@ def check_folder(path: str | os.PathLike, group_regex: str | None = None) -> Non
     """Raises `load_folder`'s errors as far as names alone show them: no file is opened."""
     parse_group_regex(group_regex)
     class_folders(Path(path).expanduser())
+
+
+def folder_classes(path: str | os.PathLike) -> tuple[str, ...]:
+    """The classes that `load_folder` would give its task; raises its errors as far as the sub-folders' names show."""
+    return printable(class_folders(Path(path).expanduser()))
 
 
 def _content_groups(decoded: Decoded) -> list[str]:

@@ -63,6 +63,21 @@ def load_reef(image_size: int = 32, folder: Path = ASSETS) -> Task:
     return make_task("reef", np.stack(images), np.array(labels), splits, names, files=files, credit=CREDIT)
 
 
+def reef_classes(folder: Path = ASSETS) -> tuple[str, ...]:
+    """The names of the classes, by label, read without TFDS.
+
+    Args:
+        folder: data folder in TFDS's layout.
+
+    Raises:
+        UserError: the dataset is missing.
+    """
+    try:
+        return tuple((folder / "reef" / "1.0.0" / "label.labels.txt").read_text(encoding="utf-8").splitlines())
+    except OSError as error:
+        raise UserError(f"the reef dataset in {folder / 'reef'} is missing or damaged: {error}") from error
+
+
 def read_records(folder: Path = ASSETS) -> tuple[tuple[str, ...], dict[str, list[dict]]]:
     """The stored examples as TFDS reads them, with the JPEG bytes as they are (`tfds.decode.SkipDecoding`).
 

@@ -59,8 +59,8 @@ def make_task(
     for array in (images, labels, mean, std, *splits.values()):
         array.setflags(write=False)
     return Task(
-        name, images, labels, splits, _clean(classes), mean, std, fingerprint(images, labels, splits, classes),
-        _clean(notes), _clean(files), credit,
+        name, images, labels, splits, printable(classes), mean, std, fingerprint(images, labels, splits, classes),
+        printable(notes), printable(files), credit,
     )  # fmt: skip
 
 
@@ -111,8 +111,8 @@ def fingerprint(
     return digest.hexdigest()
 
 
-def _clean(texts: Sequence[str]) -> tuple[str, ...]:
-    # Names from a file system may hold bytes that are not UTF-8 (as lone surrogates), which no table or page can.
+def printable(texts: Sequence[str]) -> tuple[str, ...]:
+    """The texts without lone surrogates, which names from a file system may hold and no table or page can."""
     return tuple(text.encode("utf-8", "backslashreplace").decode() for text in texts)
 
 

@@ -2,14 +2,13 @@
 
 import operator
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from fishnet.data.modifiers import FOLDER_PREFIX, Modifier, parse, settle, split_name
 from fishnet.data.task import Task
 from fishnet.errors import UsageError, UserError
 from fishnet.lookup import unknown
-
-FOLDER_PREFIX = "folder:"
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,7 @@ class Source:
     sizes: Sequence[int]  # pixels a side that may be asked for
     default_size: int
     check: Callable[[Request], None] = lambda request: None
+    classes: Callable[[Request], Sequence[str]] | None = None  # their names without loading; None: it is not known
 
 
 def load_task(
@@ -43,18 +43,44 @@ def load_task(
     """The data of a task, in memory.
 
     Args:
-        name: a key of `TASKS`, or `folder:PATH`.
+        name: a key of `TASKS`, or `folder:PATH`; planted defects may follow a ?, see `fishnet.data.plants`.
         image_size: side in pixels; None for the task's default.
         data_dir: folder that holds the files of `mnist`; the other tasks need none.
         group_regex: for `folder:PATH`, what in a file name says which images must stay in one split.
         strict: for `folder:PATH`, refuse files that cannot be used instead of leaving them out with a note.
 
     Raises:
-        UsageError: unknown task, a size that it does not come in, or a `group_regex` that is wrong or not applicable.
+        UsageError: unknown task, a size that it does not come in, a `group_regex` that is wrong or not applicable, or
+            defects that cannot be planted in it.
         UserError: a file or folder is missing or damaged; the message names it.
     """
-    source, request = _resolve(name, image_size, data_dir, group_regex, strict)
-    return source.load(request)
+    return load_tasks([(name, image_size)], data_dir, group_regex, strict)[name, image_size]
+
+
+def load_tasks(
+    wanted: Iterable[tuple[str, int | None]],
+    data_dir: str | os.PathLike | None = None,
+    group_regex: str | None = None,
+    strict: bool = False,
+) -> dict[tuple[str, int | None], Task]:
+    """Several tasks, by name and image size; those that differ in planted defects alone are read once.
+
+    Args:
+        wanted: names and image sizes, as for `load_task`.
+        data_dir, group_regex, strict: as for `load_task`.
+
+    Raises:
+        UsageError, UserError: as `load_task`.
+    """
+    read: dict[tuple[str, int], Task] = {}
+    tasks = {}
+    for name, image_size in wanted:
+        source, request, modifiers = _resolve(name, image_size, data_dir, group_regex, strict)
+        key = split_name(name)[0], request.image_size
+        if key not in read:
+            read[key] = source.load(request)
+        tasks[name, image_size] = _plant(read[key], key[0], modifiers) if modifiers else read[key]
+    return tasks
 
 
 def check_task(
@@ -65,31 +91,36 @@ def check_task(
 ) -> None:
     """Raises what `load_task` would, as far as it can be told within a fraction of a second.
 
-    No image is decoded and nothing is fetched; local MNIST files are compared with their checksums.
+    No image is decoded and nothing is fetched; local MNIST files are compared with their checksums. Of planted defects
+    all is checked but what depends on the numbers of images.
 
     Args:
         name, image_size, data_dir, group_regex: as for `load_task`.
     """
-    source, request = _resolve(name, image_size, data_dir, group_regex, strict=False)
+    source, request, modifiers = _resolve(name, image_size, data_dir, group_regex, strict=False)
     source.check(request)
+    if modifiers and source.classes is not None:
+        settle(modifiers, source.classes(request), request.image_size)
 
 
 def default_image_size(name: str) -> int:
     """The side in pixels of a task's images if nothing else is asked for; UsageError for an unknown task."""
-    return _source(name).default_size
+    return _source(name)[0].default_size
 
 
-def _source(name: str) -> Source:
-    key = "folder" if isinstance(name, str) and name.startswith(FOLDER_PREFIX) else name
-    if not isinstance(name, str) or key not in TASKS or name == "folder":
-        raise unknown("task", name, [f"{FOLDER_PREFIX}PATH" if key == "folder" else key for key in TASKS])
-    return TASKS[key]
+def _source(name: str) -> tuple[Source, str, tuple[Modifier, ...]]:
+    # What the task is, its name without modifiers, and these.
+    base, text = split_name(name) if isinstance(name, str) else (name, None)
+    key = "folder" if isinstance(name, str) and name.startswith(FOLDER_PREFIX) else base
+    if not isinstance(name, str) or key not in TASKS or base == "folder":
+        raise unknown("task", base, [f"{FOLDER_PREFIX}PATH" if key == "folder" else key for key in TASKS])
+    return TASKS[key], base, () if text is None else parse(text)
 
 
-def _resolve(name, image_size, data_dir, group_regex, strict) -> tuple[Source, Request]:
-    source = _source(name)
-    folder = name.startswith(FOLDER_PREFIX)
-    path = name.removeprefix(FOLDER_PREFIX) if folder else ""
+def _resolve(name, image_size, data_dir, group_regex, strict) -> tuple[Source, Request, tuple[Modifier, ...]]:
+    source, base, modifiers = _source(name)
+    folder = base.startswith(FOLDER_PREFIX)
+    path = base.removeprefix(FOLDER_PREFIX) if folder else ""
     if folder and not path:
         raise UsageError("task 'folder:' lacks the folder: write folder:PATH")
     if group_regex is not None and not folder:
@@ -104,7 +135,7 @@ def _resolve(name, image_size, data_dir, group_regex, strict) -> tuple[Source, R
         raise UsageError(f"image size {size} is not available for {name}: valid are {_sizes(source.sizes)}")
     if data_dir is not None and not os.path.isdir(os.path.expanduser(data_dir)):
         raise UserError(f"the data folder {data_dir} does not exist")
-    return source, Request(path, size, data_dir, group_regex, strict)
+    return source, Request(path, size, data_dir, group_regex, strict), modifiers
 
 
 def _sizes(sizes: Sequence[int]) -> str:
@@ -115,10 +146,22 @@ def _sizes(sizes: Sequence[int]) -> str:
 # (python -m fishnet.data.reef), which must not have been imported with the package.
 
 
+def _plant(task: Task, name: str, modifiers: tuple[Modifier, ...]) -> Task:
+    from fishnet.data.plants import plant
+
+    return plant(task, name, modifiers)
+
+
 def _reef(request: Request) -> Task:
     from fishnet.data.reef import load_reef
 
     return load_reef(request.image_size)
+
+
+def _reef_classes(request: Request) -> Sequence[str]:
+    from fishnet.data.reef import reef_classes
+
+    return reef_classes()
 
 
 def _mnist(request: Request) -> Task:
@@ -139,6 +182,12 @@ def _mnist_mini(request: Request) -> Task:
     return load_mnist_mini()
 
 
+def _digits(request: Request) -> Sequence[str]:
+    from fishnet.data.mnist import CLASSES
+
+    return CLASSES
+
+
 def _folder(request: Request) -> Task:
     from fishnet.data.folder import load_folder
 
@@ -151,16 +200,28 @@ def _check_folder(request: Request) -> None:
     check_folder(request.path, request.group_regex)
 
 
+def _folder_classes(request: Request) -> Sequence[str]:
+    from fishnet.data.folder import folder_classes
+
+    return folder_classes(request.path)
+
+
 def _synthetic(request: Request) -> Task:
     from fishnet.data.synthetic import load_synthetic
 
     return load_synthetic(request.image_size)
 
 
+def _directions(request: Request) -> Sequence[str]:
+    from fishnet.data.synthetic import CLASSES
+
+    return CLASSES
+
+
 TASKS: dict[str, Source] = {
-    "reef": Source(_reef, (32, 64), 32),
-    "mnist": Source(_mnist, (28,), 28, _check_mnist),
-    "mnist-mini": Source(_mnist_mini, (28,), 28),
-    "folder": Source(_folder, range(8, 513), 32, _check_folder),  # named as folder:PATH
-    "synthetic": Source(_synthetic, range(8, 65), 16),
+    "reef": Source(_reef, (32, 64), 32, classes=_reef_classes),
+    "mnist": Source(_mnist, (28,), 28, _check_mnist, _digits),
+    "mnist-mini": Source(_mnist_mini, (28,), 28, classes=_digits),
+    "folder": Source(_folder, range(8, 513), 32, _check_folder, _folder_classes),  # named as folder:PATH
+    "synthetic": Source(_synthetic, range(8, 65), 16, classes=_directions),
 }

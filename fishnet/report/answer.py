@@ -83,11 +83,16 @@ def contents(answer: Answer, out: Path) -> dict[str, Any]:
         "limits": answer.limits,
         "made": made(answer),
         "sweeps": [
-            (name + f", look {i + 1}" * bool(i), f"{look.results.out.relative_to(out)}/report.html")
+            (name + f", look {i + 1}" * bool(i), f"{look.results.out.relative_to(out)}/{shown(look.results.out)}")
             for name, trial in answer.trials.items()
             for i, look in enumerate(trial.looks)
         ],
     }
+
+
+def shown(folder: Path) -> str:
+    """What a link to the runs of a folder leads to: runs that an experiment has trained itself have no report."""
+    return "report.html" if (folder / "report.html").exists() else "runs.parquet"
 
 
 def drawn(figure: DrawnFigure, out: Path) -> dict[str, Any]:

@@ -22,7 +22,8 @@ class Look:
     """A finished sweep whose arms have labels."""
 
     results: Results
-    labels: tuple[str, ...]  # of its arms, in the order of the sweep
+    labels: tuple[str, ...]  # of its arms
+    places: tuple[int, ...] | None = None  # of these arms in the sweep: two labels may name one; None: in its order
 
     @property
     def seeds(self) -> int:
@@ -33,7 +34,8 @@ class Look:
         """The runs of an arm, seed by seed; none of an arm that is not in this look."""
         if label not in self.labels:
             return []
-        first = self.labels.index(label) * self.seeds
+        place = self.labels.index(label)
+        first = (place if self.places is None else self.places[place]) * self.seeds
         return list(range(first, first + self.seeds))
 
 
@@ -106,6 +108,32 @@ def at_end(name: str, words: str, **settings: Any) -> Measure:
     return Measure(words, of, **settings)
 
 
+def until(name: str, level: float, words: str, falling: bool = True, **settings: Any) -> Measure:
+    """The epoch after which a column of `curves.parquet` first passes a level: how fast training gets there.
+
+    A run that never does, or diverges before it does, counts as one epoch more than the longest run has: it is later
+    than all that do, by an amount that nobody knows.
+
+    Args:
+        name: of the column, such as `train_loss`.
+        level: to be passed.
+        words: for headings.
+        falling: whether below it; otherwise above it.
+        settings: other fields of `Measure`; less is better.
+    """
+
+    def of(results: Results) -> dict[int, float]:
+        table = results.curves
+        if not len(table):
+            return {}
+        values = table[name].astype(float)
+        passed = table[values < level if falling else values > level]
+        never = dict.fromkeys(table["run"].unique(), float(table["epoch"].max() + 1))
+        return never | passed.groupby("run")["epoch"].min().astype(float).to_dict()
+
+    return Measure(words, of, larger_is_better=False, **settings)
+
+
 def class_column(name: str, words: str, class_name: str, **settings: Any) -> Measure:
     """A column of `per_class.parquet` (test split) for one class as a measure."""
 
@@ -173,6 +201,7 @@ class Contrast:
         control: the arm that the others are compared with; None: the trial's first.
         arms: those compared; None: all others of the trial.
         test: see `fishnet.stats.compare`.
+        beside: arm -> other arms without whose runs its measure has no value: whoever trains more of it trains these.
     """
 
     name: str
@@ -182,6 +211,7 @@ class Contrast:
     control: str | None = None
     arms: tuple[str, ...] | None = None
     test: str = "sign-flip"
+    beside: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

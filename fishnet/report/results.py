@@ -19,7 +19,7 @@ from fishnet.sweep.values import format_value
 
 METRICS = ("loss", "accuracy", "balanced_accuracy", "macro_auc", "macro_f1", "ece")
 RANK_BY = "val_accuracy"  # validation chooses; test is only reported
-TABLES = ("curves", "per_class", "predictions", "probes")
+TABLES = ("curves", "class_curves", "per_class", "predictions", "probes")
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class Results:
     per_class: pd.DataFrame
     predictions: pd.DataFrame
     probes: pd.DataFrame = field(default_factory=pd.DataFrame)
+    class_curves: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     @cached_property
     def axes(self) -> dict[str, list[str]]:

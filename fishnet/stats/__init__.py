@@ -2,10 +2,11 @@
 
 `compare` is what reports use; the rest is what it is made of. intervals.py, paired.py: one arm, one pair of arms;
 multiplicity.py: many arms; planning.py, looks.py: how many seeds; proportions.py, delong.py: what the test images
-allow; aggregate.py: many tasks.
+allow; aggregate.py: many tasks; bias_variance.py: many training sets.
 """
 
 from fishnet.stats.aggregate import interquartile_mean
+from fishnet.stats.bias_variance import BiasVariance, VarianceBySource, bias_variance, variance_by_source
 from fishnet.stats.compare import DECISIONS, VERDICTS, Comparison, compare
 from fishnet.stats.delong import AucTest, delong_covariance, delong_test
 from fishnet.stats.intervals import Bounds, Interval, interval, mean_interval, t_interval
@@ -28,12 +29,15 @@ __all__ = [
     "TESTS",
     "VERDICTS",
     "AucTest",
+    "BiasVariance",
     "Bounds",
     "Comparison",
     "HolmIntervals",
     "Interval",
+    "VarianceBySource",
     "accuracy_noise",
     "alpha_at_look",
+    "bias_variance",
     "compare",
     "delong_covariance",
     "delong_test",
@@ -52,5 +56,6 @@ __all__ = [
     "smallest_sign_flip_p",
     "t_interval",
     "t_test_p",
+    "variance_by_source",
     "wilson_interval",
 ]

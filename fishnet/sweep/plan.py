@@ -31,6 +31,7 @@ from fishnet.sweep.recipe import Recipe
 from fishnet.sweep.rules import NAMES
 from fishnet.sweep.state import Shape
 from fishnet.sweep.transfer import Trunk, with_trunk
+from fishnet.sweep.validate import check_ghosts
 from fishnet.sweep.values import format_value
 
 TABLES = (*(table for table in NAMES.values() if isinstance(table, dict)), AUGMENTATIONS, LOWERINGS)
@@ -190,12 +191,31 @@ def make_cohorts(
         choices = [kept_layout(view, lane_width, lowering, share_batches) for view in started_with]
         if [view["runs"] for view in started_with] != [len(members) for members in by_key.values()]:
             raise UserError("this sweep was planned by another version of fishnet: choose another --out")
-    return [
-        _cohort(
-            members, tasks[members[0].recipe.task, members[0].recipe.image_size], choice, devices, by_key, trunks or {}
-        )
-        for members, choice in zip(by_key.values(), choices, strict=True)
-    ]
+    cohorts = []
+    for members, choice in zip(by_key.values(), choices, strict=True):
+        task = tasks[members[0].recipe.task, members[0].recipe.image_size]
+        cohorts.append(_cohort(with_batches(members, task), task, choice, devices, by_key, trunks or {}))
+    return cohorts
+
+
+def with_batches(runs: Sequence[Run], task: Task) -> list[Run]:
+    """Runs with a `batch_size` of all written out: the number of training images.
+
+    Args:
+        runs: of one cohort; one that is given that number itself is of another, so that cohorts can be told without
+            the data.
+        task: theirs.
+
+    Raises:
+        UsageError: batches that do not fit the training split or their ghost batches.
+    """
+    recipe, train = runs[0].recipe, len(task.splits["train"])
+    if recipe.batch_size == "all":
+        check_ghosts(recipe, train)
+        return [dataclasses.replace(run, recipe=dataclasses.replace(run.recipe, batch_size=train)) for run in runs]
+    if recipe.batch_size > train:
+        raise UsageError(f"batch_size: {recipe.batch_size} is more than the {train} training images of {recipe.task}")
+    return list(runs)
 
 
 def kept_layout(
@@ -238,8 +258,6 @@ def _cohort(
 ) -> Cohort:
     recipe = runs[0].recipe
     train = len(task.splits["train"])
-    if recipe.batch_size > train:
-        raise UsageError(f"batch_size: {recipe.batch_size} is more than the {train} training images of {recipe.task}")
     _, channels = norm_sites(recipe, task)
     sites = len(channels)
     check_layers(runs, sites)

@@ -19,7 +19,8 @@ class Recipe:
     """
 
     task: str = "reef"
-    """reef, mnist, mnist-mini, synthetic, or folder:PATH with a sub-folder a class"""
+    """reef, mnist, mnist-mini, synthetic, or folder:PATH with a sub-folder a class; defects to plant in it follow a ?,
+    as in reef?train=0.5 (python -m experiments.describe --part plants)"""
     image_size: int | Auto = "auto"
     """side of the square images in pixels; auto: 32 for photographs, 28 for MNIST, 16 for synthetic"""
     model: str = "cnn"
@@ -104,7 +105,8 @@ class Recipe:
     warmup: float = 0.0
     """fraction of the run in which the rate rises linearly from 0, before the schedule starts"""
     trunk: str = "none"
-    """FOLDER:RUN of an earlier sweep: everything but the head starts from that run; none: from init"""
+    """FOLDER:RUN of an earlier sweep: everything but the head starts from that run; FOLDER:FIRST-LAST: seed 0 from the
+    first of these runs, seed 1 from the next, and so on in turn; none: from init"""
     freeze: str = "none"
     """parameters that never change: trunk, or layers by name (conv_0, norm_*), several joined with +"""
     unfreeze: tuple[int, ...] = (0,)
@@ -162,8 +164,8 @@ class Recipe:
     """side in pixels of a square that is painted over; 0: none"""
     augment: str = "auto"
     """none, flip, shift, flip_shift or strong; auto: flip_shift for photographs, none elsewhere"""
-    batch_size: int = 64
-    """images a step"""
+    batch_size: int | All = 64
+    """images a step; all: the whole training split"""
     epochs: int = 8
     """passes over the training split"""
     patience: int = 0

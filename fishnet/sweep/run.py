@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import pandas as pd
 
-from fishnet.data import Task, load_task
+from fishnet.data import load_tasks
 from fishnet.errors import UsageError, UserError
 from fishnet.sweep.canary import check_backend
 from fishnet.sweep.dealing import Share, deal, dealt_in, runs_each, share_of, written
@@ -38,7 +38,7 @@ from fishnet.sweep.progress import Display, display_for
 from fishnet.sweep.source import source_of
 from fishnet.sweep.training import Training
 from fishnet.sweep.transfer import fingerprints as trunk_fingerprints
-from fishnet.sweep.transfer import load_trunks
+from fishnet.sweep.transfer import load_trunks, own_trunk
 from fishnet.sweep.tune import fastest_layouts
 from fishnet.sweep.validate import check_sweep, resolve, user_functions
 from fishnet.sweep.whole import Whole
@@ -227,10 +227,9 @@ def _run(
     check_apart()
     used = choose_devices(devices)
     check_backend(used[0])
-    runs = [dataclasses.replace(run, recipe=resolve(run.recipe)) for run in sweep.runs()]
-    tasks: dict[tuple[str, int], Task] = {}
-    for name, size in dict.fromkeys((run.recipe.task, run.recipe.image_size) for run in runs):
-        tasks[name, size] = load_task(name, size, data.data_dir, data.group_regex, data.strict)
+    runs = [dataclasses.replace(run, recipe=own_trunk(resolve(run.recipe))) for run in sweep.runs()]
+    wanted = dict.fromkeys((run.recipe.task, run.recipe.image_size) for run in runs)
+    tasks = load_tasks(wanted, data.data_dir, data.group_regex, data.strict)
     trunks = load_trunks(run.recipe for run in runs)
     fingerprints = {f"{name} at {size}": task.fingerprint for (name, size), task in tasks.items()}
     fingerprints |= trunk_fingerprints(trunks)
@@ -244,7 +243,7 @@ def _run(
         layouts = fastest_layouts(runs, tasks, lowering, used, display.stage, interrupt)
         lane_width = share_batches = None
     cohorts = make_cohorts(runs, tasks, lane_width, lowering, used, layouts, trunks, share_batches)
-    notes = [*sweep.samples.notes, *(note for task in tasks.values() for note in task.notes)]
+    notes = [*sweep.samples.notes, *dict.fromkeys(note for task in tasks.values() for note in task.notes)]
     if found is None and team.count == 1:
         cohorts = [fitted(cohort, used, notes.append) for cohort in cohorts]
     display.stage("planning")

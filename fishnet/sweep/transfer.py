@@ -1,5 +1,6 @@
 """The recipe field `trunk`: networks that begin with all but the head of an earlier run's."""
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -38,6 +39,14 @@ def load_trunks(recipes: Iterable[Recipe]) -> dict[str, Trunk]:
             raise UserError(f"trunk: {error}") from error
         found[text] = {name: jax.tree.map(np.asarray, variables.get(name, {})) for name in ("params", "batch_stats")}
     return found
+
+
+def own_trunk(recipe: Recipe) -> Recipe:
+    """A run's recipe with the one trunk that its seed is dealt."""
+    if recipe.trunk == "none":
+        return recipe
+    folder, run = parse_trunk(recipe.trunk, recipe.seed)
+    return dataclasses.replace(recipe, trunk=f"{folder}:{run}")
 
 
 def fingerprints(trunks: Mapping[str, Trunk]) -> dict[str, str]:

@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 
 from fishnet.data import check_task, default_image_size
+from fishnet.data.modifiers import split_name
 from fishnet.errors import UsageError
 from fishnet.lookup import unknown
 from fishnet.models.efficientnet import compound_resolution
@@ -82,8 +83,8 @@ def check_recipe(recipe: Recipe) -> None:
         raise UsageError(f"init {recipe.init} with norm {recipe.norm}: the norm takes the kernels' lengths away again")
     if recipe.norm in WEIGHT_KINDS and recipe.norm_position == "post":
         raise UsageError(f"norm {recipe.norm} with norm_position post: it acts on the kernel, ahead of any activation")
-    if recipe.ghost_batch and recipe.batch_size % recipe.ghost_batch:
-        raise UsageError(f"ghost_batch: {recipe.ghost_batch} does not divide batch_size {recipe.batch_size}")
+    if recipe.batch_size != "all":
+        check_ghosts(recipe, recipe.batch_size)
     # These three are formulas in the lanes of a program, so a table's further entries have no place there.
     if recipe.norm not in KINDS:
         raise UsageError(f"norm {recipe.norm!r} cannot be trained in a sweep: valid are {', '.join(KINDS)}")
@@ -146,24 +147,36 @@ def check_recipe(recipe: Recipe) -> None:
         raise UsageError(f"patience {recipe.patience} is not below epochs {recipe.epochs}: it could never end a run")
 
 
-def parse_trunk(text: str) -> tuple[Path, int]:
+def check_ghosts(recipe: Recipe, batch_size: int) -> None:
+    """Checks that a batch can be cut into the recipe's ghost batches.
+
+    Raises:
+        UsageError: they do not divide it.
+    """
+    if recipe.ghost_batch and batch_size % recipe.ghost_batch:
+        raise UsageError(f"ghost_batch: {recipe.ghost_batch} does not divide batch_size {batch_size}")
+
+
+def parse_trunk(text: str, seed: int = 0) -> tuple[Path, int]:
     """The folder and the run that a `trunk` names.
 
     Args:
-        text: FOLDER:RUN.
+        text: FOLDER:RUN, or FOLDER:FIRST-LAST.
+        seed: of the run that begins with it: of several, number `seed`, counted on from the first after the last.
 
     Raises:
         UsageError: it is not of that form.
     """
-    folder, _, run = text.rpartition(":")
-    if not folder or not run.isdecimal():
-        raise UsageError(f"trunk: {text!r} is not FOLDER:RUN, as in runs/a:0")
-    return Path(folder), int(run)
+    folder, _, runs = text.rpartition(":")
+    first, dash, last = runs.partition("-")
+    if not folder or not first.isdecimal() or (dash and not last.isdecimal()) or int(last or first) < int(first):
+        raise UsageError(f"trunk: {text!r} is not FOLDER:RUN, as in runs/a:0, or FOLDER:FIRST-LAST")
+    return Path(folder), int(first) + seed % (int(last or first) - int(first) + 1)
 
 
 def resolve(recipe: Recipe) -> Recipe:
     """`recipe` with every `auto` written out."""
-    kind = recipe.task.split(":")[0]
+    kind = split_name(recipe.task)[0].split(":")[0]
     return dataclasses.replace(
         recipe,
         image_size=own_image_size(recipe) if recipe.image_size == "auto" else recipe.image_size,
@@ -195,7 +208,7 @@ def user_functions(sweep: Sweep) -> dict[str, object]:
 def _check_field(name: str, value: object) -> None:
     if name in NAMES and value not in NAMES[name]:
         raise unknown(name, value, NAMES[name])
-    if name in RANGES and value != "auto":
+    if name in RANGES and value not in ("auto", "all"):
         low, high, with_low, with_high = RANGES[name]
         if not (low < value < high or (with_low and value == low) or (with_high and value == high)):
             lower, upper = "at least" if with_low else "above", "at most" if with_high else "below"

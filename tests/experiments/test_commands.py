@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from experiments import ablation, predict
+from experiments import ablation, predict, train
 from experiments._request import understand
 from experiments._sweep import default_folder, main
 from fishnet.data import load_task
@@ -124,6 +124,26 @@ def test_predict_names_what_is_on_photographs(finished, tmp_path, capsys):
     assert text.out.startswith(f"run {best.run}: {best.arm}, seed {best.seed}")
     assert predict.main([*words, "--index", "1"]) == 0
     assert capsys.readouterr().out.startswith("run 1: ")
+
+
+def test_planted_defects_go_through_from_the_flag_to_the_report(tmp_path, capsys):
+    planted, out = "synthetic?few=Rising:40&only=horizontal+rising", tmp_path / "a"
+    words = ["--task", planted, *TINY[2:], "--epochs", "1", "--out", str(out)]
+    assert main(train.EXPERIMENT, words) == 0
+    text = capsys.readouterr()
+    assert "planted only=horizontal+rising: 2 of 4 classes, 192 of 384 images" in text.err
+    assert "planted few=rising:40: 40 of 64 training images of rising were kept" in text.err
+    assert json.loads((out / "sweep.json").read_text())["classes"] == {planted: ["horizontal", "rising"]}
+    predictions = pd.read_parquet(out / "predictions.parquet")
+    mine, task = predictions[predictions["split"] == "test"], load_task(planted)
+    assert mine["example"].tolist() == task.splits["test"].tolist()
+    assert mine["label"].tolist() == task.labels[task.splits["test"]].tolist()
+    report = (out / "report.html").read_text(encoding="utf-8")
+    assert "synthetic?few=Rising:40&amp;only=horizontal+rising" in report and "planted few=rising:40" in report
+    Image.fromarray(task.images[0]).save(tmp_path / "a.png")
+    assert predict.main(["--run", str(out), "--images", str(tmp_path / "a.png")]) == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in task.classes) and "falling" not in text
 
 
 def test_paths_lose_what_they_share():

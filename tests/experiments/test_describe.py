@@ -24,6 +24,9 @@ from fishnet.sweep.rules import NAMES
 WITHOUT_SOURCE = {
     "folder:PATH",
     "synthetic",
+    "only=CLASS+CLASS",
+    "few=CLASS:IMAGES",
+    "@DRAW",
     "cnn",
     "identity",
     "exponential",
@@ -53,6 +56,7 @@ WITHOUT_SOURCE = {
 WITHOUT_FORMULA = {
     "first_bad",
     "folder:PATH",
+    "few=CLASS:IMAGES",
     "cnn",
     "separable",
     "none",
@@ -80,7 +84,7 @@ def tables():
     packages = [fishnet.nn, fishnet.models, fishnet.optim, fishnet.losses, fishnet.pretraining, fishnet.probes]
     inside = [f"{p.__name__}.{m.name}" for p in packages for m in pkgutil.iter_modules(p.__path__)]
     beside = [f"fishnet.{m.name}" for m in pkgutil.iter_modules(fishnet.__path__) if not m.ispkg]
-    for where in [*inside, *beside, *(p.__name__ for p in packages), "fishnet.data.tasks"]:
+    for where in [*inside, *beside, *(p.__name__ for p in packages), "fishnet.data.tasks", "fishnet.data.plants"]:
         for name, table in vars(importlib.import_module(where)).items():
             if not (name.isupper() and isinstance(table, dict)) or name.startswith("_"):
                 continue
@@ -97,11 +101,11 @@ def catalogue():
 
 
 def test_every_entry_of_every_table_is_listed(catalogue):
-    listed = {name.split(":")[0] for part in catalogue.values() for name in part}
+    listed = {word for part in catalogue.values() for name in part for word in re.split("[:=]", name)}
     found = dict(tables())
     assert {name.rpartition(".")[2] for name in found} >= {
         "ACTIVATIONS", "AUGMENTATIONS", "CLASS_WEIGHTINGS", "CLIPPINGS", "INITIALIZERS", "LOSSES", "LOWERINGS",
-        "MODELS", "NORMS", "OBJECTIVES", "OPTIMIZERS", "POOLS", "PROBES", "SCHEDULES", "STATISTICS", "TASKS",
+        "MODELS", "NORMS", "OBJECTIVES", "OPTIMIZERS", "PLANTS", "POOLS", "PROBES", "SCHEDULES", "STATISTICS", "TASKS",
     }  # fmt: skip
     for where, names in found.items():
         if where.endswith(".STATISTICS"):

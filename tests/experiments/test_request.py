@@ -267,6 +267,16 @@ def test_draws_take_the_place_of_the_usual_axes_and_stand_beside_the_users():
     ]
 
 
+def test_planted_defects_are_part_of_a_tasks_name():
+    axis = asked("--axis", "task=reef,reef?train=0.25,reef?few=Chromis_chrysura:20&noise=0.2@3").sweep.axes["task"]
+    assert axis == ("reef", "reef?train=0.25", "reef?few=Chromis_chrysura:20&noise=0.2@3")
+    words = ["--task", "reef?shift=brightness:-0.5&train=0.5"]
+    assert asked(*words).sweep.recipe.task == words[1]
+    assert asked(*words).command.endswith("--task 'reef?shift=brightness:-0.5&train=0.5'")
+    (point,) = asked("--sample", "task=reef?noise=0.1", "--draws", "1").sweep.samples.points
+    assert point == {"task": "reef?noise=0.1"}
+
+
 def test_a_path_is_no_range():
     (point,) = asked("--sample", "task=folder:../a", "--draws", "1").sweep.samples.points
     assert point == {"task": "folder:../a"}

@@ -189,10 +189,21 @@ def test_a_resumed_sweep_keeps_the_layout_of_each_cohort(task):
         cohorts_of(sweep, task, started_with=views[:1])
 
 
+def test_whole_batches_are_those_of_as_many_images_as_there_are(task):
+    """The same program, to the last field; but not shared, as cohorts are told apart before the data are read."""
+    whole, given = cohorts_of(Sweep(TINY, axes={"batch_size": ["all", 256]}, seeds=2), task)
+    assert whole.shape == given.shape
+    assert whole.shape.steps_per_epoch == 1
+    assert whole.dropped_images == 0
+    assert {run.recipe.batch_size for run in whole.runs} == {256}
+    jax.tree.map(np.testing.assert_array_equal, whole.knobs.numbers, given.knobs.numbers)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"batch_size": 257}, "batch_size: 257 is more than the 256 training images of synthetic"),
+        ({"batch_size": "all", "ghost_batch": 7, "norm": "batch"}, "ghost_batch: 7 does not divide batch_size 256"),
         ({"norm_layers": (1, 3)}, "norm_layers: '1-3', but this cnn has 2 layers with a norm"),
         ({"widths": (8, 8, 8, 8), "norm": "instance"}, "instance norm needs maps of two pixels or more"),
     ],

@@ -27,6 +27,8 @@ from fishnet.sweep.values import coerce, format_value, parse_value
         ("norm_layers", "1-3", (1, 3)),
         ("image_size", "auto", "auto"),
         ("image_size", "64", 64),
+        ("batch_size", "all", "all"),
+        ("batch_size", "32", 32),
         ("task", "folder:/a b/c", "folder:/a b/c"),
     ],
 )

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 from functools import partial
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -15,7 +16,7 @@ from fishnet.sweep import Sweep, load_run, run_sweep
 from fishnet.sweep.interrupt import Interrupt
 from fishnet.sweep.plan import make_cohorts
 from fishnet.sweep.program import Program
-from fishnet.sweep.validate import resolve
+from fishnet.sweep.validate import parse_trunk, resolve
 from tests.sweep.conftest import TINY, contents, trained
 
 ONE = dataclasses.replace(TINY, epochs=1)
@@ -151,3 +152,17 @@ def test_the_head_is_what_the_trunk_does_not_have(name):
         for m in (model, model.clone(headless=True))
     )
     assert whole - trunk == whole & set(MODELS[name].head_modules(whole))
+
+
+def test_several_trunks_are_dealt_to_the_seeds_in_turn(tiny, tmp_path):
+    """Seed by seed the same as with that one trunk."""
+    assert [parse_trunk("a:b:4-6", seed) for seed in (0, 1, 2, 3, 7)] == [(Path("a:b"), run) for run in (4, 5, 6, 4, 5)]
+    assert parse_trunk("runs/a-1:3", 9) == (Path("runs/a-1"), 3)
+    for wrong in ("a:3-", "a:3-2", "a:-2", "a:1-2-3", "a:x"):
+        with pytest.raises(UsageError, match="FOLDER:FIRST-LAST"):
+            parse_trunk(wrong)
+    folder = tiny[1].out
+    dealt = run_sweep(Sweep(dataclasses.replace(ONE, trunk=f"{folder}:0-1"), seeds=3), tmp_path / "dealt").runs
+    one = run_sweep(Sweep(dataclasses.replace(ONE, trunk=f"{folder}:1"), seeds=[1]), tmp_path / "one").runs
+    np.testing.assert_array_equal(dealt["val_loss"][dealt["seed"] == 1], one["val_loss"])
+    assert load_run(tmp_path / "dealt", run=2).recipe.trunk == f"{folder}:0-1"

@@ -25,6 +25,8 @@ from fishnet.sweep.validate import check_sweep, resolve, user_functions
         ("select_by", "test_accuracy", "val_accuracy"),
         ("task", "ref", "did you mean 'reef'"),
         ("task", "folder:/nowhere/at/all", "/nowhere/at/all"),
+        ("task", "reef?noise=2", "noise=2: '2' is not a number"),
+        ("task", "reef?few=Chromis:20", "unknown class 'Chromis': valid are .*Zebrasoma scopas; did you mean 'Chromis"),
         ("image_size", 48, "48"),
         ("lr", 0.0, "lr: '0'"),
         ("lr", -1.0, "lr: '-1'"),
@@ -89,6 +91,13 @@ def test_auto_is_written_out():
     assert (reef.lr, reef.image_size, reef.augment) == (1e-3, 32, "flip_shift")
     assert (digits.lr, digits.image_size, digits.augment) == (0.1, 28, "none")
     assert resolve(Recipe(lr=0.5, augment="none")).lr == 0.5
+    for name, augment in {
+        "reef?train=0.5": "flip_shift",
+        "mnist?noise=0.1": "none",
+        "folder:/a?b": "flip_shift",
+    }.items():
+        assert resolve(Recipe(task=name)).augment == augment
+    assert resolve(Recipe(task="mnist?train=0.5")).image_size == 28
 
 
 def test_a_function_of_the_users_own_is_found_and_hashed(monkeypatch):

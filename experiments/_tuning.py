@@ -1,0 +1,65 @@
+"""Rates tuned before arms are compared: every arm over a grid of its own, with seeds of their own, by validation."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from experiments._plan import Arms
+from fishnet.lr_range import Suggestion, suggest
+
+if TYPE_CHECKING:
+    from fishnet.report.evidence import Trial
+
+Rates = Mapping[str, Sequence[float]]  # label -> its grid, ascending
+
+
+def tried(label: str, rate: float) -> str:
+    """The label of an arm at one rate of its grid."""
+    return f"{label} @ {rate:g}"
+
+
+def at_all_rates(arms: Arms, rates: Rates) -> dict[str, dict[str, Any]]:
+    """Every arm at every rate of its grid: the arms of the plan that tunes."""
+    return {tried(label, rate): {**fields, "lr": rate} for label, fields in arms.items() for rate in rates[label]}
+
+
+def suggestions(trial: "Trial", labels: Sequence[str], rates: Rates) -> dict[str, Suggestion | None]:
+    """What the trial of the tuning plan speaks for, by label: the lowest mean validation loss over its seeds.
+
+    Args:
+        trial: whose arms are those of `at_all_rates`, or some of them.
+        labels: of the arms that are tuned; those that the trial does not have are left out.
+        rates: the grids.
+
+    Returns:
+        None where a run diverged at every rate.
+    """
+    from fishnet.report.evidence import column
+
+    losses = trial.by_seed(column("val_loss", "validation loss"))
+    found = {}
+    for label in labels:
+        own = [rate for rate in rates[label] if tried(label, rate) in losses]
+        if own:
+            found[label] = suggest(own, np.array([losses[tried(label, rate)] for rate in own]))
+    return found
+
+
+def at_tuned_rates(arms: Arms, rates: Rates, trial: "Trial") -> dict[str, dict[str, Any]]:
+    """Every arm that was tuned at its best rate, or at the lowest of its grid where none trained."""
+    return {
+        label: {**arms[label], "lr": best.rate if best else min(rates[label])}
+        for label, best in suggestions(trial, list(arms), rates).items()
+    }
+
+
+def ends_of_grids(trial: "Trial", labels: Sequence[str], rates: Rates) -> list[str]:
+    """A sentence for each arm whose best rate is the last one tried: a better one may lie beyond."""
+    sentences = []
+    for label, best in suggestions(trial, labels, rates).items():
+        if best is None:
+            sentences.append(f"{label} diverged at every rate that was tried.")
+        elif best.end:
+            sentences.append(f"{label} is best at the {best.end} rate that was tried, {best.rate:g}.")
+    return sentences

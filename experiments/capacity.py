@@ -1,0 +1,242 @@
+"""Capacity: a network reaches 98 % on its training images while validation falls. What is too large, and what helps?
+
+    python -m experiments.capacity
+    python -m experiments.capacity --quick
+
+Question. Validation accuracy rises, then falls while training accuracy goes on to 98 %. Courses prescribe a smaller
+network, fewer dense parameters, L1, L2, dropout, augmentation, early stopping, more images. Which of them keeps the
+accuracy that the network once had, and is it bias, the choice of training images or the seed that the error is made of?
+
+Hypothesis. On clean labels a network that learns its training images by heart hardly loses by it; validation falls
+where some of the labels that are learned by heart are wrong. What keeps labels from being learned by heart (stopping
+early, strong penalties, mixing images) then helps, and a network small enough not to. On clean labels the error of a
+wider network is smaller because its variance is, not larger.
+
+Arms. `falls`: a small CNN on five reef species, a quarter of the images, 40 % of the labels wrong: single changes.
+`dense`: the same images for perceptrons with many and few dense parameters, and for convolutions. `size`: width, depth
+and training-set size on clean labels, at about the same number of steps. `sets`: networks of four widths, one of them
+regularised, on three draws of a fifth of the images: bias and variance of the class probabilities.
+
+Refuted if: validation falls as much on clean labels; or the wider network has the larger variance.
+
+Cost. 30 arms with 10 seeds and 15 networks and draws with 8, of 5 to 48 epochs.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from experiments._plan import Plan
+from experiments._question import Figure, Question, listed, main
+from fishnet.sweep.recipe import Recipe
+
+FISH = (
+    "reef?only=Amphiprion_clarkii+Chaetodon_lunulatus+Chromis_chrysura+Dascyllus_reticulatus+Plectroglyphidodon_dickii"
+)
+CHANCE = 0.2
+WRONG = "noise=0.4"
+HEART = "as it is"
+BASE = Recipe(
+    task=f"{FISH}&train=0.25&{WRONG}",
+    model="cnn",
+    widths=(16, 32, 64),
+    norm="batch",
+    augment="none",
+    batch_size=32,
+    epochs=30,
+)
+FALLS: Mapping[str, Mapping[str, object]] = {
+    HEART: {},
+    "quarter of the width": {"widths": (4, 8, 16)},
+    "separable": {"model": "separable"},
+    "skip connections": {"model": "resnet"},
+    "L1": {"l1": 3e-4},
+    "L2": {"l2": 0.01},
+    "dropout": {"dropout": 0.5},
+    "dropout in blocks": {"dropout": 0.3, "dropout_layers": "dense+blocks"},
+    "augmentation": {"augment": "flip_shift"},
+    "strong augmentation": {"augment": "strong"},
+    "mixup": {"mixup": 0.4},
+    "early stopping": {"patience": 4},
+    "all images": {"task": f"{FISH}&{WRONG}"},
+    "clean labels": {"task": f"{FISH}&train=0.25"},
+}
+DENSE: Mapping[str, Mapping[str, object]] = {
+    "dense 256-128": {"model": "mlp", "widths": (256, 128)},
+    "dense 16-16": {"model": "mlp", "widths": (16, 16)},
+    "dense 256-128, dropout": {"model": "mlp", "widths": (256, 128), "dropout": 0.5},
+    "convolutions": {},
+}
+WIDTHS = {"narrow": (4, 8, 16), "usual": (16, 32, 64)}
+SHARES = {"a tenth": (0.1, 48), "a third": (0.33, 15), "all": (1.0, 5)}  # of the images, and epochs
+NETWORKS: Mapping[str, Mapping[str, object]] = {
+    "width 4": {"widths": (4, 8, 16)},
+    "width 8": {"widths": (8, 16, 32)},
+    "width 16": {"widths": (16, 32, 64)},
+    "width 16, L2": {"widths": (16, 32, 64), "l2": 0.01},
+    "width 16, augmentation": {"widths": (16, 32, 64), "augment": "flip_shift"},
+}
+DRAWS = 3
+
+
+def size_arms() -> dict[str, dict[str, object]]:
+    """Width, depth and training-set size."""
+    arms = {}
+    for share, (part, epochs) in SHARES.items():
+        for name, widths in WIDTHS.items():
+            for depth in (1, 2):
+                task = FISH if part == 1 else f"{FISH}&train={part:g}"
+                label = f"{name}{', deep' * (depth > 1)}, {share}"
+                arms[label] = {"task": task, "epochs": epochs, "widths": widths, "depth": depth}
+    return arms
+
+
+def draw_of(network: str, draw: int) -> str:
+    """The label of a network on one draw of the training images, from 1."""
+    return f"{network}, set {draw}"
+
+
+def set_arms() -> dict[str, dict[str, object]]:
+    """Every network on every draw."""
+    return {
+        draw_of(name, draw): {"task": f"{FISH}&train=0.2@{draw}", **fields}
+        for name, fields in NETWORKS.items()
+        for draw in range(1, DRAWS + 1)
+    }
+
+
+def question() -> Question:
+    """See the module."""
+    from fishnet.report.answer_figures import arms_panel, curves_panel, forest
+    from fishnet.report.evidence import Claim, Contrast, at_end
+    from fishnet.report.measures import apart_at_end, fallen, over_sets
+    from fishnet.report.prediction_figures import split_of, split_panel
+
+    kept = at_end("val_accuracy", "validation accuracy at the end", margin=0.03, diverged=CHANCE)
+    lost = fallen("val_accuracy", "fall of validation accuracy from its best epoch", margin=0.03, diverged=1.0)
+    gap = apart_at_end("train_accuracy", "val_accuracy", "training less validation accuracy, at the end", diverged=1.0)
+    heart = at_end("train_accuracy", "training accuracy at the end", larger_is_better=False, diverged=CHANCE)
+    parts = {part: over_sets(part, words, diverged=2.0) for part, words in (
+        ("error", "squared error of the probabilities"), ("bias", "bias^2"), ("variance", "variance over training sets")
+    )}  # fmt: skip
+    draws = {name: [draw_of(name, draw) for draw in range(1, DRAWS + 1)] for name in NETWORKS}
+    first, usual = [labels[0] for labels in draws.values()], draw_of("width 16", 1)
+
+    def over_draws(part: str, title: str) -> Contrast:
+        arms = tuple(label for label in first if label != usual)
+        beside = {labels[0]: labels[1:] for labels in draws.values()}
+        return Contrast(part, title, "sets", parts[part], control=usual, arms=arms, beside=beside)
+
+    def answer(evidence: Mapping) -> str:
+        found, start = evidence["kept"].rows, evidence["lost"].row(HEART)
+        better = [name for name, row in found.items() if row.verdict == "better"]
+        worse = [name for name, row in found.items() if row.verdict == "worse"]
+        text = (
+            f"With 40 % wrong labels the network reaches {evidence['heart'].row(HEART).mean:.0%} on its training "
+            f"images, and validation ends {start.mean:.2f} below its best epoch, at {found[HEART].mean:.2f}. "
+            f"Better at the end: {listed(better) if better else 'nothing for certain'}"
+            + (f"; worse: {listed(worse)}. " if worse else ". ")
+        )
+        clean = evidence["lost"].rows.get("clean labels")
+        if clean:
+            text += f"With clean labels validation ends {clean.mean:.2f} below its best epoch. "
+        variance = evidence["variance"].rows
+        return text + (
+            f"Over training sets the variance of the widest network is {variance[usual].mean:.3f}, that of the "
+            f"narrowest {variance[first[0]].mean:.3f} ({evidence['variance'].phrase(first[0])})."
+        )
+
+    def panels(trials: Mapping, evidence: Mapping) -> Sequence:
+        return [
+            forest(evidence["kept"], "validation at the end, 40 % wrong labels"),
+            forest(evidence["lost"], "fall from the best epoch"),
+            forest(evidence["dense"], "dense parameters"),
+            forest(evidence["size"], "gap, clean labels"),
+            forest(evidence["error"], "error over training sets"),
+            forest(evidence["variance"], "variance over training sets"),
+        ]
+
+    def mechanism(trials: Mapping, evidence: Mapping) -> Sequence:
+        falls, sets = trials["falls"], trials["sets"]
+        some = [name for name in (HEART, "L2", "mixup", "early stopping", "clean labels") if name in falls.labels]
+        splits = {name: split_of(sets, labels) for name, labels in draws.items() if set(labels) <= set(sets.labels)}
+        found = [
+            curves_panel(falls, "train_accuracy", "training, 40 % wrong labels", "training accuracy", some),
+            curves_panel(falls, "val_accuracy", "validation, 40 % wrong labels", "validation accuracy", some),
+            split_panel(splits, "what the error is made of"),
+            arms_panel(trials["size"], gap, "clean labels"),
+        ]
+        return [panel for panel in found if panel]
+
+    small = ["narrow, a tenth", "usual, a tenth", "narrow, all", "usual, all"]
+    quick_sets = [*draws["width 4"], *draws["width 16"]]
+    return Question(
+        name="capacity",
+        about=__doc__,
+        title="Capacity and learning by heart",
+        question="Why does validation fall while training reaches 98 %, and which change keeps what was learned?",
+        plans=(
+            Plan("falls", BASE, FALLS, seeds=10, sizes={
+                "smoke": {"epochs": 1, "seeds": 2, "arms": [HEART, "L2", "mixup"]},
+                "quick": {"epochs": 20, "seeds": 3, "arms": [
+                    HEART, "quarter of the width", "L2", "dropout", "mixup", "early stopping", "clean labels"]},
+            }),
+            Plan("dense", BASE, DENSE, seeds=10, sizes={
+                "smoke": {"epochs": 1, "seeds": 2, "arms": ["dense 256-128", "dense 16-16"]},
+                "quick": {"epochs": 20, "seeds": 3},
+            }),
+            Plan("size", replace(BASE, task=FISH), size_arms(), seeds=10, sizes={
+                "smoke": {"seeds": 2, "arms": ["usual, all", "narrow, all"]},
+                "quick": {"seeds": 3, "arms": small},
+            }),
+            Plan("sets", replace(BASE, task=FISH, epochs=25), set_arms(), seeds=8, sizes={
+                "smoke": {"epochs": 1, "seeds": 2, "arms": quick_sets},
+                "quick": {"epochs": 12, "seeds": 3, "arms": quick_sets},
+            }),
+        ),
+        contrasts=(
+            Contrast("kept", "Validation accuracy at the end", "falls", kept),
+            Contrast("lost", "How far validation falls", "falls", lost),
+            Contrast("heart", "Training accuracy at the end: learned by heart", "falls", heart),
+            Contrast("dense", "Dense parameters: validation accuracy at the end", "dense", kept),
+            Contrast("size", "Width, depth and training set: training less validation accuracy", "size", gap,
+                     control="usual, all"),
+            Contrast("size_kept", "Width, depth and training set: validation accuracy at the end", "size", kept,
+                     control="usual, all"),
+            over_draws("error", "Squared error over training sets"),
+            over_draws("bias", "Bias over training sets"),
+            over_draws("variance", "Variance over training sets"),
+        ),
+        answer=answer,
+        evidence=Figure("What keeps the accuracy", panels, "Differences on the same seeds.", columns=2),
+        mechanism=Figure(
+            "Learning by heart, and what the error is made of",
+            mechanism,
+            "Accuracy after each epoch. Bars: squared error of the class probabilities on the test images as bias^2, "
+            "variance that comes from the training set and from the seed. Below: every seed a dot.",
+        ),
+        claims=(
+            Claim("A network with fewer parameters overfits less", "Goodfellow et al. 2016, section 5.2", "lost",
+                  {"quarter of the width": "better"}),
+            Claim("L2 regularisation reduces overfitting", "Krogh and Hertz 1992", "lost", {"L2": "better"}),
+            Claim("Dropout prevents overfitting", "Srivastava et al. 2014", "lost", {"dropout": "better"}),
+            Claim("Early stopping keeps a network from learning noise by heart", "Li et al. 2020", "kept",
+                  {"early stopping": "better"}),
+            Claim("Mixup reduces the memorisation of corrupt labels", "Zhang et al. 2018", "kept", {"mixup": "better"}),
+            Claim("Data augmentation reduces overfitting", "Krizhevsky et al. 2012", "lost",
+                  {"augmentation": "better"}),
+            Claim("Fewer dense parameters overfit less", "Lin et al. 2014 (network in network)", "dense",
+                  {"dense 16-16": "better"}),
+            Claim("The variance of a wider network is smaller", "Neal et al. 2018", "variance",
+                  {first[0]: "worse"}),
+        ),
+        limits=(
+            "Wrong labels are spread evenly over the other species; real ones gather on look-alikes.",
+            "Bias holds what the photographs leave open: it is not only the network's.",
+            "Training sets overlap: draws of a fifth of the same images, so that their variance is too small.",
+        ),
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main(question))

@@ -1,0 +1,268 @@
+"""A loss that does not fall: why training stands still, and what gets it going again.
+
+    python -m experiments.stagnation
+    python -m experiments.stagnation --quick
+    python -m experiments.stagnation --until-decided
+
+Question. Hundreds of epochs pass and the training loss stays where it is. The rate may be too low or too high, the
+start may be a saddle or symmetric, the network may be too small: the curves look alike. Do cyclic rates, one cycle, a
+rate that is cut on a plateau, momentum or Nesterov's get training off it, how fast, and does it depend on the cause?
+
+Hypothesis. No remedy works for every cause. Where gradients are small (a low rate, a saddle) anything that makes steps
+larger helps, momentum and cycles by no more than the higher rate that they amount to; where units have died of a high
+rate, or are all alike, or are too few, no schedule and no momentum helps, and what is measured in the first steps tells
+these causes apart.
+
+Arms. A perceptron of three hidden layers of 32 units on digits, trained by plain gradient descent at a constant rate.
+`causes`: the healthy network beside five that stand still. `low`, `high`, `saddle`, `alike`, `narrow`: each of these
+five, and the same single changes to it: rates ten times higher and lower, triangular and sine cycles between these, one
+cycle, a cut on the plateau, momentum and Nesterov's up to .99, Adam, batch norm, and the cure of that cause. `range`: a
+range test of two epochs a rate; `found`: what it speaks for, and rates above and below it, over the whole length.
+
+Refuted if: a schedule or momentum frees the network whose units are alike or too few; cycles leave the saddle sooner
+than the constant rate at their top does.
+
+Cost. 90 arms of 150 epochs, 10 seeds each, and a range test of 11 rates.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from experiments._plan import Plan
+from experiments._question import Figure, Question, main
+from experiments._tuning import at_all_rates, ends_of_grids, suggestions
+from fishnet.sweep.recipe import Recipe
+
+RATE = 0.1  # at which the healthy network trains
+FREE = 1.0  # training loss below which a network has left its plateau; guessing costs 2.303
+BASE = Recipe(
+    task="mnist-mini",
+    model="mlp",
+    widths=(32,),
+    depth=3,
+    norm="none",
+    optimizer="sgd",
+    lr=RATE,
+    schedule="constant",
+    batch_size=100,
+    epochs=150,
+)
+# What is planted, and what cures it for certain.
+CAUSES: Mapping[str, Mapping[str, object]] = {
+    "low": {"lr": 1e-5},
+    "high": {"lr": 3.0},
+    "saddle": {"init_gain": 0.1},
+    "alike": {"init": "constant"},
+    "narrow": {"widths": (1,)},
+}
+IN_WORDS = {
+    "low": "rate too low",
+    "high": "rate too high",
+    "saddle": "weights too small",
+    "alike": "units alike",
+    "narrow": "network too small",
+}
+CURES: Mapping[str, Mapping[str, Mapping[str, object]]] = {
+    "low": {"usual rate": {"lr": RATE}},
+    "high": {"usual rate": {"lr": RATE}, "clipping at 1": {"clip": 1.0}},
+    "saddle": {"he weights": {"init_gain": 1.0}, "lsuv": {"init": "lsuv", "init_gain": 1.0}},
+    "alike": {"he weights": {"init": "he_normal"}, "dropout": {"dropout": 0.1}},
+    "narrow": {"32 units": {"widths": (32,)}},
+}
+QUICK = ("stands still", "rate x 10", "triangular", "plateau", "momentum .99", "adam")
+TUNING_SEED = 1000
+NOTHING_HELPED = "no schedule, no momentum, neither Adam nor batch norm ends lower for certain"
+RATES = {"sgd": (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)}
+FOUND = {"from the range test": 1.0, "a tenth of it": 0.1, "a third of it": 1 / 3, "three times it": 3.0}
+
+
+def remedies(lr: float) -> dict[str, dict[str, object]]:
+    """The single changes that are tried whatever the cause, to a network trained at a rate."""
+    cycle = {"lr": 10 * lr, "lr_min": lr / 10}
+    return {
+        "stands still": {"lr": lr},
+        "rate x 10": {"lr": 10 * lr},
+        "rate / 10": {"lr": lr / 10},
+        "triangular": {"schedule": "cyclic_triangular", **cycle},
+        "sine": {"schedule": "cyclic_sine", **cycle},
+        "one cycle": {"schedule": "onecycle", "lr": 10 * lr},
+        "plateau": {"schedule": "plateau", "lr": lr},
+        "momentum .5": {"optimizer": "momentum", "momentum": 0.5, "lr": lr},
+        "momentum .9": {"optimizer": "momentum", "momentum": 0.9, "lr": lr},
+        "momentum .99": {"optimizer": "momentum", "momentum": 0.99, "lr": lr},
+        "nesterov .9": {"optimizer": "nesterov", "momentum": 0.9, "lr": lr},
+        "nesterov .99": {"optimizer": "nesterov", "momentum": 0.99, "lr": lr},
+        "adam": {"optimizer": "adam", "lr": "auto"},
+        "batch norm": {"norm": "batch", "lr": lr},
+    }
+
+
+def arms_of(cause: str) -> dict[str, dict[str, object]]:
+    """A network that stands still for one cause, and every change to it."""
+    planted = CAUSES[cause]
+    lr = float(planted.get("lr", RATE))
+    return {label: {**planted, "lr": lr, **change} for label, change in (remedies(lr) | CURES[cause]).items()}
+
+
+def found(trials: Mapping) -> dict[str, dict[str, object]]:
+    """The rate that the range test speaks for, others around it, one cycle and momentum at it."""
+    best = suggestions(trials["range"], list(RATES), RATES)["sgd"]
+    rate = best.rate if best else RATE
+    arms = {label: {"lr": float(f"{rate * factor:.3g}")} for label, factor in FOUND.items()}
+    return arms | {
+        "one cycle to three times it": {"lr": float(f"{3 * rate:.3g}"), "schedule": "onecycle"},
+        "momentum .9, a tenth of it": {"lr": float(f"{rate / 10:.3g}"), "optimizer": "momentum"},
+    }
+
+
+def question() -> Question:
+    """See the module."""
+    from fishnet.report.answer_figures import arms_panel, curves_panel, forest, steps_panel
+    from fishnet.report.evidence import Claim, Contrast, at_end, probed, until
+
+    loss = at_end(
+        "train_loss", "training loss at the end", larger_is_better=False, margin=0.05, diverged=2.303, digits=3
+    )
+    free = until("train_loss", FREE, f"epochs until the training loss is below {FREE:g}", digits=1)
+    signs = {
+        "gradient_norm": probed("gradient_norm", "length of the first gradients", when="first", digits=4),
+        "dead_units": probed("dead_units", "share of dead units after the first epoch", when="first",
+                             larger_is_better=False, digits=2),
+        "effective_rank": probed("effective_rank", "effective rank of the features after the first epoch",
+                                 when="first", digits=1),
+    }  # fmt: skip
+
+    def answer(evidence: Mapping) -> str:
+        parts = []
+        for cause, words in IN_WORDS.items():
+            rows = evidence[cause].rows
+            cures = set(CURES[cause]) | {"rate x 10", "rate / 10"}
+            helped = [name for name, row in rows.items() if row.verdict == "better" and name not in cures]
+            cured = [name for name, row in rows.items() if row.verdict == "better" and name in cures]
+            control = next(iter(rows.values()))
+            parts.append(
+                f"{words} (loss {control.mean:.2f}): "
+                + (f"lower at the end with {', '.join(helped)}" if helped else NOTHING_HELPED)
+                + (f"; also with {', '.join(cured)}." if cured else ".")
+            )
+        return " ".join(part[0].upper() + part[1:] for part in parts)
+
+    def panels(trials: Mapping, evidence: Mapping) -> Sequence:
+        return [forest(evidence[cause], words) for cause, words in IN_WORDS.items()] + [
+            forest(evidence["found"], "around the rate of the range test")
+        ]
+
+    def mechanism(trials: Mapping, evidence: Mapping) -> Sequence:
+        causes = trials["causes"]
+        drawn = [curves_panel(causes, "train_loss", "the same picture, five causes", "training loss")]
+        drawn += [arms_panel(causes, measure, "before and in the first epoch") for measure in signs.values()]
+        drawn.append(steps_panel(causes, "gradient_norm", "while training", "length of the gradient"))
+        shown = [label for label in QUICK if label in trials["saddle"].labels]
+        drawn.append(curves_panel(trials["saddle"], "train_loss", "leaving the saddle", "training loss", shown))
+        return [panel for panel in drawn if panel]
+
+    small = {"task": "synthetic", "widths": (8,), "depth": 2, "batch_size": 32, "epochs": 3, "seeds": 2}
+    cures = {cause: list(cures)[:1] for cause, cures in CURES.items()}
+    plans = [
+        Plan(
+            "causes",
+            replace(BASE, probes=("gradients", "dead_units", "features", "first_bad"), probe_every=60,
+                    probe_epochs=10, probe_images=1000),
+            {"healthy": {}} | {IN_WORDS[cause]: planted for cause, planted in CAUSES.items()},
+            seeds=10,
+            sizes={"smoke": small | {"probe_every": 8, "probe_epochs": 1,
+                   "arms": ["healthy", IN_WORDS["low"], IN_WORDS["saddle"]]},
+                   "quick": {"seeds": 3, "epochs": 40}},
+        )
+    ]  # fmt: skip
+    for cause in CAUSES:
+        kept = list(QUICK) + cures[cause]
+        plans.append(
+            Plan(
+                cause,
+                BASE,
+                arms_of(cause),
+                seeds=10,
+                sizes={"smoke": small | {"arms": kept[:4]}, "quick": {"seeds": 3, "epochs": 40, "arms": kept}},
+            )
+        )
+    some = list(at_all_rates({"sgd": {}}, {"sgd": RATES["sgd"][4:7]}))
+    plans += [
+        Plan(
+            "range",
+            replace(BASE, epochs=2),
+            at_all_rates({"sgd": {}}, RATES),
+            seeds=3,
+            first_seed=TUNING_SEED,
+            sizes={"smoke": small | {"epochs": 1, "arms": some}, "quick": {"seeds": 2}},
+        ),
+        Plan(
+            "found",
+            BASE,
+            found,
+            seeds=10,
+            sizes={"smoke": small | {"arms": list(FOUND)[:2]}, "quick": {"seeds": 3, "epochs": 40}},
+        ),
+    ]
+    return Question(
+        name="stagnation",
+        about=__doc__,
+        title="A loss that does not fall",
+        question="Why does a training loss stand still for hundreds of epochs, and what gets it going?",
+        plans=tuple(plans),
+        contrasts=(
+            Contrast("planted", "The planted causes", "causes", loss),
+            *(Contrast(name, f"What tells them apart: {measure.name}", "causes", measure)
+              for name, measure in signs.items()),
+            *(Contrast(cause, f"Where it stands still: {words}", cause, loss) for cause, words in IN_WORDS.items()),
+            *(Contrast(f"{cause}_free", f"How soon it is free: {IN_WORDS[cause]}", cause, free)
+              for cause in ("low", "saddle")),
+            Contrast("saddle_cycles", "Cycles against the constant rate at their top, from small weights", "saddle",
+                     free, control="rate x 10", arms=("triangular", "sine", "one cycle")),
+            Contrast("saddle_nesterov", "Nesterov's against plain momentum, from small weights", "saddle", free,
+                     control="momentum .9", arms=("nesterov .9",)),
+            Contrast("found", "Around the rate of the range test", "found", loss),
+            Contrast("found_free", "Around the rate of the range test: how soon", "found", free),
+        ),
+        answer=answer,
+        evidence=Figure("Training loss against the network that stands still", panels, "Left of zero: lower loss."),
+        mechanism=Figure(
+            "What tells the causes apart, and how a saddle is left",
+            mechanism,
+            "Gradients before the first step; dead units and features on training images after epochs.",
+        ),
+        claims=(
+            Claim("Raising the rate in cycles lets training cross saddle point plateaus quickly",
+                  "Smith 2017, section 3.1", "saddle_free", {"triangular": "better", "sine": "better"}),
+            Claim("A rate that varies cyclically is better than any fixed one", "Smith 2017, abstract",
+                  "saddle_cycles", {"triangular": "better"}),
+            Claim("Momentum carries training across plateaus", "Goodfellow et al. 2016, section 8.3.2", "saddle_free",
+                  {"momentum .9": "better"}),
+            Claim("Nesterov's momentum is faster than plain momentum", "Sutskever et al. 2013", "saddle_nesterov",
+                  {"nesterov .9": "better"}),
+            Claim("Adaptive methods escape saddles where gradient descent is stuck", "Dauphin et al. 2014",
+                  "saddle_free", {"adam": "better"}),
+            Claim("When the loss has stopped falling, reduce the learning rate", "Keras, ReduceLROnPlateau", "high",
+                  {"plateau": "better", "rate / 10": "better"}),
+            Claim("Units that begin with equal weights stay equal, whatever the optimizer",
+                  "Goodfellow et al. 2016, section 8.4", "alike",
+                  {"momentum .99": "not better", "adam": "not better", "he weights": "better"}),
+            Claim("A range test of a few epochs finds the rate", "Smith 2017, section 3.3", "found",
+                  {"a tenth of it": "not better", "three times it": "not better"}),
+            Claim("One cycle with a large rate trains much faster (super-convergence)", "Smith and Topin 2018",
+                  "found_free", {"one cycle to three times it": "better"}),
+        ),
+        limits=(
+            "One perceptron on one easy task; a training loss, not a test accuracy, is what stands still.",
+            f"A run counts as free below a training loss of {FREE:g}; one that never is counts as an epoch more than "
+            "the longest run, so that the times of stuck runs are lower bounds.",
+            "Cycles have one number and one range, a tenth to ten times the rate; momentum is compared at an equal "
+            "rate, at which its steps are up to 1 / (1 - momentum) times as long.",
+        ),
+        problems=lambda trials, evidence: ends_of_grids(trials["range"], list(RATES), RATES),
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main(question))

@@ -1,0 +1,220 @@
+"""A class that stays behind: why is one species hardly better than chance while the others are told well?
+
+    python -m experiments.stuck_class
+    python -m experiments.stuck_class --quick
+
+Question. The network is trained with class weights, the other species pass an AUC of .85, and one is stuck. Its images
+may be few, its labels wrong, it may look like another species, vary more within itself or be out of focus, or the
+network may be too small. Each cause is planted alone. Which of the usual remedies moves the AUC of
+that class for which cause, and which cannot?
+
+Hypothesis. A remedy works where it touches the cause: weights, margins and logit adjustment change how classes are
+traded against each other, which hardly changes how one class is ranked; they help neither wrong labels nor a species
+that looks like another. What takes the defect away, or brings images, does. A defect that one class has alone (blur,
+strange colours) may be no defect to the network but a cue.
+
+Arms. Five reef species of about equal frequency, a quarter of the training images. Each cause is a sweep of its own:
+the stuck class with class weights, then single changes to that: no weights, focal, class-balanced focal, LDAM with
+deferred weights, logit adjustment, stronger augmentation of the class, squeeze-and-excitation, an expert head for it
+and for the species it resembles, more images, and the defect removed.
+
+Refuted if: a loss that trades classes cures wrong labels or likeness; or removing the planted defect does not.
+
+Cost. 6 causes of 11 arms, 10 seeds and 12 epochs each.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from experiments._plan import Plan
+from experiments._question import Figure, Question, listed, main
+from fishnet.sweep.recipe import Recipe
+
+SPECIES, ALIKE = "Dascyllus reticulatus", "Chromis chrysura"
+OTHERS = ("Amphiprion clarkii", "Chaetodon lunulatus", "Plectroglyphidodon dickii")
+STUCK, REMOVED, MORE = "stuck", "defect removed", "more images"
+HARD = f"{SPECIES}+{ALIKE}"
+
+
+def task(*planted: str, train: float = 0.25) -> str:
+    """The five species with a share of their training images and planted defects."""
+    names = "+".join(name.replace(" ", "_") for name in (SPECIES, ALIKE, *OTHERS))
+    return "&".join([f"reef?only={names}", *([f"train={train:g}"] if train < 1 else []), *planted])
+
+
+S, A = (name.replace(" ", "_") for name in (SPECIES, ALIKE))
+
+
+@dataclass(frozen=True)
+class Cause:
+    """A planted cause."""
+
+    words: str
+    planted: tuple[str, ...] = ()  # modifiers of the task
+    more: tuple[str, ...] = ()  # those with more images of the class; none: the same with more of all
+    changes: Mapping[str, object] = field(default_factory=dict)  # of the recipe, instead of modifiers
+    probes: tuple[str, ...] = ()  # where a figure shows them: they take longer to compile than the training
+
+
+CAUSES: Mapping[str, Cause] = {
+    "few": Cause("few images", (f"few={S}:2",), (f"few={S}:32",), probes=("classes",)),
+    "labels": Cause("wrong labels", (f"noise={S}:0.97",)),
+    "alike": Cause("looks like another", (f"mix={S}:{A}:0.9",), probes=("classes", "features")),
+    "varied": Cause("varies strongly", (f"vary={S}:3",)),
+    "blurred": Cause("blurred alone", (f"blur={S}:3",)),
+    "small": Cause("network too small", changes={"widths": (2, 2, 2)}, probes=("features",)),
+}
+BASE = Recipe(
+    task=task(),
+    model="cnn",
+    widths=(16, 32, 64),
+    norm="batch",
+    loss="class_weighted",
+    batch_size=32,
+    epochs=12,
+)
+PROBED = {"probe_epochs": 4, "probe_images": 256}
+CURES: Mapping[str, Mapping[str, object]] = {
+    "unweighted": {"loss": "cross_entropy"},
+    "focal": {"loss": "focal"},
+    "class-balanced focal": {"loss": "class_balanced_focal"},
+    "LDAM, deferred weights": {"loss": "ldam", "class_weighting": "effective", "reweight_from": 0.5},
+    "logit adjustment": {"loss": "logit_adjusted"},
+    "class augmentation": {"hard_classes": SPECIES, "hard_augment": "strong"},
+    "squeeze-and-excitation": {"se_reduction": 4},
+    "expert head": {"model": "hybrid", "hard_classes": HARD},
+}
+LOSSES = ("unweighted", "focal", "class-balanced focal", "LDAM, deferred weights", "logit adjustment")
+QUICK = (STUCK, "unweighted", "focal", "logit adjustment", "class augmentation", REMOVED)
+
+
+def plan_of(name: str) -> Plan:
+    """The sweep of a cause."""
+    cause = CAUSES[name]
+    probed = {"probes": cause.probes, **PROBED} if cause.probes else {}
+    base = replace(BASE, task=task(*cause.planted), **cause.changes, **probed)
+    whole = {"widths": BASE.widths} if "widths" in cause.changes else {"task": task()}
+    more = task(*cause.more) if cause.more else task(*cause.planted, train=0.75)
+    tiny = {"probe_epochs": 1, "probe_images": 64} if cause.probes else {}
+    few = [STUCK, "logit adjustment", *([REMOVED] if name == "few" else [])]
+    return Plan(
+        name,
+        base,
+        {STUCK: {}, **CURES, MORE: {"task": more}, REMOVED: whole},
+        seeds=10,
+        sizes={
+            "smoke": {"epochs": 1, "seeds": 2, "arms": few, **tiny},
+            "quick": {"seeds": 3, "epochs": 8, "arms": list(QUICK)},
+        },
+    )
+
+
+def question() -> Question:
+    """See the module."""
+    from fishnet.report.answer_figures import arms_panel, forest
+    from fishnet.report.class_curve_figures import all_classes_panel, class_curves_panel
+    from fishnet.report.evidence import Claim, Contrast, class_column, probed
+    from fishnet.report.measures import other_classes
+    from fishnet.report.prediction_figures import auc_change, auc_changes_panel
+
+    auc = class_column("auc", f"AUC of {SPECIES}", SPECIES, margin=0.02, diverged=0.5)
+    others = other_classes("auc", "lowest AUC of the other species", SPECIES, margin=0.02, diverged=0.5)
+    cosine = probed(
+        "nearest_class_cosine", f"cosine of {SPECIES} to its nearest class", SPECIES, larger_is_better=False, digits=2
+    )
+    margin = probed("class_margin", f"mean margin of {SPECIES} on training images, logits", SPECIES, digits=2)
+    contrasts = [Contrast(name, f"AUC of the class: {cause.words}", name, auc) for name, cause in CAUSES.items()]
+    contrasts += [
+        Contrast(f"{name}_others", f"The other species: {cause.words}", name, others, arms=(REMOVED,))
+        for name, cause in CAUSES.items()
+    ]
+
+    def answer(evidence: Mapping) -> str:
+        parts = []
+        for name, cause in CAUSES.items():
+            rows = evidence[name].rows
+            better = [label for label, row in rows.items() if row.verdict == "better"]
+            parts.append(
+                f"{cause.words}: AUC {rows[STUCK].mean:.2f} (the others from "
+                f"{evidence[f'{name}_others'].row(STUCK).mean:.2f} on), "
+                + (f"better with {listed(better)}" if better else "nothing is better for certain")
+            )
+        moved = {name for name in CAUSES for label in LOSSES if verdict(evidence, name, label) == "better"}
+        losses = (
+            "No other loss raises it for any cause."
+            if not moved
+            else f"Another loss raises it for: {listed([CAUSES[name].words for name in CAUSES if name in moved])}."
+        )
+        return f"{'; '.join(parts)}. {losses}"
+
+    def panels(trials: Mapping, evidence: Mapping) -> Sequence:
+        changes = [auc_change(trials[name], SPECIES, STUCK, REMOVED, cause.words) for name, cause in CAUSES.items()]
+        images = auc_changes_panel(changes, "the defect removed: what the test images leave open")
+        return [*(forest(evidence[name], cause.words) for name, cause in CAUSES.items()), *([images] if images else [])]
+
+    def mechanism(trials: Mapping, evidence: Mapping) -> Sequence:
+        found = [all_classes_panel(trials["few"], "val_auc", STUCK, "few images: all species", "validation AUC")]
+        for name in ("few", "labels", "alike"):
+            shown = [label for label in (STUCK, "logit adjustment", MORE, REMOVED) if label in trials[name].labels]
+            title = f"{CAUSES[name].words}: loss of the class"
+            found.append(class_curves_panel(trials[name], "val_loss", SPECIES, title, "validation loss, nats", shown))
+        found += [
+            arms_panel(trials[name], measure, CAUSES[name].words)
+            for name, measure in (("few", margin), ("alike", margin), ("alike", cosine), ("small", cosine))
+        ]
+        return [panel for panel in found if panel]
+
+    return Question(
+        name="stuck_class",
+        about=__doc__,
+        title="A class that stays behind",
+        question="Why is one species hardly better than chance while the others are told well, and what brings it up?",
+        plans=tuple(map(plan_of, CAUSES)),
+        contrasts=tuple(contrasts),
+        answer=answer,
+        evidence=Figure(
+            f"AUC of {SPECIES} against the stuck one, cause by cause",
+            panels,
+            "Last: hollow with the defect, filled without it, mean probabilities of all seeds; bars are DeLong's 95 % "
+            "intervals of the difference, for the choice of test photographs.",
+            columns=2,
+        ),
+        mechanism=Figure(
+            "The class over time, and how far its features are from its neighbours'",
+            mechanism,
+            "Validation figures after each epoch. On training images at the end, every seed a dot: by how much the "
+            "right logit exceeds the best other one; cosines between class means of the features, "
+            "seen from their centre, 1 where two classes are not told apart.",
+        ),
+        claims=(
+            Claim("Class weights bring up a class with few images", "He and Garcia 2009", "few",
+                  {"unweighted": "worse"}),
+            Claim("Focal loss brings up a class that is hard", "Lin et al. 2017", "few", {"focal": "better"}),
+            Claim("Logit adjustment brings up rare classes", "Menon et al. 2021", "few",
+                  {"logit adjustment": "better"}),
+            Claim("More images of a rare class bring it up", "Halevy et al. 2009", "few", {MORE: "better"}),
+            Claim("Wrong labels hold a class back until they are cleaned", "Northcutt et al. 2021", "labels",
+                  {REMOVED: "better"}),
+            Claim("Squeeze-and-excitation helps to tell similar classes", "Hu et al. 2018", "alike",
+                  {"squeeze-and-excitation": "better"}),
+            Claim("An expert for classes that are confused tells them apart", "Ahmed et al. 2016", "alike",
+                  {"expert head": "better"}),
+            Claim("Blur makes a class harder to recognise", "Dodge and Karam 2016", "blurred", {REMOVED: "better"}),
+        ),
+        limits=(
+            "Five species with about as many images each, on photographs of 32 pixels; causes are planted one by one.",
+            "What is planted in all images of a class, test images too, is a mark of that class.",
+            "A likeness of two classes takes from the AUC of both: it cannot hold back one alone.",
+        ),
+    )  # fmt: skip
+
+
+def verdict(evidence: Mapping, contrast: str, label: str) -> str:
+    """What was found of an arm; "" where the size has no such arm."""
+    row = evidence[contrast].rows.get(label)
+    return row.verdict if row else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main(question))

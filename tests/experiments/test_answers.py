@@ -1,0 +1,178 @@
+"""Answers follow from the verdicts: differences are planted, and the sentence says them."""
+
+import importlib
+
+import numpy as np
+import pytest
+
+from experiments.mnist_speed import fastest
+from experiments.optimizers import sorted_out
+from experiments.stagnation import CAUSES, FOUND, NOTHING_HELPED, found, remedies
+from fishnet.report.evidence import Evidence, judge
+from fishnet.stats import compare
+from tests.experiments.test_question import trial_of
+
+SEEDS = 10
+
+
+def evidence_of(question, labels, effects, start=0.5):
+    """Evidence of every contrast of a question from made-up values.
+
+    Args:
+        question: with its contrasts.
+        labels: trial -> its arms, where the question's plan does not have them yet.
+        effects: (contrast, label) -> by how much its values differ from `start`.
+    """
+    arms = {plan.name: labels.get(plan.name) or list(plan.arms) for plan in question.plans}
+    made = {}
+    for place, of in enumerate(question.contrasts):
+        shared = np.random.default_rng(place).normal(start, 0.02, SEEDS)
+        control = of.control or arms[of.trial][0]
+        names = [control, *(of.arms or [label for label in arms[of.trial] if label != control])]
+        values = {}
+        for i, name in enumerate(names):
+            noise = np.random.default_rng(100 * place + i).normal(0, 0.003, SEEDS)
+            values[name] = shared + noise + effects.get((of.name, name), 0.0)
+        measure = of.measure
+        rows = compare(
+            values,
+            control,
+            margin=measure.margin,
+            larger_is_better=measure.larger_is_better,
+            diverged=measure.diverged,
+            test=of.test,
+        )
+        made[of.name] = Evidence(of, rows)
+    return made
+
+
+def asked(name):
+    return importlib.import_module(f"experiments.{name}").question()
+
+
+def verdicts(question, evidence):
+    return {claim.text: judge(claim, evidence).verdict for claim in question.claims}
+
+
+def test_stagnation_names_what_helped_for_each_cause():
+    question = asked("stagnation")
+    effects = {("saddle", name): -0.3 for name in ("momentum .99", "adam", "he weights", "rate x 10")}
+    effects |= {("saddle_free", "momentum .9"): -0.3, ("saddle_free", "adam"): 0.3}
+    effects |= {("high", "usual rate"): -0.3, ("alike", "he weights"): -0.3, ("found", "three times it"): -0.2}
+    evidence = evidence_of(question, {"found": [*FOUND, "one cycle to three times it"]}, effects)
+    text = question.answer(evidence)
+    assert "Weights too small (loss 0.5" in text
+    assert "lower at the end with momentum .99, adam; also with rate x 10, he weights." in text
+    assert text.count(NOTHING_HELPED) == 4
+    judged = verdicts(question, evidence)
+    assert judged["Momentum carries training across plateaus"] == "supported"
+    assert judged["Adaptive methods escape saddles where gradient descent is stuck"] == "refuted"
+    assert judged["Units that begin with equal weights stay equal, whatever the optimizer"] == "supported"
+    assert judged["A range test of a few epochs finds the rate"] == "refuted"
+
+
+def test_stagnation_builds_on_its_range_test():
+    trial = trial_of({"val_loss": {"sgd @ 0.03": [2, 2, 2], "sgd @ 0.1": [1, 1, 1], "sgd @ 0.3": [2, 2, 2]}})
+    arms = found({"range": trial})
+    assert {label: arms[label]["lr"] for label in FOUND} == {
+        "from the range test": 0.1,
+        "a tenth of it": 0.01,
+        "a third of it": 0.0333,
+        "three times it": 0.3,
+    }
+    assert {float(of["lr"]) for name, of in remedies(0.1).items() if name.startswith("nesterov")} == {0.1}
+    assert set(CAUSES) == {"low", "high", "saddle", "alike", "narrow"}
+
+
+def test_optimizers_are_sorted_by_verdict():
+    question = asked("optimizers")
+    labels = {
+        "digits": [of for c in question.contrasts if c.trial == "digits" for of in (c.control, *c.arms)],
+        "fish": ["momentum", "sgd", "nesterov", "adagrad", "rmsprop", "adam", "nadam", "adamw", "lamb", "lion"],
+    }
+    effects = {("optimizers", "sgd, constant"): -0.1, ("optimizers", "adam, constant"): 0.1}
+    effects |= {("schedules", "momentum, one cycle"): 0.05, ("schedules", "momentum, exponential"): 0.05}
+    effects |= {("fish", name): -0.2 for name in ("adam", "rmsprop", "adagrad")}
+    evidence = evidence_of(question, labels, effects)
+    text = question.answer(evidence)
+    assert "better: adam, constant; worse: sgd, constant; equivalent: nesterov, constant" in text
+    assert "better: momentum, exponential, momentum, one cycle" in text
+    judged = verdicts(question, evidence)
+    assert judged["Adam is better than gradient descent with momentum"] == "supported"
+    assert judged["Nesterov's momentum is better than plain momentum"] == "refuted"
+    assert judged["Adam requires little tuning: its default rate is good"] == "supported"
+    assert judged["Gradient descent with momentum generalises better than adaptive methods"] == "supported"
+    assert "momentum" not in sorted_out(evidence["fish"].rows).split("equivalent")[0]
+
+
+def test_from_scratch_tells_harm_from_what_the_check_finds():
+    question = asked("from_scratch")
+    effects = {("errors", name): -0.3 for name in ("raw pixels", "no 1/m")}
+    effects |= {("checked", name): 8.0 for name in ("no 1/m", "softmax over the images")}
+    effects |= {("mending", "all mended"): 0.4}
+    evidence = evidence_of(question, {}, effects)
+    text = question.answer(evidence)
+    raw, summed = (f"{name} ({evidence['errors'].row(name).mean:.2f})" for name in ("raw pixels", "no 1/m"))
+    assert f"Worse with: {raw} and {summed}; no worse with: no max shift," in text
+    assert "A gradient check finds: no 1/m and softmax over the images." in text
+    assert f"better with: all mended ({evidence['mending'].row('all mended').mean:.2f})." in text
+    judged = verdicts(question, evidence)
+    assert judged["Inputs must be scaled, or training fails"] == "supported"
+    assert judged["Without the shift by the maximum the softmax overflows and training fails"] == "refuted"
+    assert judged["If the loss explodes, lower the learning rate"] != "supported"
+
+
+def test_the_fastest_that_passes_is_named():
+    found = {"a": (0.9912, 20.0, 8), "b": (0.9931, 12.0, 8), "c": (0.9899, 3.0, 8)}
+    assert fastest(found, 0.99) == (
+        "The mean of 8 seeds is above 99.0% after 12 s a run (96 s for all of them together): b, 99.31%."
+    )
+    assert fastest(found, 0.995) == "No arm has a mean above 99.5%: b comes to 99.31%."
+
+
+def test_mnist_speed_puts_both_lengths_together():
+    question = asked("mnist_speed")
+    effects = {
+        ("short", "no norm"): -0.02,
+        ("long", "8 epochs, not shifted"): -0.01,
+        ("long_seconds", "4 epochs"): -0.2,
+    }
+    evidence = evidence_of(question, {}, effects, start=0.9965)
+    assert "worse no norm." in question.answer(evidence)
+    judged = verdicts(question, evidence)
+    assert judged["Batch norm speeds up training"] == "supported"
+    assert judged["Augmentation improves accuracy, given time"] == "supported"
+
+
+def test_transfer_says_it_for_each_number_of_labels():
+    question = asked("transfer")
+    arms = ["from scratch", "frozen", "unfrozen in stages", "trained on"]
+    arms += ["autoencoder", "denoising", "rotation", "contrastive", "gan"]
+    labels = {plan.name: arms for plan in question.plans[1:]}
+    effects = {("3 %", "trained on"): 0.2, ("3 %", "autoencoder"): -0.2, ("3 % how", "frozen"): 0.1}
+    evidence = evidence_of(question, labels, effects)
+    text = question.answer(evidence)
+    assert "With 3 % of the photographs from scratch reaches 0.5" in text
+    assert "better: trained on; worse: autoencoder." in text
+    judged = verdicts(question, evidence)
+    assert judged["With enough labels training from scratch catches up"] == "supported"
+    assert judged["Unsupervised pretraining with autoencoders helps"] == "refuted"
+    assert judged["With few labels freeze the trunk: training it on overfits"] == "supported"
+
+
+def test_sources_are_dealt_to_the_seeds():
+    transfer = importlib.import_module("experiments.transfer")
+    trial = trial_of({"test_accuracy": {"labels": [1, 1, 1], "rotation": [1, 1, 1]}})
+    arms = transfer.arms_for(40, ["labels", "rotation", "gan"])({"sources": trial})
+    assert arms["frozen"] == {"trunk": "nowhere:0-2", "freeze": "trunk"}
+    assert arms["unfrozen in stages"] == {"trunk": "nowhere:0-2", "unfreeze": (10, 20)}
+    assert arms["rotation"] == {"trunk": "nowhere:3-5"}
+    assert "gan" not in arms
+
+
+@pytest.mark.parametrize("name", ["stagnation", "optimizers", "from_scratch", "mnist_speed", "transfer"])
+def test_claims_have_sources_and_limits_are_told(name):
+    question = asked(name)
+    assert 4 <= len(question.claims) <= 9
+    assert len(question.limits) >= 3
+    assert question.about == importlib.import_module(f"experiments.{name}").__doc__

@@ -1,0 +1,194 @@
+"""Experiments with a question: what they train and compare in each size, without any training."""
+
+import importlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments import _question as q
+from experiments._own_runs import OwnRuns
+from experiments._plan import Plan
+from experiments._question import Asked, claims_of, contrasts_of
+from experiments._tuning import at_all_rates, at_tuned_rates, ends_of_grids, suggestions
+from fishnet.errors import UsageError, UserError
+from fishnet.report.evidence import Claim, Contrast, Look, Trial, column, until, weigh
+from fishnet.report.results import Results
+from fishnet.sweep.progress import Display
+from fishnet.sweep.recipe import Recipe
+
+ACCURACY = column("test_accuracy", "test accuracy")
+BASE = Recipe(task="synthetic", model="mlp", widths=(8,), epochs=2)
+
+
+def asked(size: str, out: Path) -> Asked:
+    return Asked(size, out, until_decided=False, devices=None, quiet=True, command="a command")
+
+
+def trial_of(columns, seeds=3, name="planted") -> Trial:
+    """A trial whose arms have given values by seed; `columns`: column -> label -> values."""
+    labels = list(next(iter(columns.values())))
+    rows = [
+        {"run": i * seeds + s, "status": "ok"} | {name: float(of[label][s]) for name, of in columns.items()}
+        for i, label in enumerate(labels)
+        for s in range(seeds)
+    ]
+    nothing = pd.DataFrame()
+    results = Results(Path("nowhere"), {"seeds": list(range(seeds))}, pd.DataFrame(rows), nothing, nothing, nothing)
+    return Trial(name, (Look(results, tuple(labels)),))
+
+
+@pytest.mark.parametrize("name", q.QUESTIONS)
+def test_every_size_has_its_arms_and_the_full_one_everything(name):
+    """Labels in sizes, contrasts and claims are those of the plans; arms that depend on trials are settled later."""
+    question = importlib.import_module(f"experiments.{name}").question()
+    plans = {plan.name: plan for plan in question.plans}
+    contrasts = {of.name: of for of in question.contrasts}
+    assert question.name == name
+    assert len(contrasts) == len(question.contrasts)
+    for plan in question.plans:
+        assert set(plan.sizes) == {"smoke", "quick"}
+        if not callable(plan.arms):
+            for size in q.SIZES:
+                assert set(plan.labels(size)) <= set(plan.arms)
+                assert len(plan.seeds_from(size)) >= 1
+                if isinstance(plan, Plan):
+                    plan.sweep(size)
+    for of in question.contrasts:
+        assert of.trial in plans
+    for claim in question.claims:
+        assert claim.source
+        plan = plans[contrasts[claim.contrast].trial]
+        assert callable(plan.arms) or set(claim.expected) <= set(plan.arms)
+
+
+def test_arms_may_depend_on_earlier_trials():
+    def arms(trials):
+        best = max(trials["first"].by_seed(ACCURACY).items(), key=lambda item: np.mean(item[1]))[0]
+        return {"default": {}, "as found": {"lr": float(best)}}
+
+    plan = Plan("second", BASE, arms, seeds=4, first_seed=7)
+    trial = trial_of({"test_accuracy": {"0.1": [0.3, 0.4, 0.5], "0.2": [0.6, 0.5, 0.7]}})
+    settled = plan.settled({"first": trial})
+    assert settled.arms["as found"] == {"lr": 0.2}
+    sweep = settled.sweep("full")
+    assert sweep.seeds == (7, 8, 9, 10)
+    assert [arm["lr"] for arm in sweep.arms()] == ["auto", 0.2]
+    assert settled.seeds_from("full", done=4) == range(11, 15)
+    assert settled.settled({}) is settled
+
+
+def test_arms_that_are_alike_are_trained_once_and_seen_twice(monkeypatch, tmp_path):
+    plan = Plan("one", BASE, {"a": {"lr": 0.1}, "b": {"lr": 0.2}, "a again": {"lr": 0.1}}, seeds=2)
+    assert len(plan.sweep("full").runs()) == 4
+    results = trial_of({"test_accuracy": {"a": [1, 2], "b": [3, 4]}}, seeds=2).looks[0].results
+    monkeypatch.setattr("fishnet.sweep.run_sweep", lambda *args, **more: None)
+    monkeypatch.setattr("fishnet.report.html.write_report", lambda *args, **more: None)
+    monkeypatch.setattr("fishnet.report.results.load_results", lambda out: results)
+    look = plan.train(asked("full", tmp_path), tmp_path, Display(), range(2), ("a", "b", "a again"))
+    assert [look.runs(label) for label in ("a", "b", "a again", "c")] == [[0, 1], [2, 3], [0, 1], []]
+
+
+def test_a_smaller_size_compares_what_it_trains():
+    plan = Plan("one", BASE, {"a": {}, "b": {"lr": 0.1}, "c": {"lr": 0.2}}, sizes={"smoke": {"arms": ["a", "b"]}})
+    contrasts = (
+        Contrast("all", "", "one", ACCURACY),
+        Contrast("some", "", "one", ACCURACY, arms=("b", "c")),
+        Contrast("other", "", "one", ACCURACY, control="c"),
+        Contrast("gone", "", "one", ACCURACY, arms=("c",)),
+    )
+    claims = (Claim("b", "x", "some", {"b": "better"}), Claim("c", "x", "some", {"b": "better", "c": "worse"}))
+    question = q.Question("n", "", "", "", (plan,), contrasts, None, None, None, claims)
+    plans = {"one": plan}
+    assert {of.name: of.arms for of in contrasts_of(question, plans, "smoke")} == {"all": None, "some": ("b",)}
+    assert contrasts_of(question, plans, "full") == list(contrasts)
+    trial = trial_of({"test_accuracy": {"a": [1, 1, 1], "b": [2, 2, 2]}})
+    evidence = {of.name: weigh(of, trial) for of in contrasts_of(question, plans, "smoke")}
+    assert claims_of(question, evidence, "smoke") == [claims[0]]
+    assert claims_of(question, evidence, "full") == list(claims)
+    mistyped = replace(question, contrasts=(Contrast("x", "", "one", ACCURACY, arms=("d",)),))
+    with pytest.raises(UsageError, match="'d'"):
+        contrasts_of(mistyped, plans, "full")
+
+
+def test_rates_are_tuned_by_validation():
+    arms, rates = {"x": {"optimizer": "adam"}, "y": {}, "z": {}}, {"x": (0.1, 0.2, 0.4), "y": (1.0, 2.0), "z": (1.0,)}
+    tried = at_all_rates(arms, rates)
+    assert tried["x @ 0.2"] == {"optimizer": "adam", "lr": 0.2}
+    assert list(tried) == ["x @ 0.1", "x @ 0.2", "x @ 0.4", "y @ 1", "y @ 2", "z @ 1"]
+    losses = {"x @ 0.1": [3, 3, 3], "x @ 0.2": [1, 1.5, 1], "x @ 0.4": [0, 0, np.nan], "y @ 1": [2, 2, 2]}
+    trial = trial_of({"val_loss": losses | {"y @ 2": [1, 1, 1]}})
+    assert at_tuned_rates(arms, rates, trial) == {"x": {"optimizer": "adam", "lr": 0.2}, "y": {"lr": 2.0}}
+    assert suggestions(trial, ["x"], rates)["x"].loss == pytest.approx(3.5 / 3)
+    assert ends_of_grids(trial, list(arms), rates) == ["y is best at the highest rate that was tried, 2."]
+    never = trial_of({"val_loss": {"y @ 1": [np.nan] * 3, "y @ 2": [np.nan] * 3}})
+    assert at_tuned_rates(arms, rates, never) == {"y": {"lr": 1.0}}
+    assert "diverged at every rate" in ends_of_grids(never, ["y"], rates)[0]
+
+
+def test_how_soon_a_level_is_passed():
+    curves = pd.DataFrame(
+        [
+            {"run": run, "epoch": e + 1, "loss": value}
+            for run, of in enumerate(([3, 0.5, 2], [3, 2, 1], [3]))
+            for e, value in enumerate(of)
+        ]
+    )
+    results = Results(Path("nowhere"), {"seeds": [0, 1, 2]}, curves, curves, curves, curves)
+    assert until("loss", 1.0, "").of(results) == {0: 2, 1: 4, 2: 4}
+    assert until("loss", 2.5, "", falling=False).of(results) == {0: 1, 1: 1, 2: 1}
+    assert not until("loss", 1.0, "").larger_is_better
+
+
+CALLS = []
+
+
+def made_up(fields, seed):
+    """A run of no cost whose figures say what it was given."""
+    CALLS.append((fields["by"], seed))
+    if fields["by"] == fields.get("fails"):
+        raise KeyboardInterrupt
+    value = seed + 10.0 * fields["by"]
+    return {
+        "runs": [{"status": "ok", "test_accuracy": value}],
+        "curves": [{"epoch": e, "train_loss": value / e} for e in (1, 2)],
+    }
+
+
+def test_runs_of_an_experiments_own_are_weighed_like_a_sweep(tmp_path):
+    own = OwnRuns("own", made_up, {"a": {"by": 0}, "b": {"by": 1}, "c": {"by": 2}}, seeds=3, first_seed=5)
+    CALLS.clear()
+    look = own.train(asked("full", tmp_path), tmp_path, Display(), own.seeds_from("full"), ("a", "b", "c"))
+    assert [(by, seed) for by in (0, 1, 2) for seed in (5, 6, 7)] == CALLS
+    trial = Trial("own", (look,))
+    assert trial.by_seed(ACCURACY) == {"a": [5, 6, 7], "b": [15, 16, 17], "c": [25, 26, 27]}
+    assert trial.by_seed(until("train_loss", 4.0, ""))["a"] == [2, 2, 2]
+    assert (look.results.runs["train_seconds"] >= 0).all()
+    found = weigh(Contrast("x", "", "own", ACCURACY), trial)
+    assert found.row("b").difference == 10
+    # Finished: nothing is run again, and other runs are refused.
+    own.train(asked("full", tmp_path), tmp_path, Display(), own.seeds_from("full"), ("a", "b", "c"))
+    assert len(CALLS) == 9
+    with pytest.raises(UserError, match="other runs"):
+        own.train(asked("full", tmp_path), tmp_path, Display(), (1, 2), ("a", "b", "c"))
+
+
+def test_own_runs_go_on_where_they_were_stopped(tmp_path):
+    arms = {"a": {"by": 0}, "b": {"by": 1, "fails": 1}, "c": {"by": 2}}
+    own = OwnRuns("own", made_up, arms, seeds=2)
+    CALLS.clear()
+    with pytest.raises(KeyboardInterrupt):
+        own.train(asked("full", tmp_path), tmp_path, Display(), (0, 1), tuple(arms))
+    arms["b"]["fails"] = -1
+    content = (tmp_path / "sweep.json").read_text()
+    again = own.describe(asked("full", tmp_path), (0, 1), tuple(arms))["spec_hash"]
+    before = replace(own, arms=arms | {"b": {"by": 1, "fails": 1}}).describe(
+        asked("full", tmp_path), (0, 1), tuple(arms)
+    )["spec_hash"]
+    (tmp_path / "sweep.json").write_text(content.replace(before, again))
+    look = own.train(asked("full", tmp_path), tmp_path, Display(), (0, 1), tuple(arms))
+    assert CALLS == [(0, 0), (0, 1), (1, 0), (1, 0), (1, 1), (2, 0), (2, 1)]
+    assert look.results.runs["run"].tolist() == [0, 1, 2, 3, 4, 5]
+    assert len(look.results.curves) == 12

@@ -1,0 +1,57 @@
+"""Regularisation: answers, claims and figures follow from tables with a known truth, and runs that are asked again."""
+
+import pytest
+
+from experiments.regularization import AGAIN, BATCHED, SELF, question
+from fishnet.sweep.validate import check_sweep
+from tests.experiments.planted import trials_of, weighed
+
+CLASSES = ("a", "b", "c", "d", "e")
+PLANTED = {
+    ("fish", "dropout"): {"test_accuracy": 0.1, "train_accuracy": -0.1},
+    ("fish", "L2"): {"train_accuracy": -0.1},
+    ("fish", "dropout and max-norm"): {"test_accuracy": 0.1},
+    ("digits", SELF): {"test_accuracy": -0.05},
+    ("digits", "selu, no dropout"): {"test_accuracy": 0.02},
+    ("doubt", "dropout .5, Monte-Carlo"): {"test_ece": -0.05},
+}
+
+
+@pytest.fixture(scope="module")
+def asked():
+    return question()
+
+
+@pytest.fixture(scope="module")
+def trials(asked):
+    return trials_of(asked, "full", PLANTED, CLASSES, "a")
+
+
+def test_the_answer_names_what_was_planted_and_nothing_else(asked, trials):
+    evidence, judgements = weighed(asked, trials, "full")
+    text = asked.answer(evidence)
+    assert (
+        "accuracy is higher with dropout and dropout and max-norm; the gap to training is narrower with L2 and" in text
+    )
+    assert f"{BATCHED} reaches 0.70" in text and "worse" in text
+    found = {judgement.claim.text: judgement.verdict for judgement in judgements}
+    assert len(found) == len(asked.claims)
+    assert found["Dropout improves generalisation"] == "supported"
+    assert found["Weight decay (L2) improves generalisation"] == "refuted"
+    assert found["MC dropout improves calibration"] == "supported"
+    assert found["MC dropout improves accuracy"] == "refuted"
+    assert found["Self-normalising networks train better than batch norm in deep dense networks"] == "refuted"
+
+
+def test_figures_have_something_to_show(asked, trials):
+    evidence, _ = weighed(asked, trials, "full")
+    assert len(asked.evidence.panels(trials, evidence)) == 2 + 3 * len(AGAIN)
+    assert len(asked.mechanism.panels(trials, evidence)) == 4
+
+
+@pytest.mark.parametrize("size", ["smoke", "quick", "full"])
+def test_every_sweep_is_sound_and_keeps_its_predictions(asked, size):
+    for plan in asked.plans:
+        sweep = getattr(plan, "plan", plan).sweep(size)
+        check_sweep(sweep)
+        assert len(sweep.runs()) <= 200  # beyond, predictions are those of a few runs only

@@ -1,0 +1,71 @@
+"""What holds a class back: answers, claims and figures follow from tables with a known truth."""
+
+import pytest
+
+from experiments.stuck_class import ALIKE, CAUSES, MORE, OTHERS, REMOVED, SPECIES, STUCK, question, task
+from fishnet.data import load_task
+from fishnet.sweep.validate import check_sweep
+from tests.experiments.planted import trials_of, weighed
+
+CLASSES = tuple(sorted((SPECIES, ALIKE, *OTHERS)))
+PLANTED = {
+    **{(name, REMOVED): {"own_auc": 0.3} for name in CAUSES if name != "blurred"},
+    ("few", MORE): {"own_auc": 0.2},
+    ("few", "unweighted"): {"own_auc": -0.1},
+    ("labels", "focal"): {"own_auc": -0.1},
+    ("few", "logit adjustment"): {"own_auc": 0.1},
+}
+
+
+@pytest.fixture(scope="module")
+def asked():
+    return question()
+
+
+@pytest.fixture(scope="module")
+def trials(asked):
+    return trials_of(asked, "full", PLANTED, CLASSES, SPECIES)
+
+
+def test_the_answer_names_what_was_planted_and_nothing_else(asked, trials):
+    evidence, judgements = weighed(asked, trials, "full")
+    text = asked.answer(evidence)
+    assert f"better with logit adjustment, {MORE} and {REMOVED}" in text
+    assert f"{CAUSES['blurred'].words}: AUC 0.60 (the others from 0.90 on), nothing is better for certain" in text
+    assert f"Another loss raises it for: {CAUSES['few'].words}." in text
+    found = {judgement.claim.text: judgement.verdict for judgement in judgements}
+    assert len(found) == len(asked.claims)
+    assert found["Class weights bring up a class with few images"] == "supported"
+    assert found["Focal loss brings up a class that is hard"] == "refuted"
+    assert found["Blur makes a class harder to recognise"] == "refuted"
+
+
+def test_no_cure_is_said_to_work_where_none_does(asked):
+    evidence, judgements = weighed(asked, trials_of(asked, "full", {}, CLASSES, SPECIES), "full")
+    text = asked.answer(evidence)
+    assert text.count("nothing is better for certain") == len(CAUSES)
+    assert "No other loss raises it" in text
+    assert not any(judgement.verdict == "supported" for judgement in judgements)
+
+
+def test_figures_have_something_to_show(asked, trials):
+    evidence, _ = weighed(asked, trials, "full")
+    shown, why = asked.evidence.panels(trials, evidence), asked.mechanism.panels(trials, evidence)
+    assert len(shown) == len(CAUSES) + 1 and len(why) == 8
+    assert "few images" in shown[-1].alt and SPECIES in why[0].alt
+
+
+@pytest.mark.parametrize("size", ["smoke", "quick", "full"])
+def test_every_sweep_is_sound_and_keeps_its_predictions(asked, size):
+    for plan in asked.plans:
+        sweep = plan.sweep(size)
+        check_sweep(sweep)
+        assert plan.labels(size)[0] == STUCK and (size == "smoke" or REMOVED in plan.labels(size))
+        assert len(sweep.runs()) <= 200  # beyond, predictions are those of a few runs only
+
+
+def test_the_class_and_its_neighbour_are_there():
+    found = load_task(task("few=Dascyllus_reticulatus:4"))
+    assert set(found.classes) == set(CLASSES)
+    train = found.labels[found.splits["train"]]
+    assert (train == found.classes.index(SPECIES)).sum() == 4

@@ -1,0 +1,113 @@
+"""Figures of a run from its curves, classes and predictions, each with an independent way to the same number."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fishnet.metrics import accuracy, confusion
+from fishnet.report.evidence import Look, Trial
+from fishnet.report.measures import apart_at_end, draws_of, fallen, other_classes, over_sets, predicted
+from fishnet.report.prediction_figures import auc_change, auc_changes_panel, rejection_panel, split_of, split_panel
+from fishnet.report.results import Results
+from fishnet.roc import one_vs_rest_auc
+from fishnet.stats import bias_variance
+from fishnet.sweep.grid import Sweep
+from fishnet.sweep.recipe import Recipe
+
+DRAWS, SEEDS, IMAGES, CLASSES = 3, 2, 60, ("a", "b", "c")
+WIDTHS = ((8,), (16,))
+
+
+@pytest.fixture(scope="module")
+def results() -> Results:
+    """Two networks on three draws of the training images, two seeds each."""
+    tasks = [f"synthetic?train=0.5@{draw}&noise=0.2" for draw in range(1, DRAWS + 1)]
+    sweep = Sweep(Recipe(norm="none"), axes={"widths": WIDTHS, "task": tasks}, seeds=SEEDS)
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, IMAGES)
+    runs, curves, classes, predictions = [], [], [], []
+    for run in sweep.runs():
+        runs.append({"run": run.index, "arm": run.arm, "seed": run.recipe.seed, "status": "ok"})
+        for epoch, value in enumerate((0.5, 0.8, 0.6 + run.index / 100), start=1):
+            curves.append({"run": run.index, "epoch": epoch, "val_accuracy": value, "train_accuracy": 0.9})
+        classes += [{"run": run.index, "class": c, "auc": 0.5 + k / 10} for k, c in enumerate(CLASSES)]
+        p = rng.dirichlet(np.ones(3), IMAGES) + np.eye(3)[labels] * run.recipe.widths[0] / 16
+        p /= p.sum(1, keepdims=True)
+        order = rng.permutation(IMAGES)  # of the rows: images are told by `example`
+        fixed = {"run": run.index, "split": "test", "example": order, "label": labels[order]}
+        predictions.append(pd.DataFrame(fixed | {f"p_{c}": p[order, k] for k, c in enumerate(CLASSES)}))
+    tables = [pd.DataFrame(rows) for rows in (runs, curves, classes)]
+    return Results(Path("nowhere"), sweep.spec(), *tables, pd.concat(predictions, ignore_index=True))
+
+
+@pytest.fixture(scope="module")
+def trial(results) -> Trial:
+    labels = tuple(f"{width[0]}, {draw}" for width in WIDTHS for draw in range(DRAWS))
+    return Trial("planted", (Look(results, labels),))
+
+
+def probabilities(results: Results, run: int) -> tuple[np.ndarray, np.ndarray]:
+    rows = results.predictions[results.predictions["run"] == run].set_index("example").loc[range(IMAGES)]
+    return rows["label"].to_numpy(), rows[[f"p_{c}" for c in CLASSES]].to_numpy()
+
+
+def test_falls_and_gaps(results):
+    lost, gap = fallen("val_accuracy", "").of(results), apart_at_end("train_accuracy", "val_accuracy", "").of(results)
+    assert lost[3] == pytest.approx(0.8 - 0.63) and gap[3] == pytest.approx(0.9 - 0.63)
+    assert not fallen("val_accuracy", "").larger_is_better
+
+
+def test_the_classes_beside_one(results):
+    assert other_classes("auc", "", "a").of(results)[0] == pytest.approx(0.6)
+    assert other_classes("auc", "", "a", over="max").of(results)[0] == pytest.approx(0.7)
+
+
+def test_what_predictions_come_to(results):
+    found = predicted(lambda labels, p: accuracy(confusion(labels, p.argmax(-1), 3)), "").of(results)
+    labels, p = probabilities(results, 5)
+    assert found[5] == pytest.approx((p.argmax(1) == labels).mean())
+    assert predicted(lambda labels, p: 1.0, "", split="val").of(results) == {}
+
+
+def test_draws_of_the_training_images_belong_together(results):
+    groups = sorted(draws_of(results, results.runs["run"]).values())
+    # run = (width * DRAWS + draw) * SEEDS + seed
+    assert groups == [[0, 2, 4], [1, 3, 5], [6, 8, 10], [7, 9, 11]]
+    labels, _ = probabilities(results, 0)
+    split = bias_variance(np.stack([probabilities(results, run)[1] for run in (7, 9, 11)]), labels)
+    for part in ("error", "bias", "variance"):
+        found = over_sets(part, "").of(results)
+        assert found[7] == found[9] == found[11] == pytest.approx(float(getattr(split, part)))
+
+
+def test_no_table_no_figure(results):
+    empty = dataclasses.replace(results, curves=pd.DataFrame(), per_class=pd.DataFrame(), predictions=pd.DataFrame())
+    measures = [fallen("val_accuracy", ""), other_classes("auc", "", "a"), over_sets("bias", ""), predicted(len, "")]
+    assert all(measure.of(empty) == {} for measure in measures)
+
+
+def test_auc_of_a_class_before_and_after(trial, results):
+    change = auc_change(trial, "b", "8, 0", "16, 0")
+    labels, _ = probabilities(results, 0)
+    means = [np.mean([probabilities(results, run)[1] for run in runs], 0) for runs in ((0, 1), (6, 7))]
+    expected = [one_vs_rest_auc(labels, p)[1] for p in means]
+    assert (change.before, change.after) == pytest.approx(tuple(expected))
+    assert change.interval.low < change.after - change.before < change.interval.high
+    assert auc_change(trial, "nobody", "8, 0", "16, 0") is None
+    assert auc_changes_panel([None], "") is None
+    assert "16, 0" in auc_changes_panel([change, None], "cured").alt
+
+
+def test_bias_and_variance_by_source(trial, results):
+    split = split_of(trial, ["16, 0", "16, 1", "16, 2"])
+    assert split.bias + split.sets + split.seeds == pytest.approx(split.error)
+    assert split_of(trial, ["16, 0"]) is None
+    assert split_panel({"wide": split, "none": None}, "parts").alt.startswith("parts. wide: bias")
+
+
+def test_rejection_is_drawn_for_arms_with_predictions(trial):
+    panel = rejection_panel(trial, ["8, 0", "16, 0"], "rejected")
+    assert "16, 0" in panel.alt and "images that are answered" in panel.alt
