@@ -9,7 +9,7 @@ import numpy as np
 
 from fishnet.errors import UsageError
 
-REACH, POINTS = 9.0, 36_001  # of the integral over a normal variable, in its deviations: to 1e-6 also for corners
+REACH, POINTS = 9.0, 36_000  # of the integral over a normal variable, in its deviations; none at 0, where corners are
 
 
 class MeanField(NamedTuple):

@@ -129,7 +129,7 @@ def cells(row: Comparison, digits: int, problem: str) -> dict[str, str]:
     return {
         "arm": row.arm,
         "n": str(row.n),
-        "diverged": f" ({counted(row.diverged, 'diverged', 'diverged')})" if row.diverged else "",
+        "diverged": f" ({row.diverged:,} diverged)" if row.diverged else "",
         "mean": f"{row.mean:.{digits}f} {bounds_text(row.interval, digits, signed=False)}",
         "difference": "" if control else f"{row.difference:+.{digits}f} {bounds_text(row.difference_interval, digits)}",
         "together": "" if control else bounds_text(row.simultaneous_interval, digits),

@@ -185,6 +185,7 @@ def layers_panel(
     def draw(axes: Axes) -> None:
         for place, line in enumerate(lines):
             draw_line(axes, line, place, True)
+            axes.lines[-1].set_label(line.name)
             if expected and line.name in expected:
                 theory = np.asarray(expected[line.name], float)
                 axes.plot(np.arange(1, len(theory) + 1), theory, "x", color=SERIES[place % len(SERIES)], markersize=5)

@@ -24,7 +24,7 @@ def look_of(labels=LABELS, seeds=SEEDS, first=0) -> Look:
     for i, label in enumerate(labels):
         for seed in range(seeds):
             run = i * seeds + seed
-            gone = label == "unstable" and seed % 2
+            gone = label == "unstable" and seed > 0
             value = shared[seed] + effect.get(label, 0.0) + noise[i, seed]
             rows.append({"run": run, "status": "diverged" if gone else "ok", "test_accuracy": value})
             curves += [{"run": run, "epoch": e, "train_loss": 2.0 / e + value} for e in (1, 2, 3)]
@@ -48,7 +48,7 @@ def test_what_was_planted_is_found_and_nothing_else(trial):
         "unstable": "worse",
     }
     assert found.row("better by .05").difference == pytest.approx(0.05, abs=0.006)
-    assert found.row("unstable").diverged == SEEDS // 2
+    assert found.row("unstable").diverged == SEEDS - 1
     assert found.phrase("better by .05").endswith("better, 10 seeds")
     with pytest.raises(UsageError, match="sideways"):
         found.row("sideways")
