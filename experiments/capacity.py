@@ -170,6 +170,7 @@ def question() -> Question:
 
     small = ["narrow, a tenth", "usual, a tenth", "narrow, all", "usual, all"]
     quick_sets = [*draws["width 4"], *draws["width 16"]]
+    smoke_sets = [*draws["width 4"][:2], *draws["width 16"][:2]]
     return Question(
         name="capacity",
         about=__doc__,
@@ -190,7 +191,7 @@ def question() -> Question:
                 "quick": {"seeds": 3, "arms": small},
             }),
             Plan("sets", replace(BASE, task=FISH, epochs=25), set_arms(), seeds=8, sizes={
-                "smoke": {"epochs": 1, "seeds": 2, "arms": quick_sets},
+                "smoke": {"epochs": 1, "seeds": 2, "arms": smoke_sets},
                 "quick": {"epochs": 12, "seeds": 3, "arms": quick_sets},
             }),
         ),

@@ -13,6 +13,7 @@ from fishnet.report.evidence import Evidence, Measure, Trial
 from fishnet.stats import Comparison, t_interval
 
 ROW, WIDTH = 22.0, 240.0  # CSS pixels: of an arm, and of the axes
+LINE, LONGEST = 12.0, 46  # CSS pixels of a line of an axis label, and letters that fit into one
 LETTERS = 24  # of an arm beside its curve
 COLOURS = {"better": SERIES[2], "worse": SERIES[1], "equivalent": SERIES[0]}
 
@@ -32,6 +33,8 @@ def forest(evidence: Evidence, title: str = "") -> Panel:
     control, *rows = evidence.rows.values()
     measure = evidence.contrast.measure
     labels = [row.arm for row in rows]
+    parts = (measure.name, f"difference to {shortened(control.arm, 24)}")
+    two_lines = len(", ".join(parts)) > LONGEST
 
     def draw(axes: Axes) -> None:
         axes.axvline(0, color=MUTED, linewidth=1, zorder=1)
@@ -39,7 +42,7 @@ def forest(evidence: Evidence, title: str = "") -> Panel:
             axes.axvspan(-measure.margin, measure.margin, color=GRID, alpha=0.6, linewidth=0, zorder=0)
         for place, row in enumerate(rows):
             draw_difference(axes, row, place, MUTED if evidence.problem else COLOURS.get(row.verdict, MUTED))
-        axes.set(ylim=(len(rows) - 0.4, -0.6), xlabel=f"{measure.name}, difference to {shortened(control.arm, 24)}")
+        axes.set(ylim=(len(rows) - 0.4, -0.6), xlabel=(",\n" if two_lines else ", ").join(parts))
         axes.set_yticks(range(len(rows)), [shortened(label, 30) for label in labels])
         axes.set_title(shortened(title or evidence.contrast.title, 60), x=-label_width(labels) / WIDTH)
         axes.tick_params(axis="y", length=0)
@@ -47,7 +50,8 @@ def forest(evidence: Evidence, title: str = "") -> Panel:
 
     told = "; ".join(f"{row.arm} {evidence.phrase(row.arm)}" for row in rows)
     alt = f"{measure.name}, difference to {control.arm}: {told}"
-    return Panel(draw, alt, WIDTH, 14 + ROW * len(rows), left=label_width(labels))
+    bottom = Panel.bottom + LINE * two_lines
+    return Panel(draw, alt, WIDTH, 14 + ROW * len(rows), left=label_width(labels), bottom=bottom)
 
 
 def draw_difference(axes: Axes, row: Comparison, place: int, colour: str) -> None:

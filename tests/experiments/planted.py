@@ -86,4 +86,4 @@ def weighed(question: Question, trials: Mapping[str, Trial], size: str) -> tuple
     """The evidence of all contrasts of a size, and what becomes of the claims."""
     plans = {plan.name: plan.settled({}) for plan in question.plans}
     evidence = {of.name: weigh(of, trials[of.trial]) for of in contrasts_of(question, plans, size)}
-    return evidence, [judge(claim, evidence) for claim in claims_of(question, plans, evidence)]
+    return evidence, [judge(claim, evidence) for claim in claims_of(question, evidence, size)]

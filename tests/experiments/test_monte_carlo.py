@@ -7,6 +7,7 @@ import pytest
 from experiments import _monte_carlo
 from experiments._monte_carlo import TABLE, AskedAgain, asked_again, with_monte_carlo
 from experiments._plan import Plan
+from experiments._question import Asked
 from fishnet.data import load_task
 from fishnet.errors import UsageError
 from fishnet.metrics import ece
@@ -62,12 +63,10 @@ def test_a_network_without_dropout_has_no_doubt_to_ask_for(results):
 
 
 def test_a_plan_has_the_new_arms_behind_its_own(results):
-    class Asked:
-        size, devices, command = "full", None, "a command"
-
+    asked = Asked("full", results.out.parent, until_decided=False, devices=None, quiet=True, command="a command")
     plan = AskedAgain(PLAN, {"again": "dropped"}, passes=2)
     assert plan.labels("full") == ("plain", "dropped", "again")
     assert plan.arms["again"] == {"dropout": 0.5}
-    look = plan.train(Asked(), results.out, display_for(True), range(2), plan.labels("full"))
+    look = plan.train(asked, results.out, display_for(True), range(2), plan.labels("full"))
     assert (look.runs("dropped"), look.runs("again")) == ([2, 3], [4, 5])
     assert set(look.results.runs["run"]) == set(range(6))
