@@ -30,6 +30,8 @@ QUESTIONS = (
     "stagnation",
     "optimizers",
     "from_scratch",
+    "mnist_speed",
+    "transfer",
     "stuck_class",
     "capacity",
     "regularization",
