@@ -214,11 +214,11 @@ def question() -> Question:
             Plan(
                 "overfit",
                 HEART,
-                {"by heart": {}, "all images": {"task": "reef", "epochs": 8}},
+                {"by heart": {}, "augmented": {"augment": "flip_shift"}},
                 seeds=10,
                 sizes={
-                    "smoke": {"task": "synthetic", "widths": (8,), "epochs": 1, "seeds": 2, "arms": ["by heart"]},
-                    "quick": {"seeds": 3, "epochs": 20, "arms": ["by heart"]},
+                    "smoke": {"task": "synthetic", "widths": (8,), "epochs": 1, "seeds": 2},
+                    "quick": {"seeds": 3, "epochs": 20},
                 },
             ),
         ),
