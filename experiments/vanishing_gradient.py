@@ -103,7 +103,7 @@ HEART = Recipe(
 )
 
 
-def theory(fields: Mapping[str, object]):
+def theory(fields: Mapping[str, object], depth: int):
     """What mean-field theory says of the lengths of the kernels' gradients, [layer], the last hidden one's being 1."""
     from fishnet.nn.activations import ACTIVATIONS
     from fishnet.probes.mean_field import gradient_profile, mean_field
@@ -111,7 +111,7 @@ def theory(fields: Mapping[str, object]):
     init = str(fields.get("init", DEEP.init))
     gain = float(fields.get("init_gain", 1.0))
     activation = ACTIVATIONS[str(fields.get("activation", DEEP.activation))]
-    return gradient_profile(mean_field(activation, VARIANCES[init] * gain**2, DEPTH))
+    return gradient_profile(mean_field(activation, VARIANCES[init] * gain**2, depth))
 
 
 def question() -> Question:
@@ -152,8 +152,9 @@ def question() -> Question:
 
     def mechanism(trials: Mapping, evidence: Mapping) -> Sequence:
         trial = trials["depth"]
+        depth = int(trial.looks[0].results.sweep["recipe"]["depth"])
         expected = {
-            label: theory(ARMS[label]) * last_gradient(trial, label)
+            label: theory(ARMS[label], depth) * last_gradient(trial, label)
             for label in trial.labels
             if set(ARMS[label]) <= {"activation", "init", "init_gain"} and ARMS[label].get("init") != "lsuv"
         }

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from fishnet.report.canvas import GRID, MUTED, SERIES, Panel, shortened
 from fishnet.report.curve_figures import Line, draw_line, limits_of, line_panel
@@ -197,12 +197,14 @@ def layers_panel(
         if logarithmic:
             axes.set_yscale("log")
             axes.yaxis.set_major_locator(LogLocator(numticks=6))
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0e}"))
+            axes.yaxis.set_minor_formatter(NullFormatter())
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
         axes.grid(axis="y")
         axes.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.02), borderaxespad=0.2)
 
     ends = "; ".join(f"{line.name} {line.mean[0]:.2g} to {line.mean[-1]:.2g}" for line in lines)
-    return Panel(draw, f"{title}: {unit} by layer, first to last. {ends}", 200, 170, left=60, right=120)
+    return Panel(draw, f"{title}: {unit} by layer, first to last. {ends}", 200, 170, left=64, right=160)
 
 
 def layer_line(
@@ -243,7 +245,7 @@ def steps_panel(
     look = trial.looks[0]
     lines = [step_line(look.results.probes, look.runs(label), figure, label, layer) for label in labels or trial.labels]
     limits = limits_of(lines)
-    return None if limits is None else line_panel(lines, title, unit, limits, across="step", letters=LETTERS)
+    return None if limits is None else line_panel(lines, title, unit, limits, across="step", letters=LETTERS, left=70)
 
 
 def step_line(probes: pd.DataFrame, runs: Sequence[int], figure: str, name: str, layer: str | None) -> Line:

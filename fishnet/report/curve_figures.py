@@ -83,7 +83,13 @@ def limits_of(lines: Sequence[Line]) -> tuple[float, float] | None:
 
 
 def line_panel(
-    lines: Sequence[Line], title: str, label: str, limits: tuple[float, float], across: str = "epoch", letters: int = 11
+    lines: Sequence[Line],
+    title: str,
+    label: str,
+    limits: tuple[float, float],
+    across: str = "epoch",
+    letters: int = 11,
+    left: float = 56,
 ) -> Panel:
     """Lines with bands by epoch. A line looks the same in every panel, also where others are missing.
 
@@ -94,6 +100,7 @@ def line_panel(
         limits: of the vertical axis.
         across: of the horizontal axis.
         letters: of a line's name that are written beside the axes.
+        left: of the axes, CSS pixels for their numbers and label.
     """
     drawn = [i for i, line in enumerate(lines) if np.isfinite(line.last)]
     missing = [line.name for i, line in enumerate(lines) if i not in drawn]
@@ -118,7 +125,7 @@ def line_panel(
 
     ends = "; ".join(f"{lines[i].name} {number_text(lines[i].last)}" for i in best_first)
     alt = f"{label} by {across}, {title}. At the end: {ends}" + (f". Diverged: {', '.join(missing)}" if missing else "")
-    return Panel(draw, alt, 122, HEIGHT, left=56, right=18 + 6 * letters, top=38 if missing else 24)
+    return Panel(draw, alt, 122, HEIGHT, left=left, right=18 + 6 * letters, top=38 if missing else 24)
 
 
 def draw_line(axes: Axes, line: Line, place: int, named: bool) -> None:
