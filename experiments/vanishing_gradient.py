@@ -104,7 +104,7 @@ HEART = Recipe(
 
 
 def theory(fields: Mapping[str, object], depth: int):
-    """What mean-field theory says of the lengths of the kernels' gradients, [layer], the last hidden one's being 1."""
+    """What mean-field theory says of the sizes of the kernels' gradients, [layer], the last hidden one's being 1."""
     from fishnet.nn.activations import ACTIVATIONS
     from fishnet.probes.mean_field import gradient_profile, mean_field
 
@@ -161,10 +161,10 @@ def question() -> Question:
         some = [label for label in PLAIN if label in trial.labels]
         normed = [label for label in NORMED if label in trial.labels]
         found = [
-            layers_panel(trial, "gradient_norm", "before the first step", "length of the gradient", some,
+            layers_panel(trial, "gradient_rms", "before the first step", "gradient, root mean square", some,
                          expected=expected, only="dense"),
-            layers_panel(trial, "gradient_norm", "with norms", "length of the gradient", normed, only="dense"),
-            layers_panel(trials["skip"], "gradient_norm", "26 layers on fish", "length of the gradient", only="conv"),
+            layers_panel(trial, "gradient_rms", "with norms", "gradient, root mean square", normed, only="dense"),
+            layers_panel(trials["skip"], "gradient_rms", "26 layers on fish", "gradient, root mean square", only="conv"),
             steps_panel(trials["overfit"], "gradient_ratio", "learned by heart", "first over last layer's gradient"),
         ]  # fmt: skip
         return [panel for panel in found if panel]
@@ -234,9 +234,9 @@ def question() -> Question:
         answer=answer,
         evidence=Figure("Accuracy against the network with the problem", panels, "At the same number of steps."),
         mechanism=Figure(
-            "Length of the gradient, layer by layer",
+            "Size of the gradient, layer by layer",
             mechanism,
-            "Means over seeds before the first step; crosses: mean-field theory, scaled to the last layer. Last: the "
+            "Root mean square over the weights of a layer, means over seeds before the first step; crosses: mean-field theory, scaled to the last layer. Last: the "
             "ratio while the training images are learned by heart.",
         ),
         claims=(
@@ -267,12 +267,12 @@ def question() -> Question:
 
 
 def last_gradient(trial, label: str) -> float:
-    """Length of the last hidden kernel's first gradient, the geometric mean over seeds; NaN where it is not known."""
+    """Root mean square of the last hidden kernel's first gradient, the geometric mean over seeds; NaN where it is not known."""
     import numpy as np
 
     look = trial.looks[0]
     table = look.results.probes
-    mine = table[(table["probe"] == "gradient_norm") & table["run"].isin(look.runs(label)) & (table["step"] == 0)]
+    mine = table[(table["probe"] == "gradient_rms") & table["run"].isin(look.runs(label)) & (table["step"] == 0)]
     names = [name for name in dict.fromkeys(mine["layer"]) if str(name).startswith("dense_")]
     if not names:
         return float("nan")

@@ -74,9 +74,9 @@ def mean_field(
 
 
 def gradient_profile(theory: MeanField, input_square: float = 1.0) -> np.ndarray:
-    """The length of the gradient of each layer's kernel over that of the last one, for layers of equal shape.
+    """The root mean square of the gradient of each layer's kernel over that of the last one.
 
-        |dW_l| / |dW_L| = sqrt(prod_(k = l)^(L - 1) chi_k  E x_(l-1)^2 / E x_(L-1)^2)
+        rms dW_l / rms dW_L = sqrt(prod_(k = l)^(L - 1) chi_k  E x_(l-1)^2 / E x_(L-1)^2)
 
     Args:
         theory: of the network.
