@@ -161,10 +161,10 @@ def question() -> Question:
         some = [label for label in PLAIN if label in trial.labels]
         normed = [label for label in NORMED if label in trial.labels]
         found = [
-            layers_panel(trial, "gradient_rms", "before the first step", "gradient, root mean square", some,
+            layers_panel(trial, "gradient_rms", "before the first step", "gradient, rms", some,
                          expected=expected, only="dense"),
-            layers_panel(trial, "gradient_rms", "with norms", "gradient, root mean square", normed, only="dense"),
-            layers_panel(trials["skip"], "gradient_rms", "26 layers on fish", "gradient, root mean square", only="conv"),
+            layers_panel(trial, "gradient_rms", "with norms", "gradient, rms", normed, only="dense"),
+            layers_panel(trials["skip"], "gradient_rms", "26 layers on fish", "gradient, rms", only="conv"),
             steps_panel(trials["overfit"], "gradient_ratio", "learned by heart", "first over last layer's gradient"),
         ]  # fmt: skip
         return [panel for panel in found if panel]
@@ -236,8 +236,8 @@ def question() -> Question:
         mechanism=Figure(
             "Size of the gradient, layer by layer",
             mechanism,
-            "Root mean square over the weights of a layer, means over seeds before the first step; crosses: mean-field theory, scaled to the last layer. Last: the "
-            "ratio while the training images are learned by heart.",
+            "Root mean square (rms) over the weights of a layer, means over seeds before the first step; crosses: "
+            "mean-field theory, scaled to the last layer. Last: the ratio while images are learned by heart.",
         ),
         claims=(
             Claim("Deep sigmoid networks do not train", "Glorot and Bengio 2010", "depth", {"relu, he": "better"}),
@@ -267,7 +267,7 @@ def question() -> Question:
 
 
 def last_gradient(trial, label: str) -> float:
-    """Root mean square of the last hidden kernel's first gradient, the geometric mean over seeds; NaN where it is not known."""
+    """Root mean square of the last hidden kernel's first gradient, geometric mean over seeds; NaN if unknown."""
     import numpy as np
 
     look = trial.looks[0]
