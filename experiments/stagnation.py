@@ -13,8 +13,8 @@ larger helps, momentum and cycles by no more than the higher rate that they amou
 rate, or are all alike, or are too few, no schedule and no momentum helps, and what is measured in the first steps tells
 these causes apart.
 
-Arms. A perceptron of three hidden layers of 32 units on digits, trained by plain gradient descent at a constant rate
-in batches of 500.
+Arms. A perceptron of three hidden layers of 32 units on 3,000 digits, trained by plain gradient descent at a constant
+rate in batches of 250.
 `causes`: the healthy network beside five that stand still. `low`, `high`, `saddle`, `alike`, `narrow`: each of these
 five, and the same single changes to it: rates ten times higher and lower, triangular and sine cycles between these, one
 cycle, a cut on the plateau, momentum and Nesterov's up to .99, Adam, batch norm, and the cure of that cause. `range`: a
@@ -23,7 +23,7 @@ range test of two epochs a rate; `found`: what it speaks for, and rates above an
 Refuted if: a schedule or momentum frees the network whose units are alike or too few; cycles leave the saddle sooner
 than the constant rate at their top does.
 
-Cost. 90 arms of 200 epochs, 10 seeds each, and a range test of 11 rates.
+Cost. 80 arms of 200 epochs, 10 seeds each, and a range test of 11 rates.
 """
 
 import sys
@@ -38,7 +38,7 @@ from fishnet.sweep.recipe import Recipe
 RATE = 0.1  # at which the healthy network trains
 FREE = 1.0  # training loss below which a network has left its plateau; guessing costs 2.303
 BASE = Recipe(
-    task="mnist-mini",
+    task="mnist-mini?train=0.5",
     model="mlp",
     widths=(32,),
     depth=3,
@@ -46,13 +46,13 @@ BASE = Recipe(
     optimizer="sgd",
     lr=RATE,
     schedule="constant",
-    batch_size=500,
+    batch_size=250,
     epochs=200,
 )
 # What is planted, and what cures it for certain.
 CAUSES: Mapping[str, Mapping[str, object]] = {
     "low": {"lr": 1e-5},
-    "high": {"lr": 3.0},
+    "high": {"lr": 2.0},
     "saddle": {"init_gain": 0.08, "lr": 0.03},
     "alike": {"init": "constant"},
     "narrow": {"widths": (2,), "depth": 1},
@@ -89,11 +89,9 @@ def remedies(lr: float) -> dict[str, dict[str, object]]:
         "sine": {"schedule": "cyclic_sine", **cycle},
         "one cycle": {"schedule": "onecycle", "lr": 10 * lr},
         "plateau": {"schedule": "plateau", "lr": lr},
-        "momentum .5": {"optimizer": "momentum", "momentum": 0.5, "lr": lr},
         "momentum .9": {"optimizer": "momentum", "momentum": 0.9, "lr": lr},
         "momentum .99": {"optimizer": "momentum", "momentum": 0.99, "lr": lr},
         "nesterov .9": {"optimizer": "nesterov", "momentum": 0.9, "lr": lr},
-        "nesterov .99": {"optimizer": "nesterov", "momentum": 0.99, "lr": lr},
         "adam": {"optimizer": "adam", "lr": "auto"},
         "batch norm": {"norm": "batch", "lr": lr},
     }
