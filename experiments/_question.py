@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 SIZES = ("smoke", "quick", "full")
 QUESTIONS = (
+    "ablation",
     "vanishing_gradient",
     "batch_norm",
     "dying_relu",
@@ -106,6 +107,11 @@ def main(question: Callable[[], Question] | Question, argv: Sequence[str] | None
     return guarded(lambda words: run(made, asked(made, words)), argv)
 
 
+def names_a_size(argv: Sequence[str]) -> bool:
+    """Whether a command line asks for a size, as those of questions do."""
+    return any(word.removeprefix("--") in SIZES for word in argv if word.startswith("--"))
+
+
 def asked(question: Question, argv: Sequence[str]) -> Asked:
     """The command line as `Asked`.
 
@@ -113,9 +119,9 @@ def asked(question: Question, argv: Sequence[str]) -> Asked:
         UsageError: anything mistyped, or two sizes at once.
     """
     flags = parser(question).parse(argv)
-    sizes = [size for size in ("smoke", "quick") if getattr(flags, size)]
+    sizes = [size for size in SIZES if getattr(flags, size)]
     if len(sizes) > 1:
-        raise UsageError("--smoke and --quick are both given")
+        raise UsageError(f"--{sizes[0]} and --{sizes[1]} are both given")
     size = sizes[0] if sizes else "full"
     if flags.until_decided and size == "smoke":
         raise UsageError("--until-decided with --smoke: a smoke test has no verdicts")
@@ -136,6 +142,7 @@ def parser(question: Question) -> Parser:
     flags = Parser(prog=module, usage=f"{module} [--FLAG VALUE ...]", description=question.about)
     flags.add_argument("--smoke", action="store_true", help="a minute's test that everything works; no verdicts")
     flags.add_argument("--quick", action="store_true", help="four minutes on two cores; few seeds")
+    flags.add_argument("--full", action="store_true", help="as many seeds as verdicts need: the default")
     flags.add_argument("--until-decided", action="store_true", help="add seeds to undecided arms, in up to three looks")
     flags.add_argument("--out", metavar="DIR", help=f"output folder; default runs/{question.name}-SIZE")
     flags.add_argument("--devices", metavar="N", help="devices to spread the runs over; default all")

@@ -3,14 +3,33 @@
     python -m experiments.ablation
     python -m experiments.ablation --task mnist-mini --model mlp --axis init=he_normal,glorot_normal --epochs 4
     python -m experiments.ablation --task folder:/path/to/photos --axis optimizer=sgd,momentum,adam --seeds 5
+    python -m experiments.ablation --full            # or --quick or --smoke: the question below, with verdicts
 
 By default a small CNN learns 15 species of reef fish from real under-water photographs, with 4 activations, 4 norms and
 3 seeds: 48 networks. Validation chooses the epoch and ranks the arms; test figures are reported for what it chose.
 Stopped at any moment, the same command goes on where it was; finished, it prints its table again.
+
+Question (--full, --quick, --smoke). Each new activation and each new norm was published as better than the one before
+it. Which of them are, in a small network with a short budget, on fish and on digits?
+
+Hypothesis. Norms make a larger difference than activations; activations that are smooth at zero do not differ from relu
+by more than the margin, saturating ones are worse; what is better on one task is not always better on the other.
+
+Arms. A CNN of three convolutions. `fish` (reef) and `digits` (mnist-mini): every activation without norm, every norm
+with relu, and with batch norm the CNN beside a ResNet and a depthwise-separable network of the same widths.
+
+Refuted if: activations differ more than norms do, or the two tasks agree about every arm.
+
+Cost. 27 arms a task, 10 seeds (fewer could decide nothing among 16 arms), 4 and 2 epochs.
 """
 
 import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
+from experiments import _question
+from experiments._plan import Plan
+from experiments._question import Figure, Question, listed, names_a_size
 from experiments._request import Experiment
 from experiments._sweep import main
 from fishnet.sweep.recipe import Recipe
@@ -22,6 +41,163 @@ EXPERIMENT = Experiment(
     axes={"activation": ("relu", "leaky_relu", "elu", "gelu"), "norm": ("none", "batch", "layer", "group")},
     seeds=3,
 )
+CONTROL, NORMED = "relu, no norm", "batch norm"
+FISH = replace(EXPERIMENT.recipe, norm="none", epochs=4, probes=("gradients", "first_bad"), probe_every=36)
+DIGITS = replace(FISH, task="mnist-mini", widths=(8, 16, 32), batch_size=64, epochs=2, probe_every=40)
+TASKS = {"fish": FISH, "digits": DIGITS}
+OTHER_MODELS = ("resnet", "separable")
+NORM_WORDS = {"layer_channel": "layer norm over channels", "weight_standardised": "weight standardisation"}
+SMOKE = {
+    "task": "synthetic",
+    "widths": (8, 8),
+    "epochs": 1,
+    "seeds": 2,
+    "arms": [CONTROL, "elu", NORMED, "group norm"],
+}
+FEW = ["leaky_relu", "elu", "gelu", "tanh", NORMED, "layer norm", "group norm", "resnet"]
+
+
+def arms_of(activations: Sequence[str], norms: Sequence[str]) -> dict[str, dict[str, object]]:
+    """Every activation, every norm and every model: one thing changed at a time."""
+    arms: dict[str, dict[str, object]] = {CONTROL: {}}
+    arms |= {name: {"activation": name} for name in activations if name != "relu"}
+    arms |= {norm_label(name): {"norm": name} for name in norms if name != "none"}
+    return arms | {name: {"model": name, "norm": "batch"} for name in OTHER_MODELS}
+
+
+def norm_label(name: str) -> str:
+    """`batch` as `batch norm`."""
+    return NORM_WORDS.get(name, f"{name} norm")
+
+
+def question() -> Question:
+    """See the module."""
+    from fishnet.nn.activations import ACTIVATIONS
+    from fishnet.nn.norms import NORMS
+    from fishnet.report.answer_figures import aggregate_panel, arms_panel, forest
+    from fishnet.report.evidence import Claim, Contrast, Evidence, column, probed
+
+    measures = {
+        "fish": column("test_balanced_accuracy", "balanced test accuracy", margin=0.03, diverged=1 / 15),
+        "digits": column("test_accuracy", "test accuracy", margin=0.01, diverged=0.1),
+    }
+    chance = {"fish": 1 / 15, "digits": 0.1}
+    ratio = probed("gradient_ratio", "first over last layer's gradient, at the start", when="first", digits=3)
+    activations = tuple(name for name in ACTIVATIONS if name != "relu")
+    norms = tuple(norm_label(name) for name in NORMS if name != "none")
+
+    def contrasts_of(task: str) -> list[Contrast]:
+        of = measures[task]
+        return [
+            Contrast(f"{task}, activations", f"Activations on {task}, without norm", task, of, arms=activations),
+            Contrast(f"{task}, norms", f"Norms on {task}, with relu", task, of, arms=norms),
+            Contrast(f"{task}, batch", f"Batch norm against other norms on {task}", task, of, control=NORMED,
+                     arms=tuple(name for name in norms if name != NORMED)),
+            Contrast(f"{task}, models", f"Models on {task}, with batch norm", task, of, control=NORMED,
+                     arms=OTHER_MODELS),
+        ]  # fmt: skip
+
+    def widest(evidence: Evidence) -> float:
+        """The largest difference to the control, for better or worse."""
+        return max(abs(row.difference) for row in list(evidence.rows.values())[1:])
+
+    def answer(evidence: Mapping) -> str:
+        said = []
+        for task in TASKS:
+            of_activations, of_norms = evidence[f"{task}, activations"], evidence[f"{task}, norms"]
+            better, worse = ([[name for name, row in of.rows.items() if row.verdict == word]
+                              for of in (of_activations, of_norms)] for word in ("better", "worse"))  # fmt: skip
+            said.append(
+                f"On {task}, of {len(of_activations.rows) - 1} activations {listed(better[0])} "
+                f"{are(better[0])} better than relu and {listed(worse[0])} worse (differences up to "
+                f"{widest(of_activations):.2f}); of {len(of_norms.rows) - 1} norms {listed(better[1])} "
+                f"{are(better[1])} better than none and {listed(worse[1])} worse (up to {widest(of_norms):.2f})."
+            )
+        return " ".join(said)
+
+    def scores(trials: Mapping) -> dict[str, list[list[float]]]:
+        """Arm -> task -> accuracy of every seed, 0 at chance and 1 where all is right; diverged runs are at chance."""
+        by_task = {task: trials[task].by_seed(measures[task]) for task in TASKS}
+        found = {}
+        for label in trials["fish"].labels:
+            if all(label in values for values in by_task.values()):
+                found[label] = [
+                    [(v - chance[task]) / (1 - chance[task]) if v == v else 0.0 for v in values[label]]
+                    for task, values in by_task.items()
+                ]
+        return found
+
+    def panels(trials: Mapping, evidence: Mapping) -> Sequence:
+        found = [
+            forest(evidence[f"{task}, {kind}"], f"{task}, {kind}")
+            for kind in ("activations", "norms", "models")
+            for task in TASKS
+            if f"{task}, {kind}" in evidence
+        ]
+        return [*found, aggregate_panel(scores(trials), "both tasks", "interquartile mean, 0: chance, 1: perfect")]
+
+    def mechanism(trials: Mapping, evidence: Mapping) -> Sequence:
+        return [arms_panel(trials[task], ratio, task) for task in TASKS]
+
+    return Question(
+        name="ablation",
+        about=__doc__,
+        title="Which activation, norm and model",
+        question="Which activation, which norm and which convolutional model is better, on fish and on digits?",
+        plans=[
+            Plan(task, recipe, arms_of(tuple(ACTIVATIONS), tuple(NORMS)), seeds=10,
+                 sizes={"smoke": SMOKE, "quick": {"seeds": 3, "epochs": recipe.epochs // 2, "arms": [CONTROL, *FEW]}})
+            for task, recipe in TASKS.items()
+        ],
+        contrasts=[of for task in TASKS for of in contrasts_of(task)],
+        answer=answer,
+        evidence=Figure(
+            "Accuracy against relu without norm, and of models against the CNN",
+            panels,
+            "Differences on the same seeds. Last: both tasks together, with the stratified bootstrap's interval.",
+        ),
+        mechanism=Figure(
+            "How much of the gradient reaches the first layer",
+            mechanism,
+            "Length of the first layer's gradient over that of the last, at the first step; every seed a dot.",
+        ),
+        claims=(
+            Claim("GELU is better than ReLU", "Hendrycks and Gimpel 2016", "fish, activations", {"gelu": "better"}),
+            Claim("Swish (SiLU) is better than ReLU", "Ramachandran et al. 2017", "fish, activations",
+                  {"silu": "better"}),
+            Claim("Mish is better than ReLU", "Misra 2019", "fish, activations", {"mish": "better"}),
+            Claim("ELU learns faster than ReLU", "Clevert et al. 2016", "fish, activations", {"elu": "better"}),
+            Claim("Leaky ReLU is better than ReLU", "Xu et al. 2015", "fish, activations", {"leaky_relu": "better"}),
+            Claim("Saturating units learn worse than ReLU", "Glorot et al. 2011", "fish, activations",
+                  {"tanh": "worse", "sigmoid": "worse"}),
+            Claim("Batch norm trains better within a short budget", "Ioffe and Szegedy 2015", "fish, norms",
+                  {NORMED: "better"}),
+            Claim("Layer norm does not work as well as batch norm in convolutional networks", "Ba et al. 2016",
+                  "fish, batch", {"layer norm": "worse"}),
+            Claim("Group norm is as good as batch norm", "Wu and He 2018", "fish, batch", {"group norm": "not worse"}),
+            Claim("Residual networks are better than plain ones", "He et al. 2016", "fish, models",
+                  {"resnet": "better"}),
+            Claim("Depthwise-separable convolutions cost little accuracy", "Howard et al. 2017", "fish, models",
+                  {"separable": "not worse"}),
+        ),
+        limits=(
+            "A short budget: what is ahead after a few epochs need not be after many.",
+            "One learning rate for all arms; each would have its own best one (see experiments.optimizers).",
+            "A ResNet of the same widths has more layers and parameters than the CNN.",
+        ),
+    )  # fmt: skip
+
+
+def are(names: Sequence[str]) -> str:
+    """The verb for a list of names."""
+    return "are" if len(names) > 1 else "is"
+
+
+def train_or_ask(argv: Sequence[str] | None = None) -> int:
+    """The main job, or the question in the size that is named; exit codes as for every experiment."""
+    words = sys.argv[1:] if argv is None else argv
+    return _question.main(question, words) if names_a_size(words) else main(EXPERIMENT, words)
+
 
 if __name__ == "__main__":
-    sys.exit(main(EXPERIMENT))
+    sys.exit(train_or_ask())

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from experiments._cli import Parser, guarded, usable_cores
 from experiments._peers.nets import NETS, Net
-from experiments._peers.process import measure
+from experiments._peers.process import measure, measure_sizes
 from experiments._peers.rows import FISHNET, Row, scaling_table, table, upkeep_table, verdicts
 from experiments._peers.worker import PEERS
 from fishnet.errors import UsageError
@@ -75,8 +75,9 @@ def run(argv: Sequence[str]) -> int:
     for net in nets:
         contestants = list(filter(net.takes, [*ours, *peers]))
         found["nets"][net] = measure(net, contestants, rounds, seconds, tell, flags.quick)
-    for net in (replace(names[name], runs=runs) for name in SCALED for runs in SCALES if "scaling" in parts):
-        found["scaling"][net] = measure(net, ["fishnet"], rounds, seconds, tell)
+    for name in SCALED if "scaling" in parts else ():
+        sizes = [replace(names[name], runs=runs) for runs in SCALES]
+        found["scaling"] |= measure_sizes(sizes, "fishnet", rounds, seconds, tell)
     for what, batches in UPKEEP.items() if "upkeep" in parts else ():
         net = replace(names[UPKEPT], batches=batches)
         found["upkeep"][net] = measure(net, ["fishnet", what], rounds, UPKEPT_SECONDS, tell)

@@ -79,8 +79,7 @@ def train(name: str, size: str, out: Path) -> None:
     Raises:
         UserError: it failed.
     """
-    command = [sys.executable, "-m", f"experiments.{name}", "--quiet", "--out", str(out)]
-    done = subprocess.run([*command, f"--{size}"] if size != "full" else command)
+    done = subprocess.run([sys.executable, "-m", f"experiments.{name}", f"--{size}", "--quiet", "--out", str(out)])
     if done.returncode:
         raise UserError(f"experiments.{name} ended with exit code {done.returncode}")
 

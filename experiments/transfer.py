@@ -156,7 +156,7 @@ def question() -> Question:
         )
     ]
     for name, share in shares.items():
-        smoke = tiny | {"arms": ["from scratch", "frozen", "trained on"]}
+        smoke = tiny | {"arms": ["from scratch", "trained on", *(["frozen"] if name == FEW else [])]}
         quick = {"seeds": 3, "arms": some} | ({"epochs": 4} if name == MANY else {})
         plans.append(
             Plan(

@@ -89,38 +89,67 @@ def measure(
     rows = [Row(name) for name in contestants]
     if net.cold_steps:
         return _cold(net, rows, rounds, say)
-    return _warm(net, rows, rounds, seconds, say, side_by_side)
+    _warm([(net, row) for row in rows], rounds, seconds, say, side_by_side)
+    return rows
+
+
+def measure_sizes(
+    nets: Sequence[Net], contestant: str, rounds: int, seconds: float, say: Callable[[str], None]
+) -> dict[Net, list[Row]]:
+    """Trains several networks, or numbers of them, with one contestant in turns.
+
+    Args:
+        nets: measured warm; with as many parameters a run each.
+        contestant: a name in `CONTESTANTS`.
+        rounds: how often each is measured.
+        seconds: how long it trains each time.
+        say: told what is being done.
+
+    Returns:
+        One row for each network.
+
+    Raises:
+        UserError: a process died.
+    """
+    entries = [(net, Row(contestant)) for net in nets]
+    _warm(entries, rounds, seconds, say)
+    return {net: [row] for net, row in entries}
 
 
 def _warm(
-    net: Net, rows: list[Row], rounds: int, seconds: float, say: Callable[[str], None], side_by_side: bool
-) -> list[Row]:
-    """All contestants at once, each prepared before the first round."""
-    workers, params = {}, {}
+    entries: Sequence[tuple[Net, Row]],
+    rounds: int,
+    seconds: float,
+    say: Callable[[str], None],
+    side_by_side: bool = False,
+) -> None:
+    """All entries at once, each prepared before the first round; fills in their rows."""
+    workers: dict[int, Worker] = {}
+    params = {}
     try:
-        for some in [rows] if side_by_side else [[row] for row in rows]:
-            names = [row.contestant for row in some]
-            say(f"{net.name}: {' and '.join(names)} prepared")
-            workers |= {name: Worker(net, name) for name in names}
-            for row in some:
-                if (count := _ready(row, workers[row.contestant])) is None:
-                    workers.pop(row.contestant).end()
+        for some in [range(len(entries))] if side_by_side else [[place] for place in range(len(entries))]:
+            say("; ".join(f"{entries[place][0].name}: {entries[place][1].contestant} prepared" for place in some))
+            workers |= {place: Worker(entries[place][0], entries[place][1].contestant) for place in some}
+            for place in some:
+                net, row = entries[place]
+                if (count := _ready(row, workers[place])) is None:
+                    workers.pop(place).end()
                 else:
-                    params[row.contestant] = count
-        steps = {name: worker.ask(str(seconds))["steps"] for name, worker in workers.items()}
-        _check_same(net, params)
+                    own = None if row.contestant == "matmul" else count / net.runs
+                    params[f"{row.contestant}, {net.runs} runs"] = own
+        steps = {place: worker.ask(str(seconds))["steps"] for place, worker in workers.items()}
+        name = entries[0][0].name
+        _check_same(name, params)
         for turn in range(rounds):
-            say(f"{net.name}: round {turn + 1} of {rounds}")
-            for row in rows:
-                if row.missing is None:
-                    many = steps[row.contestant]
-                    took = workers[row.contestant].ask(f"steps {many}")["seconds"]
-                    runs = 1 if row.contestant == "matmul" else net.runs
-                    row.milliseconds.append(1e3 * took / (many * runs))
+            say(f"{name}: round {turn + 1} of {rounds}")
+            for place, worker in workers.items():
+                net, row = entries[place]
+                took = worker.ask(f"steps {steps[place]}")["seconds"]
+                runs = 1 if row.contestant == "matmul" else net.runs
+                row.milliseconds.append(1e3 * took / (steps[place] * runs))
     finally:
         for worker in workers.values():
             worker.end()
-    return rows
 
 
 def _cold(net: Net, rows: list[Row], rounds: int, say: Callable[[str], None]) -> list[Row]:
@@ -139,7 +168,7 @@ def _cold(net: Net, rows: list[Row], rounds: int, say: Callable[[str], None]) ->
                     row.milliseconds.append(1e3 * took / (net.cold_steps * net.runs))
             finally:
                 worker.end()
-        _check_same(net, params)
+        _check_same(net.name, params)
     return rows
 
 
@@ -154,12 +183,12 @@ def _ready(row: Row, worker: Worker) -> int | None:
     return first["params"]
 
 
-def _check_same(net: Net, params: dict[str, int]) -> None:
+def _check_same(net: str, params: dict[str, float | None]) -> None:
     """Refuses to compare contestants that train different networks.
 
     Raises:
-        UserError: with their numbers of parameters.
+        UserError: with their numbers of parameters a run; one of None is not compared.
     """
-    different = {name: count for name, count in params.items() if name != "matmul"}
+    different = {name: count for name, count in params.items() if count is not None}
     if len(set(different.values())) > 1:
-        raise UserError(f"{net.name}: the contestants do not train the same network: parameters {different}")
+        raise UserError(f"{net}: the contestants do not train the same network: parameters {different}")

@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from fishnet.report.canvas import GRID, MUTED, SERIES, Panel, shortened
 from fishnet.report.curve_figures import Line, draw_line, limits_of, line_panel
 from fishnet.report.evidence import Evidence, Measure, Trial
-from fishnet.stats import Comparison, t_interval
+from fishnet.stats import Comparison, interquartile_mean, t_interval
 
 ROW, WIDTH = 22.0, 240.0  # CSS pixels: of an arm, and of the axes
 LINE, LONGEST = 12.0, 46  # CSS pixels of a line of an axis label, and letters that fit into one
@@ -120,6 +120,33 @@ def arms_panel(trial: Trial, measure: Measure, title: str, labels: Sequence[str]
         left=label_width(labels),
         right=60,
     )
+
+
+def aggregate_panel(scores: Mapping[str, Sequence[Sequence[float]]], title: str, words: str) -> Panel:
+    """One figure an arm over several tasks: the interquartile mean with its interval, the best arm first.
+
+    Args:
+        scores: arm -> task -> score of every run, on one scale.
+        title: of the panel.
+        words: under the axis.
+    """
+    found = {label: interquartile_mean(of) for label, of in scores.items()}
+    labels = sorted(found, key=lambda label: -found[label][0])
+
+    def draw(axes: Axes) -> None:
+        for place, label in enumerate(labels):
+            estimate, bounds = found[label]
+            if np.isfinite(bounds).all():
+                axes.plot(bounds, [place, place], color=SERIES[0], linewidth=3.5, solid_capstyle="butt", zorder=2)
+            axes.plot([estimate], [place], "o", color=SERIES[0], markersize=5, zorder=3)
+        axes.set(ylim=(len(labels) - 0.4, -0.6), xlabel=words)
+        axes.set_yticks(range(len(labels)), [shortened(label, 30) for label in labels])
+        axes.set_title(shortened(title, 60), x=-label_width(labels) / WIDTH)
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="x")
+
+    told = "; ".join(f"{label} {found[label][0]:.3f}" for label in labels)
+    return Panel(draw, f"{title}: {words}. {told}", WIDTH, 14 + ROW * len(labels), left=label_width(labels))
 
 
 def curves_panel(trial: Trial, column: str, title: str, unit: str, labels: Sequence[str] | None = None) -> Panel | None:

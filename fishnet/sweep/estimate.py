@@ -29,8 +29,8 @@ from fishnet.sweep.state import Pixels
 # Seconds an operation, by kind of device and whether it is one of several side by side; in the order of `PARTS`.
 PRICES: dict[str, dict[str, list[float]]] = {
     "cpu": {
-        "alone": [1.0e-11, 8.7e-10, 2.7e-11, 5.0e-10, 5.0e-11, 1.5e-9, 3.4e-7, 1.5e-11],
-        "beside": [1.8e-11, 7.2e-10, 9.0e-12, 5.9e-10, 1.1e-10, 1.4e-9, 3.6e-7, 2.7e-11],
+        "alone": [8.4e-12, 3.9e-10, 2.4e-11, 4.6e-10, 5.0e-11, 1.5e-9, 1.0e-7, 1.8e-11],
+        "beside": [1.5e-11, 8.5e-10, 1.0e-11, 2.0e-10, 1.6e-10, 1.4e-9, 2.0e-8, 1.0e-11],
     },
     # Guesses, from data sheets: no accelerator has been measured.
     "gpu": {"alone": [1.0e-13, 2.0e-12, 2.0e-12, 2.0e-12, 4.0e-12, 4.0e-12, 3.0e-6, 0.0]},
@@ -38,14 +38,14 @@ PRICES: dict[str, dict[str, list[float]]] = {
 }
 # What takes time beside the programs, in seconds of a CPU.
 FIXED = {
-    "starting": 3.0,  # a cohort: its devices, its checkpoints, its first and last tables
-    "equation": 1.8e-3,  # to compile one
+    "starting": 0.5,  # a cohort: its devices, its checkpoints, its first and last tables
+    "equation": 1.7e-3,  # to compile one
     "kept": 6.0e-4,  # to find it among the kept programs
     "score": 4.0e-8,  # a logit, of which the figures of an epoch are made
     "row": 2.0e-6,  # of a table
 }
-YARDSTICK = 1.0e-3  # seconds of `yardstick` on the machine of the prices
-BURSTS, CALLS = 4, 12  # of the yardstick, with pauses in between
+YARDSTICK = 9.5e-4  # seconds of `yardstick` on the machine of the prices
+WARMING, CALLS = 30, 70  # of the yardstick; the first ones take half as long again, while XLA's threads wake up
 SLOWER = 4.0  # times; by more a machine has not become another one, but the yardstick has met something
 SCALES = 9  # of the latest programs, of which the median says how fast this machine is
 
@@ -229,7 +229,7 @@ def scale_of(devices: Sequence[jax.Device], side_by_side: int, now: float) -> fl
 
 
 def yardstick(device: jax.Device) -> float:
-    """Seconds of a small matrix product and a pass over 4 MiB on CPU, measured for 0.1 s; 0 on accelerators.
+    """Seconds of a small matrix product and a pass over 4 MiB on CPU, measured for about 0.1 s; 0 on accelerators.
 
     The median, as what else the machine does is part of how fast it is.
     """
@@ -239,13 +239,11 @@ def yardstick(device: jax.Device) -> float:
         matrix, values = jnp.ones((384, 384), jnp.float32), jnp.ones((2**20,), jnp.float32)
         jax.block_until_ready(_yard(matrix, values))
         taken = []
-        for _ in range(BURSTS):
-            time.sleep(0.01)
-            for _ in range(CALLS):
-                began = time.perf_counter()
-                jax.block_until_ready(_yard(matrix, values))
-                taken.append(time.perf_counter() - began)
-    return float(np.median(taken))
+        for _ in range(WARMING + CALLS):
+            began = time.perf_counter()
+            jax.block_until_ready(_yard(matrix, values))
+            taken.append(time.perf_counter() - began)
+    return float(np.median(taken[WARMING:]))
 
 
 @jax.jit

@@ -36,7 +36,10 @@ def test_tables_say_what_was_met_and_what_is_missing():
     lines = table({NET: ROWS}).splitlines()
     assert "torch is not installed" in lines[-1] and "3.00 (1.50 to 3.00)" in lines[3]
     row = Row("fishnet", [1.0], [1.0], {"arguments": 2**21, "temporary": 2**20, "state a lane": 2**10})
-    assert "| 16 | 1.000 (1.000 to 1.000) | 2.0 | 1.0 | 1.0 |" in scaling_table({NET: [row]})
+    more = Row("fishnet", [1.0], [1.1], {"arguments": 2**22, "temporary": 2**20, "state a lane": 2**10})
+    first, second = scaling_table({NET: [row], replace(NET, runs=64): [more]}).splitlines()[2:]
+    assert first.endswith("| 16 | 1.000 (1.000 to 1.000) |  | 2.0 | 1.0 | 1.0 |")
+    assert second.endswith("| 64 | 1.100 (1.100 to 1.100) | 1.10 (1.10 to 1.10) | 4.0 | 1.0 | 1.0 |")
     saving = Row("fishnet, a checkpoint an epoch", [1.0], [1.02, 2.02, 1.01])
     lines = upkeep_table({NET: [ROWS[0], saving]}).splitlines()
     assert lines[2].startswith(f"| {NET.name} | nothing | ") and lines[2].endswith(" |  |")
