@@ -54,6 +54,8 @@ ARMS: Mapping[str, Mapping[str, object]] = {
     "batches of 256": {"batch_size": 256, "lr": 0.2},
     "wider": {"widths": (16, 32, 64)},
 }
+LENGTHS = ("1 epoch", "3 epochs")
+CHANGES = tuple(label for label in ARMS if label not in (CONTROL, *LENGTHS))
 FAR: Mapping[str, Mapping[str, object]] = {
     "8 epochs": {"epochs": 8},
     "4 epochs": {"epochs": 4},
@@ -71,10 +73,9 @@ def question() -> Question:
     seconds = column("train_seconds", "seconds of training a run", larger_is_better=False, digits=1)
 
     def answer(evidence: Mapping) -> str:
-        times = {name: evidence[f"{name}_seconds"].rows for name in ("short", "long")}
         found = {
-            label: (row.mean, times[name][label].mean, row.n)
-            for name in times
+            label: (row.mean, evidence[f"{name}_seconds"].row(label).mean, row.n)
+            for name in ("short", "lengths", "long")
             for label, row in evidence[name].rows.items()
         }
         sentences = [fastest(found, level) for level in LEVELS]
@@ -87,7 +88,8 @@ def question() -> Question:
         return " ".join(sentences)
 
     def panels(trials: Mapping, evidence: Mapping) -> Sequence:
-        return [forest(evidence["short"], "short runs"), forest(evidence["long"], "long runs")]
+        titles = {"short": "short runs", "lengths": "lengths", "long": "long runs"}
+        return [forest(evidence[name], title) for name, title in titles.items() if name in evidence]
 
     def mechanism(trials: Mapping, evidence: Mapping) -> Sequence:
         drawn = [trade_panel(trials[name], seconds, accuracy, f"{name} runs", LEVELS) for name in ("short", "long")]
@@ -109,8 +111,10 @@ def question() -> Question:
                         "quick": {"seeds": 1, "arms": ["4 epochs"]}}),
         ),
         contrasts=(
-            Contrast("short", "Short runs: test accuracy", "short", accuracy),
-            Contrast("short_seconds", "Short runs: seconds", "short", seconds),
+            Contrast("short", "Short runs: test accuracy", "short", accuracy, arms=CHANGES),
+            Contrast("short_seconds", "Short runs: seconds", "short", seconds, arms=CHANGES),
+            Contrast("lengths", "Lengths: test accuracy", "short", accuracy, arms=LENGTHS),
+            Contrast("lengths_seconds", "Lengths: seconds", "short", seconds, arms=LENGTHS),
             Contrast("long", "Long runs: test accuracy", "long", accuracy),
             Contrast("long_seconds", "Long runs: seconds", "long", seconds),
         ),
