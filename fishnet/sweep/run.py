@@ -294,6 +294,8 @@ def _run(
     content["steps"] = lane_steps(whole.histories or histories)
     content["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
     write_sweep_file(out, content)
+    if pulse is not None:
+        pulse.say(FINISHED)  # a sign of life would come between the removal of its folder's files and of the folder
     whole.clear()
     return Result(runs_done, out, len(cohorts), finished=False)
 
