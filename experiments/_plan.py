@@ -61,7 +61,7 @@ class Plan:
         data = DataOptions(data_dir=asked.data_dir)
         sweep = self.sweep(asked.size, seeds, labels)
         run_sweep(sweep, out, devices=asked.devices, display=display, data=data, command=asked.command)
-        if not (out / "report.html").exists():
+        if asked.size != "smoke" and not (out / "report.html").exists():
             write_report(out, data_dir=asked.data_dir)
         draws = self.draws(asked.size, labels)
         places = [list(sweep.samples.points).index(draw) for draw in draws] if sweep.samples else [0] * len(labels)

@@ -178,7 +178,7 @@ def question() -> Question:
         question="Why does validation fall while training reaches 98 %, and which change keeps what was learned?",
         plans=(
             Plan("falls", BASE, FALLS, seeds=10, sizes={
-                "smoke": {"epochs": 1, "seeds": 2, "arms": [HEART, "L2", "mixup"]},
+                "smoke": {"widths": (8,), "epochs": 1, "seeds": 2, "arms": [HEART, "L2", "mixup"]},
                 "quick": {"epochs": 20, "seeds": 3, "arms": [
                     HEART, "quarter of the width", "L2", "dropout", "mixup", "early stopping", "clean labels"]},
             }),

@@ -170,7 +170,7 @@ def question() -> Question:
         return [panel for panel in found if panel]
 
     doubt = Plan("doubt", replace(BASE, select_by="val_accuracy"), DOUBT, seeds=10, sizes={
-        "smoke": {"epochs": 1, "seeds": 2, "arms": ["no dropout", "dropout .5"]},
+        "smoke": {"widths": (8,), "epochs": 1, "seeds": 2, "arms": ["no dropout", "dropout .5"]},
         "quick": {"epochs": 20, "seeds": 3, "arms": ["no dropout", "dropout .5", "dropout .2 everywhere"]},
     })  # fmt: skip
     return Question(
@@ -180,7 +180,7 @@ def question() -> Question:
         question="Which regularisation helps a small network on few images, and does it know what it does not know?",
         plans=(
             Plan("fish", BASE, ARMS, seeds=10, sizes={
-                "smoke": {"epochs": 1, "seeds": 2, "arms": [PLAIN, "L2", "dropout"]},
+                "smoke": {"widths": (8,), "epochs": 1, "seeds": 2, "arms": [PLAIN, "L2", "dropout"]},
                 "quick": {"epochs": 15, "seeds": 3, "arms": [
                     PLAIN, "L1", "L2", "dropout", "max-norm", "dropout and max-norm", "dropout, max-norm and L2"]},
             }),

@@ -104,7 +104,7 @@ def plan_of(name: str) -> Plan:
         {STUCK: {}, **CURES, MORE: {"task": more}, REMOVED: whole},
         seeds=10,
         sizes={
-            "smoke": {"epochs": 1, "seeds": 2, "arms": few, **tiny},
+            "smoke": {"widths": (8,), "epochs": 1, "seeds": 2, "arms": few, **tiny},
             "quick": {"seeds": 3, "epochs": 8, "arms": list(QUICK)},
         },
     )
