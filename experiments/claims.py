@@ -138,7 +138,7 @@ def ledger(found: Mapping[str, Mapping[str, Any]], size: str) -> str:
             effects = "; ".join(f"{arm}: {phrase}" for arm, phrase in claim["effects"].items())
             cells = (claim["text"], claim["source"], claim["verdict"], effects)
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-        lines += ["", f"`{made['command']}`: {made['runs']}; {made['device']}; {made['versions']}."]
+        lines += ["", f"`{made['command']}`; runs: {made['runs']}; {made['device']}; {made['versions']}."]
     return "\n".join(lines) + "\n"
 
 

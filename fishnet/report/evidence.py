@@ -1,7 +1,7 @@
 """From the tables of a sweep to verdicts: what is measured on each run, which arms are compared, what is claimed."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,11 @@ import pandas as pd
 from fishnet.errors import UsageError
 from fishnet.lookup import unknown
 from fishnet.report.results import Results
-from fishnet.stats import Comparison, compare
+from fishnet.stats import Bounds, Comparison, compare
 
 FEWEST_IMAGES = 5  # of a class in the test split, below which nothing is said of that class
 JUDGEMENTS = ("supported", "refuted", "undecided")
+FRACTIONS = ("accuracy", "auc", "f1", "ece")  # how names of figures between 0 and 1 end
 OPPOSITE = {"better": "worse", "worse": "better"}
 
 
@@ -77,6 +78,8 @@ class Measure:
         margin: differences below this do not matter; None: no equivalence is claimed.
         diverged: what a run without the figure counts as: the value of the worst possible run, such as chance.
         digits: after the point in tables.
+        widest: the largest difference that there can be, at which intervals end; None: any. A bootstrap-t interval over
+            seeds of which one has collapsed may reach far beyond.
     """
 
     name: str
@@ -85,6 +88,7 @@ class Measure:
     margin: float | None = None
     diverged: float = 0.0
     digits: int = 3
+    widest: float | None = None
 
 
 def column(name: str, words: str, **settings: Any) -> Measure:
@@ -95,7 +99,16 @@ def column(name: str, words: str, **settings: Any) -> Measure:
         words: for headings.
         settings: other fields of `Measure`.
     """
-    return Measure(words, lambda results: _by_run(results.runs[results.runs["status"] != "diverged"], name), **settings)
+
+    def of(results: Results) -> dict[int, float]:
+        return _by_run(results.runs[results.runs["status"] != "diverged"], name)
+
+    return Measure(words, of, **_up_to_one(name) | settings)
+
+
+def _up_to_one(name: str) -> dict[str, float]:
+    """Settings of a column whose values lie between 0 and 1."""
+    return {"widest": 1.0} if name.endswith(FRACTIONS) else {}
 
 
 def at_end(name: str, words: str, **settings: Any) -> Measure:
@@ -105,7 +118,7 @@ def at_end(name: str, words: str, **settings: Any) -> Measure:
         last = _rows(results.curves, lambda table: table.sort_values("epoch").groupby("run").tail(1))
         return _by_run(last, name)
 
-    return Measure(words, of, **settings)
+    return Measure(words, of, **_up_to_one(name) | settings)
 
 
 def until(name: str, level: float, words: str, falling: bool = True, **settings: Any) -> Measure:
@@ -140,7 +153,7 @@ def class_column(name: str, words: str, class_name: str, **settings: Any) -> Mea
     def of(results: Results) -> dict[int, float]:
         return _by_run(_rows(results.per_class, lambda table: table[table["class"] == class_name]), name)
 
-    return Measure(words, of, **settings)
+    return Measure(words, of, **_up_to_one(name) | settings)
 
 
 def probed(
@@ -268,7 +281,22 @@ def weigh(contrast: Contrast, trial: Trial, alpha: float | None = None, verdicts
         diverged=measure.diverged,
         test=contrast.test,
     )
+    if (most := measure.widest) is not None:
+        rows = {label: _within(row, most) for label, row in rows.items()}
     return Evidence(contrast, rows, "" if verdicts else "no verdict: a smoke test")
+
+
+def _within(row: Comparison, most: float) -> Comparison:
+    """A comparison whose intervals end at the largest difference that there can be; open ones stay open."""
+
+    def cut(ends: Bounds) -> Bounds:
+        return Bounds(*(min(max(end, -most), most) if np.isfinite(end) else end for end in ends))
+
+    return replace(
+        row,
+        difference_interval=cut(row.difference_interval),
+        simultaneous_interval=cut(row.simultaneous_interval),
+    )
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,26 @@ def test_what_was_planted_is_found_and_nothing_else(trial):
         found.row("sideways")
 
 
+def test_no_interval_of_accuracies_is_wider_than_they_can_differ():
+    """Seeds of which a few have collapsed: the bootstrap-t reaches beyond what is possible."""
+    values = {"a": [0.9] * 10, "b": [0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.1]}
+    rng = np.random.default_rng(0)
+    rows = [
+        {"run": i * 10 + seed, "status": "ok", "test_accuracy": value + rng.normal(0, 1e-4), "test_loss": value}
+        for i, of in enumerate(values.values())
+        for seed, value in enumerate(of)
+    ]
+    nothing = pd.DataFrame()
+    look = Look(Results(Path("nowhere"), {"seeds": list(range(10))}, pd.DataFrame(rows), *[nothing] * 3), ("a", "b"))
+    free = column("test_accuracy", "accuracy", widest=None)
+    row = weigh(Contrast("x", "x", "t", free), Trial("t", (look,))).row("b")
+    assert min(row.difference_interval) < -1
+    cut = weigh(Contrast("x", "x", "t", ACCURACY), Trial("t", (look,))).row("b")
+    assert cut.difference_interval == (-1, row.difference_interval.high)
+    assert cut.difference == row.difference
+    assert column("test_loss", "loss").widest is None and column("val_macro_auc", "auc").widest == 1
+
+
 def test_a_smoke_test_has_figures_and_no_verdict(trial):
     found = weigh(Contrast("accuracy", "accuracy", "planted", ACCURACY), trial, verdicts=False)
     assert "no verdict" in found.phrase("better by .05")
