@@ -109,7 +109,7 @@ def main(question: Callable[[], Question] | Question, argv: Sequence[str] | None
 
 def names_a_size(argv: Sequence[str]) -> bool:
     """Whether a command line asks for a size, as those of questions do."""
-    return any(word.removeprefix("--") in SIZES for word in argv if word.startswith("--"))
+    return any(f"--{size}" in argv for size in SIZES)
 
 
 def asked(question: Question, argv: Sequence[str]) -> Asked:

@@ -27,9 +27,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from experiments import _question
 from experiments._plan import Plan
 from experiments._question import Figure, Question, listed, names_a_size
+from experiments._question import main as ask
 from experiments._request import Experiment
 from experiments._sweep import main
 from fishnet.sweep.recipe import Recipe
@@ -196,7 +196,7 @@ def are(names: Sequence[str]) -> str:
 def train_or_ask(argv: Sequence[str] | None = None) -> int:
     """The main job, or the question in the size that is named; exit codes as for every experiment."""
     words = sys.argv[1:] if argv is None else argv
-    return _question.main(question, words) if names_a_size(words) else main(EXPERIMENT, words)
+    return ask(question, words) if names_a_size(words) else main(EXPERIMENT, words)
 
 
 if __name__ == "__main__":

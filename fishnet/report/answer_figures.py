@@ -23,6 +23,15 @@ def label_width(labels: Sequence[str]) -> float:
     return 16 + 5.6 * min(max(map(len, labels)), 30)
 
 
+def a_row_each(axes: Axes, labels: Sequence[str], words: str, title: str) -> None:
+    """Axes with a row for each arm, the first on top: names, grid, what the horizontal axis is, title."""
+    axes.set(ylim=(len(labels) - 0.4, -0.6), xlabel=words)
+    axes.set_yticks(range(len(labels)), [shortened(label, 30) for label in labels])
+    axes.set_title(shortened(title, 60), x=-label_width(labels) / WIDTH)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x")
+
+
 def forest(evidence: Evidence, title: str = "") -> Panel:
     """The difference of every arm to the control: thick its own 95 % interval, thin that of all arms at once.
 
@@ -42,11 +51,7 @@ def forest(evidence: Evidence, title: str = "") -> Panel:
             axes.axvspan(-measure.margin, measure.margin, color=GRID, alpha=0.6, linewidth=0, zorder=0)
         for place, row in enumerate(rows):
             draw_difference(axes, row, place, MUTED if evidence.problem else COLOURS.get(row.verdict, MUTED))
-        axes.set(ylim=(len(rows) - 0.4, -0.6), xlabel=(",\n" if two_lines else ", ").join(parts))
-        axes.set_yticks(range(len(rows)), [shortened(label, 30) for label in labels])
-        axes.set_title(shortened(title or evidence.contrast.title, 60), x=-label_width(labels) / WIDTH)
-        axes.tick_params(axis="y", length=0)
-        axes.grid(axis="x")
+        a_row_each(axes, labels, (",\n" if two_lines else ", ").join(parts), title or evidence.contrast.title)
 
     told = "; ".join(f"{row.arm} {evidence.phrase(row.arm)}" for row in rows)
     alt = f"{measure.name}, difference to {control.arm}: {told}"
@@ -103,11 +108,7 @@ def arms_panel(trial: Trial, measure: Measure, title: str, labels: Sequence[str]
                     fontsize=7,
                     color=MUTED,
                 )
-        axes.set(ylim=(len(labels) - 0.4, -0.6), xlabel=measure.name)
-        axes.set_yticks(range(len(labels)), [shortened(label, 30) for label in labels])
-        axes.set_title(shortened(title, 60), x=-label_width(labels) / WIDTH)
-        axes.tick_params(axis="y", length=0)
-        axes.grid(axis="x")
+        a_row_each(axes, labels, measure.name, title)
 
     means = "; ".join(
         f"{label} {np.nanmean(values[label]):.3g}" for label in labels if np.isfinite(values[label]).any()
@@ -139,11 +140,7 @@ def aggregate_panel(scores: Mapping[str, Sequence[Sequence[float]]], title: str,
             if np.isfinite(bounds).all():
                 axes.plot(bounds, [place, place], color=SERIES[0], linewidth=3.5, solid_capstyle="butt", zorder=2)
             axes.plot([estimate], [place], "o", color=SERIES[0], markersize=5, zorder=3)
-        axes.set(ylim=(len(labels) - 0.4, -0.6), xlabel=words)
-        axes.set_yticks(range(len(labels)), [shortened(label, 30) for label in labels])
-        axes.set_title(shortened(title, 60), x=-label_width(labels) / WIDTH)
-        axes.tick_params(axis="y", length=0)
-        axes.grid(axis="x")
+        a_row_each(axes, labels, words, title)
 
     told = "; ".join(f"{label} {found[label][0]:.3f}" for label in labels)
     return Panel(draw, f"{title}: {words}. {told}", WIDTH, 14 + ROW * len(labels), left=label_width(labels))

@@ -13,7 +13,7 @@ from fishnet.report.tables import number_text
 
 MOST_PANELS = 12
 MOST_LINES = 12  # coloured and named in one panel; of more, the best eight and the worst four
-HEIGHT, NAME_HEIGHT = 150, 12.5  # CSS pixels, of the axes and of a name beside it
+WIDE, HEIGHT, NAME_HEIGHT = 122, 150, 12.5  # CSS pixels, of the axes and of a name beside them
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,8 @@ def line_panel(
         axes.set(xlabel=across, ylabel=label, title=shortened(title, 44), ylim=limits)
         if min(epochs) == max(epochs):
             axes.set(xlim=(epochs[0] - 1, epochs[0] + 1), xticks=[epochs[0]])
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
+        numbers = min(6, WIDE // (6 * len(str(max(epochs))) + 8))  # that stand beside each other
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=numbers, min_n_ticks=1))
         axes.grid(axis="y")
         gap = (limits[1] - limits[0]) * NAME_HEIGHT / HEIGHT
         for i, place in zip(named, spread([lines[i].last for i in named], gap, limits), strict=True):
@@ -125,7 +126,7 @@ def line_panel(
 
     ends = "; ".join(f"{lines[i].name} {number_text(lines[i].last)}" for i in best_first)
     alt = f"{label} by {across}, {title}. At the end: {ends}" + (f". Diverged: {', '.join(missing)}" if missing else "")
-    return Panel(draw, alt, 122, HEIGHT, left=left, right=18 + 6 * letters, top=38 if missing else 24)
+    return Panel(draw, alt, WIDE, HEIGHT, left=left, right=18 + 6 * letters, top=38 if missing else 24)
 
 
 def draw_line(axes: Axes, line: Line, place: int, named: bool) -> None:

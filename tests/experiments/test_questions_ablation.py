@@ -78,6 +78,6 @@ def test_both_tasks_together_rank_the_arms(asked, trials):
     ("words", "asks"), [(["--quick"], True), (["--out", "x", "--full"], True), ([], False), (["--out", "full"], False)]
 )
 def test_a_size_asks_the_question_and_else_the_main_job_runs(monkeypatch, words, asks):
-    monkeypatch.setattr(ablation._question, "main", lambda question, words: ("question", words))
+    monkeypatch.setattr(ablation, "ask", lambda question, words: ("question", words))
     monkeypatch.setattr(ablation, "main", lambda experiment, words: ("job", words))
     assert train_or_ask(words) == ("question" if asks else "job", words)
