@@ -83,6 +83,7 @@ class OwnRuns:
         tables = tables_in(out) if found is not None else {}
         first = 0 if "runs" not in tables else len(tables["runs"]) // len(seeds)
         if found is None or not found.get("finished"):
+            content["started"] = (found or {}).get("started") or datetime.now(UTC).isoformat(timespec="seconds")
             out.mkdir(parents=True, exist_ok=True)
             write_sweep_file(out, content)
             for place in range(first, len(labels)):

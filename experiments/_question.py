@@ -342,8 +342,8 @@ def write_record(question: Question, asked: Asked, answer: "Answer") -> None:
 
 
 def listed(names: Sequence[str]) -> str:
-    """`a, b and c`, or nothing."""
+    """`a, b and c`, or nothing; names with a comma or an `and` of their own are in quotation marks."""
     if not names:
         return "nothing"
-    *most, last = names
+    *most, last = (f"“{name}”" if "," in name or " and " in name else name for name in names)
     return f"{', '.join(most)} and {last}" if most else last

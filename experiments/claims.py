@@ -6,8 +6,9 @@
 
 Every experiment that asks a question leaves `answer.json` in its folder (runs/NAME-SIZE). The ledger lists its claims:
 the statement, who makes it, supported, refuted or undecided on these tasks, and the difference with its interval. The
-figures of the answers are copied beside it, into figures/. A claim is as good as its experiment: how it was tested, on
-what and within which limits stands on the page of the answer.
+answers are copied beside it, into answers/, and their figures into figures/; an experiment whose folder is not there
+keeps the answer that it has in answers/. A claim is as good as its experiment: how it was tested, on what and within
+which limits stands on the page of the answer.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from experiments._cli import Parser, guarded
 from experiments._question import QUESTIONS, SIZES
 from fishnet.errors import UserError
 from fishnet.lookup import unknown
+from fishnet.sweep.wording import counted
 
 VERDICTS = ("supported", "refuted", "undecided")
 FIGURES = ("evidence", "mechanism")
@@ -43,15 +45,16 @@ def run(argv: Sequence[str]) -> int:
     if flags.run:
         for name in QUESTIONS:
             train(name, flags.size, folder_of(runs, name, flags.size))
-    found = {name: record for name in QUESTIONS if (record := read(folder_of(runs, name, flags.size))) is not None}
+    for name in QUESTIONS:
+        keep(folder_of(runs, name, flags.size), out.parent, name)
+    answers = {name: record for name in QUESTIONS if (record := read(kept(out.parent, name))) is not None}
+    found = {name: record for name, record in answers.items() if record["size"] == flags.size}
     if not found:
         raise UserError(f"no answers of size {flags.size} under {runs}: run the experiments, or use --run")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    for name in found:
-        keep_figures(folder_of(runs, name, flags.size), out.parent / "figures", name)
     out.write_text(ledger(found, flags.size), encoding="utf-8")
     total = Counter(claim["verdict"] for record in found.values() for claim in record["claims"])
-    print(f"{sum(total.values())} claims of {len(found)} experiments: " + in_words(total))
+    claims = counted(sum(total.values()), "claim")
+    print(f"{claims} of {counted(len(found), 'experiment')}: {in_words(total)}")
     missing = [name for name in QUESTIONS if name not in found]
     print(f"not run yet: {', '.join(missing)}\n" * bool(missing) + f"saved {out}")
     return 0
@@ -84,13 +87,35 @@ def train(name: str, size: str, out: Path) -> None:
         raise UserError(f"experiments.{name} ended with exit code {done.returncode}")
 
 
-def read(folder: Path) -> dict[str, Any] | None:
+def kept(docs: Path, name: str) -> Path:
+    """Where the ledger keeps the answer of an experiment."""
+    return docs / "answers" / f"{name}.json"
+
+
+def keep(folder: Path, docs: Path, name: str) -> None:
+    """Copies an answer and its figures, if there is one, beside the ledger.
+
+    Raises:
+        UserError: it cannot be read or copied; the one that was kept before stands.
+    """
+    read(folder / "answer.json")
+    copies = {folder / "answer.json": kept(docs, name)}
+    copies |= {folder / "figures" / f"{figure}.svg": docs / "figures" / f"{name}_{figure}.svg" for figure in FIGURES}
+    try:
+        for source, copy in copies.items():
+            if source.exists():
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, copy)
+    except OSError as error:
+        raise UserError(f"cannot keep the answer of {folder} in {docs}: {error.strerror or error}") from error
+
+
+def read(path: Path) -> dict[str, Any] | None:
     """The record of an answer; None where there is none.
 
     Raises:
         UserError: it cannot be read.
     """
-    path = folder / "answer.json"
     if not path.exists():
         return None
     try:
@@ -99,26 +124,25 @@ def read(folder: Path) -> dict[str, Any] | None:
         raise UserError(f"{path} cannot be read: {error}") from error
 
 
-def keep_figures(folder: Path, figures: Path, name: str) -> None:
-    """Copies the figures of an answer beside the ledger."""
-    figures.mkdir(parents=True, exist_ok=True)
-    for figure in FIGURES:
-        source = folder / "figures" / f"{figure}.svg"
-        if source.exists():
-            shutil.copyfile(source, figures / f"{name}_{figure}.svg")
-
-
 def ledger(found: Mapping[str, Mapping[str, Any]], size: str) -> str:
     """The ledger as Markdown."""
     total = Counter(claim["verdict"] for record in found.values() for claim in record["claims"])
     lines = [
         "# What is claimed, and what was found",
         "",
-        f"{sum(total.values())} statements of courses and papers, tested by {len(found)} experiments "
+        f"{counted(sum(total.values()), 'statement')} of courses and papers, tested by "
+        f"{counted(len(found), 'experiment')} "
         f"(`python -m experiments.claims`, size {size}): {in_words(total)}. A statement is supported where every "
         "difference that it predicts was found, refuted where one of them was found to be absent or opposite, and "
         "undecided where the intervals do not tell. All hold for these tasks and networks and no further.",
+        "",
+        "| experiment | runs | time | claims: supported | refuted | undecided | device |",
+        "|---|---|---:|---:|---:|---:|---|",
     ]
+    for name, record in found.items():
+        made, verdicts = dict(record["made"]), Counter(claim["verdict"] for claim in record["claims"])
+        counts = [str(verdicts.get(verdict, 0)) for verdict in VERDICTS]
+        lines.append("| " + " | ".join((f"`{name}`", made["runs"], made["time"], *counts, made["device"])) + " |")
     for name, record in found.items():
         made = dict(record["made"])
         lines += [
@@ -138,7 +162,7 @@ def ledger(found: Mapping[str, Mapping[str, Any]], size: str) -> str:
             effects = "; ".join(f"{arm}: {phrase}" for arm, phrase in claim["effects"].items())
             cells = (claim["text"], claim["source"], claim["verdict"], effects)
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-        lines += ["", f"`{made['command']}`; runs: {made['runs']}; {made['device']}; {made['versions']}."]
+        lines += ["", f"`{made['command']}`; {made['device']}; {made['versions']}; finished {made['finished']}."]
     return "\n".join(lines) + "\n"
 
 

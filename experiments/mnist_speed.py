@@ -26,7 +26,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from experiments._plan import Plan
-from experiments._question import Figure, Question, main
+from experiments._question import Figure, Question, listed, main
 from fishnet.sweep.recipe import Recipe
 
 LEVELS = (0.990, 0.995)
@@ -81,10 +81,7 @@ def question() -> Question:
         sentences = [fastest(found, level) for level in LEVELS]
         rows = evidence["short"].rows
         helped, hurt = ([name for name, row in rows.items() if row.verdict == word] for word in ("better", "worse"))
-        sentences.append(
-            f"Against two epochs as they are: better {', '.join(helped) or 'nothing'}; worse "
-            f"{', '.join(hurt) or 'nothing'}."
-        )
+        sentences.append(f"Against two epochs as they are: better {listed(helped)}; worse {listed(hurt)}.")
         return " ".join(sentences)
 
     def panels(trials: Mapping, evidence: Mapping) -> Sequence:

@@ -26,7 +26,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from experiments._plan import Plan
-from experiments._question import Figure, Question, main
+from experiments._question import Figure, Question, listed, main
 from experiments._tuning import at_all_rates, at_tuned_rates, ends_of_grids, tried
 from fishnet.sweep.recipe import Recipe
 
@@ -241,7 +241,7 @@ def sorted_out(rows: Mapping) -> str:
         if row.verdict != "control":
             found.setdefault(row.verdict, []).append(label)
     order = ("better", "worse", "equivalent", "undecided")
-    return "; ".join(f"{verdict}: {', '.join(found[verdict])}" for verdict in order if verdict in found)
+    return "; ".join(f"{verdict}: {listed(found[verdict])}" for verdict in order if verdict in found)
 
 
 if __name__ == "__main__":

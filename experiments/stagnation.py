@@ -31,7 +31,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from experiments._plan import Plan
-from experiments._question import Figure, Question, main
+from experiments._question import Figure, Question, listed, main
 from experiments._tuning import at_all_rates, ends_of_grids, suggestions
 from fishnet.sweep.recipe import Recipe
 
@@ -142,8 +142,8 @@ def question() -> Question:
             control = next(iter(rows.values()))
             parts.append(
                 f"{words} (loss {control.mean:.2f}): "
-                + (f"lower at the end with {', '.join(helped)}" if helped else NOTHING_HELPED)
-                + (f"; also with {', '.join(cured)}." if cured else ".")
+                + (f"lower at the end with {listed(helped)}" if helped else NOTHING_HELPED)
+                + (f"; also with {listed(cured)}." if cured else ".")
             )
         return " ".join(part[0].upper() + part[1:] for part in parts)
 

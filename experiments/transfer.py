@@ -28,7 +28,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from experiments._plan import Plan
-from experiments._question import Figure, Question, main
+from experiments._question import Figure, Question, listed, main
 from fishnet.sweep.recipe import Recipe
 
 TARGET = ("Chromis chrysura", "Dascyllus reticulatus", "Plectroglyphidodon dickii")
@@ -115,7 +115,7 @@ def question() -> Question:
             found = {word: [of for of, row in rows.items() if row.verdict == word] for word in ("better", "worse")}
             sentences.append(
                 f"With {name} of the photographs from scratch reaches {rows['from scratch'].mean:.2f}; better: "
-                f"{', '.join(found['better']) or 'nothing'}; worse: {', '.join(found['worse']) or 'nothing'}."
+                f"{listed(found['better'])}; worse: {listed(found['worse'])}."
             )
         return " ".join(sentences)
 

@@ -27,7 +27,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from experiments._plan import Plan
-from experiments._question import Figure, Question, main
+from experiments._question import Figure, Question, listed, main
 from fishnet.sweep.recipe import Recipe
 
 DEPTH, WIDTH = 10, 64
@@ -135,7 +135,7 @@ def question() -> Question:
             f"last one's, and the network ends at {found['sigmoid'].mean:.2f} test accuracy (smallest ratio: "
             f"{worst.arm}, {worst.mean:.1g}). "
         )
-        text += f"Better: {', '.join(cured)}." if cured else "Nothing that was tried is better for certain."
+        text += f"Better: {listed(cured)}." if cured else "Nothing that was tried is better for certain."
         return text + (
             f" A network that learns its training images by heart has a ratio of {heart.mean:.2g}: "
             "overfitting is no vanishing gradient."

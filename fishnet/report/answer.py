@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from fishnet.errors import UserError
 from fishnet.report.canvas import Panel, draw_svg, follow_scheme, save
 from fishnet.report.evidence import Evidence, Judgement, Trial
 from fishnet.report.html import Picture, template
+from fishnet.report.results import Results
 from fishnet.stats import Bounds, Comparison
 from fishnet.sweep.records import write_whole
 from fishnet.sweep.wording import counted, seconds_text
@@ -157,12 +159,20 @@ def made(answer: Answer) -> list[tuple[str, str]]:
     """How the answer came about, as (name, text)."""
     looks = [look for trial in answer.trials.values() for look in trial.looks]
     first = looks[0].results.sweep
-    seconds = sum(float(look.results.runs["train_seconds"].fillna(0).sum()) for look in looks)
     runs = sum(len(look.results.runs) for look in looks)
     return [
         ("command", answer.command),
-        ("runs", f"{runs}, in {counted(len(looks), 'sweep')}; training {seconds_text(seconds)}"),
+        ("runs", f"{runs}, in {counted(len(looks), 'sweep')}"),
+        ("time", seconds_text(sum(seconds_of(look.results) for look in looks))),
         ("device", str(first.get("device", ""))),
         ("versions", ", ".join(f"{name} {version}" for name, version in first.get("versions", {}).items())),
         ("finished", max(str(look.results.sweep.get("finished") or "") for look in looks)),
     ]
+
+
+def seconds_of(results: Results) -> float:
+    """From the start to the end of a sweep, pauses included; what its runs took where it does not say when it began."""
+    began, ended = results.sweep.get("started"), results.sweep.get("finished")
+    if not (began and ended):
+        return float(results.runs["train_seconds"].fillna(0).sum())
+    return (datetime.fromisoformat(ended) - datetime.fromisoformat(began)).total_seconds()

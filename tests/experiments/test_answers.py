@@ -62,7 +62,7 @@ def test_stagnation_names_what_helped_for_each_cause():
     evidence = evidence_of(question, {"found": [*FOUND, "one cycle to three times it"]}, effects)
     text = question.answer(evidence)
     assert "Weights too small (loss 0.5" in text
-    assert "lower at the end with momentum .99, adam; also with rate x 10, he weights." in text
+    assert "lower at the end with momentum .99 and adam; also with rate x 10 and he weights." in text
     assert text.count(NOTHING_HELPED) == 4
     judged = verdicts(question, evidence)
     assert judged["Momentum carries training across plateaus"] == "supported"
@@ -95,8 +95,8 @@ def test_optimizers_are_sorted_by_verdict():
     effects |= {("fish", name): -0.2 for name in ("adam", "rmsprop", "adagrad")}
     evidence = evidence_of(question, labels, effects)
     text = question.answer(evidence)
-    assert "better: adam, constant; worse: sgd, constant; equivalent: nesterov, constant" in text
-    assert "better: momentum, exponential, momentum, one cycle" in text
+    assert "better: “adam, constant”; worse: “sgd, constant”; equivalent: “nesterov, constant”" in text
+    assert "better: “momentum, exponential” and “momentum, one cycle”" in text
     judged = verdicts(question, evidence)
     assert judged["Adam is better than gradient descent with momentum"] == "supported"
     assert judged["Nesterov's momentum is better than plain momentum"] == "refuted"
