@@ -2,9 +2,11 @@
 
 import dataclasses
 import json
+import os
 import re
 import shutil
 import subprocess
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -21,6 +23,8 @@ from tests.report.test_evidence import ACCURACY, LABELS, SEEDS, look_of
 BROWSER = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
 )
+# Further pages to open: a folder that holds reports or answers.
+PAGES = sorted(Path(folder).rglob("*.html")) if (folder := os.environ.get("FISHNET_PAGES")) else []
 # Tells the frame around it its width and everything that was loaded, once the page is there.
 PROBE = """<script>addEventListener("load", () => {
   const wide = [...document.querySelectorAll("main *")].filter(e => !e.closest(".scroll, svg, pre")
@@ -74,11 +78,19 @@ def answer_page(tmp_path_factory):
     return write_answer(answer, out)
 
 
-def opened(page, width: int, tmp_path) -> tuple[dict, str]:
+def check(page: Path, width: int, tmp_path: Path) -> None:
+    """Opens a page: nothing is amiss, loaded, empty or wider than the window."""
+    seen, complaints = opened(page, width, tmp_path)
+    assert complaints == ""
+    assert seen["loaded"] == [] and seen["empty"] == 0
+    assert seen["width"] <= seen["inner"] and seen["wide"] == []
+
+
+def opened(page: Path, width: int, tmp_path: Path) -> tuple[dict, str]:
     """What the page says of itself at a width, and what the browser complained of."""
-    probed = page.with_name(f"probed-{width}.html")
+    probed = tmp_path / "probed.html"
     probed.write_text(page.read_text().replace("</head>", PROBE + "</head>"))
-    framed = page.with_name(f"framed-{width}.html")
+    framed = tmp_path / "framed.html"
     framed.write_text(FRAME.format(page=probed.name, width=width))
     log = tmp_path / "net.json"
     quiet = ["--disable-background-networking", "--no-first-run", "--disable-component-update", "--disable-sync"]
@@ -100,10 +112,7 @@ def opened(page, width: int, tmp_path) -> tuple[dict, str]:
 
 @pytest.mark.parametrize("width", [1280, 360])
 def test_an_answer_opens_without_error_and_fits(answer_page, tmp_path, width):
-    seen, complaints = opened(answer_page, width, tmp_path)
-    assert complaints == ""
-    assert seen["loaded"] == [] and seen["empty"] == 0
-    assert seen["width"] <= seen["inner"] and seen["wide"] == []
+    check(answer_page, width, tmp_path)
 
 
 def test_what_the_user_wrote_is_text(answer_page):
@@ -116,7 +125,10 @@ def test_what_the_user_wrote_is_text(answer_page):
 def test_a_report_opens_without_error_and_fits(tmp_path, width):
     out = tmp_path / "sweep"
     fabricate(out)
-    seen, complaints = opened(write_report(out), width, tmp_path)
-    assert complaints == ""
-    assert seen["loaded"] == [] and seen["empty"] == 0
-    assert seen["width"] <= seen["inner"] and seen["wide"] == []
+    check(write_report(out), width, tmp_path)
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(folder)))
+def test_a_page_that_was_made_opens_without_error_and_fits(page, tmp_path, width):
+    check(page, width, tmp_path)
