@@ -114,7 +114,7 @@ def table(evidence: Evidence) -> dict[str, Any]:
         words += f"; differences within {measure.margin:g} do not matter"
     words += (
         "; mean over seeds with its 95 % interval, differences paired by seed; the verdict is read from the interval "
-        "that holds for all arms at once"
+        "that holds for all arms at once; seeds that would decide are for an effect that stays as it is"
     )
     return {
         "title": contrast.title,

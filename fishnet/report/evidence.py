@@ -78,8 +78,8 @@ class Measure:
         margin: differences below this do not matter; None: no equivalence is claimed.
         diverged: what a run without the figure counts as: the value of the worst possible run, such as chance.
         digits: after the point in tables.
-        widest: the largest difference that there can be, at which intervals end; None: any. A bootstrap-t interval over
-            seeds of which one has collapsed may reach far beyond.
+        within: the smallest and the largest value that there can be, at which intervals end; None: any. A bootstrap-t
+            interval over seeds of which one has collapsed may reach far beyond.
     """
 
     name: str
@@ -88,7 +88,7 @@ class Measure:
     margin: float | None = None
     diverged: float = 0.0
     digits: int = 3
-    widest: float | None = None
+    within: tuple[float, float] | None = None
 
 
 def column(name: str, words: str, **settings: Any) -> Measure:
@@ -103,12 +103,12 @@ def column(name: str, words: str, **settings: Any) -> Measure:
     def of(results: Results) -> dict[int, float]:
         return _by_run(results.runs[results.runs["status"] != "diverged"], name)
 
-    return Measure(words, of, **_up_to_one(name) | settings)
+    return Measure(words, of, **_fraction(name) | settings)
 
 
-def _up_to_one(name: str) -> dict[str, float]:
+def _fraction(name: str) -> dict[str, Any]:
     """Settings of a column whose values lie between 0 and 1."""
-    return {"widest": 1.0} if name.endswith(FRACTIONS) else {}
+    return {"within": (0.0, 1.0)} if name.endswith(FRACTIONS) else {}
 
 
 def at_end(name: str, words: str, **settings: Any) -> Measure:
@@ -118,7 +118,7 @@ def at_end(name: str, words: str, **settings: Any) -> Measure:
         last = _rows(results.curves, lambda table: table.sort_values("epoch").groupby("run").tail(1))
         return _by_run(last, name)
 
-    return Measure(words, of, **_up_to_one(name) | settings)
+    return Measure(words, of, **_fraction(name) | settings)
 
 
 def until(name: str, level: float, words: str, falling: bool = True, **settings: Any) -> Measure:
@@ -153,7 +153,7 @@ def class_column(name: str, words: str, class_name: str, **settings: Any) -> Mea
     def of(results: Results) -> dict[int, float]:
         return _by_run(_rows(results.per_class, lambda table: table[table["class"] == class_name]), name)
 
-    return Measure(words, of, **_up_to_one(name) | settings)
+    return Measure(words, of, **_fraction(name) | settings)
 
 
 def probed(
@@ -281,21 +281,23 @@ def weigh(contrast: Contrast, trial: Trial, alpha: float | None = None, verdicts
         diverged=measure.diverged,
         test=contrast.test,
     )
-    if (most := measure.widest) is not None:
-        rows = {label: _within(row, most) for label, row in rows.items()}
+    if measure.within is not None:
+        rows = {label: _within(row, *measure.within) for label, row in rows.items()}
     return Evidence(contrast, rows, "" if verdicts else "no verdict: a smoke test")
 
 
-def _within(row: Comparison, most: float) -> Comparison:
-    """A comparison whose intervals end at the largest difference that there can be; open ones stay open."""
+def _within(row: Comparison, low: float, high: float) -> Comparison:
+    """A comparison whose intervals end where values and their differences do; open ones stay open."""
 
-    def cut(ends: Bounds) -> Bounds:
-        return Bounds(*(min(max(end, -most), most) if np.isfinite(end) else end for end in ends))
+    def cut(ends: Bounds, low: float, high: float) -> Bounds:
+        return Bounds(*(min(max(end, low), high) if np.isfinite(end) else end for end in ends))
 
+    most = high - low
     return replace(
         row,
-        difference_interval=cut(row.difference_interval),
-        simultaneous_interval=cut(row.simultaneous_interval),
+        interval=cut(row.interval, low, high),
+        difference_interval=cut(row.difference_interval, -most, most),
+        simultaneous_interval=cut(row.simultaneous_interval, -most, most),
     )
 
 

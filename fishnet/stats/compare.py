@@ -238,9 +238,9 @@ def _reason(
     row: Comparison, verdict: str, margin: float | None, level: float, further: int | None, test: str, power: float
 ) -> str:
     if verdict == "equivalent":
-        return f"the simultaneous interval lies within the margin of {margin:g}"
+        return f"the interval lies within the margin of {margin:g}"
     if verdict != "undecided":
-        return f"the simultaneous interval lies {'above' if row.simultaneous_interval.low > 0 else 'below'} 0"
+        return f"the interval lies {'above' if row.simultaneous_interval.low > 0 else 'below'} 0"
     if row.n < FEWEST:
         return f"needs at least {FEWEST} seeds, has {row.n}"
     if row.smallest_p > level:
@@ -248,12 +248,12 @@ def _reason(
             f"not attainable with {row.n} seeds: their smallest p is {row.smallest_p:.2g}, a verdict needs {level:.2g} "
             f"or less, {fewest_seeds(level, test=test)} seeds"
         )
-    held = "the simultaneous interval holds 0"
+    held = "the interval holds 0"
     if margin is not None:
         held += f" and reaches beyond the margin of {margin:g}"
     if further is None:
         return f"{held}; more than {MOST_SEEDS} seeds would be needed"
-    return f"{held}; {further} more seeds would decide with probability {power:g} if the effect stays as it is"
+    return f"{held}; {further} more seeds would decide with power {power:g}"
 
 
 def _mean(values: np.ndarray) -> float:

@@ -54,7 +54,7 @@ def test_what_was_planted_is_found_and_nothing_else(trial):
         found.row("sideways")
 
 
-def test_no_interval_of_accuracies_is_wider_than_they_can_differ():
+def test_intervals_of_accuracies_end_where_accuracies_do():
     """Seeds of which a few have collapsed: the bootstrap-t reaches beyond what is possible."""
     values = {"a": [0.9] * 10, "b": [0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.9, 0.1]}
     rng = np.random.default_rng(0)
@@ -65,13 +65,14 @@ def test_no_interval_of_accuracies_is_wider_than_they_can_differ():
     ]
     nothing = pd.DataFrame()
     look = Look(Results(Path("nowhere"), {"seeds": list(range(10))}, pd.DataFrame(rows), *[nothing] * 3), ("a", "b"))
-    free = column("test_accuracy", "accuracy", widest=None)
+    free = column("test_accuracy", "accuracy", within=None)
     row = weigh(Contrast("x", "x", "t", free), Trial("t", (look,))).row("b")
-    assert min(row.difference_interval) < -1
+    assert min(row.difference_interval) < -1 and row.interval.low < 0
     cut = weigh(Contrast("x", "x", "t", ACCURACY), Trial("t", (look,))).row("b")
     assert cut.difference_interval == (-1, row.difference_interval.high)
+    assert cut.interval == (0, min(row.interval.high, 1))
     assert cut.difference == row.difference
-    assert column("test_loss", "loss").widest is None and column("val_macro_auc", "auc").widest == 1
+    assert column("test_loss", "loss").within is None and column("val_macro_auc", "auc").within == (0, 1)
 
 
 def test_a_smoke_test_has_figures_and_no_verdict(trial):

@@ -43,10 +43,10 @@ def test_verdicts_of_a_worked_example():
         "swish": "equivalent",
         "selu": "undecided",
     }
-    assert rows["elu"].reason == "the simultaneous interval lies above 0"
-    assert rows["tanh"].reason == "the simultaneous interval lies below 0"
-    assert rows["swish"].reason == "the simultaneous interval lies within the margin of 0.01"
-    assert rows["selu"].reason.startswith("the simultaneous interval holds 0 and reaches beyond the margin of 0.01; ")
+    assert rows["elu"].reason == "the interval lies above 0"
+    assert rows["tanh"].reason == "the interval lies below 0"
+    assert rows["swish"].reason == "the interval lies within the margin of 0.01"
+    assert rows["selu"].reason.startswith("the interval holds 0 and reaches beyond the margin of 0.01; ")
     assert [row.further_seeds for row in rows.values()][1:4] == [0, 0, 0]
     without = compare(example(), "relu")
     assert without["swish"].verdict == "undecided"
@@ -126,7 +126,7 @@ def test_further_seeds_are_those_needed_at_the_level_that_is_left():
     # Not shown to lie above 0: tanh, swish and selu.
     needed = needed_seeds(d.mean(), d.std(ddof=1), alpha=0.05 / 3, at_least=10)
     assert rows["selu"].further_seeds == needed - 9
-    assert f"; {needed - 9} more seeds would decide with probability 0.8" in rows["selu"].reason
+    assert f"; {needed - 9} more seeds would decide with power 0.8" in rows["selu"].reason
 
 
 def test_less_is_better_for_losses():
