@@ -182,7 +182,7 @@ def question() -> Question:
         ),
         limits=(
             "A short budget: what is ahead after a few epochs need not be after many.",
-            "One learning rate for all arms of a task: each would have its own best one (see experiments.optimizers), and "
+            "One learning rate for all arms of a task; each would have its own best one (see experiments.optimizers): "
             "what diverges here may train at a lower one.",
             "A ResNet of the same widths has more layers and parameters than the CNN.",
         ),
