@@ -332,7 +332,14 @@ def write_record(question: Question, asked: Asked, answer: "Answer") -> None:
         "question": answer.question,
         "answer": answer.answer,
         "claims": [
-            {"text": j.claim.text, "source": j.claim.source, "verdict": j.verdict, "effects": dict(j.effects)}
+            {
+                "text": j.claim.text,
+                "source": j.claim.source,
+                "verdict": j.verdict,
+                "measure": j.measure,
+                "control": j.control,
+                "effects": dict(j.effects),
+            }
             for j in answer.judgements
         ],
         "made": dict(made(answer)),

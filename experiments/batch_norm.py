@@ -8,17 +8,18 @@ running averages in evaluation. When does adding it make generalisation worse, a
 
 Hypothesis. With batches of 32 it helps. With two images a batch its statistics are noise and the running averages are
 not those that the network was trained with: the loss of the same network with batch statistics and with running ones
-falls apart, and norms that look at one image alone (layer, group), or at the weights, do better. A shift between
-training and test images widens that gap; statistics of the test batch close it.
+comes apart, and norms that look at one image alone (layer, group), or at the weights, do better. On darkened test
+photographs the running statistics are wrong; statistics of the test batch mend that.
 
 Arms. `batch 32` and `batch 2`: norms on a small CNN on reef fish, batch norm behind each convolution alone, before or
-after the activation, in ghost batches, evaluated with running, batch or precise statistics, and no norm with dropout or
-a fifth of the rate. `shift`: the same on darker test photographs.
+after the activation, in ghost batches, evaluated with running, batch or precise statistics, and no norm with dropout,
+a fifth of the rate or one cycle of it. `sizes`: no norm, batch and group norm with batches of 4, 8 and 128. `shift`:
+darkened test photographs.
 
 Refuted if: batch norm at batches of two is as good as group norm; or the gap between batch and running statistics is
 as wide where it helps as where it hurts.
 
-Cost. 25 arms, 10 seeds each.
+Cost. 35 arms, 10 seeds each.
 """
 
 import sys
@@ -26,7 +27,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from experiments._plan import Plan
-from experiments._question import Figure, Question, main
+from experiments._question import Figure, Question, listed, main
 from fishnet.sweep.recipe import Recipe
 
 BASE = Recipe(
@@ -55,7 +56,11 @@ ARMS = {
     "weight": {"norm": "weight"},
     "no norm, dropout": {"dropout": 0.3},
     "no norm, fifth of the rate": {"lr": 0.01},
+    "no norm, one cycle": {"schedule": "onecycle"},
 }
+# Batch size -> rate and epochs: fewer images a step, smaller steps.
+SIZES_OF_BATCH = {4: (0.01, 4), 8: (0.02, 4), 128: (0.1, 8)}
+KIN = tuple(name for name in ARMS if name not in ("no norm", "batch"))
 FEW = ("no norm", "batch", "batch, precise", "layer", "group", "weight", "no norm, fifth of the rate")
 SHIFTED = ("no norm", "batch", "layer", "group")
 SMOKE = {"task": "synthetic", "widths": (8, 8), "epochs": 1, "seeds": 2, "arms": ["no norm", "batch"]}
@@ -74,17 +79,32 @@ def question() -> Question:
     shifted = {name: ARMS[name] for name in SHIFTED}
     shifted["batch, of the test batch"] = BATCH | {"eval_statistics": "batch"}
 
+    sizes = {
+        f"{norm}, {number}": {"batch_size": number, "lr": lr, "epochs": epochs, "norm": norm}
+        for number, (lr, epochs) in SIZES_OF_BATCH.items()
+        for norm in ("none", "batch", "group")
+    }
+
     def answer(evidence: Mapping) -> str:
-        usual, two, dark = (evidence[name] for name in ("usual", "two", "shift"))
+        usual, two, dark, kin = (evidence[name] for name in ("usual", "two", "shift", "kin"))
+        found = {32: usual.phrase("batch"), 2: two.phrase("batch")}
+        for number in SIZES_OF_BATCH:
+            if (of := evidence.get(f"size {number}")) is not None:
+                found[number] = of.phrase(f"batch, {number}")
+        by_size = "; ".join(f"{found[number]} with {number}" for number in sorted(found))
+        good = [name for name, row in kin.rows.items() if row.verdict in ("better", "equivalent")]
+        bad = [name for name, row in kin.rows.items() if row.verdict == "worse"]
         return (
-            f"With batches of 32 batch norm makes a difference of {usual.phrase('batch')}; with batches of two "
-            f"{two.phrase('batch')}, where group norm makes {two.phrase('group')}. On darker test photographs it makes "
-            f"{dark.phrase('batch')}."
+            f"By the images in a batch, batch norm changes the accuracy by {by_size}. With two, group norm changes it "
+            f"by {two.phrase('group')}. With 32, as good as batch norm or better: {listed(good)}; worse: "
+            f"{listed(bad)}. On darkened test photographs batch norm makes a difference of {dark.phrase('batch')}."
         )
 
     def panels(trials: Mapping, evidence: Mapping) -> Sequence:
-        titles = {"usual": "batches of 32", "two": "batches of 2", "shift": "darker test images"}
-        return [forest(evidence[name], title) for name, title in titles.items()]
+        titles = {"usual": "batches of 32", "two": "batches of 2", "kin": "against batch norm, batches of 32"}
+        titles |= {f"size {number}": f"batches of {number}" for number in SIZES_OF_BATCH}
+        titles["shift"] = "darkened test images"
+        return [forest(evidence[name], title) for name, title in titles.items() if name in evidence]
 
     def mechanism(trials: Mapping, evidence: Mapping) -> Sequence:
         found = []
@@ -104,7 +124,10 @@ def question() -> Question:
                  sizes={"smoke": SMOKE, "quick": {"seeds": 3, "epochs": 3, "arms": list(FEW)}}),
             Plan("batch 2", replace(BASE, batch_size=2, epochs=4, probe_every=600), small, seeds=10,
                  sizes={"smoke": SMOKE, "quick": {"seeds": 3, "epochs": 1, "arms": ["no norm", "batch", "group"]}}),
-            Plan("shift", replace(BASE, task="reef?shift=brightness:0.5"), shifted, seeds=10,
+            Plan("sizes", BASE, sizes, seeds=10,
+                 sizes={"smoke": SMOKE | {"arms": ["none, 4", "batch, 4"]},
+                        "quick": {"seeds": 3, "epochs": 2, "arms": ["none, 8", "batch, 8", "group, 8"]}}),
+            Plan("shift", replace(BASE, task="reef?shift=brightness:-0.25"), shifted, seeds=10,
                  sizes={"smoke": SMOKE, "quick": {"seeds": 3, "epochs": 3}}),
         ),
         contrasts=(
@@ -112,9 +135,17 @@ def question() -> Question:
             Contrast("two", "Accuracy with batches of 2", "batch 2", accuracy),
             Contrast("two_group", "Batches of 2: against group norm", "batch 2", accuracy, control="group",
                      arms=("batch",)),
-            Contrast("shift", "Accuracy on darker test photographs", "shift", accuracy),
+            Contrast("kin", "Batches of 32: against batch norm", "batch 32", accuracy, control="batch", arms=KIN),
+            *(Contrast(f"size {number}", f"Accuracy with batches of {number}", "sizes", accuracy,
+                       control=f"none, {number}", arms=(f"batch, {number}", f"group, {number}"))
+              for number in SIZES_OF_BATCH),
+            Contrast("shift", "Accuracy on darkened test photographs", "shift", accuracy),
+            Contrast("shift_batch", "Darkened test photographs: against running statistics", "shift", accuracy,
+                     control="batch", arms=("batch, of the test batch",)),
             Contrast("gap", "Running against batch statistics, batches of 32", "batch 32", gap, control="batch",
                      arms=("batch, ghost of 8", "batch, precise")),
+            Contrast("gap_two", "Running against batch statistics, batches of 2", "batch 2", gap, control="batch",
+                     arms=("batch, precise",)),
         ),
         answer=answer,
         evidence=Figure("Accuracy against the network without norm", panels, "Balanced test accuracy.", columns=3),
@@ -129,19 +160,20 @@ def question() -> Question:
             Claim("Batch norm hurts with small batches", "Wu and He 2018", "two", {"batch": "worse"}),
             Claim("Group norm does not depend on the batch size and is better with small batches", "Wu and He 2018",
                   "two_group", {"batch": "worse"}),
-            Claim("Batch norm works as well after the activation", "Mishkin et al. 2017", "usual",
-                  {"batch, after activation": "better"}),
-            Claim("Statistics of ghost batches regularise and are better than none", "Hoffer et al. 2017", "usual",
-                  {"batch, ghost of 8": "better"}),
-            Claim("Normalised weights do what batch norm does", "Salimans and Kingma 2016", "usual",
-                  {"weight": "better"}),
-            Claim("Without norm a lower rate is enough", "folklore", "usual", {"no norm, fifth of the rate": "better"}),
-            Claim("Statistics of the test batch mend a shift between training and test", "Nado et al. 2020", "shift",
-                  {"batch, of the test batch": "better"}),
+            Claim("Batch norm works as well after the activation", "Mishkin et al. 2017", "kin",
+                  {"batch, after activation": "not worse"}),
+            Claim("Statistics of ghost batches generalise better than those of the whole batch", "Hoffer et al. 2017",
+                  "kin", {"batch, ghost of 8": "better"}),
+            Claim("Normalised weights do what batch norm does", "Salimans and Kingma 2016", "kin",
+                  {"weight": "not worse"}),
+            Claim("Without norm a lower rate is enough", "folklore", "kin",
+                  {"no norm, fifth of the rate": "not worse"}),
+            Claim("Statistics of the test batch mend a shift between training and test", "Nado et al. 2020",
+                  "shift_batch", {"batch, of the test batch": "better"}),
         ),
         limits=(
             "Three convolutions; batch norm's part may be larger in deeper networks.",
-            "One rate for all arms of a sweep.",
+            "One rate for all arms of a sweep and batch size, and as many epochs, not steps, for batches of 2 to 8.",
         ),
     )  # fmt: skip
 

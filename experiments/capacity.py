@@ -49,7 +49,7 @@ FALLS: Mapping[str, Mapping[str, object]] = {
     HEART: {},
     "quarter of the width": {"widths": (4, 8, 16)},
     "separable": {"model": "separable"},
-    "skip connections": {"model": "resnet"},
+    "ResNet": {"model": "resnet"},
     "L1": {"l1": 3e-4},
     "L2": {"l2": 0.01},
     "dropout": {"dropout": 0.5},
@@ -77,6 +77,8 @@ NETWORKS: Mapping[str, Mapping[str, object]] = {
     "width 16, augmentation": {"widths": (16, 32, 64), "augment": "flip_shift"},
 }
 DRAWS = 3
+
+GAP = "training accuracy, as trained with, less validation accuracy, at the end"
 
 
 def size_arms() -> dict[str, dict[str, object]]:
@@ -114,8 +116,15 @@ def question() -> Question:
 
     kept = at_end("val_accuracy", "validation accuracy at the end", margin=0.03, diverged=CHANCE)
     lost = fallen("val_accuracy", "fall of validation accuracy from its best epoch", margin=0.03, diverged=1.0)
-    gap = apart_at_end("train_accuracy", "val_accuracy", "training less validation accuracy, at the end", diverged=1.0)
-    heart = at_end("train_accuracy", "training accuracy at the end", larger_is_better=False, diverged=CHANCE)
+    gap = apart_at_end(
+        "train_accuracy",
+        "val_accuracy",
+        GAP,
+        diverged=1.0,
+    )
+    heart = at_end(
+        "train_accuracy", "training accuracy at the end, as trained with", larger_is_better=False, diverged=CHANCE
+    )
     parts = {part: over_sets(part, words, diverged=2.0) for part, words in (
         ("error", "squared error of the probabilities"), ("bias", "bias^2"), ("variance", "variance over training sets")
     )}  # fmt: skip
@@ -233,6 +242,8 @@ def question() -> Question:
         ),
         limits=(
             "Wrong labels are spread evenly over the other species; real ones gather on look-alikes.",
+            "Training accuracy is that of the steps themselves, with dropout, augmentation and mixing on.",
+            "Early stopping is read when it stops, four epochs after the best one; what it keeps is better than that.",
             "Bias holds what the photographs leave open: it is not only the network's.",
             "Training sets overlap: draws of a fifth of the same images, so that their variance is too small.",
         ),

@@ -134,7 +134,9 @@ def ledger(found: Mapping[str, Mapping[str, Any]], size: str) -> str:
         f"{counted(len(found), 'experiment')} "
         f"(`python -m experiments.claims`, size {size}): {in_words(total)}. A statement is supported where every "
         "difference that it predicts was found, refuted where one of them was found to be absent or opposite, and "
-        "undecided where the intervals do not tell. All hold for these tasks and networks and no further.",
+        "undecided where the intervals do not tell. Differences are in the mean over seeds, with the 95 % interval "
+        "that holds for all arms of a comparison at once. The wording is ours; the source is where the "
+        "statement, or the recommendation behind it, is found. All hold for these tasks and networks and no further.",
         "",
         "| experiment | runs | time | claims: supported | refuted | undecided | device |",
         "|---|---|---:|---:|---:|---:|---|",
@@ -155,12 +157,13 @@ def ledger(found: Mapping[str, Mapping[str, Any]], size: str) -> str:
             "",
             f"![why](figures/{name}_mechanism.svg)",
             "",
-            "| claim | who | on these tasks | effect |",
-            "|---|---|---|---|",
+            "| claim | after | on these tasks | measured | difference |",
+            "|---|---|---|---|---|",
         ]
         for claim in record["claims"]:
             effects = "; ".join(f"{arm}: {phrase}" for arm, phrase in claim["effects"].items())
-            cells = (claim["text"], claim["source"], claim["verdict"], effects)
+            measured = f"{claim['measure']}, against {claim['control']}"
+            cells = (claim["text"], claim["source"], claim["verdict"], measured, effects)
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
         lines += ["", f"`{made['command']}`; {made['device']}; {made['versions']}; finished {made['finished']}."]
     return "\n".join(lines) + "\n"

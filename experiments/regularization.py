@@ -35,6 +35,7 @@ FISH = (
     "+Plectroglyphidodon_dickii&train=0.25"
 )
 PLAIN = "none"
+GAP = "training accuracy, as trained with, less validation accuracy, at the end"
 BASE = Recipe(
     task=FISH,
     model="cnn",
@@ -106,7 +107,12 @@ def question() -> Question:
 
     accuracy = column("test_accuracy", "test accuracy", margin=0.02, diverged=0.2)
     digits = column("test_accuracy", "test accuracy", margin=0.01, diverged=0.1)
-    gap = apart_at_end("train_accuracy", "val_accuracy", "training less validation accuracy, at the end", diverged=1.0)
+    gap = apart_at_end(
+        "train_accuracy",
+        "val_accuracy",
+        GAP,
+        diverged=1.0,
+    )
     ece = column("test_ece", "calibration error", larger_is_better=False, margin=0.01, diverged=1.0)
     loss = column("test_loss", "test loss, nats", larger_is_better=False, diverged=10.0)
     sorted_out = predicted(
@@ -125,11 +131,12 @@ def question() -> Question:
 
     def answer(evidence: Mapping) -> str:
         better = [name for name, row in evidence["fish"].rows.items() if row.verdict == "better"]
-        narrower = [name for name, row in evidence["gap"].rows.items() if row.verdict == "better"]
+        harmless = [name for name, row in evidence["fish"].rows.items() if row.verdict in ("better", "equivalent")]
+        narrower = [name for name, row in evidence["gap"].rows.items() if row.verdict == "better" and name in harmless]
         batched, self_made = (evidence["digits"].rows.get(name) for name in (BATCHED, SELF))
         text = (
-            f"On few fish photographs accuracy is higher with {listed(better) if better else 'nothing for certain'}; "
-            f"the gap to training is narrower with {listed(narrower) if narrower else 'nothing for certain'}. "
+            f"On few fish photographs accuracy is shown to be higher with {listed(better)}; the gap to training is "
+            f"narrower, at no loss of accuracy, with {listed(narrower)}. "
         )
         if batched and self_made:
             text += (
@@ -221,13 +228,16 @@ def question() -> Question:
                   "alpha", {"selu, plain dropout": "worse"}),
             Claim("He initialisation, elu, batch norm and one-cycle are a default that is hard to beat", "Géron 2019",
                   "digits", {name: "not better" for name in DIGITS if name.endswith("instead")}),
-            Claim("MC dropout improves calibration", "Gal and Ghahramani 2016", "ece, dropout .5",
+            Claim("MC dropout improves the log-likelihood", "Gal and Ghahramani 2016", "loss, dropout .5",
                   {"dropout .5, Monte-Carlo": "better"}),
-            Claim("MC dropout improves accuracy", "Gal and Ghahramani 2016", "accuracy, dropout .5",
+            Claim("MC dropout improves calibration", "folklore, after Gal and Ghahramani 2016", "ece, dropout .5",
+                  {"dropout .5, Monte-Carlo": "better"}),
+            Claim("MC dropout improves accuracy", "folklore, after Gal and Ghahramani 2016", "accuracy, dropout .5",
                   {"dropout .5, Monte-Carlo": "better"}),
         ),
         limits=(
             "One strength of each regulariser, and one learning rate for all arms of a sweep.",
+            "Training accuracy is that of the steps themselves, with dropout on.",
             "Dropout stands before the head alone unless an arm says otherwise; the features have 64 dimensions.",
             "Calibration error in 15 bins of 373 test images: differences of a percent are within its noise.",
         ),

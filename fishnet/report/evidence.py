@@ -15,7 +15,7 @@ from fishnet.stats import Bounds, Comparison, compare
 FEWEST_IMAGES = 5  # of a class in the test split, below which nothing is said of that class
 JUDGEMENTS = ("supported", "refuted", "undecided")
 FRACTIONS = ("accuracy", "auc", "f1", "ece")  # how names of figures between 0 and 1 end
-OPPOSITE = {"better": "worse", "worse": "better"}
+OPPOSITE = {"better": "worse", "worse": "better", "equivalent": ""}
 
 
 @dataclass(frozen=True)
@@ -76,19 +76,22 @@ class Measure:
         of: `f(results) -> {run: value}`; a run that diverged or has no such figure is left out.
         larger_is_better: False for losses and times.
         margin: differences below this do not matter; None: no equivalence is claimed.
-        diverged: what a run without the figure counts as: the value of the worst possible run, such as chance.
+        diverged: what a run without the figure counts as: the value of the worst possible run, such as chance; None:
+            the worst value of the runs that it is compared with.
         digits: after the point in tables.
         within: the smallest and the largest value that there can be, at which intervals end; None: any. A bootstrap-t
             interval over seeds of which one has collapsed may reach far beyond.
+        of_class: the class whose test images alone it looks at; empty: all of them.
     """
 
     name: str
     of: Callable[[Results], dict[int, float]]
     larger_is_better: bool = True
     margin: float | None = None
-    diverged: float = 0.0
+    diverged: float | None = None
     digits: int = 3
     within: tuple[float, float] | None = None
+    of_class: str = ""
 
 
 def column(name: str, words: str, **settings: Any) -> Measure:
@@ -116,7 +119,7 @@ def at_end(name: str, words: str, **settings: Any) -> Measure:
 
     def of(results: Results) -> dict[int, float]:
         last = _rows(results.curves, lambda table: table.sort_values("epoch").groupby("run").tail(1))
-        return _by_run(last, name)
+        return without_diverged(results, _by_run(last, name))
 
     return Measure(words, of, **_fraction(name) | settings)
 
@@ -153,7 +156,7 @@ def class_column(name: str, words: str, class_name: str, **settings: Any) -> Mea
     def of(results: Results) -> dict[int, float]:
         return _by_run(_rows(results.per_class, lambda table: table[table["class"] == class_name]), name)
 
-    return Measure(words, of, **_fraction(name) | settings)
+    return Measure(words, of, **_fraction(name) | {"of_class": class_name} | settings)
 
 
 def probed(
@@ -171,7 +174,8 @@ def probed(
     """
 
     def of(results: Results) -> dict[int, float]:
-        return measured(results.probes, figure, layer, when, over)
+        found = measured(results.probes, figure, layer, when, over)
+        return found if when == "first" else without_diverged(results, found)
 
     return Measure(words, of, **settings)
 
@@ -191,6 +195,12 @@ def measured(
         table = table[table["step"] == chosen]
     by_step = table.groupby(["run", "step"])["value"].agg(over)
     return by_step.groupby("run").mean().astype(float).to_dict()
+
+
+def without_diverged(results: Results, values: Mapping[int, float]) -> dict[int, float]:
+    """The values of runs that did not diverge: what one has measured until then says nothing of how it ended."""
+    gone = set(results.runs.loc[results.runs["status"] == "diverged", "run"]) if len(results.runs) else set()
+    return {run: value for run, value in values.items() if run not in gone}
 
 
 def _rows(table: pd.DataFrame, choose: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame:
@@ -246,11 +256,14 @@ class Evidence:
         return self.rows[label]
 
     def phrase(self, label: str) -> str:
-        """`+.052 [+.031, +.073], better, 8 seeds`: the difference to the control in words."""
+        """`+.052 [+.031, +.073], better, 8 seeds`: the difference to the control, with the interval of the verdict."""
         row, digits = self.row(label), self.contrast.measure.digits
-        low, high = row.difference_interval
+        low, high = row.simultaneous_interval
         verdict = self.problem or row.verdict
-        return f"{row.difference:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}], {verdict}, {row.n} seeds"
+        diverged = f", {row.diverged} diverged" * bool(row.diverged)
+        return (
+            f"{row.difference:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}], {verdict}, {row.n} seeds{diverged}"
+        )
 
 
 def weigh(contrast: Contrast, trial: Trial, alpha: float | None = None, verdicts: bool = True) -> Evidence:
@@ -272,18 +285,34 @@ def weigh(contrast: Contrast, trial: Trial, alpha: float | None = None, verdicts
         if label not in values:
             raise unknown("arm", label, values)
     measure = contrast.measure
+    compared = {label: values[label] for label in (control, *labels)}
     rows = compare(
-        {label: values[label] for label in (control, *labels)},
+        compared,
         control,
         margin=measure.margin,
         alpha=alpha,
         larger_is_better=measure.larger_is_better,
-        diverged=measure.diverged,
+        diverged=_worst(measure, compared) if measure.diverged is None else measure.diverged,
         test=contrast.test,
     )
     if measure.within is not None:
         rows = {label: _within(row, *measure.within) for label, row in rows.items()}
-    return Evidence(contrast, rows, "" if verdicts else "no verdict: a smoke test")
+    return Evidence(contrast, rows, _few_images(measure.of_class, trial) if verdicts else "no verdict: a smoke test")
+
+
+def _worst(measure: Measure, values: Mapping[str, Sequence[float]]) -> float:
+    """The worst value of all runs; 0 where there is none."""
+    found = [value for of in values.values() for value in of if np.isfinite(value)]
+    return (min if measure.larger_is_better else max)(found, default=0.0)
+
+
+def _few_images(class_name: str, trial: Trial) -> str:
+    """Why there is no verdict on a class; empty where it has test images enough, or where all classes are meant."""
+    table = trial.looks[0].results.per_class
+    if not class_name or not len(table):
+        return ""
+    support = int(table[table["class"] == class_name]["support"].min())
+    return f"no verdict: {support} test images of {class_name}" if support < FEWEST_IMAGES else ""
 
 
 def _within(row: Comparison, low: float, high: float) -> Comparison:
@@ -325,6 +354,8 @@ class Judgement:
 
     claim: Claim
     verdict: str  # one of JUDGEMENTS
+    measure: str  # what was measured, in words
+    control: str  # the arm that the others are compared with
     effects: Mapping[str, str] = field(default_factory=dict)  # arm -> phrase
 
 
@@ -333,7 +364,7 @@ def judge(claim: Claim, evidence: Mapping[str, Evidence]) -> Judgement:
 
     An expectation of `better` or `worse` is contradicted by the opposite and by `equivalent`; one of `equivalent` by
     `better` and `worse`. `not better` (or `not worse`) is met by equivalent and by the opposite, and contradicted by
-    the word itself.
+    the word itself. Two arms that are equivalent because nothing was learned in either meet no expectation.
 
     Args:
         claim: to be judged.
@@ -351,20 +382,22 @@ def judge(claim: Claim, evidence: Mapping[str, Evidence]) -> Judgement:
         word = expected.removeprefix("not ")
         if word not in ("better", "worse", "equivalent"):
             raise UsageError(f"claim {claim.text!r} expects {expected!r} of {label!r}: not a verdict")
+        nothing = found == "equivalent" and _nothing_learned(of, label)
         if expected.startswith("not "):
-            met.append(found in ("equivalent", OPPOSITE.get(word)))
+            met.append(found in ("equivalent", OPPOSITE[word]) and not nothing)
             contradicted.append(found == word)
         else:
-            met.append(found == word)
+            met.append(found == word and not nothing)
             contradicted.append(found not in (word, "undecided"))
     verdict = "refuted" if any(contradicted) else "supported" if all(met) else "undecided"
-    return Judgement(claim, verdict, {label: of.phrase(label) for label in claim.expected})
+    effects = {label: of.phrase(label) for label in claim.expected}
+    return Judgement(claim, verdict, of.contrast.measure.name, next(iter(of.rows)), effects)
 
 
-def too_few_images(trial: Trial, classes: Sequence[str]) -> list[str]:
-    """The classes with too few test images for a verdict, by name."""
-    table = trial.looks[0].results.per_class
-    if not len(table):
-        return []
-    support = table.groupby("class")["support"].first()
-    return [name for name in classes if support.get(name, 0) < FEWEST_IMAGES]
+def _nothing_learned(of: Evidence, label: str) -> bool:
+    """Whether an arm and its control are both no better than a run that diverged, such as at chance."""
+    measure, control = of.contrast.measure, next(iter(of.rows.values()))
+    if measure.diverged is None:
+        return False
+    means = np.array([control.mean, of.row(label).mean])
+    return bool((np.abs(means - measure.diverged) < (measure.margin or 0.0)).all())

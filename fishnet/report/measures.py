@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fishnet.data.modifiers import parse, split_name
-from fishnet.report.evidence import Measure
+from fishnet.report.evidence import Measure, without_diverged
 from fishnet.report.results import Results
 from fishnet.stats import bias_variance
 
@@ -26,7 +26,7 @@ def fallen(name: str, words: str, **settings: Any) -> Measure:
         if not len(results.curves):
             return {}
         by_run = results.curves.sort_values("epoch").groupby("run")[name]
-        return (by_run.max() - by_run.last()).astype(float).to_dict()
+        return without_diverged(results, (by_run.max() - by_run.last()).astype(float).to_dict())
 
     return Measure(words, of, **{"larger_is_better": False} | settings)
 
@@ -45,7 +45,7 @@ def apart_at_end(first: str, second: str, words: str, **settings: Any) -> Measur
         if not len(results.curves):
             return {}
         last = results.curves.sort_values("epoch").groupby("run").tail(1).set_index("run")
-        return (last[first] - last[second]).astype(float).to_dict()
+        return without_diverged(results, (last[first] - last[second]).astype(float).to_dict())
 
     return Measure(words, of, **{"larger_is_better": False} | settings)
 

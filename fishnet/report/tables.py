@@ -7,7 +7,7 @@ from rich.console import Console, RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
-from fishnet.report.results import Arm, Results
+from fishnet.report.results import Results
 from fishnet.stats import Interval
 from fishnet.sweep.wording import seconds_text
 
@@ -141,11 +141,6 @@ def caption(results: Results, most: int | None = None) -> str:
     if most is not None and len(results.arms) > most:
         text += f"; {len(results.arms) - most} more arms are in runs.parquet"
     return text
-
-
-def figures_text(arm: Arm) -> str:
-    """The arm's figures in one line: `validation accuracy .80 ±.01, test accuracy ...`."""
-    return ", ".join(f"{name} {interval_text(arm.metrics[column])}" for column, name in NAMES.items())
 
 
 def interval_text(value: Interval) -> str:

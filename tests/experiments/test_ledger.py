@@ -19,7 +19,14 @@ MADE = [
 def leave(folder, name, verdicts, size="full"):
     """What an experiment leaves behind."""
     claims = [
-        {"text": f"{name} claims {i}", "source": "a | b", "verdict": verdict, "effects": {"arm": "+0.1"}}
+        {
+            "text": f"{name} claims {i}",
+            "source": "a | b",
+            "verdict": verdict,
+            "measure": "accuracy",
+            "control": "relu",
+            "effects": {"arm": "+0.1"},
+        }
         for i, verdict in enumerate(verdicts)
     ]
     record = {"experiment": name, "size": size, "question": f"{name}?", "answer": "Yes.", "claims": claims}
@@ -47,7 +54,7 @@ def test_claims_are_counted_and_shown_with_their_figures(tmp_path, gather, capsy
     text = (tmp_path / "docs" / "claims.md").read_text()
     assert text.index("batch_norm?") < text.index("capacity?")  # the order of the ledger
     assert "| `capacity` | 20, in 2 sweeps | 3 min 1 s | 0 | 1 | 1 | cpu x 2 |" in text
-    assert "| capacity claims 0 | a \\| b | refuted | arm: +0.1 |" in text
+    assert "| capacity claims 0 | a \\| b | refuted | accuracy, against relu | arm: +0.1 |" in text
     for name in ("capacity", "batch_norm"):
         for figure in ("evidence", "mechanism"):
             assert f"(figures/{name}_{figure}.svg)" in text

@@ -1,5 +1,6 @@
 """Verdicts from tables with a known answer: what is planted is found, what is not there is not claimed."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -136,3 +137,53 @@ def test_other_controls_and_some_arms(trial):
     found = weigh(contrast, trial)
     assert list(found.rows) == ["the same", "control"]
     assert found.row("control").verdict == "equivalent"
+
+
+def test_what_a_diverged_run_had_measured_is_not_how_it_ended(trial):
+    """Its last epoch has a loss, finite or not, that says nothing: it counts as the worst of the others."""
+    loss = at_end("train_loss", "loss", larger_is_better=False)
+    values = trial.by_seed(loss)
+    assert np.isfinite(values["unstable"]).sum() == 1 and np.isfinite(values["control"]).all()
+    found = weigh(Contrast("loss", "loss", "planted", loss), trial)
+    worst = max(value for of in values.values() for value in of if np.isfinite(value))
+    own = values["unstable"][0]
+    assert found.row("unstable").mean == pytest.approx((own + (SEEDS - 1) * worst) / SEEDS)
+    assert found.row("unstable").verdict != "better"
+    fixed = weigh(Contrast("loss", "loss", "planted", dataclasses.replace(loss, diverged=9.0)), trial)
+    assert fixed.row("unstable").mean == pytest.approx((own + (SEEDS - 1) * 9.0) / SEEDS)
+
+
+def test_a_class_with_few_test_images_has_no_verdict():
+    look = look_of()
+    few = look.results.per_class.assign(support=np.where(look.results.per_class["class"] == "a", 4, 5))
+    short = Trial("planted", (dataclasses.replace(look, results=dataclasses.replace(look.results, per_class=few)),))
+    of_a, of_b = (
+        weigh(Contrast("auc", "auc", "planted", class_column("auc", "AUC", name)), short) for name in ("a", "b")
+    )
+    assert of_a.problem == "no verdict: 4 test images of a" and of_b.problem == ""
+    assert "no verdict" in of_a.phrase("better by .05")
+    claim = Claim("", "", "auc", {"better by .05": "better"})
+    assert judge(claim, {"auc": of_a}).verdict == "undecided" and judge(claim, {"auc": of_b}).verdict == "supported"
+
+
+def test_two_arms_at_chance_support_nothing():
+    flat = pd.DataFrame(
+        [{"run": run, "status": "ok", "test_accuracy": 0.1 + run % 3 * 1e-4} for run in range(2 * SEEDS)]
+    )
+    look = look_of(("a", "b"))
+    look = dataclasses.replace(look, results=dataclasses.replace(look.results, runs=flat))
+    at_chance = dataclasses.replace(ACCURACY, diverged=0.1)
+    found = {"x": weigh(Contrast("x", "x", "t", at_chance), Trial("t", (look,)))}
+    assert found["x"].row("b").verdict == "equivalent"
+    for expected, verdict in {"not worse": "undecided", "equivalent": "undecided", "better": "refuted"}.items():
+        assert judge(Claim("", "", "x", {"b": expected}), found).verdict == verdict
+
+
+def test_intervals_in_words_are_those_of_the_verdicts(trial):
+    found = weigh(Contrast("accuracy", "accuracy", "planted", ACCURACY), trial)
+    low, high = found.row("better by .05").simultaneous_interval
+    assert (
+        found.phrase("better by .05")
+        == f"{found.row('better by .05').difference:+.3f} [{low:+.3f}, {high:+.3f}], better, 10 seeds"
+    )
+    assert found.phrase("unstable").endswith(f"10 seeds, {SEEDS - 1} diverged")
