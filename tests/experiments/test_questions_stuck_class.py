@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments.stuck_class import ALIKE, CAUSES, MORE, OTHERS, REMOVED, SPECIES, STUCK, question, task
+from experiments.stuck_class import ALIKE, CAUSES, MORE, OTHERS, REMOVED, SPECIES, STUCK, held, question, task
 from fishnet.data import load_task
 from fishnet.sweep.validate import check_sweep
 from tests.experiments.planted import trials_of, weighed
@@ -11,7 +11,7 @@ CLASSES = tuple(sorted((SPECIES, ALIKE, *OTHERS)))
 PLANTED = {
     **{(name, REMOVED): {"own_auc": 0.3} for name in CAUSES if name != "blurred"},
     ("few", MORE): {"own_auc": 0.2},
-    ("few", "unweighted"): {"own_auc": -0.1},
+    **{("few", name): {"own_auc": -0.1} for name in ("unweighted", "focal")},
     ("labels", "focal"): {"own_auc": -0.1},
     ("few", "logit adjustment"): {"own_auc": 0.1},
 }
@@ -45,14 +45,20 @@ def test_no_cure_is_said_to_work_where_none_does(asked):
     text = asked.answer(evidence)
     assert text.count("nothing is better for certain") == len(CAUSES)
     assert "No other loss raises it" in text
-    assert not any(judgement.verdict == "supported" for judgement in judgements)
+    supported = [judgement.claim for judgement in judgements if judgement.verdict == "supported"]
+    assert all(expected.startswith("not ") for claim in supported for expected in claim.expected.values())
 
 
 def test_figures_have_something_to_show(asked, trials):
     evidence, _ = weighed(asked, trials, "full")
     shown, why = asked.evidence.panels(trials, evidence), asked.mechanism.panels(trials, evidence)
-    assert len(shown) == len(CAUSES) + 1 and len(why) == 8
-    assert "few images" in shown[-1].alt and SPECIES in why[0].alt
+    assert len(shown) == 2 * len(CAUSES) and len(why) == 8
+    assert f"{REMOVED} 1.000 to" in shown[1].alt and SPECIES in why[0].alt
+
+
+def test_a_class_that_is_not_stuck_or_not_alone_is_said_to_be(asked):
+    assert held(0.9, 0.95) == ": it is not stuck" and held(0.6, 0.7) == ": they are held back too"
+    assert held(0.6, 0.9) == ""
 
 
 @pytest.mark.parametrize("size", ["smoke", "quick", "full"])
