@@ -94,7 +94,7 @@ def line_panel(
     """Lines with bands by epoch. A line looks the same in every panel, also where others are missing.
 
     Args:
-        lines: at least one with a known mean.
+        lines: those without a known mean are named as diverged.
         title: of the panel.
         label: of the vertical axis.
         limits: of the vertical axis.
@@ -110,7 +110,7 @@ def line_panel(
     def draw(axes: Axes) -> None:
         for i in drawn:
             draw_line(axes, lines[i], i, i in named)
-        epochs = [epoch for i in drawn for epoch in lines[i].epochs]
+        epochs = [epoch for i in drawn for epoch in lines[i].epochs] or [1]
         axes.set(xlabel=across, ylabel=label, title=shortened(title, 44), ylim=limits)
         if min(epochs) == max(epochs):
             axes.set(xlim=(epochs[0] - 1, epochs[0] + 1), xticks=[epochs[0]])

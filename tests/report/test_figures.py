@@ -81,6 +81,15 @@ def test_a_line_keeps_its_colour_where_another_is_missing(sweep_folder):
     assert "diverged: relu" in svg
 
 
+def test_a_panel_whose_runs_have_all_diverged_says_so(sweep_folder):
+    """As at a rate that is too high for every activation, beside rates that are not."""
+    axes = {"activation": ["relu", "elu"], "lr": [0.1, 0.5]}
+    results = load_results(sweep_folder(axes=axes, seeds=2, epochs=3, diverged=(2, 3, 6, 7)))
+    shown = curve_panels(results, "val_loss", "loss")
+    assert [panel.alt.partition("Diverged: ")[2] for panel in shown] == ["", "relu, elu"]
+    assert "diverged: relu, elu" in draw_svg(shown[1])
+
+
 @pytest.mark.parametrize("axes", [{}, {"lr": [0.1, 0.01]}, {"norm": ["none", "batch"], "depth": [1, 2], "lr": [0.1]}])
 def test_panels_have_descriptions_with_the_figures(sweep_folder, axes):
     results = load_results(sweep_folder(axes=axes, epochs=2))
