@@ -12,13 +12,15 @@ Hypothesis. Where many units die, keeping them alive at the same rate and from t
 accuracy is lost although units live, a high rate is to blame and a leaky slope does not help.
 
 Arms. A small CNN learns reef fish. `cause`: death is planted by a negative initial bias at the usual rate, and single
-changes are made to that network. `rate`: the rate is raised instead, and the same changes are made.
-Each run measures the share of channels that are active for no image of the training split, after every epoch.
+changes are made to that network. `rate`: the rate is doubled instead, and the same changes are made; as a leaky network
+may diverge where dead units brake a ReLU, both are compared with clipped gradients too. `dose`: biases, rates and
+initialisers, one at a time. Each run measures the share of channels that are active for no image of the training split,
+after every epoch.
 
 Refuted if: units that are kept alive (leaky, prelu) do not do better than dead ones from the same start; or if a
 network with hardly any dead units at the high rate is as bad as one with many.
 
-Cost. 22 arms, 10 seeds and 8 epochs each.
+Cost. 33 arms, 10 seeds and 8 epochs each.
 """
 
 import sys
@@ -28,16 +30,19 @@ from experiments._plan import Plan
 from experiments._question import Figure, Question, listed, main
 from fishnet.sweep.recipe import Recipe
 
-BIAS, RATE = -2.0, 0.2
+BIAS, USUAL, RATE = -2.0, 0.05, 0.1
 CURES: Mapping[str, Mapping[str, object]] = {
     "leaky_relu": {"activation": "leaky_relu"},
+    "leaky_relu, slope .25": {"activation": "leaky_relu", "act_coefficient": 0.25},
     "prelu": {"activation": "prelu"},
     "elu": {"activation": "elu"},
-    "selu": {"activation": "selu"},
+    "selu, lecun": {"activation": "selu", "init": "lecun_normal"},
     "gelu": {"activation": "gelu"},
     "batch norm": {"norm": "batch"},
-    "tenth of the rate": {},
 }
+CLIPPED = "clipping at 1"
+ALIVE = ("leaky_relu", "leaky_relu, slope .25", "prelu")  # rectified units that always pass a gradient
+BIASES, RATES, INITS = (-3.0, -1.0, -0.5), (0.025, 0.1, 0.15), ("glorot_normal", "lecun_normal")
 BASE = Recipe(
     task="reef",
     model="cnn",
@@ -55,60 +60,76 @@ SMALL = {
 }
 
 
-def arms_of(start: Mapping[str, object], lr: float) -> dict[str, dict[str, object]]:
+def arms_of(start: Mapping[str, object]) -> dict[str, dict[str, object]]:
     """The network that dies, and single changes to it."""
-    arms = {"relu": dict(start, lr=lr)}
-    for name, change in CURES.items():
-        arms[name] = dict(start, lr=lr / 10 if name == "tenth of the rate" else lr, **change)
-    return arms
+    return {"relu": dict(start)} | {name: {**start, **change} for name, change in CURES.items()}
+
+
+def doses() -> dict[str, dict[str, object]]:
+    """The bias, the rate and the initialiser, one at a time."""
+    arms: dict[str, dict[str, object]] = {"relu": {"lr": USUAL}}
+    arms |= {f"bias {bias:g}": {"lr": USUAL, "init_bias": bias} for bias in BIASES}
+    arms |= {f"rate {rate:g}": {"lr": rate} for rate in RATES}
+    return arms | {init: {"lr": USUAL, "init": init} for init in INITS}
 
 
 def question() -> Question:
     """See the module."""
     from fishnet.report.answer_figures import arms_panel, forest, steps_panel
     from fishnet.report.evidence import Claim, Contrast, column, probed
+    from fishnet.report.number_figures import numbers_panel
 
     accuracy = column("test_balanced_accuracy", "balanced test accuracy", margin=0.03, diverged=1 / 15)
     dead = probed(
         "dead_units", "share of dead units at the end", larger_is_better=False, margin=0.03, diverged=1.0, digits=2
     )
-    planted = arms_of({"init_bias": BIAS}, 0.05)
-    planted["no bias"] = {"init_bias": 0.0, "lr": 0.05}
-    fast = arms_of({"init_bias": 0.0}, RATE)
-    fast["bias +0.1"] = {"init_bias": 0.1, "lr": RATE}
-    fast["small weights"] = {"init_bias": 0.0, "lr": RATE, "init_gain": 0.3}
-    fast["clipping at 1"] = {"init_bias": 0.0, "lr": RATE, "clip": 1.0}
+    planted = arms_of({"init_bias": BIAS, "lr": USUAL})
+    planted["tenth of the rate"] = {"init_bias": BIAS, "lr": USUAL / 10}
+    planted["no bias"] = {"init_bias": 0.0, "lr": USUAL}
+    fast = arms_of({"lr": RATE})
+    fast["usual rate"] = {"lr": USUAL}
+    fast["bias +0.1"] = {"lr": RATE, "init_bias": 0.1}
+    fast["small weights"] = {"lr": RATE, "init_gain": 0.3}
+    fast[CLIPPED] = {"lr": RATE, "clip": 1.0}
+    fast |= {f"{name}, clipped": {"lr": RATE, "clip": 1.0, **CURES[name]} for name in ALIVE}
+    clipped = tuple(f"{name}, clipped" for name in ALIVE)
 
     def answer(evidence: Mapping) -> str:
         saved = [name for name, row in evidence["cause"].rows.items() if row.verdict == "better"]
-        alive = evidence["cause_dead"]
-        leaky = evidence["rate"].row("leaky_relu")
-        text = (
-            f"With every hidden bias at {BIAS}, {alive.row('relu').mean:.0%} of the units end dead; "
-            f"accuracy comes back with {listed(saved)}."
-            if saved
-            else f"With every hidden bias at {BIAS} nothing that was tried brought accuracy back for certain."
+        rows = evidence["rate"].rows
+        share, usual = evidence["rate_dead"].row("relu").mean, rows.get("usual rate")
+        text = f"With every hidden bias at {BIAS}, {evidence['cause_dead'].row('relu').mean:.0%} of the units end dead"
+        text += f"; accuracy is better with {listed(saved)}." if saved else " and nothing is shown to mend it."
+        text += f" At {RATE / USUAL:g} times the usual rate {share:.0%} are dead"
+        if usual is None:
+            return f"{text}."
+        text += (
+            f" and accuracy is {rows['relu'].mean:.2f} instead of {usual.mean:.2f}; with a leaky slope it changes by "
         )
-        share = evidence["rate_dead"].row("relu").mean
-        return (
-            f"{text} At {RATE / 0.05:.0f} times the usual rate {share:.0%} are dead, and a leaky slope makes a "
-            f"difference of {evidence['rate'].phrase('leaky_relu')}: there death "
-            + ("is the cause." if leaky.verdict == "better" else "only accompanies the loss." if leaky.decided
-               else "is not shown to be the cause.")
-        )  # fmt: skip
+        text += evidence["rate"].phrase("leaky_relu")
+        if (pairs := evidence.get("clipped")) is not None:
+            text += f", and where gradients are clipped by {pairs.phrase(clipped[0])}"
+        return f"{text}: {blame(evidence, usual.verdict == 'better')}."
 
     def panels(trials: Mapping, evidence: Mapping) -> Sequence:
-        return [forest(evidence["cause"], "dead by bias"), forest(evidence["rate"], "dead by rate")]
+        titles = {"cause": "dead by bias", "rate": "dead by rate", "clipped": "dead by rate, all clipped"}
+        return [forest(evidence[name], title) for name, title in titles.items() if name in evidence]
 
     def mechanism(trials: Mapping, evidence: Mapping) -> Sequence:
         shown = [
             steps_panel(trials[name], "dead_units", title, "share of dead units")
             for name, title in (("cause", "dead by bias"), ("rate", "dead by rate"))
         ]
-        return [
-            *[panel for panel in shown if panel],
+        found = [
+            *shown,
             *[arms_panel(trials[name], dead, title) for name, title in (("cause", "by bias"), ("rate", "by rate"))],
         ]
+        shares = trials["dose"].by_seed(dead)
+        biases = {bias: f"bias {bias:g}" for bias in BIASES} | {0.0: "relu"}
+        rates = {rate: f"rate {rate:g}" for rate in RATES} | {USUAL: "relu"}
+        found.append(numbers_panel(shares, dead, {"relu": biases}, "by bias", "initial bias", logarithmic=False))
+        found.append(numbers_panel(shares, dead, {"relu": rates}, "by rate", "learning rate"))
+        return [panel for panel in found if panel]
 
     return Question(
         name="dying_relu",
@@ -118,40 +139,70 @@ def question() -> Question:
         plans=(
             Plan("cause", BASE, planted, seeds=10, sizes=SMALL),
             Plan("rate", BASE, fast, seeds=10, sizes=SMALL),
+            Plan("dose", BASE, doses(), seeds=10, sizes={
+                "smoke": SMALL["smoke"] | {"arms": ["relu", "bias -3"]},
+                "quick": SMALL["quick"] | {"arms": ["relu", "bias -3", "bias -1", "rate 0.15"]},
+            }),
         ),
         contrasts=(
             Contrast("cause", "Accuracy, where a negative bias kills units", "cause", accuracy),
             Contrast("cause_dead", "Dead units, where a negative bias kills them", "cause", dead),
             Contrast("rate", "Accuracy, where the rate is too high", "rate", accuracy),
             Contrast("rate_dead", "Dead units, where the rate is too high", "rate", dead),
+            Contrast("clipped", "Accuracy, where the rate is too high and gradients are clipped", "rate", accuracy,
+                     control=CLIPPED, arms=clipped),
+            Contrast("dose", "Dead units by bias, rate and initialiser", "dose", dead),
         ),
         answer=answer,
         evidence=Figure("Accuracy against the network whose units die", panels, "Balanced test accuracy."),
         mechanism=Figure(
             "Units that no image of the training split activates",
             mechanism,
-            "Left over the epochs, below at the end: mean over all layers, every seed a dot.",
+            "Mean over the layers: over the epochs, and at the end with every seed a dot. Last: one thing at a time.",
         ),
         claims=(
-            Claim("Leaky ReLU revives a network whose ReLUs have died", "Maas et al. 2013", "cause",
+            Claim("A network whose ReLUs have died trains with leaky ones", "Maas et al. 2013", "cause",
                   {"leaky_relu": "better"}),
-            Claim("A learned slope (PReLU) cures dying units", "He et al. 2015", "cause", {"prelu": "better"}),
-            Claim("ELU and SELU do not die and train where ReLU does not", "Clevert et al. 2016", "cause",
-                  {"elu": "better", "selu": "better"}),
-            Claim("Batch norm keeps units alive whatever their initial bias", "Ioffe and Szegedy 2015", "cause_dead",
-                  {"batch norm": "better"}),
+            Claim("A network whose ReLUs have died trains with a learned slope (PReLU)", "He et al. 2015", "cause",
+                  {"prelu": "better"}),
+            Claim("A network whose ReLUs have died trains with ELU", "Clevert et al. 2016", "cause",
+                  {"elu": "better"}),
+            Claim("A network whose ReLUs have died trains with SELU", "Klambauer et al. 2017", "cause",
+                  {"selu, lecun": "better"}),
+            Claim("Batch norm keeps units alive in spite of a negative bias", "folklore, after Ioffe and Szegedy 2015",
+                  "cause_dead", {"batch norm": "better"}),
             Claim("A small positive bias keeps ReLUs alive", "Goodfellow et al. 2016, section 6.3.1", "rate_dead",
                   {"bias +0.1": "better"}),
-            Claim("A lower learning rate prevents dying units", "CS231n notes", "rate_dead",
-                  {"tenth of the rate": "better"}),
+            Claim("A lower learning rate prevents dying units", "CS231n notes", "rate_dead", {"usual rate": "better"}),
+            Claim("A high rate kills ReLUs", "CS231n notes", "dose", {f"rate {RATES[-1]:g}": "worse"}),
             Claim("At a high rate leaky units restore the accuracy that dying ReLUs lose", "CS231n notes", "rate",
                   {"leaky_relu": "better"}),
         ),
         limits=(
             "One architecture of three convolutions, on photographs of 32 pixels.",
             "A unit is a channel: one that is active at a single pixel of a single image counts as alive.",
+            "A leaky unit of the usual slope passes a hundredth of the gradient where its input is negative: one that is "
+            "never positive counts as dead, and learns slowly.",
         ),
     )  # fmt: skip
+
+
+def blame(evidence: Mapping, lost: bool) -> str:
+    """Whether death costs the accuracy that a high rate loses: what keeping units alive at that rate changes."""
+    if not lost:
+        return "that rate is not shown to cost accuracy"
+    verdicts = [
+        row.verdict
+        for name in ("rate", "clipped")
+        if name in evidence
+        for label, row in evidence[name].rows.items()
+        if label.removesuffix(", clipped") in ALIVE
+    ]
+    if "better" in verdicts:
+        return "there death costs accuracy"
+    if "undecided" in verdicts:
+        return "dead units are not shown to cause the loss"
+    return "there death only accompanies the loss"
 
 
 if __name__ == "__main__":

@@ -84,6 +84,22 @@ def test_stagnation_builds_on_its_range_test():
     assert set(CAUSES) == {"low", "high", "saddle", "alike", "narrow"}
 
 
+@pytest.mark.parametrize(
+    ("effects", "verdict"),
+    [
+        ({}, "that rate is not shown to cost accuracy"),
+        ({"usual rate": 0.2}, "there death only accompanies the loss"),
+        ({"usual rate": 0.2, "prelu": 0.2}, "there death costs accuracy"),
+        ({"usual rate": 0.2, "leaky_relu": -0.3}, "there death only accompanies the loss"),
+    ],
+)
+def test_death_is_blamed_for_what_living_units_win_back(effects, verdict):
+    question = asked("dying_relu")
+    planted = {("rate", name): effect for name, effect in effects.items()} | {("cause", "elu"): 0.3}
+    text = question.answer(evidence_of(question, {}, planted))
+    assert text.endswith(f"{verdict}.") and "accuracy is better with elu." in text
+
+
 def test_optimizers_are_sorted_by_verdict():
     question = asked("optimizers")
     labels = {
