@@ -1,6 +1,7 @@
 """Answers follow from the verdicts: differences are planted, and the sentence says them."""
 
 import importlib
+import re
 
 import numpy as np
 import pytest
@@ -58,12 +59,13 @@ def test_stagnation_names_what_helped_for_each_cause():
     question = asked("stagnation")
     effects = {("saddle", name): -0.3 for name in ("momentum .99", "adam", "he weights", "rate x 10")}
     effects |= {("saddle_free", "momentum .9"): -0.3, ("saddle_free", "adam"): 0.3}
-    effects |= {("high", "usual rate"): -0.3, ("alike", "he weights"): -0.3, ("found", "three times it"): -0.2}
+    effects |= {("high", "usual rate"): -0.3, ("alike_rank", "he weights"): 2.0, ("found", "three times it"): -0.2}
     evidence = evidence_of(question, {"found": [*FOUND, "one cycle to three times it"]}, effects)
     text = question.answer(evidence)
     assert "Weights too small (loss 0.5" in text
     assert "lower at the end with momentum .99 and adam; also with rate x 10 and he weights." in text
     assert text.count(NOTHING_HELPED) == 4
+    assert "sooner with momentum .9 (" in text
     judged = verdicts(question, evidence)
     assert judged["Momentum carries training across plateaus"] == "supported"
     assert judged["Adaptive methods escape saddles where gradient descent is stuck"] == "refuted"
@@ -192,3 +194,10 @@ def test_claims_have_sources_and_limits_are_told(name):
     assert 4 <= len(question.claims) <= 9
     assert len(question.limits) >= 3
     assert question.about == importlib.import_module(f"experiments.{name}").__doc__
+
+
+@pytest.mark.parametrize("name", ["vanishing_gradient", "batch_norm", "dying_relu", "mnist_speed", "regularization"])
+def test_the_cost_that_is_told_is_that_of_the_plans(name):
+    question = asked(name)
+    told = re.search(r"Cost\. (\d+) arms", question.about)
+    assert told and int(told[1]) == sum(len(plan.arms) for plan in question.plans)
