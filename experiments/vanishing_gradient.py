@@ -12,22 +12,25 @@ Hypothesis. The length of each layer's first gradient follows mean-field theory;
 first to last is near 1, and what brings the ratio there brings the accuracy. Clipping mends a gradient that explodes,
 but not a forward pass that overflows. Overfitting has nothing to do with it.
 
-Arms. `depth`: a perceptron of 10 hidden layers of 64 units on digits: sigmoid units, and single changes. `skip`: a
-convolutional network of 26 layers on reef fish, with and without skip connections and norm. `explode`: the perceptron
-with weights that are too large, with and without clipping. `overfit`: a network that learns a fifth of the fish
-photographs by heart.
+Arms. `depth`: a perceptron of 10 hidden layers of 64 units on digits: sigmoid units, and single changes, each at the
+best of four rates, found with other seeds by `tune`. `depths`: 3, 10 and 20 layers. `skip`: a convolutional network of
+26 layers on reef fish, with and without skip connections and norm. `explode`: the perceptron with weights that are too
+large, or a rate that is, with and without clipping. `overfit`: a network that learns a fifth of the fish photographs by
+heart.
 
 Refuted if: the measured profile is not the predicted one; an arm with a vanishing ratio learns as well as one without;
 the overfitted network's ratio is as small as that of the deep sigmoid network.
 
-Cost. 26 arms, 10 seeds each (skip: 9).
+Cost. 41 arms, 10 seeds each (skip: 9), and 13 at four rates with 2 seeds to tune.
 """
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from experiments._plan import Plan
 from experiments._question import Figure, Question, listed, main
+from experiments._tuning import at_all_rates, at_tuned_rates, ends_of_grids, tried
 from fishnet.sweep.recipe import Recipe
 
 DEPTH, WIDTH = 10, 64
@@ -60,6 +63,12 @@ ARMS = {
     "elu, he": {"activation": "elu", "init": "he_normal"},
     "selu, lecun": {"activation": "selu", "init": "lecun_normal"},
 }
+GRID = (0.003, 0.01, 0.03, 0.1)
+RATES = {name: tuple(rate / 10 for rate in GRID) if "adam" in name else GRID for name in ARMS}
+TUNING_SEED = 1000
+# With how many layers, beside the usual number; at a rate at which all of them train.
+DEPTHS, SHALLOW_RATE = (3, 20), 0.01
+OF_DEPTHS = ("sigmoid", "tanh", "relu, he", "selu, lecun")
 PLAIN = ("sigmoid", "sigmoid, gain 4", "tanh", "relu, he", "selu, lecun")
 NORMED = ("sigmoid", "sigmoid, batch norm", "sigmoid, layer norm")
 # fan-in times the variance of a weight, in layers of equal width, and what the theory is asked about.
@@ -103,6 +112,23 @@ HEART = Recipe(
 )
 
 
+HIGH: dict[str, object] = {"init_gain": 1.0, "lr": 0.5}  # weights as they should be, ten times the usual rate
+
+
+def of_depths() -> dict[str, dict[str, object]]:
+    """Some of the networks with fewer and more layers."""
+    return {
+        at_depth(name, depth): {**ARMS[name], "depth": depth, "lr": SHALLOW_RATE}
+        for depth in (DEPTH, *DEPTHS)
+        for name in OF_DEPTHS
+    }
+
+
+def at_depth(name: str, depth: int) -> str:
+    """The label of a network with so many layers."""
+    return f"{name}, {depth} layers"
+
+
 def theory(fields: Mapping[str, object], depth: int):
     """What mean-field theory says of the sizes of the kernels' gradients, [layer], the last hidden one's being 1."""
     from fishnet.nn.activations import ACTIVATIONS
@@ -118,29 +144,52 @@ def question() -> Question:
     """See the module."""
     from fishnet.report.answer_figures import forest, layers_panel, steps_panel
     from fishnet.report.evidence import Claim, Contrast, at_end, column, probed
+    from fishnet.report.measures import decades
+    from fishnet.report.number_figures import numbers_panel
 
     digits = column("test_accuracy", "test accuracy", margin=0.02, diverged=0.1)
     fish = column("test_balanced_accuracy", "balanced test accuracy", margin=0.03, diverged=1 / 15)
     ratio = probed("gradient_ratio", "first over last layer's gradient, at the start", when="first", digits=4)
+    later = probed("gradient_ratio", "first over last layer's gradient, at the end", digits=3)
+    uneven = decades(
+        "gradient_rms",
+        gradient_ratio_by_weight,
+        "decades from the first to the last hidden layer",
+        larger_is_better=False,
+        margin=0.3,
+        digits=2,
+    )
+    reached = decades(
+        "gradient_rms",
+        first_gradient,
+        "log10 of the first layer's gradient (rms)",
+        margin=0.1,
+        digits=2,
+        magnitude=False,
+    )
     fitted = at_end("train_accuracy", "training accuracy at the end", diverged=1 / 15)
+    fresh = at_end("val_accuracy", "validation accuracy at the end", diverged=1 / 15)
+
+    def tuned(trials: Mapping) -> dict[str, dict[str, object]]:
+        return at_tuned_rates(ARMS, RATES, trials["tune"])
 
     def answer(evidence: Mapping) -> str:
-        found = evidence["depth"].rows
-        cured = [name for name, row in found.items() if row.verdict == "better"]
-        start = evidence["ratio"].rows
+        found, start = evidence["depth"].rows, evidence["ratio"].rows
         worst = min(start.values(), key=lambda row: row.mean)
-        heart = next(iter(evidence["heart"].rows.values()))
+        cured = [f"{name} ({row.mean:.2f})" for name, row in found.items() if row.verdict == "better"]
         text = (
             f"With {DEPTH} layers of sigmoid units the first layer's gradient is {start['sigmoid'].mean:.1g} times the "
             f"last one's, and the network ends at {found['sigmoid'].mean:.2f} test accuracy (smallest ratio: "
             f"{worst.arm}, {worst.mean:.1g}). "
         )
         text += f"Better: {listed(cured)}." if cured else "Nothing that was tried is better for certain."
-        return text + (
-            f" A network that learns its training images by heart has a ratio of {heart.mean:.2g}: "
-            "overfitting is no vanishing gradient."
-            if heart.mean > 0.05
-            else f" A network that learns its training images by heart has a ratio of {heart.mean:.2g} as well."
+        if "skip_normed" in evidence:
+            text += f" Skip connections change the accuracy of 26 layers by {evidence['skip'].phrase('skip')}, with "
+            text += f"batch norm in both by {evidence['skip_normed'].phrase('skip, batch norm')}."
+        heart = [next(iter(evidence[name].rows.values())).mean for name in ("fitted", "fresh", "later")]
+        return (
+            f"{text} A network that reaches {heart[0]:.0%} on its training and {heart[1]:.0%} on validation images "
+            f"ends with a ratio of {heart[2]:.2g}{by_heart(*heart, start['sigmoid'].mean)}."
         )
 
     def panels(trials: Mapping, evidence: Mapping) -> Sequence:
@@ -148,6 +197,7 @@ def question() -> Question:
             forest(evidence["depth"], f"{DEPTH} layers on digits"),
             forest(evidence["skip"], "26 layers on fish"),
             forest(evidence["explode"], "weights three times too large"),
+            forest(evidence["fast"], "a rate ten times too high"),
         ]
 
     def mechanism(trials: Mapping, evidence: Mapping) -> Sequence:
@@ -160,17 +210,21 @@ def question() -> Question:
         }
         some = [label for label in PLAIN if label in trial.labels]
         normed = [label for label in NORMED if label in trial.labels]
+        ratios = trials["depths"].by_seed(ratio)
+        lines = {name: {depth: at_depth(name, depth) for depth in (DEPTHS[0], DEPTH, DEPTHS[1])} for name in OF_DEPTHS}
         found = [
             layers_panel(trial, "gradient_rms", "before the first step", "gradient, rms", some,
                          expected=expected, only="dense"),
             layers_panel(trial, "gradient_rms", "with norms", "gradient, rms", normed, only="dense"),
+            numbers_panel(ratios, ratio, lines, "by depth", "hidden layers", logarithmic=False),
             layers_panel(trials["skip"], "gradient_rms", "26 layers on fish", "gradient, rms", only="conv"),
             steps_panel(trials["overfit"], "gradient_ratio", "learned by heart", "first over last layer's gradient"),
         ]  # fmt: skip
         return [panel for panel in found if panel]
 
     quick = ["sigmoid", "sigmoid, gain 4", "sigmoid, batch norm", "tanh", "relu, he", "selu, lecun"]
-    small = {"task": "synthetic", "widths": (8,), "depth": 2, "epochs": 1, "seeds": 2, "arms": quick[:3]}
+    smallest = {"task": "synthetic", "widths": (8,), "depth": 2, "epochs": 1}
+    small = smallest | {"seeds": 2, "arms": quick[:3]}
     fish_small = {"task": "synthetic", "widths": (8,), "depth": 1, "epochs": 1, "seeds": 2}
     return Question(
         name="vanishing_gradient",
@@ -179,11 +233,40 @@ def question() -> Question:
         question="Which deep networks cannot train their first layers, and what mends it?",
         plans=(
             Plan(
+                "tune",
+                replace(DEEP, probes=(), probe_every=Recipe().probe_every),
+                at_all_rates(ARMS, RATES),
+                seeds=2,
+                first_seed=TUNING_SEED,
+                sizes={
+                    "smoke": smallest | {"seeds": 2, "arms": [tried(name, RATES[name][1]) for name in quick[:3]]},
+                    "quick": {
+                        "seeds": 1,
+                        "epochs": 5,
+                        "arms": [tried(name, rate) for name in quick for rate in RATES[name][1:3]],
+                    },
+                },
+            ),
+            Plan(
                 "depth",
                 DEEP,
-                ARMS,
+                tuned,
                 seeds=10,
                 sizes={"smoke": small, "quick": {"seeds": 3, "arms": quick, "epochs": 5}},
+            ),
+            Plan(
+                "depths",
+                DEEP,
+                of_depths(),
+                seeds=10,
+                sizes={
+                    "smoke": smallest | {"seeds": 2, "arms": [at_depth("sigmoid", 3), at_depth("sigmoid", DEPTH)]},
+                    "quick": {
+                        "seeds": 3,
+                        "epochs": 3,
+                        "arms": [at_depth(name, depth) for name in ("sigmoid", "relu, he") for depth in (3, DEPTH)],
+                    },
+                },
             ),
             Plan(
                 "skip",
@@ -208,9 +291,12 @@ def question() -> Question:
                     "a hundredth of the rate": {"lr": 5e-4},
                     "overflow": {"init_gain": 1e5},
                     "overflow, clipped": {"init_gain": 1e5, "clip": 1.0},
+                    "high rate": HIGH,
+                    "high rate, clipped by norm": HIGH | {"clip": 1.0},
+                    "high rate, clipped by value": HIGH | {"clip": 0.01, "clip_by": "value"},
                 },
                 seeds=10,
-                sizes={"smoke": {k: v for k, v in small.items() if k != "arms"}, "quick": {"seeds": 3, "epochs": 5}},
+                sizes={"smoke": smallest | {"seeds": 2}, "quick": {"seeds": 3, "epochs": 5}},
             ),
             Plan(
                 "overfit",
@@ -226,10 +312,22 @@ def question() -> Question:
         contrasts=(
             Contrast("depth", f"Accuracy of {DEPTH} layers on digits", "depth", digits),
             Contrast("ratio", "Where the gradient starts", "depth", ratio),
+            Contrast("uneven", "How uneven the first gradients are, layer to layer", "depth", uneven),
+            Contrast("reached", "What reaches the first layer, relu", "depth", reached, control="relu, glorot",
+                     arms=("relu, he",)),
+            Contrast("relu", "Accuracy against relu with he's initialisation", "depth", digits, control="relu, he"),
             Contrast("skip", "Accuracy of 26 layers on fish", "skip", fish),
-            Contrast("explode", "Accuracy with weights that are too large", "explode", digits),
-            Contrast("heart", "The gradient of a network that overfits", "overfit", ratio),
+            Contrast("skip_normed", "Skip connections where both have batch norm", "skip", fish, control="batch norm",
+                     arms=("skip, batch norm",)),
+            Contrast("explode", "Accuracy with weights that are too large", "explode", digits,
+                     arms=("clipped by norm", "clipped by value", "batch norm", "a hundredth of the rate")),
+            Contrast("overflow", "Accuracy with weights at which the forward pass overflows", "explode", digits,
+                     control="overflow", arms=("overflow, clipped",)),
+            Contrast("fast", "Accuracy at a rate that is too high", "explode", digits, control="high rate",
+                     arms=("high rate, clipped by norm", "high rate, clipped by value")),
             Contrast("fitted", "Training accuracy of the network that overfits", "overfit", fitted),
+            Contrast("fresh", "Validation accuracy of the network that overfits", "overfit", fresh),
+            Contrast("later", "The gradient of the network that overfits", "overfit", later),
         ),
         answer=answer,
         evidence=Figure("Accuracy against the network with the problem", panels, "At the same number of steps."),
@@ -241,29 +339,62 @@ def question() -> Question:
         ),
         claims=(
             Claim("Deep sigmoid networks do not train", "Glorot and Bengio 2010", "depth", {"relu, he": "better"}),
-            Claim("He initialisation prevents vanishing gradients with ReLU", "He et al. 2015", "ratio",
+            Claim("He initialisation prevents vanishing gradients with ReLU", "He et al. 2015", "reached",
                   {"relu, he": "better"}),
             Claim("Batch norm lets deep sigmoid networks train", "Ioffe and Szegedy 2015", "depth",
                   {"sigmoid, batch norm": "better"}),
-            Claim("A sigmoid network trains if its weights are scaled to keep the gradient", "Mishkin and Matas 2016",
-                  "depth", {"sigmoid, gain 4": "better"}),
-            Claim("Adam overcomes vanishing gradients, as it rescales each parameter's step", "folklore", "depth",
-                  {"sigmoid, adam": "better"}),
+            Claim("A sigmoid network trains if its weights are scaled to keep the gradient",
+                  "Schoenholz et al. 2017", "depth", {"sigmoid, gain 4": "better"}),
+            Claim("LSUV initialisation lets deep sigmoid networks train", "folklore, after Mishkin and Matas 2016",
+                  "depth", {"sigmoid, lsuv": "better"}),
+            Claim("Adam overcomes vanishing gradients, as it rescales each parameter's step", "folklore", "relu",
+                  {"sigmoid, adam": "not worse"}),
             Claim("Self-normalising networks train at depth without norms", "Klambauer et al. 2017", "depth",
                   {"selu, lecun": "better"}),
-            Claim("Skip connections make deep networks trainable", "He et al. 2016", "skip", {"skip": "better"}),
+            Claim("Skip connections make deep networks without norm trainable", "folklore", "skip",
+                  {"skip": "better"}),
+            Claim("Skip connections make deep networks with batch norm better", "He et al. 2016", "skip_normed",
+                  {"skip, batch norm": "better"}),
             Claim("Clipping by norm cures exploding gradients", "Pascanu et al. 2013", "explode",
                   {"clipped by norm": "better"}),
             Claim("Clipping by value cures exploding gradients", "Goodfellow et al. 2016, section 10.11.1", "explode",
                   {"clipped by value": "better"}),
-            Claim("Clipping cures a forward pass that overflows", "folklore", "explode",
+            Claim("Clipping makes a rate usable that is too high", "Zhang et al. 2020", "fast",
+                  {"high rate, clipped by norm": "better"}),
+            Claim("Clipping cures a forward pass that overflows", "folklore", "overflow",
                   {"overflow, clipped": "better"}),
         ),
         limits=(
             "Perceptrons of one width and depth; the theory is for infinite width.",
-            "One learning rate for all arms of a sweep, so that an arm may be better at another.",
+            "One learning rate for all arms of a sweep, but for `depth`, so that an arm may be better at another.",
+            "Skip connections add to an unscaled branch: without norm the variance doubles at each of them.",
         ),
+        problems=lambda trials, evidence: ends_of_grids(trials["tune"], list(ARMS), RATES),
     )  # fmt: skip
+
+
+def by_heart(trained: float, validated: float, ratio: float, vanishing: float) -> str:
+    """What becomes of the question whether overfitting is a vanishing gradient.
+
+    Args:
+        trained: accuracy on training images.
+        validated: on others.
+        ratio: of the first to the last layer's gradient.
+        vanishing: the same of the deep sigmoid network.
+    """
+    if trained < 0.95 or trained - validated < 0.1:
+        return ": it does not learn by heart"
+    return ": overfitting, no vanishing gradient" if ratio > 10 * vanishing else ": a vanishing gradient as well"
+
+
+def first_gradient(sizes: Sequence[float]) -> float:
+    """Of the first layer, from the gradients' rms by layer."""
+    return sizes[0]
+
+
+def gradient_ratio_by_weight(sizes: Sequence[float]) -> float:
+    """First over last hidden layer, from the gradients' rms by layer, the head last."""
+    return sizes[0] / sizes[-2]
 
 
 def last_gradient(trial, label: str) -> float:

@@ -1,7 +1,7 @@
 """Further figures of a run, beside those of `evidence`: what its curves, its classes and its predictions come to."""
 
 import json
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -48,6 +48,36 @@ def apart_at_end(first: str, second: str, words: str, **settings: Any) -> Measur
         return without_diverged(results, (last[first] - last[second]).astype(float).to_dict())
 
     return Measure(words, of, **{"larger_is_better": False} | settings)
+
+
+def decades(
+    figure: str, of_layers: Callable[[Sequence[float]], float], words: str, magnitude: bool = True, **settings: Any
+) -> Measure:
+    """The decimal logarithm of something made of a figure's first values layer by layer, such as a ratio of two.
+
+    Args:
+        figure: of `probes.parquet`, positive.
+        of_layers: `f(values in order of execution, of layers with a kernel) -> number`.
+        words: for headings.
+        magnitude: how many decades it is from 1, above or below; otherwise with its sign.
+        settings: other fields of `Measure`.
+    """
+
+    def of(results: Results) -> dict[int, float]:
+        table = results.probes
+        if not len(table):
+            return {}
+        table = table[(table["probe"] == figure) & table["layer"].astype(str).str.match("dense_|conv_|head")]
+        table = table[table["step"] == table.groupby("run")["step"].transform("min")].sort_values("index")
+        found = {}
+        for run, values in table.groupby("run")["value"]:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                value = np.log10(of_layers(values.astype(float).tolist()))
+            if np.isfinite(value):
+                found[run] = float(abs(value) if magnitude else value)
+        return found
+
+    return Measure(words, of, **settings)
 
 
 def other_classes(name: str, words: str, class_name: str, over: str = "min", **settings: Any) -> Measure:

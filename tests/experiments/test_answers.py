@@ -9,6 +9,7 @@ import pytest
 from experiments.mnist_speed import fastest
 from experiments.optimizers import sorted_out
 from experiments.stagnation import CAUSES, FOUND, NOTHING_HELPED, found, remedies
+from experiments.vanishing_gradient import ARMS, by_heart
 from fishnet.report.evidence import Evidence, judge
 from fishnet.stats import compare
 from tests.experiments.test_question import trial_of
@@ -100,6 +101,32 @@ def test_death_is_blamed_for_what_living_units_win_back(effects, verdict):
     planted = {("rate", name): effect for name, effect in effects.items()} | {("cause", "elu"): 0.3}
     text = question.answer(evidence_of(question, {}, planted))
     assert text.endswith(f"{verdict}.") and "accuracy is better with elu." in text
+
+
+@pytest.mark.parametrize(
+    ("trained", "validated", "ratio", "verdict"),
+    [
+        (0.99, 0.6, 0.8, ": overfitting, no vanishing gradient"),
+        (0.99, 0.6, 2e-6, ": a vanishing gradient as well"),
+        (0.99, 0.95, 0.8, ": it does not learn by heart"),
+        (0.7, 0.5, 0.8, ": it does not learn by heart"),
+    ],
+)
+def test_overfitting_is_told_from_a_vanishing_gradient(trained, validated, ratio, verdict):
+    assert by_heart(trained, validated, ratio, vanishing=1e-6) == verdict
+
+
+def test_deep_networks_that_are_better_are_named_with_their_level():
+    question = asked("vanishing_gradient")
+    effects = {("depth", "relu, he"): 0.3, ("skip_normed", "skip, batch norm"): 0.1, ("reached", "relu, he"): 0.4}
+    evidence = evidence_of(question, {"depth": list(ARMS)}, effects)
+    text = question.answer(evidence)
+    assert f"Better: “relu, he ({evidence['depth'].row('relu, he').mean:.2f})”." in text
+    judged = verdicts(question, evidence)
+    assert judged["Deep sigmoid networks do not train"] == "supported"
+    assert judged["He initialisation prevents vanishing gradients with ReLU"] == "supported"
+    assert judged["Skip connections make deep networks without norm trainable"] == "refuted"
+    assert judged["Skip connections make deep networks with batch norm better"] == "supported"
 
 
 def test_optimizers_are_sorted_by_verdict():
@@ -196,7 +223,7 @@ def test_claims_have_sources_and_limits_are_told(name):
     assert question.about == importlib.import_module(f"experiments.{name}").__doc__
 
 
-@pytest.mark.parametrize("name", ["vanishing_gradient", "batch_norm", "dying_relu", "mnist_speed", "regularization"])
+@pytest.mark.parametrize("name", ["batch_norm", "dying_relu", "mnist_speed", "regularization"])
 def test_the_cost_that_is_told_is_that_of_the_plans(name):
     question = asked(name)
     told = re.search(r"Cost\. (\d+) arms", question.about)

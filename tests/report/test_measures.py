@@ -9,7 +9,7 @@ import pytest
 
 from fishnet.metrics import accuracy, confusion
 from fishnet.report.evidence import Look, Trial
-from fishnet.report.measures import apart_at_end, draws_of, fallen, other_classes, over_sets, predicted
+from fishnet.report.measures import apart_at_end, decades, draws_of, fallen, other_classes, over_sets, predicted
 from fishnet.report.prediction_figures import auc_change, auc_changes_panel, rejection_panel, split_of, split_panel
 from fishnet.report.results import Results
 from fishnet.roc import one_vs_rest_auc
@@ -52,6 +52,22 @@ def trial(results) -> Trial:
 def probabilities(results: Results, run: int) -> tuple[np.ndarray, np.ndarray]:
     rows = results.predictions[results.predictions["run"] == run].set_index("example").loc[range(IMAGES)]
     return rows["label"].to_numpy(), rows[[f"p_{c}" for c in CLASSES]].to_numpy()
+
+
+def test_decades_are_those_of_the_first_measurement_layer_by_layer(results):
+    rows = [
+        {"run": run, "step": step, "probe": probe, "layer": layer, "index": i, "class": None, "value": value}
+        for run, sizes in enumerate([(1e-4, 5.0, 1e-2), (1e2, 5.0, 1.0), (0.0, 5.0, 1.0)])
+        for step, factor in ((3, 7.0), (0, 1.0))
+        for probe in ("gradient_rms", "other")
+        for i, (layer, value) in enumerate(zip(("dense_0", "norm_0", "head"), np.array(sizes) * factor, strict=True))
+    ]
+    planted = dataclasses.replace(results, probes=pd.DataFrame(rows))
+    apart = decades("gradient_rms", lambda sizes: sizes[0] / sizes[-1], "")
+    assert apart.of(planted) == pytest.approx({0: 2.0, 1: 2.0})  # norms have no kernel; log 0 is no figure
+    signed = decades("gradient_rms", lambda sizes: sizes[0], "", magnitude=False)
+    assert signed.of(planted) == pytest.approx({0: -4.0, 1: 2.0})
+    assert apart.of(results) == {}
 
 
 def test_falls_and_gaps(results):
