@@ -28,6 +28,7 @@ from dataclasses import replace
 from experiments._plan import Plan
 from experiments._question import Figure, Question, listed, main
 from fishnet.sweep.recipe import Recipe
+from fishnet.sweep.wording import counted
 
 LEVELS = (0.990, 0.995)
 SHORT = Recipe(
@@ -51,7 +52,7 @@ ARMS: Mapping[str, Mapping[str, object]] = {
     "constant rate": {"schedule": "constant", "lr": 0.05},
     "adam": {"optimizer": "adam", "lr": 0.005},
     "shifted images": {"augment": "shift"},
-    "batches of 256": {"batch_size": 256, "lr": 0.2},
+    "batches of 256": {"batch_size": 256, "lr": 0.4},
     "wider": {"widths": (16, 32, 64)},
 }
 LENGTHS = ("1 epoch", "3 epochs")
@@ -154,8 +155,8 @@ def fastest(found: Mapping[str, tuple[float, float, int]], level: float) -> str:
         return f"No arm has a mean above {level:.1%}: {label} comes to {accuracy:.2%}."
     label, (accuracy, seconds, seeds) = min(passing.items(), key=lambda item: item[1][1])
     return (
-        f"The mean of {seeds} seeds is above {level:.1%} after {seconds:.0f} s a run ({seconds * seeds:.0f} s for all "
-        f"of them together): {label}, {accuracy:.2%}."
+        f"The mean of {counted(seeds, 'seed')} is above {level:.1%} after {seconds:.0f} s a run "
+        f"({seconds * seeds:.0f} s for all of them one after the other): {label}, {accuracy:.2%}."
     )
 
 

@@ -153,7 +153,7 @@ def test_optimizers_are_sorted_by_verdict():
 def test_from_scratch_tells_harm_from_what_the_check_finds():
     question = asked("from_scratch")
     effects = {("errors", name): -0.3 for name in ("raw pixels", "no 1/m")}
-    effects |= {("checked", name): 8.0 for name in ("no 1/m", "softmax over the images")}
+    effects |= {("failed", name): 1.0 for name in ("no 1/m", "softmax over the images")}
     effects |= {("mending", "all mended"): 0.4}
     evidence = evidence_of(question, {}, effects)
     text = question.answer(evidence)
@@ -170,7 +170,7 @@ def test_from_scratch_tells_harm_from_what_the_check_finds():
 def test_the_fastest_that_passes_is_named():
     found = {"a": (0.9912, 20.0, 8), "b": (0.9931, 12.0, 8), "c": (0.9899, 3.0, 8)}
     assert fastest(found, 0.99) == (
-        "The mean of 8 seeds is above 99.0% after 12 s a run (96 s for all of them together): b, 99.31%."
+        "The mean of 8 seeds is above 99.0% after 12 s a run (96 s for all of them one after the other): b, 99.31%."
     )
     assert fastest(found, 0.995) == "No arm has a mean above 99.5%: b comes to 99.31%."
 
