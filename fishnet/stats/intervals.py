@@ -13,6 +13,7 @@ from fishnet.errors import UsageError
 
 BOOTSTRAP_FROM = 10  # seeds; below, resamples are too few and too alike to tell a skew from chance
 RESAMPLES = 20_000
+STABLE = 0.1  # of the variance, added to that of each resample
 CHUNK = 1 << 20  # resampled means held at a time
 
 
@@ -71,19 +72,23 @@ def mean_interval(values: Real[ArrayLike, "*sets n"], confidence: float = 0.95, 
 
         t:            mean -+ t_{n - 1} s / sqrt(n)
         bootstrap-t:  [mean - q_high s / sqrt(n), mean - q_low s / sqrt(n)],  q the quantiles of
-                      (resampled mean - mean) / (resampled s / sqrt(n))
+                      sqrt(1.1) (resampled mean - mean) / sqrt((resampled s^2 + 0.1 s^2) / n)
+
+    The tenth of s^2 keeps resamples that happen to have no spread, as where one seed in four has collapsed, from making
+    an end meaningless: without it, ten accuracies may have an interval that is wider than accuracies can be.
 
     The wider at each end, because the two fail differently. Simulated coverage of the nominal 95 %, 10 to 50 values:
 
-        ================  =============  ===========  ==============
-        distribution      Student's t    bootstrap-t  this function
-        ================  =============  ===========  ==============
-        normal            .944 to .954   .941 to .951  .947 to .961
-        t, 3 degrees      .955 to .964   .921 to .934  .956 to .967
-        gamma, skew 1     .936 to .946   .942 to .948  .952 to .956
-        exponential       .894 to .938   .926 to .948  .935 to .962
-        lognormal         .839 to .901   .895 to .929  .902 to .943
-        ================  =============  ===========  ==============
+        ================  =============  ============  ==============
+        distribution      Student's t    bootstrap-t   this function
+        ================  =============  ============  ==============
+        normal            .949 to .955   .946 to .955  .951 to .961
+        t, 3 degrees      .954 to .962   .922 to .939  .954 to .966
+        gamma, skew 1     .939 to .945   .938 to .954  .951 to .959
+        exponential       .893 to .937   .927 to .952  .933 to .963
+        lognormal         .837 to .900   .890 to .922  .893 to .937
+        3 in 10 collapse  .929 to .947   .963 to .983  .970 to .983
+        ================  =============  ============  ==============
 
     BCa covers .91 to .94 of normal data there, and less below 10: it is not offered. Below 10 values skew is not seen:
     Student's t covers .95 of normal and .88 of exponential data at 3 to 8 values.
@@ -99,7 +104,8 @@ def mean_interval(values: Real[ArrayLike, "*sets n"], confidence: float = 0.95, 
     Raises:
         UsageError: `confidence` is not between 0 and 1.
 
-    Source: Student 1908; Efron and Tibshirani 1993, "An introduction to the bootstrap", section 12.5.
+    Source: Student 1908; Efron and Tibshirani 1993, "An introduction to the bootstrap", section 12.5; stabilised:
+    Polansky 2000, Canadian Journal of Statistics 28, 501.
     """
     check_confidence(confidence)
     low, high = mean_bounds(values, np.array([(1 - confidence) / 2]), resamples)
@@ -137,10 +143,9 @@ def mean_bounds(
 def bootstrap_t(
     values: Real[ArrayLike, "*sets n"], tails: Float[np.ndarray, " t"], resamples: int = RESAMPLES
 ) -> tuple[Float[np.ndarray, "*sets t"], Float[np.ndarray, "*sets t"]]:
-    """Lower and upper quantiles of the resampled Student statistic, each [..., t].
+    """Lower and upper quantiles of the resampled Student statistic, stabilised, each [..., t].
 
-    NaN where there are too few resamples for the tail, or where so many of them have no spread (values that repeat,
-    such as accuracies on a small test set) that the quantile would be infinite.
+    NaN where there are too few resamples for the tail.
     """
     values = np.asarray(values, np.float64)
     n = values.shape[-1]
@@ -156,12 +161,12 @@ def bootstrap_t(
         both = np.stack([rows, rows[:, ::-1]])
         mean = np.concatenate(both @ counts.T, -1) / n
         variance = (np.concatenate(both**2 @ counts.T, -1) / n - mean**2) / (n - 1)
-        flat = variance <= 1e-12 * (rows**2).max(-1, keepdims=True)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            t = mean / np.sqrt(np.where(flat, 0, variance))
-        t = np.sort(np.where(flat & (np.abs(mean) <= 1e-12 * np.abs(rows).max(-1, keepdims=True)), 0, t), -1)
+        floor = STABLE * (rows**2).sum(-1, keepdims=True) / (n - 1) / n
+        with np.errstate(invalid="ignore"):
+            t = np.sqrt(1 + STABLE) * mean / np.sqrt(np.maximum(variance, 0) + floor)
+        t = np.sort(np.where(floor > 0, t, 0 * mean), -1)
         ends = np.stack([t[:, np.maximum(rank, 0)], t[:, drawn - 1 - np.maximum(rank, 0)]])
-        quantiles.append(np.where((rank >= 0) & np.isfinite(ends), ends, np.nan))
+        quantiles.append(np.where(rank >= 0, ends, np.nan))
     low, high = np.concatenate(quantiles, 1).reshape(2, *values.shape[:-1], len(tails))
     return low, high
 

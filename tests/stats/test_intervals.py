@@ -8,7 +8,7 @@ from scipy import stats
 
 from fishnet.errors import UsageError
 from fishnet.stats import interval, mean_interval, t_interval
-from fishnet.stats.intervals import BOOTSTRAP_FROM, bootstrap_t, mean_bounds
+from fishnet.stats.intervals import BOOTSTRAP_FROM, STABLE, bootstrap_t, mean_bounds
 
 
 def test_half_width_equals_scipys_interval():
@@ -64,7 +64,8 @@ def test_the_bootstrap_t_equals_resampling_one_by_one():
     t = []
     for _ in range(10_000):
         drawn = rng.choice(values, 12)
-        t.append((drawn.mean() - values.mean()) / (drawn.std(ddof=1) / 12**0.5))
+        error = ((drawn.var(ddof=1) + STABLE * values.var(ddof=1)) / (1 + STABLE) / 12) ** 0.5
+        t.append((drawn.mean() - values.mean()) / error)
     tails = np.array([0.1, 0.025])
     low, high = bootstrap_t(values, tails, 50_000)
     # Two samples of resamples: their quantiles differ by chance, most in the long tail.
@@ -88,6 +89,12 @@ def exponential(rng, shape):
     return rng.exponential(size=shape), 1.0
 
 
+def collapsed(rng, shape):
+    """Accuracies of which three in ten are those of runs that hardly learn."""
+    gone = rng.random(shape) < 0.3
+    return np.where(gone, rng.normal(0.3, 0.1, shape), rng.normal(0.9, 0.03, shape)), 0.3 * 0.3 + 0.7 * 0.9
+
+
 @pytest.mark.parametrize("n", [2, 3, 4, 5, 7, 9, 10, 12, 16, 24, 40])
 def test_95_percent_intervals_of_normal_values_hold_the_mean_in_93_to_97(n):
     values, mean = normal(np.random.default_rng(n), (4000, n))
@@ -103,12 +110,13 @@ def test_95_percent_intervals_of_normal_values_hold_the_mean_in_93_to_97(n):
         (skewed, 12, 0.94),
         (exponential, 5, 0.87),
         (exponential, 15, 0.93),
+        (collapsed, 10, 0.94),
     ],
 )
 def test_coverage_of_other_distributions_is_what_the_docstring_says(draw, n, least):
     values, mean = draw(np.random.default_rng(n), (4000, n))
     low, high = mean_interval(values, resamples=2000)
-    assert least <= ((low <= mean) & (mean <= high)).mean() <= 0.975
+    assert least <= ((low <= mean) & (mean <= high)).mean() <= 0.985
 
 
 def test_far_tails_of_normal_values_are_not_underestimated():
@@ -135,11 +143,18 @@ def test_mirrors_shifts_and_the_order_of_the_seeds(values, shift, random):
     np.testing.assert_allclose(mean_interval(shuffled, resamples=500), (low, high), atol=1e-9)
 
 
+def test_collapsed_seeds_do_not_make_an_end_meaningless():
+    """Three of ten runs of the control collapsed; every one was better than the arm's by a fifth or more."""
+    differences = -np.array([0.50, 0.75, 0.83, 0.76, 0.78, 0.82, 0.23, 0.74, 0.75, 0.19])
+    low, high = mean_interval(differences)
+    assert -1 < low < -0.7 and -0.5 < high < -0.2
+
+
 def test_values_that_hardly_vary_keep_finite_ends():
-    """Resamples without spread have an infinite statistic: the bootstrap stands back."""
+    """Resamples without spread have no infinite statistic."""
     values = np.append(np.zeros(11), 1.0)
     low, high = mean_interval(values)
-    assert (low, high) == pytest.approx(stats.ttest_1samp(values, 0).confidence_interval(), rel=0.2)
+    assert -0.15 < low < 0 and 0.2 < high < 0.7
     assert mean_interval(np.full(12, 0.3)) == pytest.approx((0.3, 0.3))
 
 
