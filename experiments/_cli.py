@@ -86,9 +86,6 @@ def guarded(job: Callable[[list[str]], int], argv: Sequence[str] | None = None) 
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv
-    # Before JAX is imported. XLA warns of every kept program on processors with AVX-512 that it may not run there, as
-    # two preferences of the compiler are not features of the processor (openxla/xla#44565); what fails is raised.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if debug else "3")
     try:
         return job(argv)
     except BrokenPipeError:  # the reader of standard output has gone (`| head`)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from experiments._plan import Arms
+from experiments._question import listed
 from fishnet.lr_range import Suggestion, suggest
 
 if TYPE_CHECKING:
@@ -55,11 +56,13 @@ def at_tuned_rates(arms: Arms, rates: Rates, trial: "Trial") -> dict[str, dict[s
 
 
 def ends_of_grids(trial: "Trial", labels: Sequence[str], rates: Rates) -> list[str]:
-    """A sentence for each arm whose best rate is the last one tried: a better one may lie beyond."""
-    sentences = []
-    for label, best in suggestions(trial, labels, rates).items():
-        if best is None:
-            sentences.append(f"{label} diverged at every rate that was tried.")
-        elif best.end:
-            sentences.append(f"{label} is best at the {best.end} rate that was tried, {best.rate:g}.")
+    """Sentences that name the arms whose best rate is the last one tried, as a better one may lie beyond."""
+    found = suggestions(trial, labels, rates)
+    diverged = [label for label, best in found.items() if best is None]
+    sentences = [f"At every rate that was tried diverged: {listed(diverged)}."] * bool(diverged)
+    for end in ("lowest", "highest"):
+        at_end = [f"{label} ({best.rate:g})" for label, best in found.items() if best and best.end == end]
+        sentences += [
+            f"Best at the {end} rate that was tried, beyond which a better one may lie: {listed(at_end)}."
+        ] * bool(at_end)
     return sentences

@@ -31,7 +31,7 @@ from experiments._tuning import at_all_rates, at_tuned_rates, ends_of_grids, tri
 from fishnet.sweep.recipe import Recipe
 
 TUNING_SEED = 1000  # the seeds that rates are tuned on count from here
-FACTORS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)  # on the documented default rate
+FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)  # on the documented default rate
 # Those that share a step; weight decay as documented, without which adamw is adam.
 SHARED: Mapping[str, Mapping[str, object]] = {
     "momentum": {"optimizer": "momentum"},
@@ -126,7 +126,7 @@ def question() -> Question:
         how = evidence["schedules"].rows
         return (
             f"With tuned constant rates momentum reaches {rows[CONTROL].mean:.3f} on the digits; "
-            f"{sorted_out(rows)}. Of schedules for momentum, {sorted_out(how)}. "
+            f"{sorted_out(rows, ', constant')}. Of schedules for momentum, {sorted_out(how, before='momentum, ')}. "
             f"On reef fish, against momentum's {fishes['momentum'].mean:.3f}, {sorted_out(fishes)}."
         )
 
@@ -233,12 +233,18 @@ def question() -> Question:
     )  # fmt: skip
 
 
-def sorted_out(rows: Mapping) -> str:
-    """`better: a, b; worse: c; equivalent: d; undecided: e`, of the arms that are compared."""
+def sorted_out(rows: Mapping, after: str = "", before: str = "") -> str:
+    """`better: a, b; worse: c; equivalent: d; undecided: e`, of the arms that are compared.
+
+    Args:
+        rows: by label.
+        after: how all labels end, which is left out.
+        before: how all labels begin, which is left out.
+    """
     found: dict[str, list[str]] = {}
     for label, row in rows.items():
         if row.verdict != "control":
-            found.setdefault(row.verdict, []).append(label)
+            found.setdefault(row.verdict, []).append(label.removesuffix(after).removeprefix(before))
     order = ("better", "worse", "equivalent", "undecided")
     return "; ".join(f"{verdict}: {listed(found[verdict])}" for verdict in order if verdict in found)
 

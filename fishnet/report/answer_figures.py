@@ -13,14 +13,14 @@ from fishnet.report.evidence import Evidence, Measure, Trial
 from fishnet.stats import Comparison, interquartile_mean, t_interval
 
 ROW, WIDTH = 22.0, 240.0  # CSS pixels: of an arm, and of the axes
-LINE, LONGEST = 12.0, 46  # CSS pixels of a line of an axis label, and letters that fit into one
+LINE, LONGEST = 12.0, 40  # CSS pixels of a line of an axis label, and letters that fit into one
 LETTERS = 24  # of an arm beside its curve
 COLOURS = {"better": SERIES[2], "worse": SERIES[1], "equivalent": SERIES[0]}
 
 
 def label_width(labels: Sequence[str]) -> float:
     """Room for names beside the axes, CSS pixels."""
-    return 16 + 5.6 * min(max(map(len, labels)), 30)
+    return 16 + 6.1 * min(max(map(len, labels)), 30)
 
 
 def a_row_each(axes: Axes, labels: Sequence[str], words: str, title: str) -> None:

@@ -122,7 +122,9 @@ def test_rates_are_tuned_by_validation():
     trial = trial_of({"val_loss": losses | {"y @ 2": [1, 1, 1]}})
     assert at_tuned_rates(arms, rates, trial) == {"x": {"optimizer": "adam", "lr": 0.2}, "y": {"lr": 2.0}}
     assert suggestions(trial, ["x"], rates)["x"].loss == pytest.approx(3.5 / 3)
-    assert ends_of_grids(trial, list(arms), rates) == ["y is best at the highest rate that was tried, 2."]
+    assert ends_of_grids(trial, list(arms), rates) == [
+        "Best at the highest rate that was tried, beyond which a better one may lie: y (2)."
+    ]
     never = trial_of({"val_loss": {"y @ 1": [np.nan] * 3, "y @ 2": [np.nan] * 3}})
     assert at_tuned_rates(arms, rates, never) == {"y": {"lr": 1.0}}
     assert "diverged at every rate" in ends_of_grids(never, ["y"], rates)[0]
