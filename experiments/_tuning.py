@@ -58,11 +58,10 @@ def at_tuned_rates(arms: Arms, rates: Rates, trial: "Trial") -> dict[str, dict[s
 def ends_of_grids(trial: "Trial", labels: Sequence[str], rates: Rates) -> list[str]:
     """Sentences that name the arms whose best rate is the last one tried, as a better one may lie beyond."""
     found = suggestions(trial, labels, rates)
-    diverged = [label for label, best in found.items() if best is None]
-    sentences = [f"At every rate that was tried diverged: {listed(diverged)}."] * bool(diverged)
+    sentences = []
+    if diverged := [label for label, best in found.items() if best is None]:
+        sentences.append(f"Diverged at every rate that was tried: {listed(diverged)}.")
     for end in ("lowest", "highest"):
-        at_end = [f"{label} ({best.rate:g})" for label, best in found.items() if best and best.end == end]
-        sentences += [
-            f"Best at the {end} rate that was tried, beyond which a better one may lie: {listed(at_end)}."
-        ] * bool(at_end)
+        if at_end := [f"{label} ({best.rate:g})" for label, best in found.items() if best and best.end == end]:
+            sentences.append(f"Best at the {end} rate that was tried, and maybe better beyond it: {listed(at_end)}.")
     return sentences

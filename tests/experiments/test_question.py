@@ -123,11 +123,11 @@ def test_rates_are_tuned_by_validation():
     assert at_tuned_rates(arms, rates, trial) == {"x": {"optimizer": "adam", "lr": 0.2}, "y": {"lr": 2.0}}
     assert suggestions(trial, ["x"], rates)["x"].loss == pytest.approx(3.5 / 3)
     assert ends_of_grids(trial, list(arms), rates) == [
-        "Best at the highest rate that was tried, beyond which a better one may lie: y (2)."
+        "Best at the highest rate that was tried, and maybe better beyond it: y (2)."
     ]
     never = trial_of({"val_loss": {"y @ 1": [np.nan] * 3, "y @ 2": [np.nan] * 3}})
     assert at_tuned_rates(arms, rates, never) == {"y": {"lr": 1.0}}
-    assert "diverged at every rate" in ends_of_grids(never, ["y"], rates)[0]
+    assert "Diverged at every rate" in ends_of_grids(never, ["y"], rates)[0]
 
 
 def test_how_soon_a_level_is_passed():
