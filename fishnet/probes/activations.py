@@ -61,9 +61,9 @@ def on_flat_part(site: Site, share: float = FLAT) -> Bool[Array, "b *s c"]:
 
         |f'(x)| <= share max |f'|
 
-    At the default of a tenth: tanh beyond +-0.949, sigmoid below 0.026 or above 0.974, relu at or below 0, relu6 also
-    from 6 on, leaky_relu (slope 0.01) below 0, elu below -2.3; gelu and silu below about -2 and in a narrow band around
-    their minimum; prelu where its slope is a tenth or less; identity nowhere, the exponential nowhere.
+    At the default of a tenth, by output: tanh beyond +-0.949, sigmoid below 0.026 or above 0.974. By input: relu at or
+    below 0, relu6 also from 6 on, leaky_relu (slope 0.01) below 0, elu below -2.3, silu below -0.88, gelu below -1.73
+    and from -1.16 to -0.53; prelu where its slope is a tenth or less; identity and the exponential nowhere.
 
     Args:
         site: the activation and what goes into it.
@@ -158,7 +158,8 @@ def dead_fraction(active: Mapping[str, Bool[Array, " c"]], sites: Sequence[str])
 
         dead = #{channels c: |f'(x)| <= 0.1 max |f'| for all images and pixels} / channels
 
-    For relu: channels that are never above 0. A dead unit learns no more, as no gradient reaches its weights.
+    For relu: channels that are never above 0; no gradient reaches their weights, and they learn no more. For others at
+    most a tenth of the steepest slope passes: a leaky_relu that is never above 0 counts as dead, and learns slowly.
 
     Args:
         active: [c] for each site, over all images, as from `active_units`.

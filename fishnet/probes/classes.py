@@ -49,7 +49,7 @@ def class_figures(net: Net, batches: Batches) -> dict[str, Array]:
 
     The variance is estimated without bias from the two halves of each batch: `E |u - v|^2 = tr Cov (1/n_u + 1/n_v)` for
     the mean gradients u and v of n_u and n_v images. Batches hold images of one class at a time, so norms take running
-    statistics, as in evaluation, and every image goes forward and back once.
+    statistics, as in evaluation; a batch takes one forward and two backward passes, one for each half.
 
     Args:
         net: the network; its losses have the class weights of training, if any.

@@ -17,7 +17,7 @@ TINY = 1e-300  # in place of no spread at all: any difference is then clear
 def fewest_seeds(alpha: float = 0.05, arms: int = 1, test: str = "sign-flip") -> int:
     """The fewest seeds with which any difference could be decided, however clear it is: 3 or more.
 
-    For the sign-flip test the smallest n with `2^(1 - n) <= alpha / arms`: 6 for one arm at 0.05, 10 for ten.
+    For the sign-flip test the smallest n with `2^(1 - n) <= alpha / arms`: 6 for one arm at 0.05, 9 for ten.
 
     Args:
         alpha: the family-wise error.

@@ -1,12 +1,17 @@
 """The sweep engine: every arm of an ablation in one compiled program."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fishnet.sweep.domains import Range
 from fishnet.sweep.grid import Run, Sweep
 from fishnet.sweep.recipe import Recipe
 from fishnet.sweep.samples import Samples
 from fishnet.sweep.stopping import Stopping
+
+if TYPE_CHECKING:
+    from fishnet.sweep.interrupt import Interrupted
+    from fishnet.sweep.load import LoadedRun, load_run
+    from fishnet.sweep.run import DataOptions, Result, run_sweep
 
 __all__ = [
     "DataOptions",
