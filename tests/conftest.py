@@ -36,6 +36,18 @@ for name, value in {
 install_import_hook(["fishnet.nn", "fishnet.models", "fishnet.losses", "fishnet.augment"], "beartype.beartype")
 
 
+LONGEST = ("sweep/test_probing", "sweep/", "test_transfer", "probes/", "experiments/", "test_memory")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long first: one that is begun last keeps one process busy while the others have ended."""
+
+    def place(item: pytest.Item) -> int:
+        return next((i for i, name in enumerate(LONGEST) if f"tests/{name}" in item.nodeid), len(LONGEST))
+
+    items.sort(key=place)
+
+
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch):
     """Keeps the user's cache and data folder out of the tests."""
