@@ -260,7 +260,7 @@ def question() -> Question:
                 of_depths(),
                 seeds=10,
                 sizes={
-                    "smoke": smallest | {"seeds": 2, "arms": [at_depth("sigmoid", 3), at_depth("sigmoid", DEPTH)]},
+                    "smoke": smallest | {"seeds": 2, "arms": [at_depth("sigmoid", 3), at_depth("tanh", 3)]},
                     "quick": {
                         "seeds": 3,
                         "epochs": 3,
