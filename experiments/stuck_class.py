@@ -139,11 +139,14 @@ def question() -> Question:
         parts = []
         for name, cause in CAUSES.items():
             rows = evidence[name].rows
-            better = [label for label, row in rows.items() if row.verdict == "better"]
+            better, worse = (
+                [label for label, row in rows.items() if row.verdict == word] for word in ("better", "worse")
+            )
             start, least = rows[STUCK].mean, evidence[f"{name}_others"].row(STUCK).mean
             parts.append(
                 f"{cause.words}: AUC {start:.2f} (the others from {least:.2f} on{held(start, least)}), "
                 + (f"better with {listed(better)}" if better else "nothing is better for certain")
+                + f", worse with {listed(worse)}" * bool(worse)
             )
         moved = {name for name in CAUSES for label in LOSSES if verdict(evidence, name, label) == "better"}
         losses = (
@@ -151,7 +154,12 @@ def question() -> Question:
             if not moved
             else f"Another loss raises it for: {listed([CAUSES[name].words for name in CAUSES if name in moved])}."
         )
-        return f"{'; '.join(parts)}. {losses}"
+        lowest = min(CAUSES, key=lambda name: evidence[name].row(STUCK).mean)
+        text = "; ".join(parts)
+        return (
+            f"By itself no cause brings the AUC below {evidence[lowest].row(STUCK).mean:.2f} ({CAUSES[lowest].words}). "
+            f"{text[0].upper()}{text[1:]}. {losses}"
+        )
 
     def panels(trials: Mapping, evidence: Mapping) -> Sequence:
         found = []
