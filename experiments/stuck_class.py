@@ -166,7 +166,7 @@ def question() -> Question:
         for name, cause in CAUSES.items():
             arms = [label for label in trials[name].labels if label != STUCK]
             changes = [auc_change(trials[name], SPECIES, STUCK, label) for label in arms]
-            found += [forest(evidence[name], cause.words), auc_changes_panel(changes, "by the choice of test images")]
+            found += [forest(evidence[name], cause.words), auc_changes_panel(changes, f"{cause.words}, by test images")]
         return [panel for panel in found if panel]
 
     def mechanism(trials: Mapping, evidence: Mapping) -> Sequence:
