@@ -8,6 +8,8 @@ import tempfile
 # The level that the engine itself asks for on CPU; the default takes two thirds longer to compile.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
 
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # see experiments/__init__.py
+
 import jax
 import pytest
 from hypothesis import HealthCheck, settings
@@ -53,4 +55,3 @@ def own_cache(tmp_path_factory, monkeypatch):
     """Keeps the user's cache and data folder out of the tests."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.delenv("FISHNET_DATA", raising=False)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
