@@ -135,8 +135,9 @@ def ledger(found: Mapping[str, Mapping[str, Any]], size: str) -> str:
         f"(`python -m experiments.claims`, size {size}): {in_words(total)}. A statement is supported where every "
         "difference that it predicts was found, refuted where one of them was found to be absent or opposite, and "
         "undecided where the intervals do not tell. Differences are in the mean over seeds, with the 95 % interval "
-        "that holds for all arms of a comparison at once (Holm's: an end at 0 beside a verdict excludes it). The wording is ours; the source is where the "
-        "statement, or the recommendation behind it, is found. All hold for these tasks and networks and no further.",
+        "that holds for all arms of a comparison at once (Holm's: an end at 0 beside a verdict excludes it). The "
+        "wording is ours; the source is where the statement, or the recommendation behind it, is found. All hold for "
+        "these tasks and networks and no further.",
         "",
         "| experiment | runs | time | claims: supported | refuted | undecided | device |",
         "|---|---|---:|---:|---:|---:|---|",
