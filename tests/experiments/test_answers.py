@@ -167,6 +167,36 @@ def test_from_scratch_tells_harm_from_what_the_check_finds():
     assert judged["If the loss explodes, lower the learning rate"] != "supported"
 
 
+def test_batch_norm_is_told_by_batch_size_and_what_does_as_well():
+    question = asked("batch_norm")
+    effects = {("usual", "batch"): 0.1, ("two", "batch"): -0.2, ("two_group", "batch"): -0.2, ("shift", "batch"): -0.1}
+    effects |= {("shift_batch", "batch, of the test batch"): 0.2, ("kin", "no norm, dropout"): -0.1}
+    effects |= {("size 4", "batch, 4"): -0.1, ("kin", "no norm, fifth of the rate"): -0.1, ("kin", "layer"): 0.1}
+    evidence = evidence_of(question, {}, effects)
+    text = question.answer(evidence)
+    sizes = re.search(r"the accuracy by (.*)\. With two", text)[1].split("; ")
+    said = [(part.split(", ")[-2], part.rsplit(" with ", 1)[1]) for part in sizes]
+    expected = [("worse", "2"), ("worse", "4"), ("equivalent", "8"), ("better", "32"), ("equivalent", "128")]
+    assert said == expected
+    assert "worse: “no norm, dropout” and “no norm, fifth of the rate”. On darkened" in text
+    assert "layer" in re.search("or better: (.*); worse", text)[1]
+    judged = verdicts(question, evidence)
+    assert judged["Batch norm improves generalisation"] == "supported"
+    assert judged["Batch norm hurts with small batches"] == "supported"
+    assert judged["Without norm a lower rate is enough"] == "refuted"
+    assert judged["Statistics of the test batch mend a shift between training and test"] == "supported"
+
+
+def test_batch_norm_without_effect_is_not_blamed():
+    question = asked("batch_norm")
+    evidence = evidence_of(question, {}, {})
+    text = question.answer(evidence)
+    assert "worse: nothing" in text and ", worse," not in text and ", better," not in text
+    judged = verdicts(question, evidence)
+    assert judged["Batch norm hurts with small batches"] == judged["Batch norm improves generalisation"] == "refuted"
+    assert judged["Normalised weights do what batch norm does"] == "supported"
+
+
 def test_the_fastest_that_passes_is_named():
     found = {"a": (0.9912, 20.0, 8), "b": (0.9931, 12.0, 8), "c": (0.9899, 3.0, 8)}
     assert fastest(found, 0.99) == (
