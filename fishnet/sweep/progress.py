@@ -87,13 +87,14 @@ class LineDisplay(Display):
             self.note(text)
 
     def stage(self, text: str) -> None:
+        self._clock.pause()
         self._print(Text(text))
 
     def start(self, total: float, done: float = 0.0) -> None:
         self._clock, self._printed = Clock(total, done), time.monotonic()
 
     def advance(self, done: float, epoch: int, epochs: int, best: str | None = None, diverged: int = 0) -> None:
-        self._clock.done = done
+        self._clock.advance(done)
         parts = [f"{self._clock.percent:3.0f} %", f"epoch {epoch} of {epochs}", self._clock.left_text()]
         parts += [f"best {best}"] * bool(best) + [f"{diverged} diverged"] * bool(diverged)
         self._line = Text("  ".join(parts))
@@ -133,6 +134,7 @@ class LiveDisplay(LineDisplay):
         self._status: Any = None
 
     def stage(self, text: str) -> None:
+        self._clock.pause()
         self._stop_status()
         if self._progress is not None:
             self._progress.update(self._progress.task_ids[0], detail=text)
@@ -151,7 +153,7 @@ class LiveDisplay(LineDisplay):
     def advance(self, done: float, epoch: int, epochs: int, best: str | None = None, diverged: int = 0) -> None:
         if self._progress is None:
             return
-        self._clock.done = done
+        self._clock.advance(done)
         detail = "  ".join([f"best {best}"] * bool(best) + [f"{diverged} diverged"] * bool(diverged))
         task = self._progress.task_ids[0]
         self._progress.update(task, completed=done, detail=detail, epoch=f"epoch {epoch}/{epochs}")
@@ -188,11 +190,29 @@ class _Console(Console):
 
 
 class Clock:
-    """Time left, from the mean pace of this session alone: compilation and earlier sessions do not count."""
+    """Time left, from the mean pace of this session's training: what else it does, and earlier ones, do not count.
+
+    Args:
+        total: amount of work.
+        done: how much of it is done.
+    """
 
     def __init__(self, total: float, done: float):
         self.total, self.done = total, done
-        self._first, self._began = done, time.monotonic()
+        self._began = time.monotonic()
+        self._last: float | None = self._began  # when work was last known to be going on
+        self._gained = self._spent = 0.0
+
+    def advance(self, done: float) -> None:
+        """So much is done by now."""
+        now = time.monotonic()
+        if self._last is not None:
+            self._gained, self._spent = self._gained + done - self.done, self._spent + now - self._last
+        self.done, self._last = done, now
+
+    def pause(self) -> None:
+        """What is done until the next advance is not the work that is counted: compilation, pretraining."""
+        self._last = None
 
     @property
     def percent(self) -> float:
@@ -203,10 +223,9 @@ class Clock:
         """How long it will still take, or how long it took, in words."""
         if self.done >= self.total:
             return f"took {seconds_text(time.monotonic() - self._began)}"
-        if self.done <= self._first:
+        if self._gained <= 0:
             return "time left: not known yet"
-        pace = (time.monotonic() - self._began) / (self.done - self._first)
-        return f"{seconds_text(pace * (self.total - self.done))} left"
+        return f"{seconds_text(self._spent / self._gained * (self.total - self.done))} left"
 
 
 class _Words(ProgressColumn):

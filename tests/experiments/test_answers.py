@@ -154,7 +154,8 @@ def test_from_scratch_tells_harm_from_what_the_check_finds():
     question = asked("from_scratch")
     effects = {("errors", name): -0.3 for name in ("raw pixels", "no 1/m")}
     effects |= {("failed", name): 1.0 for name in ("no 1/m", "softmax over the images")}
-    effects |= {("mending", "all mended"): 0.4}
+    effects |= {("mending", "all mended"): 0.4, ("lower", "max shift, rate 1e-7"): -0.4}
+    effects |= {("momentum", "momentum"): -20.0}
     evidence = evidence_of(question, {}, effects)
     text = question.answer(evidence)
     raw, summed = (f"{name} ({evidence['errors'].row(name).mean:.2f})" for name in ("raw pixels", "no 1/m"))
@@ -164,7 +165,8 @@ def test_from_scratch_tells_harm_from_what_the_check_finds():
     judged = verdicts(question, evidence)
     assert judged["Inputs must be scaled, or training fails"] == "supported"
     assert judged["Without the shift by the maximum the softmax overflows and training fails"] == "refuted"
-    assert judged["If the loss explodes, lower the learning rate"] != "supported"
+    assert judged["If the loss explodes, lower the learning rate"] == "refuted"
+    assert judged["Momentum speeds up full-batch descent"] == "supported"
 
 
 def test_batch_norm_is_told_by_batch_size_and_what_does_as_well():

@@ -107,8 +107,28 @@ def test_time_left_counts_only_this_session(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     clock = progress.Clock(100, 80)
-    now[0], clock.done = 10.0, 90
+    now[0] = 10.0
+    clock.advance(90)
     assert clock.left_text() == "10 s left"
+
+
+@pytest.mark.parametrize("display", [LineDisplay(io.StringIO()), LiveDisplay(Terminal())])
+def test_time_left_does_not_count_what_else_is_done(monkeypatch, display):
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    display.start(100, 10)
+    display.stage("pretraining")
+    now[0] = 300.0
+    display.advance(12, 1, 1)
+    assert display._clock.left_text() == "time left: not known yet"
+    now[0] = 304.0
+    display.advance(20, 1, 1)
+    assert display._clock.left_text() == "40 s left"
+    display.stage("compiling")
+    now[0] = 900.0
+    display.advance(21, 1, 1)
+    assert display._clock.left_text() == "40 s left"
+    display.finish()
 
 
 def test_a_live_bar_only_on_a_terminal():
