@@ -49,7 +49,7 @@ SOURCE = (
 PRETEXTS = ("autoencoder", "denoising", "rotation", "contrastive", "gan")
 # Share of the training photographs -> passes over them: fewer photographs, more passes, though fewer steps.
 PASSES = {0.03: 90, 0.1: 50, 0.3: 25, 1.0: 10}
-BASE = Recipe(task=f"reef?only={'+'.join(SOURCE)}", model="cnn", widths=(16, 32, 64), norm="none", batch_size=32)
+BASE = Recipe(task=f"reef?only={'+'.join(SOURCE)}", model="cnn", widths=(16, 32, 64), norm="batch", batch_size=32)
 SOURCES = replace(BASE, epochs=8, pretrain_epochs=10)
 SLOWER = "trained on, tenth of the rate"
 FEW, MANY = "3 %", "100 %"
@@ -209,7 +209,8 @@ def question() -> Question:
         ),
         limits=(
             "Sources of about 1,300 photographs: pretraining without labels usually has thousands of times as many.",
-            "A small network without norm, one rate for every arm, and no tuning of a pretext task.",
+            "A small network with batch norm, one rate for every arm, and no tuning of a pretext task.",
+            "A frozen trunk keeps its weights; its batch norms go on averaging over the new photographs.",
             "The epoch is chosen by all validation photographs, of which there are more than there are to train on at "
             "3 %: that helps what overfits.",
             "Fewer photographs are seen in more passes but fewer steps; a share is of each species, the same "
