@@ -21,7 +21,7 @@ lower rate. `mended`: the same network in the engine, full batches, stopped earl
 Refuted if: no single error keeps the accuracy near guessing; the gradient check passes a wrong equation or refuses a
 right one; a missing shift alone overflows.
 
-Cost. 22 networks in NumPy and 7 in the engine, 10 seeds each.
+Cost. 22 networks in NumPy and 8 in the engine, 10 seeds each.
 """
 
 import sys
@@ -62,6 +62,7 @@ MENDING: Mapping[str, Mapping[str, object]] = {
 }
 LOWER = tuple(name for name in MENDING if name.startswith("max shift, rate"))
 WRONG = ("no 1/m", "softmax over the images", "biases over both axes", "no ReLU gradient")  # equations
+MOMENTUM = "momentum, rate .03"  # with .9 its steps grow to those of a rate of .3
 GOOD = 0.8  # validation accuracy that a right network passes on its way
 WRONG_ABOVE = -4.0  # decimal logarithm of the relative error above which a gradient is wrong
 ENGINE = Recipe(
@@ -81,6 +82,7 @@ MENDED: Mapping[str, Mapping[str, object]] = {
     "rate .3": {"lr": 0.3},
     "rate 1": {"lr": 1.0},
     "momentum": {"optimizer": "momentum"},
+    MOMENTUM: {"optimizer": "momentum", "lr": 0.03},
     "adam": {"optimizer": "adam", "lr": "auto"},
     "batches of 64": {"batch_size": 64},
     "batches of 64, adam": {"batch_size": 64, "optimizer": "adam", "lr": "auto"},
@@ -167,9 +169,7 @@ def question() -> Question:
                      control="all mended", arms=LOWER),
             Contrast("mended", "The mended network, full batches and early stopping", "mended", accuracy),
             Contrast("sooner", f"Epochs until the validation accuracy is {GOOD:g}", "mended", soon,
-                     arms=("rate .3", "rate 1", "momentum", "adam")),
-            Contrast("momentum", "Momentum at a rate of .1 against plain steps", "mended", soon, control="rate .3",
-                     arms=("rate 1", "momentum")),
+                     arms=("rate .3", "rate 1", "momentum", MOMENTUM, "adam")),
         ),
         answer=answer,
         evidence=Figure("Test accuracy", panels, "Of the epoch with the lowest validation loss.", columns=3),
@@ -188,7 +188,7 @@ def question() -> Question:
                   dict.fromkeys(LOWER, "not worse")),
             Claim("Small batches learn better than full ones", "LeCun et al. 1998", "mended",
                   {"batches of 64": "better"}),
-            Claim("Momentum speeds up full-batch descent", "Polyak 1964", "momentum", {"momentum": "better"}),
+            Claim("Momentum speeds up full-batch descent", "Polyak 1964", "sooner", {MOMENTUM: "better"}),
         ),
         limits=(
             "Full batches of the 6,000 training images of mnist-mini, not the 8,000 of the network that is asked "

@@ -155,7 +155,7 @@ def test_from_scratch_tells_harm_from_what_the_check_finds():
     effects = {("errors", name): -0.3 for name in ("raw pixels", "no 1/m")}
     effects |= {("failed", name): 1.0 for name in ("no 1/m", "softmax over the images")}
     effects |= {("mending", "all mended"): 0.4, ("lower", "max shift, rate 1e-7"): -0.4}
-    effects |= {("momentum", "momentum"): -20.0}
+    effects |= {("sooner", "momentum, rate .03"): -20.0}
     evidence = evidence_of(question, {}, effects)
     text = question.answer(evidence)
     raw, summed = (f"{name} ({evidence['errors'].row(name).mean:.2f})" for name in ("raw pixels", "no 1/m"))
