@@ -61,7 +61,8 @@ class Question:
         question: in one sentence.
         plans: the sweeps, in the order in which they are trained; or runs that an experiment trains itself.
         contrasts: what is compared.
-        answer: `f(evidence) -> sentence`, in words that follow from the verdicts.
+        answer: `f(evidence) -> text`, in words that follow from the verdicts: the first line is the answer in one
+            sentence with its interval, the second what else was found.
         evidence: the figure that shows the answer.
         mechanism: the figure of the probes that explains it.
         claims: for the ledger.
@@ -348,9 +349,9 @@ def write_record(question: Question, asked: Asked, answer: "Answer") -> None:
     write_whole(asked.out / "answer.json", lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def listed(names: Sequence[str]) -> str:
-    """`a, b and c`, or nothing; names with a comma or an `and` of their own are in quotation marks."""
+def listed(names: Sequence[str], quoted: bool = True) -> str:
+    """`a, b and c`, or nothing; names with a comma or an `and` of their own are in quotation marks, unless told not."""
     if not names:
         return "nothing"
-    *most, last = (f"“{name}”" if "," in name or " and " in name else name for name in names)
+    *most, last = (f"“{name}”" if quoted and ("," in name or " and " in name) else name for name in names)
     return f"{', '.join(most)} and {last}" if most else last

@@ -102,9 +102,14 @@ def question() -> Question:
         return max(abs(row.difference) for row in list(evidence.rows.values())[1:])
 
     def answer(evidence: Mapping) -> str:
-        said = []
+        said, heads = [], []
         for task in TASKS:
             of_activations, of_norms = evidence[f"{task}, activations"], evidence[f"{task}, norms"]
+            first, second = (most(of) for of in (of_activations, of_norms))
+            heads.append(
+                f"on {task} {first} makes the most of the activations ({of_activations.phrase(first)}, against relu) "
+                f"and {second} of the norms ({of_norms.phrase(second)}, against none)"
+            )
             better, worse = ([[name for name, row in of.rows.items() if row.verdict == word]
                               for of in (of_activations, of_norms)] for word in ("better", "worse"))  # fmt: skip
             said.append(
@@ -113,7 +118,12 @@ def question() -> Question:
                 f"{widest(of_activations):.2f}); of {len(of_norms.rows) - 1} norms {listed(better[1])} "
                 f"{are(better[1])} better than none and {listed(worse[1])} worse (up to {widest(of_norms):.2f})."
             )
-        return " ".join(said)
+        headline = "; ".join(heads)
+        return f"{headline[0].upper()}{headline[1:]}.\n{' '.join(said)}"
+
+    def most(evidence: Evidence) -> str:
+        """The arm with the highest mean but for the control."""
+        return max(list(evidence.rows)[1:], key=lambda name: evidence.row(name).mean)
 
     def scores(trials: Mapping) -> dict[str, list[list[float]]]:
         """Arm -> task -> accuracy of every seed, 0 at chance and 1 where all is right; diverged runs are at chance."""

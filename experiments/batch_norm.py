@@ -91,12 +91,15 @@ def question() -> Question:
         for number in SIZES_OF_BATCH:
             if (of := evidence.get(f"size {number}")) is not None:
                 found[number] = of.phrase(f"batch, {number}")
-        by_size = "; ".join(f"{found[number]} with {number}" for number in sorted(found))
+        ends = [f"{found[number]} with {number}" for number in (32, 2)]
+        between = "; ".join(f"{found[number]} with {number}" for number in sorted(found) if number not in (2, 32))
         good = [name for name, row in kin.rows.items() if row.verdict in ("better", "equivalent")]
         bad = [name for name, row in kin.rows.items() if row.verdict == "worse"]
         return (
-            f"By the images in a batch, batch norm changes the accuracy by {by_size}. With two, group norm changes it "
-            f"by {two.phrase('group')}. With 32, as good as batch norm or better: {listed(good)}; worse: "
+            f"Batch norm changes the accuracy by {ends[0]} images a batch, and by {ends[1]}.\n"
+            + f"By {between}. " * bool(between)
+            + f"With two, group norm changes it by {two.phrase('group')}. "
+            f"With 32, as good as batch norm or better: {listed(good)}; worse: "
             f"{listed(bad)}. On darkened test photographs batch norm makes a difference of {dark.phrase('batch')}."
         )
 

@@ -137,18 +137,19 @@ def question() -> Question:
         return Contrast(part, title, "sets", parts[part], control=usual, arms=arms, beside=beside)
 
     def answer(evidence: Mapping) -> str:
-        found, start = evidence["kept"].rows, evidence["lost"].row(HEART)
+        found = evidence["kept"].rows
         better = [name for name, row in found.items() if row.verdict == "better"]
         worse = [name for name, row in found.items() if row.verdict == "worse"]
         text = (
             f"With 40 % wrong labels the network reaches {evidence['heart'].row(HEART).mean:.0%} on its training "
-            f"images, and validation ends {start.mean:.2f} below its best epoch, at {found[HEART].mean:.2f}. "
-            f"Better at the end: {listed(better) if better else 'nothing for certain'}"
+            f"images, and validation ends {evidence['lost'].level(HEART)} below its best epoch"
+        )
+        if "clean labels" in evidence["lost"].rows:
+            text += f"; with clean labels it ends {evidence['lost'].level('clean labels')} below"
+        text += (
+            f".\nIt ends at {found[HEART].mean:.2f}; better: {listed(better) if better else 'nothing for certain'}"
             + (f"; worse: {listed(worse)}. " if worse else ". ")
         )
-        clean = evidence["lost"].rows.get("clean labels")
-        if clean:
-            text += f"With clean labels validation ends {clean.mean:.2f} below its best epoch. "
         variance = evidence["variance"].rows
         return text + (
             f"Over training sets the variance of the widest network is {variance[usual].mean:.3f}, that of the "

@@ -152,8 +152,7 @@ def ledger(found: Mapping[str, Mapping[str, Any]], size: str) -> str:
             "",
             f"## {record['question']}",
             "",
-            record["answer"],
-            "",
+            *in_paragraphs(record["answer"]),
             f"![what shows it](figures/{name}_evidence.svg)",
             "",
             f"![why](figures/{name}_mechanism.svg)",
@@ -168,6 +167,12 @@ def ledger(found: Mapping[str, Mapping[str, Any]], size: str) -> str:
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
         lines += ["", f"`{made['command']}`; {made['device']}; {made['versions']}; finished {made['finished']}."]
     return "\n".join(lines) + "\n"
+
+
+def in_paragraphs(answer: str) -> list[str]:
+    """The lines of an answer, the headline bold and an empty line behind each."""
+    headline, *more = answer.splitlines()
+    return [line for part in (f"**{headline}**", *more) for line in (part, "")]
 
 
 def in_words(total: Mapping[str, int]) -> str:

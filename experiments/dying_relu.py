@@ -98,18 +98,18 @@ def question() -> Question:
         saved = [name for name, row in evidence["cause"].rows.items() if row.verdict == "better"]
         rows = evidence["rate"].rows
         share, usual = evidence["rate_dead"].row("relu").mean, rows.get("usual rate")
+        leaky = f"a leaky slope changes accuracy by {evidence['rate'].phrase('leaky_relu')}"
+        headline = f"At {RATE / USUAL:g} times the usual rate {share:.0%} of the units end dead, and {leaky}"
+        if usual is not None:
+            headline += f": {blame(evidence, usual.verdict == 'better')}"
         text = f"With every hidden bias at {BIAS}, {evidence['cause_dead'].row('relu').mean:.0%} of the units end dead"
         text += f"; accuracy is better with {listed(saved)}." if saved else " and nothing is shown to mend it."
-        text += f" At {RATE / USUAL:g} times the usual rate {share:.0%} are dead"
-        if usual is None:
-            return f"{text}."
-        text += (
-            f" and accuracy is {rows['relu'].mean:.2f} instead of {usual.mean:.2f}; with a leaky slope it changes by "
-        )
-        text += evidence["rate"].phrase("leaky_relu")
-        if (pairs := evidence.get("clipped")) is not None:
-            text += f", and where gradients are clipped by {pairs.phrase(clipped[0])}"
-        return f"{text}: {blame(evidence, usual.verdict == 'better')}."
+        if usual is not None:
+            text += f" At the high rate accuracy is {rows['relu'].mean:.2f}, at the usual one {usual.mean:.2f}"
+            if (pairs := evidence.get("clipped")) is not None:
+                text += f"; where gradients are clipped a leaky slope changes it by {pairs.phrase(clipped[0])}"
+            text += "."
+        return f"{headline}.\n{text}"
 
     def panels(trials: Mapping, evidence: Mapping) -> Sequence:
         titles = {"cause": "dead by bias", "rate": "dead by rate", "clipped": "dead by rate, all clipped"}

@@ -63,6 +63,7 @@ MENDING: Mapping[str, Mapping[str, object]] = {
 LOWER = tuple(name for name in MENDING if name.startswith("max shift, rate"))
 WRONG = ("no 1/m", "softmax over the images", "biases over both axes", "no ReLU gradient")  # equations
 MOMENTUM = "momentum, rate .03"  # with .9 its steps grow to those of a rate of .3
+LOST = 0.15  # test accuracy of a network that has hardly learned anything
 GOOD = 0.8  # validation accuracy that a right network passes on its way
 WRONG_ABOVE = -4.0  # decimal logarithm of the relative error above which a gradient is wrong
 ENGINE = Recipe(
@@ -104,6 +105,7 @@ def question() -> Question:
 
     def answer(evidence: Mapping) -> str:
         rows, found = evidence["errors"].rows, evidence["mending"].rows
+        lost = [f"{name} ({evidence['errors'].level(name)})" for name, row in rows.items() if row.mean < LOST]
         harmful = [f"{name} ({row.mean:.2f})" for name, row in rows.items() if row.verdict == "worse"]
         harmless = [name for name, row in rows.items() if row.verdict == "equivalent"]
         caught = [name for name, row in evidence["failed"].rows.items() if row.verdict == "worse"]
@@ -111,9 +113,12 @@ def question() -> Question:
         ahead = [f"{name} ({row.mean:.2f})" for name, row in engine.items() if row.verdict == "better"]
         mends = [f"{name} ({row.mean:.2f})" for name, row in found.items() if row.verdict == "better"]
         return (
-            f"The right network reaches {rows['right'].mean:.2f} test accuracy. Worse with: {listed(harmful)}; no "
-            f"worse with: {listed(harmless)}. A gradient check finds: {listed(caught)}. With raw pixels, no 1/m and no "
-            f"shift at once it stays at {found['as found'].mean:.2f}; better with: {listed(mends)}. The mended one "
+            f"The right network reaches a test accuracy of {evidence['errors'].level('right')}, and is kept near "
+            f"guessing by {listed(lost, quoted=False)}.\n"
+            f"Worse with: {listed(harmful)}; no worse with: {listed(harmless)}. "
+            f"A gradient check finds: {listed(caught)}. "
+            f"With raw pixels, no 1/m and no shift at once it stays at {found['as found'].mean:.2f}; "
+            f"better with: {listed(mends)}. The mended one "
             f"reaches {next(iter(engine.values())).mean:.2f} with full batches in the engine; better with: "
             f"{listed(ahead)}."
         )

@@ -79,11 +79,14 @@ def question() -> Question:
             for name in ("short", "lengths", "long")
             for label, row in evidence[name].rows.items()
         }
-        sentences = [fastest(found, level) for level in LEVELS]
+        headline, *sentences = [fastest(found, level) for level in LEVELS]
+        best = max(found, key=lambda label: found[label][0])
+        of = next(evidence[name] for name in ("short", "lengths", "long") if best in evidence[name].rows)
+        sentences.append(f"The highest mean is {of.level(best)}: {best}.")
         rows = evidence["short"].rows
         helped, hurt = ([name for name, row in rows.items() if row.verdict == word] for word in ("better", "worse"))
         sentences.append(f"Against two epochs as they are: better {listed(helped)}; worse {listed(hurt)}.")
-        return " ".join(sentences)
+        return f"{headline}\n{' '.join(sentences)}"
 
     def panels(trials: Mapping, evidence: Mapping) -> Sequence:
         titles = {"short": "short runs", "lengths": "lengths", "long": "long runs"}

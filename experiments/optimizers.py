@@ -125,9 +125,10 @@ def question() -> Question:
         rows, fishes = evidence["optimizers"].rows, evidence["fish"].rows
         how = evidence["schedules"].rows
         return (
-            f"With tuned constant rates momentum reaches {rows[CONTROL].mean:.3f} on the digits; "
-            f"{sorted_out(rows, ', constant')}. Of schedules for momentum, {sorted_out(how, before='momentum, ')}. "
-            f"On reef fish, against momentum's {fishes['momentum'].mean:.3f}, {sorted_out(fishes)}."
+            f"At tuned rates momentum reaches {evidence['optimizers'].level(CONTROL)} on the digits and "
+            f"{evidence['fish'].level('momentum')} on the fish; {ahead(evidence)}.\n"
+            f"On the digits, at constant rates, {sorted_out(rows, ', constant')}. Of schedules for momentum, "
+            f"{sorted_out(how, before='momentum, ')}. On the fish {sorted_out(fishes)}."
         )
 
     def panels(trials: Mapping, evidence: Mapping) -> Sequence:
@@ -231,6 +232,18 @@ def question() -> Question:
             *ends_of_grids(trials["tune fish"], list(fish), fish_rates),
         ],
     )  # fmt: skip
+
+
+def ahead(evidence: Mapping) -> str:
+    """Which optimizers and schedules are better, the one with the highest mean with its difference."""
+    found = []
+    for name, words in (("optimizers", "digits"), ("schedules", "digits"), ("fish", "fish")):
+        of = evidence[name]
+        better = [label for label, row in of.rows.items() if row.verdict == "better"]
+        if better:
+            best = max(better, key=lambda label, of=of: of.row(label).mean)
+            found.append(f"{best} is better on the {words} ({of.phrase(best)})")
+    return listed(found, quoted=False) if found else "nothing is better for certain"
 
 
 def sorted_out(rows: Mapping, after: str = "", before: str = "") -> str:

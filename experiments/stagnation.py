@@ -28,6 +28,7 @@ Cost. 92 arms of 200 epochs, 10 seeds each, and a range test of 11 rates.
 """
 
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -140,12 +141,13 @@ def question() -> Question:
     }  # fmt: skip
 
     def answer(evidence: Mapping) -> str:
-        parts = []
+        parts, helps = [], Counter()
         for cause, words in IN_WORDS.items():
             rows = evidence[cause].rows
             cures = set(CURES[cause]) | {"rate x 10", "rate / 10"}
             helped = [name for name, row in rows.items() if row.verdict == "better" and name not in cures]
             cured = [name for name, row in rows.items() if row.verdict == "better" and name in cures]
+            helps.update(helped)
             control = next(iter(rows.values()))
             parts.append(
                 f"{words} (loss {control.mean:.2f}): "
@@ -158,7 +160,16 @@ def question() -> Question:
             f"with weights too small the loss is below {FREE:g} after {next(iter(times.values())).mean:.0f} epochs; "
             f"sooner with {listed(sooner)}."
         )
-        return " ".join(part[0].upper() + part[1:] for part in parts)
+        headline = "None of these schedules, momenta and optimizers ends lower for certain, whatever the cause."
+        if helps:
+            ((best, number),) = helps.most_common(1)
+            least = min(IN_WORDS, key=lambda cause: evidence[cause].row(best).difference)
+            headline = (
+                f"No remedy gets training going whatever the cause: {best} does for {number} of {len(IN_WORDS)}, most "
+                if number < len(IN_WORDS)
+                else f"{best.capitalize()} gets training going whatever the cause, most "
+            ) + f"for {IN_WORDS[least]} (loss {evidence[least].phrase(best)})."
+        return f"{headline}\n" + " ".join(part[0].upper() + part[1:] for part in parts)
 
     def panels(trials: Mapping, evidence: Mapping) -> Sequence:
         return [forest(evidence[cause], words) for cause, words in IN_WORDS.items()] + [

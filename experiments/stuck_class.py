@@ -153,15 +153,15 @@ def question() -> Question:
             )
         moved = {name for name in CAUSES for label in LOSSES if verdict(evidence, name, label) == "better"}
         losses = (
-            "No other loss raises it for any cause."
+            "no other loss raises it for any cause"
             if not moved
-            else f"Another loss raises it for: {listed([CAUSES[name].words for name in CAUSES if name in moved])}."
+            else f"another loss raises it for: {listed([CAUSES[name].words for name in CAUSES if name in moved])}"
         )
         lowest = min(CAUSES, key=lambda name: evidence[name].row(STUCK).mean)
         text = "; ".join(parts)
         return (
-            f"By itself no cause brings the AUC below {evidence[lowest].row(STUCK).mean:.2f} ({CAUSES[lowest].words}). "
-            f"{text[0].upper()}{text[1:]}. {losses}"
+            f"The cause that holds {SPECIES} back most is {CAUSES[lowest].words}, at an AUC of "
+            f"{evidence[lowest].level(STUCK)}; {losses}.\n{text[0].upper()}{text[1:]}."
         )
 
     def panels(trials: Mapping, evidence: Mapping) -> Sequence:

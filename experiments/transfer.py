@@ -119,7 +119,15 @@ def question() -> Question:
                 f"With {name} of the photographs from scratch reaches {rows['from scratch'].mean:.2f}; better: "
                 f"{listed(found['better'])}; worse: {listed(found['worse'])}."
             )
-        return " ".join(sentences)
+        few, many = (evidence[name] for name in (FEW, MANY))
+        best = max(list(few.rows)[1:], key=lambda label: few.row(label).mean)
+        headline = f"With {FEW} of the photographs a network from scratch reaches {few.level('from scratch')}"
+        if "trained on" in few.rows:
+            headline += f", and one that has seen other species differs by {few.phrase('trained on')}"
+            headline += f", with all of them by {many.phrase('trained on')}" * ("trained on" in many.rows)
+        if best != "trained on":
+            headline += f"; the most at {FEW} is made by {best} ({few.phrase(best)})"
+        return f"{headline}.\n{' '.join(sentences)}"
 
     def panels(trials: Mapping, evidence: Mapping) -> Sequence:
         return [forest(evidence[name], f"{name} of the photographs") for name in shares]

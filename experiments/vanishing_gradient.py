@@ -177,10 +177,12 @@ def question() -> Question:
         found, start = evidence["depth"].rows, evidence["ratio"].rows
         worst = min(start.values(), key=lambda row: row.mean)
         cured = [f"{name} ({row.mean:.2f})" for name, row in found.items() if row.verdict == "better"]
+        best = max(list(found)[1:], key=lambda name: found[name].mean)
         text = (
             f"With {DEPTH} layers of sigmoid units the first layer's gradient is {start['sigmoid'].mean:.1g} times the "
-            f"last one's, and the network ends at {found['sigmoid'].mean:.2f} test accuracy (smallest ratio: "
-            f"{worst.arm}, {worst.mean:.1g}). "
+            f"last one's, and the network ends at {evidence['depth'].level('sigmoid')} test accuracy; most of what is "
+            f"lost is restored by {best} ({evidence['depth'].phrase(best)}).\n"
+            f"The smallest ratio: {worst.arm}, {worst.mean:.1g}. "
         )
         text += f"Better: {listed(cured)}." if cured else "Nothing that was tried is better for certain."
         if "skip_normed" in evidence:

@@ -33,7 +33,7 @@ class DrawnFigure:
 
 @dataclass(frozen=True)
 class Answer:
-    """Everything that the page shows."""
+    """Everything that the page shows; the answer's first line is its headline."""
 
     title: str
     question: str
@@ -76,7 +76,7 @@ def contents(answer: Answer, out: Path) -> dict[str, Any]:
     return {
         "title": answer.title,
         "question": answer.question,
-        "answer": answer.answer,
+        "answer": answer.answer.splitlines(),
         "problems": answer.problems,
         "evidence_figure": drawn(answer.evidence_figure, out),
         "mechanism_figure": drawn(answer.mechanism_figure, out),

@@ -255,6 +255,12 @@ class Evidence:
             raise unknown("arm", label, self.rows)
         return self.rows[label]
 
+    def level(self, label: str) -> str:
+        """`.74 [.70, .78]`: the mean over the seeds with its 95 % interval, for this arm alone."""
+        row, digits = self.row(label), self.contrast.measure.digits
+        low, high = row.interval
+        return f"{row.mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
     def phrase(self, label: str) -> str:
         """`+.052 [+.031, +.073], better, 8 seeds`: the difference to the control, with the interval of the verdict."""
         row, digits = self.row(label), self.contrast.measure.digits

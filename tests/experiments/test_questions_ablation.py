@@ -47,6 +47,11 @@ def test_every_activation_norm_and_model_is_an_arm(asked):
 def test_the_answer_names_what_was_planted_and_nothing_else(asked, trials):
     evidence, judgements = weighed(asked, trials, "full")
     text = asked.answer(evidence)
+    fish, digits = text.splitlines()[0].split("; ")
+    assert (
+        fish.startswith("On fish gelu makes the most of the activations (+0.09") and "batch norm of the norms" in fish
+    )
+    assert digits.startswith("on digits elu makes the most of the activations (+0.")
     assert "On fish, of 16 activations gelu is better than relu and tanh and sigmoid worse (differences up to" in text
     assert "of 8 norms batch norm is better than none and layer norm worse" in text
     assert "On digits, of 16 activations elu is better than relu and nothing worse" in text

@@ -30,9 +30,13 @@ def trials(asked):
 def test_the_answer_names_what_was_planted_and_nothing_else(asked, trials):
     evidence, judgements = weighed(asked, trials, "full")
     text = asked.answer(evidence)
-    assert "reaches 90% on its training images, and validation ends 0.05 below its best epoch, at 0.70" in text
-    assert "Better at the end: mixup, early stopping and clean labels; worse: L1. " in text
-    assert "With clean labels validation ends 0.00 below" in text
+    headline, more = text.splitlines()
+    lost = evidence["lost"]
+    assert (
+        f"reaches 90% on its training images, and validation ends {lost.level(HEART)} below its best epoch" in headline
+    )
+    assert f"with clean labels it ends {lost.level('clean labels')} below" in headline
+    assert "It ends at 0.70; better: mixup, early stopping and clean labels; worse: L1. " in more
     found = {judgement.claim.text: judgement.verdict for judgement in judgements}
     assert len(found) == len(asked.claims)
     assert found["Mixup reduces the memorisation of corrupt labels"] == "supported"

@@ -30,7 +30,8 @@ def trials(asked):
 def test_the_answer_names_what_was_planted_and_nothing_else(asked, trials):
     evidence, judgements = weighed(asked, trials, "full")
     text = asked.answer(evidence)
-    assert "accuracy is shown to be higher with dropout and “dropout and max-norm”; the gap" in text
+    assert "\nAccuracy is shown to be higher with dropout and “dropout and max-norm”; the gap" in text
+    assert text.splitlines()[0].endswith(("(dropout).", "(dropout and max-norm)."))
     assert f"{BATCHED} reaches 0.70" in text and "worse" in text
     found = {judgement.claim.text: judgement.verdict for judgement in judgements}
     assert len(found) == len(asked.claims)

@@ -32,7 +32,7 @@ def test_the_answer_names_what_was_planted_and_nothing_else(asked, trials):
     text = asked.answer(evidence)
     assert f"better with logit adjustment, {MORE} and {REMOVED}" in text
     assert f"{CAUSES['blurred'].words}: AUC 0.60 (the others from 0.90 on), nothing is better for certain" in text
-    assert f"Another loss raises it for: {CAUSES['few'].words}." in text
+    assert f"another loss raises it for: {CAUSES['few'].words}." in text.splitlines()[0]
     found = {judgement.claim.text: judgement.verdict for judgement in judgements}
     assert len(found) == len(asked.claims)
     assert found["Class weights bring up a class with few images"] == "supported"
@@ -44,7 +44,7 @@ def test_no_cure_is_said_to_work_where_none_does(asked):
     evidence, judgements = weighed(asked, trials_of(asked, "full", {}, CLASSES, SPECIES), "full")
     text = asked.answer(evidence)
     assert text.count("nothing is better for certain") == len(CAUSES)
-    assert "No other loss raises it" in text
+    assert "no other loss raises it" in text
     supported = [judgement.claim for judgement in judgements if judgement.verdict == "supported"]
     assert all(expected.startswith("not ") for claim in supported for expected in claim.expected.values())
 

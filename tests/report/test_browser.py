@@ -65,7 +65,7 @@ def answer_page(tmp_path_factory):
     answer = Answer(
         title="A planted answer",
         question="Is what was planted found?",
-        answer="It is <i>found</i>.",
+        answer="It is <i>found</i>.\nAnd more.",
         evidence=[evidence],
         evidence_figure=DrawnFigure("evidence", "What shows it", "A caption.", [forest(evidence)]),
         mechanism_figure=DrawnFigure("mechanism", "Why", "Another.", panels),
