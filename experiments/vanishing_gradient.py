@@ -149,7 +149,7 @@ def question() -> Question:
 
     digits = column("test_accuracy", "test accuracy", margin=0.02, diverged=0.1)
     fish = column("test_balanced_accuracy", "balanced test accuracy", margin=0.03, diverged=1 / 15)
-    ratio = probed("gradient_ratio", "first over last layer's gradient, at the start", when="first", digits=4)
+    ratio = probed("gradient_ratio", "first over last layer's gradient, at the start", when="first", digits=6)
     later = probed("gradient_ratio", "first over last layer's gradient, at the end", digits=3)
     uneven = decades(
         "gradient_rms",
