@@ -218,7 +218,8 @@ def question() -> Question:
             layers_panel(trial, "gradient_rms", "before the first step", "gradient, rms", some,
                          expected=expected, only="dense"),
             layers_panel(trial, "gradient_rms", "with norms", "gradient, rms", normed, only="dense"),
-            numbers_panel(ratios, ratio, lines, "by depth", "hidden layers", logarithmic=False),
+            numbers_panel(ratios, ratio, lines, "by depth", "hidden layers", logarithmic=False,
+                          logarithmic_values=True),
             layers_panel(trials["skip"], "gradient_rms", "26 layers on fish", "gradient, rms", only="conv"),
             steps_panel(trials["overfit"], "gradient_ratio", "learned by heart", "first over last layer's gradient"),
         ]  # fmt: skip
@@ -368,7 +369,8 @@ def question() -> Question:
         ),
         limits=(
             "Perceptrons of one width and depth; the theory is for infinite width.",
-            "One learning rate for all arms of a sweep, but for `depth`, so that an arm may be better at another.",
+            "Rates are tuned for 10 layers on digits only; elsewhere the arms of a sweep share one, and an arm may be better "
+            "at another.",
             "Skip connections add to an unscaled branch: without norm the variance doubles at each of them.",
         ),
         problems=lambda trials, evidence: ends_of_grids(trials["tune"], list(ARMS), RATES),

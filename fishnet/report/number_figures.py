@@ -1,6 +1,7 @@
 """Figures of answers over a number that the arms differ in (a rate, a number of labels), or over another measure."""
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -22,6 +23,7 @@ def numbers_panel(
     across: str,
     logarithmic: bool = True,
     most: float | None = None,
+    logarithmic_values: bool = False,
 ) -> Panel | None:
     """A measure over a number, a line a family of arms: the mean over seeds with its 95 % interval.
 
@@ -34,6 +36,7 @@ def numbers_panel(
         across: what the number is.
         logarithmic: whether the horizontal axis is.
         most: the largest value shown: single ones far above would press all others flat.
+        logarithmic_values: whether the vertical axis is; the measure is then above 0.
 
     Returns:
         None where nothing was measured.
@@ -52,7 +55,11 @@ def numbers_panel(
         if most is not None:
             lowest = min(float(line.mean.min()) for line in drawn)
             axes.set_ylim(lowest - 0.06 * (most - lowest), most)
-        axes.set(xlabel=across, ylabel=measure.name, title=shortened(title, 44))
+        if logarithmic_values:
+            axes.set_yscale("log", nonpositive="clip")
+            axes.set_ylim(bottom=min(float(line.mean.min()) for line in drawn) / 3)  # a band may reach below 0
+            axes.yaxis.set_major_locator(LogLocator(numticks=6))
+        axes.set(xlabel=across, ylabel=fill(measure.name, 32), title=shortened(title, 44))
         axes.grid(axis="y")
         axes.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.02), borderaxespad=0.2)
 
@@ -61,7 +68,7 @@ def numbers_panel(
         return f"{line.name} {line.mean[place]:.3g} at {line.epochs[place]:g}"
 
     alt = f"{title}: {measure.name} by {across}. Best: " + "; ".join(map(best, drawn))
-    return Panel(draw, alt, WIDTH, HEIGHT, left=60, right=150)
+    return Panel(draw, alt, WIDTH, HEIGHT, left=72, right=150)
 
 
 def trade_panel(trial: Trial, across: Measure, up: Measure, title: str, levels: Sequence[float] = ()) -> Panel | None:
