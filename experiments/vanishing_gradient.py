@@ -369,8 +369,8 @@ def question() -> Question:
         ),
         limits=(
             "Perceptrons of one width and depth; the theory is for infinite width.",
-            "Rates are tuned for 10 layers on digits only; elsewhere the arms of a sweep share one, and an arm may be better "
-            "at another.",
+            "Rates are tuned for 10 layers on digits only; elsewhere the arms of a sweep share one, and an arm may be "
+            "better at another.",
             "Skip connections add to an unscaled branch: without norm the variance doubles at each of them.",
         ),
         problems=lambda trials, evidence: ends_of_grids(trials["tune"], list(ARMS), RATES),
