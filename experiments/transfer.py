@@ -52,6 +52,7 @@ PASSES = {0.03: 90, 0.1: 50, 0.3: 25, 1.0: 10}
 BASE = Recipe(task=f"reef?only={'+'.join(SOURCE)}", model="cnn", widths=(16, 32, 64), norm="batch", batch_size=32)
 SOURCES = replace(BASE, epochs=8, pretrain_epochs=10)
 SLOWER = "trained on, tenth of the rate"
+WAYS = ("frozen", "unfrozen in stages", "trained on", SLOWER)  # to use a trunk that was trained with labels
 FEW, MANY = "3 %", "100 %"
 
 
@@ -101,14 +102,14 @@ def arms_for(epochs: int, sources: Sequence[str]):
 def question() -> Question:
     """See the module."""
     from fishnet.report.answer_figures import arms_panel, curves_panel, forest
-    from fishnet.report.evidence import Claim, Contrast, column
+    from fishnet.report.evidence import Claim, Contrast, Evidence, column
     from fishnet.report.number_figures import numbers_panel
 
     accuracy = column("test_accuracy", "test accuracy", margin=0.03, diverged=1 / 3)
     source_accuracy = column("test_accuracy", "test accuracy on the source's species", diverged=1 / 12)
     shares = {name_of(share): share for share in PASSES}
     sources = {"labels": {}} | {name: {"pretrain": name, "freeze": "trunk"} for name in PRETEXTS}
-    methods = ("from scratch", "frozen", "unfrozen in stages", "trained on", SLOWER, *PRETEXTS)
+    methods = ("from scratch", *WAYS, *PRETEXTS)
 
     def answer(evidence: Mapping) -> str:
         sentences = []
@@ -122,12 +123,16 @@ def question() -> Question:
         few, many = (evidence[name] for name in (FEW, MANY))
         best = max(list(few.rows)[1:], key=lambda label: few.row(label).mean)
         headline = f"With {FEW} of the photographs a network from scratch reaches {few.level('from scratch')}"
-        if "trained on" in few.rows:
-            headline += f", and one that has seen other species differs by {few.phrase('trained on')}"
-            headline += f", with all of them by {many.phrase('trained on')}" * ("trained on" in many.rows)
-        if best != "trained on":
-            headline += f"; the most at {FEW} is made by {best} ({few.phrase(best)})"
+        if (used := [use(of) for of in (few, many)]) and all(used):
+            headline += f"; what makes the most of other species is {used[0]} ({few.phrase(used[0])}), "
+            headline += f"and with all of them {used[1]} ({many.phrase(used[1])})"
+        if best not in WAYS:
+            headline += f"; of all, {best} ({few.phrase(best)})"
         return f"{headline}.\n{' '.join(sentences)}"
+
+    def use(evidence: Evidence) -> str:
+        """The way to use a trunk of other species that has the highest mean."""
+        return max((way for way in WAYS if way in evidence.rows), key=lambda way: evidence.row(way).mean, default="")
 
     def panels(trials: Mapping, evidence: Mapping) -> Sequence:
         return [forest(evidence[name], f"{name} of the photographs") for name in shares]
@@ -199,7 +204,7 @@ def question() -> Question:
         ),
         claims=(
             Claim("Features that were learned on other classes transfer, and help with few labels",
-                  "Yosinski et al. 2014", FEW, {"trained on": "better"}),
+                  "Yosinski et al. 2014", FEW, {SLOWER: "better"}),
             Claim("With few labels freeze the trunk: training it on overfits", "CS231n notes", f"{FEW} how",
                   {"frozen": "better"}),
             Claim("Unfreezing in stages is better than training everything at once", "Howard and Ruder 2018",

@@ -15,7 +15,9 @@ from pathlib import Path
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 PX = 1 / 96  # inches
 SHRINKS_FROM = 420  # CSS pixels; a wider panel scrolls on a narrow screen, where it would be too small to read
@@ -140,6 +142,17 @@ def save(panels: Sequence[Panel], svgs: Sequence[str], stem: Path, columns: int)
 def shortened(text: str, most: int) -> str:
     """`text` with its middle left out, if it is longer than `most` characters."""
     return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-(most - most // 2) :]}"
+
+
+def plain_ticks(axis: Axis) -> None:
+    """Ticks of a logarithmic axis as plain numbers: powers of ten, and 2 and 5 times them where these are few.
+
+    Matplotlib's own are formulas, which the pages would show as they are written.
+    """
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1.0,) if high > 400 * low else (1.0, 2.0, 5.0), numticks=20))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
 
 
 def _variable(colour: str) -> str:

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from fishnet.lr_range import Suggestion
-from fishnet.report.canvas import GRID, MARKERS, MUTED, SERIES, Panel
+from fishnet.report.canvas import GRID, MARKERS, MUTED, SERIES, Panel, plain_ticks
 from fishnet.report.results import Results
 from fishnet.report.tables import number_text
 
@@ -81,10 +80,7 @@ def range_panel(test: RangeTest, suggestion: Suggestion | None) -> Panel:
         ends = test.rates[[0, -1]] * (test.rates[0] / test.rates[-1]) ** np.array([0.02, -0.02])
         words = "loss" + ", mean and range over seeds" * (test.val_loss.shape[1] > 1)
         axes.set(xlim=ends, ylim=(bottom, top), xlabel="learning rate", ylabel=words)
-        decades = np.log10(test.rates[-1] / test.rates[0])
-        axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if decades > 3 else (1.0, 2.0, 5.0), numticks=20))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_minor_locator(NullLocator())
+        plain_ticks(axes.xaxis)
         axes.grid(axis="y")
         axes.legend(frameon=False, fontsize=7.5, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
 

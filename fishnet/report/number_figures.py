@@ -5,9 +5,8 @@ from textwrap import fill
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from fishnet.report.canvas import MARKERS, MUTED, SERIES, Panel, shortened
+from fishnet.report.canvas import MARKERS, MUTED, SERIES, Panel, plain_ticks, shortened
 from fishnet.report.curve_figures import Line, draw_line
 from fishnet.report.evidence import Measure, Trial
 from fishnet.stats import t_interval
@@ -51,14 +50,14 @@ def numbers_panel(
             axes.get_lines()[-1].set_label(shortened(line.name, 24))
         if logarithmic:
             axes.set_xscale("log")
-            axes.xaxis.set_major_locator(LogLocator(numticks=6))
+            plain_ticks(axes.xaxis)
         if most is not None:
             lowest = min(float(line.mean.min()) for line in drawn)
             axes.set_ylim(lowest - 0.06 * (most - lowest), most)
         if logarithmic_values:
             axes.set_yscale("log", nonpositive="clip")
             axes.set_ylim(bottom=min(float(line.mean.min()) for line in drawn) / 3)  # a band may reach below 0
-            axes.yaxis.set_major_locator(LogLocator(numticks=6))
+            plain_ticks(axes.yaxis)
         axes.set(xlabel=across, ylabel=fill(measure.name, 32), title=shortened(title, 44))
         axes.grid(axis="y")
         axes.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.02), borderaxespad=0.2)
@@ -108,9 +107,7 @@ def trade_panel(trial: Trial, across: Measure, up: Measure, title: str, levels: 
         for level in levels:
             axes.axhline(level, color=MUTED, linewidth=0.8, linestyle=":")
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=8))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_minor_locator(NullLocator())
+        plain_ticks(axes.xaxis)
         axes.set(xlabel=across.name, ylabel=up.name, title=shortened(title, 44))
         axes.grid(axis="y")
         axes.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.02), borderaxespad=0.2)

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 
-from fishnet.report.canvas import MUTED, SERIES, Panel, shortened
+from fishnet.report.canvas import MUTED, SERIES, Panel, plain_ticks, shortened
 from fishnet.report.curve_figures import Line, limits_of, line_panel
 from fishnet.report.results import RANK_BY, Arm, Results
 from fishnet.report.tables import NAMES, interval_text
@@ -68,10 +68,7 @@ def numbers(results: Results, name: str, domain: Range) -> tuple[Callable[[int, 
         if domain.log:
             axes.set_xscale("log")
             axes.set_xlim(low * (low / high) ** room, high * (high / low) ** room)
-            decades = np.log10(high / low)
-            axes.xaxis.set_major_locator(LogLocator(subs=(1.0,) if decades > 2 else (1.0, 2.0, 5.0), numticks=20))
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axes.xaxis.set_minor_locator(NullLocator())
+            plain_ticks(axes.xaxis)
         else:
             axes.set_xlim(low - room * (high - low), high + room * (high - low))
             axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=isinstance(low, int)))

@@ -228,7 +228,7 @@ def test_mnist_speed_puts_both_lengths_together():
 
 def test_transfer_says_it_for_each_number_of_labels():
     question = asked("transfer")
-    arms = ["from scratch", "frozen", "unfrozen in stages", "trained on"]
+    arms = ["from scratch", "frozen", "unfrozen in stages", "trained on", "trained on, tenth of the rate"]
     arms += ["autoencoder", "denoising", "rotation", "contrastive", "gan"]
     labels = {plan.name: arms for plan in question.plans[1:]}
     effects = {("3 %", "trained on"): 0.2, ("3 %", "autoencoder"): -0.2, ("3 % how", "frozen"): 0.1}
@@ -236,7 +236,7 @@ def test_transfer_says_it_for_each_number_of_labels():
     text = question.answer(evidence)
     assert "With 3 % of the photographs from scratch reaches 0.5" in text
     assert "better: trained on; worse: autoencoder." in text
-    assert "has seen other species differs by +0.1" in text.splitlines()[0]
+    assert "what makes the most of other species is trained on (+0.1" in text.splitlines()[0]
     judged = verdicts(question, evidence)
     assert judged["With enough labels training from scratch catches up"] == "supported"
     assert judged["Unsupervised pretraining with autoencoders helps"] == "refuted"

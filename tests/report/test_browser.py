@@ -106,6 +106,7 @@ def opened(page: Path, width: int, tmp_path: Path) -> tuple[dict, str]:
     requested = {urlsplit(url).netloc for url in re.findall(r'"url":"(https?://[^"]*)"', log.read_text())}
     # The browser has errands of its own; a page without scripts can only ask hosts that it names.
     assert [host for host in requested if host in page.read_text()] == []
+    assert "mathdefault" not in page.read_text()  # a formula of matplotlib, shown as it is written
     complaints = "\n".join(line for line in done.stderr.splitlines() if "CONSOLE" in line)
     return json.loads(seen.group(1).replace("&quot;", '"')), complaints
 

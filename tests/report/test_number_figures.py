@@ -31,7 +31,7 @@ def test_the_panel_tells_the_best_of_each_line():
     tiny = {"a": [1e-6, 3e-6], "b": [0.5, 0.7]}  # the interval of the first reaches below 0
     lines = {"x": {1.0: "a", 2.0: "b"}}
     svg = draw_svg(numbers_panel(tiny, LOSS, lines, "title", "rate", logarithmic_values=True))
-    assert "<svg" in svg and "nan" not in svg.casefold()
+    assert "<svg" in svg and "nan" not in svg.casefold() and "mathdefault" not in svg and ">1e-06<" in svg
     assert numbers_panel({}, LOSS, {"x": {1.0: "a"}}, "title", "rate") is None
 
 
