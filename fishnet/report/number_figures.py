@@ -67,7 +67,7 @@ def numbers_panel(
         return f"{line.name} {line.mean[place]:.3g} at {line.epochs[place]:g}"
 
     alt = f"{title}: {measure.name} by {across}. Best: " + "; ".join(map(best, drawn))
-    return Panel(draw, alt, WIDTH, HEIGHT, left=72, right=150)
+    return Panel(draw, alt, WIDTH, HEIGHT, left=88 if logarithmic_values else 72, right=150)
 
 
 def trade_panel(trial: Trial, across: Measure, up: Measure, title: str, levels: Sequence[float] = ()) -> Panel | None:

@@ -30,10 +30,10 @@ def trials_of(question: Question, size: str, planted: Planted, classes: tuple[st
         classes: of every task.
         own: the class whose AUC is `own_auc`.
     """
-    return {
-        plan.name: Trial(plan.name, (look_of(plan.settled({}), size, planted, classes, own),))
-        for plan in question.plans
-    }
+    trials: dict[str, Trial] = {}
+    for plan in question.plans:
+        trials[plan.name] = Trial(plan.name, (look_of(plan.settled(trials), size, planted, classes, own),))
+    return trials
 
 
 def look_of(plan: Any, size: str, planted: Planted, classes: tuple[str, ...], own: str) -> Look:
@@ -84,6 +84,6 @@ def look_of(plan: Any, size: str, planted: Planted, classes: tuple[str, ...], ow
 
 def weighed(question: Question, trials: Mapping[str, Trial], size: str) -> tuple[dict[str, Evidence], list[Judgement]]:
     """The evidence of all contrasts of a size, and what becomes of the claims."""
-    plans = {plan.name: plan.settled({}) for plan in question.plans}
+    plans = {plan.name: plan.settled(trials) for plan in question.plans}
     evidence = {of.name: weigh(of, trials[of.trial]) for of in contrasts_of(question, plans, size)}
     return evidence, [judge(claim, evidence) for claim in claims_of(question, evidence, size)]

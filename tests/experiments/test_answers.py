@@ -261,7 +261,7 @@ def test_claims_have_sources_and_limits_are_told(name):
     assert question.about == importlib.import_module(f"experiments.{name}").__doc__
 
 
-@pytest.mark.parametrize("name", ["batch_norm", "dying_relu", "mnist_speed", "regularization"])
+@pytest.mark.parametrize("name", ["batch_norm", "dying_relu", "mnist_speed"])
 def test_the_cost_that_is_told_is_that_of_the_plans(name):
     question = asked(name)
     told = re.search(r"Cost\. (\d+) arms", question.about)

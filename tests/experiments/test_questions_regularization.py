@@ -2,7 +2,8 @@
 
 import pytest
 
-from experiments.regularization import AGAIN, BATCHED, SELF, question
+from experiments._tuning import tried
+from experiments.regularization import AGAIN, BATCHED, GRID, SELF, question
 from fishnet.sweep.validate import check_sweep
 from tests.experiments.planted import trials_of, weighed
 
@@ -50,7 +51,25 @@ def test_figures_have_something_to_show(asked, trials):
 
 @pytest.mark.parametrize("size", ["smoke", "quick", "full"])
 def test_every_sweep_is_sound_and_keeps_its_predictions(asked, size):
+    trials = trials_of(asked, size, {}, CLASSES, "a")
     for plan in asked.plans:
-        sweep = getattr(plan, "plan", plan).sweep(size)
+        settled = plan.settled(trials)
+        sweep = getattr(settled, "plan", settled).sweep(size)
         check_sweep(sweep)
         assert len(sweep.runs()) <= 200  # beyond, predictions are those of a few runs only
+
+
+def test_every_arm_gets_the_rate_that_was_best_for_it(asked, trials):
+    planted = {("tune digits", tried(SELF, 0.005)): {"val_loss": -0.5}}
+    tuned = trials_of(asked, "full", planted, CLASSES, "a")
+    digits = next(plan for plan in asked.plans if plan.name == "digits").settled(tuned)
+    assert digits.arms[SELF]["lr"] == 0.005 and digits.arms[SELF]["activation"] == "selu"
+    assert any("Digits: best at the lowest rate" in said and SELF in said for said in asked.problems(tuned, {}))
+
+
+def test_the_cost_that_is_told_is_that_of_the_plans(asked, trials):
+    compared, tuned = (
+        [plan for plan in asked.plans if plan.name.startswith("tune") == tuning] for tuning in (False, True)
+    )
+    assert f"Cost. {sum(len(trials[plan.name].labels) for plan in compared)} arms" in asked.about
+    assert f"and {sum(len(trials[plan.name].labels) for plan in tuned) // len(GRID)} at four rates" in asked.about
