@@ -43,7 +43,7 @@ EXPERIMENT = Experiment(
 )
 CONTROL, NORMED = "relu, no norm", "batch norm"
 FISH = replace(EXPERIMENT.recipe, norm="none", epochs=4, probes=("gradients", "first_bad"), probe_every=36)
-DIGITS = replace(FISH, task="mnist-mini", widths=(8, 16, 32), batch_size=64, lr=0.02, probe_every=40)
+DIGITS = replace(FISH, task="mnist-mini", widths=(8, 16, 32), lr=0.01, probe_every=80)
 TASKS = {"fish": FISH, "digits": DIGITS}
 OTHER_MODELS = ("resnet", "separable")
 NORM_WORDS = {"layer_channel": "layer norm over channels", "weight_standardised": "weight standardisation"}
