@@ -42,7 +42,7 @@ EXPERIMENT = Experiment(
     seeds=3,
 )
 CONTROL, NORMED = "relu, no norm", "batch norm"
-FISH = replace(EXPERIMENT.recipe, norm="none", epochs=4, probes=("gradients", "first_bad"), probe_every=36)
+FISH = replace(EXPERIMENT.recipe, norm="none", lr=0.02, epochs=4, probes=("gradients", "first_bad"), probe_every=36)
 DIGITS = replace(FISH, task="mnist-mini", widths=(8, 16, 32), lr=0.01, probe_every=80)
 TASKS = {"fish": FISH, "digits": DIGITS}
 OTHER_MODELS = ("resnet", "separable")
