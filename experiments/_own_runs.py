@@ -74,7 +74,7 @@ class OwnRuns:
         """
         from fishnet.report.evidence import Look
         from fishnet.report.results import load_results
-        from fishnet.sweep.folder import read_sweep_file, write_sweep_file
+        from fishnet.sweep.folder import read_sweep_file, times, write_sweep_file
 
         content = self.describe(asked, seeds, labels)
         found = read_sweep_file(out)
@@ -83,7 +83,7 @@ class OwnRuns:
         tables = tables_in(out) if found is not None else {}
         first = 0 if "runs" not in tables else len(tables["runs"]) // len(seeds)
         if found is None or not found.get("finished"):
-            content["started"] = (found or {}).get("started") or datetime.now(UTC).isoformat(timespec="seconds")
+            content |= times(out, found)
             out.mkdir(parents=True, exist_ok=True)
             write_sweep_file(out, content)
             for place in range(first, len(labels)):

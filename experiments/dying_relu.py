@@ -191,12 +191,14 @@ def blame(evidence: Mapping, lost: bool) -> str:
     """Whether death costs the accuracy that a high rate loses: what keeping units alive at that rate changes."""
     if not lost:
         return "that rate is not shown to cost accuracy"
+    # Clipped networks are compared with the clipped one alone: against the other they differ in the clipping too.
+    alive = {"rate": ALIVE, "clipped": tuple(f"{name}, clipped" for name in ALIVE)}
     verdicts = [
-        row.verdict
-        for name in ("rate", "clipped")
+        evidence[name].rows[label].verdict
+        for name, labels in alive.items()
         if name in evidence
-        for label, row in evidence[name].rows.items()
-        if label.removesuffix(", clipped") in ALIVE
+        for label in labels
+        if label in evidence[name].rows
     ]
     if "better" in verdicts:
         return "there death costs accuracy"

@@ -171,8 +171,9 @@ def made(answer: Answer) -> list[tuple[str, str]]:
 
 
 def seconds_of(results: Results) -> float:
-    """From the start to the end of a sweep, pauses included; what its runs took where it does not say when it began."""
+    """From a sweep's start to its end but for the pauses; what its runs took where it does not say when it began."""
     began, ended = results.sweep.get("started"), results.sweep.get("finished")
     if not (began and ended):
         return float(results.runs["train_seconds"].fillna(0).sum())
-    return (datetime.fromisoformat(ended) - datetime.fromisoformat(began)).total_seconds()
+    whole = (datetime.fromisoformat(ended) - datetime.fromisoformat(began)).total_seconds()
+    return whole - results.sweep.get("paused", 0.0)

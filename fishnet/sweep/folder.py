@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -46,6 +47,21 @@ def read_sweep_file(out: Path) -> dict[str, Any] | None:
     if not isinstance(content, dict) or not all(isinstance(content.get(k), kind) for k, kind in NEEDED.items()):
         raise UserError(f"{path} is damaged (it lacks {', '.join(NEEDED)}): choose another --out")
     return content
+
+
+def times(out: Path, found: Mapping[str, Any] | None) -> dict[str, Any]:
+    """When a sweep began, and in how many seconds since then nobody was at work on it, for its `sweep.json`.
+
+    Args:
+        out: its folder.
+        found: the `sweep.json` of an earlier session that did not end; None: there was none.
+    """
+    now = datetime.now(UTC)
+    if found is None:
+        return {"started": now.isoformat(timespec="seconds"), "paused": 0.0, "finished": None}
+    left = max((path.stat().st_mtime for path in out.iterdir() if path.is_file() and path.name != LOCK_FILE), default=0)
+    paused = found.get("paused", 0.0) + max(0.0, now.timestamp() - left)
+    return {"started": found.get("started") or now.isoformat(timespec="seconds"), "paused": paused, "finished": None}
 
 
 def write_sweep_file(out: Path, content: Mapping[str, Any]) -> None:

@@ -24,6 +24,7 @@ from fishnet.sweep.folder import (
     changed_setting,
     check_same_sweep,
     read_sweep_file,
+    times,
     write_sweep_file,
 )
 from fishnet.sweep.grid import Run, Sweep
@@ -261,9 +262,8 @@ def _run(
         "classes": {name: list(task.classes) for (name, _), task in tasks.items()},
         "versions": versions(),
         "device": device_name(used),
-        "started": (found or {}).get("started") or datetime.now(UTC).isoformat(timespec="seconds"),
-        "finished": None,
     }
+    content |= times(out, found)
     if found is not None and (changes := changed_setting(found, content)):
         notes.append(f"begun with {changes}: what follows may round otherwise than an undisturbed sweep")
         if team.index:

@@ -97,6 +97,10 @@ def test_stagnation_builds_on_its_range_test():
         ({"usual rate": 0.2}, "there death only accompanies the loss"),
         ({"usual rate": 0.2, "prelu": 0.2}, "there death costs accuracy"),
         ({"usual rate": 0.2, "leaky_relu": -0.3}, "there death only accompanies the loss"),
+        (
+            {"usual rate": 0.2, "clipping at 1": 0.3, "leaky_relu, clipped": 0.3},
+            "there death only accompanies the loss",
+        ),
     ],
 )
 def test_death_is_blamed_for_what_living_units_win_back(effects, verdict):

@@ -8,13 +8,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import pandas as pd
 import pytest
 
 from fishnet.errors import UserError
 from fishnet.sweep import Sweep, load_run, run_sweep
-from fishnet.sweep.folder import LOCK_FILE, changed_setting, locked, read_sweep_file, write_sweep_file
+from fishnet.sweep.folder import LOCK_FILE, changed_setting, locked, read_sweep_file, times, write_sweep_file
 from fishnet.sweep.run import DataOptions
 from tests.sweep.conftest import TINY, assert_same_run, contents
 
@@ -232,6 +233,19 @@ def test_a_folder_killed_before_its_first_checkpoint_starts_from_the_beginning(t
         assert_same_run(out, run, result.out, run)
     assert (again.runs.status == "ok").all()
     assert read_sweep_file(out)["started"] == content["started"]
+
+
+def test_pauses_are_from_the_last_file_of_a_session_to_the_next(tmp_path):
+    assert times(tmp_path, None)["paused"] == 0
+    write_sweep_file(tmp_path, {"started": "2030-01-01T00:00:00+00:00"})
+    (tmp_path / "runs.parquet").write_bytes(b"")
+    (tmp_path / LOCK_FILE).write_bytes(b"")  # of the session that begins
+    now = time.time()
+    os.utime(tmp_path / "sweep.json", (now - 5000, now - 5000))
+    os.utime(tmp_path / "runs.parquet", (now - 100, now - 100))
+    found = times(tmp_path, {"started": "2030-01-01T00:00:00+00:00", "paused": 10.0})
+    assert found["started"] == "2030-01-01T00:00:00+00:00" and found["finished"] is None
+    assert 110 <= found["paused"] < 170
 
 
 def test_the_sweep_file_says_what_the_contract_asks(tiny):
