@@ -72,4 +72,4 @@ def test_the_cost_that_is_told_is_that_of_the_plans(asked, trials):
         [plan for plan in asked.plans if plan.name.startswith("tune") == tuning] for tuning in (False, True)
     )
     assert f"Cost. {sum(len(trials[plan.name].labels) for plan in compared)} arms" in asked.about
-    assert f"and {sum(len(trials[plan.name].labels) for plan in tuned) // len(GRID)} at four rates" in asked.about
+    assert f"and {sum(len(trials[plan.name].labels) for plan in tuned) // len(GRID)} at five rates" in asked.about
