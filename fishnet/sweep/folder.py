@@ -59,7 +59,12 @@ def times(out: Path, found: Mapping[str, Any] | None) -> dict[str, Any]:
     now = datetime.now(UTC)
     if found is None:
         return {"started": now.isoformat(timespec="seconds"), "paused": 0.0, "finished": None}
-    left = max((path.stat().st_mtime for path in out.iterdir() if path.is_file() and path.name != LOCK_FILE), default=0)
+    left = 0.0
+    for path in out.iterdir():
+        # Hidden files are the lock of this session and what another process is writing: gone before it is looked at.
+        if not path.name.startswith(".") and path.is_file():
+            with suppress(FileNotFoundError):
+                left = max(left, path.stat().st_mtime)
     paused = found.get("paused", 0.0) + max(0.0, now.timestamp() - left)
     return {"started": found.get("started") or now.isoformat(timespec="seconds"), "paused": paused, "finished": None}
 
