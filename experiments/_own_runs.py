@@ -123,7 +123,6 @@ class OwnRuns:
             "versions": versions(),
             "device": self.device,
             "command": asked.command,
-            "finished": None,
         }
 
 

@@ -349,9 +349,9 @@ def write_record(question: Question, asked: Asked, answer: "Answer") -> None:
     write_whole(asked.out / "answer.json", lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def listed(names: Sequence[str], quoted: bool = True) -> str:
-    """`a, b and c`, or nothing; names with a comma or an `and` of their own are in quotation marks, unless told not."""
+def listed(names: Sequence[str]) -> str:
+    """`a, b and c`, or nothing; names with a comma or an `and` of their own are in quotation marks."""
     if not names:
         return "nothing"
-    *most, last = (f"“{name}”" if quoted and ("," in name or " and " in name) else name for name in names)
+    *most, last = (f"“{name}”" if "," in name or " and " in name else name for name in names)
     return f"{', '.join(most)} and {last}" if most else last

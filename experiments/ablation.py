@@ -105,7 +105,7 @@ def question() -> Question:
         said, heads = [], []
         for task in TASKS:
             of_activations, of_norms = evidence[f"{task}, activations"], evidence[f"{task}, norms"]
-            first, second = (most(of) for of in (of_activations, of_norms))
+            first, second = of_activations.foremost(), of_norms.foremost()
             heads.append(
                 f"on {task} {first} makes the most of the activations ({of_activations.phrase(first)}, against relu) "
                 f"and {second} of the norms ({of_norms.phrase(second)}, against none)"
@@ -120,10 +120,6 @@ def question() -> Question:
             )
         headline = "; ".join(heads)
         return f"{headline[0].upper()}{headline[1:]}.\n{' '.join(said)}"
-
-    def most(evidence: Evidence) -> str:
-        """The arm with the highest mean but for the control."""
-        return max(list(evidence.rows)[1:], key=lambda name: evidence.row(name).mean)
 
     def scores(trials: Mapping) -> dict[str, list[list[float]]]:
         """Arm -> task -> accuracy of every seed, 0 at chance and 1 where all is right; diverged runs are at chance."""

@@ -114,7 +114,7 @@ def question() -> Question:
         mends = [f"{name} ({row.mean:.2f})" for name, row in found.items() if row.verdict == "better"]
         return (
             f"The right network reaches a test accuracy of {evidence['errors'].level('right')}, and is kept near "
-            f"guessing by {listed(lost, quoted=False)}.\n"
+            f"guessing by {'; '.join(lost) or 'nothing'}.\n"
             f"Worse with: {listed(harmful)}; no worse with: {listed(harmless)}. "
             f"A gradient check finds: {listed(caught)}. "
             f"With raw pixels, no 1/m and no shift at once it stays at {found['as found'].mean:.2f}; "

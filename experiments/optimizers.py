@@ -241,9 +241,9 @@ def ahead(evidence: Mapping) -> str:
         of = evidence[name]
         better = [label for label, row in of.rows.items() if row.verdict == "better"]
         if better:
-            best = max(better, key=lambda label, of=of: of.row(label).mean)
+            best = of.foremost(better)
             found.append(f"{best} is better on the {words} ({of.phrase(best)})")
-    return listed(found, quoted=False) if found else "nothing is better for certain"
+    return "; ".join(found) if found else "nothing is better for certain"
 
 
 def sorted_out(rows: Mapping, after: str = "", before: str = "") -> str:

@@ -140,10 +140,9 @@ def question() -> Question:
         harmless = [name for name, row in evidence["fish"].rows.items() if row.verdict in ("better", "equivalent")]
         narrower = [name for name, row in evidence["gap"].rows.items() if row.verdict == "better" and name in harmless]
         batched, self_made = (evidence["digits"].rows.get(name) for name in (BATCHED, SELF))
-        plain, *others = evidence["fish"].rows
-        best = max(others, key=lambda name: evidence["fish"].row(name).mean)
+        best = evidence["fish"].foremost()
         text = (
-            f"On few fish photographs the network without regularisation reaches {evidence['fish'].level(plain)}; the "
+            f"On few fish photographs the network without regularisation reaches {evidence['fish'].level(PLAIN)}; the "
             f"most that is added makes of it a difference of {evidence['fish'].phrase(best)} ({best}).\n"
             f"Accuracy is shown to be higher with {listed(better)}; the gap to training is narrower, at no loss of "
             f"accuracy, with {listed(narrower)}. "

@@ -102,7 +102,7 @@ def arms_for(epochs: int, sources: Sequence[str]):
 def question() -> Question:
     """See the module."""
     from fishnet.report.answer_figures import arms_panel, curves_panel, forest
-    from fishnet.report.evidence import Claim, Contrast, Evidence, column
+    from fishnet.report.evidence import Claim, Contrast, column
     from fishnet.report.number_figures import numbers_panel
 
     accuracy = column("test_accuracy", "test accuracy", margin=0.03, diverged=1 / 3)
@@ -121,18 +121,16 @@ def question() -> Question:
                 f"{listed(found['better'])}; worse: {listed(found['worse'])}."
             )
         few, many = (evidence[name] for name in (FEW, MANY))
-        best = max(list(few.rows)[1:], key=lambda label: few.row(label).mean)
+        best = few.foremost()
         headline = f"With {FEW} of the photographs a network from scratch reaches {few.level('from scratch')}"
-        if (used := [use(of) for of in (few, many)]) and all(used):
-            headline += f"; what makes the most of other species is {used[0]} ({few.phrase(used[0])}), "
-            headline += f"and with all of them {used[1]} ({many.phrase(used[1])})"
+        ways = [[way for way in WAYS if way in of.rows] for of in (few, many)]
+        if all(ways):
+            first, second = few.foremost(ways[0]), many.foremost(ways[1])
+            headline += f"; what makes the most of other species is {first} ({few.phrase(first)}), "
+            headline += f"and with all of them {second} ({many.phrase(second)})"
         if best not in WAYS:
             headline += f"; of all, {best} ({few.phrase(best)})"
         return f"{headline}.\n{' '.join(sentences)}"
-
-    def use(evidence: Evidence) -> str:
-        """The way to use a trunk of other species that has the highest mean."""
-        return max((way for way in WAYS if way in evidence.rows), key=lambda way: evidence.row(way).mean, default="")
 
     def panels(trials: Mapping, evidence: Mapping) -> Sequence:
         return [forest(evidence[name], f"{name} of the photographs") for name in shares]

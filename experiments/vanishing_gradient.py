@@ -177,7 +177,7 @@ def question() -> Question:
         found, start = evidence["depth"].rows, evidence["ratio"].rows
         worst = min(start.values(), key=lambda row: row.mean)
         cured = [f"{name} ({row.mean:.2f})" for name, row in found.items() if row.verdict == "better"]
-        best = max(list(found)[1:], key=lambda name: found[name].mean)
+        best = evidence["depth"].foremost()
         text = (
             f"With {DEPTH} layers of sigmoid units the first layer's gradient is {start['sigmoid'].mean:.1g} times the "
             f"last one's, and the network ends at {evidence['depth'].level('sigmoid')} test accuracy; most of what is "

@@ -1,6 +1,6 @@
 """From the tables of a sweep to verdicts: what is measured on each run, which arms are compared, what is claimed."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -254,6 +254,11 @@ class Evidence:
         if label not in self.rows:
             raise unknown("arm", label, self.rows)
         return self.rows[label]
+
+    def foremost(self, among: Iterable[str] | None = None) -> str:
+        """The arm with the best mean: of all but the control, or of those named."""
+        choose = max if self.contrast.measure.larger_is_better else min
+        return choose(list(self.rows)[1:] if among is None else among, key=lambda label: self.row(label).mean)
 
     def level(self, label: str) -> str:
         """`.74 [.70, .78]`: the mean over the seeds with its 95 % interval, for this arm alone."""

@@ -51,6 +51,7 @@ def test_what_was_planted_is_found_and_nothing_else(trial):
     assert found.row("better by .05").difference == pytest.approx(0.05, abs=0.006)
     assert found.row("unstable").diverged == SEEDS - 1
     assert found.phrase("better by .05").endswith("better, 10 seeds")
+    assert found.foremost() == "better by .05" and found.foremost(["the same", "unstable"]) == "the same"
     row = found.row("better by .05")
     assert found.level("better by .05") == f"{row.mean:.3f} [{row.interval[0]:.3f}, {row.interval[1]:.3f}]"
     with pytest.raises(UsageError, match="sideways"):
