@@ -28,7 +28,6 @@ Cost. 92 arms of 200 epochs, 10 seeds each, and a range test of 11 rates.
 """
 
 import sys
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -141,13 +140,15 @@ def question() -> Question:
     }  # fmt: skip
 
     def answer(evidence: Mapping) -> str:
-        parts, helps = [], Counter()
+        parts: list[str] = []
+        helps: dict[str, list[str]] = {}  # remedy -> the causes for which it ends lower
         for cause, words in IN_WORDS.items():
             rows = evidence[cause].rows
             cures = set(CURES[cause]) | {"rate x 10", "rate / 10"}
             helped = [name for name, row in rows.items() if row.verdict == "better" and name not in cures]
             cured = [name for name, row in rows.items() if row.verdict == "better" and name in cures]
-            helps.update(helped)
+            for name in helped:
+                helps.setdefault(name, []).append(cause)
             control = next(iter(rows.values()))
             parts.append(
                 f"{words} (loss {control.mean:.2f}): "
@@ -162,11 +163,12 @@ def question() -> Question:
         )
         headline = "None of these schedules, momenta and optimizers ends lower for certain, whatever the cause."
         if helps:
-            ((best, number),) = helps.most_common(1)
-            least = min(IN_WORDS, key=lambda cause: evidence[cause].row(best).difference)
+            best = max(helps, key=lambda name: len(helps[name]))
+            least = min(helps[best], key=lambda cause: evidence[cause].row(best).difference)
             headline = (
-                f"No remedy gets training going whatever the cause: {best} does for {number} of {len(IN_WORDS)}, most "
-                if number < len(IN_WORDS)
+                f"No remedy gets training going whatever the cause: {best} does for {len(helps[best])} of "
+                f"{len(IN_WORDS)}, most "
+                if len(helps[best]) < len(IN_WORDS)
                 else f"{best.capitalize()} gets training going whatever the cause, most "
             ) + f"for {IN_WORDS[least]} (loss {evidence[least].phrase(best)})."
         return f"{headline}\n" + " ".join(part[0].upper() + part[1:] for part in parts)
