@@ -185,7 +185,7 @@ def question() -> Question:
                 ("alike", margin),
                 ("alike", cosine),
                 ("varied", spread),
-                ("blurred", cosine),
+                ("blurred", spread),
                 ("small", cosine),
             )
         ]
