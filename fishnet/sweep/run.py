@@ -263,7 +263,8 @@ def _run(
         "versions": versions(),
         "device": device_name(used),
     }
-    content |= times(out, found)
+    timing = times(out, found)
+    content |= timing | {"paused": (found or {}).get("paused", 0.0)}  # until more is done than was there
     if found is not None and (changes := changed_setting(found, content)):
         notes.append(f"begun with {changes}: what follows may round otherwise than an undisturbed sweep")
         if team.index:
@@ -284,15 +285,22 @@ def _run(
         return share_of(cohorts[number], dealt[number], 0, cohorts[number].devices)
 
     whole = Whole(out, sweep, content["spec_hash"], cohorts, team, interrupt, display) if team.index == 0 else None
+
+    def written_on() -> None:
+        if content["paused"] != timing["paused"]:
+            content["paused"] = timing["paused"]
+            write_sweep_file(out, content)
+        whole.update()
+
     shares = [share_of(cohort, of, team.index, len(used)) for cohort, of in zip(cohorts, dealt, strict=True)]
     training = Training(sweep, out, part_of(out, team), content["spec_hash"], used, display, interrupt)
-    tables, histories = training.run(shares, whole.update if whole else None, smaller)
+    tables, histories = training.run(shares, written_on if whole else None, smaller)
     if whole is None:
         pulse.say(FINISHED)
         return None
     runs_done = whole.put_together(tables)
     content["steps"] = lane_steps(whole.histories or histories)
-    content["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
+    content |= timing | {"finished": datetime.now(UTC).isoformat(timespec="seconds")}
     write_sweep_file(out, content)
     if pulse is not None:
         pulse.say(FINISHED)  # a sign of life would come between the removal of its folder's files and of the folder

@@ -228,11 +228,15 @@ def test_a_folder_killed_before_its_first_checkpoint_starts_from_the_beginning(t
     (out / LOCK_FILE).write_text("process 1")
     (out / ".runs.parquet.part").write_bytes(b"half")
     (out / "checkpoints" / "cohort_0" / "1.orbax-checkpoint-tmp").mkdir(parents=True)
+    killed = time.time() - 1000
+    os.utime(out / "sweep.json", (killed, killed))
     again = run_sweep(sweep, out)  # on as many devices as there are
     for run in range(4):
         assert_same_run(out, run, result.out, run)
     assert (again.runs.status == "ok").all()
-    assert read_sweep_file(out)["started"] == content["started"]
+    found = read_sweep_file(out)
+    assert found["started"] == content["started"]
+    assert 1000 <= found["paused"] < 1100
 
 
 def test_pauses_are_from_the_last_file_of_a_session_to_the_next(tmp_path):
