@@ -5,14 +5,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from experiments._plan import Arms
+from experiments._plan import Arms, Plan
 from experiments._question import listed
 from fishnet.lr_range import Suggestion, suggest
+from fishnet.sweep.recipe import Recipe
 
 if TYPE_CHECKING:
     from fishnet.report.evidence import Trial
 
 Rates = Mapping[str, Sequence[float]]  # label -> its grid, ascending
+FIRST_SEED = 1000  # beyond those that arms are compared on
 
 
 def tried(label: str, rate: float) -> str:
@@ -23,6 +25,13 @@ def tried(label: str, rate: float) -> str:
 def at_all_rates(arms: Arms, rates: Rates) -> dict[str, dict[str, Any]]:
     """Every arm at every rate of its grid: the arms of the plan that tunes."""
     return {tried(label, rate): {**fields, "lr": rate} for label, fields in arms.items() for rate in rates[label]}
+
+
+def tuning_plan(
+    name: str, recipe: Recipe, arms: Arms, rates: Rates, sizes: Mapping[str, Mapping[str, Any]], seeds: int = 2
+) -> Plan:
+    """Every arm at every rate of its grid, over seeds that no comparison uses."""
+    return Plan(name, recipe, at_all_rates(arms, rates), seeds=seeds, sizes=sizes, first_seed=FIRST_SEED)
 
 
 def suggestions(trial: "Trial", labels: Sequence[str], rates: Rates) -> dict[str, Suggestion | None]:

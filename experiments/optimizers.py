@@ -27,10 +27,9 @@ from collections.abc import Mapping, Sequence
 
 from experiments._plan import Plan
 from experiments._question import Figure, Question, listed, main
-from experiments._tuning import at_all_rates, at_tuned_rates, ends_of_grids, tried
+from experiments._tuning import at_tuned_rates, ends_of_grids, tried, tuning_plan
 from fishnet.sweep.recipe import Recipe
 
-TUNING_SEED = 1000  # the seeds that rates are tuned on count from here
 FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)  # on the documented default rate
 # Those that share a step; weight decay as documented, without which adamw is adam.
 SHARED: Mapping[str, Mapping[str, object]] = {
@@ -87,11 +86,6 @@ def digits_arms() -> dict[str, dict[str, object]]:
 def at_default(name: str) -> str:
     """The label of an optimizer at its documented default rate."""
     return f"{name}, default rate"
-
-
-def tuning_plan(name: str, recipe: Recipe, arms: Mapping, rates: Mapping, sizes: Mapping) -> Plan:
-    """Every arm at every rate of its grid, over seeds of its own."""
-    return Plan(name, recipe, at_all_rates(arms, rates), seeds=2, sizes=sizes, first_seed=TUNING_SEED)
 
 
 def kept(arms: Sequence[str], rates: Mapping, number: int) -> list[str]:

@@ -30,7 +30,7 @@ from dataclasses import replace
 
 from experiments._plan import Plan
 from experiments._question import Figure, Question, listed, main
-from experiments._tuning import at_all_rates, at_tuned_rates, ends_of_grids, tried
+from experiments._tuning import at_tuned_rates, ends_of_grids, tried, tuning_plan
 from fishnet.sweep.recipe import Recipe
 
 FISH = (
@@ -98,7 +98,6 @@ DOUBT: Mapping[str, Mapping[str, object]] = {
     "dropout .2 everywhere": {"dropout": 0.2, "dropout_layers": "dense+blocks"},
 }
 GRIDS = {"fish": (0.02, 0.05, 0.1, 0.2, 0.4), "digits": (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)}
-TUNING_SEED = 1000
 AGAIN = {f"{name}, Monte-Carlo": name for name in DOUBT if name != "no dropout"}
 
 
@@ -196,7 +195,7 @@ def question() -> Question:
         rates = dict.fromkeys(arms, grid)
         found = f"tune {name}"
         shown = quick.get("arms", list(arms))
-        tune = Plan(found, recipe, at_all_rates(arms, rates), seeds=2, first_seed=TUNING_SEED, sizes={
+        tune = tuning_plan(found, recipe, arms, rates, {
             "smoke": small[name] | {"seeds": 2, "arms": [tried(arm, grid[2]) for arm in kept[name]]},
             "quick": quick | {"seeds": 1, "arms": [tried(arm, rate) for arm in shown for rate in grid[1:3]]},
         })  # fmt: skip

@@ -33,7 +33,7 @@ from dataclasses import replace
 
 from experiments._plan import Plan
 from experiments._question import Figure, Question, listed, main
-from experiments._tuning import at_all_rates, ends_of_grids, suggestions
+from experiments._tuning import at_all_rates, ends_of_grids, suggestions, tuning_plan
 from fishnet.sweep.recipe import Recipe
 
 RATE = 0.1  # at which the healthy network trains
@@ -73,7 +73,6 @@ CURES: Mapping[str, Mapping[str, Mapping[str, object]]] = {
     "narrow": {"32 units": {"widths": (32,)}},
 }
 QUICK = ("stands still", "rate x 10", "triangular", "plateau", "momentum .99", "adam")
-TUNING_SEED = 1000
 NOTHING_HELPED = "no schedule, no momentum, neither Adam nor batch norm ends lower for certain"
 RATES = {"sgd": (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)}
 IN_20, CYCLE_IN_20 = "constant, 20 epochs", "one cycle to three times it, 20 epochs"
@@ -217,12 +216,12 @@ def question() -> Question:
         )
     some = list(at_all_rates({"sgd": {}}, {"sgd": RATES["sgd"][4:7]}))
     plans += [
-        Plan(
+        tuning_plan(
             "range",
             replace(BASE, epochs=2),
-            at_all_rates({"sgd": {}}, RATES),
+            {"sgd": {}},
+            RATES,
             seeds=3,
-            first_seed=TUNING_SEED,
             sizes={"smoke": small | {"epochs": 1, "arms": some}, "quick": {"seeds": 2}},
         ),
         Plan(

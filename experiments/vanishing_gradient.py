@@ -30,7 +30,7 @@ from dataclasses import replace
 
 from experiments._plan import Plan
 from experiments._question import Figure, Question, listed, main
-from experiments._tuning import at_all_rates, at_tuned_rates, ends_of_grids, tried
+from experiments._tuning import at_tuned_rates, ends_of_grids, tried, tuning_plan
 from fishnet.sweep.recipe import Recipe
 
 DEPTH, WIDTH = 10, 64
@@ -65,7 +65,6 @@ ARMS = {
 }
 GRID = (0.003, 0.01, 0.03, 0.1)
 RATES = {name: tuple(rate / 10 for rate in GRID) if "adam" in name else GRID for name in ARMS}
-TUNING_SEED = 1000
 # With how many layers, beside the usual number; at a rate at which all of them train.
 DEPTHS, SHALLOW_RATE = (3, 20), 0.01
 OF_DEPTHS = ("sigmoid", "tanh", "relu, he", "selu, lecun")
@@ -235,13 +234,12 @@ def question() -> Question:
         title="Vanishing and exploding gradients",
         question="Which deep networks cannot train their first layers, and what mends it?",
         plans=(
-            Plan(
+            tuning_plan(
                 "tune",
                 replace(DEEP, probes=(), probe_every=Recipe().probe_every),
-                at_all_rates(ARMS, RATES),
-                seeds=2,
-                first_seed=TUNING_SEED,
-                sizes={
+                ARMS,
+                RATES,
+                {
                     "smoke": smallest | {"seeds": 2, "arms": [tried(name, RATES[name][1]) for name in quick[:3]]},
                     "quick": {
                         "seeds": 1,
