@@ -17,9 +17,10 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import AutoLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 PX = 1 / 96  # inches
+TICK = 44  # CSS pixels from one number under an axis to the next
 SHRINKS_FROM = 420  # CSS pixels; a wider panel scrolls on a narrow screen, where it would be too small to read
 INK, MUTED, GRID = "#1c1d20", "#6a6e75", "#dfe2e6"
 # Okabe and Ito's colour-blind-safe colours without the yellow and black, the light ones darkened for a white page.
@@ -77,7 +78,7 @@ class Panel:
     width: float
     height: float
     left: float = 52.0
-    right: float = 10.0
+    right: float = 18.0
     top: float = 24.0
     bottom: float = 42.0
 
@@ -90,7 +91,10 @@ class Panel:
         """Draws the panel with its upper left corner `x` from the left and `y` from the top of the figure."""
         width, height = figure.get_size_inches() / PX
         box = (x + self.left, height - y - self.top - self.height, self.width, self.height)
-        self.draw(figure.add_axes((box[0] / width, box[1] / height, box[2] / width, box[3] / height)))
+        axes = figure.add_axes((box[0] / width, box[1] / height, box[2] / width, box[3] / height))
+        self.draw(axes)
+        if type(axes.xaxis.get_major_locator()) is AutoLocator:  # leaves too little room for numbers like -0.125
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=max(2, int(self.width // TICK)), steps=[1, 2, 5, 10]))
 
 
 def draw_svg(panel: Panel) -> str:

@@ -1,15 +1,18 @@
 """Curves and layout against independent computations."""
 
+import itertools
 import xml.etree.ElementTree as ET
 
+import matplotlib
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from matplotlib.figure import Figure
 from sklearn import metrics
 
-from fishnet.report.canvas import SERIES, VARIABLES, Panel, draw_svg, follow_scheme, save, shortened
+from fishnet.report.canvas import SERIES, STYLE, VARIABLES, Panel, draw_svg, follow_scheme, save, shortened
 from fishnet.report.class_figures import confusion_panel, roc_curve, roc_panels
 from fishnet.report.curve_figures import curve_panels, spread
 from fishnet.report.figures import overview
@@ -110,3 +113,24 @@ def test_a_confusion_of_very_many_classes_still_draws():
 def test_long_names_lose_their_middle():
     assert shortened("short", 10) == "short"
     assert len(shortened("a rather long name", 9)) == 9
+
+
+@settings(max_examples=60)
+@given(
+    st.floats(-1e4, 1e4, allow_subnormal=False).map(lambda x: round(x, 4)),
+    st.sampled_from([1e-3, 0.021, 0.13, 0.4, 1, 7, 60, 900, 25_000]),
+    st.integers(100, 500),
+)
+def test_numbers_under_an_axis_stand_apart_and_within_the_picture(low, span, width):
+    panel = Panel(lambda axes: axes.plot([low, low + span], [0, 1]), "", width, 60)
+    figure = Figure(figsize=[length / 96 for length in panel.outer], dpi=96)
+    with matplotlib.rc_context(STYLE):
+        panel.add_to(figure, 0, 0)
+        figure.draw_without_rendering()
+    axes = figure.axes[0]
+    left, right = axes.get_xlim()
+    shown = [tick.label1 for tick in axes.xaxis.get_major_ticks() if left <= tick.get_loc() <= right]
+    boxes = [text.get_window_extent() for text in shown]
+    assert len(boxes) >= 2
+    assert all(one.x1 + 2 < other.x0 for one, other in itertools.pairwise(boxes))
+    assert boxes[0].x0 >= 0 and boxes[-1].x1 <= panel.outer[0]
