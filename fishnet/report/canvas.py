@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import AutoLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 PX = 1 / 96  # inches
-TICK = 44  # CSS pixels from one number under an axis to the next
+TICK = 52  # CSS pixels from one number under an axis to the next
 SHRINKS_FROM = 420  # CSS pixels; a wider panel scrolls on a narrow screen, where it would be too small to read
 INK, MUTED, GRID = "#1c1d20", "#6a6e75", "#dfe2e6"
 # Okabe and Ito's colour-blind-safe colours without the yellow and black, the light ones darkened for a white page.
@@ -78,7 +78,7 @@ class Panel:
     width: float
     height: float
     left: float = 52.0
-    right: float = 18.0
+    right: float = 24.0
     top: float = 24.0
     bottom: float = 42.0
 
