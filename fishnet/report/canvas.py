@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import AutoLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 PX = 1 / 96  # inches
-TICK = 52  # CSS pixels from one number under an axis to the next
+DIGIT, APART = 6.8, 8.0  # CSS pixels: of a digit under an axis, and between numbers
 SHRINKS_FROM = 420  # CSS pixels; a wider panel scrolls on a narrow screen, where it would be too small to read
 INK, MUTED, GRID = "#1c1d20", "#6a6e75", "#dfe2e6"
 # Okabe and Ito's colour-blind-safe colours without the yellow and black, the light ones darkened for a white page.
@@ -94,7 +94,7 @@ class Panel:
         axes = figure.add_axes((box[0] / width, box[1] / height, box[2] / width, box[3] / height))
         self.draw(axes)
         if type(axes.xaxis.get_major_locator()) is AutoLocator:  # leaves too little room for numbers like -0.125
-            axes.xaxis.set_major_locator(MaxNLocator(nbins=max(2, int(self.width // TICK)), steps=[1, 2, 5, 10]))
+            axes.xaxis.set_major_locator(spaced(axes.xaxis, self.width))
 
 
 def draw_svg(panel: Panel) -> str:
@@ -146,6 +146,18 @@ def save(panels: Sequence[Panel], svgs: Sequence[str], stem: Path, columns: int)
 def shortened(text: str, most: int) -> str:
     """`text` with its middle left out, if it is longer than `most` characters."""
     return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-(most - most // 2) :]}"
+
+
+def spaced(axis: Axis, length: float) -> MaxNLocator:
+    """As many round numbers on a linear axis of this length, in CSS pixels, as stand apart when they are written."""
+    low, high = sorted(axis.get_view_interval())
+    for most in range(7, 1, -1):
+        locator = MaxNLocator(nbins=most, steps=[1, 2, 5, 10])
+        ticks = [tick for tick in locator.tick_values(low, high) if low <= tick <= high]
+        longest = max(map(len, axis.get_major_formatter().format_ticks(ticks)), default=0)
+        if len(ticks) < 3 or (ticks[1] - ticks[0]) / (high - low) * length >= DIGIT * longest + APART:
+            break
+    return locator
 
 
 def plain_ticks(axis: Axis) -> None:
