@@ -286,7 +286,7 @@ def _run(
 
     whole = Whole(out, sweep, content["spec_hash"], cohorts, team, interrupt, display) if team.index == 0 else None
 
-    def written_on() -> None:
+    def on_tables() -> None:
         if content["paused"] != timing["paused"]:
             content["paused"] = timing["paused"]
             write_sweep_file(out, content)
@@ -294,7 +294,7 @@ def _run(
 
     shares = [share_of(cohort, of, team.index, len(used)) for cohort, of in zip(cohorts, dealt, strict=True)]
     training = Training(sweep, out, part_of(out, team), content["spec_hash"], used, display, interrupt)
-    tables, histories = training.run(shares, written_on if whole else None, smaller)
+    tables, histories = training.run(shares, on_tables if whole else None, smaller)
     if whole is None:
         pulse.say(FINISHED)
         return None
