@@ -21,7 +21,7 @@ from matplotlib.ticker import AutoLocator, FuncFormatter, LogLocator, MaxNLocato
 
 PX = 1 / 96  # inches
 DIGIT, APART = 6.8, 8.0  # CSS pixels: of a digit under an axis, and between numbers
-SHRINKS_FROM = 420  # CSS pixels; a wider panel scrolls on a narrow screen, where it would be too small to read
+SHRINKS_FROM = 434  # CSS pixels; a wider panel scrolls on a narrow screen, where it would be too small to read
 INK, MUTED, GRID = "#1c1d20", "#6a6e75", "#dfe2e6"
 # Okabe and Ito's colour-blind-safe colours without the yellow and black, the light ones darkened for a white page.
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#c2579b", "#b97f00", "#3a9bd9")
