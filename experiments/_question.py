@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from experiments._own_runs import OwnRuns
     from fishnet.report.answer import Answer
     from fishnet.report.canvas import Panel
-    from fishnet.report.evidence import Claim, Contrast, Evidence, Judgement, Look, Trial
+    from fishnet.report.claims import Claim, Judgement
+    from fishnet.report.evidence import Contrast, Evidence, Look, Trial
 
 SIZES = ("smoke", "quick", "full")
 QUESTIONS = (
@@ -158,7 +159,8 @@ def run(question: Question, asked: Asked) -> int:
     use_cores(asked.devices)
     keep_programs()
     from fishnet.report.answer import write_answer
-    from fishnet.report.evidence import judge, weigh
+    from fishnet.report.claims import judge
+    from fishnet.report.evidence import weigh
 
     display = display_for(asked.quiet)
     verdicts = asked.size != "smoke"
@@ -209,7 +211,7 @@ def claims_of(question: Question, evidence: Mapping[str, "Evidence"], size: str)
     return [
         claim
         for claim in question.claims
-        if claim.contrast in evidence and set(claim.expected) <= set(evidence[claim.contrast].rows)
+        if all(name in evidence and set(arms) <= set(evidence[name].rows) for name, arms in claim.expectations.items())
     ]
 
 

@@ -75,7 +75,8 @@ def question() -> Question:
     from fishnet.nn.activations import ACTIVATIONS
     from fishnet.nn.norms import NORMS
     from fishnet.report.answer_figures import aggregate_panel, arms_panel, forest
-    from fishnet.report.evidence import Claim, Contrast, Evidence, column, probed
+    from fishnet.report.claims import Claim
+    from fishnet.report.evidence import Contrast, Evidence, column, probed
 
     measures = {
         "fish": column("test_balanced_accuracy", "balanced test accuracy", margin=0.03, diverged=1 / 15),

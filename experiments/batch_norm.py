@@ -69,7 +69,8 @@ SMOKE = {"task": "synthetic", "widths": (8, 8), "epochs": 1, "seeds": 2, "arms":
 def question() -> Question:
     """See the module."""
     from fishnet.report.answer_figures import forest, steps_panel
-    from fishnet.report.evidence import Claim, Contrast, column, probed
+    from fishnet.report.claims import Claim
+    from fishnet.report.evidence import Contrast, column, probed
 
     accuracy = column("test_balanced_accuracy", "balanced test accuracy", margin=0.03, diverged=1 / 15)
     gap = probed("logit_gap_running", "distance of logits, running to batch statistics", larger_is_better=False)

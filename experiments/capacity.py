@@ -113,7 +113,8 @@ def set_arms() -> dict[str, dict[str, object]]:
 def question() -> Question:
     """See the module."""
     from fishnet.report.answer_figures import arms_panel, curves_panel, forest
-    from fishnet.report.evidence import Claim, Contrast, at_end
+    from fishnet.report.claims import Claim
+    from fishnet.report.evidence import Contrast, at_end
     from fishnet.report.measures import apart_at_end, fallen, over_sets
     from fishnet.report.prediction_figures import split_of, split_panel
 

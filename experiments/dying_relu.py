@@ -76,7 +76,8 @@ def doses() -> dict[str, dict[str, object]]:
 def question() -> Question:
     """See the module."""
     from fishnet.report.answer_figures import arms_panel, forest, steps_panel
-    from fishnet.report.evidence import Claim, Contrast, column, probed
+    from fishnet.report.claims import Claim
+    from fishnet.report.evidence import Contrast, column, probed
     from fishnet.report.number_figures import numbers_panel
 
     accuracy = column("test_balanced_accuracy", "balanced test accuracy", margin=0.03, diverged=1 / 15)

@@ -93,7 +93,8 @@ MENDED: Mapping[str, Mapping[str, object]] = {
 def question() -> Question:
     """See the module."""
     from fishnet.report.answer_figures import arms_panel, curves_panel, forest, steps_panel
-    from fishnet.report.evidence import Claim, Contrast, Measure, column, until
+    from fishnet.report.claims import Claim
+    from fishnet.report.evidence import Contrast, Measure, column, until
 
     accuracy = column("test_accuracy", "test accuracy", margin=0.02, diverged=0.1)
     error = column("gradient_error", "relative error of the gradient, decimal logarithm", larger_is_better=False,

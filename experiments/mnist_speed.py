@@ -67,7 +67,8 @@ FAR: Mapping[str, Mapping[str, object]] = {
 def question() -> Question:
     """See the module."""
     from fishnet.report.answer_figures import curves_panel, forest
-    from fishnet.report.evidence import Claim, Contrast, column
+    from fishnet.report.claims import Claim
+    from fishnet.report.evidence import Contrast, column
     from fishnet.report.number_figures import trade_panel
 
     accuracy = column("test_accuracy", "test accuracy", margin=0.001, diverged=0.1, digits=4)

@@ -97,7 +97,8 @@ def kept(arms: Sequence[str], rates: Mapping, number: int) -> list[str]:
 def question() -> Question:
     """See the module."""
     from fishnet.report.answer_figures import forest
-    from fishnet.report.evidence import Claim, Contrast, column
+    from fishnet.report.claims import Claim
+    from fishnet.report.evidence import Contrast, column
     from fishnet.report.number_figures import numbers_panel
 
     accuracy = column("test_accuracy", "test accuracy", margin=0.01, diverged=0.1)

@@ -106,7 +106,8 @@ def question() -> Question:
     from experiments._monte_carlo import AskedAgain
     from fishnet.rejection import rejection_area
     from fishnet.report.answer_figures import arms_panel, curves_panel, forest
-    from fishnet.report.evidence import Claim, Contrast, column
+    from fishnet.report.claims import Claim
+    from fishnet.report.evidence import Contrast, column
     from fishnet.report.measures import apart_at_end, predicted
     from fishnet.report.prediction_figures import rejection_panel
     from fishnet.uncertainty import entropy

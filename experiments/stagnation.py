@@ -123,7 +123,8 @@ def found(trials: Mapping) -> dict[str, dict[str, object]]:
 def question() -> Question:
     """See the module."""
     from fishnet.report.answer_figures import arms_panel, curves_panel, forest, steps_panel
-    from fishnet.report.evidence import Claim, Contrast, at_end, probed, until
+    from fishnet.report.claims import Claim
+    from fishnet.report.evidence import Contrast, at_end, probed, until
 
     loss = at_end(
         "train_loss", "training loss at the end", larger_is_better=False, margin=0.05, diverged=2.303, digits=3

@@ -116,8 +116,9 @@ def plan_of(name: str) -> Plan:
 def question() -> Question:
     """See the module."""
     from fishnet.report.answer_figures import arms_panel, forest
+    from fishnet.report.claims import Claim
     from fishnet.report.class_curve_figures import all_classes_panel, class_curves_panel
-    from fishnet.report.evidence import Claim, Contrast, class_column, probed
+    from fishnet.report.evidence import Contrast, class_column, probed
     from fishnet.report.measures import other_classes
     from fishnet.report.prediction_figures import auc_change, auc_changes_panel
 

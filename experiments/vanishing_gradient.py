@@ -142,7 +142,8 @@ def theory(fields: Mapping[str, object], depth: int):
 def question() -> Question:
     """See the module."""
     from fishnet.report.answer_figures import forest, layers_panel, steps_panel
-    from fishnet.report.evidence import Claim, Contrast, at_end, column, probed
+    from fishnet.report.claims import Claim
+    from fishnet.report.evidence import Contrast, at_end, column, probed
     from fishnet.report.measures import decades
     from fishnet.report.number_figures import numbers_panel
 

@@ -6,18 +6,22 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 
 from fishnet.errors import UserError
 from fishnet.report.canvas import Panel, draw_svg, follow_scheme, save
-from fishnet.report.evidence import Evidence, Judgement, Trial
+from fishnet.report.claims import Judgement
+from fishnet.report.evidence import FEWEST_IMAGES, Evidence, Trial
 from fishnet.report.html import Picture, template
+from fishnet.report.measures import answers
 from fishnet.report.results import Results
-from fishnet.stats import Bounds, Comparison
+from fishnet.stats import Bounds, accuracy_noise
 from fishnet.sweep.records import write_whole
 from fishnet.sweep.wording import counted, seconds_text
 
 PAGE = "answer.html"
+ACCURACY, BALANCED = "test_accuracy", "test_balanced_accuracy"
 
 
 @dataclass(frozen=True)
@@ -80,9 +84,10 @@ def contents(answer: Answer, out: Path) -> dict[str, Any]:
         "problems": answer.problems,
         "evidence_figure": drawn(answer.evidence_figure, out),
         "mechanism_figure": drawn(answer.mechanism_figure, out),
-        "tables": [table(evidence) for evidence in answer.evidence],
+        "smallest_p": smallest_p(answer.evidence),
+        "tables": [table(evidence, noise(evidence, answer.trials)) for evidence in answer.evidence],
         "judgements": answer.judgements,
-        "limits": answer.limits,
+        "limits": [*answer.limits, *small_classes(answer)],
         "made": made(answer),
         "sweeps": [
             (name + f", look {i + 1}" * bool(i), f"{look.results.out.relative_to(out)}/{shown(look.results.out)}")
@@ -105,41 +110,90 @@ def drawn(figure: DrawnFigure, out: Path) -> dict[str, Any]:
     return {"title": figure.title, "caption": figure.caption, "picture": picture}
 
 
-def table(evidence: Evidence) -> dict[str, Any]:
-    """The rows of a contrast in words."""
+def noise(evidence: Evidence, trials: Mapping[str, Trial]) -> str:
+    """How much of a test accuracy is the choice of test images, in words; empty where that cannot be said."""
+    contrast = evidence.contrast
+    if contrast.measure.column not in (ACCURACY, BALANCED) or contrast.trial not in trials:
+        return ""
+    found = answers(trials[contrast.trial].looks[0].results, "test")
+    floors = [
+        accuracy_noise(p.argmax(-1) == labels, labels if contrast.measure.column == BALANCED else None)
+        for labels, p in found.values()
+    ]
+    if not floors:
+        return ""
+    number = len(next(iter(found.values()))[0])
+    return (
+        f"; another {number:,} test images would change the accuracy of one network by up to "
+        f"{float(np.median(floors)):.{contrast.measure.digits}f} (95 %), which is no part of these intervals"
+    )
+
+
+def small_classes(answer: Answer) -> list[str]:
+    """A limit for every set of classes with few test images that balanced accuracy counts as much as the others."""
+    found: dict[str, int] = {}
+    for evidence in answer.evidence:
+        if evidence.contrast.measure.column == BALANCED and evidence.contrast.trial in answer.trials:
+            table = answer.trials[evidence.contrast.trial].looks[0].results.per_class
+            found |= table.groupby("class")["support"].min().astype(int).to_dict() if len(table) else {}
+    few = [f"{name} ({number})" for name, number in found.items() if 0 < number < FEWEST_IMAGES]
+    if not few:
+        return []
+    return [
+        f"Balanced accuracy counts every class alike, also those with fewer than {FEWEST_IMAGES} test images: "
+        f"{', '.join(few)} of {len(found)} classes."
+    ]
+
+
+def table(evidence: Evidence, noise: str = "") -> dict[str, Any]:
+    """The rows of a contrast in words; `noise` is added to what is said of its measure."""
     contrast, measure = evidence.contrast, evidence.contrast.measure
-    control = next(iter(evidence.rows))
     words = f"{measure.name}, {'more' if measure.larger_is_better else 'less'} is better"
     if measure.margin is not None:
         words += f"; differences within {measure.margin:g} do not matter"
-    words += (
-        "; mean over seeds with its 95 % interval, differences paired by seed; the verdict is read from the interval "
-        "that holds for all arms at once; seeds that would decide are for an effect that stays as it is"
-    )
     return {
         "title": contrast.title,
-        "words": words,
+        "words": words + noise,
         "measure": measure.name,
-        "control": control,
-        "rows": [cells(row, measure.digits, evidence.problem) for row in evidence.rows.values()],
+        "control": next(iter(evidence.rows)),
+        "rows": [cells(evidence, label) for label in evidence.rows],
     }
 
 
-def cells(row: Comparison, digits: int, problem: str) -> dict[str, str]:
+def cells(evidence: Evidence, label: str) -> dict[str, str]:
     """One row of a table of evidence."""
-    control = row.verdict == "control"
-    return {
+    row, digits = evidence.row(label), evidence.contrast.measure.digits
+    words = {
         "arm": row.arm,
         "n": str(row.n),
-        "diverged": f" ({row.diverged:,} diverged)" if row.diverged else "",
+        "diverged": f" ({evidence.missing(label)})" if row.diverged else "",
         "mean": f"{row.mean:.{digits}f} {bounds_text(row.interval, digits, signed=False)}",
-        "difference": "" if control else f"{row.difference:+.{digits}f} {bounds_text(row.difference_interval, digits)}",
-        "together": "" if control else bounds_text(row.simultaneous_interval, digits),
-        "p": "" if control else p_text(row.p_holm),
-        "wins": "" if control else f"{100 * row.probability_of_improvement:.0f}\u00a0%",
-        "verdict": problem or row.verdict,
-        "reason": "" if control or problem else f": {row.reason}",
     }
+    if row.verdict == "control":
+        empty = ("difference", "together", "effect", "p", "p_holm", "wins", "wins_interval", "reason")
+        return words | dict.fromkeys(empty, "") | {"verdict": "control"}
+    return words | {
+        "difference": f"{row.difference:+.{digits}f} {bounds_text(row.difference_interval, digits)}",
+        "together": bounds_text(row.simultaneous_interval, digits),
+        "effect": "" if row.effect_size != row.effect_size else f"{row.effect_size:+.1f}",
+        "p": p_text(row.p),
+        "p_holm": p_text(row.p_holm),
+        "wins": f"{100 * row.probability_of_improvement:.0f}\u00a0%",
+        "wins_interval": percent(row.improvement_interval),
+        "verdict": evidence.problem or row.verdict,
+        "reason": "" if evidence.problem else f": {row.reason}",
+    }
+
+
+def smallest_p(evidence: Sequence[Evidence]) -> str:
+    """`.002 with 10 seeds`: the smallest p-value that the sign-flip test can have, for every number of seeds."""
+    found = {row.n: row.smallest_p for of in evidence for row in of.rows.values() if row.smallest_p == row.smallest_p}
+    return ", ".join(f"{p_text(found[n])} with {n} seeds" for n in sorted(found))
+
+
+def percent(bounds: Bounds) -> str:
+    """`[60, 98]`, of shares between 0 and 1."""
+    return "" if bounds.low != bounds.low else f"[{100 * bounds.low:.0f}, {100 * bounds.high:.0f}]"
 
 
 def bounds_text(bounds: Bounds, digits: int, signed: bool = True) -> str:

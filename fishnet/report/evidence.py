@@ -1,4 +1,4 @@
-"""From the tables of a sweep to verdicts: what is measured on each run, which arms are compared, what is claimed."""
+"""From the tables of a sweep to verdicts: what is measured on each run, and which arms are compared."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -7,15 +7,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fishnet.errors import UsageError
 from fishnet.lookup import unknown
 from fishnet.report.results import Results
 from fishnet.stats import Bounds, Comparison, compare
 
 FEWEST_IMAGES = 5  # of a class in the test split, below which nothing is said of that class
-JUDGEMENTS = ("supported", "refuted", "undecided")
 FRACTIONS = ("accuracy", "auc", "f1", "ece")  # how names of figures between 0 and 1 end
-OPPOSITE = {"better": "worse", "worse": "better", "equivalent": ""}
 
 
 @dataclass(frozen=True)
@@ -57,6 +54,10 @@ class Trial:
         """Of all arms; the first is the control unless a contrast says otherwise."""
         return self.looks[0].labels
 
+    def runs(self, label: str) -> list[list[int]]:
+        """The runs of an arm, [look][seed]."""
+        return [look.runs(label) for look in self.looks]
+
     def by_seed(self, measure: "Measure") -> dict[str, list[float]]:
         """label -> values [seed], NaN where a run has none; shorter for arms that later looks leave out."""
         values: dict[str, list[float]] = {label: [] for label in self.labels}
@@ -82,6 +83,7 @@ class Measure:
         within: the smallest and the largest value that there can be, at which intervals end; None: any. A bootstrap-t
             interval over seeds of which one has collapsed may reach far beyond.
         of_class: the class whose test images alone it looks at; empty: all of them.
+        column: of `runs.parquet`, if it is one.
     """
 
     name: str
@@ -92,6 +94,7 @@ class Measure:
     digits: int = 3
     within: tuple[float, float] | None = None
     of_class: str = ""
+    column: str = ""
 
 
 def column(name: str, words: str, **settings: Any) -> Measure:
@@ -106,7 +109,7 @@ def column(name: str, words: str, **settings: Any) -> Measure:
     def of(results: Results) -> dict[int, float]:
         return _by_run(results.runs[results.runs["status"] != "diverged"], name)
 
-    return Measure(words, of, **_fraction(name) | settings)
+    return Measure(words, of, **_fraction(name) | {"column": name} | settings)
 
 
 def _fraction(name: str) -> dict[str, Any]:
@@ -242,8 +245,10 @@ class Evidence:
     """A contrast with its verdicts."""
 
     contrast: Contrast
-    rows: Mapping[str, Comparison]  # by label, the control first
+    rows: Mapping[str, Comparison]  # by label, the control first; where there is a problem all are undecided
     problem: str = ""  # why there are no verdicts, in place of them
+    same: frozenset[str] = frozenset()  # arms whose runs are those of the control
+    finished: frozenset[str] = frozenset()  # arms of which a run without a value has not diverged
 
     def row(self, label: str) -> Comparison:
         """The comparison of one arm.
@@ -271,10 +276,15 @@ class Evidence:
         row, digits = self.row(label), self.contrast.measure.digits
         low, high = row.simultaneous_interval
         verdict = self.problem or row.verdict
-        diverged = f", {row.diverged} diverged" * bool(row.diverged)
-        return (
-            f"{row.difference:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}], {verdict}, {row.n} seeds{diverged}"
-        )
+        if label in self.same:
+            verdict = "the same runs"
+        words = f"{row.difference:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}], {verdict}, {row.n} seeds"
+        return words + f", {self.missing(label)}" * bool(row.diverged)
+
+    def missing(self, label: str) -> str:
+        """`2 diverged`: how many runs of an arm count as bad ones; empty for none."""
+        number = self.row(label).diverged
+        return f"{number:,} {'without a value' if label in self.finished else 'diverged'}" if number else ""
 
 
 def weigh(contrast: Contrast, trial: Trial, alpha: float | None = None, verdicts: bool = True) -> Evidence:
@@ -308,7 +318,23 @@ def weigh(contrast: Contrast, trial: Trial, alpha: float | None = None, verdicts
     )
     if measure.within is not None:
         rows = {label: _within(row, *measure.within) for label, row in rows.items()}
-    return Evidence(contrast, rows, _few_images(measure.of_class, trial) if verdicts else "no verdict: a smoke test")
+    problem = _few_images(measure.of_class, trial) if verdicts else "no verdict: a smoke test"
+    if problem:
+        rows = {label: row if label == control else replace(row, verdict="undecided") for label, row in rows.items()}
+    return Evidence(
+        contrast,
+        rows,
+        problem,
+        same=frozenset(label for label in labels if trial.runs(label) == trial.runs(control)),
+        finished=frozenset(label for label in (control, *labels) if _valueless(trial, label, values[label])),
+    )
+
+
+def _valueless(trial: Trial, label: str, values: Sequence[float]) -> bool:
+    """Whether a run of an arm has no value and has not diverged."""
+    runs = [(look, run) for look in trial.looks for run in look.runs(label)]
+    missing = [(look, run) for (look, run), value in zip(runs, values, strict=True) if not np.isfinite(value)]
+    return any((look.results.runs.set_index("run")["status"].get(run) != "diverged") for look, run in missing)
 
 
 def _worst(measure: Measure, values: Mapping[str, Sequence[float]]) -> float:
@@ -339,76 +365,3 @@ def _within(row: Comparison, low: float, high: float) -> Comparison:
         difference_interval=cut(row.difference_interval, -most, most),
         simultaneous_interval=cut(row.simultaneous_interval, -most, most),
     )
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A statement that courses and papers make, and what would be seen if it were true here.
-
-    Args:
-        text: the statement.
-        source: who makes it.
-        contrast: the name of the contrast that bears on it.
-        expected: arm -> verdict that the statement predicts; all of them must be found for it to be supported, and
-            one that is contradicted refutes it.
-    """
-
-    text: str
-    source: str
-    contrast: str
-    expected: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """What became of a claim."""
-
-    claim: Claim
-    verdict: str  # one of JUDGEMENTS
-    measure: str  # what was measured, in words
-    control: str  # the arm that the others are compared with
-    effects: Mapping[str, str] = field(default_factory=dict)  # arm -> phrase
-
-
-def judge(claim: Claim, evidence: Mapping[str, Evidence]) -> Judgement:
-    """Whether the evidence supports or refutes a claim.
-
-    An expectation of `better` or `worse` is contradicted by the opposite and by `equivalent`; one of `equivalent` by
-    `better` and `worse`. `not better` (or `not worse`) is met by equivalent and by the opposite, and contradicted by
-    the word itself. Two arms that are equivalent because nothing was learned in either meet no expectation.
-
-    Args:
-        claim: to be judged.
-        evidence: by the contrast's name.
-
-    Raises:
-        UsageError: a contrast that is not there, or an expectation that is no verdict.
-    """
-    if claim.contrast not in evidence:
-        raise unknown("contrast", claim.contrast, evidence)
-    of = evidence[claim.contrast]
-    met, contradicted = [], []
-    for label, expected in claim.expected.items():
-        found = "undecided" if of.problem else of.row(label).verdict
-        word = expected.removeprefix("not ")
-        if word not in ("better", "worse", "equivalent"):
-            raise UsageError(f"claim {claim.text!r} expects {expected!r} of {label!r}: not a verdict")
-        nothing = found == "equivalent" and _nothing_learned(of, label)
-        if expected.startswith("not "):
-            met.append(found in ("equivalent", OPPOSITE[word]) and not nothing)
-            contradicted.append(found == word)
-        else:
-            met.append(found == word and not nothing)
-            contradicted.append(found not in (word, "undecided"))
-    verdict = "refuted" if any(contradicted) else "supported" if all(met) else "undecided"
-    effects = {label: of.phrase(label) for label in claim.expected}
-    return Judgement(claim, verdict, of.contrast.measure.name, next(iter(of.rows)), effects)
-
-
-def _nothing_learned(of: Evidence, label: str) -> bool:
-    """Whether an arm and its control are both no better than a run that diverged, such as at chance."""
-    measure, control = of.contrast.measure, next(iter(of.rows.values()))
-    if measure.diverged is None:
-        return False
-    means = np.array([control.mean, of.row(label).mean])
-    return bool((np.abs(means - measure.diverged) < (measure.margin or 0.0)).all())

@@ -157,7 +157,7 @@ def compare(
             further = needed and needed - len(d)
         reason = _reason(row, verdict, margin, level, further, test, power)
         if counted := row.diverged + row.control_diverged:
-            reason += f"; {counted} diverged {'run counts' if counted == 1 else 'runs count'} as {diverged:.3g}"
+            reason += f"; {counted} {'run' if counted == 1 else 'runs'} without a value counted as {diverged:.3g}"
         rows[arm] = replace(row, verdict=verdict, reason=reason, further_seeds=further)
     return {arm: rows[arm] for arm in values}
 

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from experiments._question import Question, claims_of, contrasts_of
-from fishnet.report.evidence import Evidence, Judgement, Look, Trial, judge, weigh
+from fishnet.report.claims import Judgement, judge
+from fishnet.report.evidence import Evidence, Look, Trial, weigh
 from fishnet.report.results import Results
 
 EPOCHS, IMAGES = 4, 40

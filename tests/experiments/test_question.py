@@ -14,7 +14,8 @@ from experiments._plan import Plan
 from experiments._question import Asked, claims_of, contrasts_of
 from experiments._tuning import at_all_rates, at_tuned_rates, ends_of_grids, suggestions
 from fishnet.errors import UsageError, UserError
-from fishnet.report.evidence import Claim, Contrast, Look, Trial, column, until, weigh
+from fishnet.report.claims import Claim
+from fishnet.report.evidence import Contrast, Look, Trial, column, until, weigh
 from fishnet.report.results import Results
 from fishnet.sweep.progress import Display
 from fishnet.sweep.recipe import Recipe

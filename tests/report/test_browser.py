@@ -15,7 +15,8 @@ import pytest
 
 from fishnet.report.answer import Answer, DrawnFigure, write_answer
 from fishnet.report.answer_figures import arms_panel, curves_panel, forest, layers_panel, steps_panel
-from fishnet.report.evidence import Claim, Contrast, Trial, judge, weigh
+from fishnet.report.claims import Claim, judge
+from fishnet.report.evidence import Contrast, Trial, weigh
 from fishnet.report.html import write_report
 from tests.report.conftest import fabricate
 from tests.report.test_evidence import ACCURACY, LABELS, SEEDS, look_of

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from fishnet.errors import UsageError
-from fishnet.report.evidence import Claim, Contrast, Look, Trial, at_end, class_column, column, judge, weigh
+from fishnet.report.claims import Claim, judge
+from fishnet.report.evidence import Contrast, Look, Trial, at_end, class_column, column, weigh
 from fishnet.report.results import Results
 
 SEEDS = 10
