@@ -68,9 +68,22 @@ def ends_of_grids(trial: "Trial", labels: Sequence[str], rates: Rates) -> list[s
     """Sentences that name the arms whose best rate is the last one tried, as a better one may lie beyond."""
     found = suggestions(trial, labels, rates)
     sentences = []
+    flat = [label for label, best in found.items() if best and _alike(trial, label, rates[label])]
+    if flat:
+        sentences.append(f"As good, or bad, at every rate that was tried: {listed(flat)}.")
+    found = {label: best for label, best in found.items() if label not in flat}
     if diverged := [label for label, best in found.items() if best is None]:
         sentences.append(f"Diverged at every rate that was tried: {listed(diverged)}.")
     for end in ("lowest", "highest"):
         if at_end := [f"{label} ({best.rate:g})" for label, best in found.items() if best and best.end == end]:
             sentences.append(f"Best at the {end} rate that was tried, and maybe better beyond it: {listed(at_end)}.")
     return sentences
+
+
+def _alike(trial: "Trial", label: str, rates: Sequence[float]) -> bool:
+    """Whether the mean losses at all rates of a grid are within a hundredth of each other: the choice is luck."""
+    from fishnet.report.evidence import column
+
+    losses = trial.by_seed(column("val_loss", "validation loss"))
+    means = [np.mean(losses[tried(label, rate)]) for rate in rates if tried(label, rate) in losses]
+    return len(means) > 1 and bool(np.ptp(means) <= 0.01 * np.min(means))

@@ -79,8 +79,8 @@ def question() -> Question:
     from fishnet.report.evidence import Contrast, Evidence, column, probed
 
     measures = {
-        "fish": column("test_balanced_accuracy", "balanced test accuracy", margin=0.03, diverged=1 / 15),
-        "digits": column("test_accuracy", "test accuracy", margin=0.01, diverged=0.1),
+        "fish": column("test_balanced_accuracy", "balanced test accuracy on fish", margin=0.03, diverged=1 / 15),
+        "digits": column("test_accuracy", "test accuracy on digits", margin=0.01, diverged=0.1),
     }
     chance = {"fish": 1 / 15, "digits": 0.1}
     ratio = probed("gradient_ratio", "first over last layer's gradient, at the start", when="first", digits=3)
@@ -98,6 +98,10 @@ def question() -> Question:
                      arms=OTHER_MODELS),
         ]  # fmt: skip
 
+    def on_both(text: str, source: str, kind: str, expected: Mapping[str, str]) -> Claim:
+        """A claim that is asked of fish and of digits."""
+        return Claim(text, source, f"fish, {kind}", expected, also={f"digits, {kind}": expected})
+
     def widest(evidence: Evidence) -> float:
         """The largest difference to the control, for better or worse."""
         return max(abs(row.difference) for row in list(evidence.rows.values())[1:])
@@ -108,7 +112,7 @@ def question() -> Question:
             of_activations, of_norms = evidence[f"{task}, activations"], evidence[f"{task}, norms"]
             first, second = of_activations.foremost(), of_norms.foremost()
             heads.append(
-                f"on {task} {first} makes the most of the activations ({of_activations.phrase(first)}, against relu) "
+                f"on {task} {first} is the best of the activations ({of_activations.phrase(first)}, against relu) "
                 f"and {second} of the norms ({of_norms.phrase(second)}, against none)"
             )
             better, worse = ([[name for name, row in of.rows.items() if row.verdict == word]
@@ -169,31 +173,48 @@ def question() -> Question:
             "Length of the first layer's gradient over that of the last, at the first step; every seed a dot.",
         ),
         claims=(
-            Claim("GELU is better than ReLU", "Hendrycks and Gimpel 2016", "fish, activations", {"gelu": "better"}),
-            Claim("Swish (SiLU) is better than ReLU", "Ramachandran et al. 2017", "fish, activations",
-                  {"silu": "better"}),
-            Claim("Mish is better than ReLU", "Misra 2019", "fish, activations", {"mish": "better"}),
-            Claim("ELU learns faster than ReLU", "Clevert et al. 2016", "fish, activations", {"elu": "better"}),
-            Claim("Leaky ReLU is better than ReLU", "Xu et al. 2015", "fish, activations", {"leaky_relu": "better"}),
-            Claim("Saturating units learn worse than ReLU", "Glorot et al. 2011", "fish, activations",
-                  {"tanh": "worse", "sigmoid": "worse"}),
-            Claim("Batch norm trains better within a short budget", "Ioffe and Szegedy 2015", "fish, norms",
-                  {NORMED: "better"}),
-            Claim("Layer norm does not work as well as batch norm in convolutional networks", "Ba et al. 2016",
-                  "fish, batch", {"layer norm": "worse"}),
-            Claim("Group norm is as good as batch norm", "Wu and He 2018", "fish, batch", {"group norm": "not worse"}),
-            Claim("Residual networks are better than plain ones", "He et al. 2016", "fish, models",
-                  {"resnet": "better"}),
-            Claim("Depthwise-separable convolutions cost little accuracy", "Howard et al. 2017", "fish, models",
-                  {"separable": "not worse"}),
+            on_both("GELU is better than ReLU", "Hendrycks and Gimpel 2016", "activations", {"gelu": "better"}),
+            on_both("Swish (SiLU) is better than ReLU", "Ramachandran et al. 2017", "activations", {"silu": "better"}),
+            on_both("Mish is better than ReLU", "Misra 2019", "activations", {"mish": "better"}),
+            on_both("ELU learns faster than ReLU", "Clevert et al. 2016", "activations", {"elu": "better"}),
+            on_both("Leaky ReLU is better than ReLU", "folklore, after Maas et al. 2013", "activations",
+                    {"leaky_relu": "better"}),
+            on_both("Saturating units learn worse than ReLU", "Glorot et al. 2011", "activations",
+                    {"tanh": "worse", "sigmoid": "worse"}),
+            on_both("A network needs units that are not linear", "Cybenko 1989", "activations", {"identity": "worse"}),
+            on_both("Batch norm trains better within a short budget", "Ioffe and Szegedy 2015", "norms",
+                    {NORMED: "better"}),
+            on_both("Layer norm does not work as well as batch norm in convolutional networks", "Ba et al. 2016",
+                    "batch", {"layer norm": "worse"}),
+            on_both("Group norm is as good as batch norm", "Wu and He 2018", "batch", {"group norm": "not worse"}),
+            on_both("Residual networks are better than plain ones", "He et al. 2016", "models", {"resnet": "better"}),
+            on_both("Depthwise-separable convolutions cost little accuracy", "Howard et al. 2017", "models",
+                    {"separable": "not worse"}),
         ),
         limits=(
-            "A short budget: what is ahead after a few epochs need not be after many.",
+            "Four epochs: what is ahead is what starts fastest, and need not be after many.",
+            "The digits are those of mnist-mini, a tenth of MNIST.",
             "One learning rate for all arms of a task; each would have its own best one (see experiments.optimizers): "
             "what diverges here may train at a lower one.",
             "A ResNet of the same widths has more layers and parameters than the CNN.",
         ),
+        problems=lambda trials, evidence: linear(evidence),
     )  # fmt: skip
+
+
+def linear(evidence: Mapping) -> list[str]:
+    """A warning where units that are linear are ahead of relu: then it is no matter of what a network can express."""
+    found = [
+        task
+        for task in TASKS
+        for of in [evidence[f"{task}, activations"].rows]
+        if "identity" in of and of["identity"].verdict == "better"
+    ]
+    return [
+        f"On {task} a network of linear units (identity) is better than relu: there the activations differ in how fast "
+        "a network starts at this rate, not in what it can learn."
+        for task in found
+    ]
 
 
 def are(names: Sequence[str]) -> str:

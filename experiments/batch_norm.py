@@ -60,6 +60,7 @@ ARMS = {
 }
 # Batch size -> rate and epochs: fewer images a step, smaller steps.
 SIZES_OF_BATCH = {4: (0.01, 4), 8: (0.02, 4), 128: (0.1, 8)}
+NTH = {1: "first", 2: "second", 3: "third"}
 KIN = tuple(name for name in ARMS if name not in ("no norm", "batch"))
 FEW = ("no norm", "batch", "batch, precise", "layer", "group", "weight", "no norm, fifth of the rate")
 SHIFTED = ("no norm", "batch", "layer", "group")
@@ -96,12 +97,16 @@ def question() -> Question:
         between = "; ".join(f"{found[number]} with {number}" for number in sorted(found) if number not in (2, 32))
         good = [name for name, row in kin.rows.items() if row.verdict in ("better", "equivalent")]
         bad = [name for name, row in kin.rows.items() if row.verdict == "worse"]
+        behind = {k: f"batch, layer {k} only" for k in (1, 2, 3) if f"batch, layer {k} only" in usual.rows}
+        alone = "Behind one convolution alone it changes the accuracy by " * bool(behind)
+        alone += "; ".join(f"{usual.phrase(label)} (the {NTH[k]})" for k, label in behind.items()) + ". " * bool(behind)
         return (
             f"Batch norm changes the accuracy by {ends[0]} images a batch, and by {ends[1]}.\n"
             + f"By {between}. " * bool(between)
             + f"With two, group norm changes it by {two.phrase('group')}. "
             f"With 32, as good as batch norm or better: {listed(good)}; worse: "
-            f"{listed(bad)}. On darkened test photographs batch norm makes a difference of {dark.phrase('batch')}."
+            f"{listed(bad)}. {alone}"
+            f"On darkened test photographs batch norm makes a difference of {dark.phrase('batch')}."
         )
 
     def panels(trials: Mapping, evidence: Mapping) -> Sequence:
@@ -162,8 +167,10 @@ def question() -> Question:
         claims=(
             Claim("Batch norm improves generalisation", "Ioffe and Szegedy 2015", "usual", {"batch": "better"}),
             Claim("Batch norm hurts with small batches", "Wu and He 2018", "two", {"batch": "worse"}),
-            Claim("Group norm does not depend on the batch size and is better with small batches", "Wu and He 2018",
-                  "two_group", {"batch": "worse"}),
+            Claim("Group norm is better than batch norm with small batches", "Wu and He 2018", "two_group",
+                  {"batch": "worse"}),
+            Claim("Batch norm belongs behind every convolution, not behind one of them", "folklore", "kin",
+                  {f"batch, layer {k} only": "worse" for k in NTH}),
             Claim("Batch norm works as well after the activation", "Mishkin et al. 2017", "kin",
                   {"batch, after activation": "not worse"}),
             Claim("Statistics of ghost batches generalise better than those of the whole batch", "Hoffer et al. 2017",
@@ -178,6 +185,8 @@ def question() -> Question:
         limits=(
             "Three convolutions; batch norm's part may be larger in deeper networks.",
             "One rate for all arms of a sweep and batch size, and as many epochs, not steps, for batches of 2 to 8.",
+            "Between batch sizes the rate and the number of epochs change too. Where norms without batch statistics "
+            "(layer, group) lose to no norm as well, not all that batch norm loses is due to these.",
         ),
     )  # fmt: skip
 

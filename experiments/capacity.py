@@ -114,12 +114,13 @@ def question() -> Question:
     """See the module."""
     from fishnet.report.answer_figures import arms_panel, curves_panel, forest
     from fishnet.report.claims import Claim
-    from fishnet.report.evidence import Contrast, at_end
+    from fishnet.report.evidence import Contrast, at_end, column
     from fishnet.report.measures import apart_at_end, fallen, over_sets
     from fishnet.report.prediction_figures import split_of, split_panel
 
     kept = at_end("val_accuracy", "validation accuracy at the end", margin=0.03, diverged=CHANCE)
     lost = fallen("val_accuracy", "fall of validation accuracy from its best epoch", margin=0.03, diverged=1.0)
+    best = column("test_accuracy", "test accuracy at the best epoch", margin=0.03, diverged=CHANCE)
     gap = apart_at_end(
         "train_accuracy",
         "val_accuracy",
@@ -215,6 +216,8 @@ def question() -> Question:
             Contrast("kept", "Validation accuracy at the end", "falls", kept),
             Contrast("lost", "How far validation falls", "falls", lost),
             Contrast("heart", "Training accuracy at the end: learned by heart", "falls", heart),
+            Contrast("best", "Test accuracy at the epoch that validation chose", "falls", best),
+            Contrast("dense_lost", "Dense parameters: how far validation falls", "dense", lost),
             Contrast("dense", "Dense parameters: validation accuracy at the end", "dense", kept),
             Contrast("size", "Width, depth and training set: training less validation accuracy", "size", gap,
                      control="usual, all"),
@@ -237,15 +240,21 @@ def question() -> Question:
                   {"quarter of the width": "better"}),
             Claim("L2 regularisation reduces overfitting", "Krogh and Hertz 1992", "lost", {"L2": "better"}),
             Claim("Dropout prevents overfitting", "Srivastava et al. 2014", "lost", {"dropout": "better"}),
-            Claim("Early stopping keeps a network from learning noise by heart", "Li et al. 2020", "kept",
-                  {"early stopping": "better"}),
+            Claim("Early stopping keeps a network from learning wrong labels by heart", "Li et al. 2020", "heart",
+                  {"early stopping": "better"}, also={"kept": {"early stopping": "not worse"}}),
             Claim("A large learning rate suppresses the memorisation of noisy data", "You et al. 2019", "heart",
                   {"falling rate": "worse"}),
-            Claim("Mixup reduces the memorisation of corrupt labels", "Zhang et al. 2018", "kept", {"mixup": "better"}),
+            Claim("Mixup keeps more of the accuracy where labels are wrong", "Zhang et al. 2018", "kept",
+                  {"mixup": "better"}),
             Claim("Data augmentation reduces overfitting", "Krizhevsky et al. 2012", "lost",
                   {"augmentation": "better"}),
-            Claim("Fewer dense parameters overfit less", "Lin et al. 2014 (network in network)", "dense",
+            Claim("Fewer dense parameters overfit less", "Lin et al. 2014 (network in network)", "dense_lost",
                   {"dense 16-16": "better"}),
+            Claim("Depthwise-separable networks overfit less at equal accuracy", "folklore, after Howard et al. 2017",
+                  "lost", {"separable": "better"}, also={"best": {"separable": "not worse"}}),
+            Claim("Skip connections reduce overfitting", "folklore", "lost", {"ResNet": "better"}),
+            Claim("More images reduce overfitting", "Goodfellow et al. 2016, section 5.2", "lost",
+                  {"all images": "better"}),
             Claim("The variance of a wider network is smaller", "Neal et al. 2018", "variance",
                   {first[0]: "worse"}),
         ),
@@ -253,8 +262,12 @@ def question() -> Question:
             "Wrong labels are spread evenly over the other species; real ones gather on look-alikes.",
             "Training accuracy is that of the steps themselves, with dropout, augmentation and mixing on.",
             "Early stopping is read when it stops, four epochs after the best one; what it keeps is better than that.",
+            "A fall from the best of many epochs is above zero by chance alone, and less so over fewer epochs: with "
+            "all images, and where training is stopped early.",
+            "A ResNet is deeper than the network that it is compared with, not that network with connections added.",
             "Bias holds what the photographs leave open: it is not only the network's.",
-            "Training sets overlap: draws of a fifth of the same images, so that their variance is too small.",
+            "Training sets overlap: draws of a fifth of the same images, so that their variance is too small. There "
+            f"are {DRAWS} of them, the same for all seeds: intervals over seeds say nothing of other draws.",
         ),
     )  # fmt: skip
 

@@ -125,11 +125,13 @@ def question() -> Question:
     from fishnet.report.answer_figures import arms_panel, curves_panel, forest, steps_panel
     from fishnet.report.claims import Claim
     from fishnet.report.evidence import Contrast, at_end, probed, until
+    from fishnet.report.measures import logarithm
 
     loss = at_end(
         "train_loss", "training loss at the end", larger_is_better=False, margin=0.05, diverged=2.303, digits=3
     )
-    free = until("train_loss", FREE, f"epochs until the training loss is below {FREE:g}", digits=1)
+    magnitude = logarithm(loss, "decimal logarithm of the training loss at the end", margin=0.1, digits=2)
+    free = until("train_loss", FREE, f"epochs until the training loss is below {FREE:g}", margin=5.0, digits=1)
     rank = probed("effective_rank", "effective rank of the features at the end", margin=0.5, digits=1)
     signs = {
         "gradient_norm": probed("gradient_norm", "length of the first gradients", when="first", digits=4),
@@ -148,7 +150,8 @@ def question() -> Question:
             helped = [name for name, row in rows.items() if row.verdict == "better" and name not in cures]
             cured = [name for name, row in rows.items() if row.verdict == "better" and name in cures]
             for name in helped:
-                helps.setdefault(name, []).append(cause)
+                if rows[name].mean < FREE:
+                    helps.setdefault(name, []).append(cause)
             control = next(iter(rows.values()))
             parts.append(
                 f"{words} (loss {control.mean:.2f}): "
@@ -156,21 +159,26 @@ def question() -> Question:
                 + (f"; also with {listed(cured)}." if cured else ".")
             )
         times = evidence["saddle_free"].rows
-        sooner = [f"{name} ({row.mean:.0f})" for name, row in times.items() if row.verdict == "better"]
+        ends = evidence["saddle"].rows
+        sooner = [
+            f"{name} ({row.mean:.0f}{', but ends above it' * (ends[name].mean > FREE)})"
+            for name, row in times.items()
+            if row.verdict == "better"
+        ]
         parts.append(
-            f"with weights too small the loss is below {FREE:g} after {next(iter(times.values())).mean:.0f} epochs; "
-            f"sooner with {listed(sooner)}."
+            f"with weights too small the loss is below {FREE:g} after {next(iter(times.values())).mean:.0f} epochs "
+            f"(one more than there are, where it never is); sooner with {listed(sooner)}."
         )
-        headline = "None of these schedules, momenta and optimizers ends lower for certain, whatever the cause."
+        headline = f"None of these schedules, momenta and optimizers is shown to bring the loss below {FREE:g}."
         if helps:
-            best = max(helps, key=lambda name: len(helps[name]))
-            least = min(helps[best], key=lambda cause: evidence[cause].row(best).difference)
+            most = max(map(len, helps.values()))
+            best = [name for name in helps if len(helps[name]) == most]
+            cause = helps[best[0]][0]
             headline = (
-                f"No remedy gets training going whatever the cause: {best} does for {len(helps[best])} of "
-                f"{len(IN_WORDS)}, most "
-                if len(helps[best]) < len(IN_WORDS)
-                else f"{best.capitalize()} gets training going whatever the cause, most "
-            ) + f"for {IN_WORDS[least]} (loss {evidence[least].phrase(best)})."
+                f"{listed(best).capitalize()} bring{'s' * (len(best) == 1)} the loss below {FREE:g} for {most} of the "
+                f"{len(IN_WORDS)} causes, {'no remedy for all' if most < len(IN_WORDS) else 'all of them'} "
+                f"({IN_WORDS[cause]}, {best[0]}: {evidence[cause].phrase(best[0])})."
+            )
         return f"{headline}\n" + " ".join(part[0].upper() + part[1:] for part in parts)
 
     def panels(trials: Mapping, evidence: Mapping) -> Sequence:
@@ -249,11 +257,13 @@ def question() -> Question:
             Contrast("alike_rank", "Where units are alike: how many differ", "alike", rank),
             Contrast("saddle_cycles", "Cycles against the constant rate at their top, from small weights", "saddle",
                      free, control="rate x 10", arms=("triangular", "sine", "one cycle")),
+            Contrast("saddle_momentum", "Momentum against the rate that it amounts to, from small weights", "saddle",
+                     free, control="rate x 10", arms=("momentum .9",)),
             Contrast("saddle_nesterov", "Nesterov's against plain momentum, from small weights", "saddle", free,
                      control="momentum .9", arms=("nesterov .9",)),
-            Contrast("found", "Around the rate of the range test", "found", loss,
+            Contrast("found", "Around the rate of the range test", "found", magnitude,
                      arms=(*list(FOUND)[1:], "one cycle to three times it", "momentum .9, a tenth of it")),
-            Contrast("short", "Twenty epochs at the rate of the range test", "found", loss, control=IN_20,
+            Contrast("short", "Twenty epochs at the rate of the range test", "found", magnitude, control=IN_20,
                      arms=(CYCLE_IN_20,)),
         ),
         answer=answer,
@@ -266,26 +276,30 @@ def question() -> Question:
         claims=(
             Claim("Raising the rate in cycles lets training cross saddle point plateaus quickly",
                   "Smith 2017, section 3.1", "saddle_free", {"triangular": "better", "sine": "better"}),
-            Claim("A rate that varies cyclically is better than a fixed one", "Smith 2017, abstract",
+            Claim("A cycle leaves a plateau sooner than the constant rate at its top", "folklore, after Smith 2017",
                   "saddle_cycles", {"triangular": "better"}),
             Claim("Momentum carries training across plateaus", "Goodfellow et al. 2016, section 8.3.2", "saddle_free",
                   {"momentum .9": "better"}),
+            Claim("Momentum leaves a plateau sooner than a rate as high as its steps amount to", "folklore",
+                  "saddle_momentum", {"momentum .9": "better"}),
             Claim("Nesterov's momentum is faster than plain momentum", "Sutskever et al. 2013", "saddle_nesterov",
                   {"nesterov .9": "better"}),
             Claim("Adaptive methods escape saddles where gradient descent is stuck", "Staib et al. 2019",
                   "saddle_free", {"adam": "better"}),
             Claim("When the loss has stopped falling, reduce the learning rate", "Keras, ReduceLROnPlateau", "high",
-                  {"plateau": "better", "rate / 10": "better"}),
+                  {"plateau": "better"}),
             Claim("Units that begin with equal weights stay equal, whatever the optimizer",
                   "Goodfellow et al. 2016, section 8.4", "alike_rank",
-                  {"momentum .99": "not better", "adam": "not better", "he weights": "better"}),
-            Claim("A range test of a few epochs finds the rate", "Smith 2017, section 3.3", "found",
+                  {"momentum .9": "not better", "adam": "not better", "he weights": "better"}),
+            Claim("A range test of a few epochs finds the rate", "folklore, after Smith 2017, section 3.3", "found",
                   {"a tenth of it": "not better", "three times it": "not better"}),
             Claim("One cycle to a large rate gets further in few epochs (super-convergence)", "Smith and Topin 2018",
                   "short", {CYCLE_IN_20: "better"}),
         ),
         limits=(
             "One perceptron on one easy task; a training loss, not a test accuracy, is what stands still.",
+            "The range test trains anew at each rate of a grid; Smith's raises the rate within one run.",
+            "The effective rank of features that are all zero has no value, and counts as the lowest one found.",
             f"A run counts as free below a training loss of {FREE:g}; one that never is counts as an epoch more than "
             "the longest run, so that the times of stuck runs are lower bounds.",
             "Cycles have one number and one range, a tenth to ten times the rate; momentum is compared at an equal "

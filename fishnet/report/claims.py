@@ -88,7 +88,8 @@ def judge(claim: Claim, evidence: Mapping[str, Evidence]) -> Judgement:
             remark = (
                 f" ({word} by {of.contrast.measure.margin} is excluded)" if excluded and found == "undecided" else ""
             )
-            effects[f"{label} ({of.contrast.measure.name})" if several else label] = of.phrase(label) + remark
+            beside = f" ({of.contrast.measure.name}, against {next(iter(of.rows))})" if several else ""
+            effects[label + beside] = of.phrase(label) + remark
     verdict = "refuted" if any(contradicted) else "supported" if all(met) else "undecided"
     measures, controls = ({of.contrast.measure.name: 0 for of in used}, {next(iter(of.rows)): 0 for of in used})
     return Judgement(claim, verdict, "; ".join(measures), "; ".join(controls), effects)

@@ -50,6 +50,22 @@ def apart_at_end(first: str, second: str, words: str, **settings: Any) -> Measur
     return Measure(words, of, **{"larger_is_better": False} | settings)
 
 
+def logarithm(measure: Measure, words: str, **settings: Any) -> Measure:
+    """The decimal logarithm of a measure that is positive: differences are factors, .1 being one of 1.26.
+
+    Args:
+        measure: whose values below 1e-12 count as that.
+        words: for headings.
+        settings: other fields of `Measure`; `diverged` is that of the measure, as a logarithm, unless given.
+    """
+
+    def of(results: Results) -> dict[int, float]:
+        return {run: float(np.log10(max(value, 1e-12))) for run, value in measure.of(results).items()}
+
+    worst = None if measure.diverged is None else float(np.log10(measure.diverged))
+    return Measure(words, of, **{"larger_is_better": measure.larger_is_better, "diverged": worst} | settings)
+
+
 def decades(
     figure: str, of_layers: Callable[[Sequence[float]], float], words: str, magnitude: bool = True, **settings: Any
 ) -> Measure:

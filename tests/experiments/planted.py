@@ -63,7 +63,7 @@ def look_of(plan: Any, size: str, planted: Planted, classes: tuple[str, ...], ow
                 tables["curves"].append({"run": run, "epoch": epoch} | row)
             for c, name in enumerate(classes):
                 auc = value["own_auc"] if name == own else value["auc"]
-                tables["per_class"].append({"run": run, "class": name, "support": IMAGES, "auc": auc})
+                tables["per_class"].append({"run": run, "class": name, "support": IMAGES, "auc": auc, "recall": auc})
                 probes += [
                     {"run": run, "epoch": 1, "step": 9, "probe": figure, "layer": None, "index": c, "class": name,
                      "value": value["probe"]}

@@ -60,14 +60,15 @@ def verdicts(question, evidence):
 def test_stagnation_names_what_helped_for_each_cause():
     question = asked("stagnation")
     effects = {("saddle", name): -0.3 for name in ("momentum .99", "adam", "he weights", "rate x 10")}
-    effects |= {("saddle_free", "momentum .9"): -0.3, ("saddle_free", "adam"): 0.3}
+    effects |= {("saddle_free", "momentum .9"): -30.0, ("saddle_free", "adam"): 30.0}
     effects |= {("high", "usual rate"): -0.3, ("alike_rank", "he weights"): 2.0, ("found", "three times it"): -0.2}
     evidence = evidence_of(question, {"found": [*FOUND, "one cycle to three times it"]}, effects)
     text = question.answer(evidence)
     assert "Weights too small (loss 0.5" in text
-    assert (
-        text.startswith("No remedy gets training going whatever the cause: ") and " does for 1 of 5, most for" in text
+    headline = (
+        "Momentum .99 and adam bring the loss below 1 for 1 of the 5 causes, no remedy for all (weights too small"
     )
+    assert text.startswith(headline)
     assert "lower at the end with momentum .99 and adam; also with rate x 10 and he weights." in text
     assert text.count(NOTHING_HELPED) == 4
     assert "sooner with momentum .9 (" in text
@@ -76,6 +77,15 @@ def test_stagnation_names_what_helped_for_each_cause():
     assert judged["Adaptive methods escape saddles where gradient descent is stuck"] == "refuted"
     assert judged["Units that begin with equal weights stay equal, whatever the optimizer"] == "supported"
     assert judged["A range test of a few epochs finds the rate"] == "refuted"
+
+
+def test_a_loss_that_is_lower_but_not_low_is_no_cure():
+    question = asked("stagnation")
+    effects = {("saddle", "momentum .99"): -0.3, ("low", "adam"): -0.3}
+    evidence = evidence_of(question, {"found": [*FOUND, "one cycle to three times it"]}, effects, start=2.3)
+    text = question.answer(evidence)
+    assert text.startswith("None of these schedules, momenta and optimizers is shown to bring the loss below 1.")
+    assert "lower at the end with momentum .99." in text
 
 
 def test_stagnation_builds_on_its_range_test():
@@ -132,9 +142,13 @@ def test_deep_networks_that_are_better_are_named_with_their_level():
     text = question.answer(evidence)
     assert f"Better: “relu, he ({evidence['depth'].row('relu, he').mean:.2f})”." in text
     judged = verdicts(question, evidence)
-    assert judged["Deep sigmoid networks do not train"] == "supported"
-    assert judged["He initialisation prevents vanishing gradients with ReLU"] == "supported"
-    assert judged["Skip connections make deep networks without norm trainable"] == "refuted"
+    assert judged["Deep networks of sigmoid units learn less than rectified ones"] == "supported"
+    assert (
+        judged["He initialisation brings more of the gradient to the first layer of a deep ReLU network"] == "supported"
+    )
+    skipped = "Skip connections make deep networks without norm trainable, at the rate that is usual with norms"
+    assert judged[skipped] == "refuted"
+    assert judged["Batch norm lets deep sigmoid networks train"] == "refuted"
     assert judged["Skip connections make deep networks with batch norm better"] == "supported"
 
 
@@ -147,16 +161,19 @@ def test_optimizers_are_sorted_by_verdict():
     effects = {("optimizers", "sgd, constant"): -0.1, ("optimizers", "adam, constant"): 0.1}
     effects |= {("schedules", "momentum, one cycle"): 0.05, ("schedules", "momentum, exponential"): 0.05}
     effects |= {("fish", name): -0.2 for name in ("adam", "rmsprop", "adagrad")}
+    effects |= {("adam_schedules", "adam, exponential"): 0.05}
     evidence = evidence_of(question, labels, effects)
     text = question.answer(evidence)
     assert "better: adam; worse: sgd; equivalent: nesterov" in text
     assert "adam, constant is better on the digits (+0.1" in text.splitlines()[0]
     assert "better: exponential and one cycle" in text
     judged = verdicts(question, evidence)
-    assert judged["Adam is better than gradient descent with momentum"] == "supported"
+    assert judged["Adam is better than gradient descent with momentum"] == "refuted"  # on fish it is worse
+    assert judged["A rate that falls to the end is better than a constant one"] == "supported"
+    assert judged["One cycle is better than a constant rate"] == "refuted"  # not for Adam
     assert judged["Nesterov's momentum is better than plain momentum"] == "refuted"
-    assert judged["Adam requires little tuning: its default rate is good"] == "supported"
-    assert judged["Gradient descent with momentum generalises better than adaptive methods"] == "supported"
+    assert judged["Adam requires little tuning: its default rate is as good as a tuned one"] == "supported"
+    assert judged["Momentum reaches more than adaptive methods on new images, also in a short run"] == "refuted"
     assert "momentum" not in sorted_out(evidence["fish"].rows).split("equivalent")[0]
 
 
@@ -176,7 +193,7 @@ def test_from_scratch_tells_harm_from_what_the_check_finds():
     judged = verdicts(question, evidence)
     assert judged["Inputs must be scaled, or training fails"] == "supported"
     assert judged["Without the shift by the maximum the softmax overflows and training fails"] == "refuted"
-    assert judged["If the loss explodes, lower the learning rate"] == "refuted"
+    assert judged["A lower rate makes up for raw pixels and a missing 1/m"] == "refuted"
     assert judged["Momentum speeds up full-batch descent"] == "supported"
 
 
@@ -190,7 +207,8 @@ def test_batch_norm_is_told_by_batch_size_and_what_does_as_well():
     said = re.findall(r"(\w+), 10 seeds with (\d+)", text)
     assert said == [("better", "32"), ("worse", "2"), ("worse", "4"), ("equivalent", "8"), ("equivalent", "128")]
     assert text.splitlines()[0].endswith("10 seeds with 2.")
-    assert "worse: “no norm, dropout” and “no norm, fifth of the rate”. On darkened" in text
+    assert "worse: “no norm, dropout” and “no norm, fifth of the rate”. Behind one convolution alone it" in text
+    assert "equivalent, 10 seeds (the third). On darkened" in text
     assert "layer" in re.search("or better: (.*); worse", text)[1]
     judged = verdicts(question, evidence)
     assert judged["Batch norm improves generalisation"] == "supported"
@@ -262,7 +280,7 @@ def test_sources_are_dealt_to_the_seeds():
 @pytest.mark.parametrize("name", ["stagnation", "optimizers", "from_scratch", "mnist_speed", "transfer"])
 def test_claims_have_sources_and_limits_are_told(name):
     question = asked(name)
-    assert 4 <= len(question.claims) <= 9
+    assert 4 <= len(question.claims) <= 12
     assert len(question.limits) >= 3
     assert question.about == importlib.import_module(f"experiments.{name}").__doc__
 

@@ -20,6 +20,7 @@ PLANTED = {
     ("fish", "layer norm"): LOSS,
     ("fish", "separable"): GAIN,
     ("digits", "elu"): GAIN,
+    ("digits", "layer norm"): LOSS,
 }
 
 
@@ -48,18 +49,16 @@ def test_the_answer_names_what_was_planted_and_nothing_else(asked, trials):
     evidence, judgements = weighed(asked, trials, "full")
     text = asked.answer(evidence)
     fish, digits = text.splitlines()[0].split("; ")
-    assert (
-        fish.startswith("On fish gelu makes the most of the activations (+0.09") and "batch norm of the norms" in fish
-    )
-    assert digits.startswith("on digits elu makes the most of the activations (+0.")
+    assert fish.startswith("On fish gelu is the best of the activations (+0.09") and "batch norm of the norms" in fish
+    assert digits.startswith("on digits elu is the best of the activations (+0.")
     assert "On fish, of 16 activations gelu is better than relu and tanh and sigmoid worse (differences up to" in text
     assert "of 8 norms batch norm is better than none and layer norm worse" in text
     assert "On digits, of 16 activations elu is better than relu and nothing worse" in text
     found = {judgement.claim.text: judgement.verdict for judgement in judgements}
     assert len(found) == len(asked.claims)
-    assert found["GELU is better than ReLU"] == "supported"
+    assert found["GELU is better than ReLU"] == "refuted"  # on fish alone it is
     assert found["Mish is better than ReLU"] == "refuted"
-    assert found["Saturating units learn worse than ReLU"] == "supported"
+    assert found["Saturating units learn worse than ReLU"] == "refuted"
     assert found["Layer norm does not work as well as batch norm in convolutional networks"] == "supported"
     assert found["Group norm is as good as batch norm"] == "refuted"
     assert found["Residual networks are better than plain ones"] == "refuted"

@@ -39,7 +39,7 @@ def test_the_answer_names_what_was_planted_and_nothing_else(asked, trials):
     assert "It ends at 0.70; better: mixup, early stopping and clean labels; worse: L1. " in more
     found = {judgement.claim.text: judgement.verdict for judgement in judgements}
     assert len(found) == len(asked.claims)
-    assert found["Mixup reduces the memorisation of corrupt labels"] == "supported"
+    assert found["Mixup keeps more of the accuracy where labels are wrong"] == "supported"
     assert found["Fewer dense parameters overfit less"] == "supported"
     assert found["Dropout prevents overfitting"] == "refuted"
 

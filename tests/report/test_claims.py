@@ -87,7 +87,8 @@ def test_a_claim_about_two_tasks_needs_both():
         found = judge(claim, {"fish": fish, "digits": digits})
         assert found.verdict == judged
         assert found.measure == "figure; figure on the other task" and found.control == "control"
-        assert list(found.effects) == ["arm (figure)", "arm (figure on the other task)"]
+        first, second = found.effects
+        assert first == "arm (figure, against control)" and second == "arm (figure on the other task, against control)"
 
 
 def test_arms_that_are_the_same_runs_are_called_so():
