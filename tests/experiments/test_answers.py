@@ -228,25 +228,31 @@ def test_batch_norm_without_effect_is_not_blamed():
 
 
 def test_the_fastest_that_passes_is_named():
-    found = {"a": (0.9912, 20.0, 8), "b": (0.9931, 12.0, 8), "c": (0.9899, 3.0, 8)}
+    spread = np.linspace(-1e-4, 1e-4, 8)
+    accuracies = {"a": 0.9912, "b": 0.9931, "c": 0.9899, "d": 0.99002}
+    seconds = {"a": 20.0, "b": 12.0, "c": 3.0, "d": 5.0}
+    of = [
+        compare({name: value + width * spread for name, value in values.items()}, "a")
+        for values, width in ((accuracies, 1), (seconds, 100))
+    ]
+    found = {name: (of[0][name], of[1][name]) for name in "abc"}
     assert fastest(found, 0.99) == (
-        "The mean of 8 seeds is above 99.0% after 12 s a run (96 s for all of them one after the other): b, 99.31%."
+        "The mean of 8 seeds is above 99.0 % after 12 s a run (b: 99.31 % [99.30, 99.32]); 96 s for all of them."
     )
-    assert fastest(found, 0.995) == "No arm has a mean above 99.5%: b comes to 99.31%."
+    assert fastest(found, 0.995) == "No arm has a mean above 99.5 %: b comes to 99.31 % [99.30, 99.32]."
+    near = fastest(found | {"d": (of[0]["d"], of[1]["d"])}, 0.99)
+    assert near.startswith("The mean of 8 seeds is above 99.0 % after 5 s a run (d: 99.00 % [98.9")
+    assert ", an interval that holds the level)" in near
 
 
 def test_mnist_speed_puts_both_lengths_together():
     question = asked("mnist_speed")
-    effects = {
-        ("short", "no norm"): -0.02,
-        ("long", "8 epochs, not shifted"): -0.01,
-        ("long_seconds", "4 epochs"): -0.2,
-    }
+    effects = {("short", "no norm"): -0.02, ("long", "wider, 3 epochs"): -0.01}
+    effects |= {("long_seconds", "wider, 3 epochs"): -0.2}
     evidence = evidence_of(question, {}, effects, start=0.9965)
     assert "worse no norm." in question.answer(evidence)
     judged = verdicts(question, evidence)
-    assert judged["Batch norm speeds up training"] == "supported"
-    assert judged["Augmentation improves accuracy, given time"] == "supported"
+    assert judged["With batch norm two epochs get further"] == "supported"
 
 
 def test_transfer_says_it_for_each_number_of_labels():
