@@ -280,6 +280,7 @@ def still_open(found: Sequence["Evidence"], labels: Sequence[str]) -> list[str]:
     Returns:
         Some of `labels`: none where all are decided.
     """
+    found = [of for of in found if not of.problem]  # what more seeds could decide
     open_ones = {row.arm for of in found for row in of.rows.values() if row.verdict == "undecided"}
     if not open_ones.intersection(labels):
         return []

@@ -82,10 +82,16 @@ def question() -> Question:
 
     accuracy = column("test_balanced_accuracy", "balanced test accuracy", margin=0.03, diverged=1 / 15)
     dead = probed(
-        "dead_units", "share of dead units at the end", larger_is_better=False, margin=0.03, diverged=1.0, digits=2
+        "dead_units",
+        "share of dead units at the end",
+        larger_is_better=False,
+        margin=0.03,
+        diverged=1.0,
+        digits=2,
+        within=(0.0, 1.0),
     )
     last = probed("dead_units", "share of dead units behind the last convolution, at the end", layer="act_2",
-                  larger_is_better=False, margin=0.03, diverged=1.0, digits=2)  # fmt: skip
+                  larger_is_better=False, margin=0.03, diverged=1.0, digits=2, within=(0.0, 1.0))  # fmt: skip
     planted = arms_of({"init_bias": BIAS, "lr": USUAL})
     planted["tenth of the rate"] = {"init_bias": BIAS, "lr": USUAL / 10}
     planted["no bias"] = {"init_bias": 0.0, "lr": USUAL}

@@ -149,8 +149,9 @@ def question() -> Question:
             "Seconds are of this machine, as in the line `device`: of training and validation, without compilation, "
             "and a run's share of the time in which all train side by side.",
             "Lengths are whole epochs and few; the fastest of them that passes is an upper bound.",
-            "All runs of a program and length train side by side and have the same seconds: what a norm or an optimizer "
-            "costs by itself is not measured here. Batches of 256 and the wider network are programs of their own.",
+            "All runs of a program and length train side by side and have the same seconds: what a norm or an "
+            "optimizer costs by itself is not measured here. Batches of 256 and the wider network are programs "
+            "of their own.",
             "Rates were set by hand for the network with batch norm, not tuned for each arm.",
         ),
     )  # fmt: skip

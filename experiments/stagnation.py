@@ -298,6 +298,7 @@ def question() -> Question:
         ),
         limits=(
             "One perceptron on one easy task; a training loss, not a test accuracy, is what stands still.",
+            "Adam takes its documented rate whatever the planted one is: where the rate is the cause it is a cure.",
             "The range test trains anew at each rate of a grid; Smith's raises the rate within one run.",
             "The effective rank of features that are all zero has no value, and counts as the lowest one found.",
             f"A run counts as free below a training loss of {FREE:g}; one that never is counts as an epoch more than "

@@ -230,6 +230,7 @@ def question() -> Question:
             "train on at 3 %: as one would choose who had them.",
             "Fewer photographs are seen in more passes but fewer steps; a share is of each species, the same "
             "photographs for all seeds: the intervals are of that draw.",
+            "Seeds beyond the tenth (--until-decided) begin with the same ten sources again.",
         ),
     )  # fmt: skip
 

@@ -166,23 +166,35 @@ def cells(evidence: Evidence, label: str) -> dict[str, str]:
     words = {
         "arm": row.arm,
         "n": str(row.n),
-        "diverged": f" ({evidence.missing(label)})" if row.diverged else "",
+        "diverged": f"({evidence.missing(label)})" if row.diverged else "",
         "mean": f"{row.mean:.{digits}f} {bounds_text(row.interval, digits, signed=False)}",
     }
     if row.verdict == "control":
-        empty = ("difference", "together", "effect", "p", "p_holm", "wins", "wins_interval", "reason")
+        empty = ("difference", "together", "effect", "p", "wins", "wins_interval", "reason")
         return words | dict.fromkeys(empty, "") | {"verdict": "control"}
+    why = "" if evidence.problem else reason(row)
     return words | {
         "difference": f"{row.difference:+.{digits}f} {bounds_text(row.difference_interval, digits)}",
         "together": bounds_text(row.simultaneous_interval, digits),
         "effect": "" if row.effect_size != row.effect_size else f"{row.effect_size:+.1f}",
-        "p": p_text(row.p),
-        "p_holm": p_text(row.p_holm),
+        "p": p_text(row.p) + (f" ({p_text(row.p_holm)})" if row.p_holm == row.p_holm else ""),
         "wins": f"{100 * row.probability_of_improvement:.0f}\u00a0%",
         "wins_interval": percent(row.improvement_interval),
         "verdict": evidence.problem or row.verdict,
-        "reason": "" if evidence.problem else f": {row.reason}",
+        "reason": f": {why}" if why else "",
     }
+
+
+def reason(row: Comparison) -> str:
+    """What a table says of a verdict beyond the word: the seeds that would decide, and runs that have no value."""
+    parts = row.reason.split("; ")
+    counted = [part for part in parts if "without a value" in part]
+    said = [part for part in parts if part not in counted]
+    if row.decided:
+        said = []
+    elif row.further_seeds:
+        said = [f"{row.further_seeds:,} more seed{'s' * (row.further_seeds > 1)} would decide"]
+    return "; ".join([*said, *counted])
 
 
 def smallest_p(evidence: Sequence[Evidence]) -> str:

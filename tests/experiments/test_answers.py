@@ -241,7 +241,7 @@ def test_the_fastest_that_passes_is_named():
     )
     assert fastest(found, 0.995) == "No arm has a mean above 99.5 %: b comes to 99.31 % [99.30, 99.32]."
     near = fastest(found | {"d": (of[0]["d"], of[1]["d"])}, 0.99)
-    assert near.startswith("The mean of 8 seeds is above 99.0 % after 5 s a run (d: 99.00 % [98.9")
+    assert near.startswith("The mean of 8 seeds is above 99.0 % after 5 s a run (d: 99.00 % [99.00, 99.01]")
     assert ", an interval that holds the level)" in near
 
 
