@@ -4,9 +4,9 @@
     python -m experiments.stuck_class --quick
 
 Question. The network is trained with class weights, the other species pass an AUC of .85, and one is stuck. Its images
-may be few, its labels wrong, it may look like another species or vary within itself, the photographs may be out of
-focus, or the network too small. Each cause is planted by itself. Which of the usual remedies moves the AUC of that
-class for which cause, and which cannot?
+may be few, its labels wrong, its name given to others as well, it may look like another species or vary within itself,
+the photographs may be out of focus, or the network too small. Each cause is planted by itself. Which of the usual
+remedies moves the AUC of that class for which cause, and which cannot?
 
 Hypothesis. A remedy works where it touches the cause: weights, margins and logit adjustment change how classes are
 traded against each other, which hardly changes how one class is ranked; they help neither wrong labels nor a species
@@ -21,7 +21,7 @@ and for the species it resembles, more images, and the defect removed.
 
 Refuted if: a loss that trades classes cures wrong labels or likeness; or removing the planted defect does not.
 
-Cost. 6 causes of 11 arms, 10 seeds and 12 epochs each.
+Cost. 7 causes of 11 arms, 10 seeds and 12 epochs each.
 """
 
 import sys
@@ -61,6 +61,7 @@ class Cause:
 CAUSES: Mapping[str, Cause] = {
     "few": Cause("few images", (f"few={S}:2",), (f"few={S}:32",), probes=("classes",)),
     "labels": Cause("97 % wrong labels", (f"noise={S}:0.97",)),
+    "mixed": Cause("labels mixed up", (f"noise={S}:0.97", *(f"noise={name}:0.25" for name in ALL if name != S))),
     "alike": Cause("looks like another", (f"mix={S}:{A}:0.9",), probes=("classes", "features")),
     "varied": Cause("varies, as its look-alike does", (f"vary={S}:3", f"vary={A}:3"), probes=("features",)),
     "blurred": Cause("all out of focus", tuple(f"blur={name}:8" for name in ALL), probes=("features",)),
@@ -197,7 +198,7 @@ def question() -> Question:
 
     def mechanism(trials: Mapping, evidence: Mapping) -> Sequence:
         found = [all_classes_panel(trials["few"], "val_auc", STUCK, "few images: all species", "validation AUC")]
-        for name in ("few", "labels", "alike"):
+        for name in ("few", "labels", "mixed", "alike"):
             shown = [label for label in (STUCK, "logit adjustment", MORE, REMOVED) if label in trials[name].labels]
             title = f"{CAUSES[name].words}: loss of the class"
             found.append(class_curves_panel(trials[name], "val_loss", SPECIES, title, "validation loss, nats", shown))
@@ -254,6 +255,9 @@ def question() -> Question:
             Claim("More images of a rare class bring it up", "Halevy et al. 2009", "few", {MORE: "better"}),
             Claim("Wrong labels hold a class back until they are cleaned", "Northcutt et al. 2021", "labels",
                   {REMOVED: "better"}),
+            Claim("No loss makes up for labels that are mixed up", "folklore, after Northcutt et al. 2021", "mixed",
+                  dict.fromkeys(LOSSES, "not better")),
+            Claim("More images make up for wrong labels", "Rolnick et al. 2017", "mixed", {MORE: "better"}),
             Claim("Squeeze-and-excitation helps to tell similar classes", "folklore, after Hu et al. 2018", "alike",
                   {"squeeze-and-excitation": "better"}),
             Claim("An expert for classes that are confused tells them apart", "Ahmed et al. 2016", "alike",
@@ -264,7 +268,8 @@ def question() -> Question:
         limits=(
             "Five species with about as many images each, on photographs of 32 pixels; causes are planted one by one.",
             "Variation is planted in two of the five species: a mark that tells the two from the others.",
-            "Wrong labels are drawn at random: of the class's 88 training images three keep the right one.",
+            "Wrong labels are drawn at random: of the class's 88 training images three keep the right one. Mixed up "
+            "are also a quarter of the other species' labels, a quarter of which become this one's.",
             "A likeness of two classes takes from the AUC of both: it cannot hold back one alone. The five species are "
             "about equally frequent, so that class weights change little but where images are few.",
             "An AUC against all other species dilutes what is won or lost against the one that looks alike.",

@@ -139,11 +139,46 @@ def theory(fields: Mapping[str, object], depth: int):
     return gradient_profile(mean_field(activation, VARIANCES[init] * gain**2, depth))
 
 
+def has_theory(fields: Mapping[str, object]) -> bool:
+    """Whether mean-field theory speaks of an arm as it is computed here: plain layers of independent weights."""
+    return set(fields) <= {"activation", "init", "init_gain", "lr"} and fields.get("init", DEEP.init) in VARIANCES
+
+
+def away_from_theory(results) -> dict[int, float]:
+    """Run -> by how many decades the first gradient of a hidden layer is away from mean-field theory, at the most.
+
+    Both profiles are relative to the last hidden layer. Runs with norms or other weights than the theory's, and those
+    of which a layer has no gradient, are left out.
+    """
+    import numpy as np
+
+    table, runs = results.probes, results.runs.set_index("run")
+    if not len(table):
+        return {}
+    table = table[(table["probe"] == "gradient_rms") & table["layer"].astype(str).str.startswith("dense_")]
+    table = table[table["step"] == table.groupby("run")["step"].transform("min")].sort_values("index")
+    found, expected = {}, {}
+    for run, values in table.groupby("run")["value"]:
+        row = {
+            name: runs.loc[run].get(name, getattr(DEEP, name)) for name in ("activation", "init", "init_gain", "norm")
+        }
+        if row.pop("norm") != "none" or not has_theory(row):
+            continue
+        depth, key = len(values), tuple(row.values())
+        if (key, depth) not in expected:
+            expected[key, depth] = np.log10(theory(row, depth))
+        with np.errstate(divide="ignore"):
+            measured = np.log10(values.to_numpy(np.float64) / float(values.iloc[-1]))
+        if np.isfinite(measured).all():
+            found[run] = float(np.abs(measured - expected[key, depth]).max())
+    return found
+
+
 def question() -> Question:
     """See the module."""
     from fishnet.report.answer_figures import forest, layers_panel, steps_panel
     from fishnet.report.claims import Claim
-    from fishnet.report.evidence import Contrast, at_end, column, probed
+    from fishnet.report.evidence import Contrast, Measure, at_end, column, probed
     from fishnet.report.measures import decades
     from fishnet.report.number_figures import numbers_panel
 
@@ -171,6 +206,8 @@ def question() -> Question:
         digits=2,
         magnitude=False,
     )
+    apart = Measure("decades from mean-field theory, worst layer", away_from_theory, larger_is_better=False,
+                    margin=0.3, digits=2)  # fmt: skip
     fitted = at_end("train_accuracy", "training accuracy at the end", diverged=1 / 15)
     fresh = at_end("val_accuracy", "validation accuracy at the end", diverged=1 / 15)
 
@@ -187,6 +224,12 @@ def question() -> Question:
             f"last one's, and the network ends at {evidence['depth'].level('sigmoid')} test accuracy; most of what is "
             f"lost is restored by {best} ({evidence['depth'].phrase(best)}).\n"
             f"The smallest ratio: {worst.arm}, {worst.mean:.1g}. "
+        )
+        off = evidence["theory"].rows
+        least, most = (choose(off.values(), key=lambda row: row.mean) for choose in (min, max))
+        text += (
+            f"Before the first step the gradients of the hidden layers are {least.mean:.2f} ({least.arm}) to "
+            f"{most.mean:.2f} decades ({most.arm}) away from mean-field theory in the worst layer. "
         )
         text += f"Better: {listed(cured)}." if cured else "Nothing that was tried is better for certain."
         if "skip_normed" in evidence:
@@ -212,7 +255,7 @@ def question() -> Question:
         expected = {
             label: theory(ARMS[label], depth) * last_gradient(trial, label)
             for label in trial.labels
-            if set(ARMS[label]) <= {"activation", "init", "init_gain"} and ARMS[label].get("init") != "lsuv"
+            if has_theory(ARMS[label])
         }
         some = [label for label in PLAIN if label in trial.labels]
         normed = [label for label in NORMED if label in trial.labels]
@@ -319,6 +362,8 @@ def question() -> Question:
             Contrast("depth", f"Accuracy of {DEPTH} layers on digits", "depth", digits),
             Contrast("ratio", "Where the gradient starts", "depth", ratio),
             Contrast("uneven", "How uneven the first gradients are, layer to layer", "depth", uneven),
+            Contrast("theory", "How far the first gradients are from mean-field theory", "depth", apart,
+                     arms=tuple(label for label in ARMS if label != "sigmoid" and has_theory(ARMS[label]))),
             Contrast("reached", "What reaches the first layer, relu", "depth", reached, control="relu, glorot",
                      arms=("relu, he",)),
             Contrast("relu", "Accuracy against relu with he's initialisation", "depth", digits, control="relu, he"),

@@ -16,7 +16,7 @@ from fishnet.report.evidence import FEWEST_IMAGES, Evidence, Trial
 from fishnet.report.html import Picture, template
 from fishnet.report.measures import answers
 from fishnet.report.results import Results
-from fishnet.stats import Bounds, accuracy_noise
+from fishnet.stats import Bounds, Comparison, accuracy_noise
 from fishnet.sweep.records import write_whole
 from fishnet.sweep.wording import counted, seconds_text
 

@@ -103,17 +103,32 @@ def _cell(axes: Axes, x: int, y: int, arm: Arm, metric: str, scale: Normalize, b
         axes.add_patch(Rectangle((x, y), 1, 1, facecolor="none", edgecolor=GRID, hatch="////", linewidth=0))
         axes.text(x + 0.5, y + 0.5, "diverged" if arm.diverged else "-", ha="center", va="center", fontsize=7.5)
         return
-    colour = colormaps["cividis"](float(scale(value.mean)))
+    words = [f"±{number_text(value.half)}"] * (value.n > 1) + [f"{arm.diverged}/{arm.seeds} div."] * bool(arm.diverged)
+    draw_cell(axes, x, y, float(scale(value.mean)), number_text(value.mean), words, best)
+
+
+def draw_cell(
+    axes: Axes, x: int, y: int, shade: float, number: str, words: Sequence[str] = (), framed: bool = False
+) -> None:
+    """A cell of a heat map.
+
+    Args:
+        axes: a unit a cell, downwards.
+        x: column.
+        y: row.
+        shade: between 0 and 1.
+        number: in bold.
+        words: a line each, below it.
+        framed: whether it stands out.
+    """
+    colour = colormaps["cividis"](shade)
     axes.add_patch(Rectangle((x, y), 1, 1, facecolor=colour, linewidth=0))
     ink = "#ffffff" if np.dot(colour[:3], (0.299, 0.587, 0.114)) < 0.5 else "#000000"
-    words = [f"±{number_text(value.half)}"] * (value.n > 1) + [f"{arm.diverged}/{arm.seeds} div."] * bool(arm.diverged)
     top = 0.5 - 0.14 * len(words)
-    axes.text(
-        x + 0.5, y + top, number_text(value.mean), ha="center", va="center", color=ink, fontweight="bold", fontsize=8
-    )
+    axes.text(x + 0.5, y + top, number, ha="center", va="center", color=ink, fontweight="bold", fontsize=8)
     for i, word in enumerate(words):
         axes.text(x + 0.5, y + top + 0.28 * (i + 1), word, ha="center", va="center", color=ink, fontsize=7)
-    if best:
+    if framed:
         axes.add_patch(Rectangle((x + 0.04, y + 0.05), 0.92, 0.9, facecolor="none", edgecolor=ink, linewidth=1.6))
 
 

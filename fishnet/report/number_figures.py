@@ -1,4 +1,4 @@
-"""Figures of answers over a number that the arms differ in (a rate, a number of labels), or over another measure."""
+"""Figures of answers over what the arms differ in: a number (a rate, of labels), two choices, or another measure."""
 
 from collections.abc import Mapping, Sequence
 from textwrap import fill
@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from fishnet.report.canvas import MARKERS, MUTED, SERIES, Panel, plain_ticks, shortened
 from fishnet.report.curve_figures import Line, draw_line
 from fishnet.report.evidence import Measure, Trial
+from fishnet.report.figures import draw_cell
 from fishnet.stats import t_interval
 
 WIDTH, HEIGHT = 220, 170  # CSS pixels, of the axes
@@ -68,6 +69,50 @@ def numbers_panel(
 
     alt = f"{title}: {measure.name} by {across}. Best: " + "; ".join(map(best, drawn))
     return Panel(draw, alt, WIDTH, HEIGHT, left=88 if logarithmic_values else 72, right=150)
+
+
+def cells_panel(trial: Trial, measure: Measure, cells: Mapping[tuple[str, str], str], title: str) -> Panel | None:
+    """A measure over two choices, a cell an arm: the mean over seeds with half its 95 % interval; the best is framed.
+
+    Args:
+        trial: whose arms.
+        measure: what is written into the cells; darker is worse.
+        cells: (row, column) -> arm. Cells of arms that the trial does not have, or with a run without a value, are
+            empty.
+        title: of the panel.
+
+    Returns:
+        None where fewer than two cells have values.
+    """
+    values = trial.by_seed(measure)
+    found = {
+        place: t_interval(np.asarray(values[label]))[:2]
+        for place, label in cells.items()
+        if len(values.get(label, ())) and np.isfinite(values[label]).all()
+    }
+    if len(found) < 2:
+        return None
+    rows, columns = (list(dict.fromkeys(place[axis] for place in found)) for axis in (0, 1))
+    means = {place: float(mean) for place, (mean, _) in found.items()}
+    low, high = min(means.values()), max(means.values())
+    best = (max if measure.larger_is_better else min)(means, key=means.__getitem__)
+
+    def draw(axes: Axes) -> None:
+        for place, (mean, half) in found.items():
+            shade = (float(mean) - low) / (high - low) if high > low else 0.5
+            words = [f"±{half:.{measure.digits}f}"] if np.isfinite(half) else []
+            x, y = columns.index(place[1]), rows.index(place[0])
+            number = f"{float(mean):.{measure.digits}f}"
+            draw_cell(axes, x, y, shade if measure.larger_is_better else 1 - shade, number, words, place == best)
+        axes.set(xlim=(0, len(columns)), ylim=(len(rows), 0), title=shortened(title, 44))
+        axes.set_xticks(np.arange(len(columns)) + 0.5, [shortened(name, 14) for name in columns])
+        axes.set_yticks(np.arange(len(rows)) + 0.5, [shortened(name, 24) for name in rows])
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+
+    alt = f"{title}: {measure.name}. " + "; ".join(f"{a}, {b}: {means[a, b]:.{measure.digits}f}" for a, b in means)
+    left = 20 + 6.6 * max(len(shortened(name, 24)) for name in rows)
+    return Panel(draw, alt, 64 * len(columns), 34 * len(rows), left=left)
 
 
 def trade_panel(trial: Trial, across: Measure, up: Measure, title: str, levels: Sequence[float] = ()) -> Panel | None:

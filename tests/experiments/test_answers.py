@@ -2,14 +2,17 @@
 
 import importlib
 import re
+from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from experiments.from_scratch import refused
 from experiments.mnist_speed import fastest
 from experiments.optimizers import sorted_out
 from experiments.stagnation import CAUSES, FOUND, NOTHING_HELPED, found, remedies
-from experiments.vanishing_gradient import ARMS, by_heart
+from experiments.vanishing_gradient import ARMS, away_from_theory, by_heart, theory
 from fishnet.report.claims import judge
 from fishnet.report.evidence import Evidence
 from fishnet.stats import compare
@@ -135,6 +138,33 @@ def test_overfitting_is_told_from_a_vanishing_gradient(trained, validated, ratio
     assert by_heart(trained, validated, ratio, vanishing=1e-6) == verdict
 
 
+def test_gradients_are_compared_with_mean_field_theory_layer_by_layer():
+    """A profile that is the theory's in any unit is 0 decades away, one layer ten times as large 1."""
+    depth = 4
+    arms = [
+        {"activation": "relu", "init": "he_normal", "init_gain": 1.0, "norm": "none"},
+        {"activation": "sigmoid", "init": "glorot_normal", "init_gain": 4.0, "norm": "none"},
+        {"activation": "sigmoid", "init": "lsuv", "init_gain": 1.0, "norm": "none"},
+        {"activation": "relu", "init": "he_normal", "init_gain": 1.0, "norm": "batch"},
+    ]
+    rows = []
+    for run in range(2 * len(arms)):
+        fields = arms[run // 2]
+        known = {name: value for name, value in fields.items() if name != "norm"} | {"init": "he_normal"}
+        profile = 3.7 * np.asarray(theory(known if run // 2 != 1 else fields, depth))
+        profile[1] *= 10.0 ** (run % 2)
+        for step in (0, 20):
+            rows += [
+                {"run": run, "step": step, "probe": "gradient_rms", "layer": f"dense_{i}", "index": i, "value": value}
+                for i, value in enumerate(profile * (1 + step))
+            ]
+        rows.append({"run": run, "step": 0, "probe": "gradient_rms", "layer": "head", "index": depth, "value": 99.0})
+    runs = pd.DataFrame([{"run": run, **arms[run // 2]} for run in range(2 * len(arms))])
+    found = away_from_theory(SimpleNamespace(probes=pd.DataFrame(rows), runs=runs))
+    assert found == pytest.approx({0: 0.0, 1: 1.0, 2: 0.0, 3: 1.0}, abs=1e-6)
+    assert away_from_theory(SimpleNamespace(probes=pd.DataFrame(), runs=runs)) == {}
+
+
 def test_deep_networks_that_are_better_are_named_with_their_level():
     question = asked("vanishing_gradient")
     effects = {("depth", "relu, he"): 0.3, ("skip_normed", "skip, batch norm"): 0.1, ("reached", "relu, he"): 0.4}
@@ -195,6 +225,14 @@ def test_from_scratch_tells_harm_from_what_the_check_finds():
     assert judged["Without the shift by the maximum the softmax overflows and training fails"] == "refuted"
     assert judged["A lower rate makes up for raw pixels and a missing 1/m"] == "refuted"
     assert judged["Momentum speeds up full-batch descent"] == "supported"
+
+
+def test_a_check_that_refuses_a_right_gradient_is_told():
+    question = asked("from_scratch")
+    text = question.answer(evidence_of(question, {}, {("failed", "no 1/m"): 1.0}, start=0.0))
+    assert "It also refuses gradients whose equations are right: " in text  # noise above 0 counts as that
+    none = compare({"right": [0.0] * 10, "no 1/m": [1.0] * 10, "raw pixels": [0.0] * 10}, "right")
+    assert refused(Evidence(question.contrasts[2], none)) == ""
 
 
 def test_batch_norm_is_told_by_batch_size_and_what_does_as_well():

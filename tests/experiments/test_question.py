@@ -126,6 +126,8 @@ def test_rates_are_tuned_by_validation():
     assert ends_of_grids(trial, list(arms), rates) == [
         "Best at the highest rate that was tried, and maybe better beyond it: y (2)."
     ]
+    flat = trial_of({"val_loss": {"y @ 1": [2.302] * 3, "y @ 2": [2.3] * 3}})
+    assert ends_of_grids(flat, ["y"], rates) == ["As good, or bad, at every rate that was tried: y."]
     never = trial_of({"val_loss": {"y @ 1": [np.nan] * 3, "y @ 2": [np.nan] * 3}})
     assert at_tuned_rates(arms, rates, never) == {"y": {"lr": 1.0}}
     assert "Diverged at every rate" in ends_of_grids(never, ["y"], rates)[0]

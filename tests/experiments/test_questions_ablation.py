@@ -64,6 +64,15 @@ def test_the_answer_names_what_was_planted_and_nothing_else(asked, trials):
     assert found["Residual networks are better than plain ones"] == "refuted"
 
 
+def test_linear_units_that_are_ahead_of_relu_are_a_warning(asked, trials):
+    evidence, _ = weighed(asked, trials, "full")
+    assert asked.problems(trials, evidence) == []
+    ahead = trials_of(asked, "full", PLANTED | {("digits", "identity"): GAIN}, ("a", "b"), "a")
+    evidence, _ = weighed(asked, ahead, "full")
+    (warning,) = asked.problems(ahead, evidence)
+    assert warning.startswith("On digits a network of linear units (identity) is better than relu")
+
+
 def test_both_tasks_together_rank_the_arms(asked, trials):
     evidence, _ = weighed(asked, trials, "full")
     panels = asked.evidence.panels(trials, evidence)

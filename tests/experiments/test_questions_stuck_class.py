@@ -56,7 +56,7 @@ def test_no_cure_is_said_to_work_where_none_does(asked):
 def test_figures_have_something_to_show(asked, trials):
     evidence, _ = weighed(asked, trials, "full")
     shown, why = asked.evidence.panels(trials, evidence), asked.mechanism.panels(trials, evidence)
-    assert len(shown) == 2 * len(CAUSES) and len(why) == 10
+    assert len(shown) == 2 * len(CAUSES) and len(why) == 11
     assert f"{REMOVED} 1.000 to" in shown[1].alt and SPECIES in why[0].alt
 
 

@@ -8,8 +8,17 @@ import pandas as pd
 import pytest
 
 from fishnet.metrics import accuracy, confusion
-from fishnet.report.evidence import Look, Trial
-from fishnet.report.measures import apart_at_end, decades, draws_of, fallen, other_classes, over_sets, predicted
+from fishnet.report.evidence import Look, Trial, at_end
+from fishnet.report.measures import (
+    apart_at_end,
+    decades,
+    draws_of,
+    fallen,
+    logarithm,
+    other_classes,
+    over_sets,
+    predicted,
+)
 from fishnet.report.prediction_figures import auc_change, auc_changes_panel, rejection_panel, split_of, split_panel
 from fishnet.report.results import Results
 from fishnet.roc import one_vs_rest_auc
@@ -127,3 +136,11 @@ def test_bias_and_variance_by_source(trial, results):
 def test_rejection_is_drawn_for_arms_with_predictions(trial):
     panel = rejection_panel(trial, ["8, 0", "16, 0"], "rejected")
     assert "16, 0" in panel.alt and "images that are answered" in panel.alt
+
+
+def test_logarithms_of_a_measure_are_of_its_values_and_of_what_diverged_runs_count_as(results):
+    plain = at_end("val_accuracy", "accuracy", larger_is_better=False, diverged=0.01)
+    found, values = logarithm(plain, "logarithm", margin=0.1), plain.of(results)
+    assert values and found.of(results) == pytest.approx({run: np.log10(value) for run, value in values.items()})
+    assert found.diverged == -2.0 and found.margin == 0.1 and not found.larger_is_better
+    assert found.within is None and logarithm(dataclasses.replace(plain, diverged=None), "").diverged is None

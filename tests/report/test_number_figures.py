@@ -5,7 +5,7 @@ import pytest
 
 from fishnet.report.canvas import draw_svg
 from fishnet.report.evidence import column
-from fishnet.report.number_figures import number_line, numbers_panel, trade_panel
+from fishnet.report.number_figures import cells_panel, number_line, numbers_panel, trade_panel
 from tests.experiments.test_question import trial_of
 
 LOSS = column("val_loss", "validation loss", larger_is_better=False)
@@ -43,3 +43,15 @@ def test_two_measures_against_each_other():
     assert panel.alt.endswith("a 5, 2")
     assert "<svg" in draw_svg(panel)
     assert trade_panel(trial, column("train_seconds", ""), column("val_loss", ""), "x").alt.count(";") == 0
+
+
+def test_two_choices_are_cells_of_which_the_best_is_framed():
+    values = {"a": [1.0, 3.0, 2.0], "b": [1.0, 1.0, 1.0], "c": [4.0, np.nan, 4.0], "d": [5.0, 5.0, 5.0]}
+    cells = {("up", "left"): "a", ("up", "right"): "b", ("down", "left"): "c", ("down", "right"): "none"}
+    panel = cells_panel(trial_of({"val_loss": values}), LOSS, cells, "title")
+    assert panel.alt == "title: validation loss. up, left: 2.000; up, right: 1.000"
+    svg = draw_svg(panel)
+    assert svg.count("±") == 2 and ">down<" not in svg  # a row of nothing but a diverged and a missing arm
+    frames = svg.count("stroke-width: 1.6")
+    assert frames == 1
+    assert cells_panel(trial_of({"val_loss": values}), LOSS, {("up", "left"): "a"}, "title") is None
