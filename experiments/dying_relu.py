@@ -108,7 +108,8 @@ def question() -> Question:
         rows = evidence["rate"].rows
         share, usual = evidence["rate_dead"].row("relu").mean, rows.get("usual rate")
         leaky = f"a leaky slope changes accuracy by {evidence['rate'].phrase('leaky_relu')}"
-        headline = f"At {RATE / USUAL:g} times the usual rate {share:.0%} of the units end dead, and {leaky}"
+        headline = f"{killed_by_bias(evidence)} At {RATE / USUAL:g} times the usual rate {share:.0%} of the units end "
+        headline += f"dead, and {leaky}"
         if usual is not None:
             headline += f": {blame(evidence, usual.verdict == 'better')}"
         text = f"With every hidden bias at {BIAS}, {evidence['cause_dead'].row('relu').mean:.0%} of the units end dead"
@@ -199,6 +200,17 @@ def question() -> Question:
             "PReLU's slope begins at .25: only what it wins over a fixed slope of .25 is due to learning it.",
         ),
     )  # fmt: skip
+
+
+def killed_by_bias(evidence: Mapping) -> str:
+    """Whether units that a bias has killed cost the accuracy: what units that cannot die do from the same start."""
+    of = evidence["cause"]
+    living = [label for label in ALIVE if label in of.rows]
+    better = [label for label in living if of.row(label).verdict == "better"]
+    if not better:
+        return "Where a negative bias kills units, their death is not shown to cost accuracy."
+    best = of.foremost(better)
+    return f"Where a negative bias kills units, their death costs the accuracy: {of.phrase(best)} with {best}."
 
 
 def dying(evidence: Mapping, label: str) -> str:

@@ -114,7 +114,7 @@ def question() -> Question:
         ahead = [f"{name} ({row.mean:.2f})" for name, row in engine.items() if row.verdict == "better"]
         mends = [f"{name} ({row.mean:.2f})" for name, row in found.items() if row.verdict == "better"]
         return (
-            f"The right network reaches a test accuracy of {evidence['errors'].level('right')}, ; it stays near "
+            f"The right network reaches a test accuracy of {evidence['errors'].level('right')}; it stays near "
             f"guessing with {'; '.join(lost) or 'nothing'}.\n"
             f"Worse with: {listed(harmful)}; no worse with: {listed(harmless)}. "
             f"A gradient check finds: {listed(caught)}. {refused(evidence['failed'])}"

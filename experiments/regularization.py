@@ -98,6 +98,7 @@ DOUBT: Mapping[str, Mapping[str, object]] = {
     "dropout .2 everywhere": {"dropout": 0.2, "dropout_layers": "dense+blocks"},
 }
 GRIDS = {"fish": (0.02, 0.05, 0.1, 0.2, 0.4), "digits": (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)}
+PROBED: Mapping[str, tuple[str, ...]] = {"fish": ("sparsity",), "digits": ()}
 AGAIN = {f"{name}, Monte-Carlo": name for name in DOUBT if name != "no dropout"}
 
 
@@ -105,15 +106,16 @@ def question() -> Question:
     """See the module."""
     from experiments._monte_carlo import AskedAgain
     from fishnet.rejection import rejection_area
-    from fishnet.report.answer_figures import arms_panel, curves_panel, forest
+    from fishnet.report.answer_figures import arms_panel, curves_panel, forest, steps_panel
     from fishnet.report.claims import Claim
-    from fishnet.report.evidence import Contrast, at_end, column
+    from fishnet.report.evidence import Contrast, at_end, column, probed
     from fishnet.report.measures import apart_at_end, predicted
     from fishnet.report.prediction_figures import rejection_panel
     from fishnet.uncertainty import entropy
 
     accuracy = column("test_accuracy", "test accuracy", margin=0.02, diverged=0.2)
     digits = column("test_accuracy", "test accuracy", margin=0.01, diverged=0.1)
+    small_weights = probed("small_weights", "share of weights next to zero at the end", margin=0.02, within=(0.0, 1.0))
     late = at_end("val_accuracy", "validation accuracy at the end", margin=0.02, diverged=0.2)
     gap = apart_at_end(
         "train_accuracy",
@@ -178,11 +180,13 @@ def question() -> Question:
     def mechanism(trials: Mapping, evidence: Mapping) -> Sequence:
         fish, doubt = trials["fish"], trials["doubt"]
         some = [name for name in (PLAIN, "L2", "dropout", "dropout, max-norm and L2") if name in fish.labels]
+        sparse = [name for name in (PLAIN, "L1", "L2", "dropout") if name in fish.labels]
         asked = [name for name in ("no dropout", "dropout .5", "dropout .5, Monte-Carlo") if name in doubt.labels]
         found = [
             arms_panel(fish, gap, "fish"),
             arms_panel(doubt, ece, "with and without passes"),
             curves_panel(fish, "val_loss", "fish", "validation loss, nats", some),
+            steps_panel(fish, "small_weights", "fish", "share of weights next to zero", sparse),
             rejection_panel(doubt, asked, "rejected by entropy"),
         ]
         return [panel for panel in found if panel]
@@ -201,7 +205,8 @@ def question() -> Question:
             "smoke": small[name] | {"seeds": 2, "arms": [tried(arm, grid[2]) for arm in kept[name]]},
             "quick": quick | {"seeds": 1, "arms": [tried(arm, rate) for arm in shown for rate in grid[1:3]]},
         })  # fmt: skip
-        return tune, Plan(name, recipe, lambda trials: at_tuned_rates(arms, rates, trials[found]), seeds=10, sizes={
+        compared = replace(recipe, probes=PROBED[name])
+        return tune, Plan(name, compared, lambda trials: at_tuned_rates(arms, rates, trials[found]), seeds=10, sizes={
             "smoke": small[name] | {"seeds": 2, "arms": kept[name]}, "quick": quick | {"seeds": 3},
         })  # fmt: skip
 
@@ -229,6 +234,8 @@ def question() -> Question:
         contrasts=(
             Contrast("fish", "Accuracy on few fish photographs", "fish", accuracy),
             Contrast("gap", "Training less validation accuracy", "fish", gap),
+            Contrast("sparse", "Weights next to zero, below a hundredth of their layer's rms", "fish", small_weights,
+                     arms=("L1", "L2", "L1 and L2", "dropout", "max-norm")),
             Contrast("late", "Validation accuracy after the last epoch, not at the best one", "fish", late),
             Contrast("max_norm", "Max-norm beside dropout", "fish", accuracy, control="dropout",
                      arms=("dropout and max-norm",)),
@@ -245,7 +252,8 @@ def question() -> Question:
         mechanism=Figure(
             "The gap, the calibration and the doubt",
             mechanism,
-            "Every seed a dot. Last: accuracy of the answers that are left when the most doubtful are rejected.",
+            "Every seed a dot. Weights next to zero are below a hundredth of the rms of their layer. Last: "
+            "accuracy of the answers that are left when the most doubtful are rejected.",
         ),
         claims=(
             Claim("Weight decay (L2) improves generalisation", "Krogh and Hertz 1992", "fish", {"L2": "better"}),
@@ -254,6 +262,8 @@ def question() -> Question:
                   "late", {"L2": "better"}),
             Claim("Dropout helps where training is not stopped early", "folklore, after Srivastava et al. 2014", "late",
                   {"dropout": "better"}),
+            Claim("L1 makes weights sparse, L2 does not", "Goodfellow et al. 2016, section 7.1.2", "sparse",
+                  {"L1": "better", "L2": "not better"}),
             Claim("Max-norm with dropout is better than dropout alone", "Srivastava et al. 2014", "max_norm",
                   {"dropout and max-norm": "better"}),
             Claim("Self-normalising networks train better than batch norm in deep dense networks",

@@ -123,6 +123,16 @@ def test_death_is_blamed_for_what_living_units_win_back(effects, verdict):
     text = question.answer(evidence_of(question, {}, planted))
     headline, more = text.splitlines()
     assert headline.endswith(f"{verdict}.") and "accuracy is better with elu." in more
+    assert headline.startswith(
+        "Where a negative bias kills units, their death is not shown to cost accuracy. At 2 times"
+    )
+
+
+def test_units_that_cannot_die_show_what_a_bias_costs():
+    question = asked("dying_relu")
+    text = question.answer(evidence_of(question, {}, {("cause", "prelu"): 0.3}))
+    assert text.startswith("Where a negative bias kills units, their death costs the accuracy: +0.")
+    assert "better, 10 seeds with prelu. At 2 times" in text
 
 
 @pytest.mark.parametrize(
