@@ -72,6 +72,15 @@ CURES: Mapping[str, Mapping[str, Mapping[str, object]]] = {
     "alike": {"he weights": {"init": "he_normal", "init_gain": 1.0}, "dropout": {"dropout": 0.1}},
     "narrow": {"32 units": {"widths": (32,)}},
 }
+PROBED = ("gradients", "gradient_cosine", "updates", "dead_units", "features", "sharpness", "first_bad")
+SIGNS = {  # contrast -> in few words
+    "gradient_norm": "the first gradient",
+    "update_ratio": "the first step",
+    "gradient_cosine": "how gradients turn",
+    "unstable": "sharpness",
+    "dead_units": "dead units",
+    "effective_rank": "the rank of the features",
+}
 QUICK = ("stands still", "rate x 10", "triangular", "plateau", "momentum .99", "adam")
 NOTHING_HELPED = "no schedule, no momentum, neither Adam nor batch norm ends lower for certain"
 RATES = {"sgd": (1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)}
@@ -120,11 +129,32 @@ def found(trials: Mapping) -> dict[str, dict[str, object]]:
     }
 
 
+def telling(evidence: Mapping) -> dict[str, list[str]]:
+    """Planted cause -> what is measured early on and is shown to differ from the healthy network."""
+    return {
+        words: [
+            name
+            for sign, name in SIGNS.items()
+            if sign in evidence and words in evidence[sign].rows and evidence[sign].row(words).decided
+            if evidence[sign].row(words).verdict != "equivalent"
+        ]
+        for words in IN_WORDS.values()
+    }
+
+
+def unstable(results) -> dict[int, float]:
+    """Run -> the sharpness over 2 / learning rate at the first measurement."""
+    from fishnet.report.evidence import measured
+
+    sharp, limit = (measured(results.probes, figure, when="first") for figure in ("sharpness", "two_over_lr"))
+    return {run: value / limit[run] for run, value in sharp.items() if run in limit}
+
+
 def question() -> Question:
     """See the module."""
     from fishnet.report.answer_figures import arms_panel, curves_panel, forest, steps_panel
     from fishnet.report.claims import Claim
-    from fishnet.report.evidence import Contrast, at_end, probed, until
+    from fishnet.report.evidence import Contrast, Measure, at_end, probed, until
     from fishnet.report.measures import logarithm
 
     loss = at_end(
@@ -135,6 +165,12 @@ def question() -> Question:
     rank = probed("effective_rank", "effective rank of the features at the end", margin=0.5, digits=1)
     signs = {
         "gradient_norm": probed("gradient_norm", "length of the first gradients", when="first", digits=4),
+        "gradient_cosine": probed("gradient_cosine", "cosine of successive gradients, mean of all steps measured",
+                                  when="mean", digits=2),
+        "update_ratio": probed("update_ratio", "first steps over the weights' length", layer="dense_0", when="first",
+                               digits=6),
+        "unstable": Measure("sharpness over 2 / rate after ten epochs: above 1 descent is unstable", unstable,
+                            larger_is_better=False, digits=3),
         "dead_units": probed("dead_units", "share of dead units after ten epochs", when="first",
                              larger_is_better=False, digits=2),
         "effective_rank": probed("effective_rank", "effective rank of the features after ten epochs",
@@ -169,6 +205,8 @@ def question() -> Question:
             f"with weights too small the loss is below {FREE:g} after {next(iter(times.values())).mean:.0f} epochs "
             f"(one more than there are, where it never is); sooner with {listed(sooner)}."
         )
+        told = [f"{words} by {listed(names)}" for words, names in telling(evidence).items() if names]
+        parts.append(f"early on they are told from the healthy network: {'; '.join(told) or 'by nothing measured'}.")
         headline = f"None of these schedules, momenta and optimizers is shown to bring the loss below {FREE:g}."
         if helps:
             most = max(map(len, helps.values()))
@@ -189,7 +227,7 @@ def question() -> Question:
     def mechanism(trials: Mapping, evidence: Mapping) -> Sequence:
         causes = trials["causes"]
         drawn = [curves_panel(causes, "train_loss", "the same picture, five causes", "training loss")]
-        drawn += [arms_panel(causes, measure, "before the first step, after ten epochs") for measure in signs.values()]
+        drawn += [arms_panel(causes, measure, "early on") for measure in signs.values()]
         drawn.append(steps_panel(causes, "gradient_norm", "while training", "length of the gradient"))
         shown = [label for label in QUICK if label in trials["saddle"].labels]
         drawn.append(curves_panel(trials["saddle"], "train_loss", "leaving the saddle", "training loss", shown))
@@ -200,8 +238,7 @@ def question() -> Question:
     plans = [
         Plan(
             "causes",
-            replace(BASE, probes=("gradients", "dead_units", "features", "first_bad"), probe_every=12,
-                    probe_epochs=10, probe_images=1000),
+            replace(BASE, probes=PROBED, probe_every=12, probe_epochs=10, probe_images=0),
             {"healthy": {}} | {IN_WORDS[cause]: planted for cause, planted in CAUSES.items()},
             seeds=10,
             sizes={"smoke": small | {"probe_every": 8, "probe_epochs": 1,
@@ -271,7 +308,8 @@ def question() -> Question:
         mechanism=Figure(
             "What tells the causes apart, and how a saddle is left",
             mechanism,
-            "Gradients before the first step; dead units and features on training images after epochs.",
+            "Gradients, and steps over weights, at the first step; cosines of successive gradients over all training; "
+            "sharpness, dead units and features on the training images after ten epochs.",
         ),
         claims=(
             Claim("Raising the rate in cycles lets training cross saddle point plateaus quickly",

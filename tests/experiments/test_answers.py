@@ -11,7 +11,7 @@ import pytest
 from experiments.from_scratch import refused
 from experiments.mnist_speed import fastest
 from experiments.optimizers import sorted_out
-from experiments.stagnation import CAUSES, FOUND, NOTHING_HELPED, found, remedies
+from experiments.stagnation import CAUSES, FOUND, NOTHING_HELPED, found, remedies, unstable
 from experiments.vanishing_gradient import ARMS, away_from_theory, by_heart, theory
 from fishnet.report.claims import judge
 from fishnet.report.evidence import Evidence
@@ -80,6 +80,28 @@ def test_stagnation_names_what_helped_for_each_cause():
     assert judged["Adaptive methods escape saddles where gradient descent is stuck"] == "refuted"
     assert judged["Units that begin with equal weights stay equal, whatever the optimizer"] == "supported"
     assert judged["A range test of a few epochs finds the rate"] == "refuted"
+
+
+def test_early_signs_are_those_that_differ_from_the_healthy_network():
+    question = asked("stagnation")
+    effects = {("unstable", "rate too high"): 0.4, ("dead_units", "rate too high"): 0.3}
+    effects |= {("effective_rank", "units alike"): -0.3, ("gradient_norm", "weights too small"): -0.4}
+    text = question.answer(evidence_of(question, {"found": [*FOUND, "one cycle to three times it"]}, effects))
+    assert text.endswith(
+        "Early on they are told from the healthy network: rate too high by sharpness and dead units; weights too small "
+        "by the first gradient; units alike by the rank of the features."
+    )
+
+
+def test_sharpness_is_taken_against_the_rate():
+    rows = [
+        {"run": run, "step": step, "probe": figure, "layer": None, "class": None, "value": value * (1 + step)}
+        for run, pair in enumerate(((4.0, 2.0), (1.0, 8.0)))
+        for figure, value in zip(("sharpness", "two_over_lr"), pair, strict=True)
+        for step in (0, 10)
+    ]
+    rows.append({"run": 2, "step": 0, "probe": "sharpness", "layer": None, "class": None, "value": 1.0})
+    assert unstable(SimpleNamespace(probes=pd.DataFrame(rows))) == {0: 2.0, 1: 0.125}
 
 
 def test_a_loss_that_is_lower_but_not_low_is_no_cure():
