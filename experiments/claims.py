@@ -44,7 +44,7 @@ def run(argv: Sequence[str]) -> int:
     runs, out = Path(flags.runs), Path(flags.out)
     if flags.run:
         for name in QUESTIONS:
-            train(name, flags.size, folder_of(runs, name, flags.size))
+            train(name, flags.size, folder_of(runs, name, flags.size), flags.data_dir)
     for name in QUESTIONS:
         keep(folder_of(runs, name, flags.size), out.parent, name)
     answers = {name: record for name in QUESTIONS if (record := read(kept(out.parent, name))) is not None}
@@ -67,6 +67,7 @@ def parser() -> Parser:
     flags.add_argument("--size", default="full", help="of the experiments: full (default), quick or smoke")
     flags.add_argument("--runs", default="runs", metavar="DIR", help="where their folders are; default runs")
     flags.add_argument("--out", default="docs/claims.md", metavar="FILE", help="the ledger; default docs/claims.md")
+    flags.add_argument("--data-dir", metavar="DIR", help="with --run: folder with the files of mnist")
     flags.add_argument("--debug", action="store_true", help=argparse.SUPPRESS)
     return flags
 
@@ -76,13 +77,14 @@ def folder_of(runs: Path, name: str, size: str) -> Path:
     return runs / f"{name}-{size}"
 
 
-def train(name: str, size: str, out: Path) -> None:
+def train(name: str, size: str, out: Path, data_dir: str | None = None) -> None:
     """Runs one experiment as a command of its own.
 
     Raises:
         UserError: it failed.
     """
-    done = subprocess.run([sys.executable, "-m", f"experiments.{name}", f"--{size}", "--quiet", "--out", str(out)])
+    command = [sys.executable, "-m", f"experiments.{name}", f"--{size}", "--quiet", "--out", str(out)]
+    done = subprocess.run(command + (["--data-dir", data_dir] if data_dir else []))
     if done.returncode:
         raise UserError(f"experiments.{name} ended with exit code {done.returncode}")
 

@@ -125,11 +125,11 @@ def follow_scheme(svg: str) -> str:
 
 
 def save(panels: Sequence[Panel], svgs: Sequence[str], stem: Path, columns: int) -> None:
-    """Writes the panels side by side, on white, as `stem`.svg (put together from `svgs`) and `stem`.png."""
-    columns = min(columns, len(panels))
-    cell = [max(panel.outer[side] for panel in panels) for side in (0, 1)]
-    corners = [(i % columns * cell[0], i // columns * cell[1]) for i in range(len(panels))]
-    width, height = cell[0] * columns, cell[1] * -(-len(panels) // columns)
+    """Writes the panels side by side, on white, as `stem`.svg (put together from `svgs`) and `stem`.png.
+
+    A row is as high as its highest panel, a column as wide as its widest.
+    """
+    corners, (width, height) = corners_of([panel.outer for panel in panels], min(columns, len(panels)))
     nested = [svg.replace("<svg ", f'<svg x="{x:g}" y="{y:g}" ', 1) for svg, (x, y) in zip(svgs, corners, strict=True)]
     stem.with_suffix(".svg").write_text(
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:g}" height="{height:g}">'
@@ -141,6 +141,18 @@ def save(panels: Sequence[Panel], svgs: Sequence[str], stem: Path, columns: int)
         for panel, corner in zip(panels, corners, strict=True):
             panel.add_to(figure, *corner)
         figure.savefig(stem.with_suffix(".png"), dpi=min(150, 20_000 / max(width, height) / PX))
+
+
+def corners_of(
+    sizes: Sequence[tuple[float, float]], columns: int
+) -> tuple[list[tuple[float, float]], tuple[float, float]]:
+    """Panels of these sizes row by row: (x, y) of their upper left corners, and (width, height) of all of them."""
+    places = [divmod(i, columns) for i in range(len(sizes))]
+    widths, heights = [0.0] * columns, [0.0] * -(-len(sizes) // columns)
+    for (row, column), (width, height) in zip(places, sizes, strict=True):
+        widths[column], heights[row] = max(widths[column], width), max(heights[row], height)
+    corners = [(sum(widths[:column]), sum(heights[:row])) for row, column in places]
+    return corners, (sum(widths), sum(heights))
 
 
 def shortened(text: str, most: int) -> str:

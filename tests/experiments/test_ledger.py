@@ -1,9 +1,12 @@
 """The ledger of claims: what the experiments left is gathered, kept and counted."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
+from experiments import claims
+from experiments._question import QUESTIONS
 from experiments.claims import main
 
 MADE = [
@@ -90,3 +93,12 @@ def test_an_answer_that_cannot_be_read_is_named_and_does_not_replace_one_that_ca
     error = capsys.readouterr().err
     assert "answer.json cannot be read" in error and error.count("\n") == 1
     assert (tmp_path / "docs" / "answers" / "capacity.json").read_text() == before
+
+
+def test_the_folder_of_mnist_is_passed_on(gather, monkeypatch, tmp_path):
+    calls = []
+    monkeypatch.setattr(claims.subprocess, "run", lambda words: calls.append(words) or SimpleNamespace(returncode=0))
+    assert gather("--run", "--size", "smoke", "--data-dir", "/data") == 1  # nothing was left behind
+    assert len(calls) == len(QUESTIONS) and all(words[-2:] == ["--data-dir", "/data"] for words in calls)
+    assert gather("--run", "--size", "smoke") == 1
+    assert "--data-dir" not in calls[-1] and calls[-1][-1].endswith(f"{QUESTIONS[-1]}-smoke")

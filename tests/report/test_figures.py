@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from matplotlib.figure import Figure
 from sklearn import metrics
 
-from fishnet.report.canvas import SERIES, STYLE, VARIABLES, Panel, draw_svg, follow_scheme, save, shortened
+from fishnet.report.canvas import SERIES, STYLE, VARIABLES, Panel, corners_of, draw_svg, follow_scheme, save, shortened
 from fishnet.report.class_figures import confusion_panel, roc_curve, roc_panels
 from fishnet.report.curve_figures import curve_panels, spread
 from fishnet.report.figures import overview
@@ -68,6 +68,17 @@ def test_pictures_are_saved_side_by_side(tmp_path):
     root = ET.parse(tmp_path / "figure.svg").getroot()
     assert float(root.attrib["width"]) == 2 * panels[0].outer[0]
     assert (tmp_path / "figure.png").stat().st_size > 1000
+
+
+@given(st.lists(st.tuples(st.integers(50, 500), st.integers(50, 500)), min_size=1, max_size=9), st.integers(1, 4))
+def test_panels_side_by_side_do_not_overlap_and_leave_no_row_higher_than_its_panels(sizes, columns):
+    corners, whole = corners_of(sizes, min(columns, len(sizes)))
+    boxes = [(x, y, x + w, y + h) for (x, y), (w, h) in zip(corners, sizes, strict=True)]
+    for i, a in enumerate(boxes):
+        assert a[2] <= whole[0] and a[3] <= whole[1]
+        assert all(a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1] for b in boxes[i + 1 :])
+    rows = {y: max(box[3] - box[1] for box in boxes if box[1] == y) for _, y in corners}
+    assert sum(rows.values()) == whole[1]
 
 
 def test_a_line_keeps_its_colour_where_another_is_missing(sweep_folder):
