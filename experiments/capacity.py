@@ -151,6 +151,10 @@ def question() -> Question:
         )
         if "clean labels" in evidence["lost"].rows:
             text += f"; with clean labels it ends {evidence['lost'].level('clean labels')} below"
+        changes = [name for name in better if name not in ("all images", "clean labels")]
+        if changes:
+            best = evidence["kept"].foremost(changes)
+            text += f"; most is kept by {best} ({evidence['kept'].phrase(best)})"
         text += (
             f".\nIt ends at {found[HEART].mean:.2f}; better: {listed(better) if better else 'nothing for certain'}"
             + (f"; worse: {listed(worse)}. " if worse else ". ")
