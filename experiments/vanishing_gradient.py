@@ -179,7 +179,7 @@ def question() -> Question:
     from fishnet.report.answer_figures import forest, layers_panel, steps_panel
     from fishnet.report.claims import Claim
     from fishnet.report.evidence import Contrast, Measure, at_end, column, probed
-    from fishnet.report.measures import decades
+    from fishnet.report.measures import decades, logarithm
     from fishnet.report.number_figures import numbers_panel
 
     def trains(text: str, source: str, arm: str) -> Claim:
@@ -189,6 +189,7 @@ def question() -> Question:
     digits = column("test_accuracy", "test accuracy", margin=0.02, diverged=0.1)
     fish = column("test_balanced_accuracy", "balanced test accuracy", margin=0.03, diverged=1 / 15)
     ratio = probed("gradient_ratio", "first over last layer's gradient, at the start", when="first", digits=6)
+    start = logarithm(ratio, "log10 of the first over the last layer's gradient, at the start", digits=2)
     later = probed("gradient_ratio", "first over last layer's gradient, at the end", digits=3)
     uneven = decades(
         "gradient_rms",
@@ -215,15 +216,16 @@ def question() -> Question:
         return at_tuned_rates(ARMS, RATES, trials["tune"])
 
     def answer(evidence: Mapping) -> str:
-        found, start = evidence["depth"].rows, evidence["ratio"].rows
-        worst = min(start.values(), key=lambda row: row.mean)
+        found = evidence["depth"].rows
+        ratios = {label: 10**row.mean for label, row in evidence["ratio"].rows.items()}  # geometric means
+        worst = min(ratios, key=ratios.__getitem__)
         cured = [f"{name} ({row.mean:.2f})" for name, row in found.items() if row.verdict == "better"]
         best = evidence["depth"].foremost()
         text = (
-            f"With {DEPTH} layers of sigmoid units the first layer's gradient is {start['sigmoid'].mean:.1g} times the "
+            f"With {DEPTH} layers of sigmoid units the first layer's gradient is {ratios['sigmoid']:.1g} times the "
             f"last one's, and the network ends at {evidence['depth'].level('sigmoid')} test accuracy; most of what is "
             f"lost is restored by {best} ({evidence['depth'].phrase(best)}).\n"
-            f"The smallest ratio: {worst.arm}, {worst.mean:.1g}. "
+            f"The smallest ratio: {worst}, {ratios[worst]:.1g}. "
         )
         off = evidence["theory"].rows
         least, most = (choose(off.values(), key=lambda row: row.mean) for choose in (min, max))
@@ -238,7 +240,7 @@ def question() -> Question:
         heart = [next(iter(evidence[name].rows.values())).mean for name in ("fitted", "fresh", "later")]
         return (
             f"{text} A network that reaches {heart[0]:.0%} on its training and {heart[1]:.0%} on validation images "
-            f"ends with a ratio of {heart[2]:.2g}{by_heart(*heart, start['sigmoid'].mean)}."
+            f"ends with a ratio of {heart[2]:.2g}{by_heart(*heart, ratios['sigmoid'])}."
         )
 
     def panels(trials: Mapping, evidence: Mapping) -> Sequence:
@@ -360,7 +362,7 @@ def question() -> Question:
         ),
         contrasts=(
             Contrast("depth", f"Accuracy of {DEPTH} layers on digits", "depth", digits),
-            Contrast("ratio", "Where the gradient starts", "depth", ratio),
+            Contrast("ratio", "Where the gradient starts", "depth", start),
             Contrast("uneven", "How uneven the first gradients are, layer to layer", "depth", uneven),
             Contrast("theory", "How far the first gradients are from mean-field theory", "depth", apart,
                      arms=tuple(label for label in ARMS if label != "sigmoid" and has_theory(ARMS[label]))),
