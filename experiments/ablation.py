@@ -181,7 +181,8 @@ def question() -> Question:
                     {"leaky_relu": "better"}),
             on_both("Saturating units learn worse than ReLU", "Glorot et al. 2011", "activations",
                     {"tanh": "worse", "sigmoid": "worse"}),
-            on_both("A network needs units that are not linear", "Cybenko 1989", "activations", {"identity": "worse"}),
+            on_both("Beside max pooling a network needs units that are not linear", "folklore", "activations",
+                    {"identity": "worse"}),
             on_both("Batch norm trains better within a short budget", "Ioffe and Szegedy 2015", "norms",
                     {NORMED: "better"}),
             on_both("Layer norm does not work as well as batch norm in convolutional networks", "Ba et al. 2016",
@@ -211,8 +212,8 @@ def linear(evidence: Mapping) -> list[str]:
         if "identity" in of and of["identity"].verdict == "better"
     ]
     return [
-        f"On {task} a network of linear units (identity) is better than relu: there the activations differ in how fast "
-        "a network starts at this rate, not in what it can learn."
+        f"On {task} linear units (identity), with max pooling as the only part that is not linear, are better than "
+        "relu: there activations differ in how fast a network starts at this rate, not in what it can learn."
         for task in found
     ]
 

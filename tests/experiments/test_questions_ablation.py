@@ -70,7 +70,7 @@ def test_linear_units_that_are_ahead_of_relu_are_a_warning(asked, trials):
     ahead = trials_of(asked, "full", PLANTED | {("digits", "identity"): GAIN}, ("a", "b"), "a")
     evidence, _ = weighed(asked, ahead, "full")
     (warning,) = asked.problems(ahead, evidence)
-    assert warning.startswith("On digits a network of linear units (identity) is better than relu")
+    assert warning.startswith("On digits linear units (identity), with max pooling")
 
 
 def test_both_tasks_together_rank_the_arms(asked, trials):
