@@ -96,7 +96,7 @@ def question() -> Question:
     from fishnet.report.claims import Claim
     from fishnet.report.evidence import Contrast, Measure, column, until
 
-    accuracy = column("test_accuracy", "test accuracy", margin=0.02, diverged=0.1)
+    accuracy = column("test_accuracy", "test accuracy", margin=0.01, diverged=0.1)
     error = column("gradient_error", "relative error of the gradient, decimal logarithm", larger_is_better=False,
                    digits=1)  # fmt: skip
 

@@ -186,7 +186,7 @@ def question() -> Question:
         """Better than the sigmoid network that does not train, and no worse than the relu network that does."""
         return Claim(text, source, "depth", {arm: "better"}, also={"relu": {arm: "not worse"}})
 
-    digits = column("test_accuracy", "test accuracy", margin=0.02, diverged=0.1)
+    digits = column("test_accuracy", "test accuracy", margin=0.01, diverged=0.1)
     fish = column("test_balanced_accuracy", "balanced test accuracy", margin=0.03, diverged=1 / 15)
     ratio = probed("gradient_ratio", "first over last layer's gradient, at the start", when="first", digits=6)
     start = logarithm(ratio, "log10 of the first over the last layer's gradient, at the start", digits=2)
