@@ -14,6 +14,8 @@ from scipy import stats
 from fishnet.errors import UsageError
 from fishnet.stats.intervals import Bounds, check_confidence
 
+FEWEST = 20  # positives and negatives, from which on the normal approximation holds
+
 
 class AucTest(NamedTuple):
     """Two AUCs of each class compared on the same images, each [..., k]."""
@@ -73,9 +75,9 @@ def delong_test(
     """DeLong's paired test of two one-versus-rest AUCs of every class: `z = (A - B) / sqrt(S_aa + S_bb - 2 S_ab)`.
 
     The interval is `A - B -+ z_{(1 + confidence) / 2} sqrt(S_aa + S_bb - 2 S_ab)`. It says what the choice of test
-    images leaves open for these two networks, not what other seeds would give. Normal in the limit: simulated with two
-    scores of correlation 1/2, AUC 0.7 to 0.95 and 200 negatives, p <= 0.05 for .04 to .07 of equal AUCs from 20
-    positives on, .03 to .08 with 8 and .02 to .11 with 4.
+    images leaves open for these two networks, not what other seeds would give. Normal in the limit, and so asked of
+    `FEWEST` positives and negatives: simulated with two scores of correlation 1/2, AUC 0.7 to 0.95 and 200 negatives,
+    p <= 0.05 for .04 to .07 of equal AUCs from 20 positives on; it would be .03 to .08 with 8 and .02 to .11 with 4.
 
     Args:
         labels: [n] integers in [0, k).
@@ -85,8 +87,8 @@ def delong_test(
 
     Returns:
         AUCs, difference, interval and p-value, each [..., k]. Where both rank alike: difference 0, p = 1. NaN where the
-        variance is: fewer than 2 positives or negatives, a score that is NaN, and p where two different AUCs have no
-        variance.
+        variance is, with a score that is NaN; the interval and p also with fewer than 20 positives or negatives, and p
+        where two different AUCs have no variance.
 
     Raises:
         UsageError: shapes that do not fit, or a confidence that is not between 0 and 1.
@@ -103,6 +105,8 @@ def delong_test(
     for run, c in np.ndindex(len(pairs), k):
         auc[:, run, c], covariance = delong_covariance(labels == c, pairs[run, :, :, c])
         variance[run, c] = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
+    positives = (labels[:, None] == np.arange(k)).sum(0)
+    variance[:, np.minimum(positives, n - positives) < FEWEST] = np.nan
     auc, variance = auc.reshape(2, *runs, k), variance.reshape(*runs, k)
     difference = auc[0] - auc[1]
     # Two scores that rank alike differ by rounding only.

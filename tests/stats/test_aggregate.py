@@ -32,20 +32,21 @@ def test_tasks_are_resampled_each_for_itself():
     assert high - low < 0.5
 
 
-@pytest.mark.parametrize(("tasks", "runs"), [(1, 10), (3, 5), (5, 3), (10, 5)])
-def test_intervals_hold_it_in_92_to_98_percent(tasks, runs):
+@pytest.mark.parametrize(("tasks", "runs"), [(1, 10), (2, 5), (3, 5), (10, 5)])
+@pytest.mark.parametrize("apart", [0.0, 3.0])
+def test_intervals_hold_it_in_93_to_97_percent(tasks, runs, apart):
     rng = np.random.default_rng(tasks)
-    level = rng.normal(size=(tasks, 1))
+    level = np.linspace(0, apart, tasks)[:, None]
     many = (level + rng.normal(size=(4000, tasks, runs))).reshape(4000, -1)
     true = stats.trim_mean(many, 0.25, axis=1).mean()
-    draws = level + rng.normal(size=(250, tasks, runs))
+    draws = level + rng.normal(size=(400, tasks, runs))
     bounds = [interquartile_mean(scores, resamples=400)[1] for scores in draws]
     held = np.mean([low <= true <= high for low, high in bounds])
-    # Of 250, by chance 1.4 % more or less.
-    assert 0.9 <= held <= 0.99
+    # Of 400, by chance 1.1 % more or less: two of these beyond .93 and .97.
+    assert 0.908 <= held <= 0.992
 
 
-@pytest.mark.parametrize("scores", [[[1.0, 2.0, 3.0]], [[1.0, 2.0]] * 10, [[1.0] * 9, [2.0]]])
+@pytest.mark.parametrize("scores", [[[1.0, 2.0, 3.0] * 2], [[1.0, 2.0, 3.0, 4.0]] * 10, [[1.0] * 9, [2.0]]])
 def test_too_few_runs_have_no_interval(scores):
     value, bounds = interquartile_mean(scores)
     assert np.isfinite(value)
