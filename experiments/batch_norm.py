@@ -97,6 +97,13 @@ def question() -> Question:
         between = "; ".join(f"{found[number]} with {number}" for number in sorted(found) if number not in (2, 32))
         good = [name for name, row in kin.rows.items() if row.verdict in ("better", "equivalent")]
         bad = [name for name, row in kin.rows.items() if row.verdict == "worse"]
+
+        def apart_by(name: str, number: int) -> str:
+            if name not in evidence:
+                return ""
+            level = evidence[name].level("batch")
+            return f"Running and batch statistics put the logits of one network {level} apart with {number}. "
+
         behind = {k: f"batch, layer {k} only" for k in (1, 2, 3) if f"batch, layer {k} only" in usual.rows}
         alone = "Behind one convolution alone it changes the accuracy by " * bool(behind)
         alone += "; ".join(f"{usual.phrase(label)} (the {NTH[k]})" for k, label in behind.items()) + ". " * bool(behind)
@@ -105,8 +112,11 @@ def question() -> Question:
             + f"By {between}. " * bool(between)
             + f"With two, group norm changes it by {two.phrase('group')}. "
             f"With 32, as good as batch norm or better: {listed(good)}; worse: "
-            f"{listed(bad)}. {alone}"
-            f"On darkened test photographs batch norm makes a difference of {dark.phrase('batch')}."
+            f"{listed(bad)}. "
+            + apart_by("gap", 32)
+            + apart_by("gap_two", 2)
+            + alone
+            + f"On darkened test photographs batch norm makes a difference of {dark.phrase('batch')}."
         )
 
     def panels(trials: Mapping, evidence: Mapping) -> Sequence:
