@@ -277,7 +277,7 @@ def test_batch_norm_is_told_by_batch_size_and_what_does_as_well():
     said = re.findall(r"(\w+), 10 seeds with (\d+)", text)
     assert said == [("better", "32"), ("worse", "2"), ("worse", "4"), ("equivalent", "8"), ("equivalent", "128")]
     assert text.splitlines()[0].endswith("10 seeds with 2.")
-    assert "worse: “no norm, dropout” and “no norm, fifth of the rate”. Behind one convolution alone it" in text
+    assert "worse: “no norm, dropout” and “no norm, fifth of the rate”. Running and batch statistics put" in text
     assert "equivalent, 10 seeds (the third). On darkened" in text
     assert "layer" in re.search("or better: (.*); worse", text)[1]
     judged = verdicts(question, evidence)
