@@ -25,9 +25,9 @@ Cost. 22 networks in NumPy and 8 in the engine, 10 seeds each.
 """
 
 import sys
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from experiments._failures import first_bad
 from experiments._handwritten import train
 from experiments._own_runs import OwnRuns
 from experiments._plan import Plan
@@ -144,7 +144,7 @@ def question() -> Question:
     def caption(trials: Mapping, evidence: Mapping) -> str:
         return (
             f"Above {WRONG_ABOVE:g} a gradient counts as wrong. The first arrays that were not finite: "
-            + "; ".join(sentence for name in ("errors", "mending") for sentence in first_bad(trials[name]))
+            + "; ".join(sentence for name in ("errors", "mending") for sentence in first_bad(trials[name], "epoch"))
             + "."
         )
 
@@ -223,20 +223,6 @@ def fails(results) -> dict[int, float]:
     """1 for every run whose gradient is wrong, otherwise 0."""
     errors = results.runs.set_index("run")["gradient_error"].astype(float)
     return (errors > WRONG_ABOVE).astype(float).to_dict()
-
-
-def first_bad(trial) -> list[str]:
-    """For every arm with runs that went non-finite: `raw pixels: z1 in epoch 3 (10 runs)`, the commonest array."""
-    look = trial.looks[0]
-    sentences = []
-    for label in trial.labels:
-        rows = look.results.runs[look.results.runs["run"].isin(look.runs(label))]
-        bad = rows[rows["first_bad"] != ""]
-        if len(bad):
-            (name, number), *_ = Counter(bad["first_bad"]).most_common()
-            epoch = int(bad[bad["first_bad"] == name]["first_bad_step"].median())
-            sentences.append(f"{label}: {name} in epoch {epoch} ({number} of {len(rows)} runs)")
-    return sentences or ["none"]
 
 
 if __name__ == "__main__":

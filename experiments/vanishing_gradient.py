@@ -21,13 +21,14 @@ heart.
 Refuted if: the measured profile is not the predicted one; an arm with a vanishing ratio learns as well as one without;
 the overfitted network's ratio is as small as that of the deep sigmoid network.
 
-Cost. 41 arms, 10 seeds each (skip: 9), and 13 at four rates with 2 seeds to tune.
+Cost. 42 arms, 10 seeds each (skip: 9), and 13 at four rates with 2 seeds to tune.
 """
 
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from experiments._failures import first_bad
 from experiments._plan import Plan
 from experiments._question import Figure, Question, listed, main
 from experiments._tuning import at_tuned_rates, ends_of_grids, tried, tuning_plan
@@ -274,6 +275,15 @@ def question() -> Question:
         ]  # fmt: skip
         return [panel for panel in found if panel]
 
+    def caption(trials: Mapping, evidence: Mapping) -> str:
+        return (
+            "Root mean square (rms) over the weights of a layer, means over seeds before the first step; crosses: "
+            "mean-field theory, scaled to the last layer. Last: the ratio while images are learned by heart. What went "
+            "non-finite first, with large weights or a high rate: "
+            + "; ".join(sentence for name in ("explode", "skip") for sentence in first_bad(trials[name]))
+            + "."
+        )
+
     quick = ["sigmoid", "sigmoid, gain 4", "sigmoid, batch norm", "tanh", "relu, he", "selu, lecun"]
     smallest = {"task": "synthetic", "widths": (8,), "depth": 2, "epochs": 1}
     small = smallest | {"seeds": 2, "arms": quick[:3]}
@@ -342,6 +352,7 @@ def question() -> Question:
                     "a hundredth of the rate": {"lr": 5e-4},
                     "overflow": {"init_gain": 1e5},
                     "overflow, clipped": {"init_gain": 1e5, "clip": 1.0},
+                    "overflow, clipped by value": {"init_gain": 1e5, "clip": 0.01, "clip_by": "value"},
                     "high rate": HIGH,
                     "high rate, clipped by norm": HIGH | {"clip": 1.0},
                     "high rate, clipped by value": HIGH | {"clip": 0.01, "clip_by": "value"},
@@ -377,7 +388,7 @@ def question() -> Question:
             Contrast("cured", "Clipping against batch norm, with weights that are too large", "explode", digits,
                      control="batch norm", arms=("clipped by norm", "clipped by value", "a hundredth of the rate")),
             Contrast("overflow", "Accuracy with weights at which the forward pass overflows", "explode", digits,
-                     control="overflow", arms=("overflow, clipped",)),
+                     control="overflow", arms=("overflow, clipped", "overflow, clipped by value")),
             Contrast("fast", "Accuracy at a rate that is too high", "explode", digits, control="high rate",
                      arms=("high rate, clipped by norm", "high rate, clipped by value")),
             Contrast("fitted", "Training accuracy of the network that overfits", "overfit", fitted),
@@ -389,8 +400,7 @@ def question() -> Question:
         mechanism=Figure(
             "Size of the gradient, layer by layer",
             mechanism,
-            "Root mean square (rms) over the weights of a layer, means over seeds before the first step; crosses: "
-            "mean-field theory, scaled to the last layer. Last: the ratio while images are learned by heart.",
+            caption,
         ),
         claims=(
             Claim("Deep networks of sigmoid units learn less than rectified ones", "Glorot and Bengio 2010", "depth",
@@ -422,7 +432,7 @@ def question() -> Question:
             Claim("Clipping helps at a rate that is too high", "Zhang et al. 2020", "fast",
                   {"high rate, clipped by norm": "better"}),
             Claim("Clipping cures a forward pass that overflows", "folklore", "overflow",
-                  {"overflow, clipped": "better"}),
+                  {"overflow, clipped": "better", "overflow, clipped by value": "better"}),
         ),
         limits=(
             "Perceptrons of one width and depth; the theory is for infinite width.",
