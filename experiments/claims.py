@@ -137,11 +137,11 @@ def ledger(found: Mapping[str, Mapping[str, Any]], size: str) -> str:
         f"(`python -m experiments.claims`, size {size}): {in_words(total)}. A statement is supported where every "
         "difference that it predicts was found, refuted where one of them is opposite or shown to be smaller than what "
         "matters, and undecided where the intervals do not tell. Differences are in the mean over seeds, with the 95 % "
-        "interval that holds for all arms of a comparison at once (Holm's: an end at 0 beside a verdict excludes it). The "
-        "wording is ours; the source is where the statement, or the recommendation behind it, is found. The sample is "
-        "that of seeds; training, validation and test photographs are fixed. All hold for these tasks, networks and "
-        "budgets and no further. An error of 5 % is that of a table of comparisons: of so many statements a few will "
-        "be judged wrongly.",
+        "interval that holds for all arms of a comparison at once (Holm's: an end at 0 beside a verdict excludes it). "
+        "The wording is ours; the source is where the statement, or the recommendation behind it, is found. The "
+        "sample is that of seeds; training, validation and test photographs are fixed. All hold for these tasks, "
+        "networks and budgets and no further. An error of 5 % is that of a table of comparisons: of so many statements "
+        "a few will be judged wrongly.",
         "",
         "| experiment | runs | time | claims: supported | refuted | undecided | device |",
         "|---|---|---:|---:|---:|---:|---|",
