@@ -272,9 +272,13 @@ class Evidence:
         return f"{row.mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
     def phrase(self, label: str) -> str:
-        """`+.052 [+.031, +.073], better, 8 seeds`: the difference to the control, with the interval of the verdict."""
+        """`+.052 [+.031, +.073], better, 8 seeds`: the difference to the control with its own 95 % interval.
+
+        The verdict is that of the simultaneous interval. That is not shown here: Holm's ends at 0 wherever an arm is
+        told from 0 and another is not, which says nothing of how large the difference is.
+        """
         row, digits = self.row(label), self.contrast.measure.digits
-        low, high = row.simultaneous_interval
+        low, high = row.difference_interval
         verdict = self.problem or row.verdict
         if label in self.same:
             verdict = "the same runs"

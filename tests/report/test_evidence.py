@@ -182,9 +182,9 @@ def test_two_arms_at_chance_support_nothing():
         assert judge(Claim("", "", "x", {"b": expected}), found).verdict == verdict
 
 
-def test_intervals_in_words_are_those_of_the_verdicts(trial):
+def test_intervals_in_words_are_those_of_the_differences(trial):
     found = weigh(Contrast("accuracy", "accuracy", "planted", ACCURACY), trial)
-    low, high = found.row("better by .05").simultaneous_interval
+    low, high = found.row("better by .05").difference_interval
     assert (
         found.phrase("better by .05")
         == f"{found.row('better by .05').difference:+.3f} [{low:+.3f}, {high:+.3f}], better, 10 seeds"
