@@ -174,11 +174,11 @@ def question() -> Question:
         if alone:
             lowest = min(alone, key=lambda name: evidence[name].row(STUCK).mean)
             headline = (
-                f"{CAUSES[lowest].words.capitalize()} holds {SPECIES} back while the other species are told well, at "
-                f"an AUC of {evidence[lowest].level(STUCK)}"
+                f"{SPECIES} stays behind while the other species are told well, at an AUC of "
+                f"{evidence[lowest].level(STUCK)}, with {CAUSES[lowest].words}"
             )
             if REMOVED in evidence[lowest].rows:
-                headline += f"; without it {evidence[lowest].phrase(REMOVED)}"
+                headline += f" ({evidence[lowest].phrase(REMOVED)}, without that)"
         else:
             headline = f"No cause holds {SPECIES} back while the other species are told well"
         text = "; ".join(parts)

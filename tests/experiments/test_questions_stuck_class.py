@@ -33,7 +33,7 @@ def test_the_answer_names_what_was_planted_and_nothing_else(asked, trials):
     assert f"better with logit adjustment, {MORE} and {REMOVED}" in text
     assert f"{CAUSES['blurred'].words}: AUC 0.60 (the others from 0.90 on), nothing is better for certain" in text
     headline = text.splitlines()[0]
-    assert " holds Dascyllus reticulatus back while the other species are told well, at an AUC of 0.60" in headline
+    assert headline.startswith(f"{SPECIES} stays behind while the other species are told well, at an AUC of 0.60")
     raising = f"; of the losses {STUCK}, class-balanced focal, “LDAM, deferred weights” and logit adjustment raise it"
     assert headline.endswith(f"{raising} over plain cross-entropy where images are few.")
     found = {judgement.claim.text: judgement.verdict for judgement in judgements}
