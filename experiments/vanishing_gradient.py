@@ -29,6 +29,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from experiments._failures import first_bad
+from experiments._mean_field import away_from_theory, has_theory, last_gradient, theory
 from experiments._plan import Plan
 from experiments._question import Figure, Question, listed, main
 from experiments._tuning import at_tuned_rates, ends_of_grids, tried, tuning_plan
@@ -71,8 +72,6 @@ DEPTHS, SHALLOW_RATE = (3, 20), 0.01
 OF_DEPTHS = ("sigmoid", "tanh", "relu, he", "selu, lecun")
 PLAIN = ("sigmoid", "sigmoid, gain 4", "tanh", "relu, he", "selu, lecun")
 NORMED = ("sigmoid", "sigmoid, batch norm", "sigmoid, layer norm")
-# fan-in times the variance of a weight, in layers of equal width, and what the theory is asked about.
-VARIANCES = {"glorot_normal": 1.0, "lecun_normal": 1.0, "he_normal": 2.0}
 SKIP = Recipe(
     task="reef",
     model="resnet",
@@ -129,52 +128,6 @@ def at_depth(name: str, depth: int) -> str:
     return f"{name}, {depth} layers"
 
 
-def theory(fields: Mapping[str, object], depth: int):
-    """What mean-field theory says of the sizes of the kernels' gradients, [layer], the last hidden one's being 1."""
-    from fishnet.nn.activations import ACTIVATIONS
-    from fishnet.probes.mean_field import gradient_profile, mean_field
-
-    init = str(fields.get("init", DEEP.init))
-    gain = float(fields.get("init_gain", 1.0))
-    activation = ACTIVATIONS[str(fields.get("activation", DEEP.activation))]
-    return gradient_profile(mean_field(activation, VARIANCES[init] * gain**2, depth))
-
-
-def has_theory(fields: Mapping[str, object]) -> bool:
-    """Whether mean-field theory speaks of an arm as it is computed here: plain layers of independent weights."""
-    return set(fields) <= {"activation", "init", "init_gain", "lr"} and fields.get("init", DEEP.init) in VARIANCES
-
-
-def away_from_theory(results) -> dict[int, float]:
-    """Run -> by how many decades the first gradient of a hidden layer is away from mean-field theory, at the most.
-
-    Both profiles are relative to the last hidden layer. Runs with norms or other weights than the theory's, and those
-    of which a layer has no gradient, are left out.
-    """
-    import numpy as np
-
-    table, runs = results.probes, results.runs.set_index("run")
-    if not len(table):
-        return {}
-    table = table[(table["probe"] == "gradient_rms") & table["layer"].astype(str).str.startswith("dense_")]
-    table = table[table["step"] == table.groupby("run")["step"].transform("min")].sort_values("index")
-    found, expected = {}, {}
-    for run, values in table.groupby("run")["value"]:
-        row = {
-            name: runs.loc[run].get(name, getattr(DEEP, name)) for name in ("activation", "init", "init_gain", "norm")
-        }
-        if row.pop("norm") != "none" or not has_theory(row):
-            continue
-        depth, key = len(values), tuple(row.values())
-        if (key, depth) not in expected:
-            expected[key, depth] = np.log10(theory(row, depth))
-        with np.errstate(divide="ignore"):
-            measured = np.log10(values.to_numpy(np.float64) / float(values.iloc[-1]))
-        if np.isfinite(measured).all():
-            found[run] = float(np.abs(measured - expected[key, depth]).max())
-    return found
-
-
 def question() -> Question:
     """See the module."""
     from fishnet.report.answer_figures import forest, layers_panel, steps_panel
@@ -208,7 +161,7 @@ def question() -> Question:
         digits=2,
         magnitude=False,
     )
-    apart = Measure("decades from mean-field theory, worst layer", away_from_theory, larger_is_better=False,
+    apart = Measure("decades from mean-field theory, worst layer", away_from_theory(DEEP), larger_is_better=False,
                     margin=0.3, digits=2)  # fmt: skip
     fitted = at_end("train_accuracy", "training accuracy at the end", diverged=1 / 15)
     fresh = at_end("val_accuracy", "validation accuracy at the end", diverged=1 / 15)
@@ -256,9 +209,9 @@ def question() -> Question:
         trial = trials["depth"]
         depth = int(trial.looks[0].results.sweep["recipe"]["depth"])
         expected = {
-            label: theory(ARMS[label], depth) * last_gradient(trial, label)
+            label: theory(ARMS[label], DEEP, depth) * last_gradient(trial, label)
             for label in trial.labels
-            if has_theory(ARMS[label])
+            if has_theory(ARMS[label], DEEP)
         }
         some = [label for label in PLAIN if label in trial.labels]
         normed = [label for label in NORMED if label in trial.labels]
@@ -376,7 +329,7 @@ def question() -> Question:
             Contrast("ratio", "Where the gradient starts", "depth", start),
             Contrast("uneven", "How uneven the first gradients are, layer to layer", "depth", uneven),
             Contrast("theory", "How far the first gradients are from mean-field theory", "depth", apart,
-                     arms=tuple(label for label in ARMS if label != "sigmoid" and has_theory(ARMS[label]))),
+                     arms=tuple(label for label in ARMS if label != "sigmoid" and has_theory(ARMS[label], DEEP))),
             Contrast("reached", "What reaches the first layer, relu", "depth", reached, control="relu, glorot",
                      arms=("relu, he",)),
             Contrast("relu", "Accuracy against relu with he's initialisation", "depth", digits, control="relu, he"),
@@ -468,19 +421,6 @@ def first_gradient(sizes: Sequence[float]) -> float:
 def gradient_ratio_by_weight(sizes: Sequence[float]) -> float:
     """First over last hidden layer, from the gradients' rms by layer, the head last."""
     return sizes[0] / sizes[-2]
-
-
-def last_gradient(trial, label: str) -> float:
-    """Root mean square of the last hidden kernel's first gradient, geometric mean over seeds; NaN if unknown."""
-    import numpy as np
-
-    look = trial.looks[0]
-    table = look.results.probes
-    mine = table[(table["probe"] == "gradient_rms") & table["run"].isin(look.runs(label)) & (table["step"] == 0)]
-    names = [name for name in dict.fromkeys(mine["layer"]) if str(name).startswith("dense_")]
-    if not names:
-        return float("nan")
-    return float(np.exp(np.log(mine[mine["layer"] == names[-1]]["value"].astype(float)).mean()))
 
 
 if __name__ == "__main__":

@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from experiments._mean_field import away_from_theory, last_gradient, theory
 from experiments.from_scratch import refused
 from experiments.mnist_speed import fastest
 from experiments.optimizers import sorted_out
 from experiments.stagnation import CAUSES, FOUND, NOTHING_HELPED, found, remedies, unstable
-from experiments.vanishing_gradient import ARMS, away_from_theory, by_heart, theory
+from experiments.vanishing_gradient import ARMS, DEEP, by_heart
 from fishnet.report.claims import judge
-from fishnet.report.evidence import Evidence
+from fishnet.report.evidence import Evidence, Look, Trial
 from fishnet.stats import compare
 from tests.experiments.test_question import trial_of
 
@@ -183,7 +184,7 @@ def test_gradients_are_compared_with_mean_field_theory_layer_by_layer():
     for run in range(2 * len(arms)):
         fields = arms[run // 2]
         known = {name: value for name, value in fields.items() if name != "norm"} | {"init": "he_normal"}
-        profile = 3.7 * np.asarray(theory(known if run // 2 != 1 else fields, depth))
+        profile = 3.7 * np.asarray(theory(known if run // 2 != 1 else fields, DEEP, depth))
         profile[1] *= 10.0 ** (run % 2)
         for step in (0, 20):
             rows += [
@@ -192,9 +193,13 @@ def test_gradients_are_compared_with_mean_field_theory_layer_by_layer():
             ]
         rows.append({"run": run, "step": 0, "probe": "gradient_rms", "layer": "head", "index": depth, "value": 99.0})
     runs = pd.DataFrame([{"run": run, **arms[run // 2]} for run in range(2 * len(arms))])
-    found = away_from_theory(SimpleNamespace(probes=pd.DataFrame(rows), runs=runs))
+    found = away_from_theory(DEEP)(SimpleNamespace(probes=pd.DataFrame(rows), runs=runs))
     assert found == pytest.approx({0: 0.0, 1: 1.0, 2: 0.0, 3: 1.0}, abs=1e-6)
-    assert away_from_theory(SimpleNamespace(probes=pd.DataFrame(), runs=runs)) == {}
+    assert away_from_theory(DEEP)(SimpleNamespace(probes=pd.DataFrame(), runs=runs)) == {}
+    results = SimpleNamespace(probes=pd.DataFrame(rows), sweep={"seeds": [0, 1]})
+    look = Look(results, ("relu", "sigmoid", "lsuv", "normed"))
+    assert last_gradient(Trial("t", (look,)), "relu") == pytest.approx(3.7)
+    assert np.isnan(last_gradient(Trial("t", (look,)), "none"))
 
 
 def test_deep_networks_that_are_better_are_named_with_their_level():
