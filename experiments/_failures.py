@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def first_bad(trial: "Trial", unit: str = "step") -> list[str]:
-    """For every arm with runs that went non-finite: `overflow: forward of dense_7, step 0 (10 of 10 runs)`.
+    """For every arm with runs that went non-finite: `overflow: 9 of 10 runs, most often forward of dense_7, step 0`.
 
     Args:
         trial: of a sweep with the probe `first_bad`, whose runs have a phase and a layer, or of own runs whose column
@@ -18,7 +18,7 @@ def first_bad(trial: "Trial", unit: str = "step") -> list[str]:
         unit: what `first_bad_step` counts.
 
     Returns:
-        The commonest place of each arm, with the median of its steps; `["none"]` where all is finite.
+        How many of its runs did, and their commonest place with the median of its steps; none where all is finite.
     """
     look = trial.looks[0]
     sentences = []
@@ -27,10 +27,11 @@ def first_bad(trial: "Trial", unit: str = "step") -> list[str]:
         places = pd.Series([_place(row) for row in rows.to_dict("records")], rows.index)
         found = Counter(place for place in places if place)
         if found:
-            (place, number), *_ = found.most_common()
+            ((place, _),) = found.most_common(1)
             at = int(rows.loc[places == place, "first_bad_step"].median())
-            sentences.append(f"{label}: {place}, {unit} {at} ({number} of {len(rows)} runs)")
-    return sentences or ["none"]
+            number = f"{found.total()} of {len(rows)} runs, " + "most often " * (len(found) > 1)
+            sentences.append(f"{label}: {number}{place}, {unit} {at}")
+    return sentences
 
 
 def _place(row: dict) -> str:

@@ -1,7 +1,7 @@
 """Mean-field theory beside the gradients that a sweep of perceptrons has measured before its first step."""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -18,12 +18,12 @@ HIDDEN = "dense_"  # how the names of hidden layers begin
 FIELDS = ("activation", "init", "init_gain")  # of a recipe, that the theory knows of
 
 
-def has_theory(fields: Mapping[str, object], base: Recipe) -> bool:
+def has_theory(fields: Mapping[str, Any], base: Recipe) -> bool:
     """Whether the theory speaks of an arm as it is computed here: plain layers of independent weights."""
     return set(fields) <= {*FIELDS, "lr"} and fields.get("init", base.init) in VARIANCES
 
 
-def theory(fields: Mapping[str, object], base: Recipe, depth: int) -> np.ndarray:
+def theory(fields: Mapping[str, Any], base: Recipe, depth: int) -> np.ndarray:
     """The sizes of the hidden kernels' gradients, [layer], the last one's being 1.
 
     Args:
@@ -35,7 +35,7 @@ def theory(fields: Mapping[str, object], base: Recipe, depth: int) -> np.ndarray
     from fishnet.probes.mean_field import gradient_profile, mean_field
 
     activation, init, gain = (fields.get(name, getattr(base, name)) for name in FIELDS)
-    variance = VARIANCES[str(init)] * float(str(gain)) ** 2
+    variance = VARIANCES[str(init)] * float(gain) ** 2
     return np.asarray(gradient_profile(mean_field(ACTIVATIONS[str(activation)], variance, depth)))
 
 

@@ -65,7 +65,11 @@ def at_tuned_rates(arms: Arms, rates: Rates, trial: "Trial") -> dict[str, dict[s
 
 
 def ends_of_grids(trial: "Trial", labels: Sequence[str], rates: Rates) -> list[str]:
-    """Sentences that name the arms whose best rate is the last one tried, as a better one may lie beyond."""
+    """Sentences that name the arms whose tuning tells little.
+
+    That is where the best rate is the last one tried, as a better one may lie beyond; where all rates are alike; and
+    where a run diverged at all of them.
+    """
     found = suggestions(trial, labels, rates)
     sentences = []
     flat = [label for label, best in found.items() if best and _alike(trial, label, rates[label])]

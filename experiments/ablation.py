@@ -165,7 +165,8 @@ def question() -> Question:
         evidence=Figure(
             "Accuracy against relu without norm, and of models against the CNN",
             panels,
-            "Differences on the same seeds. Last: both tasks together, with the stratified bootstrap's interval.",
+            "Differences on the same seeds. Last: both tasks together, with the stratified bootstrap's interval from "
+            "five seeds on.",
         ),
         mechanism=Figure(
             "How much of the gradient reaches the first layer",

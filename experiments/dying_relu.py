@@ -106,23 +106,19 @@ def question() -> Question:
     def answer(evidence: Mapping) -> str:
         saved = [name for name, row in evidence["cause"].rows.items() if row.verdict == "better"]
         rows = evidence["rate"].rows
-        share, usual = evidence["rate_dead"].row("relu").mean, rows.get("usual rate")
+        share, usual = evidence["rate_dead"].row("relu").mean, rows["usual rate"]
         leaky = f"a leaky slope changes accuracy by {evidence['rate'].phrase('leaky_relu')}"
-        headline = f"{killed_by_bias(evidence)} At {RATE / USUAL:g} times the usual rate {share:.0%} of the units end "
-        headline += f"dead, and {leaky}"
-        if usual is not None:
-            headline += f": {blame(evidence, usual.verdict == 'better')}"
+        headline = f"{killed_by_bias(evidence)}; at {RATE / USUAL:g} times the usual rate {share:.0%} of the units end "
+        headline += f"dead, and {leaky}: {blame(evidence, usual.verdict == 'better')}"
         text = f"With every hidden bias at {BIAS}, {evidence['cause_dead'].row('relu').mean:.0%} of the units end dead"
-        if "cause_last" in evidence:
-            text += f" ({evidence['cause_last'].row('relu').mean:.0%} of the last convolution's)"
+        text += f" ({evidence['cause_last'].row('relu').mean:.0%} of the last convolution's)"
         text += f"; accuracy is better with {listed(saved)}." if saved else " and nothing is shown to mend it."
-        if usual is not None:
-            text += f" At the high rate accuracy is {rows['relu'].mean:.2f}, at the usual one {usual.mean:.2f}"
-            if (pairs := evidence.get("clipped")) is not None:
-                text += f"; with clipped gradients {rows[CLIPPED].mean:.2f}, {dying(evidence, CLIPPED)} dead units, "
-                text += f"and a leaky slope changes that by {pairs.phrase(clipped[0])}"
-            text += "."
-        return f"{headline}.\n{text}"
+        return (
+            f"{headline}.\n{text} At the high rate accuracy is {rows['relu'].mean:.2f}, at the usual one "
+            f"{usual.mean:.2f}; with clipped gradients {rows[CLIPPED].mean:.2f}, with "
+            f"{evidence['rate_dead'].row(CLIPPED).mean:.0%} of the units dead, and a leaky slope changes that by "
+            f"{evidence['clipped'].phrase(clipped[0])}."
+        )
 
     def panels(trials: Mapping, evidence: Mapping) -> Sequence:
         titles = {"cause": "dead by bias", "rate": "dead by rate", "clipped": "dead by rate, all clipped"}
@@ -208,15 +204,9 @@ def killed_by_bias(evidence: Mapping) -> str:
     living = [label for label in ALIVE if label in of.rows]
     better = [label for label in living if of.row(label).verdict == "better"]
     if not better:
-        return "Where a negative bias kills units, their death is not shown to cost accuracy."
+        return "Where a negative bias kills units, their death is not shown to cost accuracy"
     best = of.foremost(better)
-    return f"Where a negative bias kills units, their death costs the accuracy: {of.phrase(best)} with {best}."
-
-
-def dying(evidence: Mapping, label: str) -> str:
-    """`no` or `12 %`: the dead units of an arm at the high rate, as a word before "dead units"."""
-    share = evidence["rate_dead"].row(label).mean
-    return "no" if share < 0.005 else f"{share:.0%}".replace("%", " %")
+    return f"Where a negative bias kills units, their death costs the accuracy ({of.phrase(best)}, with {best})"
 
 
 def blame(evidence: Mapping, lost: bool) -> str:

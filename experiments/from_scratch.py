@@ -26,6 +26,7 @@ Cost. 22 networks in NumPy and 8 in the engine, 10 seeds each.
 
 import sys
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from experiments._failures import first_bad
 from experiments._handwritten import train
@@ -33,6 +34,9 @@ from experiments._own_runs import OwnRuns
 from experiments._plan import Plan
 from experiments._question import Figure, Question, listed, main
 from fishnet.sweep.recipe import Recipe
+
+if TYPE_CHECKING:
+    from fishnet.report.evidence import Evidence
 
 RAW, SUM, BARE = {"divisor": 1.0}, {"mean": False}, {"shift": False}
 ERRORS: Mapping[str, Mapping[str, object]] = {
@@ -144,7 +148,7 @@ def question() -> Question:
     def caption(trials: Mapping, evidence: Mapping) -> str:
         return (
             f"Above {WRONG_ABOVE:g} a gradient counts as wrong. The first arrays that were not finite: "
-            + "; ".join(sentence for name in ("errors", "mending") for sentence in first_bad(trials[name], "epoch"))
+            + ("; ".join(text for name in ("errors", "mending") for text in first_bad(trials[name], "epoch")) or "none")
             + "."
         )
 
@@ -192,7 +196,7 @@ def question() -> Question:
             Claim("Half precision alone loses accuracy: weights are needed in float32 beside it",
                   "Micikevicius et al. 2018", "errors",
                   {"half precision": "worse"}),
-            Claim("A lower rate makes up for raw pixels and a missing 1/m", "folklore", "lower",
+            Claim("Any lower rate makes up for raw pixels and a missing 1/m", "folklore", "lower",
                   dict.fromkeys(LOWER, "not worse")),
             Claim("Small batches learn better than full ones", "LeCun et al. 1998", "mended",
                   {"batches of 64": "better"}),
@@ -201,8 +205,8 @@ def question() -> Question:
         limits=(
             "Full batches of the 6,000 training images of mnist-mini, not the 8,000 of the network that is asked "
             "about: a missing 1/m makes its steps a third longer still.",
-            "What fails here stays at guessing, which is 10 % of ten digits alike; the 5 % that are told of are a test "
-            "set of other proportions, or fewer images.",
+            "What fails here stays at guessing, which is 10 % of ten digits alike; the 5 % asked about would take a "
+            "test set of other proportions, or fewer images.",
             "One network, one hidden layer of 10 units; the code of the errors is one way to make each.",
             "A gradient check uses 32 images and 32 entries of each array, in float64 at the initial weights.",
         ),

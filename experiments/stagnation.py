@@ -165,12 +165,11 @@ def question() -> Question:
     rank = probed("effective_rank", "effective rank of the features at the end", margin=0.5, digits=1)
     signs = {
         "gradient_norm": probed("gradient_norm", "length of the first gradients", when="first", digits=4),
-        "gradient_cosine": probed("gradient_cosine", "cosine of successive gradients, mean of all steps measured",
-                                  when="mean", digits=2),
+        "gradient_cosine": probed("gradient_cosine", "cosine of successive gradients after an epoch", when="first",
+                                  digits=2),
         "update_ratio": probed("update_ratio", "first steps over the weights' length", layer="dense_0", when="first",
                                digits=6),
-        "unstable": Measure("sharpness over 2 / rate after ten epochs: above 1 descent is unstable", unstable,
-                            larger_is_better=False, digits=3),
+        "unstable": Measure("sharpness over 2 / rate after ten epochs", unstable, larger_is_better=False, digits=3),
         "dead_units": probed("dead_units", "share of dead units after ten epochs", when="first",
                              larger_is_better=False, digits=2),
         "effective_rank": probed("effective_rank", "effective rank of the features after ten epochs",
@@ -203,7 +202,7 @@ def question() -> Question:
         ]
         parts.append(
             f"with weights too small the loss is below {FREE:g} after {next(iter(times.values())).mean:.0f} epochs "
-            f"(one more than there are, where it never is); sooner with {listed(sooner)}."
+            f"(201 or 51 means never); sooner with {listed(sooner)}."
         )
         told = [f"{words} by {listed(names)}" for words, names in telling(evidence).items() if names]
         parts.append(f"early on they are told from the healthy network: {'; '.join(told) or 'by nothing measured'}.")
@@ -308,8 +307,9 @@ def question() -> Question:
         mechanism=Figure(
             "What tells the causes apart, and how a saddle is left",
             mechanism,
-            "Gradients, and steps over weights, at the first step; cosines of successive gradients over all training; "
-            "sharpness, dead units and features on the training images after ten epochs.",
+            "Gradients, and steps over weights, at the first step; the cosine of two successive gradients "
+            "after an epoch; sharpness, above 2 / rate of which descent is unstable, dead units and features after ten "
+            "epochs.",
         ),
         claims=(
             Claim("Raising the rate in cycles lets training cross saddle point plateaus quickly",
@@ -342,7 +342,8 @@ def question() -> Question:
             f"A run counts as free below a training loss of {FREE:g}; one that never is counts as an epoch more than "
             "the longest run, so that the times of stuck runs are lower bounds.",
             "Cycles have one number and one range, a tenth to ten times the rate; momentum is compared at an equal "
-            "rate, at which its steps are up to 1 / (1 - momentum) times as long.",
+            "rate, at which its steps are up to 1 / (1 - momentum) times as long, and from small weights also with "
+            "a rate as high as that.",
         ),
         problems=lambda trials, evidence: ends_of_grids(trials["range"], list(RATES), RATES),
     )  # fmt: skip

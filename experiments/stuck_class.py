@@ -158,13 +158,11 @@ def question() -> Question:
                 + (f"better with {listed(better)}" if better else "nothing is better for certain")
                 + f", worse with {listed(worse)}" * bool(worse)
             )
-        moved = [
-            label for label in (STUCK, *LOSSES) if label in evidence["few"].rows and better_than_plain(evidence, label)
-        ]
+        moved = [label for label in (STUCK, *LOSSES) if better_than_plain(evidence, label)]
         losses = (
-            f"of the losses {listed(moved)} raise it over plain cross-entropy where images are few"
+            f"where images are few, its AUC is raised over that of plain cross-entropy by {listed(moved)}"
             if moved
-            else "no loss is shown to raise it over plain cross-entropy where images are few"
+            else "where images are few, no loss is shown to raise its AUC over that of plain cross-entropy"
         )
         alone = [
             name
@@ -178,14 +176,14 @@ def question() -> Question:
                 f"{evidence[lowest].level(STUCK)}, with {CAUSES[lowest].words}"
             )
             if REMOVED in evidence[lowest].rows:
-                headline += f" ({evidence[lowest].phrase(REMOVED)}, without that)"
+                headline += f" (without that {evidence[lowest].phrase(REMOVED)})"
         else:
             headline = f"No cause holds {SPECIES} back while the other species are told well"
         text = "; ".join(parts)
         recalls = evidence["few_recall"]
-        found = [f"{recalls.phrase(label)} ({label})" for label, row in recalls.rows.items() if row.verdict == "better"]
-        text += f". With few images {recalls.level('unweighted')} of the class are found with plain cross-entropy; "
-        text += f"more of them by {'; '.join(found) or 'no other loss'}"
+        found = [f"{label} ({recalls.phrase(label)})" for label, row in recalls.rows.items() if row.verdict == "better"]
+        text += f". With few images its recall is {recalls.level('unweighted')} with plain cross-entropy; higher with "
+        text += "; ".join(found) or "no other loss"
         return f"{headline}; {losses}.\n{text[0].upper()}{text[1:]}."
 
     def panels(trials: Mapping, evidence: Mapping) -> Sequence:
@@ -255,9 +253,9 @@ def question() -> Question:
             Claim("More images of a rare class bring it up", "Halevy et al. 2009", "few", {MORE: "better"}),
             Claim("Wrong labels hold a class back until they are cleaned", "Northcutt et al. 2021", "labels",
                   {REMOVED: "better"}),
-            Claim("No loss makes up for labels that are mixed up", "folklore, after Northcutt et al. 2021", "mixed",
+            Claim("No loss helps against labels that are mixed up", "folklore, after Northcutt et al. 2021", "mixed",
                   dict.fromkeys(LOSSES, "not better")),
-            Claim("More images make up for wrong labels", "Rolnick et al. 2017", "mixed", {MORE: "better"}),
+            Claim("More images help against wrong labels", "Rolnick et al. 2017", "mixed", {MORE: "better"}),
             Claim("Squeeze-and-excitation helps to tell similar classes", "folklore, after Hu et al. 2018", "alike",
                   {"squeeze-and-excitation": "better"}),
             Claim("An expert for classes that are confused tells them apart", "Ahmed et al. 2016", "alike",
@@ -278,8 +276,9 @@ def question() -> Question:
 
 
 def better_than_plain(evidence: Mapping, label: str) -> bool:
-    """Whether a loss raises the AUC of a class with few images over that of plain cross-entropy."""
-    return verdict(evidence, "few_losses", label) == "better"
+    """Whether a loss raises the AUC of a class with few images over that of plain cross-entropy, where it is tried."""
+    row = evidence["few_losses"].rows.get(label)
+    return bool(row) and row.verdict == "better"
 
 
 def held(auc: float, least: float) -> str:
@@ -287,12 +286,6 @@ def held(auc: float, least: float) -> str:
     if auc >= PASSED:
         return ": it is not stuck"
     return ": they are held back too" if least < PASSED else ""
-
-
-def verdict(evidence: Mapping, contrast: str, label: str) -> str:
-    """What was found of an arm; "" where the size has no such arm."""
-    row = evidence[contrast].rows.get(label)
-    return row.verdict if row else ""
 
 
 if __name__ == "__main__":

@@ -232,8 +232,8 @@ def question() -> Question:
         return (
             "Root mean square (rms) over the weights of a layer, means over seeds before the first step; crosses: "
             "mean-field theory, scaled to the last layer. Last: the ratio while images are learned by heart. What went "
-            "non-finite first, with large weights or a high rate: "
-            + "; ".join(sentence for name in ("explode", "skip") for sentence in first_bad(trials[name]))
+            "non-finite first, with large weights, a high rate or 26 layers: "
+            + ("; ".join(sentence for name in ("explode", "skip") for sentence in first_bad(trials[name])) or "nothing")
             + "."
         )
 
@@ -338,7 +338,7 @@ def question() -> Question:
                      arms=("skip, batch norm",)),
             Contrast("explode", "Accuracy with weights that are too large", "explode", digits,
                      arms=("clipped by norm", "clipped by value", "batch norm", "a hundredth of the rate")),
-            Contrast("cured", "Clipping against batch norm, with weights that are too large", "explode", digits,
+            Contrast("cured", "Against batch norm, with weights that are too large", "explode", digits,
                      control="batch norm", arms=("clipped by norm", "clipped by value", "a hundredth of the rate")),
             Contrast("overflow", "Accuracy with weights at which the forward pass overflows", "explode", digits,
                      control="overflow", arms=("overflow, clipped", "overflow, clipped by value")),

@@ -77,6 +77,8 @@ def write_answer(answer: Answer, out: Path) -> Path:
 
 def contents(answer: Answer, out: Path) -> dict[str, Any]:
     """What the template is told."""
+    wanted = {of.contrast.trial for of in answer.evidence if of.contrast.measure.column in (ACCURACY, BALANCED)}
+    predicted = {name: answers_by_arm(answer.trials[name]) for name in wanted if name in answer.trials}
     return {
         "title": answer.title,
         "question": answer.question,
@@ -85,7 +87,7 @@ def contents(answer: Answer, out: Path) -> dict[str, Any]:
         "evidence_figure": drawn(answer.evidence_figure, out),
         "mechanism_figure": drawn(answer.mechanism_figure, out),
         "smallest_p": smallest_p(answer.evidence),
-        "tables": [table(evidence, noise(evidence, answer.trials)) for evidence in answer.evidence],
+        "tables": [table(evidence, noise(evidence, predicted)) for evidence in answer.evidence],
         "judgements": answer.judgements,
         "limits": [*answer.limits, *small_classes(answer)],
         "made": made(answer),
@@ -110,22 +112,31 @@ def drawn(figure: DrawnFigure, out: Path) -> dict[str, Any]:
     return {"title": figure.title, "caption": figure.caption, "picture": picture}
 
 
-def noise(evidence: Evidence, trials: Mapping[str, Trial]) -> str:
-    """How much of a test accuracy is the choice of test images, in words; empty where that cannot be said."""
+def answers_by_arm(trial: Trial) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
+    """Arm -> labels [n] and probabilities [n, k] on the test images, of those of its runs that keep predictions."""
+    look = trial.looks[0]
+    found = answers(look.results, "test")
+    return {label: [found[run] for run in look.runs(label) if run in found] for label in trial.labels}
+
+
+def noise(evidence: Evidence, predicted: Mapping[str, Mapping[str, Sequence]]) -> str:
+    """How uncertain the number of test images leaves an accuracy, in words; empty where that cannot be said.
+
+    Args:
+        evidence: of a test accuracy, plain or balanced.
+        predicted: trial -> arm -> what `answers_by_arm` has.
+    """
     contrast = evidence.contrast
-    if contrast.measure.column not in (ACCURACY, BALANCED) or contrast.trial not in trials:
+    if contrast.measure.column not in (ACCURACY, BALANCED):
         return ""
-    found = answers(trials[contrast.trial].looks[0].results, "test")
-    floors = [
-        accuracy_noise(p.argmax(-1) == labels, labels if contrast.measure.column == BALANCED else None)
-        for labels, p in found.values()
-    ]
-    if not floors:
+    found = [run for label in evidence.rows for run in predicted.get(contrast.trial, {}).get(label, ())]
+    if not found:
         return ""
-    number = len(next(iter(found.values()))[0])
+    balanced = contrast.measure.column == BALANCED
+    floors = [accuracy_noise(p.argmax(-1) == labels, labels if balanced else None) for labels, p in found]
     return (
-        f"; another {number:,} test images would change the accuracy of one network by up to "
-        f"{float(np.median(floors)):.{contrast.measure.digits}f} (95 %), which is no part of these intervals"
+        f"; {len(found[0][0]):,} test images leave the accuracy of one network uncertain by "
+        f"\u00b1{float(np.median(floors)):.{contrast.measure.digits}f} (95 %), which is no part of these intervals"
     )
 
 
@@ -134,8 +145,8 @@ def small_classes(answer: Answer) -> list[str]:
     found: dict[str, int] = {}
     for evidence in answer.evidence:
         if evidence.contrast.measure.column == BALANCED and evidence.contrast.trial in answer.trials:
-            table = answer.trials[evidence.contrast.trial].looks[0].results.per_class
-            found |= table.groupby("class")["support"].min().astype(int).to_dict() if len(table) else {}
+            classes = answer.trials[evidence.contrast.trial].looks[0].results.per_class
+            found |= classes.groupby("class")["support"].min().astype(int).to_dict() if len(classes) else {}
     few = [f"{name} ({number})" for name, number in found.items() if 0 < number < FEWEST_IMAGES]
     if not few:
         return []
@@ -145,15 +156,15 @@ def small_classes(answer: Answer) -> list[str]:
     ]
 
 
-def table(evidence: Evidence, noise: str = "") -> dict[str, Any]:
-    """The rows of a contrast in words; `noise` is added to what is said of its measure."""
+def table(evidence: Evidence, remark: str = "") -> dict[str, Any]:
+    """The rows of a contrast in words; a remark is added to what is said of its measure."""
     contrast, measure = evidence.contrast, evidence.contrast.measure
     words = f"{measure.name}, {'more' if measure.larger_is_better else 'less'} is better"
     if measure.margin is not None:
         words += f"; differences within {measure.margin:g} do not matter"
     return {
         "title": contrast.title,
-        "words": words + noise,
+        "words": words + remark,
         "measure": measure.name,
         "control": next(iter(evidence.rows)),
         "rows": [cells(evidence, label) for label in evidence.rows],

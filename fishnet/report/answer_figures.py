@@ -102,7 +102,7 @@ def arms_panel(trial: Trial, measure: Measure, title: str, labels: Sequence[str]
                 axes.text(
                     1.02,
                     place,
-                    f"{len(found) - len(fine)} diverged",
+                    f"{len(found) - len(fine)} without",
                     transform=axes.get_yaxis_transform(),
                     va="center",
                     fontsize=7,

@@ -86,9 +86,9 @@ def delong_test(
         confidence: of the interval, between 0 and 1.
 
     Returns:
-        AUCs, difference, interval and p-value, each [..., k]. Where both rank alike: difference 0, p = 1. NaN where the
-        variance is, with a score that is NaN; the interval and p also with fewer than 20 positives or negatives, and p
-        where two different AUCs have no variance.
+        AUCs, difference, interval and p-value, each [..., k]. AUCs and difference are NaN without positives or
+        negatives and with a score that is NaN; interval and p also below 20 of either, and p where two different AUCs
+        have no variance. Otherwise, where both rank alike: difference 0, p = 1.
 
     Raises:
         UsageError: shapes that do not fit, or a confidence that is not between 0 and 1.

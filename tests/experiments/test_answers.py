@@ -147,15 +147,15 @@ def test_death_is_blamed_for_what_living_units_win_back(effects, verdict):
     headline, more = text.splitlines()
     assert headline.endswith(f"{verdict}.") and "accuracy is better with elu." in more
     assert headline.startswith(
-        "Where a negative bias kills units, their death is not shown to cost accuracy. At 2 times"
+        "Where a negative bias kills units, their death is not shown to cost accuracy; at 2 times"
     )
 
 
 def test_units_that_cannot_die_show_what_a_bias_costs():
     question = asked("dying_relu")
     text = question.answer(evidence_of(question, {}, {("cause", "prelu"): 0.3}))
-    assert text.startswith("Where a negative bias kills units, their death costs the accuracy: +0.")
-    assert "better, 10 seeds with prelu. At 2 times" in text
+    assert text.startswith("Where a negative bias kills units, their death costs the accuracy (+0.")
+    assert "better, 10 seeds, with prelu); at 2 times" in text
 
 
 @pytest.mark.parametrize(
@@ -260,7 +260,7 @@ def test_from_scratch_tells_harm_from_what_the_check_finds():
     judged = verdicts(question, evidence)
     assert judged["Inputs must be scaled, or training fails"] == "supported"
     assert judged["Without the shift by the maximum the softmax overflows and training fails"] == "refuted"
-    assert judged["A lower rate makes up for raw pixels and a missing 1/m"] == "refuted"
+    assert judged["Any lower rate makes up for raw pixels and a missing 1/m"] == "refuted"
     assert judged["Momentum speeds up full-batch descent"] == "supported"
 
 

@@ -34,8 +34,8 @@ def test_the_answer_names_what_was_planted_and_nothing_else(asked, trials):
     assert f"{CAUSES['blurred'].words}: AUC 0.60 (the others from 0.90 on), nothing is better for certain" in text
     headline = text.splitlines()[0]
     assert headline.startswith(f"{SPECIES} stays behind while the other species are told well, at an AUC of 0.60")
-    raising = f"; of the losses {STUCK}, class-balanced focal, “LDAM, deferred weights” and logit adjustment raise it"
-    assert headline.endswith(f"{raising} over plain cross-entropy where images are few.")
+    raising = f"{STUCK}, class-balanced focal, “LDAM, deferred weights” and logit adjustment."
+    assert headline.endswith(f"; where images are few, its AUC is raised over that of plain cross-entropy by {raising}")
     found = {judgement.claim.text: judgement.verdict for judgement in judgements}
     assert len(found) == len(asked.claims)
     assert found["With class weights more images of a rare class are found"] == "supported"
@@ -48,7 +48,7 @@ def test_no_cure_is_said_to_work_where_none_does(asked):
     evidence, judgements = weighed(asked, trials_of(asked, "full", {}, CLASSES, SPECIES), "full")
     text = asked.answer(evidence)
     assert text.count("nothing is better for certain") == len(CAUSES)
-    assert "no loss is shown to raise it over plain cross-entropy" in text
+    assert "no loss is shown to raise its AUC over that of plain cross-entropy" in text
     supported = [judgement.claim for judgement in judgements if judgement.verdict == "supported"]
     assert all(expected.startswith("not ") for claim in supported for expected in claim.expected.values())
 

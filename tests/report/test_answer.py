@@ -6,7 +6,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fishnet.report.answer import Answer, DrawnFigure, cells, noise, percent, reason, small_classes, smallest_p, table
+from fishnet.report.answer import (
+    Answer,
+    DrawnFigure,
+    answers_by_arm,
+    cells,
+    noise,
+    percent,
+    reason,
+    small_classes,
+    smallest_p,
+    table,
+)
 from fishnet.report.evidence import Contrast, Trial, column, probed, weigh
 from fishnet.stats import accuracy_noise, compare
 from tests.report.test_evidence import ACCURACY, LABELS, SEEDS, look_of
@@ -49,18 +60,18 @@ def test_the_noise_of_the_test_set_is_that_of_its_images(measure):
     labels = np.repeat([0, 1], [4, IMAGES - 4])
     right = (np.arange(IMAGES) % 4 != 0).astype(float)
     floor = accuracy_noise(right, labels if measure is BALANCED else None)
-    words = noise(evidence_of(measure, trial), {"planted": trial})
-    assert f"another {IMAGES} test images would change the accuracy of one network by up to {floor:.3f}" in words
+    words = noise(evidence_of(measure, trial), {"planted": answers_by_arm(trial)})
+    assert f"{IMAGES} test images leave the accuracy of one network uncertain by ±{floor:.3f} (95 %)" in words
     assert words in table(evidence_of(measure, trial), words)["words"]
 
 
 def test_other_measures_have_no_noise_of_test_images():
     trial = trial_of_images()
     dead = probed("dead_units", "dead units", diverged=1.0)
-    assert noise(evidence_of(dead, trial), {"planted": trial}) == ""
-    assert (
-        noise(evidence_of(ACCURACY, Trial("planted", (look_of(),))), {"planted": Trial("planted", (look_of(),))}) == ""
-    )
+    assert noise(evidence_of(dead, trial), {"planted": answers_by_arm(trial)}) == ""
+    bare = Trial("planted", (look_of(),))
+    assert noise(evidence_of(ACCURACY, bare), {"planted": answers_by_arm(bare)}) == ""
+    assert noise(evidence_of(ACCURACY, trial), {}) == ""
 
 
 def test_classes_with_few_images_are_a_limit_of_balanced_accuracy_alone():
