@@ -37,6 +37,7 @@ from experiments._tuning import at_all_rates, ends_of_grids, suggestions, tuning
 from fishnet.sweep.recipe import Recipe
 
 RATE = 0.1  # at which the healthy network trains
+SHOWN = 3.0  # training loss up to which curves are drawn: a rate that is too high begins with 1e22
 FREE = 1.0  # training loss below which a network has left its plateau; guessing costs 2.303
 BASE = Recipe(
     task="mnist-mini?train=0.5",
@@ -225,11 +226,11 @@ def question() -> Question:
 
     def mechanism(trials: Mapping, evidence: Mapping) -> Sequence:
         causes = trials["causes"]
-        drawn = [curves_panel(causes, "train_loss", "the same picture, five causes", "training loss")]
+        drawn = [curves_panel(causes, "train_loss", "the same picture, five causes", "training loss", most=SHOWN)]
         drawn += [arms_panel(causes, measure, "early on") for measure in signs.values()]
         drawn.append(steps_panel(causes, "gradient_norm", "while training", "length of the gradient"))
         shown = [label for label in QUICK if label in trials["saddle"].labels]
-        drawn.append(curves_panel(trials["saddle"], "train_loss", "leaving the saddle", "training loss", shown))
+        drawn.append(curves_panel(trials["saddle"], "train_loss", "leaving the saddle", "training loss", shown, SHOWN))
         return [panel for panel in drawn if panel]
 
     small = {"task": "synthetic", "widths": (8,), "depth": 2, "batch_size": 32, "epochs": 3, "seeds": 2}

@@ -1,6 +1,7 @@
 """The figures of answers: differences with their intervals, curves by arm, figures by arm with every seed."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -146,7 +147,14 @@ def aggregate_panel(scores: Mapping[str, Sequence[Sequence[float]]], title: str,
     return Panel(draw, f"{title}: {words}. {told}", WIDTH, 14 + ROW * len(labels), left=label_width(labels))
 
 
-def curves_panel(trial: Trial, column: str, title: str, unit: str, labels: Sequence[str] | None = None) -> Panel | None:
+def curves_panel(
+    trial: Trial,
+    column: str,
+    title: str,
+    unit: str,
+    labels: Sequence[str] | None = None,
+    most: float | None = None,
+) -> Panel | None:
     """A column of `curves.parquet` by epoch, a line an arm with its 95 % interval; None without any figure.
 
     Args:
@@ -155,10 +163,11 @@ def curves_panel(trial: Trial, column: str, title: str, unit: str, labels: Seque
         title: of the panel.
         unit: of the vertical axis, in words.
         labels: of the arms shown; None: all.
+        most: the largest value shown: one far above would press all others flat.
     """
     look = trial.looks[0]
     lines = [curve(look.results.curves, look.runs(label), column, label) for label in labels or trial.labels]
-    limits = limits_of(lines)
+    limits = limits_of(lines if most is None else [replace(line, mean=line.mean.clip(max=most)) for line in lines])
     return None if limits is None else line_panel(lines, title, unit, limits, letters=LETTERS)
 
 

@@ -1,6 +1,10 @@
 """Figures of answers: what they say and whether it fits."""
 
-from fishnet.report.answer_figures import LINE, forest
+import dataclasses
+
+from matplotlib.figure import Figure
+
+from fishnet.report.answer_figures import LINE, curves_panel, forest
 from fishnet.report.evidence import Contrast, Trial, column, weigh
 from tests.report.test_evidence import look_of
 
@@ -11,3 +15,19 @@ def test_a_long_measure_is_written_on_two_lines():
     short, long = (forest(weigh(Contrast("accuracy", "", "planted", measure), trial)) for measure in measures)
     assert long.bottom == short.bottom + LINE
     assert "better by .05 +0.0" in short.alt
+
+
+def test_one_curve_far_above_does_not_press_the_others_flat():
+    look = look_of()
+    curves = look.results.curves.copy()
+    curves.loc[(curves["run"] < 10) & (curves["epoch"] == 1), "train_loss"] = 1e22
+    trial = Trial("planted", (dataclasses.replace(look, results=dataclasses.replace(look.results, curves=curves)),))
+
+    def top(panel) -> float:
+        figure = Figure()
+        panel.add_to(figure, 0, 0)
+        return figure.axes[0].get_ylim()[1]
+
+    assert top(curves_panel(trial, "train_loss", "title", "loss")) > 1e21
+    assert 4 < top(curves_panel(trial, "train_loss", "title", "loss", most=4.0)) < 4.5
+    assert top(curves_panel(Trial("planted", (look,)), "train_loss", "title", "loss", most=4.0)) < 4  # none so high
