@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from fishnet.report.evidence import Evidence, Measure, Trial
 from fishnet.stats import Comparison, interquartile_mean, t_interval
 
 ROW, WIDTH = 22.0, 240.0  # CSS pixels: of an arm, and of the axes
-LINE, LONGEST = 12.0, 40  # CSS pixels of a line of an axis label, and letters that fit into one
+LINE, LONGEST = 12.0, 48  # CSS pixels of a line of an axis label, and letters that fit below the axes
 LETTERS = 24  # of an arm beside its curve
 COLOURS = {"better": SERIES[2], "worse": SERIES[1], "equivalent": SERIES[0]}
 
@@ -22,6 +23,12 @@ COLOURS = {"better": SERIES[2], "worse": SERIES[1], "equivalent": SERIES[0]}
 def label_width(labels: Sequence[str]) -> float:
     """Room for names beside the axes, CSS pixels."""
     return 16 + 6.1 * min(max(map(len, labels)), 30)
+
+
+def in_lines(*parts: str) -> str:
+    """Parts of an axis label on as few lines as hold them: behind each other if they fit, else each on its own."""
+    whole = ", ".join(parts)
+    return whole if len(whole) <= LONGEST - 8 else ",\n".join(fill(part, LONGEST) for part in parts)
 
 
 def a_row_each(axes: Axes, labels: Sequence[str], words: str, title: str) -> None:
@@ -43,8 +50,7 @@ def forest(evidence: Evidence, title: str = "") -> Panel:
     control, *rows = evidence.rows.values()
     measure = evidence.contrast.measure
     labels = [row.arm for row in rows]
-    parts = (measure.name, f"difference to {shortened(control.arm, 24)}")
-    two_lines = len(", ".join(parts)) > LONGEST
+    words = in_lines(measure.name, f"difference to {shortened(control.arm, 24)}")
 
     def draw(axes: Axes) -> None:
         axes.axvline(0, color=MUTED, linewidth=1, zorder=1)
@@ -52,11 +58,11 @@ def forest(evidence: Evidence, title: str = "") -> Panel:
             axes.axvspan(-measure.margin, measure.margin, color=GRID, alpha=0.6, linewidth=0, zorder=0)
         for place, row in enumerate(rows):
             draw_difference(axes, row, place, MUTED if evidence.problem else COLOURS.get(row.verdict, MUTED))
-        a_row_each(axes, labels, (",\n" if two_lines else ", ").join(parts), title or evidence.contrast.title)
+        a_row_each(axes, labels, words, title or evidence.contrast.title)
 
     told = "; ".join(f"{row.arm} {evidence.phrase(row.arm)}" for row in rows)
     alt = f"{measure.name}, difference to {control.arm}: {told}"
-    bottom = Panel.bottom + LINE * two_lines
+    bottom = Panel.bottom + LINE * words.count("\n")
     return Panel(draw, alt, WIDTH, 14 + ROW * len(rows), left=label_width(labels), bottom=bottom)
 
 
@@ -81,7 +87,7 @@ def arms_panel(trial: Trial, measure: Measure, title: str, labels: Sequence[str]
         labels: of the arms shown; None: all.
     """
     values = trial.by_seed(measure)
-    labels = list(labels or trial.labels)
+    labels, words = list(labels or trial.labels), in_lines(measure.name)
 
     def draw(axes: Axes) -> None:
         for place, label in enumerate(labels):
@@ -109,7 +115,7 @@ def arms_panel(trial: Trial, measure: Measure, title: str, labels: Sequence[str]
                     fontsize=7,
                     color=MUTED,
                 )
-        a_row_each(axes, labels, measure.name, title)
+        a_row_each(axes, labels, words, title)
 
     means = "; ".join(
         f"{label} {np.nanmean(values[label]):.3g}" for label in labels if np.isfinite(values[label]).any()
@@ -121,6 +127,7 @@ def arms_panel(trial: Trial, measure: Measure, title: str, labels: Sequence[str]
         14 + ROW * len(labels),
         left=label_width(labels),
         right=60,
+        bottom=Panel.bottom + LINE * words.count("\n"),
     )
 
 

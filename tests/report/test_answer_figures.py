@@ -4,7 +4,7 @@ import dataclasses
 
 from matplotlib.figure import Figure
 
-from fishnet.report.answer_figures import LINE, curves_panel, forest
+from fishnet.report.answer_figures import LINE, LONGEST, arms_panel, curves_panel, forest, in_lines
 from fishnet.report.evidence import Contrast, Trial, column, weigh
 from tests.report.test_evidence import look_of
 
@@ -13,7 +13,7 @@ def test_a_long_measure_is_written_on_two_lines():
     trial = Trial("planted", (look_of(),))
     measures = [column("test_accuracy", words, diverged=0.1) for words in ("accuracy", "accuracy " * 6)]
     short, long = (forest(weigh(Contrast("accuracy", "", "planted", measure), trial)) for measure in measures)
-    assert long.bottom == short.bottom + LINE
+    assert long.bottom == short.bottom + 2 * LINE  # two of the measure, one of what it is compared with
     assert "better by .05 +0.0" in short.alt
 
 
@@ -31,3 +31,14 @@ def test_one_curve_far_above_does_not_press_the_others_flat():
     assert top(curves_panel(trial, "train_loss", "title", "loss")) > 1e21
     assert 4 < top(curves_panel(trial, "train_loss", "title", "loss", most=4.0)) < 4.5
     assert top(curves_panel(Trial("planted", (look,)), "train_loss", "title", "loss", most=4.0)) < 4  # none so high
+
+
+def test_no_line_below_the_axes_is_longer_than_the_panel():
+    words = "training accuracy, as trained with, less validation accuracy, at the end"
+    for text in (in_lines(words), in_lines(words, "difference to as it is"), in_lines("a" * 20, "b" * 20)):
+        assert max(map(len, text.split("\n"))) <= LONGEST + 1  # and a comma
+        assert " ".join(text.replace("\n", " ").split()) == text.replace("\n", " ")
+    assert in_lines("accuracy", "difference to b") == "accuracy, difference to b"
+    trial = Trial("planted", (look_of(),))
+    short, long = (arms_panel(trial, column("test_accuracy", name), "title") for name in ("accuracy", words))
+    assert long.bottom == short.bottom + LINE
