@@ -89,7 +89,8 @@ def question() -> Question:
             )
             same = next(iter(times.values()))  # of what trains beside the control, as long as it
             found |= {label: (row, times.get(label, same)) for label, row in evidence[name].rows.items()}
-        headline, *sentences = [fastest(found, level) for level in LEVELS]
+        first, second = (fastest(found, level) for level in LEVELS)
+        headline, sentences = f"{first[:-1]}, and {second[0].lower()}{second[1:]}", []
         best = max(found, key=lambda label: found[label][0].mean)
         of = next(evidence[name] for name in shown if best in evidence[name].rows)
         sentences.append(f"The highest mean is {of.level(best)}: {best}.")

@@ -325,7 +325,10 @@ def test_mnist_speed_puts_both_lengths_together():
     effects = {("short", "no norm"): -0.02, ("long", "wider, 3 epochs"): -0.01}
     effects |= {("long_seconds", "wider, 3 epochs"): -0.2}
     evidence = evidence_of(question, {}, effects, start=0.9965)
-    assert "worse no norm." in question.answer(evidence)
+    text = question.answer(evidence)
+    assert "worse no norm." in text
+    headline = text.splitlines()[0]
+    assert headline.startswith("The mean of 10 seeds is above 99.0 % after") and "above 99.5 % after" in headline
     judged = verdicts(question, evidence)
     assert judged["With batch norm two epochs get further"] == "supported"
 
