@@ -200,7 +200,7 @@ def question() -> Question:
         plans=(
             Plan("falls", LONG, FALLS, seeds=10, sizes={
                 "smoke": {"widths": (8,), "epochs": 1, "seeds": 2, "arms": [HEART, "L2", "mixup"]},
-                "quick": {"epochs": 40, "seeds": 3, "arms": [
+                "quick": {"epochs": 36, "seeds": 3, "arms": [
                     HEART, "dropout", "mixup", "falling rate", "early stopping", "clean labels"]},
             }),
             Plan("dense", LONG, DENSE, seeds=10, sizes={
