@@ -45,9 +45,7 @@ def suggestions(trial: "Trial", labels: Sequence[str], rates: Rates) -> dict[str
     Returns:
         None where a run diverged at every rate.
     """
-    from fishnet.report.evidence import column
-
-    losses = trial.by_seed(column("val_loss", "validation loss"))
+    losses = _losses(trial)
     found = {}
     for label in labels:
         own = [rate for rate in rates[label] if tried(label, rate) in losses]
@@ -70,9 +68,9 @@ def ends_of_grids(trial: "Trial", labels: Sequence[str], rates: Rates) -> list[s
     That is where the best rate is the last one tried, as a better one may lie beyond; where all rates are alike; and
     where a run diverged at all of them.
     """
-    found = suggestions(trial, labels, rates)
+    found, losses = suggestions(trial, labels, rates), _losses(trial)
     sentences = []
-    flat = [label for label, best in found.items() if best and _alike(trial, label, rates[label])]
+    flat = [label for label, best in found.items() if best and _alike(losses, label, rates[label])]
     if flat:
         sentences.append(f"As good, or bad, at every rate that was tried: {listed(flat)}.")
     found = {label: best for label, best in found.items() if label not in flat}
@@ -84,10 +82,14 @@ def ends_of_grids(trial: "Trial", labels: Sequence[str], rates: Rates) -> list[s
     return sentences
 
 
-def _alike(trial: "Trial", label: str, rates: Sequence[float]) -> bool:
-    """Whether the mean losses at all rates of a grid are within a hundredth of each other: the choice is luck."""
+def _losses(trial: "Trial") -> dict[str, list[float]]:
+    """The validation loss of every arm of a tuning plan, [seed]."""
     from fishnet.report.evidence import column
 
-    losses = trial.by_seed(column("val_loss", "validation loss"))
+    return trial.by_seed(column("val_loss", "validation loss"))
+
+
+def _alike(losses: Mapping[str, Sequence[float]], label: str, rates: Sequence[float]) -> bool:
+    """Whether the mean losses at all rates of a grid are within a hundredth of each other: the choice is luck."""
     means = [np.mean(losses[tried(label, rate)]) for rate in rates if tried(label, rate) in losses]
     return len(means) > 1 and bool(np.ptp(means) <= 0.01 * np.min(means))

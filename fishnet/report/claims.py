@@ -56,7 +56,7 @@ def judge(claim: Claim, evidence: Mapping[str, Evidence]) -> Judgement:
     An expectation of `better` or `worse` is contradicted by the opposite, by `equivalent`, and by an interval that
     excludes every difference of the margin in that direction; one of `equivalent` by `better` and `worse`. `not better`
     (or `not worse`) is met by equivalent, by the opposite, and by such an interval (non-inferiority), and contradicted
-    by the word itself. Two arms that are equivalent because nothing was learned in either meet no expectation.
+    by the word itself. Two arms of which neither has learned anything meet no expectation of being alike.
 
     Args:
         claim: to be judged.
