@@ -102,6 +102,7 @@ def question() -> Question:
     fast[CLIPPED] = {"lr": RATE, "clip": 1.0}
     fast |= {f"{name}, clipped": {"lr": RATE, "clip": 1.0, **CURES[name]} for name in ALIVE}
     clipped = tuple(f"{name}, clipped" for name in ALIVE)
+    some = ["relu", "leaky_relu", "elu", "batch norm", "usual rate", "bias +0.1", CLIPPED, clipped[0]]
 
     def answer(evidence: Mapping) -> str:
         saved = [name for name, row in evidence["cause"].rows.items() if row.verdict == "better"]
@@ -147,7 +148,7 @@ def question() -> Question:
         question="When do rectified units die for good, and is it their death that costs accuracy?",
         plans=(
             Plan("cause", BASE, planted, seeds=10, sizes=SMALL),
-            Plan("rate", BASE, fast, seeds=10, sizes=SMALL),
+            Plan("rate", BASE, fast, seeds=10, sizes=SMALL | {"quick": SMALL["quick"] | {"arms": some}}),
             Plan("dose", BASE, doses(), seeds=10, sizes={
                 "smoke": SMALL["smoke"] | {"arms": ["relu", "bias -3"]},
                 "quick": SMALL["quick"] | {"arms": ["relu", "bias -3", "bias -1", "rate 0.15"]},

@@ -14,9 +14,9 @@ but not a forward pass that overflows. Overfitting has nothing to do with it.
 
 Arms. `depth`: a perceptron of 10 hidden layers of 64 units on digits: sigmoid units, and single changes, each at the
 best of four rates, found with other seeds by `tune`. `depths`: 3, 10 and 20 layers. `skip`: a convolutional network of
-26 layers on reef fish, with and without skip connections and norm. `explode`: the perceptron with weights that are too
-large, or a rate that is, with and without clipping. `overfit`: a network that learns a fifth of the fish photographs by
-heart.
+26 layers (14 with --quick) on reef fish, with and without skip connections and norm. `explode`: the perceptron with
+weights that are too large, or a rate that is, with and without clipping. `overfit`: a network that learns a fifth of
+the fish photographs by heart.
 
 Refuted if: the measured profile is not the predicted one; an arm with a vanishing ratio learns as well as one without;
 the overfitted network's ratio is as small as that of the deep sigmoid network.
@@ -27,6 +27,7 @@ Cost. 42 arms, 10 seeds each (skip: 9), and 13 at four rates with 2 seeds to tun
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from experiments._failures import first_bad
 from experiments._mean_field import away_from_theory, has_theory, last_gradient, theory
@@ -35,8 +36,12 @@ from experiments._question import Figure, Question, listed, main
 from experiments._tuning import at_tuned_rates, ends_of_grids, tried, tuning_plan
 from fishnet.sweep.recipe import Recipe
 
+if TYPE_CHECKING:
+    from fishnet.report.evidence import Trial
+
 DEPTH, WIDTH = 10, 64
 PROBED = ("gradients", "activations", "first_bad")
+SHOWN = ("gradients", "first_bad")  # what the page tells of
 DEEP = Recipe(
     task="mnist-mini",
     model="mlp",
@@ -128,6 +133,12 @@ def at_depth(name: str, depth: int) -> str:
     return f"{name}, {depth} layers"
 
 
+def on_fish(trial: "Trial") -> str:
+    """`26 layers on fish`: two convolutions a block, the stem and the head."""
+    recipe = trial.looks[0].results.sweep["recipe"]
+    return f"{2 * int(recipe['depth']) * len(recipe['widths']) + 2} layers on fish"
+
+
 def question() -> Question:
     """See the module."""
     from fishnet.report.answer_figures import forest, layers_panel, steps_panel
@@ -189,8 +200,9 @@ def question() -> Question:
         )
         text += f"Better: {listed(cured)}." if cured else "Nothing that was tried is better for certain."
         if "skip_normed" in evidence:
-            text += f" Skip connections change the accuracy of 26 layers by {evidence['skip'].phrase('skip')}, with "
-            text += f"batch norm in both by {evidence['skip_normed'].phrase('skip, batch norm')}."
+            text += " Skip connections change the accuracy of the convolutional network by "
+            text += f"{evidence['skip'].phrase('skip')}, with batch norm in both by "
+            text += f"{evidence['skip_normed'].phrase('skip, batch norm')}."
         heart = [next(iter(evidence[name].rows.values())).mean for name in ("fitted", "fresh", "later")]
         return (
             f"{text} A network that reaches {heart[0]:.0%} on its training and {heart[1]:.0%} on validation images "
@@ -200,7 +212,7 @@ def question() -> Question:
     def panels(trials: Mapping, evidence: Mapping) -> Sequence:
         return [
             forest(evidence["depth"], f"{DEPTH} layers on digits"),
-            forest(evidence["skip"], "26 layers on fish"),
+            forest(evidence["skip"], on_fish(trials["skip"])),
             forest(evidence["explode"], "weights three times too large"),
             forest(evidence["fast"], "a rate ten times too high"),
         ]
@@ -223,7 +235,7 @@ def question() -> Question:
             layers_panel(trial, "gradient_rms", "with norms", "gradient, rms", normed, only="dense"),
             numbers_panel(ratios, ratio, lines, "by depth", "hidden layers", logarithmic=False,
                           logarithmic_values=True),
-            layers_panel(trials["skip"], "gradient_rms", "26 layers on fish", "gradient, rms", only="conv"),
+            layers_panel(trials["skip"], "gradient_rms", on_fish(trials["skip"]), "gradient, rms", only="conv"),
             steps_panel(trials["overfit"], "gradient_ratio", "learned by heart", "first over last layer's gradient"),
         ]  # fmt: skip
         return [panel for panel in found if panel]
@@ -232,7 +244,7 @@ def question() -> Question:
         return (
             "Root mean square (rms) over the weights of a layer, means over seeds before the first step; crosses: "
             "mean-field theory, scaled to the last layer. Last: the ratio while images are learned by heart. What went "
-            "non-finite first, with large weights, a high rate or 26 layers: "
+            "non-finite first, with large weights, a high rate or on fish: "
             + ("; ".join(sentence for name in ("explode", "skip") for sentence in first_bad(trials[name])) or "nothing")
             + "."
         )
@@ -266,7 +278,7 @@ def question() -> Question:
                 DEEP,
                 tuned,
                 seeds=10,
-                sizes={"smoke": small, "quick": {"seeds": 3, "arms": quick, "epochs": 5}},
+                sizes={"smoke": small, "quick": {"seeds": 3, "arms": quick, "epochs": 5, "probes": SHOWN}},
             ),
             Plan(
                 "depths",
@@ -278,6 +290,7 @@ def question() -> Question:
                     "quick": {
                         "seeds": 3,
                         "epochs": 3,
+                        "probes": SHOWN,
                         "arms": [at_depth(name, depth) for name in ("sigmoid", "relu, he") for depth in (3, DEPTH)],
                     },
                 },
@@ -292,7 +305,16 @@ def question() -> Question:
                     "skip, batch norm": {"shortcut": "identity", "norm": "batch"},
                 },
                 seeds=9,
-                sizes={"smoke": fish_small, "quick": {"seeds": 3, "epochs": 2}},
+                sizes={
+                    "smoke": fish_small,
+                    "quick": {
+                        "seeds": 3,
+                        "epochs": 2,
+                        "depth": 2,
+                        "stem_stride": 2,
+                        "probes": SHOWN,
+                    },
+                },
             ),
             Plan(
                 "explode",
@@ -311,7 +333,7 @@ def question() -> Question:
                     "high rate, clipped by value": HIGH | {"clip": 0.01, "clip_by": "value"},
                 },
                 seeds=10,
-                sizes={"smoke": smallest | {"seeds": 2}, "quick": {"seeds": 3, "epochs": 5}},
+                sizes={"smoke": smallest | {"seeds": 2}, "quick": {"seeds": 3, "epochs": 5, "probes": SHOWN}},
             ),
             Plan(
                 "overfit",
@@ -320,7 +342,7 @@ def question() -> Question:
                 seeds=10,
                 sizes={
                     "smoke": {"task": "synthetic", "widths": (8,), "epochs": 1, "seeds": 2},
-                    "quick": {"seeds": 3, "epochs": 20},
+                    "quick": {"seeds": 3, "epochs": 20, "probes": SHOWN},
                 },
             ),
         ),
@@ -333,7 +355,7 @@ def question() -> Question:
             Contrast("reached", "What reaches the first layer, relu", "depth", reached, control="relu, glorot",
                      arms=("relu, he",)),
             Contrast("relu", "Accuracy against relu with he's initialisation", "depth", digits, control="relu, he"),
-            Contrast("skip", "Accuracy of 26 layers on fish", "skip", fish),
+            Contrast("skip", "Accuracy of the convolutional network on fish", "skip", fish),
             Contrast("skip_normed", "Skip connections where both have batch norm", "skip", fish, control="batch norm",
                      arms=("skip, batch norm",)),
             Contrast("explode", "Accuracy with weights that are too large", "explode", digits,

@@ -198,14 +198,10 @@ def cells(evidence: Evidence, label: str) -> dict[str, str]:
 
 def reason(row: Comparison) -> str:
     """What a table says of a verdict beyond the word: the seeds that would decide, and runs that have no value."""
-    parts = row.reason.split("; ")
-    counted = [part for part in parts if "without a value" in part]
-    said = [part for part in parts if part not in counted]
-    if row.decided:
-        said = []
-    elif row.further_seeds:
-        said = [f"{row.further_seeds:,} more seed{'s' * (row.further_seeds > 1)} would decide"]
-    return "; ".join([*said, *counted])
+    said = "" if row.decided else row.reason
+    if row.further_seeds:
+        said = f"{row.further_seeds:,} more seed{'s' * (row.further_seeds > 1)} would decide"
+    return "; ".join(part for part in (said, row.counted) if part)
 
 
 def smallest_p(evidence: Sequence[Evidence]) -> str:

@@ -41,6 +41,7 @@ class Comparison:
     further_seeds: int | None  # that would probably decide; 0 once decided, None where unknown or above 1000
     verdict: str  # one of VERDICTS
     reason: str  # why, in words
+    counted: str  # `2 runs without a value counted as 0.1`; empty where there are none
 
     @property
     def decided(self) -> bool:
@@ -156,8 +157,9 @@ def compare(
             )
             further = needed and needed - len(d)
         reason = _reason(row, verdict, margin, level, further, test, power)
-        if counted := row.diverged + row.control_diverged:
-            reason += f"; {counted} {'run' if counted == 1 else 'runs'} without a value counted as {diverged:.3g}"
+        if without := row.diverged + row.control_diverged:
+            runs_without = f"{without} {'run' if without == 1 else 'runs'} without a value"
+            row = replace(row, counted=f"{runs_without} counted as {diverged:.3g}")
         rows[arm] = replace(row, verdict=verdict, reason=reason, further_seeds=further)
     return {arm: rows[arm] for arm in values}
 
@@ -223,6 +225,7 @@ def _alone(arm: str, runs: np.ndarray, bad: np.ndarray, confidence: float) -> Co
         further_seeds=None,
         verdict="control",
         reason="the others are compared with it",
+        counted="",
     )
 
 
