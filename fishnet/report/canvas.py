@@ -178,7 +178,9 @@ def plain_ticks(axis: Axis) -> None:
     Matplotlib's own are formulas, which the pages would show as they are written.
     """
     low, high = axis.get_view_interval()
-    axis.set_major_locator(LogLocator(subs=(1.0,) if high > 400 * low else (1.0, 2.0, 5.0), numticks=9))
+    # Of many decades some are left out: 0.00001 needs more room than one has.
+    decades, most = high > 400 * low, 5 if high > 1e5 * low else 9
+    axis.set_major_locator(LogLocator(subs=(1.0,) if decades else (1.0, 2.0, 5.0), numticks=most))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_locator(NullLocator())
 

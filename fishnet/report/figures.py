@@ -19,13 +19,17 @@ METRICS = {
     "test_macro_auc": "Test macro AUC",
 }
 MOST_COMBINATIONS = 12  # of the third and later axes' values
+MOST_DOTS = 40  # arms of a dot plot
+LONGEST = 24  # characters of a value beside an axis, and
+LONGEST_LABEL = 44  # of what arms that were listed are called
 
 
 def overview(results: Results) -> list[Panel]:
-    """Test figures of all arms: a dot plot for one axis, heat maps for two, one a combination of the others."""
+    """Test figures of all arms: a dot plot for one axis or arms that were listed, heat maps for two axes, one a
+    combination of the others."""
     if len(results.axes) == 0 or results.best is None:
         return []
-    if len(results.axes) == 1:
+    if len(results.axes) == 1 or results.listed:
         return [dot_plot(results, metric) for metric in METRICS]
     rest = list(results.axes)[2:]
     combinations = list(itertools.product(*(results.axes[name] for name in rest)))[:MOST_COMBINATIONS]
@@ -58,7 +62,7 @@ def heat_map(results: Results, metric: str, chosen: dict[str, str]) -> Panel:
         axes.set_xticks(
             np.arange(len(columns)) + 0.5, [shortened(c, 14) for c in columns], rotation=0 if _brief(columns) else 30
         )
-        axes.set_yticks(np.arange(len(rows)) + 0.5, [shortened(r, 24) for r in rows])
+        axes.set_yticks(np.arange(len(rows)) + 0.5, [shortened(r, LONGEST) for r in rows])
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
 
@@ -70,8 +74,10 @@ def heat_map(results: Results, metric: str, chosen: dict[str, str]) -> Panel:
 
 
 def dot_plot(results: Results, metric: str) -> Panel:
-    """Mean and interval of every arm on one axis, and each run as a faint dot."""
-    ((axis, levels),) = results.axes.items()
+    """Mean and interval of every arm on one axis, or of those listed, and each run as a faint dot."""
+    (axis,) = results.headings
+    levels = [cell for arm in results.arms for cell in results.cells(arm)]
+    most = LONGEST_LABEL if results.listed else LONGEST
 
     def draw(axes: Axes) -> None:
         for i, arm in enumerate(results.arms):
@@ -86,15 +92,17 @@ def dot_plot(results: Results, metric: str) -> Panel:
                 axes.text(
                     0.5, i, "diverged", transform=axes.get_yaxis_transform(), ha="center", va="center", color=MUTED
                 )
-        axes.set_yticks(range(len(levels)), [shortened(level, 24) for level in levels])
-        axes.set(ylim=(len(levels) - 0.5, -0.5), xlabel=_sentence(METRICS[metric]), ylabel=axis)
+        axes.set_yticks(range(len(levels)), [shortened(level, most) for level in levels])
+        axes.set(
+            ylim=(len(levels) - 0.5, -0.5), xlabel=_sentence(METRICS[metric]), ylabel="" if results.listed else axis
+        )
         axes.grid(axis="x")
         axes.tick_params(axis="y", length=0)
 
     alt = f"{METRICS[metric]} by {axis}. " + "; ".join(
-        f"{arm.values[axis]}: {interval_text(arm.metrics[metric])}" for arm in results.arms
+        f"{level}: {interval_text(arm.metrics[metric])}" for level, arm in zip(levels, results.arms, strict=True)
     )
-    return Panel(draw, alt, 220, 26 * len(levels), left=_label_width(levels), top=10)
+    return Panel(draw, alt, 220, 26 * len(levels), left=_label_width(levels, most), top=10)
 
 
 def _cell(axes: Axes, x: int, y: int, arm: Arm, metric: str, scale: Normalize, best: bool) -> None:
@@ -132,8 +140,8 @@ def draw_cell(
         axes.add_patch(Rectangle((x + 0.04, y + 0.05), 0.92, 0.9, facecolor="none", edgecolor=ink, linewidth=1.6))
 
 
-def _label_width(texts: Sequence[str]) -> float:
-    return 34 + 6.6 * max(len(shortened(text, 24)) for text in texts)
+def _label_width(texts: Sequence[str], most: int = LONGEST) -> float:
+    return 34 + 6.6 * max(len(shortened(text, most)) for text in texts)
 
 
 def _brief(texts: Sequence[str]) -> bool:

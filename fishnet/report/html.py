@@ -23,6 +23,7 @@ from fishnet.sweep.wording import cohort_text, counted, seconds_text
 
 CURVES = {"val_accuracy": "validation accuracy", "train_loss": "training loss, nats"}
 MOST_ARMS = 200  # rows of the table of arms
+LONGEST_TASK = 60  # characters; of a longer one the title has the name alone
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ def contents(results: Results, command: str | None, data_dir: str | None) -> dic
             photo_problem = str(error)
     counts = results.confusion(run) if run is not None else None
     confusion = [] if counts is None else [class_figures.confusion_panel(counts, results.classes_of(run))]
-    overview = sample_figures.value_panels(results) if results.sampled else figures.overview(results)
+    by_value = bool(results.sampled) and not (results.listed and len(results.arms) <= figures.MOST_DOTS)
+    overview = sample_figures.value_panels(results) if by_value else figures.overview(results)
     return {
         "results": results,
         "run": run,
@@ -96,6 +98,7 @@ def contents(results: Results, command: str | None, data_dir: str | None) -> dic
         "column_names": list(COLUMNS),
         "caption": caption(results),
         "overview": picture(results, "overview", overview, columns=3),
+        "by_value": by_value,
         "curves": curves_pictures(results),
         "roc": picture(results, "roc", class_figures.roc_panels(results), columns=5, grid=True),
         "confusion": picture(results, "confusion", confusion, columns=1),
@@ -122,7 +125,8 @@ def curves_pictures(results: Results) -> list[tuple[Picture, str]]:
     band = "mean over the seeds still training, band: its 95 % interval"
     if results.sampled:
         panels = [p for column, label in CURVES.items() for p in sample_figures.best_curves(results, column, label)]
-        ranked = "; ".join(f"{i}: {arm.name}" for i, arm in enumerate(sample_figures.best_arms(results), start=1))
+        best = enumerate(sample_figures.best_arms(results), start=1)
+        ranked = "; ".join(f"{i}: {results.label(arm.name)}" for i, arm in best)
         found = [(picture(results, "learning_curves", panels, columns=2), f"The best arms, {band}. {ranked}.")]
     elif len(results.axes) < 2:
         if results.axes:
@@ -151,11 +155,17 @@ def picture(results: Results, file: str, panels: Sequence[Panel], columns: int, 
 
 
 def title_of(results: Results) -> str:
-    """`activation × norm on reef`, `norm × 32 draws of lr, dropout on reef`."""
-    task = " and ".join(results.axes["task"]) if "task" in results.axes else results.sweep["recipe"]["task"]
+    """`activation × norm on reef`, `norm × 32 draws of lr, dropout on reef`, `loss, dropout on reef, changed`."""
+    tasks = results.axes.get("task", [results.sweep["recipe"]["task"]])
+    task = " and ".join(tasks)
+    if len(task) > LONGEST_TASK:
+        task = " and ".join(dict.fromkeys(name.partition("?")[0] for name in tasks)) + ", changed" * ("?" in task)
     drawn = f"{counted(len(results.draws), 'draw')} of {', '.join(results.sampled)}"
     grid = [name for name in results.axes if name != "task" and name not in results.sampled]
-    asked = " × ".join([*grid, drawn] if results.sampled else grid)
+    if results.listed:
+        asked = ", ".join(name for name in results.sampled if name != "task")
+    else:
+        asked = " × ".join([*grid, drawn] if results.sampled else grid)
     return f"{asked or results.sweep['recipe']['model']} on {task}"
 
 
@@ -211,7 +221,7 @@ def draws_text(results: Results) -> str:
     samples = results.sweep.get("samples") or {}
     if "method" in samples:
         return f"{counted(len(results.draws), 'draw')}, {samples['method']}, seed {samples['seed']}"
-    return f"{counted(len(results.draws), 'draw')}, given one by one" if samples else ""
+    return f"{counted(len(results.draws), 'draw')}, given one by one" if samples and not results.listed else ""
 
 
 def steps_text(steps: Mapping[str, int]) -> str:
@@ -223,7 +233,12 @@ def steps_text(steps: Mapping[str, int]) -> str:
 
 
 def recipe_rows(results: Results) -> list[tuple[str, str]]:
-    """The recipe that all runs share; an axis shows its values, a sampled field what it was drawn from."""
+    """The recipe that all runs share; an axis shows its values, a sampled field what it was drawn from.
+
+    Of arms that were listed, it is the recipe from which they differ.
+    """
     shared = {name: format_value(value) for name, value in results.sweep["recipe"].items() if name != "seed"}
+    if results.listed:
+        return list(shared.items())
     axes = {name: ", ".join(values) for name, values in results.axes.items()}
     return list((shared | axes | {name: f"drawn from {domain}" for name, domain in results.sampled.items()}).items())

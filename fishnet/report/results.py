@@ -60,6 +60,12 @@ class Results:
         space = (self.sweep.get("samples") or {}).get("space", {})
         return {name: domain_of(name, domain_from(spec)) for name, spec in space.items()}
 
+    @cached_property
+    def listed(self) -> bool:
+        """Whether the arms were given one by one, each a few values apart from the recipe, and not drawn or crossed."""
+        given = bool(self.sampled) and "method" not in self.sweep["samples"] and not self.sweep["axes"]
+        return given and all(isinstance(domain, Choices) for domain in self.sampled.values())
+
     @property
     def draws(self) -> list[dict[str, Any]]:
         """The drawn values of each draw; one draw of nothing where nothing is sampled."""
@@ -80,6 +86,28 @@ class Results:
             self._arm(name, {axis: format_value(value) for axis, value in point.items()})
             for name, point in self.points.items()
         ]
+
+    def label(self, name: str) -> str:
+        """What the page calls the arm `name`: of arms that were listed, only what differs from the recipe.
+
+        `loss=focal` and `the recipe` of `loss=focal lr=0.1 widths=8` and `loss=cross_entropy lr=0.1 widths=8`, where
+        the recipe has the latter's values; `task with train=0.5, without noise` of a task planted otherwise.
+        """
+        if not self.listed:
+            return name
+        shared = self.sweep["recipe"]
+        own = {n: v for n, v in self.points[name].items() if format_value(v) != format_value(shared[n])}
+        words = [_planted_otherwise(own.pop("task"), shared["task"])] if "task" in own else []
+        return " ".join([arm_name(own)] * bool(own) + words) or "the recipe"
+
+    @property
+    def headings(self) -> list[str]:
+        """Of the columns that say in a table which arm it is."""
+        return ["arm"] if self.listed else list(self.axes)
+
+    def cells(self, arm: Arm) -> list[str]:
+        """What stands in these columns."""
+        return [self.label(arm.name)] if self.listed else list(arm.values.values())
 
     @cached_property
     def ranked(self) -> list[Arm]:
@@ -168,6 +196,27 @@ class Results:
     def _by_validation(rows: pd.DataFrame) -> list[int]:
         known = rows[rows[RANK_BY].notna()]
         return known.sort_values([RANK_BY, "val_loss", "run"], ascending=[False, True, True])["run"].tolist()
+
+
+def _planted_otherwise(task: str, other: str) -> str:
+    """How a task differs from another: in what is planted, if they are one and the same but for that."""
+    name, parts = _parts(task)
+    other_name, others = _parts(other)
+    kinds, other_kinds = ([part.partition("=")[0] for part in found] for found in (parts, others))
+    more, less = [part for part in parts if part not in others], []
+    for part, kind in zip(others, other_kinds, strict=True):
+        replaced = kinds.count(kind) == other_kinds.count(kind) == 1
+        if part not in parts and not replaced:
+            less.append(part if kind in kinds else kind)
+    if name != other_name or not (more or less):
+        return f"task={task}"
+    less = list(dict.fromkeys(less))
+    return "task " + ", ".join([f"with {'&'.join(more)}"] * bool(more) + [f"without {'&'.join(less)}"] * bool(less))
+
+
+def _parts(task: str) -> tuple[str, list[str]]:
+    name, _, planted = task.partition("?")
+    return name, planted.split("&") if planted else []
 
 
 def load_results(out: str | Path) -> Results:

@@ -1,5 +1,6 @@
 """The figures of a sweep whose arms are draws: validation accuracy against each value, the curves of the best arms."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -10,10 +11,12 @@ from fishnet.report.canvas import MUTED, SERIES, Panel, plain_ticks, shortened
 from fishnet.report.curve_figures import Line, limits_of, line_panel
 from fishnet.report.results import RANK_BY, Arm, Results
 from fishnet.report.tables import NAMES, interval_text
-from fishnet.sweep.domains import Range
+from fishnet.sweep.domains import Choices, Range
 from fishnet.sweep.values import format_value
 
 BEST = 6  # arms whose learning curves are shown
+MOST_NAMES = 8  # numbers of a list that are written side by side as if they were names
+WIDE = 30  # times the lowest number; a list that reaches further is shown on a logarithmic scale
 SPREAD = 0.5  # of the distance between two names, over which the arms of one name are spread
 
 
@@ -27,7 +30,8 @@ def value_panels(results: Results) -> list[Panel]:
 def value_panel(results: Results, name: str) -> Panel:
     """Every arm at its value of field `name`: numbers on their scale, names side by side."""
     domain = results.sampled.get(name)
-    place, finish = numbers(results, name, domain) if isinstance(domain, Range) else names(results, name)
+    scale = range_of(domain)
+    place, finish, foot_room = numbers(results, name, scale) if scale else names(results, name)
     ended = set(results.runs.loc[results.runs["status"] == "stopped", "arm"])
 
     def draw(axes: Axes) -> None:
@@ -56,11 +60,26 @@ def value_panel(results: Results, name: str) -> Panel:
         f"Validation accuracy of {len(results.arms)} arms by {name}{drawn}. "
         f"Best: {name} {best.values[name]}, {interval_text(best.metrics[RANK_BY])}"
     )
-    return Panel(draw, alt, 220, 160, top=10)
+    return Panel(draw, alt, 220, 160, left=62, top=10, bottom=foot_room)
 
 
-def numbers(results: Results, name: str, domain: Range) -> tuple[Callable[[int, Arm], float], Callable[[Axes], None]]:
-    """Where an arm stands on the scale of a sampled number, and what sets the axis up."""
+def range_of(domain: Range | Choices | None) -> Range | None:
+    """The scale on which values stand: of a list that of its numbers, if they are too many to be written side by side;
+    None where they are names, or few."""
+    if not isinstance(domain, Choices):
+        return domain
+    numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in domain.values)
+    if not numeric or len(domain.values) <= MOST_NAMES:
+        return None
+    low, high = min(domain.values), max(domain.values)
+    return Range(low, high, log=low > 0 and high > WIDE * low)
+
+
+Scale = tuple[Callable[[int, Arm], float], Callable[[Axes], None], float]
+
+
+def numbers(results: Results, name: str, domain: Range) -> Scale:
+    """Where an arm stands on the scale of a sampled number, what sets the axis up, and the room below it."""
     room = 0.03
 
     def finish(axes: Axes) -> None:
@@ -73,29 +92,34 @@ def numbers(results: Results, name: str, domain: Range) -> tuple[Callable[[int, 
             axes.set_xlim(low - room * (high - low), high + room * (high - low))
             axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=isinstance(low, int)))
 
-    return lambda i, arm: results.points[arm.name][name], finish
+    return lambda i, arm: results.points[arm.name][name], finish, Panel.bottom
 
 
-def names(results: Results, name: str) -> tuple[Callable[[int, Arm], float], Callable[[Axes], None]]:
-    """Where an arm stands among the values of an axis or of a list that is drawn from, and what sets the axis up."""
+def names(results: Results, name: str) -> Scale:
+    """Where an arm stands among the values of an axis or of a list that is drawn from, and the same."""
     levels = [format_value(v) for v in results.sampled[name].values] if name in results.sampled else results.axes[name]
 
     def place(i: int, arm: Arm) -> float:
         # Steps of the golden ratio spread any number of arms evenly, and the same ones in every panel alike.
         return levels.index(arm.values[name]) + SPREAD * (i * 0.618034 % 1 - 0.5)
 
+    shown = [shortened(level, 14) for level in levels]
+    longest = max(map(len, shown))
+    # Upright enough for lines of text to stand apart, where they are too long to stand side by side.
+    turned = 0 if longest * len(levels) <= 36 else 30 if len(levels) <= 10 else 60
+
     def finish(axes: Axes) -> None:
-        long = max(map(len, levels)) * len(levels) > 36
         axes.set_xticks(
             range(len(levels)),
-            [shortened(level, 14) for level in levels],
-            rotation=30 * long,
-            ha="right" if long else "center",
+            shown,
+            rotation=turned,
+            ha="right" if turned else "center",
+            rotation_mode="anchor" if turned else "default",
         )
         axes.set_xlim(-0.5, len(levels) - 0.5)
         axes.tick_params(axis="x", length=0)
 
-    return place, finish
+    return place, finish, Panel.bottom + 6.5 * longest * math.sin(math.radians(turned))
 
 
 def best_curves(results: Results, column: str, label: str) -> list[Panel]:

@@ -63,7 +63,7 @@ def arms_table(results: Results, most: int = 40) -> Table:
     diverged = any(arm.diverged for arm in arms)
     table = Table(
         Column("", no_wrap=True),
-        *[Column(Text(axis), no_wrap=True) for axis in results.axes],
+        *[Column(Text(heading), no_wrap=True) for heading in results.headings],
         *[Column(heading, justify="right", no_wrap=True) for heading in COLUMNS.values()],
         *[Column("diverged", justify="right", no_wrap=True)] * diverged,
         box=box.SIMPLE_HEAD,
@@ -75,7 +75,7 @@ def arms_table(results: Results, most: int = 40) -> Table:
         best = arm is results.best
         table.add_row(
             "*" if best else "",
-            *[Text(value) for value in arm.values.values()],
+            *[Text(value) for value in results.cells(arm)],
             *[interval_text(arm.metrics[column]) for column in COLUMNS],
             *[f"{arm.diverged} of {arm.seeds}" if arm.diverged else ""] * diverged,
             style="bold" if best else "",
@@ -88,7 +88,7 @@ def arms_lines(results: Results, most: int = 40) -> Iterator[RenderableType]:
     for arm in results.ranked[:most]:
         best = arm is results.best
         style = "bold" if best else ""
-        yield Text(("* " if best else "  ") + arm.name, style=style)
+        yield Text(("* " if best else "  ") + results.label(arm.name), style=style)
         if arm.runs:
             yield Text("    " + "  ".join(f"{SHORT[c]} {interval_text(arm.metrics[c])}" for c in COLUMNS), style)
         if arm.diverged:

@@ -13,11 +13,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fishnet.data.synthetic import CLASSES
 from fishnet.report.answer import Answer, DrawnFigure, write_answer
 from fishnet.report.answer_figures import arms_panel, curves_panel, forest, layers_panel, steps_panel
 from fishnet.report.claims import Claim, judge
 from fishnet.report.evidence import Contrast, Trial, weigh
 from fishnet.report.html import write_report
+from fishnet.sweep.samples import Samples
 from tests.report.conftest import fabricate
 from tests.report.test_evidence import ACCURACY, LABELS, SEEDS, look_of
 
@@ -128,6 +130,17 @@ def test_a_report_opens_without_error_and_fits(tmp_path, width):
     out = tmp_path / "sweep"
     fabricate(out)
     check(write_report(out), width, tmp_path)
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+def test_names_of_tasks_that_are_wider_than_the_window_are_broken(tmp_path, width):
+    tasks = ["synthetic?" + "&".join(f"noise={name}:{share}" for name in CLASSES) for share in (0.25, 0.125)]
+    samples = Samples({"task": tasks, "lr": [0.1, 0.2]}, [{"task": t, "lr": lr} for t in tasks for lr in (0.1, 0.2)])
+    fabricate(tmp_path / "sweep", axes={}, samples=samples)
+    check(write_report(tmp_path / "sweep"), width, tmp_path)
+    drawn = dataclasses.replace(samples, draws=4)
+    fabricate(tmp_path / "drawn", axes={}, samples=drawn)
+    check(write_report(tmp_path / "drawn"), width, tmp_path)
 
 
 @pytest.mark.parametrize("width", [1280, 360])

@@ -8,15 +8,28 @@ import numpy as np
 import pytest
 
 from fishnet.data import load_task
+from fishnet.report.canvas import draw_svg
 from fishnet.report.html import mix_ups, write_report
 from fishnet.report.results import load_results
+from fishnet.report.sample_figures import range_of, value_panel
 from fishnet.report.tables import interval_text
-from fishnet.sweep.domains import Range
+from fishnet.sweep.domains import Choices, Range
 from fishnet.sweep.recipe import Recipe
 from fishnet.sweep.samples import Samples
 
 SMALL = {"activation": ["relu", "elu"], "norm": ["none", "batch"]}
 SPACE = {"lr": Range(0.001, 0.3, log=True), "depth": Range(1, 9), "optimizer": ["momentum", "adam"]}
+PLANTED = [
+    "synthetic",
+    "synthetic?train=0.5&noise=rising:0.25",
+    "synthetic?train=0.5&noise=rising:0.25&noise=falling:0.5",
+]
+LISTED = Samples(
+    {"task": PLANTED, "norm": ["none", "batch"]},
+    [{"task": "synthetic", "norm": norm} for norm in ("none", "batch")]
+    + [{"task": t, "norm": "none"} for t in PLANTED[1:]],
+)
+PLAIN = Recipe(task="synthetic", norm="none")
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
 
@@ -68,6 +81,7 @@ CASES = {
     "draws of one seed": {"axes": {}, "samples": Samples(SPACE, 4), "seeds": 1, "diverged": (2,)},
     "draws beside an axis": {"axes": {"norm": ["none", "batch"]}, "samples": Samples(SPACE, 4), "diverged": (3, 4, 5)},
     "no draw that did not diverge": {"axes": {}, "samples": Samples(SPACE, 2), "seeds": 1, "diverged": (0, 1)},
+    "arms one by one": {"axes": {}, "samples": LISTED, "diverged": (6, 7, 8), "recipe": PLAIN},
     "absent class": {"axes": SMALL, "absent": ("Amphiprion clarkii",)},
 }
 
@@ -84,7 +98,7 @@ def test_every_kind_of_sweep_has_a_page(sweep_folder, case):
     best = load_results(out).best
     assert (best is None) == (case in ("all diverged", "no draw that did not diverge"))
     if best is not None and load_results(out).axes:
-        assert f"Best by validation: {best.name}" in page.text
+        assert f"Best by validation: {load_results(out).label(best.name)}" in page.text
 
 
 def test_a_page_of_draws_has_a_panel_a_field_and_no_heat_map(sweep_folder):
@@ -98,6 +112,29 @@ def test_a_page_of_draws_has_a_panel_a_field_and_no_heat_map(sweep_folder):
     assert "4 draws, sobol, seed 0" in page.text
     assert "cross: every seed diverged" in page.text
     assert "yellow is higher" not in page.text
+
+
+def test_many_numbers_of_a_list_stand_on_a_scale(sweep_folder):
+    """Names of 25 numbers side by side would lie on one another."""
+    many, few = [round(0.001 * 1.5**i, 6) for i in range(12)], [16, 32]
+    assert range_of(Choices(tuple(many[::-1]))) == Range(many[0], many[-1], log=True)
+    assert range_of(Choices(tuple(range(20)))) == Range(0, 19)
+    assert range_of(Choices(tuple(few))) is None and range_of(None) is None
+    assert range_of(Choices((*many, "auto"))) is None and range_of(Choices((True, False) * 5)) is None
+    results = load_results(sweep_folder(axes={}, samples=Samples({"lr": many, "batch_size": few}, 24), seeds=1))
+    rates, sizes = (draw_svg(value_panel(results, name)) for name in ("lr", "batch_size"))
+    assert ">0.01<" in rates and not any(f">{rate:g}<" in rates for rate in many[1:-1])
+    assert ">16<" in sizes and ">32<" in sizes
+
+
+def test_a_page_of_arms_given_one_by_one_calls_them_after_what_differs(sweep_folder):
+    page = page_of(sweep_folder(**CASES["arms one by one"]))
+    assert "norm on synthetic, changed 12 runs: 4 arms" in page.text
+    assert "An arm is called after what differs from the recipe" in page.text
+    for words in ("the recipe", "norm=batch", "task with train=0.5&noise=rising:0.25"):
+        assert words in page.text
+    assert "Diverged: run 6 (task with train=0.5&noise=rising:0.25, seed 0)" in page.text
+    assert "draw" not in page.text and "norm=none" not in page.text
 
 
 @pytest.mark.parametrize("table", ["curves", "per_class", "predictions"])

@@ -8,7 +8,7 @@ import pytest
 
 from fishnet.errors import UserError
 from fishnet.report.results import load_results
-from fishnet.sweep import Range, Samples
+from fishnet.sweep import Range, Recipe, Samples
 
 
 def test_arms_are_ranked_by_mean_validation_accuracy_over_seeds(sweep_folder):
@@ -98,6 +98,56 @@ def test_draws_are_arms_and_have_their_recipes(sweep_folder):
     recipe = results.recipe(11)
     last = samples.points[-1]
     assert (recipe["widths"], recipe["norm"], recipe["seed"]) == (list(last["widths"]), "batch", 1)
+
+
+def listed(tasks=("synthetic",), **fields):
+    """Arms given one by one: the recipe with each of these tasks and, apart from that, with each of these values."""
+    arms = [{"task": task} for task in tasks] + [{name: v} for name, values in fields.items() for v in values]
+    same = {"task": tasks[0], "lr": 0.02, "norm": "batch"}
+    same = {name: same[name] for name in same if any(name in arm for arm in arms)}
+    draws = [same | arm for arm in arms]
+    return Samples({name: list(dict.fromkeys(draw[name] for draw in draws)) for name in same}, draws)
+
+
+def test_arms_that_were_listed_are_called_after_what_differs_from_the_recipe(sweep_folder):
+    recipe = Recipe(task="synthetic", norm="batch", lr=0.02)
+    out = sweep_folder(axes={}, samples=listed(norm=["none", "group"], lr=[0.1]), recipe=recipe, seeds=2)
+    results = load_results(out)
+    assert results.listed and results.headings == ["arm"]
+    expected = ["the recipe", "norm=none", "norm=group", "lr=0.1"]
+    assert [results.label(arm.name) for arm in results.arms] == expected
+    assert [results.cells(arm) for arm in results.arms] == [[label] for label in expected]
+
+
+@pytest.mark.parametrize(
+    ("axes", "samples"),
+    [
+        ({"norm": ["none", "batch"]}, Samples()),
+        ({}, Samples({"norm": ["none", "batch", "layer"]}, 2)),
+        ({"depth": [1, 2]}, listed(norm=["none"])),
+        ({}, Samples({"lr": Range(0.01, 0.3)}, [{"lr": 0.02}, {"lr": 0.05}])),
+    ],
+)
+def test_other_arms_keep_their_names(sweep_folder, axes, samples):
+    results = load_results(sweep_folder(axes=axes, samples=samples, seeds=1))
+    assert not results.listed and results.headings == list(results.axes)
+    assert [results.label(arm.name) for arm in results.arms] == [arm.name for arm in results.arms]
+    assert [results.cells(arm) for arm in results.arms] == [list(arm.values.values()) for arm in results.arms]
+
+
+def test_a_task_is_called_after_what_is_planted_otherwise(sweep_folder):
+    base = "synthetic?train=0.5&noise=rising:0.2&noise=falling:0.2"
+    others = {
+        "synthetic?train=0.25&noise=rising:0.2&noise=falling:0.2": "task with train=0.25",
+        "synthetic?train=0.5": "task without noise",
+        "synthetic?train=0.5&noise=rising:0.2": "task without noise=falling:0.2",
+        "synthetic?noise=rising:0.1": "task with noise=rising:0.1, without train&noise=rising:0.2&noise=falling:0.2",
+        "synthetic": "task without train&noise",
+        "mnist-mini?train=0.5": "task=mnist-mini?train=0.5",
+    }
+    out = sweep_folder(axes={}, samples=listed((base, *others)), recipe=Recipe(task=base), seeds=1)
+    results = load_results(out)
+    assert [results.label(arm.name) for arm in results.arms] == ["the recipe", *others.values()]
 
 
 def test_confusion_counts_every_test_image(sweep_folder):
