@@ -14,9 +14,9 @@ but not a forward pass that overflows. Overfitting has nothing to do with it.
 
 Arms. `depth`: a perceptron of 10 hidden layers of 64 units on digits: sigmoid units, and single changes, each at the
 best of four rates, found with other seeds by `tune`. `depths`: 3, 10 and 20 layers. `skip`: a convolutional network of
-26 layers (14 with --quick) on reef fish, with and without skip connections and norm. `explode`: the perceptron with
-weights that are too large, or a rate that is, with and without clipping. `overfit`: a network that learns a fifth of
-the fish photographs by heart.
+26 layers (with --quick 14, at half the resolution) on reef fish, with and without skip connections and norm. `explode`:
+the perceptron with weights that are too large, or a rate that is, with and without clipping. `overfit`: a network that
+learns a fifth of the fish photographs by heart.
 
 Refuted if: the measured profile is not the predicted one; an arm with a vanishing ratio learns as well as one without;
 the overfitted network's ratio is as small as that of the deep sigmoid network.
@@ -307,13 +307,7 @@ def question() -> Question:
                 seeds=9,
                 sizes={
                     "smoke": fish_small,
-                    "quick": {
-                        "seeds": 3,
-                        "epochs": 2,
-                        "depth": 2,
-                        "stem_stride": 2,
-                        "probes": SHOWN,
-                    },
+                    "quick": {"seeds": 3, "epochs": 2, "depth": 2, "stem_stride": 2, "probes": SHOWN},
                 },
             ),
             Plan(

@@ -160,12 +160,11 @@ def title_of(results: Results) -> str:
     task = " and ".join(tasks)
     if len(task) > LONGEST_TASK:
         task = " and ".join(dict.fromkeys(name.partition("?")[0] for name in tasks)) + ", changed" * ("?" in task)
-    drawn = f"{counted(len(results.draws), 'draw')} of {', '.join(results.sampled)}"
-    grid = [name for name in results.axes if name != "task" and name not in results.sampled]
-    if results.listed:
-        asked = ", ".join(name for name in results.sampled if name != "task")
-    else:
-        asked = " × ".join([*grid, drawn] if results.sampled else grid)
+    asked = [name for name in results.axes if name != "task"]
+    if results.sampled and not results.listed:
+        drawn = f"{counted(len(results.draws), 'draw')} of {', '.join(results.sampled)}"
+        asked = [*(name for name in asked if name not in results.sampled), drawn]
+    asked = (", " if results.listed else " × ").join(asked)
     return f"{asked or results.sweep['recipe']['model']} on {task}"
 
 
