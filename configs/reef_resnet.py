@@ -3,8 +3,8 @@
     python -m configs.reef_resnet
 
 Test split (478 photographs), seeds 0 to 3, mean and 95 % Student t interval: accuracy .965 +- .010, balanced accuracy
-.911 +- .025, macro AUC .997 +- .002. 43 minutes for the four runs together (`train_seconds` 720 each), on 2
-CPU cores (AMD EPYC) that were shared with other work, jax 0.10.1.
+.911 +- .025, macro AUC .997 +- .002. 43 minutes for the four runs together (`train_seconds` 720 each), on 2 CPU cores
+(AMD EPYC) that were shared with other work, jax 0.10.1, with an earlier version of the engine.
 
 Chosen on the validation split alone, at 20 epochs with one seed: class weights none or inverse, augmentation flip_shift
 or strong (`python -m experiments.ablation` with this recipe, `--axis class_weighting=none,inverse --axis
