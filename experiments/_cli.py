@@ -12,11 +12,17 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from experiments._output import output_kept, settle_environment
 from fishnet.errors import UsageError, UserError
+
+LONGEST_WORD = 1000  # characters of a word that a message repeats; paths are shorter
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, but flags take hyphens or underscores and every mistake is one `UsageError`."""
+    """argparse, but flags take hyphens or underscores and every mistake is one `UsageError`.
+
+    A flag is given once, unless it is one that collects (`append`, `extend`), and never with an empty value.
+    """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
@@ -28,9 +34,12 @@ class Parser(argparse.ArgumentParser):
         """The flags in `argv`.
 
         Raises:
-            UsageError: an unknown flag (the message names the nearest), a missing value, a stray word.
+            UsageError: an unknown flag (the message names the nearest), a missing or empty value, a flag that is given
+                twice, a stray word.
         """
-        found, rest = self.parse_known_args(self._normalised(argv))
+        words = self._normalised(argv)
+        self._check_once(words)
+        found, rest = self.parse_known_args(words)
         for word in rest:
             if word.startswith("--"):
                 name = word.partition("=")[0]
@@ -38,8 +47,31 @@ class Parser(argparse.ArgumentParser):
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 typed = next(w for w in argv if self._normalised([w])[0] == word).partition("=")[0]
                 raise UsageError(f"unknown flag {typed!r}{hint} (--help lists them all)")
-            raise UsageError(f"unexpected argument {word!r}")
+            raise UsageError(f"{word!r} belongs to no flag (--help lists them all)")
         return found
+
+    def _check_once(self, words: Sequence[str]) -> None:
+        """Refuses empty values, and flags of which only the last would count.
+
+        Raises:
+            UsageError: with the flag and what was given.
+        """
+        earlier: dict[str, tuple[str, list[str]]] = {}
+        for flag, values in flags_in(words):
+            action = self._option_string_actions.get(flag)
+            if action is None:
+                continue
+            if not all(value.strip() for value in values):
+                raise UsageError(f"{flag}: {next(v for v in values if not v.strip())!r} is empty: give it a value")
+            if isinstance(action, argparse._AppendAction):
+                continue
+            if action.dest in earlier:
+                other, given = earlier[action.dest]
+                if other != flag:
+                    raise UsageError(f"{other} and {flag} are both given")
+                both = f": {' '.join(given)!r} and {' '.join(values)!r}" if values else ""
+                raise UsageError(f"{flag} is given twice{both}")
+            earlier[action.dest] = flag, values
 
     def _normalised(self, argv: Sequence[str]) -> list[str]:
         words = []
@@ -57,14 +89,35 @@ class Parser(argparse.ArgumentParser):
         return action is not None and action.nargs is None
 
 
-def whole(flag: str, text: str, least: int = 1) -> int:
-    """A whole number of at least `least`."""
-    if not re.fullmatch(r"\+?\d+", text) or int(text) < least:
+def flags_in(words: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """The flags of a command line, each with the words up to the next one or behind its `=`."""
+    found: list[tuple[str, list[str]]] = []
+    for word in words:
+        if word.startswith("--"):
+            flag, equals, value = word.partition("=")
+            found.append((flag, [value] if equals else []))
+        elif found:
+            found[-1][1].append(word)
+    return found
+
+
+def whole(flag: str, text: str, least: int = 1, most: int | None = None) -> int:
+    """A whole number from `least` to `most`.
+
+    Raises:
+        UsageError: the text is none, in plain digits.
+    """
+    try:
+        number = int(text) if re.fullmatch(r"\+?[0-9]+", text) else None
+    except ValueError:  # of more digits than Python reads
+        number = None
+    if number is None or number < least or (most is not None and number > most):
         raise UsageError(
             f"--{flag}: {text!r} is not a whole number of at least {least}"
+            + (f" and at most {most}" if most is not None else "")
             + (", all or auto" if flag == "lane-width" else "")
         )
-    return int(text)
+    return number
 
 
 def usable_cores() -> int:
@@ -85,18 +138,32 @@ def guarded(job: Callable[[list[str]], int], argv: Sequence[str] | None = None) 
         0, or what `job` returns; 2 for usage, 130 for Ctrl-C, 143 for SIGTERM, 1 for every other error.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
+    settle_environment()
+    with output_kept() as output:
+        code = _outcome(job, argv)
+        if problem := output.failure():
+            _say("error", f"standard output cannot be written ({problem}): nothing else is lost", debug=False)
+            return code or 1
+        return code
+
+
+def _outcome(job: Callable[[list[str]], int], argv: list[str]) -> int:
+    """The exit code of `job`; says what went wrong."""
     debug = "--debug" in argv
     try:
         return job(argv)
-    except BrokenPipeError:  # the reader of standard output has gone (`| head`)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    except SystemExit as end:  # --help
+        return end.code if isinstance(end.code, int) else 0
     except KeyboardInterrupt:
         _say("stopped", "interrupted", debug)
         return 130
     except UserError as error:
         _say("stopped" if error.exit_code > 128 else "error", str(error), debug)
         return error.exit_code
+    except OSError as error:  # a full disk, a folder without permission: of the machine, not of the program
+        where = f"{error.filename}: " if error.filename else ""
+        _say("error", f"{where}{error.strerror or error}", debug)
+        return 1
     except Exception as error:
         lines = str(error).strip().splitlines() or [""]
         _say("error", f"unexpected {type(error).__name__}: {lines[0]} (--debug shows where)", debug)
@@ -106,5 +173,5 @@ def guarded(job: Callable[[list[str]], int], argv: Sequence[str] | None = None) 
 def _say(kind: str, text: str, debug: bool) -> None:
     if debug:
         traceback.print_exc()
-    text = " ".join(text.split())
+    text = " ".join(f"{word[:60]}..." if len(word) > LONGEST_WORD else word for word in text.split())
     print(text if text.startswith(kind) else f"{kind}: {text}", file=sys.stderr)

@@ -167,13 +167,18 @@ def field_help() -> dict[str, str]:
     return {name: docstrings.get(name, "") for name in FIELDS}
 
 
-def understand(experiment: Experiment, argv: Sequence[str]) -> Request:
+def understand(experiment: Experiment, argv: Sequence[str], flags: argparse.Namespace | None = None) -> Request:
     """The command line as a `Request`.
+
+    Args:
+        experiment: whose command line it is.
+        argv: as it was typed.
+        flags: parsed by a parser that has further flags than the experiment's own; None: by that.
 
     Raises:
         UsageError: anything that is mistyped, as far as that can be told without jax.
     """
-    flags = parser_for(experiment).parse(argv)
+    flags = parser_for(experiment).parse(argv) if flags is None else flags
     for what in ("axis", "sample"):
         if (given := getattr(flags, what)) and not experiment.takes_axes:
             raise UsageError(

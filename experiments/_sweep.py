@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments._cli import guarded, usable_cores
+from experiments._output import width_of_output
 from experiments._programs import keep_programs
 from experiments._request import Experiment, Request, understand
 from fishnet.errors import UsageError
@@ -121,9 +122,7 @@ def show(out: Path, display: Display, data_dir: str | None) -> None:
     from fishnet.report.tables import print_arms, print_recipe
 
     results = load_results(out)
-    # A pipe has no width: nothing is folded for it.
-    width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS") or 1000)
-    console = Console(width=width, markup=False, highlight=False, emoji=False)
+    console = Console(width=width_of_output(), markup=False, highlight=False, emoji=False)
     console.print()
     (print_arms if results.axes else print_recipe)(console, results)
     report = out / "report.html"

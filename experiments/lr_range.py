@@ -11,15 +11,14 @@ schedule and few epochs is the peak rate for a schedule that falls.
 """
 
 import argparse
-import os
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments._cli import Parser, guarded, whole
+from experiments._cli import guarded, whole
+from experiments._output import width_of_output
 from experiments._request import Experiment, Request, parser_for, understand
 from experiments._sweep import train
 from fishnet.errors import UsageError
@@ -68,11 +67,7 @@ def asked(argv: Sequence[str]) -> Request:
             "cross them in experiments.ablation with --axis lr=V1,V2"
         )
     grid = grid_of(flags)
-    own = Parser(add_help=False)
-    add_flags(own)
-    _, rest = own.parse_known_args(list(argv))
-    request = understand(replace(EXPERIMENT, axes={"lr": grid}), rest)
-    return replace(request, command=" ".join([f"python -m experiments.{EXPERIMENT.name}", *map(shlex.quote, argv)]))
+    return understand(replace(EXPERIMENT, axes={"lr": grid}), argv, flags)
 
 
 def add_flags(group: argparse._ActionsContainer) -> None:
@@ -118,9 +113,7 @@ def show(out: Path, display: Display, data_dir: str | None) -> None:
 
     test = range_test_of(load_results(out))
     suggestion = suggest(test.rates, test.val_loss)
-    # A pipe has no width: nothing is folded for it.
-    width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS") or 1000)
-    console = Console(width=width, markup=False, highlight=False, emoji=False)
+    console = Console(width=width_of_output(), markup=False, highlight=False, emoji=False)
     print_rates(console, test, suggestion)
     report, figure = out / "report.html", out / "figures" / f"{FIGURE}.svg"
     try:

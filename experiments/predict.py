@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from experiments._cli import Parser, guarded
+from experiments._output import width_of_output
 from fishnet.errors import UsageError, UserError
 
 BATCH = 64
@@ -198,8 +199,7 @@ def print_guesses(
     from rich.table import Column, Table
     from rich.text import Text
 
-    width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS") or 1000)
-    console = Console(width=width, markup=False, highlight=False, emoji=False)
+    console = Console(width=width_of_output(), markup=False, highlight=False, emoji=False)
     folder, names = without_common_folder(names)
     title += f"; images in {folder}" if folder else ""
     separator = Text(", " if console.width >= 120 else "\n")

@@ -128,7 +128,7 @@ def test_predict_names_what_is_on_photographs(finished, tmp_path, capsys):
 
 def test_planted_defects_go_through_from_the_flag_to_the_report(tmp_path, capsys):
     planted, out = "synthetic?few=Rising:40&only=horizontal+rising", tmp_path / "a"
-    words = ["--task", planted, *TINY[2:], "--epochs", "1", "--out", str(out)]
+    words = ["--task", planted, *TINY[2:6], "--epochs", "1", "--quiet", "--out", str(out)]
     assert main(train.EXPERIMENT, words) == 0
     text = capsys.readouterr()
     assert "planted only=horizontal+rising: 2 of 4 classes, 192 of 384 images" in text.err

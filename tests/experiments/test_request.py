@@ -284,7 +284,13 @@ def test_a_path_is_no_range():
 
 # --- several processes ---
 
-AT = ["--coordinator", "10.0.0.1:1234", "--processes", "2", "--process", "1"]
+
+
+def meeting(coordinator="10.0.0.1:1234", processes="2", process="1"):
+    return ["--coordinator", coordinator, "--processes", processes, "--process", process]
+
+
+AT = meeting()
 SEVERAL = {
     "slurm": {"SLURM_STEP_NUM_TASKS": "2"},
     "open mpi": {"OMPI_COMM_WORLD_SIZE": "4"},
@@ -316,12 +322,12 @@ def test_a_single_process_works_alone_unless_told_otherwise(monkeypatch, environ
         (AT[:2], r"--coordinator, --processes and --process belong together: --processes is missing"),
         (AT[:4], r"--process is missing"),
         ([*AT, "--no-distributed"], r"--no-distributed and --coordinator contradict each other"),
-        ([*AT, "--coordinator", "10.0.0.1"], r"--coordinator: '10.0.0.1' is not HOST:PORT"),
-        ([*AT, "--coordinator", ":1234"], r"--coordinator: ':1234' is not HOST:PORT"),
-        ([*AT, "--coordinator", "a:70000"], r"--coordinator: 'a:70000' is not HOST:PORT"),
-        ([*AT, "--processes", "0"], r"--processes: '0' is not a whole number of at least 1"),
-        ([*AT, "--process", "2"], r"--process: '2' is not a whole number from 0 to 1"),
-        ([*AT, "--process", "one"], r"--process: 'one' is not a whole number from 0 to 1"),
+        (meeting(coordinator="10.0.0.1"), r"--coordinator: '10.0.0.1' is not HOST:PORT"),
+        (meeting(coordinator=":1234"), r"--coordinator: ':1234' is not HOST:PORT"),
+        (meeting(coordinator="a:70000"), r"--coordinator: 'a:70000' is not HOST:PORT"),
+        (meeting(processes="0"), r"--processes: '0' is not a whole number of at least 1"),
+        (meeting(process="2"), r"--process: '2' is not a whole number from 0 to 1"),
+        (meeting(process="one"), r"--process: 'one' is not a whole number from 0 to 1"),
     ],
 )
 def test_a_meeting_that_cannot_be_is_refused(argv, message):

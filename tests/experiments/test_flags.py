@@ -1,0 +1,95 @@
+"""Flags that every command shares: nothing is given twice, nothing is empty, no option is ignored."""
+
+import importlib
+from types import SimpleNamespace
+
+import pytest
+
+from experiments._cli import Parser, flags_in, whole
+from experiments._question import QUESTIONS
+from experiments._question import parser as question_parser
+from experiments._request import parser_for
+from fishnet.errors import UsageError
+
+LISTS = {"--axis", "--sample", "--net", "--images"}  # flags that collect what they are given
+
+
+def parser_of(command):
+    """The parser of one of the commands, without what it imports for its answer."""
+    module = importlib.import_module(command)
+    if hasattr(module, "EXPERIMENT"):
+        return parser_for(module.EXPERIMENT)
+    return module.parser()
+
+
+def question_flags(name):
+    return question_parser(SimpleNamespace(name=name, about=""))
+
+
+COMMANDS = [
+    *("experiments.ablation", "experiments.train", "experiments.lr_range", "configs.mnist_cnn", "configs.reef_resnet"),
+    *("experiments.predict", "experiments.describe", "experiments.benchmark", "experiments.claims"),
+]
+PARSERS = {name: parser_of(name) for name in COMMANDS} | {f"questions of {QUESTIONS[1]}": question_flags(QUESTIONS[1])}
+
+
+def flags(command, takes_value):
+    """The flags of a command that take a value, or those that do not."""
+    return [
+        flag
+        for action in PARSERS[command]._actions
+        for flag in action.option_strings
+        if flag.startswith("--") and flag != "--help" and (action.nargs != 0) is takes_value
+    ]
+
+
+def refusal(command, *words):
+    with pytest.raises(UsageError) as caught:
+        PARSERS[command].parse(words)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("command", PARSERS)
+def test_an_empty_value_is_refused(command):
+    for flag in flags(command, takes_value=True):
+        for empty in ("", " \t"):
+            assert refusal(command, flag, empty) == f"{flag}: {empty!r} is empty: give it a value"
+            assert refusal(command, f"{flag}={empty}") == f"{flag}: {empty!r} is empty: give it a value"
+
+
+@pytest.mark.parametrize("command", PARSERS)
+def test_a_flag_is_given_once(command):
+    for flag in set(flags(command, takes_value=True)) - LISTS:
+        typed = flag.replace("-", "_").replace("__", "--")
+        assert refusal(command, flag, "3", f"{typed}=4") == f"{flag} is given twice: '3' and '4'"
+        assert refusal(command, flag, "3", flag, "3") == f"{flag} is given twice: '3' and '3'"
+    for flag in flags(command, takes_value=False):
+        assert refusal(command, flag, flag) == f"{flag} is given twice"
+
+
+def test_a_switch_and_its_opposite():
+    assert refusal("experiments.train", "--distributed", "--no-distributed") == (
+        "--distributed and --no-distributed are both given"
+    )
+
+
+def test_flags_that_collect_are_given_as_often_as_wanted():
+    found = PARSERS["experiments.ablation"].parse(["--axis", "lr=1", "--axis=depth=2", "--sample", "a", "--sample=b"])
+    assert (found.axis, found.sample) == (["lr=1", "depth=2"], ["a", "b"])
+    found = PARSERS["experiments.predict"].parse(["--run", "r", "--images", "a", "b", "--images", "c"])
+    assert found.images == ["a", "b", "c"]
+
+
+def test_words_are_told_apart_from_flags():
+    assert flags_in(["x", "--a", "b", "c", "--d=e=f", "--g"]) == [("--a", ["b", "c"]), ("--d", ["e=f"]), ("--g", [])]
+    parser = Parser(prog="x")
+    parser.add_argument("--lr")
+    with pytest.raises(UsageError, match="'stray' belongs to no flag"):
+        parser.parse(["--lr", "1", "stray"])
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1.0", "1e3", "1_000", "٣", "0x10", " 5", "nan", "9" * 5000])
+def test_a_whole_number_is_written_in_plain_digits(text):
+    with pytest.raises(UsageError, match="is not a whole number of at least 1 and at most 7"):
+        whole("rates", text, most=7)
+    assert [whole("rates", ok, most=7) for ok in ("1", "+3", "007")] == [1, 3, 7]

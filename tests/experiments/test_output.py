@@ -1,0 +1,119 @@
+"""Output that cannot be written: closed, on a full disk, its reader gone. What was computed is kept all the same."""
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments._cli import guarded
+from experiments._output import Output, output_kept, settle_environment, width_of_output
+
+ROOT = Path(__file__).parents[2]
+
+
+class Full(io.StringIO):
+    """A stream on a full disk."""
+
+    def write(self, text):
+        raise OSError(28, "No space left on device")
+
+
+class Gone(io.StringIO):
+    """A pipe whose reader has gone: noticed when its buffer is flushed."""
+
+    def flush(self):
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+class Closed(io.StringIO):
+    """A stream that the program itself has closed."""
+
+    def write(self, text):
+        raise ValueError("I/O operation on closed file")
+
+
+BROKEN = {"full": Full, "gone": Gone, "closed": Closed, "none": lambda: None}
+
+
+@pytest.mark.parametrize("stream", BROKEN.values(), ids=BROKEN)
+def test_a_job_goes_on_when_its_output_cannot_be_written(monkeypatch, capsys, stream):
+    done = []
+
+    def job(argv):
+        print("a table", flush=True)
+        sys.stdout.writelines(["more\n"])
+        done.append(True)
+        return 0
+
+    monkeypatch.setattr(sys, "stdout", stream())
+    assert guarded(job, []) == 1
+    assert done
+    error = capsys.readouterr().err
+    assert error.startswith("error: standard output cannot be written (")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("stream", BROKEN.values(), ids=BROKEN)
+def test_a_job_that_says_nothing_does_not_care(monkeypatch, stream):
+    if stream is not Gone:
+        monkeypatch.setattr(sys, "stdout", stream())
+        assert guarded(lambda argv: 0, []) == 0
+
+
+@pytest.mark.parametrize("stream", BROKEN.values(), ids=BROKEN)
+def test_without_standard_error_the_result_is_printed(monkeypatch, capsys, stream):
+    def job(argv):
+        print("on the way", file=sys.stderr, flush=True)
+        print("a table")
+        return 0
+
+    monkeypatch.setattr(sys, "stderr", stream())
+    assert guarded(job, []) == 0
+    assert capsys.readouterr().out == "a table\n"
+
+
+def test_what_an_encoding_lacks_is_written_in_ascii(monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="strict")
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert guarded(lambda argv: print("1.8 ± .01 \udcff") or 0, []) == 0
+    stream.seek(0)
+    assert stream.buffer.read() == b"1.8 \\xb1 .01 \\udcff\n"
+
+
+def test_the_streams_are_given_back(capsys):
+    before = sys.stdout, sys.stderr
+    with output_kept() as output:
+        assert isinstance(sys.stdout, Output) and output.encoding
+    assert (sys.stdout, sys.stderr) == before
+
+
+@pytest.mark.parametrize("size", ["abc", "0", "-5", "", "²", "9" * 5000, "1e3", "120"])
+def test_nonsense_sizes_of_a_terminal_do_not_count(monkeypatch, size):
+    monkeypatch.setenv("COLUMNS", size)
+    monkeypatch.setenv("LINES", size)
+    settle_environment()
+    assert os.environ.get("COLUMNS") == os.environ.get("LINES") == ("120" if size == "120" else None)
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    assert width_of_output() == (120 if size == "120" else 1000)
+
+
+def test_an_error_of_the_machine_is_no_error_of_the_program(capsys):
+    def job(argv):
+        raise PermissionError(13, "Permission denied", "/a/folder")
+
+    assert guarded(job, []) == 1
+    assert capsys.readouterr().err == "error: /a/folder: Permission denied\n"
+
+
+@pytest.mark.parametrize("redirection", [">&-", "> /dev/full", "<&- >&- 2>&-"])
+def test_a_process_ends_in_one_line(redirection):
+    """What Python itself does with its streams at its end, which no other test sees."""
+    command = f"{sys.executable} -m experiments.describe --part clipping {redirection}"
+    done = subprocess.run(["sh", "-c", command], cwd=ROOT, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    if "2>" not in redirection:
+        assert done.stderr.startswith("error: standard output cannot be written (")
+        assert done.stderr.count("\n") == 1
