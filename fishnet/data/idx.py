@@ -14,6 +14,9 @@ import numpy as np
 from jaxtyping import UInt8
 
 from fishnet.errors import UserError
+from fishnet.files import read_regular_file
+
+MAX_BYTES = 2**30  # of a file; the largest of MNIST has 47 million
 
 _UINT8 = 8
 
@@ -44,7 +47,7 @@ def read_idx(path: Path, sha256: str | None = None) -> UInt8[np.ndarray, "..."]:
 def read_checked(path: Path, sha256: str | None = None) -> bytes:
     """The content of a file; UserError, naming it, if it cannot be read or its SHA-256 is not the given one."""
     try:
-        data = path.read_bytes()
+        data = read_regular_file(path, MAX_BYTES)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     found = hashlib.sha256(data).hexdigest()

@@ -1,17 +1,19 @@
 """From any photograph to the square uint8 array that the models see: one way, for reef, folders and `predict`."""
 
+import errno
 import io
 import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image, ImageOps
 
+from fishnet.data.pixels import upright_rgb
 from fishnet.errors import UserError
+from fishnet.files import read_regular_file
 
 MIN_SIDE = 8  # pixels; below this there is nothing to recognise
 MAX_PIXELS = 89_478_485  # Pillow's own threshold for suspected decompression bombs; 268 MB once decoded to RGB
@@ -19,17 +21,28 @@ MAX_BYTES = 256 * 2**20  # of the file, so that a film among the photographs is 
 
 KINDS = ("unreadable", "truncated", "tiny", "oversized")
 
+_UNREAD = (  # offset, first bytes and name of formats that (some versions of) Pillow cannot read
+    *((4, b"ftyp" + brand, "HEIF") for brand in (b"heic", b"heix", b"heif", b"heim", b"hevc", b"mif1", b"msf1")),
+    (4, b"ftypavif", "AVIF"),
+    (4, b"ftypcrx ", "camera raw"),
+    (0, b"FUJIFILMCCD-RAW", "camera raw"),
+    (0, b"IIU\0", "camera raw"),
+    (0, b"IIRO", "camera raw"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (0, b"\0\0\0\x0cJXL ", "JPEG XL"),
+    (0, b"<svg", "SVG"),
+)
+_KNOWN = (
+    (0, b"\xff\xd8\xff", "JPEG"),
+    (0, b"\x89PNG\r\n", "PNG"),
+    (0, b"GIF8", "GIF"),
+    (0, b"II*\0", "TIFF"),
+    (0, b"MM\0*", "TIFF"),
+    (0, b"II+\0", "BigTIFF"),
+    (0, b"MM\0+", "BigTIFF"),
+    (8, b"WEBP", "WebP"),
+)
 _VECTOR = ("EPS", "WMF")  # Pillow would start another program, or Windows, to draw them
-
-_TRANSPOSE = {  # EXIF 2.3, tag 0x0112: how the stored image must be turned to stand upright
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 class ImageError(UserError):
@@ -47,8 +60,7 @@ def prepare_image(image: Image.Image, size: int) -> UInt8[np.ndarray, "{size} {s
     The short side is resized to `size` and the middle of the long side kept, in one LANCZOS pass over exactly the
     central square (`PIL.ImageOps.fit`), so no crop offset is rounded and 32 px made from the 64 px square agrees with
     32 px made from the photograph (mean difference 0.4 of 255 on reef; an integer crop offset would make it 4).
-    The EXIF orientation is honoured, transparency is laid on white, 16-bit grey is scaled to 8, of an animation the
-    first frame is taken; colour profiles are not applied.
+    Orientation, transparency, bit depth and animations: see `pixels.upright_rgb`.
 
     Args:
         image: any Pillow image; it is not changed.
@@ -58,9 +70,9 @@ def prepare_image(image: Image.Image, size: int) -> UInt8[np.ndarray, "{size} {s
         [size, size, 3] uint8.
 
     Raises:
-        ValueError: the pixels have no defined range (32-bit integer or float).
+        ValueError: see `pixels.upright_rgb`.
     """
-    return np.asarray(ImageOps.fit(_rgb(_upright(image)), (size, size), method=Image.Resampling.LANCZOS))
+    return np.asarray(ImageOps.fit(upright_rgb(image), (size, size), method=Image.Resampling.LANCZOS))
 
 
 def read_image(
@@ -89,15 +101,13 @@ def read_image(
 
 def read_bytes(path: str | os.PathLike, name: object = None) -> bytes:
     """The content of a regular file of at most `MAX_BYTES`; anything else is an `ImageError`."""
-    name, path = name or path, Path(path)
     try:
-        if not path.is_file():  # a pipe or device would block for ever
-            raise ImageError(name, "unreadable", "not a regular file" if path.exists() else "no such file")
-        if path.stat().st_size > MAX_BYTES:
-            raise ImageError(name, "oversized", f"{path.stat().st_size:,} bytes; the limit is {MAX_BYTES:,}")
-        return path.read_bytes()
+        return read_regular_file(path, MAX_BYTES)
+    except FileNotFoundError as error:
+        raise ImageError(name or path, "unreadable", "no such file") from error
     except OSError as error:
-        raise ImageError(name, "unreadable", error.strerror or str(error)) from error
+        kind = "oversized" if error.errno == errno.EFBIG else "unreadable"
+        raise ImageError(name or path, kind, error.strerror or str(error)) from error
 
 
 @contextmanager
@@ -138,27 +148,12 @@ def decode_image(data: bytes, size: int, name: object = "image") -> UInt8[np.nda
 
 
 def _unidentified(data: bytes) -> str:
-    if data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"heif", b"hevc", b"mif1", b"msf1"):
-        return "HEIF, which Pillow does not read; convert it to JPEG"
-    return "not an image" if data else "empty file"
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    # ImageOps.exif_transpose also rewrites the whole EXIF block and so fails on photographs whose other tags are
-    # malformed; only the orientation matters here.
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:
-        orientation = 1
-    return image.transpose(_TRANSPOSE[orientation]) if orientation in _TRANSPOSE else image
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):  # Pillow's own conversion clips 16 bits instead of scaling them
-        return Image.fromarray((np.asarray(image).astype(np.uint16) // 257).astype(np.uint8)).convert("RGB")
-    if image.mode in ("I", "F"):
-        raise ValueError(f"32-bit pixels (mode {image.mode}) have no defined range; save it as 8 or 16 bits")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
+    if not data:
+        return "empty file"
+    for offset, signature, name in _UNREAD:
+        if data.startswith(signature, offset):
+            return f"{name}, which Pillow does not read here; convert it to JPEG or PNG"
+    for offset, signature, name in _KNOWN:
+        if data.startswith(signature, offset):
+            return f"it begins as {name}, but is damaged or of a kind that Pillow does not read"
+    return "not an image"

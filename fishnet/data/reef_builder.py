@@ -12,6 +12,7 @@ from PIL import Image
 from fishnet.data.images import read_image
 from fishnet.data.splits import SPLITS
 from fishnet.errors import UserError
+from fishnet.files import read_regular_file
 
 SIDE = 64  # pixels
 QUALITY = 95  # with 4:4:4 subsampling 10.0 MB; 96 would be 11.2 MB
@@ -108,8 +109,7 @@ def read_index(source: Path) -> list[dict[str, str]]:
     """
     path = Path(source) / "index.csv"
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
+        rows = list(csv.DictReader(io.StringIO(read_regular_file(path).decode("utf-8"), newline="")))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
     split_of: dict[str, str] = {}

@@ -67,6 +67,23 @@ def reason(task, name):
     return next(note for note in task.notes if name in note).split("(")[1].rstrip(")")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+def test_what_is_no_regular_file_is_counted_and_never_opened(photos):
+    root = photos({"cat": 6, "dog": 6})
+    os.mkfifo(root / "cat" / "pipe.jpg")
+    (root / "cat" / "link.jpg").symlink_to(root / "cat" / "pipe.jpg")
+    (root / "dog" / "zeros.jpg").symlink_to("/dev/zero")
+    (root / "dog" / "ring.jpg").symlink_to(root / "dog" / "ring.jpg")
+    (root / "dog" / "empty.jpg").touch()
+    (root / "dog" / "folder.jpg").mkdir()
+    task = load_folder(root)
+    assert len(task.images) == 12
+    (note,) = task.notes
+    assert note.startswith("skipped 5 of 17 files as unreadable") and "and 2 more" in note
+    with pytest.raises(UserError, match=r"5 of 17 files cannot be used.*not a regular file"):
+        load_folder(root, strict=True)
+
+
 def test_oversized_files_are_refused_before_decoding(photos, monkeypatch):
     root = photos({"cat": 4, "dog": 4})
     Image.new("RGB", (50, 50)).save(root / "cat" / "huge.png")

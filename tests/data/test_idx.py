@@ -1,5 +1,6 @@
 import gzip
 import hashlib
+import os
 import struct
 
 import numpy as np
@@ -50,6 +51,10 @@ def test_checksum_and_absence_are_named(tmp_path):
     path = tmp_path / "digits.gz"
     with pytest.raises(UserError, match=r"cannot read .*digits.gz: No such file"):
         read_idx(path)
+    path.mkdir()
+    with pytest.raises(UserError, match=r"cannot read .*digits.gz: a folder, not a file"):
+        read_idx(path)
+    path.rmdir()
     path.write_bytes(encode_idx(np.zeros(3, np.uint8)))
     with pytest.raises(UserError, match=r"digits.gz is corrupt or another file: its SHA-256 checksum"):
         read_idx(path, "0" * 64)
@@ -58,3 +63,10 @@ def test_checksum_and_absence_are_named(tmp_path):
 def test_only_uint8_is_written():
     with pytest.raises(ValueError, match="float64"):
         encode_idx(np.zeros(3))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+def test_a_pipe_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "digits.gz")
+    with pytest.raises(UserError, match=r"cannot read .*digits.gz: not a regular file"):
+        read_idx(tmp_path / "digits.gz")
