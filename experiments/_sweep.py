@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from experiments._cli import guarded, usable_cores
 from experiments._output import width_of_output
 from experiments._programs import keep_programs
 from experiments._request import Experiment, Request, understand
+from fishnet.best_effort import best_effort
 from fishnet.errors import UsageError
 from fishnet.sweep.progress import Display, display_for
 
@@ -50,6 +52,8 @@ def train(request: Request, show_result: Callable[[Path, Display, str | None], N
         team = join(**vars(request.meeting)) if request.meeting else Team()
         check_sweep(request.sweep, data_dir=data.data_dir, group_regex=data.group_regex)
         out = Path(request.out or default_folder(request, data))
+        report = partial(report_seconds, request.sweep)
+        then = {"report": best_effort("the time that the report takes", report, display.note, REPORT_SECONDS)}
         result = run_sweep(
             request.sweep,
             out,
@@ -61,7 +65,7 @@ def train(request: Request, show_result: Callable[[Path, Display, str | None], N
             display=display,
             data=data,
             command=request.command,
-            then={"report": report_seconds(request.sweep)} if show_result is None else None,
+            then=then if show_result is None else None,
         )
     except UsageError as error:
         raise request.as_typed(error) from error
@@ -74,9 +78,8 @@ def train(request: Request, show_result: Callable[[Path, Display, str | None], N
     began = time.perf_counter()
     (show_result or show)(out, display, request.data_dir)
     if not result.finished and show_result is None:
-        from fishnet.sweep.remembered import REPORTS
-
-        REPORTS.keep(report_key(request.sweep), {"seconds": round(time.perf_counter() - began, 2)})
+        keep = partial(keep_report_seconds, request.sweep, round(time.perf_counter() - began, 2))
+        best_effort("the time that the report took", keep, display.note, None)
     return 0
 
 
@@ -95,6 +98,13 @@ def report_seconds(sweep: "Sweep") -> float:
 
     known = REPORTS.find(report_key(sweep))
     return known["seconds"] if known else REPORT_SECONDS
+
+
+def keep_report_seconds(sweep: "Sweep", seconds: float) -> None:
+    """Remembers how long the report of a sweep took."""
+    from fishnet.sweep.remembered import REPORTS
+
+    REPORTS.keep(report_key(sweep), {"seconds": seconds})
 
 
 def use_cores(devices: int | None) -> None:

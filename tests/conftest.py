@@ -15,9 +15,14 @@ import pytest
 from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
+from fishnet import best_effort
+
 # The same examples every time, and no verdict that depends on how busy the machine is.
 settings.register_profile("fishnet", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("fishnet")
+
+# An estimate that fails is a note to the user; here it is a failure.
+best_effort.RAISE = True
 
 # Before JAX makes its devices: many tests spread lanes over two.
 jax.config.update("jax_num_cpu_devices", 2)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike
+from jax.typing import ArrayLike
 from scipy import stats
 
 from fishnet.errors import UsageError

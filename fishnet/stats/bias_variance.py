@@ -3,8 +3,8 @@
 from typing import NamedTuple
 
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Float, Int
-from numpy.typing import ArrayLike
 
 from fishnet.errors import UsageError
 

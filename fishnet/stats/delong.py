@@ -7,8 +7,8 @@ An interval for one AUC is `fishnet.roc.delong_interval`, and where classes are 
 from typing import NamedTuple
 
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int, Real
-from numpy.typing import ArrayLike
 from scipy import stats
 
 from fishnet.errors import UsageError

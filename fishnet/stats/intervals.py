@@ -5,8 +5,8 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Float, Real
-from numpy.typing import ArrayLike
 from scipy import stats
 
 from fishnet.errors import UsageError

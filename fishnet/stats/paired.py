@@ -7,8 +7,8 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Float, Real
-from numpy.typing import ArrayLike
 from scipy import special, stats
 
 from fishnet.lookup import unknown

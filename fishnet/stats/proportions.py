@@ -6,8 +6,8 @@ images and of no others, however many seeds agree on it.
 """
 
 import numpy as np
+from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Real
-from numpy.typing import ArrayLike
 from scipy import stats
 
 from fishnet.errors import UsageError

@@ -131,8 +131,11 @@ def _shares(index: Any, known: dict[Any, np.ndarray], branches: list[Counted]) -
 def _pass_on(equation: Any, known: dict[Any, np.ndarray]) -> None:
     """What is a lane's choice stays one when it is sliced, reshaped, converted or clipped."""
     sources = [known[var] for var in equation.invars if not isinstance(var, Literal) and var in known]
+    if len(sources) != 1 or not equation.outvars:  # no outputs: an effect, or an axis of size 0 taken apart
+        return
     out = equation.outvars[0]
-    if len(sources) == 1 and out.aval.shape in ((), (1,), sources[0].shape) and out.aval.dtype.kind in "biu":
+    kind = getattr(getattr(out.aval, "dtype", None), "kind", "")  # a token has neither type nor shape
+    if kind and kind in "biu" and out.aval.shape in ((), (1,), sources[0].shape):
         known[out] = sources[0]
 
 
@@ -159,7 +162,7 @@ def _cost(equation: Any) -> np.ndarray:
         # An update in place touches what it writes alone.
         cost["moved"] = _size(equation.invars[1]) if name == "dynamic_update_slice" else out
     else:
-        cost["passes"] = max(out, *(_size(var) for var in equation.invars)) if name.startswith("reduce") else out
+        cost["passes"] = max([out, *(_size(var) for var in equation.invars)]) if name.startswith("reduce") else out
     cost["far"] = sum(size for var in (*equation.invars, *equation.outvars) if (size := _size(var)) > FAR)
     return np.array(list(cost.values()))
 

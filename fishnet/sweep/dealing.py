@@ -49,11 +49,13 @@ def deal(cohorts: Sequence[Cohort], processes: int, whole_arms: bool) -> list[li
         For each cohort and process the numbers of its runs, ascending; empty where there are more processes than units.
     """
     units = []  # (seconds, cohort, rows)
+    known = all(cohort.estimated_seconds for cohort in cohorts)  # otherwise a step of any program counts alike
     for number, cohort in enumerate(cohorts):
         epochs = np.array(
             [run.recipe.epochs + run.recipe.pretrain_epochs * (run.recipe.pretrain != "none") for run in cohort.runs]
         )
-        seconds = (cohort.estimated_seconds or 1.0) * epochs / epochs.sum()
+        whole = cohort.estimated_seconds if known else epochs.sum() * cohort.shape.steps_per_epoch
+        seconds = whole * epochs / epochs.sum()
         of = arms_of(cohort) if whole_arms else groups_of(cohort, range(len(cohort.runs)))
         units += [(float(seconds[rows].sum()), number, rows) for rows in of]
     load = np.zeros(processes)

@@ -5,19 +5,22 @@ equations are counted (`cost.py`) and priced with `PRICES`, as fitted by `python
 much slower this machine is than the one of the prices is taken from the programs that it has run, and before the first
 of them from a yardstick: a matrix product and a pass over memory. On CPU the yardstick is timed at every plan and at
 the end of every program, as machines that are shared are at times half as fast as at others: what was measured then is
-scaled by how fast the machine is now.
+scaled by how fast the machine is now. An estimate informs and decides nothing: one that fails is unknown.
 """
 
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import ClosedJaxpr
 
+from fishnet.best_effort import best_effort
 from fishnet.sweep.cost import PARTS, choices_of, count, equations
 from fishnet.sweep.evaluation import evaluation_chunk
 from fishnet.sweep.layout import Layout
@@ -65,8 +68,37 @@ class Work:
     probing: float  # by the probes of epochs, in steps of evaluation that cost as much
 
 
-def work_of(cohort: Cohort) -> Work:
-    """Counts what training and evaluation of a cohort cost; their traces are kept for whoever compiles them."""
+def with_estimates(
+    cohorts: Sequence[Cohort], devices: Sequence[jax.Device], note: Callable[[str], None]
+) -> list[Cohort]:
+    """The cohorts, each with an estimate of its seconds where it can be made.
+
+    Args:
+        cohorts: as laid out.
+        devices: there are.
+        note: told in one sentence what could not be estimated and why.
+
+    Raises:
+        Exception: a program cannot be traced, and so not be trained: whatever its functions raise.
+    """
+    for cohort in cohorts:
+        traces_of(cohort)
+    reasons: dict[str, None] = {}
+    now = best_effort("the speed of this machine", lambda: yardstick(devices[0]), reasons.setdefault, 0.0)
+    found = [
+        best_effort("the time to train", partial(estimated, cohort, devices, now), reasons.setdefault, cohort)
+        for cohort in cohorts
+    ]
+    for reason in reasons:
+        note(reason)
+    return found
+
+
+def traces_of(cohort: Cohort) -> dict[str, ClosedJaxpr]:
+    """Equations of the programs "train", "evaluate" and, with probes of epochs, "probe".
+
+    They are kept for whoever asks again, and for whoever compiles them.
+    """
     shape, task, lanes = cohort.shape, cohort.task, cohort.lanes_per_device
 
     def like(leaf: Any, *lead: int) -> jax.ShapeDtypeStruct:
@@ -81,17 +113,27 @@ def work_of(cohort: Cohort) -> Work:
     state = cohort.functions.init.eval_shape(knobs, pixels)
     groups, two = whole(lanes, shape.lane_width), whole(2)
     rates = jax.ShapeDtypeStruct((lanes,), jnp.float32)
-    training = cohort.functions.train.trace(knobs, state, rates, pixels, groups, two, two).jaxpr
-    chunk = evaluation_chunk(cohort)
+    chunk, variables = evaluation_chunk(cohort), (state.params, state.statistics)
     positions = whole(chunks_of(task, chunk), chunk)
-    evaluation = cohort.functions.evaluate.trace(
-        knobs, state.params, state.statistics, pixels, groups, two, positions, whole()
-    ).jaxpr
+    functions = cohort.functions
+    traced = {
+        "train": functions.train.trace(knobs, state, rates, pixels, groups, two, two),
+        "evaluate": functions.evaluate.trace(knobs, *variables, pixels, groups, two, positions, whole()),
+    }
+    if shape.probes("epoch"):
+        positions = whole(shape.probe_batches, shape.recipe.batch_size)
+        traced["probe"] = functions.probe.trace(knobs, *variables, state.lr, pixels, groups, two, positions, whole())
+    return {name: program.jaxpr for name, program in traced.items()}
+
+
+def work_of(cohort: Cohort) -> Work:
+    """Counts what training and evaluation of a cohort cost."""
+    shape, task, programs, chunk = cohort.shape, cohort.task, traces_of(cohort), evaluation_chunk(cohort)
     choices = choices_of(cohort.knobs)
     # Which a step calls now and then, and a run once.
     rare = {"probe_step": shape.measurements / shape.steps_per_epoch, "probe_failure": 0.0}
-    (of_group,) = count(training, choices, rare).loops
-    (of_evaluation,) = count(evaluation, choices).loops
+    (of_group,) = count(programs["train"], choices, rare).loops
+    (of_evaluation,) = count(programs["evaluate"], choices).loops
     # The loop over the steps, and that over the chunks, are what the loop over the groups has inside.
     step = max(of_group.loops, key=lambda loop: loop.whole.sum()).whole
     validated, tested = (-(-len(task.splits[split]) // chunk) for split in ("val", "test"))
@@ -100,17 +142,13 @@ def work_of(cohort: Cohort) -> Work:
     # Runs that end earlier leave their share of the groups out.
     visits = counts * sum(number * many for number, many in epochs.items()) / len(cohort.runs)
     pretrained = sum(run.recipe.pretrain_epochs for run in cohort.runs if run.recipe.pretrain != "none")
-    probes, size, compiled = shape.probes("epoch").values(), shape.recipe.batch_size, [training, evaluation]
-    if probes:
-        of_probe = (state.params, state.statistics, state.lr, pixels, groups, two)
-        probed = cohort.functions.probe.trace(knobs, *of_probe, whole(shape.probe_batches, size), whole())
-        compiled.append(probed.jaxpr)
-    passes = sum(probe.passes * shape.probe_batches + probe.fixed for probe in probes) * size / chunk
+    probes = shape.probes("epoch").values()
+    passes = sum(probe.passes * shape.probe_batches + probe.fixed for probe in probes) * shape.recipe.batch_size / chunk
     return Work(
         step=step,
         visit=of_group.whole - step,
         chunk=max(of_evaluation.loops, key=lambda loop: loop.whole.sum()).whole,
-        equations=sum(1 for program in compiled for _ in equations(program)),
+        equations=sum(1 for program in programs.values() for _ in equations(program)),
         steps=visits * shape.steps_per_epoch,
         visits=visits,
         chunks=visits * validated + counts * (validated + tested),
@@ -191,7 +229,7 @@ def remember(
             "chunk": chunk,
             "scale": step / float(prices(devices[0].platform, cohort.devices) @ work.step),
             "beside": cohort.devices > 1,
-            "yardstick": (cohort.yardstick + yardstick(devices[0])) / 2,  # before and after
+            "yardstick": float(np.mean([s for s in (cohort.yardstick, yardstick(devices[0])) if s] or 0.0)),
             "spent": {what: round(seconds, 3) for what, seconds in spent.items()},
             "made": dict(made),
             "counted": {
@@ -210,7 +248,7 @@ def since(known: Mapping[str, Any], now: float) -> float:
         known: what was remembered.
         now: seconds of the yardstick.
     """
-    then = known.get("yardstick") or 0.0
+    then = known["yardstick"]
     return min(max(now / then, 1 / SLOWER), SLOWER) if then > 0 and now > 0 else 1.0
 
 
@@ -221,7 +259,7 @@ def scale_of(devices: Sequence[jax.Device], side_by_side: int, now: float) -> fl
     scales = [
         entry["scale"] * since(entry, now)
         for entry in mine
-        if entry.get("beside") == (side_by_side > 1) and entry.get("scale")
+        if entry["beside"] == (side_by_side > 1) and entry["scale"] > 0
     ]
     if scales:
         return float(np.median(scales[-SCALES:]))

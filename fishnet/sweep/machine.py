@@ -37,8 +37,8 @@ def device_name(used: list[jax.Device]) -> str:
     if used[0].platform != "cpu":
         return f"{used[0].device_kind} x {len(used)}"
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
+        model = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         model = platform.processor() or platform.machine()
     return f"cpu x {len(used)} ({model})"
@@ -49,7 +49,9 @@ def versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            found[package] = importlib.metadata.version(package) or "unknown"  # its record is damaged
         except importlib.metadata.PackageNotFoundError:
             found[package] = "not installed"
+        except KeyError:  # newer Pythons raise it instead of returning None
+            found[package] = "unknown"
     return found

@@ -1,15 +1,17 @@
 """What a cohort needs in memory and what there is, so that what does not fit is said before anything is trained."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 
 from fishnet.errors import UserError
+
+T = TypeVar("T")
 
 USABLE = 0.9  # of what a machine has left: allocators, tables and the compiler take their share, which nobody counts
 COPIES = 2  # of the state of all lanes on the host: one checkpoint is still being written when the next is gathered
@@ -47,10 +49,17 @@ def available_bytes(device: jax.Device) -> int | None:
     if device.platform == "cpu":
         found = host_bytes()
         return None if found is None else int(USABLE * found)
-    stats = device.memory_stats() or {}
+    stats = _told(device.memory_stats) or {}
     if "bytes_limit" not in stats:
         return None
     return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+
+
+def _told(ask: Callable[[], T]) -> T | None:
+    """What a backend says of memory; None where it cannot."""
+    with suppress(NotImplementedError, jax.errors.JaxRuntimeError):
+        return ask()
+    return None
 
 
 def host_bytes() -> int | None:
@@ -92,7 +101,7 @@ def call_bytes(compiled: jax.stages.Compiled, held: int) -> int:
     Returns:
         What is held or goes in, what comes out beside it, and what the program needs in between.
     """
-    found = compiled.memory_analysis()
+    found = _told(compiled.memory_analysis)
     if found is None:  # a backend that does not say
         return held
     new = found.output_size_in_bytes - found.alias_size_in_bytes

@@ -76,7 +76,7 @@ class Cohort:
     asked_width: int  # the lane width before memory lowered it
     most_devices: int | None  # that work side by side, as chosen by timing or by memory; None: all there are
     why: str = ""  # it is laid out like this, in words, where that was timed
-    estimate: Mapping[str, float] = field(default_factory=dict)  # seconds by what takes them, see `estimate.py`
+    estimate: Mapping[str, float] = field(default_factory=dict)  # seconds by what takes them; empty: unknown
     estimated_from: str = ""
     yardstick: float = 0.0  # seconds that the yardstick took then, see `estimate.py`
 
@@ -125,9 +125,9 @@ class Cohort:
         return axes_of(self.shape, model_of(self.shape, first.kinds, first.numbers))
 
     @property
-    def estimated_seconds(self) -> float:
-        """Of everything together."""
-        return sum(self.estimate.values())
+    def estimated_seconds(self) -> float | None:
+        """Of everything together; None: unknown."""
+        return sum(self.estimate.values()) if self.estimate else None
 
     def padded_knobs(self) -> Knobs:
         """The knobs by position."""
@@ -144,7 +144,7 @@ class Cohort:
             "asked_width": self.asked_width,
             "most_devices": self.most_devices,
             "why": self.why,
-            "estimated_seconds": round(self.estimated_seconds, 1),
+            "estimated_seconds": None if self.estimated_seconds is None else round(self.estimated_seconds, 1),
             "estimate": {what: round(seconds, 1) for what, seconds in self.estimate.items()},
             "estimated_from": self.estimated_from,
             "steps_per_epoch": self.shape.steps_per_epoch,

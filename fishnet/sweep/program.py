@@ -8,6 +8,7 @@ CPU devices are all the same one: its executions run side by side when different
 compiled once, not once a core.
 """
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
@@ -19,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import SingleDeviceSharding
 
+from fishnet.best_effort import best_effort
 from fishnet.data import Task
 from fishnet.sweep.compiling import compiler_options, in_background
 from fishnet.sweep.groups import (
@@ -215,7 +217,8 @@ class Program:
         lanes, images = tree_bytes(self.abstract_lanes), tree_bytes(self.pixels[0])
         held = tree_bytes(self.knobs[0]) + images + lanes + beside
         one_memory = self.devices[0].platform == "cpu"  # of all devices, and of the copies for checkpoints
-        check_memory(
+        check = partial(
+            check_memory,
             compiled,
             {name: held for name, _ in compiled if name != "init"},
             shared=images,
@@ -223,6 +226,7 @@ class Program:
             devices=len(self.devices) if one_memory else 1,
             available=self.available,
         )
+        best_effort("whether the program fits into memory", check, warnings.warn, None)
 
     @cached_property
     def abstract_lanes(self) -> Lanes:

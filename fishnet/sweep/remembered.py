@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -20,21 +21,23 @@ MOST = 1000  # entries of a file; the oldest go first
 class Remembered:
     """A file of entries, each a JSON object under a key, with the time it was written as `date`.
 
-    It is only ever a help: one that is missing, damaged or not writable is an empty one.
+    It is only ever a help: one that is missing, damaged or not writable is an empty one, and so is an entry that lacks
+    a field or holds something else in it.
 
     Args:
         name: of the file in the cache.
+        fields: of every entry -> their types, or the fields of an object inside; entries may have more.
     """
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, fields: Mapping[str, Any] | None = None) -> None:
+        self.name, self.fields = name, {"date": str, **(fields or {})}
 
     def entries(self) -> dict[str, dict[str, Any]]:
         """All of them by key, the latest last."""
-        with suppress(OSError, ValueError, UserError):
+        with suppress(OSError, ValueError, RecursionError, UserError):
             found = json.loads(self._path().read_text())
             if isinstance(found, dict):
-                return {key: entry for key, entry in found.items() if isinstance(entry, dict) and "date" in entry}
+                return {key: entry for key, entry in found.items() if _holds(entry, self.fields)}
         return {}
 
     def find(self, key: str) -> dict[str, Any] | None:
@@ -54,9 +57,31 @@ class Remembered:
         return cache_dir() / "measured" / self.name
 
 
-TUNED = Remembered("tuned.json")  # what `--lane-width auto` chose
-PACES = Remembered("paces.json")  # how fast programs ran
-REPORTS = Remembered("reports.json")  # how long reports took
+def _holds(entry: Any, fields: Mapping[str, Any]) -> bool:
+    """Whether an entry is an object with these fields, of these types and, where they are numbers, finite."""
+
+    def fits(value: Any, kind: Any) -> bool:
+        if isinstance(kind, Mapping):
+            return _holds(value, kind)
+        if kind is float:
+            return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+    return isinstance(entry, dict) and all(name in entry and fits(entry[name], fields[name]) for name in fields)
+
+
+LAYOUT = {
+    "runs": int,
+    "lane_width": int,
+    "share_batches": bool,
+    "lowering": str,
+    "most_devices": int | None,
+    "why": str,
+    "timings": dict,
+}
+TUNED = Remembered("tuned.json", {"layout": LAYOUT})  # what `--lane-width auto` chose
+PACES = Remembered("paces.json", {"step": float, "chunk": float, "scale": float, "beside": bool, "yardstick": float})
+REPORTS = Remembered("reports.json", {"seconds": float})  # how long reports took
 
 
 def setting_key(devices: Sequence[jax.Device]) -> str:

@@ -6,17 +6,19 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import pandas as pd
 
+from fishnet.best_effort import best_effort
 from fishnet.data import load_tasks
 from fishnet.errors import UsageError, UserError
 from fishnet.sweep.canary import check_backend
 from fishnet.sweep.dealing import Share, deal, dealt_in, runs_each, share_of, written
-from fishnet.sweep.estimate import estimated, yardstick
+from fishnet.sweep.estimate import with_estimates
 from fishnet.sweep.fitting import fitted, lowered, lowering_text
 from fishnet.sweep.folder import (
     FORMAT,
@@ -246,10 +248,11 @@ def _run(
     cohorts = make_cohorts(runs, tasks, lane_width, lowering, used, layouts, trunks, share_batches)
     notes = [*sweep.samples.notes, *dict.fromkeys(note for task in tasks.values() for note in task.notes)]
     if found is None and team.count == 1:
-        cohorts = [fitted(cohort, used, notes.append) for cohort in cohorts]
+        fit = [partial(fitted, cohort, used, notes.append) for cohort in cohorts]
+        what = "how much memory the programs need"
+        cohorts = [best_effort(what, f, notes.append, cohort) for f, cohort in zip(fit, cohorts, strict=True)]
     display.stage("planning")
-    now = yardstick(used[0])
-    cohorts = [estimated(cohort, used, now) for cohort in cohorts]
+    cohorts = with_estimates(cohorts, used, notes.append)
     dealt = dealt_in(found) if team.index else deal(cohorts, team.count, whole_arms=bool(sweep.stopping))
     content |= team.view() | {
         "programs": len(cohorts),

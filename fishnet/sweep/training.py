@@ -3,11 +3,13 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import jax
 import numpy as np
 
+from fishnet.best_effort import best_effort
 from fishnet.sweep.cohort import CohortRunner
 from fishnet.sweep.dealing import Share
 from fishnet.sweep.estimate import remember
@@ -86,7 +88,8 @@ class Training:
                     tables.finish(place, runner)
                     history = runner.history
                     spent = runner.spent | {"whole": time.perf_counter() - began}
-                    remember(share, self.used, spent, runner.made)
+                    keep = partial(remember, share, self.used, spent, runner.made)
+                    best_effort("how fast this program ran", keep, self.display.note, None)
                 except (OutOfMemory, MemoryError, jax.errors.JaxRuntimeError) as error:
                     if not out_of_memory(error):
                         raise

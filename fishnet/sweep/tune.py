@@ -160,7 +160,7 @@ def fastest_layouts(
         sizes = similar(cohort)
         shape = dataclasses.replace(cohort.shape, lane_width=0)
         key = program_key(shape, devices, lowering, sizes)
-        if (found := TUNED.find(key)) is not None and isinstance(found.get("layout"), dict):
+        if (found := TUNED.find(key)) is not None:
             layout = dict(found["layout"])
             layout["why"] += f" (remembered from {found['date'][:10]})"
         else:

@@ -25,6 +25,8 @@ def plan_rows(view: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def estimate_text(view: Mapping[str, Any]) -> str:
     """How long a sweep takes from here on, and what takes it: `about 2 min 41 s: compiling 22 s, training ...`."""
+    if not all(cohort["estimate"] for cohort in view["cohorts"]):
+        return "unknown"
     parts: dict[str, float] = {}
     for estimate in [*(cohort["estimate"] for cohort in view["cohorts"]), view.get("then") or {}]:
         for what, seconds in estimate.items():

@@ -1,6 +1,9 @@
 """What a plan says of the time that a sweep will take: what is counted, what is remembered, what is told."""
 
 import dataclasses
+import json
+import math
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -8,15 +11,34 @@ import numpy as np
 import pytest
 from jax import lax
 
+from fishnet import best_effort
 from fishnet.data import load_task
-from fishnet.sweep import Sweep, cohort, estimate, run_sweep
+from fishnet.optim.schedules import SCHEDULES
+from fishnet.sweep import Sweep, cohort, estimate, fitting, program, run_sweep, training
 from fishnet.sweep.cost import PARTS, choices_of, count, equations
+from fishnet.sweep.dealing import deal
 from fishnet.sweep.estimate import estimated, pace_key, work_of
 from fishnet.sweep.folder import read_sweep_file
 from fishnet.sweep.plan import make_cohorts
+from fishnet.sweep.progress import Display
 from fishnet.sweep.remembered import PACES, Remembered
 from fishnet.sweep.validate import resolve
-from tests.sweep.conftest import TINY
+from fishnet.sweep.wording import plan_rows
+from tests.sweep.conftest import TINY, assert_same_run
+
+
+class Notes(Display):
+    """Keeps what a user would read."""
+
+    def __init__(self) -> None:
+        self.lines, self.view = [], {}
+
+    def note(self, text: str) -> None:
+        self.lines.append(text)
+
+    def plan(self, view) -> None:
+        self.lines += view["notes"]
+        self.view = view
 
 
 def parts(costs: np.ndarray) -> dict[str, float]:
@@ -121,20 +143,103 @@ def test_other_programs_of_a_slower_machine_are_told_to_be_slower(tmp_path, monk
     assert training(2 * estimate.YARDSTICK) == pytest.approx(2 * usual)
     assert training(0.0) == pytest.approx(usual)  # an accelerator, of which nothing is known
     for number in range(3):
-        entry = {"scale": 3.0, "beside": False, "yardstick": estimate.YARDSTICK}
+        entry = {"step": 1.0, "chunk": 1.0, "scale": 3.0, "beside": False, "yardstick": estimate.YARDSTICK}
         PACES.keep(f"{estimate.setting_key(devices)}-{number}", entry)
     assert training(estimate.YARDSTICK) == pytest.approx(3 * usual)
     assert training(2 * estimate.YARDSTICK) == pytest.approx(6 * usual)
 
 
+def test_an_equation_without_outputs_costs_nothing_and_its_neighbours_count():
+    def f(kinds, x):
+        jax.debug.callback(lambda kinds: None, kinds)  # has no outputs, and a lane's choice goes in
+        empty = jnp.unstack(jnp.ones((0, 3)))  # an equation of its own in newer versions of JAX
+        return lax.switch(kinds[0], [lambda x: x, jnp.exp], x), empty
+
+    kinds = np.array([1, 1], np.int32)
+    program = jax.make_jaxpr(f)(jnp.asarray(kinds), jnp.ones((5, 7)))
+    assert any(not equation.outvars for equation in equations(program))
+    assert parts(count(program, choices_of(kinds)).own)["functions"] == 5 * 7
+
+
+@pytest.fixture
+def as_for_a_user(monkeypatch):
+    """A failed estimate is a note."""
+    monkeypatch.setattr(best_effort, "RAISE", False)
+
+
+def broken(*_, **__):
+    raise IndexError("list index out of range\n  somewhere")
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "unknown"),
+    [
+        (estimate, "work_of", True),
+        (estimate, "count", True),
+        (estimate, "scale_of", True),
+        (estimate, "pace_key", True),
+        (estimate, "yardstick", False),  # then this machine counts as the one of the prices
+        (fitting, "outputs_of", False),
+        (program, "check_memory", False),
+        (training, "remember", False),
+    ],
+)
+def test_a_failed_estimate_is_named_and_the_sweep_trains(
+    tiny, tmp_path, monkeypatch, as_for_a_user, module, name, unknown
+):
+    monkeypatch.setattr(module, name, broken)
+    display = Notes()
+    with warnings.catch_warnings(record=True) as warned:
+        result = run_sweep(tiny[0], tmp_path / "out", devices=1, display=display)
+    assert (result.runs["status"] == "ok").all()
+    for run in range(4):
+        assert_same_run(result.out, run, tiny[1].out, run)
+    told = [*display.lines, *(str(warning.message) for warning in warned)]
+    notes = [
+        line for line in told if "is unknown, which changes no result: IndexError: list index out of range" in line
+    ]
+    assert notes and all("\n" not in note for note in notes)
+    (plan,) = read_sweep_file(result.out)["plan"]
+    assert (plan["estimated_seconds"] is None) == unknown
+    rows = dict(plan_rows(display.view))
+    assert (rows["estimate"] == "unknown") == unknown
+    finished = run_sweep(tiny[0], tmp_path / "out", devices=1)
+    assert finished.finished
+
+
+def test_processes_share_runs_by_their_steps_where_the_time_is_unknown():
+    task = load_task("synthetic", 8)
+    sweep = Sweep(TINY, axes={"batch_size": [16, 64], "epochs": [1, 2]}, seeds=2)  # 16 and 4 steps an epoch
+    runs = [dataclasses.replace(run, recipe=resolve(run.recipe)) for run in sweep.runs()]
+    cohorts = make_cohorts(runs, {("synthetic", 8): task}, 1, None, jax.devices()[:1])
+    assert all(cohort.estimated_seconds is None for cohort in cohorts)
+    steps = {run.index: run.recipe.epochs * (256 // run.recipe.batch_size) for run in runs}
+    dealt = deal(cohorts, 2, whole_arms=False)
+    for process in range(2):
+        assert sum(steps[run] for shares in dealt for run in shares[process]) == (16 + 4) * (1 + 2)
+
+
+def test_a_program_that_cannot_be_traced_is_refused_before_anything_is_written(tmp_path, monkeypatch, as_for_a_user):
+    def wrong(progress):
+        raise TypeError("the caller's own mistake")
+
+    monkeypatch.setitem(SCHEDULES, "wrong", wrong)
+    with pytest.raises(TypeError, match="the caller's own mistake"):
+        run_sweep(Sweep(dataclasses.replace(TINY, schedule="wrong"), seeds=1), tmp_path / "out", devices=1)
+    assert not (tmp_path / "out" / "sweep.json").exists()
+
+
 def test_a_damaged_memory_is_an_empty_one(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    memory = Remembered("some.json")
+    memory = Remembered("some.json", {"x": float})
     memory.keep("a", {"x": 1})
     memory.keep("b", {"x": 2})
     assert memory.find("a")["x"] == 1
     path = tmp_path / "fishnet" / "measured" / "some.json"
-    for damage in (path.read_text()[:-9], "[]", '{"a": 3}', ""):
+    entry = {"date": "2026-11-30", "x": 1}
+    wrong = [{"a": entry | change} for change in ({"x": "1"}, {"x": None}, {"x": True}, {"x": math.nan}, {"date": 3})]
+    damages = [path.read_text()[:-9], "[]", '{"a": 3}', "", "[" * 100_000, *map(json.dumps, wrong)]
+    for damage in damages:
         path.write_text(damage)
         assert memory.find("a") is None
     memory.keep("a", {"x": 3})

@@ -1,0 +1,31 @@
+"""What is computed only to inform must not stop what it informs about."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from fishnet.errors import UserError
+
+T = TypeVar("T")
+
+RAISE = False  # the tests set it: there a failure is a mistake to be seen
+
+
+def best_effort(what: str, compute: Callable[[], T], note: Callable[[str], None], otherwise: T) -> T:
+    """Value of `compute()`, or `otherwise` where it fails.
+
+    Args:
+        what: is computed, as the subject of a sentence, such as "the time of this sweep".
+        compute: may raise anything; a `UserError` is a refusal, not a failure, and passes.
+        note: told in one sentence what is unknown and why.
+        otherwise: stands for an unknown value.
+    """
+    try:
+        return compute()
+    except UserError:
+        raise
+    except Exception as error:
+        if RAISE:
+            raise
+        reason = (str(error).strip().splitlines() or [""])[0]
+        note(f"{what} is unknown, which changes no result: {type(error).__name__}: {reason}".removesuffix(": "))
+        return otherwise
