@@ -92,16 +92,19 @@ def with_monte_carlo(results: Results, asked_of: Mapping[str, Sequence[int]], pa
     Raises:
         UsageError: an arm was trained without dropout.
     """
-    from fishnet.sweep.records import write_table
+    from fishnet.sweep.parquet import BadTable, read_table, write_table
 
     of = dict(enumerate((run for runs in asked_of.values() for run in runs), start=len(results.runs)))
     fine = set(results.runs.loc[results.runs["status"] != "diverged", "run"])
     wanted = {run: base for run, base in of.items() if base in fine}
-    path = results.out / TABLE
-    table = pd.read_parquet(path) if path.exists() else None
+    path, spec_hash = results.out / TABLE, results.sweep["spec_hash"]
+    try:
+        table = read_table(path, spec_hash)
+    except BadTable:
+        table = None
     if table is None or not holds(table, wanted, passes):
         table = asked_again(results, wanted, passes)
-        write_table(path, table)
+        write_table(path, table, spec_hash)
     return with_answers(results, of, table)
 
 

@@ -80,9 +80,9 @@ class OwnRuns:
         found = read_sweep_file(out)
         if found is not None and found["spec_hash"] != content["spec_hash"]:
             raise UserError(f"{out} holds other runs than these: choose another --out")
-        tables = tables_in(out) if found is not None else {}
-        first = 0 if "runs" not in tables else len(tables["runs"]) // len(seeds)
-        if found is None or not found.get("finished"):
+        tables = {} if found is None else tables_in(out, found)
+        first = len(tables["runs"]) // len(seeds) if "runs" in tables else 0
+        if found is None or not found["finished"] or first < len(labels):
             content |= times(out, found)
             out.mkdir(parents=True, exist_ok=True)
             write_sweep_file(out, content)
@@ -90,7 +90,7 @@ class OwnRuns:
                 display.stage(f"{self.name}: {labels[place]}")
                 new = self.arm(asked.size, labels[place], place * len(seeds), seeds)
                 tables = below(tables, new)
-                keep(out, tables)
+                content["tables"] = keep(out, tables, content["spec_hash"])
             content["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
             write_sweep_file(out, content)
         return Look(load_results(out), tuple(labels))
@@ -126,11 +126,25 @@ class OwnRuns:
         }
 
 
-def tables_in(out: Path) -> dict[str, "pd.DataFrame"]:
-    """The tables that are there."""
-    import pandas as pd
+def tables_in(out: Path, found: Mapping[str, Any]) -> dict[str, "pd.DataFrame"]:
+    """Reads the tables of the runs that were made; none where one of them is missing or damaged.
 
-    return {name: pd.read_parquet(path) for name in OWN_TABLES if (path := out / f"{name}.parquet").exists()}
+    Args:
+        out: the folder.
+        found: its `sweep.json`.
+    """
+    from fishnet.sweep.parquet import BadTable, read_table
+
+    digests = found.get("tables") or dict.fromkeys(OWN_TABLES)
+    paths = {name: out / f"{name}.parquet" for name in digests}
+    try:
+        return {
+            name: read_table(path, found["spec_hash"], digests[name])
+            for name, path in paths.items()
+            if digests[name] or path.exists()
+        }
+    except BadTable:
+        return {}
 
 
 def below(tables: Mapping[str, "pd.DataFrame"], new: Mapping[str, "pd.DataFrame"]) -> dict[str, "pd.DataFrame"]:
@@ -147,10 +161,9 @@ def below(tables: Mapping[str, "pd.DataFrame"], new: Mapping[str, "pd.DataFrame"
     return found
 
 
-def keep(out: Path, tables: Mapping[str, "pd.DataFrame"]) -> None:
-    """Writes the tables, `runs` last: what it holds is whole in the others."""
-    from fishnet.sweep.records import write_table
+def keep(out: Path, tables: Mapping[str, "pd.DataFrame"], spec_hash: str) -> dict[str, str]:
+    """Writes the tables, `runs` last: what it holds is whole in the others. Returns the sha256 of each file."""
+    from fishnet.sweep.parquet import write_table
 
-    for name in reversed(OWN_TABLES):
-        if name in tables:
-            write_table(out / f"{name}.parquet", tables[name])
+    names = [name for name in reversed(OWN_TABLES) if name in tables]
+    return {name: write_table(out / f"{name}.parquet", tables[name], spec_hash) for name in names}

@@ -56,12 +56,13 @@ class Plan:
         from fishnet.report.evidence import Look
         from fishnet.report.html import write_report
         from fishnet.report.results import load_results
+        from fishnet.report.stamp import is_current
         from fishnet.sweep import DataOptions, run_sweep
 
         data = DataOptions(data_dir=asked.data_dir)
         sweep = self.sweep(asked.size, seeds, labels)
         run_sweep(sweep, out, devices=asked.devices, display=display, data=data, command=asked.command)
-        if asked.size != "smoke" and not (out / "report.html").exists():
+        if asked.size != "smoke" and not is_current(out):
             write_report(out, data_dir=asked.data_dir)
         draws = self.draws(asked.size, labels)
         places = [list(sweep.samples.points).index(draw) for draw in draws] if sweep.samples else [0] * len(labels)

@@ -125,18 +125,19 @@ def default_folder(request: Request, data: "DataOptions") -> str:
 
 
 def show(out: Path, display: Display, data_dir: str | None) -> None:
-    """Prints the table of a finished sweep and the path of its report, which is written if it is not there."""
+    """Prints the table of a finished sweep and the path of its report, written unless it is there and whole."""
     from rich.console import Console
 
     from fishnet.report.results import load_results
+    from fishnet.report.stamp import PAGE, is_current
     from fishnet.report.tables import print_arms, print_recipe
 
     results = load_results(out)
     console = Console(width=width_of_output(), markup=False, highlight=False, emoji=False)
     console.print()
     (print_arms if results.axes else print_recipe)(console, results)
-    report = out / "report.html"
-    if not report.exists():
+    report = out / PAGE
+    if not is_current(out):
         from fishnet.report.html import write_report
 
         display.stage("writing the report")

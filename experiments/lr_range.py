@@ -103,28 +103,29 @@ def grid_of(flags: argparse.Namespace) -> list[float]:
 
 
 def show(out: Path, display: Display, data_dir: str | None) -> None:
-    """Prints a finished range test; report and picture are written if they are not there."""
+    """Prints a finished range test; report and picture are written unless they are there and whole."""
     from rich.console import Console
 
     from fishnet.report.canvas import draw_svg, save
     from fishnet.report.html import write_report
     from fishnet.report.lr_figure import range_panel, range_test_of
     from fishnet.report.results import load_results
+    from fishnet.report.stamp import PAGE, is_current
 
     test = range_test_of(load_results(out))
     suggestion = suggest(test.rates, test.val_loss)
     console = Console(width=width_of_output(), markup=False, highlight=False, emoji=False)
     print_rates(console, test, suggestion)
-    report, figure = out / "report.html", out / "figures" / f"{FIGURE}.svg"
-    try:
-        if not report.exists():
-            display.stage("writing the report")
-            write_report(out, data_dir=data_dir)
-        if not (figure.exists() and figure.with_suffix(".png").exists()):
+    report, figure = out / PAGE, out / "figures" / f"{FIGURE}.svg"
+    if not is_current(out):
+        display.stage("writing the report")
+        try:
             panel = range_panel(test, suggestion)
+            figure.parent.mkdir(exist_ok=True)
             save([panel], [draw_svg(panel)], figure.with_suffix(""), columns=1)
-    finally:
-        display.finish()
+            write_report(out, data_dir=data_dir, more=[FIGURE])
+        finally:
+            display.finish()
     console.print(f"\nfigure   {figure}", soft_wrap=True)
     console.print(f"report   {report}", soft_wrap=True)
     sys.stdout.flush()

@@ -16,6 +16,7 @@ from fishnet.report import class_figures, curve_figures, figures, sample_figures
 from fishnet.report.canvas import Panel, draw_svg, follow_scheme, save
 from fishnet.report.photographs import mistakes, task_of
 from fishnet.report.results import Results, load_results
+from fishnet.report.stamp import PAGE, stamp
 from fishnet.report.tables import COLUMNS, METRIC_NAMES, caption, interval_text, number_text
 from fishnet.sweep.records import write_whole
 from fishnet.sweep.values import format_value
@@ -35,13 +36,16 @@ class Picture:
     grid: bool  # small panels of one size, in as many columns as fit
 
 
-def write_report(out: str | Path, command: str | None = None, data_dir: str | None = None) -> Path:
+def write_report(
+    out: str | Path, command: str | None = None, data_dir: str | None = None, more: Sequence[str] = ()
+) -> Path:
     """Writes `report.html` and `figures/` from the tables in an output folder.
 
     Args:
         out: the folder of a finished or interrupted sweep.
         command: shown as how the run was made; None: the one in `sweep.json`.
         data_dir: where the task's files are, if not where they are found by themselves.
+        more: stems of further figures in figures/ without which the report is not whole.
 
     Returns:
         The path of the page.
@@ -50,14 +54,24 @@ def write_report(out: str | Path, command: str | None = None, data_dir: str | No
         UserError: the folder holds no sweep, a table cannot be read, or the folder cannot be written.
     """
     results = load_results(out)
-    page = Path(out) / "report.html"
+    page = Path(out) / PAGE
     try:
         (Path(out) / "figures").mkdir(exist_ok=True)
-        text = template("report.html").render(**contents(results, command, data_dir))
-        write_whole(page, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        shown = contents(results, command, data_dir)
+        # A path may hold bytes that are no UTF-8: these are written as \\udcff.
+        text = template(PAGE).render(**shown).encode("utf-8", "backslashreplace")
+        drawn = [picture.file for picture in pictures_in(shown)]
+        whole = text + stamp(results.out, results.sweep, text, [*drawn, *more])
+        write_whole(page, lambda temporary: temporary.write_bytes(whole))
     except OSError as error:
         raise UserError(f"cannot write {page}: {error.strerror or error}") from error
     return page
+
+
+def pictures_in(shown: Mapping[str, Any]) -> list[Picture]:
+    """The figures among what the template shows."""
+    found = [shown["overview"], shown["roc"], shown["confusion"], *(drawn for drawn, _ in shown["curves"])]
+    return [drawn for drawn in found if drawn is not None]
 
 
 def template(name: str) -> jinja2.Template:

@@ -1,7 +1,6 @@
 """A sweep's output folder, read back and summed up arm by arm: what the table and the page are made from."""
 
 import itertools
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,7 +13,9 @@ import pandas as pd
 from fishnet.errors import UserError
 from fishnet.stats import Interval, interval, t_interval
 from fishnet.sweep.domains import Choices, Range, domain_from, domain_of
+from fishnet.sweep.folder import SWEEP_FILE, read_sweep_file
 from fishnet.sweep.grid import arm_name
+from fishnet.sweep.parquet import BadTable, read_table
 from fishnet.sweep.values import format_value
 
 METRICS = ("loss", "accuracy", "balanced_accuracy", "macro_auc", "macro_f1", "ece")
@@ -220,26 +221,28 @@ def _parts(task: str) -> tuple[str, list[str]]:
 
 
 def load_results(out: str | Path) -> Results:
-    """The results in an output folder.
+    """Reads the results in an output folder.
 
     Raises:
-        UserError: the folder holds no sweep, or one of its files cannot be read.
+        UserError: the folder holds no sweep, or one of its files is not as the sweep wrote it.
     """
     out = Path(out)
-    path = out / "sweep.json"
+    sweep = read_sweep_file(out)
+    if sweep is None:
+        raise UserError(f"{out} holds no sweep: {SWEEP_FILE} is missing")
+    if not (out / "runs.parquet").exists() and not sweep.get("finished"):
+        raise UserError(f"{out} holds no results yet: runs.parquet is missing")
+    digests = sweep.get("tables", {})
     try:
-        sweep = json.loads(path.read_text(encoding="utf-8"))
-        path = out / "runs.parquet"
-        runs = pd.read_parquet(path)
-        tables = {}
-        for name in TABLES:
-            path = out / f"{name}.parquet"
-            tables[name] = pd.read_parquet(path) if path.exists() else pd.DataFrame()
-    except FileNotFoundError as error:
-        raise UserError(f"{out} holds no sweep: {path.name} is missing") from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {str(error).splitlines()[0]}") from error
-    return Results(out, sweep, runs, **tables)
+        found = {
+            name: read_table(path, sweep["spec_hash"], digests.get(name))
+            for name in ("runs", *TABLES)
+            if (path := out / f"{name}.parquet").exists() or name in digests
+        }
+    except BadTable as error:
+        again = f": this writes it again: {sweep['command']}" if sweep.get("command") else ""
+        raise UserError(f"{error}{again}") from error
+    return Results(out, sweep, **{name: found.get(name, pd.DataFrame()) for name in ("runs", *TABLES)})
 
 
 def _or_lowest(value: float) -> float:

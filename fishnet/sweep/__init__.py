@@ -9,9 +9,11 @@ from fishnet.sweep.samples import Samples
 from fishnet.sweep.stopping import Stopping
 
 if TYPE_CHECKING:
+    from fishnet.sweep.finished import Result
+    from fishnet.sweep.inputs import DataOptions
     from fishnet.sweep.interrupt import Interrupted
     from fishnet.sweep.load import LoadedRun, load_run
-    from fishnet.sweep.run import DataOptions, Result, run_sweep
+    from fishnet.sweep.run import run_sweep
 
 __all__ = [
     "DataOptions",
@@ -28,8 +30,8 @@ __all__ = [
     "run_sweep",
 ]
 
-HOMES = {"DataOptions": "run", "Interrupted": "interrupt", "LoadedRun": "load", "Result": "run", "load_run": "load",
-         "run_sweep": "run"}  # fmt: skip
+HOMES = {"DataOptions": "inputs", "Interrupted": "interrupt", "LoadedRun": "load", "Result": "finished",
+         "load_run": "load", "run_sweep": "run"}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

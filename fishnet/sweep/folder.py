@@ -1,6 +1,7 @@
 """The output folder: who may use it, and `sweep.json`, which says what is in it."""
 
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -17,36 +18,61 @@ from fishnet.sweep.values import format_value
 
 SWEEP_FILE = "sweep.json"
 LOCK_FILE = ".lock"
-FORMAT = 1  # of sweep.json: raise it when an earlier version of fishnet could not go on from it
+FORMAT = 2  # of sweep.json and the tables: raise it when an earlier version of fishnet could not go on from them
 NEEDED = {"recipe": dict, "axes": dict, "seeds": list, "spec_hash": str}  # of sweep.json, to tell sweeps apart
+DIGEST = "sha256"  # the key under which sweep.json has that of all the rest of it
 
 
 def read_sweep_file(out: Path) -> dict[str, Any] | None:
-    """`sweep.json` of an output folder; None where there is none.
+    """Reads `sweep.json` of an output folder; None where there is none.
 
     Raises:
-        UserError: it is there and cannot be read, or another version of fishnet wrote it.
+        UserError: it is there and cannot be read, is not as fishnet wrote it, or another version of fishnet wrote it.
     """
     path = out / SWEEP_FILE
     try:
-        content = json.loads(path.read_text())
+        if path.exists() and not path.is_file():
+            raise UserError(f"cannot read {path}: it is no file")
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except NotADirectoryError as error:
         raise UserError(f"{_file_in_the_way(out)} is not a folder") from error
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({str(error).splitlines()[0]}): choose another --out") from error
-    if isinstance(content, dict) and content.get("format", 1) != FORMAT:
-        wrote = (content.get("versions") or {}).get("fishnet", "unknown")
-        raise UserError(
-            f"{path} was written by another version of fishnet ({wrote}, format {content['format']}; this one reads "
-            f"{FORMAT}): go on with that version, or choose another --out"
-        )
-    if not isinstance(content, dict) or not all(isinstance(content.get(k), kind) for k, kind in NEEDED.items()):
-        raise UserError(f"{path} is damaged (it lacks {', '.join(NEEDED)}): choose another --out")
+    check_content(path, content)
     return content
+
+
+def check_content(path: Path, content: Any) -> None:
+    """Refuses the content of a `sweep.json` that this version of fishnet did not write just so.
+
+    Its digest stands for the types and values of all that is in it, so that nothing which reads it checks them again.
+
+    Raises:
+        UserError: see `read_sweep_file`.
+    """
+    found = content if isinstance(content, dict) else {}
+    version = found.get("format")
+    if isinstance(version, int) and version != FORMAT:
+        versions = found.get("versions")
+        wrote = versions.get("fishnet", "unknown") if isinstance(versions, dict) else "unknown"
+        raise UserError(
+            f"{path} was written by another version of fishnet ({wrote}, format {version}; this one reads {FORMAT}): "
+            "go on with that version, or choose another --out"
+        )
+    if not all(isinstance(found.get(name), kind) for name, kind in NEEDED.items()):
+        raise UserError(f"{path} is damaged (it lacks {', '.join(NEEDED)}): choose another --out")
+    if found.get(DIGEST) != digest(found):
+        raise UserError(f"{path} is damaged or was changed by hand (its {DIGEST} differs): choose another --out")
+
+
+def digest(content: Mapping[str, Any]) -> str:
+    """The sha256 of the JSON of a `sweep.json`, in the order of its keys, without the digest itself."""
+    rest = {name: value for name, value in content.items() if name != DIGEST}
+    return hashlib.sha256(json.dumps(rest).encode()).hexdigest()
 
 
 def times(out: Path, found: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -70,14 +96,28 @@ def times(out: Path, found: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def write_sweep_file(out: Path, content: Mapping[str, Any]) -> None:
-    """Writes `sweep.json`, whole or not at all; one that says the same is not touched."""
-    path, text = out / SWEEP_FILE, json.dumps(content, indent=2, default=str) + "\n"
-    if not (path.exists() and path.read_text() == text):
-        write_whole(path, lambda temporary: temporary.write_text(text))
+    """Writes `sweep.json` with its format and digest, whole or not at all; one that says the same is not touched."""
+    plain = json.loads(json.dumps({**content, "format": FORMAT}, default=str))
+    path, text = out / SWEEP_FILE, json.dumps(plain | {DIGEST: digest(plain)}, indent=2) + "\n"
+    if not (path.exists() and path.read_text(encoding="utf-8") == text):
+        write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def check_same_order(out: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Refuses to go on with the same axes in another order: checkpoints hold the runs in theirs.
+
+    Args:
+        out, found, wanted: as for `check_same_sweep`.
+
+    Raises:
+        UserError: with the order that is needed.
+    """
+    if list(found["axes"]) != list(wanted["axes"]):
+        raise UserError(f"{out} was begun with the axes in the order {', '.join(found['axes'])}: give them so again")
 
 
 def check_same_sweep(out: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Refuses to go on in a folder that holds another sweep.
+    """Refuses a folder that holds another sweep.
 
     Args:
         out: the folder.
@@ -88,12 +128,7 @@ def check_same_sweep(out: Path, found: Mapping[str, Any], wanted: Mapping[str, A
         UserError: they differ; the message says in what.
     """
     if found.get("spec_hash") == wanted["spec_hash"]:
-        # The hash knows no order of axes, but checkpoints hold the runs in theirs.
-        if not found.get("finished") and list(found["axes"]) != list(wanted["axes"]):
-            raise UserError(
-                f"{out} was begun with the axes in the order {', '.join(found['axes'])}: give them so again"
-            )
-        return
+        return  # it knows no order of the axes
     samples = [content.get("samples") or {} for content in (found, wanted)]
     varied = {*found["axes"], *wanted["axes"], *(name for spec in samples for name in spec.get("space", ()))}
     differences = []

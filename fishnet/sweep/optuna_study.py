@@ -29,11 +29,14 @@ from optuna.trial import FrozenTrial, TrialState
 from fishnet.errors import UsageError, UserError
 from fishnet.lookup import unknown
 from fishnet.sweep.domains import Choices, Range, domain_of
+from fishnet.sweep.finished import Result
 from fishnet.sweep.folder import SWEEP_FILE, read_sweep_file
 from fishnet.sweep.grid import Sweep, arm_name
 from fishnet.sweep.history import LOWER_IS_BETTER
+from fishnet.sweep.inputs import DataOptions
+from fishnet.sweep.parquet import read_table
 from fishnet.sweep.recipe import SELECTABLE, Recipe
-from fishnet.sweep.run import DataOptions, Result, run_sweep
+from fishnet.sweep.run import run_sweep
 from fishnet.sweep.samples import Samples
 from fishnet.sweep.values import format_value, parse_value
 
@@ -100,12 +103,12 @@ def study_sweeps(
         try:
             samples = Samples(domains, different)
             sweep = Sweep(recipe, seeds=seeds, samples=samples)
-            result = run_sweep(sweep, folder, lane_width, lowering, devices, quiet, data=data or DataOptions())
+            result = run_sweep(sweep, folder, lane_width, lowering, devices, quiet, data=data)
         except UsageError:
             for trial in waiting:
                 study.tell(trial, state=TrialState.FAIL)
             raise
-        curves = pd.read_parquet(folder / "curves.parquet")
+        curves = read_table(folder / "curves.parquet", read_sweep_file(folder)["spec_hash"])
         for trial in waiting:
             rows = result.runs[result.runs["arm"] == arm_name(point_of(trial.params))]
             tell(study, trial, rows, curves[curves["run"].isin(rows["run"])], metric)

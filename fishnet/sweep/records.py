@@ -39,11 +39,6 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         raise
 
 
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Writes a Parquet file, whole or not at all."""
-    write_whole(path, lambda temporary: table.to_parquet(temporary, index=False))
-
-
 def runs_table(
     runs: Sequence[Run],
     axes: Mapping[str, Sequence],

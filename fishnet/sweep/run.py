@@ -11,59 +11,41 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import pandas as pd
 
 from fishnet.best_effort import best_effort
-from fishnet.data import load_tasks
 from fishnet.errors import UsageError, UserError
 from fishnet.sweep.canary import check_backend
 from fishnet.sweep.dealing import Share, deal, dealt_in, runs_each, share_of, written
 from fishnet.sweep.estimate import with_estimates
+from fishnet.sweep.finished import Result, bad_table, finished_before
 from fishnet.sweep.fitting import fitted, lowered, lowering_text
-from fishnet.sweep.folder import (
-    FORMAT,
-    SWEEP_FILE,
-    changed_setting,
-    check_same_sweep,
-    read_sweep_file,
-    times,
-    write_sweep_file,
-)
+from fishnet.sweep.folder import changed_setting, read_sweep_file, times, write_sweep_file
 from fishnet.sweep.grid import Run, Sweep
 from fishnet.sweep.history import lane_steps
+from fishnet.sweep.inputs import DataOptions, Inputs, check_data
 from fishnet.sweep.interrupt import Interrupt
 from fishnet.sweep.machine import choose_devices, device_name, unused_accelerators, versions
 from fishnet.sweep.memory import OutOfMemory
-from fishnet.sweep.parts import CHECKPOINTS, part_of, planned, taking_part, wait_for_end
+from fishnet.sweep.parts import part_of, planned, taking_part, wait_for_end
 from fishnet.sweep.plan import Cohort, check_overrides, make_cohorts
 from fishnet.sweep.processes import FINISHED, Pulse, Team, check_apart, current
 from fishnet.sweep.progress import Display, display_for
 from fishnet.sweep.source import source_of
 from fishnet.sweep.training import Training
-from fishnet.sweep.transfer import fingerprints as trunk_fingerprints
-from fishnet.sweep.transfer import load_trunks, own_trunk
 from fishnet.sweep.tune import fastest_layouts
 from fishnet.sweep.validate import check_sweep, resolve, user_functions
 from fishnet.sweep.whole import Whole
 
 
 @dataclass(frozen=True)
-class DataOptions:
-    """Where and how data are read: the same for all tasks of a sweep."""
+class Options:
+    """How a sweep is to be run; as the arguments of `run_sweep`."""
 
-    data_dir: str | None = None  # folder with the MNIST files
-    group_regex: str | None = None  # its first group in a photo's name keeps a group in one split
-    strict: bool = False  # refuse unreadable photos instead of skipping them
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a sweep gave."""
-
-    runs: pd.DataFrame  # as runs.parquet
-    out: Path
-    programs: int  # compiled training programs
-    finished: bool  # whether the sweep had been finished before, and nothing was done
+    lane_width: int | str | None
+    lowering: str | None
+    share_batches: bool | None
+    devices: int | None
+    then: Mapping[str, float]
 
 
 def run_sweep(
@@ -74,7 +56,7 @@ def run_sweep(
     devices: int | None = None,
     quiet: bool = True,
     display: Display | None = None,
-    data: DataOptions = DataOptions(),
+    data: DataOptions | None = None,
     command: str | None = None,
     then: Mapping[str, float] | None = None,
     share_batches: bool | None = None,
@@ -92,7 +74,7 @@ def run_sweep(
         devices: how many of the visible devices to use; None: all.
         quiet: whether to print nothing; otherwise the plan and a progress bar.
         display: shown the plan and the progress instead.
-        data: where and how the data are read.
+        data: where and how the data are read; None: as without options.
         command: kept in `sweep.json`; None: this process's command line.
         then: seconds of what the caller will do with the result, by name, for the estimate of the whole.
         share_batches: whether lanes are only vectorised together if they have one seed: they then share their batches,
@@ -113,24 +95,24 @@ def run_sweep(
     team = current()
     if team.index:
         display = Follower(display, team.index)
-    out = Path(out)
+    out, data = Path(out), data or DataOptions()
     check_overrides(lane_width, lowering, devices)
     check_sweep(sweep, data.data_dir, data.group_regex)
     check_rules(sweep, team)
-    content = describe(sweep, data, command)
-    if (result := finished_before(out, content)) is not None:
+    content, inputs = describe(sweep, data, command), Inputs(sweep, data)
+    if (result := finished_before(out, content, inputs)) is not None:
         return result
+    options = Options(lane_width, lowering, share_batches, devices, then or {})
     try:
         with Interrupt() as interrupt:
             with taking_part(out, team, interrupt) as pulse:
                 # Again: a process that held the lock until now may have done it all.
-                if (result := finished_before(out, content)) is not None:
+                if (result := finished_before(out, content, inputs)) is not None:
                     return result
-                options = (lane_width, lowering, share_batches, devices, then)
-                result = _run(sweep, out, content, options, display, data, interrupt, team, pulse)
+                result = _run(sweep, out, content, options, display, inputs, interrupt, team, pulse)
             if result is None:
                 wait_for_end(out, team, interrupt)
-                result = finished_before(out, content)
+                result = finished_before(out, content, inputs)
             return dataclasses.replace(result, finished=False)
     finally:
         display.finish()
@@ -167,26 +149,6 @@ def check_rules(sweep: Sweep, team: Team) -> None:
         )
 
 
-def finished_before(out: Path, content: dict[str, Any]) -> Result | None:
-    """The result of a sweep that was finished by an earlier call; None where there is something left to do.
-
-    Raises:
-        UserError: the folder holds another sweep, or checkpoints and no sweep that they belong to.
-    """
-    found = read_sweep_file(out)
-    if found is None:
-        if (out / CHECKPOINTS).exists():
-            raise UserError(f"{out} holds checkpoints of a sweep, but no {SWEEP_FILE}: choose another --out")
-        return None
-    check_same_sweep(out, found, content)
-    if not found.get("finished"):
-        return None
-    try:
-        return Result(pd.read_parquet(out / "runs.parquet"), out, found["programs"], finished=True)
-    except (OSError, ValueError):  # gone or damaged: the checkpoints still have what is in it
-        return None
-
-
 def describe(sweep: Sweep, data: DataOptions, command: str | None = None) -> dict[str, Any]:
     """`sweep.json` without what only planning tells."""
     functions = user_functions(sweep)
@@ -200,7 +162,6 @@ def describe(sweep: Sweep, data: DataOptions, command: str | None = None) -> dic
             content["recipe"][name] = "auto"  # differs from arm to arm: written out in `arms`
     del content["recipe"]["seed"]
     return content | {
-        "format": FORMAT,
         "arms": [_written_out(run) for run in arms],
         "spec_hash": sweep.hash(functions, options),
         "functions": {name: source_of(f).split("\n")[0] for name, f in functions.items()},
@@ -218,60 +179,33 @@ def _run(
     sweep: Sweep,
     out: Path,
     content: dict[str, Any],
-    options: tuple[int | str | None, str | None, int | None],
+    options: Options,
     display: Display,
-    data: DataOptions,
+    inputs: Inputs,
     interrupt: Interrupt,
     team: Team,
     pulse: Pulse | None,
 ) -> Result | None:
     """Plans and trains; None in a process that is not the first, which learns the result when all is put together."""
-    lane_width, lowering, share_batches, devices, then = options
     check_apart()
-    used = choose_devices(devices)
+    used = choose_devices(options.devices)
     check_backend(used[0])
-    runs = [dataclasses.replace(run, recipe=own_trunk(resolve(run.recipe))) for run in sweep.runs()]
-    wanted = dict.fromkeys((run.recipe.task, run.recipe.image_size) for run in runs)
-    tasks = load_tasks(wanted, data.data_dir, data.group_regex, data.strict)
-    trunks = load_trunks(run.recipe for run in runs)
-    fingerprints = {f"{name} at {size}": task.fingerprint for (name, size), task in tasks.items()}
-    fingerprints |= trunk_fingerprints(trunks)
     found = planned(out, team, interrupt) if team.index else read_sweep_file(out)
-    if team.index and found["data"] != fingerprints:
-        raise UserError(f"process {team.index} reads other data than process 0: all must see the same files")
     if found is not None:
-        check_data(out, found, fingerprints)
-    layouts = (found or {}).get("plan")
-    if lane_width == "auto" and not layouts:
-        layouts = fastest_layouts(runs, tasks, lowering, used, display.stage, interrupt)
-        lane_width = share_batches = None
-    cohorts = make_cohorts(runs, tasks, lane_width, lowering, used, layouts, trunks, share_batches)
-    notes = [*sweep.samples.notes, *dict.fromkeys(note for task in tasks.values() for note in task.notes)]
-    if found is None and team.count == 1:
-        fit = [partial(fitted, cohort, used, notes.append) for cohort in cohorts]
-        what = "how much memory the programs need"
-        cohorts = [best_effort(what, f, notes.append, cohort) for f, cohort in zip(fit, cohorts, strict=True)]
-    display.stage("planning")
-    cohorts = with_estimates(cohorts, used, notes.append)
+        if team.index and found["data"] != inputs.fingerprints:
+            raise UserError(f"process {team.index} reads other data than process 0: all must see the same files")
+        check_data(out, found, inputs.fingerprints)
+    cohorts, timings, notes = plan_cohorts(inputs, options, found, used, team, display, interrupt)
     dealt = dealt_in(found) if team.index else deal(cohorts, team.count, whole_arms=bool(sweep.stopping))
-    content |= team.view() | {
-        "programs": len(cohorts),
-        "plan": [
-            cohort.view() | {"timings": {}} | kept(layout, begun=found is not None) | {"dealt": written(of)}
-            for cohort, layout, of in zip(cohorts, layouts or [{}] * len(cohorts), dealt, strict=True)
-        ],
-        "then": (found or {}).get("then") or {what: round(seconds, 1) for what, seconds in (then or {}).items()},
-        "data": fingerprints,
-        "classes": {name: list(task.classes) for (name, _), task in tasks.items()},
-        "versions": versions(),
-        "device": device_name(used),
-    }
+    content |= team.view() | plan_content(cohorts, timings, dealt, inputs, options, found, used)
     timing = times(out, found)
     content |= timing | {"paused": (found or {}).get("paused", 0.0)}  # until more is done than was there
     if found is not None and (changes := changed_setting(found, content)):
         notes.append(f"begun with {changes}: what follows may round otherwise than an undisturbed sweep")
         if team.index:
             display.warn(notes[-1])
+    if found is not None and found["finished"] and (problem := bad_table(out, found)):
+        notes.append(f"{problem}: the tables are written again from the checkpoints")
     view = plan_view(sweep, out, cohorts, used, notes)
     display.plan(view | {"processes": runs_each(dealt), "then": content["then"]})
     interrupt.defer()
@@ -303,12 +237,76 @@ def _run(
         return None
     runs_done = whole.put_together(tables)
     content["steps"] = lane_steps(whole.histories or histories)
+    content["tables"] = whole.tables.written
     content |= timing | {"finished": datetime.now(UTC).isoformat(timespec="seconds")}
     write_sweep_file(out, content)
     if pulse is not None:
         pulse.say(FINISHED)  # a sign of life would come between the removal of its folder's files and of the folder
     whole.clear()
     return Result(runs_done, out, len(cohorts), finished=False)
+
+
+def plan_cohorts(
+    inputs: Inputs,
+    options: Options,
+    found: Mapping[str, Any] | None,
+    used: list[jax.Device],
+    team: Team,
+    display: Display,
+    interrupt: Interrupt,
+) -> tuple[list[Cohort], list[Mapping[str, Any]], list[str]]:
+    """Lays out the runs of a sweep, as an earlier call did if there was one.
+
+    Args:
+        inputs: the runs and what they read.
+        options: how they are to be run.
+        found: `sweep.json` of the earlier call.
+        used: devices.
+        team: of this process.
+        display: shown what takes time.
+        interrupt: looked at between timings.
+
+    Returns:
+        The cohorts; the layout of each as it was tuned or found, empty where it was neither; notes for the user.
+    """
+    layouts = (found or {}).get("plan")
+    lane_width, share_batches = options.lane_width, options.share_batches
+    if lane_width == "auto" and not layouts:
+        tuned = inputs.runs, inputs.tasks, options.lowering, used, display.stage, interrupt
+        layouts, lane_width, share_batches = fastest_layouts(*tuned), None, None
+    asked = lane_width, options.lowering, used, layouts, inputs.trunks, share_batches
+    cohorts = make_cohorts(inputs.runs, inputs.tasks, *asked)
+    notes = [*inputs.sweep.samples.notes, *dict.fromkeys(note for task in inputs.tasks.values() for note in task.notes)]
+    if found is None and team.count == 1:
+        fit = [partial(fitted, cohort, used, notes.append) for cohort in cohorts]
+        what = "how much memory the programs need"
+        cohorts = [best_effort(what, f, notes.append, cohort) for f, cohort in zip(fit, cohorts, strict=True)]
+    display.stage("planning")
+    return with_estimates(cohorts, used, notes.append), layouts or [{}] * len(cohorts), notes
+
+
+def plan_content(
+    cohorts: list[Cohort],
+    layouts: list[Mapping[str, Any]],
+    dealt: list[list[list[int]]],
+    inputs: Inputs,
+    options: Options,
+    found: Mapping[str, Any] | None,
+    used: list[jax.Device],
+) -> dict[str, Any]:
+    """What planning adds to `sweep.json`; arguments as for and from `plan_cohorts`, and whose runs are whose."""
+    return {
+        "programs": len(cohorts),
+        "plan": [
+            cohort.view() | {"timings": {}} | kept(layout, begun=found is not None) | {"dealt": written(of)}
+            for cohort, layout, of in zip(cohorts, layouts, dealt, strict=True)
+        ],
+        "then": (found or {}).get("then") or {what: round(seconds, 1) for what, seconds in options.then.items()},
+        "data": inputs.fingerprints,
+        "classes": {name: list(task.classes) for (name, _), task in inputs.tasks.items()},
+        "versions": versions(),
+        "device": device_name(used),
+    }
 
 
 def kept(view: Mapping[str, Any], begun: bool) -> dict[str, Any]:
@@ -320,17 +318,6 @@ def kept(view: Mapping[str, Any], begun: bool) -> dict[str, Any]:
     """
     names = ("timings", "estimated_seconds", "estimate", "estimated_from") if begun else ("timings",)
     return {name: view[name] for name in names if name in view}
-
-
-def check_data(out: Path, found: dict[str, Any], fingerprints: dict[str, str]) -> None:
-    """Refuses to go on with other data than a sweep was started with.
-
-    Raises:
-        UserError: the data have changed since.
-    """
-    for name, fingerprint in fingerprints.items():
-        if found.get("data", {}).get(name, fingerprint) != fingerprint:
-            raise UserError(f"the data of {name} have changed since the sweep of {out} was begun: choose another --out")
 
 
 def plan_view(

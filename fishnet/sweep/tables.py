@@ -11,6 +11,7 @@ from fishnet.sweep.cohort import CohortRunner
 from fishnet.sweep.grid import Sweep
 from fishnet.sweep.history import SUMMARY, History
 from fishnet.sweep.measurements import failures, has_figures, probes_table
+from fishnet.sweep.parquet import BadTable, read_table, write_table
 from fishnet.sweep.plan import Cohort
 
 TABLES = ("runs", "curves", "class_curves", "per_class", "predictions")
@@ -26,11 +27,15 @@ class Tables:
         out: the folder to write to.
         sweep: what is run.
         cohorts: whose runs the tables are to hold.
+        spec_hash: of the sweep.
         earlier: the folder with the tables of an earlier session; None: `out`.
     """
 
-    def __init__(self, out: Path, sweep: Sweep, cohorts: list[Cohort], earlier: Path | None = None) -> None:
-        self.out, self.sweep, self.earlier = out, sweep, earlier or out
+    def __init__(
+        self, out: Path, sweep: Sweep, cohorts: list[Cohort], spec_hash: str, earlier: Path | None = None
+    ) -> None:
+        self.out, self.sweep, self.spec_hash, self.earlier = out, sweep, spec_hash, earlier or out
+        self.written: dict[str, str] = {}  # table -> sha256 of its file
         self.names = TABLES + (PRETRAINING if any(cohort.objectives for cohort in cohorts) else ())
         self.names += PROBING if any(map(has_figures, cohorts)) else ()
         self.parts: list[dict[str, pd.DataFrame]] = [self._so_far(cohort) for cohort in cohorts]
@@ -42,7 +47,7 @@ class Tables:
         bad = failures(history, cohort)
         part = {"runs": records.runs_table(runs, self.sweep.varied, history, cohort.params, nothing, bad)}
         for name in self.names:
-            rows = rows_from(self.earlier, name, [run.index for run in runs])
+            rows = rows_from(self.earlier, name, [run.index for run in runs], self.spec_hash)
             if rows is not None and len(rows):
                 part[name] = rows
         return part
@@ -87,9 +92,9 @@ class Tables:
         """Takes the rows of the runs of other processes from their parts, in the order of a single process."""
         for folder in folders:
             for part in self.parts:
-                runs = rows_from(folder, "runs", part["runs"].run)
+                runs = rows_from(folder, "runs", part["runs"].run, self.spec_hash)
                 for name in self.names if runs is not None and len(runs) else ():
-                    rows = rows_from(folder, name, runs.run)
+                    rows = rows_from(folder, name, runs.run, self.spec_hash)
                     if rows is not None:
                         part[name] = in_order([without(part.get(name), runs.run), rows])
         if len(self.sweep.runs()) > PREDICTIONS_FOR_ALL:
@@ -106,7 +111,7 @@ class Tables:
         """Writes every table of which there is something, each whole or not at all."""
         for name in [name for name in self.names if any(name in part for part in self.parts)]:
             table = self.runs() if name == "runs" else self._joined(name)
-            records.write_table(self.out / f"{name}.parquet", table)
+            self.written[name] = write_table(self.out / f"{name}.parquet", table, self.spec_hash)
 
     def _joined(self, name: str) -> pd.DataFrame:
         return joined([part[name] for part in self.parts if name in part])
@@ -139,10 +144,10 @@ def in_order(tables: Iterable[pd.DataFrame | None]) -> pd.DataFrame:
     return table.iloc[np.lexsort([table.run, split])].reset_index(drop=True)
 
 
-def rows_from(folder: Path, name: str, runs: Iterable[int]) -> pd.DataFrame | None:
-    """The rows of some runs in a table of a folder; None where there is no such table, or a damaged one."""
+def rows_from(folder: Path, name: str, runs: Iterable[int], spec_hash: str) -> pd.DataFrame | None:
+    """The rows of some runs in a table of a folder; None where there is no such table, or none of this sweep."""
     try:
-        table = pd.read_parquet(folder / f"{name}.parquet")
-        return table[table["run"].isin(list(runs))].reset_index(drop=True)
-    except (OSError, ValueError, KeyError):  # training fills it again
+        table = read_table(folder / f"{name}.parquet", spec_hash)
+    except BadTable:  # training fills it again
         return None
+    return table[table["run"].isin(list(runs))].reset_index(drop=True)

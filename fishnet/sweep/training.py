@@ -56,7 +56,7 @@ class Training:
             The tables of this process, and the histories of its shares.
         """
         own = {number: share for number, share in enumerate(shares) if share is not None}
-        tables = Tables(self.part, self.sweep, list(own.values()), earlier=self.out)
+        tables = Tables(self.part, self.sweep, list(own.values()), self.spec_hash, earlier=self.out)
         total = float(sum(run.recipe.epochs for share in own.values() for run in share.runs))
         before, started, histories = 0.0, False, []
         referee = Referee(self.sweep.stopping, self.sweep.recipe.select_by) if self.sweep.stopping else None

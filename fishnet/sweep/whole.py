@@ -43,7 +43,7 @@ class Whole:
         display: Display,
     ) -> None:
         self.out, self.cohorts, self.team, self.interrupt, self.display = out, cohorts, team, interrupt, display
-        self.tables = Tables(out, sweep, cohorts)
+        self.tables = Tables(out, sweep, cohorts, spec_hash)
         self.spec_hash = spec_hash
         self.histories: list[History] = []  # of all cohorts, where they had to be put together
         self.folders = [part_of(out, team, index) for index in range(team.count)]

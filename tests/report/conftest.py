@@ -1,14 +1,15 @@
 """Output folders as `run_sweep` leaves them, made up in a moment."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from fishnet import metrics
+from fishnet.sweep.folder import read_sweep_file, write_sweep_file
 from fishnet.sweep.grid import Sweep
+from fishnet.sweep.parquet import write_table
 from fishnet.sweep.recipe import Recipe
 from fishnet.sweep.samples import Samples
 
@@ -113,14 +114,12 @@ def fabricate(
                     }
                 )
             )
-    out.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame(rows).to_parquet(out / "runs.parquet")
-    pd.DataFrame(curves).to_parquet(out / "curves.parquet")
+    tables = {"runs": pd.DataFrame(rows), "curves": pd.DataFrame(curves)}
     if per_class:
-        pd.concat(per_class).to_parquet(out / "per_class.parquet")
-        pd.concat(class_curves).to_parquet(out / "class_curves.parquet")
+        tables |= {"per_class": pd.concat(per_class), "class_curves": pd.concat(class_curves)}
     if predictions and predicted:
-        pd.concat(predicted).to_parquet(out / "predictions.parquet")
+        tables["predictions"] = pd.concat(predicted)
+    out.mkdir(parents=True, exist_ok=True)
     cohort = {
         "runs": len(rows),
         "lane_width": 1,
@@ -154,8 +153,25 @@ def fabricate(
         "finished": "2030-01-02T03:08:05+00:00",
     }
     spec["recipe"] |= {"lr": 0.02, "image_size": size, "augment": "none"}
-    (out / "sweep.json").write_text(json.dumps(spec))
+    write_sweep_file(out, spec)
+    for name, table in tables.items():
+        put(out, name, table)
     return out
+
+
+def put(out, name, table):
+    """Writes a table in the place of the one that a folder has, as its sweep would have."""
+    content = read_sweep_file(out)
+    digest = write_table(out / f"{name}.parquet", table, content["spec_hash"])
+    write_sweep_file(out, content | {"tables": content.get("tables", {}) | {name: digest}})
+
+
+def drop(out, name):
+    """Takes a table away, as if its sweep had had none."""
+    (out / f"{name}.parquet").unlink()
+    content = read_sweep_file(out)
+    content["tables"].pop(name)
+    write_sweep_file(out, content)
 
 
 @pytest.fixture

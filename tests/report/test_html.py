@@ -1,10 +1,10 @@
 """The page: whole, self-contained, escaped, and made from whatever tables there are."""
 
-import json
 import re
 from html.parser import HTMLParser
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from fishnet.data import load_task
@@ -14,8 +14,10 @@ from fishnet.report.results import load_results
 from fishnet.report.sample_figures import range_of, value_panel
 from fishnet.report.tables import interval_text
 from fishnet.sweep.domains import Choices, Range
+from fishnet.sweep.folder import read_sweep_file, write_sweep_file
 from fishnet.sweep.recipe import Recipe
 from fishnet.sweep.samples import Samples
+from tests.report.conftest import drop, put
 
 SMALL = {"activation": ["relu", "elu"], "norm": ["none", "batch"]}
 SPACE = {"lr": Range(0.001, 0.3, log=True), "depth": Range(1, 9), "optimizer": ["momentum", "adam"]}
@@ -140,7 +142,7 @@ def test_a_page_of_arms_given_one_by_one_calls_them_after_what_differs(sweep_fol
 @pytest.mark.parametrize("table", ["curves", "per_class", "predictions"])
 def test_a_missing_table_costs_only_its_figures(sweep_folder, table):
     out = sweep_folder(axes=SMALL, seeds=2, epochs=2)
-    (out / f"{table}.parquet").unlink()
+    drop(out, table)
     page = page_of(out)
     assert ("Learning curves" in page.text) == (table != "curves")
     assert ("Confusion" in page.text) == (table != "predictions")
@@ -160,12 +162,14 @@ def test_nothing_that_a_user_typed_can_inject_anything(sweep_folder):
     """Paths, the command, names of functions and versions, as they stand in `sweep.json`."""
     markup = '"><script>alert(1)</script><img src=x onerror=y>'
     out = sweep_folder(axes={}, seeds=1)
-    content = json.loads((out / "sweep.json").read_text())
+    content = read_sweep_file(out)
     for name in ("command", "device", "started", "finished", "spec_hash"):
         content[name] = markup
     content |= {"versions": {markup: markup}, "data": {f"folder:/{markup}": markup}}
     content["recipe"] |= {"task": f"folder:/photos/{markup}", "trunk": markup, "activation": markup}
-    (out / "sweep.json").write_text(json.dumps(content))
+    write_sweep_file(out, content)
+    for name in content["tables"]:
+        put(out, name, pd.read_parquet(out / f"{name}.parquet"))
     page = Page(write_report(out.rename(out.parent / "a<b>&'")).read_text(encoding="utf-8"))
     assert "script" not in page.tags
     assert "img" not in page.tags

@@ -1,7 +1,5 @@
 """What is read out of an output folder."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,6 +7,8 @@ import pytest
 from fishnet.errors import UserError
 from fishnet.report.results import load_results
 from fishnet.sweep import Range, Recipe, Samples
+from fishnet.sweep.folder import read_sweep_file, write_sweep_file
+from tests.report.conftest import put
 
 
 def test_arms_are_ranked_by_mean_validation_accuracy_over_seeds(sweep_folder):
@@ -25,7 +25,7 @@ def test_best_run_is_chosen_by_validation_not_by_test(sweep_folder):
     out = sweep_folder()
     runs = pd.read_parquet(out / "runs.parquet")
     runs.loc[5, ["val_accuracy", "test_accuracy"]] = [0.99, 0.01]
-    runs.to_parquet(out / "runs.parquet")
+    put(out, "runs", runs)
     results = load_results(out)
     assert results.best_run == 5
     assert next(arm for arm in results.arms if 5 in arm.runs).runs[0] == 5
@@ -35,7 +35,7 @@ def test_ties_go_to_the_lower_validation_loss(sweep_folder):
     out = sweep_folder(axes={"norm": ["none", "batch"]}, seeds=1)
     runs = pd.read_parquet(out / "runs.parquet")
     runs["val_accuracy"], runs["val_loss"] = 0.5, [0.9, 0.8]
-    runs.to_parquet(out / "runs.parquet")
+    put(out, "runs", runs)
     results = load_results(out)
     assert (results.best.name, results.best_run) == ("norm=batch", 1)
 
@@ -55,7 +55,7 @@ def test_a_diverged_run_with_figures_from_before_is_still_left_out(sweep_folder)
     out = sweep_folder(axes={"norm": ["none", "batch"]}, seeds=2)
     runs = pd.read_parquet(out / "runs.parquet")
     runs.loc[0, ["status", "val_accuracy"]] = ["diverged", 1.0]
-    runs.to_parquet(out / "runs.parquet")
+    put(out, "runs", runs)
     results = load_results(out)
     assert results.best_run != 0
     assert results.arms[0].metrics["val_accuracy"].n == 1
@@ -76,7 +76,7 @@ def test_curves_are_means_over_seeds(sweep_folder):
 def test_a_curve_that_ends_early_leaves_the_others(sweep_folder):
     out = sweep_folder(axes={"norm": ["none"]}, epochs=4)
     curves = pd.read_parquet(out / "curves.parquet")
-    curves[(curves["run"] != 0) | (curves["epoch"] <= 2)].to_parquet(out / "curves.parquet")
+    put(out, "curves", curves[(curves["run"] != 0) | (curves["epoch"] <= 2)])
     results = load_results(out)
     epochs, mean, _ = results.curve(results.arms[0], "val_loss")
     assert len(epochs) == 4
@@ -165,7 +165,7 @@ def test_a_large_sweep_shows_the_best_run_whose_predictions_were_kept(sweep_fold
     out = sweep_folder(axes={"norm": ["none", "batch"]})
     best = load_results(out).best_run
     predictions = pd.read_parquet(out / "predictions.parquet")
-    predictions[predictions["run"] != best].to_parquet(out / "predictions.parquet")
+    put(out, "predictions", predictions[predictions["run"] != best])
     results = load_results(out)
     assert results.best_run == best
     others = results.runs[results.runs["run"] != best]
@@ -190,6 +190,5 @@ def test_a_damaged_file_is_named(sweep_folder, broken):
 
 def test_later_keys_of_the_sweep_file_do_no_harm(sweep_folder):
     out = sweep_folder(axes={}, seeds=1)
-    content = json.loads((out / "sweep.json").read_text()) | {"something_new": 1}
-    (out / "sweep.json").write_text(json.dumps(content))
+    write_sweep_file(out, read_sweep_file(out) | {"something_new": 1})
     assert load_results(out).best.name == "base"

@@ -10,6 +10,7 @@ from fishnet.data import load_task
 from fishnet.errors import UserError
 from fishnet.sweep import Recipe, Sweep, records, run_sweep, tables
 from fishnet.sweep.history import CURVES, DIVERGED, OK, SUMMARY, History
+from fishnet.sweep.parquet import write_table
 from fishnet.sweep.progress import Display
 from tests.sweep.conftest import FIGURES, TINY
 
@@ -37,7 +38,7 @@ def runs_table(sweep: Sweep, history: History | None = None) -> pd.DataFrame:
 
 
 def read_back(table: pd.DataFrame, path) -> pd.DataFrame:
-    records.write_table(path, table)
+    write_table(path, table, "hash")
     return pd.read_parquet(path)
 
 
@@ -88,7 +89,7 @@ def test_missing_is_null_and_whole_numbers_stay_whole(tmp_path):
 
 def test_a_table_is_written_whole_or_not_at_all(tmp_path):
     path = tmp_path / "runs.parquet"
-    records.write_table(path, pd.DataFrame({"a": [1]}))
+    write_table(path, pd.DataFrame({"a": [1]}), "hash")
     before = path.read_bytes()
 
     def fail(kind):

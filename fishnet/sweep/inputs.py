@@ -1,0 +1,74 @@
+"""What a sweep reads: its tasks and the trunks of earlier runs, with fingerprints that tell when they change."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from fishnet.data import Task, load_tasks
+from fishnet.errors import UserError
+from fishnet.sweep.grid import Run, Sweep
+from fishnet.sweep.transfer import Trunk, load_trunks, own_trunk
+from fishnet.sweep.transfer import fingerprints as trunk_fingerprints
+from fishnet.sweep.validate import resolve
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Where and how data are read: the same for all tasks of a sweep."""
+
+    data_dir: str | None = None  # folder with the MNIST files
+    group_regex: str | None = None  # its first group in a photo's name keeps a group in one split
+    strict: bool = False  # refuse unreadable photos instead of skipping them
+
+
+class Inputs:
+    """The runs of a sweep and all that they read, each part loaded when it is first asked for.
+
+    Args:
+        sweep: what is run.
+        data: where and how data are read.
+    """
+
+    def __init__(self, sweep: Sweep, data: DataOptions) -> None:
+        self.sweep, self.data = sweep, data
+
+    @cached_property
+    def runs(self) -> list[Run]:
+        """The runs with every `auto` of their recipes written out, and the one trunk that each seed is dealt."""
+        return [dataclasses.replace(run, recipe=own_trunk(resolve(run.recipe))) for run in self.sweep.runs()]
+
+    @cached_property
+    def tasks(self) -> dict[tuple[str, int | None], Task]:
+        """The tasks by name and image size."""
+        wanted = dict.fromkeys((run.recipe.task, run.recipe.image_size) for run in self.runs)
+        return load_tasks(wanted, self.data.data_dir, self.data.group_regex, self.data.strict)
+
+    @cached_property
+    def trunks(self) -> dict[str, Trunk]:
+        """The variables of the runs that others begin from, by the text in their field `trunk`."""
+        return load_trunks(run.recipe for run in self.runs)
+
+    @cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """Digest of all that training sees of each task and trunk, as `sweep.json` keeps it."""
+        found = {f"{name} at {size}": task.fingerprint for (name, size), task in self.tasks.items()}
+        return found | trunk_fingerprints(self.trunks)
+
+
+def check_data(out: Path, found: Mapping[str, Any], fingerprints: Mapping[str, str]) -> None:
+    """Refuses the folder of a sweep, finished or not, whose data were others than they are now.
+
+    Args:
+        out: the folder.
+        found: its `sweep.json`.
+        fingerprints: of the data now.
+
+    Raises:
+        UserError: the data have changed since.
+    """
+    for name, fingerprint in fingerprints.items():
+        if found["data"].get(name) != fingerprint:
+            raise UserError(f"the data of {name} have changed since the sweep of {out} was begun: choose another --out")
