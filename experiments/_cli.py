@@ -166,8 +166,20 @@ def _outcome(job: Callable[[list[str]], int], argv: list[str]) -> int:
         return 1
     except Exception as error:
         lines = str(error).strip().splitlines() or [""]
+        if variable := _refused_variable(error):
+            _say("error", f"{variable}: JAX does not know this value ({lines[0]})", debug)
+            return 1
         _say("error", f"unexpected {type(error).__name__}: {lines[0]} (--debug shows where)", debug)
         return 1
+
+
+def _refused_variable(error: Exception) -> str | None:
+    """`NAME=value` of the variable of JAX whose value cannot be read, where that is what the error says."""
+    if not isinstance(error, ValueError):
+        return None
+    told = {word.strip("'\"") for word in str(error).lower().replace("jax.", "jax_").split()}
+    named = (name for name in os.environ if name.startswith("JAX_") and name.lower() in told)
+    return next((f"{name}={os.environ[name]}" for name in named), None)
 
 
 def _say(kind: str, text: str, debug: bool) -> None:

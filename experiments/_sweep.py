@@ -85,11 +85,10 @@ def train(request: Request, show_result: Callable[[Path, Display, str | None], N
 
 def report_key(sweep: "Sweep") -> str:
     """Where it is remembered how long tables and figures of sweeps like this one took."""
-    import jax
-
+    from fishnet.sweep.machine import visible_devices
     from fishnet.sweep.remembered import setting_key
 
-    return f"{setting_key(jax.devices())}-{sweep.recipe.task}-{len(sweep.arms())}"
+    return f"{setting_key(visible_devices())}-{sweep.recipe.task}-{len(sweep.arms())}"
 
 
 def report_seconds(sweep: "Sweep") -> float:

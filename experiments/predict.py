@@ -173,11 +173,14 @@ def in_batches(answer: Callable[[np.ndarray], Any], images: np.ndarray) -> Any:
     """What `answer` gives for images [n, h, w, c], one size of batch at a time: its tree of arrays [n, ...] float64."""
     import jax
 
+    from fishnet.sweep.settings import held_settings
+
     batch = min(BATCH, len(images))
     parts = []
-    for chunk in chunks(images, batch):
-        padded = np.concatenate([chunk, np.zeros((batch - len(chunk), *images.shape[1:]), np.uint8)])
-        parts.append(jax.device_get(answer(padded)))
+    with held_settings():
+        for chunk in chunks(images, batch):
+            padded = np.concatenate([chunk, np.zeros((batch - len(chunk), *images.shape[1:]), np.uint8)])
+            parts.append(jax.device_get(answer(padded)))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(images)].astype(np.float64), *parts)
 
 

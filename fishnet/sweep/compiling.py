@@ -14,6 +14,7 @@ import jax
 from fishnet.errors import UserError
 from fishnet.sweep.interrupt import Interrupt
 from fishnet.sweep.memory import OutOfMemory, out_of_memory
+from fishnet.sweep.settings import held_settings
 
 
 def compiler_options(platform: str) -> dict[str, int] | None:
@@ -34,7 +35,8 @@ def in_background(
 
     def work(function: Callable[[], jax.stages.Lowered], future: Future) -> None:
         try:
-            future.set_result(function().compile(compiler_options=options))
+            with held_settings():
+                future.set_result(function().compile(compiler_options=options))
         except BaseException as error:  # handed to the waiting thread
             future.set_exception(error)
 

@@ -17,10 +17,12 @@ from fishnet.sweep.components import plain_model
 from fishnet.sweep.folder import SWEEP_FILE, read_sweep_file
 from fishnet.sweep.grid import Sweep
 from fishnet.sweep.grouping import group_runs
+from fishnet.sweep.machine import visible_devices
 from fishnet.sweep.parts import CHECKPOINTS, States
 from fishnet.sweep.recipe import Recipe
 from fishnet.sweep.rules import NAMES
 from fishnet.sweep.samples import Samples
+from fishnet.sweep.settings import held_settings
 from fishnet.sweep.state import constants
 from fishnet.sweep.validate import resolve
 from fishnet.sweep.values import coerce
@@ -37,6 +39,7 @@ class LoadedRun:
     run: int
 
 
+@held_settings()
 def load_run(out: str | Path, run: int = 0) -> LoadedRun:
     """Loads run number `run` of the sweep in folder `out` at its selected epoch.
 
@@ -53,6 +56,7 @@ def load_run(out: str | Path, run: int = 0) -> LoadedRun:
         UserError: no sweep there, no sound checkpoint, a run without a selected epoch, or a function of the user's own
             that is not in its table.
     """
+    visible_devices()
     out = Path(out)
     content = read_sweep_file(out)
     if content is None:

@@ -1,13 +1,15 @@
 """What a sweep runs on: devices, their names, and the versions that its results depend on."""
 
 import importlib.metadata
+import os
 import platform
 from pathlib import Path
 
 import jax
 
-from fishnet.errors import UsageError
+from fishnet.errors import UsageError, UserError
 
+PLATFORM_OPTIONS = ("jax_platforms", "jax_platform_name")
 PACKAGES = ("fishnet", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
 
@@ -16,11 +18,28 @@ def choose_devices(devices: int | None) -> list[jax.Device]:
 
     Raises:
         UsageError: more than there are, or fewer than one.
+        UserError: JAX finds none at all.
     """
-    visible = jax.devices()
+    visible = visible_devices()
     if devices is not None and not 1 <= devices <= len(visible):
         raise UsageError(f"devices: {devices} is not between 1 and the {len(visible)} visible here")
     return visible[:devices]
+
+
+def visible_devices() -> list[jax.Device]:
+    """The devices that JAX computes on in this process.
+
+    Raises:
+        UserError: it finds none; the message names the variable that asks for others.
+    """
+    try:
+        return jax.devices()
+    except (RuntimeError, AssertionError) as error:  # JAX asserts that a backend asked for by name came up
+        asked = {name: os.environ.get(name.upper()) or getattr(jax.config, name, None) for name in PLATFORM_OPTIONS}
+        given = " ".join(f"{name.upper()}={value}" for name, value in asked.items() if value)
+        if given:
+            raise UserError(f"{given}: JAX finds no such device here; unset it, or name cpu, cuda or tpu") from error
+        raise UserError(f"JAX finds no device to compute on ({str(error).strip().splitlines()[0]})") from error
 
 
 def unused_accelerators(used: list[jax.Device]) -> list[str]:

@@ -34,6 +34,7 @@ from fishnet.sweep.groups import (
 from fishnet.sweep.interrupt import Interrupt
 from fishnet.sweep.knobs import Knobs
 from fishnet.sweep.memory import OutOfMemory, available_bytes, check_memory, out_of_memory, tree_bytes
+from fishnet.sweep.settings import held_settings
 from fishnet.sweep.state import Lanes, Pixels, Shape
 
 
@@ -64,6 +65,7 @@ class Calls:
         def put(leaf: Any, device: int) -> Any:
             return leaf if isinstance(leaf, jax.Array) else jax.device_put(leaf, self.devices[device])
 
+        @held_settings()
         def call(device: int) -> Any:
             placed = jax.tree.map(partial(put, device=device), arguments[device])
             return jax.block_until_ready(self.compiled[device](*placed))

@@ -30,6 +30,7 @@ from fishnet.sweep.parts import part_of, planned, taking_part, wait_for_end
 from fishnet.sweep.plan import Cohort, check_overrides, make_cohorts
 from fishnet.sweep.processes import FINISHED, Pulse, Team, check_apart, current
 from fishnet.sweep.progress import Display, display_for
+from fishnet.sweep.settings import check_start_settings, held_settings, start_settings
 from fishnet.sweep.source import source_of
 from fishnet.sweep.training import Training
 from fishnet.sweep.tune import fastest_layouts
@@ -48,6 +49,7 @@ class Options:
     then: Mapping[str, float]
 
 
+@held_settings()
 def run_sweep(
     sweep: Sweep,
     out: str | Path,
@@ -103,6 +105,7 @@ def run_sweep(
     if (result := finished_before(out, content, inputs)) is not None:
         return result
     options = Options(lane_width, lowering, share_batches, devices, then or {})
+    choose_devices(devices)  # refused before anything is made
     try:
         with Interrupt() as interrupt:
             with taking_part(out, team, interrupt) as pulse:
@@ -195,6 +198,7 @@ def _run(
         if team.index and found["data"] != inputs.fingerprints:
             raise UserError(f"process {team.index} reads other data than process 0: all must see the same files")
         check_data(out, found, inputs.fingerprints)
+        check_start_settings(out, found)
     cohorts, timings, notes = plan_cohorts(inputs, options, found, used, team, display, interrupt)
     dealt = dealt_in(found) if team.index else deal(cohorts, team.count, whole_arms=bool(sweep.stopping))
     content |= team.view() | plan_content(cohorts, timings, dealt, inputs, options, found, used)
@@ -306,6 +310,7 @@ def plan_content(
         "classes": {name: list(task.classes) for (name, _), task in inputs.tasks.items()},
         "versions": versions(),
         "device": device_name(used),
+        "settings": start_settings(),
     }
 
 
