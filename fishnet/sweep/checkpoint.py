@@ -6,8 +6,9 @@ import logging
 import os
 import re
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -147,24 +148,25 @@ class Checkpoints:
         if not self.folder.is_dir():
             return None
         numbers = sorted((int(p.name) for p in self.folder.iterdir() if p.name.isdigit()), reverse=True)
-        for number in numbers:
-            try:
-                return self._read(number, abstract)
-            except OtherFormat:
-                raise
-            except Exception as error:  # Orbax, TensorStore and JSON each raise their own
-                warn(f"checkpoint {self.folder / str(number)} is damaged and was passed over: {_line(error)}")
+        with plain_path(self.folder) as plain:
+            for number in numbers:
+                try:
+                    return self._read(plain / str(number), number, abstract)
+                except OtherFormat:
+                    raise
+                except Exception as error:  # Orbax, TensorStore and JSON each raise their own
+                    warn(f"checkpoint {self.folder / str(number)} is damaged and was passed over: {_line(error)}")
         if numbers:
             raise UserError(
                 f"no checkpoint in {self.folder} can be read; remove that folder to start this part of the sweep again"
             )
         return None
 
-    def _read(self, number: int, abstract: Any) -> Any:
-        folder = self.folder / str(number)
+    def _read(self, folder: Path, number: int, abstract: Any) -> Any:
+        """Checkpoint `number`, at a plain path."""
         checkpointer = ocp.Checkpointer(ocp.JsonCheckpointHandler())
         recorded = checkpointer.restore(folder / "digest", args=ocp.args.JsonRestore())
-        check_record(recorded, self.of, folder)
+        check_record(recorded, self.of, self.folder / str(number))
         with _without_late_complaints(), ocp.StandardCheckpointer() as reader:
             found = reader.metadata(folder / "state").item_metadata
             if found is None:
@@ -181,9 +183,24 @@ class Checkpoints:
         if self._manager is None:
             self._quiet.enter_context(_without_late_complaints())
             self.folder.mkdir(parents=True, exist_ok=True)
+            plain = self._quiet.enter_context(plain_path(self.folder))
             options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=True, create=True)
-            self._manager = ocp.CheckpointManager(self.folder, options=options)
+            self._manager = ocp.CheckpointManager(plain, options=options)
         return self._manager
+
+
+@contextmanager
+def plain_path(folder: Path) -> Iterator[Path]:
+    """Gives a path to a folder that Orbax and TensorStore can take: they read [ ] as a pattern, \\ as an escape and
+    gs: as an address, and refuse bytes that are no UTF-8. It is the folder's own, or that of a link to it.
+    """
+    if re.fullmatch(r"[\w /.,+=@%#~-]*", str(folder)):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="fishnet-") as place:
+        link = Path(place) / "checkpoints"
+        link.symlink_to(folder, target_is_directory=True)
+        yield link
 
 
 def record(sha256: str, of: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Checkpoints come back bit for bit, or not at all: a damaged one is told from a sound one."""
 
 import json
+import os
 import random
 import shutil
 import warnings
@@ -271,3 +272,15 @@ def test_a_sweep_without_a_sound_checkpoint_stops_and_leaves_everything_as_it_wa
             with pytest.raises(UserError, match=r"no checkpoint in .*cohort_0 can be read"):
                 attempt()
     assert contents(out) == before
+
+
+@pytest.mark.parametrize("name", [b"[a]", b"back\\slash", b"gs:", b"no \xff text", b"a\n'\"#%20?*{}|$(x)"], ids=repr)
+def test_a_folder_may_be_called_anything(tmp_path, name):
+    folder = tmp_path / os.fsdecode(name) / "cohort_0"
+    saved = Checkpoints(folder)
+    saved.save({"a": np.arange(3)})
+    saved.finish()
+    found = Checkpoints(folder).restore(None, warn=pytest.fail)
+    np.testing.assert_array_equal(found["a"], [0, 1, 2])
+    assert [path.name for path in folder.iterdir()] == ["1"]
+    assert [path.name for path in tmp_path.iterdir()] == [os.fsdecode(name)]  # nothing was written elsewhere
