@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from experiments._cli import Parser, guarded, whole
 from experiments._plan import Plan
 from experiments._programs import keep_programs
+from experiments._record import SIZES, check_answer
 from experiments._sweep import use_cores
 from fishnet.errors import UsageError
 from fishnet.lookup import unknown
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from fishnet.report.claims import Claim, Judgement
     from fishnet.report.evidence import Contrast, Evidence, Look, Trial
 
-SIZES = ("smoke", "quick", "full")
 QUESTIONS = (
     "ablation",
     "vanishing_gradient",
@@ -348,7 +348,8 @@ def write_record(question: Question, asked: Asked, answer: "Answer") -> None:
         ],
         "made": dict(made(answer)),
     }
-    text = json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+    check_answer(record, question.name)
+    text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     write_whole(asked.out / "answer.json", lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 

@@ -7,27 +7,27 @@
 Every experiment that asks a question leaves `answer.json` in its folder (runs/NAME-SIZE). The ledger lists its claims:
 the statement, who makes it, supported, refuted or undecided on these tasks, and the difference with its interval. The
 answers are copied beside it, into answers/, and their figures into figures/; an experiment whose folder is not there
-keeps the answer that it has in answers/. A claim is as good as its experiment: how it was tested, on what and within
-which limits stands on the page of the answer.
+keeps the answer that it has in answers/. So does one whose answer is malformed: the file is named on standard error,
+the others are gathered, and the exit code is 1. A claim is as good as its experiment: how it was tested, on what and
+within which limits stands on the page of the answer.
 """
 
 import argparse
-import json
-import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from experiments._cli import Parser, guarded
 from experiments._question import QUESTIONS, SIZES
+from experiments._record import VERDICTS, BadAnswer, read_answer
 from fishnet.errors import UserError
 from fishnet.lookup import unknown
 from fishnet.sweep.wording import counted
 
-VERDICTS = ("supported", "refuted", "undecided")
+T = TypeVar("T")
 FIGURES = ("evidence", "mechanism")
 
 
@@ -45,19 +45,33 @@ def run(argv: Sequence[str]) -> int:
     if flags.run:
         for name in QUESTIONS:
             train(name, flags.size, folder_of(runs, name, flags.size), flags.data_dir)
+    problems: list[str] = []
     for name in QUESTIONS:
-        keep(folder_of(runs, name, flags.size), out.parent, name)
-    answers = {name: record for name in QUESTIONS if (record := read(kept(out.parent, name))) is not None}
-    found = {name: record for name, record in answers.items() if record["size"] == flags.size}
+        usable(problems, lambda name=name: keep(folder_of(runs, name, flags.size), out.parent, name, flags.size))
+    answers = {
+        name: usable(problems, lambda name=name: read_answer(kept(out.parent, name), name)) for name in QUESTIONS
+    }
+    found = {name: record for name, record in answers.items() if record is not None and record["size"] == flags.size}
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
     if not found:
         raise UserError(f"no answers of size {flags.size} under {runs}: run the experiments, or use --run")
-    out.write_text(ledger(found, flags.size), encoding="utf-8")
+    write(out, ledger(found, flags.size).encode())
     total = Counter(claim["verdict"] for record in found.values() for claim in record["claims"])
     claims = counted(sum(total.values()), "claim")
     print(f"{claims} of {counted(len(found), 'experiment')}: {in_words(total)}")
     missing = [name for name in QUESTIONS if name not in found]
     print(f"not run yet: {', '.join(missing)}\n" * bool(missing) + f"saved {out}")
-    return 0
+    return 1 if problems else 0
+
+
+def usable(problems: list[str], read: Callable[[], T]) -> T | None:
+    """What `read` gives; None where that cannot be used, which is added to the problems."""
+    try:
+        return read()
+    except BadAnswer as error:
+        problems.append(str(error))
+        return None
 
 
 def parser() -> Parser:
@@ -94,36 +108,55 @@ def kept(docs: Path, name: str) -> Path:
     return docs / "answers" / f"{name}.json"
 
 
-def keep(folder: Path, docs: Path, name: str) -> None:
-    """Copies an answer and its figures, if there is one, beside the ledger.
+def keep(folder: Path, docs: Path, name: str, size: str) -> None:
+    """Copies an answer and its figures, if there is one, beside the ledger: all of them or none.
 
     Raises:
-        UserError: it cannot be read or copied; the one that was kept before stands.
+        BadAnswer: it or a figure cannot be used; the one that was kept before stands.
+        UserError: it cannot be copied.
     """
-    read(folder / "answer.json")
-    copies = {folder / "answer.json": kept(docs, name)}
-    copies |= {folder / "figures" / f"{figure}.svg": docs / "figures" / f"{name}_{figure}.svg" for figure in FIGURES}
+    record = read_answer(folder / "answer.json", name)
+    if record is None:
+        return
+    if record["size"] != size:
+        raise BadAnswer(f"{folder / 'answer.json'} cannot be used: it is of size {record['size']}, not {size}")
+    copies = {docs / "figures" / f"{name}_{figure}.svg": folder / "figures" / f"{figure}.svg" for figure in FIGURES}
+    copies[kept(docs, name)] = folder / "answer.json"  # the last: it stands for the others
+    contents = {copy: content_of(source) for copy, source in copies.items()}
+    for copy, content in contents.items():
+        write(copy, content)
+
+
+def content_of(path: Path) -> bytes:
+    """Reads a file that belongs to an answer.
+
+    Raises:
+        BadAnswer: there is none, or nothing in it.
+    """
     try:
-        for source, copy in copies.items():
-            if source.exists():
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(source, copy)
+        content = path.read_bytes() if path.is_file() else b""
     except OSError as error:
-        raise UserError(f"cannot keep the answer of {folder} in {docs}: {error.strerror or error}") from error
+        raise BadAnswer(f"{path} cannot be read: {error.strerror or error}") from error
+    if not content:
+        raise BadAnswer(f"{path} is {'empty' if path.exists() else 'missing'}")
+    return content
 
 
-def read(path: Path) -> dict[str, Any] | None:
-    """The record of an answer; None where there is none.
+def write(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all, and makes its folder if need be; one that says the same is not touched.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: it cannot be written.
     """
-    if not path.exists():
-        return None
+    from fishnet.sweep.records import write_whole
+
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_file() and path.read_bytes() == content:
+            return
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    write_whole(path, lambda temporary: temporary.write_bytes(content))
 
 
 def ledger(found: Mapping[str, Mapping[str, Any]], size: str) -> str:

@@ -1,12 +1,14 @@
 """The ledger of claims: what the experiments left is gathered, kept and counted."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from experiments import claims
 from experiments._question import QUESTIONS
+from experiments._record import read_answer
 from experiments.claims import main
 
 MADE = [
@@ -83,16 +85,83 @@ def test_sizes_are_not_mixed(tmp_path, gather, capsys):
     assert "no answers of size quick" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("content", ["{", ""])
-def test_an_answer_that_cannot_be_read_is_named_and_does_not_replace_one_that_can(tmp_path, gather, capsys, content):
+def changed(**changes) -> str:
+    claim = {"text": "a", "source": "b", "verdict": "refuted", "measure": "c", "control": "d", "effects": {"e": "f"}}
+    record = {"experiment": "capacity", "size": "full", "question": "q?", "answer": "Yes.", "claims": [claim]}
+    return json.dumps(record | {"made": dict(MADE)} | changes)
+
+
+CLAIM = json.loads(changed())["claims"][0]
+MALFORMED = {
+    "cut short": changed()[:90],
+    "empty": "",
+    "nothing": "null",
+    "a list": "[]",
+    "too deep": "[" * 100_000,
+    "not UTF-8": b"\xff\xfe",
+    "another experiment": changed(experiment="transfer"),
+    "another size": changed(size="quick"),
+    "no size": changed(size="huge"),
+    "a number for a text": changed(question=3),
+    "no text": changed(answer=""),
+    "no claims": changed(claims=None),
+    "a claim that is none": changed(claims=["a"]),
+    "an unknown verdict": changed(claims=[CLAIM | {"verdict": "likely"}]),
+    "effects that are none": changed(claims=[CLAIM | {"effects": ["+0.1"]}]),
+    "an effect that is no text": changed(claims=[CLAIM | {"effects": {"arm": float("nan")}}]),
+    "a row of a table in two": changed(claims=[CLAIM | {"text": "a\nb"}]),
+    "not made": changed(made={}),
+    "made of what": changed(made=dict(MADE) | {"runs": 3}),
+}
+
+
+@pytest.mark.parametrize("content", MALFORMED.values(), ids=MALFORMED)
+def test_a_malformed_answer_is_named_and_replaces_nothing(tmp_path, gather, capsys, content):
+    leave(tmp_path / "runs" / "capacity-full", "capacity", ["refuted"])
+    leave(tmp_path / "runs" / "transfer-full", "transfer", ["supported"])
+    assert gather() == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "docs").rglob("*.*")}
+    capsys.readouterr()
+    path = tmp_path / "runs" / "capacity-full" / "answer.json"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    (tmp_path / "runs" / "capacity-full" / "figures" / "evidence.svg").write_text("<svg>another</svg>")
+    assert gather() == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {path} cannot be ") and error.count("\n") == 1
+    assert {path: path.read_bytes() for path in (tmp_path / "docs").rglob("*.*")} == before
+    path.unlink()
+    assert gather() == 0  # later runs do not fail
+
+
+def test_a_malformed_answer_that_was_kept_is_left_out_and_the_others_are_counted(tmp_path, gather, capsys):
+    leave(tmp_path / "runs" / "capacity-full", "capacity", ["refuted"])
+    leave(tmp_path / "runs" / "transfer-full", "transfer", ["supported", "undecided"])
+    assert gather() == 0
+    path = tmp_path / "docs" / "answers" / "capacity.json"
+    path.write_text("{")
+    assert gather(runs="gone") == 1
+    said = capsys.readouterr()
+    assert said.err.startswith(f"error: {path} cannot be read") and said.err.count("\n") == 1
+    assert "2 claims of 1 experiment: 1 supported, 0 refuted, 1 undecided" in said.out
+    assert path.read_text() == "{"
+    assert gather() == 0  # the runs have it still
+
+
+def test_an_answer_without_its_figures_replaces_nothing(tmp_path, gather, capsys):
     leave(tmp_path / "runs" / "capacity-full", "capacity", ["refuted"])
     assert gather() == 0
-    before = (tmp_path / "docs" / "answers" / "capacity.json").read_text()
-    (tmp_path / "runs" / "capacity-full" / "answer.json").write_text(content)
-    assert gather() != 0
-    error = capsys.readouterr().err
-    assert "answer.json cannot be read" in error and error.count("\n") == 1
-    assert (tmp_path / "docs" / "answers" / "capacity.json").read_text() == before
+    leave(tmp_path / "later" / "capacity-full", "capacity", ["supported"])
+    (tmp_path / "later" / "capacity-full" / "figures" / "mechanism.svg").write_bytes(b"")
+    assert gather(runs="later") == 1
+    assert "mechanism.svg is empty" in capsys.readouterr().err
+    assert "0 supported, 1 refuted" in (tmp_path / "docs" / "claims.md").read_text()
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_the_answers_in_the_repository_are_whole(name):
+    folder = Path(__file__).parents[2] / "docs"
+    record = read_answer(folder / "answers" / f"{name}.json", name)
+    assert record is None or record["claims"]
 
 
 def test_the_folder_of_mnist_is_passed_on(gather, monkeypatch, tmp_path):
