@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from experiments._output import output_kept, settle_environment
 from fishnet.errors import UsageError, UserError
+from fishnet.names import visible
 
 LONGEST_WORD = 1000  # characters of a word that a message repeats; paths are shorter
 
@@ -185,5 +186,5 @@ def _refused_variable(error: Exception) -> str | None:
 def _say(kind: str, text: str, debug: bool) -> None:
     if debug:
         traceback.print_exc()
-    text = " ".join(f"{word[:60]}..." if len(word) > LONGEST_WORD else word for word in text.split())
+    text = visible(" ".join(f"{word[:60]}..." if len(word) > LONGEST_WORD else word for word in text.split()))
     print(text if text.startswith(kind) else f"{kind}: {text}", file=sys.stderr)

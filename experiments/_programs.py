@@ -8,7 +8,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 from fishnet.data.cache import cache_dir
-from fishnet.errors import UserError
 
 SECONDS = 0.3  # programs that compile faster are not kept
 BYTES = 2**31  # of all programs of one kind of machine; the least recently used go first
@@ -27,10 +26,13 @@ def keep_programs() -> Path | None:
 
     if jax.config.jax_compilation_cache_dir or not jax.config.jax_enable_compilation_cache:
         return None
+    place = cache_dir()
+    if place is None:
+        return None
+    folder = place / "programs" / machine_key()
     try:
-        folder = cache_dir() / "programs" / machine_key()
         folder.mkdir(parents=True, exist_ok=True)
-    except (UserError, OSError):
+    except OSError:
         return None
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", SECONDS)

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from experiments._record import SIZES, check_answer
 from experiments._sweep import use_cores
 from fishnet.errors import UsageError
 from fishnet.lookup import unknown
+from fishnet.names import shell_command
 from fishnet.sweep.progress import Display, display_for
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def asked(question: Question, argv: Sequence[str]) -> Asked:
         until_decided=flags.until_decided,
         devices=None if flags.devices is None else whole("devices", flags.devices),
         quiet=flags.quiet,
-        command=" ".join([f"python -m experiments.{question.name}", *map(shlex.quote, argv)]),
+        command=f"python -m experiments.{question.name} {shell_command(argv)}".rstrip(),
         data_dir=flags.data_dir,
     )
 

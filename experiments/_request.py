@@ -6,7 +6,6 @@ import inspect
 import itertools
 import os
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,6 +14,7 @@ from experiments._cli import Parser, whole
 from experiments._samples import add_sample_flags, samples_of
 from fishnet.errors import UsageError
 from fishnet.lookup import unknown
+from fishnet.names import shell_command
 from fishnet.sweep.grid import Sweep
 from fishnet.sweep.recipe import FIELDS, TYPES, Recipe
 from fishnet.sweep.stopping import Stopping
@@ -231,7 +231,7 @@ def understand(experiment: Experiment, argv: Sequence[str], flags: argparse.Name
         group_regex=flags.group_regex,
         strict=flags.strict,
         quiet=flags.quiet,
-        command=" ".join([f"python -m experiments.{experiment.name}", *map(shlex.quote, argv)]),
+        command=f"python -m experiments.{experiment.name} {shell_command(argv)}".rstrip(),
         typed=typed,
     )
 

@@ -15,6 +15,7 @@ from experiments._programs import keep_programs
 from experiments._request import Experiment, Request, understand
 from fishnet.best_effort import best_effort
 from fishnet.errors import UsageError
+from fishnet.names import shell_word, visible
 from fishnet.sweep.progress import Display, display_for
 
 if TYPE_CHECKING:
@@ -144,7 +145,8 @@ def show(out: Path, display: Display, data_dir: str | None) -> None:
             write_report(out, data_dir=data_dir)
         finally:
             display.finish()
-    console.print(f"\nreport   {report}", soft_wrap=True)
+    console.print(f"\nreport   {visible(str(report))}", soft_wrap=True)
     if results.best_run is not None:
-        console.print(f"predict  python -m experiments.predict --run {out} --images PHOTO_OR_FOLDER", soft_wrap=True)
+        run = shell_word(str(out))
+        console.print(f"predict  python -m experiments.predict --run {run} --images PHOTO_OR_FOLDER", soft_wrap=True)
     sys.stdout.flush()

@@ -23,6 +23,7 @@ from experiments._request import Experiment, Request, parser_for, understand
 from experiments._sweep import train
 from fishnet.errors import UsageError
 from fishnet.lr_range import Suggestion, rate_grid, suggest
+from fishnet.names import visible
 from fishnet.sweep.progress import Display
 from fishnet.sweep.recipe import Recipe
 
@@ -126,8 +127,8 @@ def show(out: Path, display: Display, data_dir: str | None) -> None:
             write_report(out, data_dir=data_dir, more=[FIGURE])
         finally:
             display.finish()
-    console.print(f"\nfigure   {figure}", soft_wrap=True)
-    console.print(f"report   {report}", soft_wrap=True)
+    console.print(f"\nfigure   {visible(str(figure))}", soft_wrap=True)
+    console.print(f"report   {visible(str(report))}", soft_wrap=True)
     sys.stdout.flush()
 
 

@@ -5,7 +5,10 @@
     python -m experiments.predict --run runs/train-0123456789 --images holiday/ --mc-dropout 50
 
 Prints the three most probable species of each photograph. The probabilities are the network's: it chooses among the
-species it was trained on and knows no others. Photographs that cannot be read are named and passed over.
+species it was trained on and knows no others. Of a folder all files are looked at that training would look at, in
+sub-folders too; what cannot be read, or is hidden, is named and passed over. A CSV file is written in place of one that
+this command wrote before, never in place of anything else. Names that cannot be shown as they are, and cells that a
+spreadsheet would take for formulas, are escaped as in Python.
 
 With --mc-dropout T a network that was trained with dropout answers T times, each time without other features. The
 probabilities are the means of its answers; the entropy (of the means) says how unsure they are, the mutual information
@@ -14,6 +17,7 @@ the same photograph gets the same figures each time.
 """
 
 import csv
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,10 +28,15 @@ import numpy as np
 
 from experiments._cli import Parser, guarded
 from experiments._output import width_of_output
+from fishnet.data.cache import write_whole
+from fishnet.data.paths import is_within
 from fishnet.errors import UsageError, UserError
+from fishnet.names import csv_cell, printable, visible
 
 BATCH = 64
 TOP = 3
+FEW = 3  # problems of a folder's files that are told one by one
+HEADER = ("image", "species", "probability")  # of the CSV file: by these it is known as one of predict's
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,7 +66,7 @@ def predict(argv: list[str]) -> int:
     index = None if flags.index is None else run_number(flags.index)
     passes = None if flags.mc_dropout is None else number_of_passes(flags.mc_dropout)
     if flags.csv is not None:
-        check_writable(Path(flags.csv))
+        check_writable(Path(flags.csv), Path(flags.run))
     paths, problems = find_images(flags.images)
     from fishnet.report.results import load_results
 
@@ -72,49 +81,56 @@ def predict(argv: list[str]) -> int:
     loaded = load_run(flags.run, run)
     if passes is not None and not (loaded.recipe.dropout or loaded.recipe.stochastic_depth):
         raise UsageError(f"--mc-dropout: run {run} was trained without dropout, so that all passes would be alike")
-    images, names = [], []
+    images, names, unread = [], [], []
     for path in paths:
         try:
             images.append(read(path, loaded))
             names.append(str(path))
         except UserError as error:
-            problems.append(str(error))
-    for problem in problems:
-        print(f"skipped: {problem}", file=sys.stderr)
+            (problems if paths[path] is None else unread).append(str(error))
+    for problem in [*problems, *in_few_lines(unread)]:
+        print(f"skipped: {visible(problem)}", file=sys.stderr)
     if not images:
         raise UserError("none of the images can be used")
     row = results.row(run)
-    title = f"run {run}: {row['arm']}, seed {row['seed']}"
+    title = visible(f"run {run}: {row['arm']}, seed {row['seed']}")
     if passes is None:
         probabilities, doubts = probabilities_of(loaded, np.stack(images)), {}
     else:
         probabilities, doubts = monte_carlo_of(loaded, np.stack(images), passes)
         title += f"; Monte-Carlo dropout, {passes} {'pass' if passes == 1 else 'passes'}"
+    names = [printable(name) for name in names]
     print_guesses(title, names, loaded.classes, probabilities, doubts)
     if flags.csv is not None:
         write_csv(Path(flags.csv), names, loaded.classes, probabilities, doubts)
     return 0
 
 
-def find_images(given: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """The image files among files and folders (searched with their sub-folders), and what was wrong with the rest.
+def find_images(given: Sequence[str]) -> tuple[dict[Path, Path | None], list[str]]:
+    """The files among files and folders, with the folder that each was found in, and what was passed over.
 
-    Files are taken as they are named; of a folder, those whose ending Pillow knows.
+    Files are taken as they are named, None being their folder; of a folder, those that training would look at.
     """
-    from PIL import Image
+    from fishnet.data.folder_scan import walk
 
-    endings = set(Image.registered_extensions())
-    found: dict[Path, None] = {}
+    found: dict[Path, Path | None] = {}
     problems = []
     for path in map(Path, given):
         if not path.is_dir():
             found[path] = None
             continue
-        inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in endings and not p.name.startswith("."))
-        if not inside:
-            problems.append(f"{path}: no images in this folder")
-        found |= dict.fromkeys(inside)
-    return list(found), problems
+        files, passed_over = walk(path)
+        problems += in_few_lines([f"{hidden}: hidden, or made by the system" for hidden in passed_over])
+        if not files:
+            problems.append(f"{path}: no files in this folder")
+        found |= {file: path for file in files if file not in found}
+    return found, problems
+
+
+def in_few_lines(problems: Sequence[str]) -> list[str]:
+    """Problems of files that nobody has named one by one: the first three, and how many more there are."""
+    more = len(problems) - FEW
+    return [*problems[:FEW], *([f"{more} more files"] if more > 0 else [])]
 
 
 def read(path: Path, loaded) -> np.ndarray:
@@ -233,31 +249,66 @@ def write_csv(
     probabilities: np.ndarray,
     doubts: Mapping[str, np.ndarray],
 ) -> None:
-    """A row a photograph: image, species, probability, a column a species with its probability, figures of doubt."""
+    """A row a photograph: image, species, probability, a column a species with its probability, figures of doubt.
+
+    Args:
+        path: written whole or not at all.
+        names: [n] of the photographs.
+        classes: [k] names.
+        probabilities: [n, k].
+        doubts: name -> [n].
+    """
+    text = io.StringIO(newline="")
+    table = csv.writer(text)
+    table.writerow([*HEADER, *(f"p_{name}" for name in classes), *doubts])
+    figures = np.column_stack([probabilities, *doubts.values()])
+    for name, row, best in zip(names, figures, probabilities.argmax(-1), strict=True):
+        cells = csv_cell(name), csv_cell(classes[best])
+        table.writerow([*cells, f"{row[best]:.6f}", *(f"{value:.6f}" for value in row)])
     try:
-        with path.open("w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file)
-            table.writerow(["image", "species", "probability", *(f"p_{name}" for name in classes), *doubts])
-            figures = np.column_stack([probabilities, *doubts.values()])
-            for name, row, best in zip(names, figures, probabilities.argmax(-1), strict=True):
-                table.writerow([name, classes[best], f"{row[best]:.6f}", *(f"{value:.6f}" for value in row)])
+        write_whole(Path(os.path.realpath(path)), lambda file: file.write(text.getvalue().encode()))
     except OSError as error:
         raise UserError(f"--csv: cannot write {path}: {error.strerror or error}") from error
 
 
-def check_writable(path: Path) -> None:
-    """Refuses a file that could not be written, before any work is done."""
+def check_writable(path: Path, run: Path) -> None:
+    """Refuses a CSV file that cannot be written, or would take the place of something else, before any work is done.
+
+    Args:
+        path: of the file.
+        run: the output folder whose network is asked.
+
+    Raises:
+        UserError: with the reason.
+    """
     folder = path.parent
-    if path.is_dir() or not folder.is_dir() or not os.access(path if path.exists() else folder, os.W_OK):
-        reason = (
-            "is a folder" if path.is_dir() else "is not writable" if folder.is_dir() else f"{folder} is not a folder"
-        )
-        raise UserError(f"--csv: cannot write {path}: {reason}")
+    if path.is_dir():
+        reason = "is a folder"
+    elif not folder.is_dir():
+        reason = f"{folder} is not a folder"
+    elif path.exists() and not path.is_file():
+        reason = "is no regular file"
+    elif path.exists() and not written_by_predict(path):
+        reason = "it is there, and was not written by this command"
+    elif is_within(path, run) and path.suffix != ".csv":
+        reason = f"it would be taken for a file of the run {run}; let its name end with .csv"
+    elif not os.access(folder, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
+        reason = "is not writable"
+    else:
+        return
+    raise UserError(f"--csv: cannot write {path}: {reason}")
+
+
+def written_by_predict(path: Path) -> bool:
+    """Whether a file is empty, or begins as those that `write_csv` writes."""
+    with path.open("rb") as file:
+        start = file.read(len(",".join(HEADER)) + 1)
+    return start in (b"", f"{','.join(HEADER)},".encode())
 
 
 def run_number(text: str) -> int:
     """A run's number as the user typed it."""
-    if not text.isdecimal():
+    if not text.isdecimal() or len(text) > 10:
         raise UsageError(f"--index: {text!r} is not a run's number (0, 1, ...)")
     return int(text)
 

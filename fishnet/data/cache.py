@@ -6,22 +6,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from fishnet.errors import UserError
+from fishnet.data.paths import home
+
+NO_PLACE = "nothing is kept for the next time: this user has no home folder (set XDG_CACHE_HOME to a folder)"
 
 
-def cache_dir() -> Path:
+def cache_dir() -> Path | None:
     """`$XDG_CACHE_HOME/fishnet`, or `~/.cache/fishnet` where that variable is unset; not created here.
 
-    Raises:
-        UserError: the variable is unset and this user has no home folder.
+    Returns:
+        The folder; None where the variable is unset and this user has no home folder: whatever is kept there is then
+        done without, which `NO_PLACE` says.
     """
     base = os.environ.get("XDG_CACHE_HOME", "")
     if os.path.isabs(base):  # the XDG standard has relative ones ignored
         return Path(base) / "fishnet"
-    try:
-        return Path.home() / ".cache" / "fishnet"
-    except RuntimeError as error:
-        raise UserError("no home folder to keep a cache in: set XDG_CACHE_HOME to a folder") from error
+    place = home()
+    return None if place is None else place / ".cache" / "fishnet"
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:

@@ -1,6 +1,7 @@
 """folder:PATH: someone's own photographs, one sub-folder a class, in whatever state they are."""
 
 import os
+import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,11 +10,15 @@ import numpy as np
 
 from fishnet.data.duplicates import describe, find_duplicates
 from fishnet.data.folder_cache import Decoded, decode_cached
-from fishnet.data.folder_scan import class_folders, list_files, loose_files, parse_group_regex
+from fishnet.data.folder_scan import class_folders, list_files, loose_files
+from fishnet.data.group_regex import file_groups, parse_group_regex
 from fishnet.data.images import KINDS, MIN_SIDE
+from fishnet.data.modifiers import folder_task
+from fishnet.data.paths import expand
 from fishnet.data.splits import SPLITS, group_split, missing
-from fishnet.data.task import Task, make_task, printable
+from fishnet.data.task import Task, make_task
 from fishnet.errors import UserError
+from fishnet.names import printable
 
 _MEANING = {
     "unreadable": "no image, damaged, or not to be opened",
@@ -28,8 +33,9 @@ def load_folder(
 ) -> Task:
     """A folder of labelled photographs as a task.
 
-    Each sub-folder is a class (its own sub-folders belong to it; hidden files, Thumbs.db and the like are passed
-    over). Photographs are prepared by `images.prepare_image` and kept in the user's cache until a file changes.
+    Each sub-folder is a class (its own sub-folders belong to it; what is hidden, Thumbs.db and the like are passed
+    over). Names that cannot be shown as they are, are written as `names.printable` does. Photographs are prepared by
+    `images.prepare_image` and kept in the user's cache until a file changes.
 
     The split is about 70/15/15 per class, decided by the SHA-256 of the files' content, so that it depends neither on
     names nor on the machine, and byte-identical files stay together as long as their class has 3 different ones.
@@ -39,7 +45,8 @@ def load_folder(
     Args:
         path: the folder.
         image_size: s, the side of the prepared images in pixels.
-        group_regex: searched in each file name (without folders); its first group names what stays in one split.
+        group_regex: searched in each file name (without folders); what its first group matches, or the whole of it
+            where it has none, names what stays in one split.
         strict: refuse files that cannot be used instead of leaving them out with a note.
 
     Returns:
@@ -49,24 +56,29 @@ def load_folder(
     Raises:
         UserError: the folder is missing, has fewer than 2 classes, a class has no usable image, a file name does not
             match `group_regex`, no split is possible, or `strict` and a file cannot be used.
-        UsageError: `group_regex` is no regular expression with a group.
+        UsageError: `group_regex` is no regular expression, matches an empty text or takes for ever.
     """
-    root = Path(path).expanduser()
+    root = expand(path)
     pattern = parse_group_regex(group_regex)
-    classes = class_folders(root)
-    decoded = decode_cached(root, list_files(root, classes), image_size)
+    folders = class_folders(root)
+    listed, passed_over = list_files(root, folders)
+    decoded = decode_cached(root, listed, image_size)
     notes = _skipped(root, decoded, strict)
+    if passed_over:
+        notes.append(f"passed over, as hidden or made by the system: {_first(sorted(passed_over))}")
     if loose := loose_files(root):
         notes.append(f"not used, as they lie beside the class folders: {_first(loose)}")
-    counts = np.bincount(decoded.labels, minlength=len(classes))
-    for name, count in zip(classes, counts, strict=True):
+    counts = np.bincount(decoded.labels, minlength=len(folders))
+    for name, count in zip(folders, counts, strict=True):
         if not count:
             bad = [f"{file}: {reason}" for file, _, reason in decoded.skipped if file.startswith(f"{name}/")]
             raise UserError(f"{root}: class {name!r} has no usable image{_first(bad, ' (', ')')}")
+    classes, files = tuple(map(printable, folders)), tuple(map(printable, decoded.files))
+    notes += _alike(folders)
     if pattern is None:
         groups = _content_groups(decoded)
     else:
-        groups = [_group(pattern, root, file) for file in decoded.files]
+        groups = file_groups(pattern, decoded.files)
         notes.append(f"split by {len(set(groups)):,} groups from the file names ({group_regex})")
     splits = group_split(decoded.labels, groups)
     for split in SPLITS:
@@ -76,22 +88,34 @@ def load_folder(
     for split, names in missing(decoded.labels, splits, classes).items():
         notes.append(f"too few {'images' if pattern is None else 'groups'} for a {split} image of {', '.join(names)}")
     duplicates = find_duplicates(decoded.images, decoded.labels, splits)
-    notes += describe(duplicates, decoded.files)
+    notes += describe(duplicates, files)
     if duplicates.across or duplicates.near:
         notes.append("duplicates across splits make test figures too good; --group-regex keeps related files together")
     notes += decoded.notes
-    return make_task(f"folder:{path}", decoded.images, decoded.labels, splits, classes, notes, decoded.files)
+    return make_task(folder_task(path), decoded.images, decoded.labels, splits, classes, notes, files)
 
 
 def check_folder(path: str | os.PathLike, group_regex: str | None = None) -> None:
     """Raises `load_folder`'s errors as far as names alone show them: no file is opened."""
     parse_group_regex(group_regex)
-    class_folders(Path(path).expanduser())
+    class_folders(expand(path))
 
 
 def folder_classes(path: str | os.PathLike) -> tuple[str, ...]:
     """The classes that `load_folder` would give its task; raises its errors as far as the sub-folders' names show."""
-    return printable(class_folders(Path(path).expanduser()))
+    return tuple(map(printable, class_folders(expand(path))))
+
+
+def _alike(folders: Sequence[str]) -> list[str]:
+    # Sub-folders whose names a reader, or another file system, takes for one.
+    same = defaultdict(list)
+    for name in folders:
+        same[unicodedata.normalize("NFKC", name).casefold().strip()].append(name)
+    return [
+        f"classes of nearly the same name: {', '.join(map(ascii, names))}; if they are one, put them into one folder"
+        for names in same.values()
+        if len(names) > 1
+    ]
 
 
 def _content_groups(decoded: Decoded) -> list[str]:
@@ -104,13 +128,6 @@ def _content_groups(decoded: Decoded) -> list[str]:
         digest if len(contents[label]) >= 3 else f"{digest} {file}"
         for label, digest, file in zip(decoded.labels.tolist(), decoded.digests, decoded.files, strict=True)
     ]
-
-
-def _group(pattern, root: Path, file: str) -> str:
-    match = pattern.search(file.rsplit("/", 1)[-1])
-    if match is None or match.group(1) is None:
-        raise UserError(f"{root / file}: the file name does not match the group regex {pattern.pattern!r}")
-    return match.group(1)
 
 
 def _skipped(root: Path, decoded: Decoded, strict: bool) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fishnet.data.cache import cache_dir, write_whole
+from fishnet.data.cache import NO_PLACE, cache_dir, write_whole
 from fishnet.data.folder_scan import Listed
 from fishnet.data.images import MAX_BYTES, MAX_PIXELS, MIN_SIDE, ImageError, decode_image, quiet_pillow, read_bytes
 
@@ -31,8 +31,8 @@ class Decoded:
 def decode_cached(root: Path, listed: Sequence[Listed], image_size: int) -> Decoded:
     """Decodes the files, or takes the result of last time if no path, size or time of change differs.
 
-    A cache file that cannot be read is made anew, and one that cannot be written is done without, with a note. There
-    is at most one a folder and image size.
+    A cache file that cannot be read is made anew, and one that cannot be written, or has no place, is done without,
+    with a note. There is at most one a folder and image size.
 
     Args:
         root: the folder.
@@ -42,7 +42,10 @@ def decode_cached(root: Path, listed: Sequence[Listed], image_size: int) -> Deco
     limits = (VERSION, MIN_SIDE, MAX_PIXELS, MAX_BYTES)
     place = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
     key = hashlib.sha256(repr((limits, place, image_size, [tuple(item) for item in listed])).encode()).hexdigest()
-    path = cache_dir() / "folder" / f"{place}-{image_size}.npz"
+    cache = cache_dir()
+    if cache is None:
+        return replace(decode(root, listed, image_size), notes=(NO_PLACE,))
+    path = cache / "folder" / f"{place}-{image_size}.npz"
     known = _load(path, key, image_size)
     if known is not None:
         return known

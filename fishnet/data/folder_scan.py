@@ -1,15 +1,17 @@
 """What is in a folder of photographs, seen from the outside: names, sizes and times, nothing decoded."""
 
 import os
-import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from fishnet.errors import UsageError, UserError
+from fishnet.data.split_names import look_like_splits
+from fishnet.errors import UserError
+from fishnet.names import shell_word
 
 IGNORED = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir")  # compared in lower case
-SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval"}
+UNTOLD = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", ".ds_store", ".localized")  # never a photograph
+MOST_FILES = 2_000_000  # in a folder: all images are held in memory
 
 
 class Listed(NamedTuple):
@@ -19,6 +21,13 @@ class Listed(NamedTuple):
     label: int
     size: int  # bytes
     stamp: tuple[int, int]  # times of last change of content and of anything, in ns
+
+
+class Walked(NamedTuple):
+    """What a walk through a folder found."""
+
+    files: list[Path]  # in the order of their paths
+    passed_over: list[Path]  # hidden, or made by the system; what never is a photograph is not told
 
 
 def class_folders(root: Path) -> tuple[str, ...]:
@@ -32,74 +41,90 @@ def class_folders(root: Path) -> tuple[str, ...]:
         raise UserError(f"{root}: no such folder")
     if not root.is_dir():
         raise UserError(f"{root} is not a folder; it needs one sub-folder a class")
-    names = sorted(entry.name for entry in _entries(root) if _is_folder(entry))
+    names = sorted(entry.name for entry in _entries(root)[0] if _is_folder(entry))
     if len(names) < 2:
         found = f"only {names[0]!r}" if names else "none"
         raise UserError(f"{root} needs at least 2 sub-folders, one a class; it has {found}")
-    if {name.lower() for name in names} <= SPLIT_NAMES:
+    if splits := look_like_splits(names):
+        largest = next((name for name, kind in splits.items() if kind == "train"), next(iter(splits)))
         raise UserError(
-            f"{root} holds splits ({', '.join(names)}), not classes; name a folder with one sub-folder a class: "
-            "the splits are made by fishnet"
+            f"{root} holds splits, as it seems ({', '.join(splits)}), not classes: fishnet makes the splits itself, so "
+            f"name one that has a sub-folder a class, as in --task {shell_word(f'folder:{root / largest}')}; or rename "
+            "them, if they are classes"
         )
     for name in names:
-        if next(_entries(root / name), None) is None:
+        if not _entries(root / name)[0]:
             raise UserError(f"{root / name}: this class is empty")
     return tuple(names)
 
 
-def list_files(root: Path, classes: tuple[str, ...]) -> list[Listed]:
-    """Every file of every class, sub-folders included, in the order of class and path.
+def list_files(root: Path, classes: Sequence[str]) -> tuple[list[Listed], list[str]]:
+    """Every file of every class, sub-folders included, in the order of class and path; and what was passed over.
 
-    Links are followed; a folder that is reached twice within a class, as in a loop of links, is read once.
+    Args:
+        root: the folder.
+        classes: its sub-folders, from `class_folders`.
+
+    Returns:
+        The files, and the paths relative to `root` of what `Walked.passed_over` has, beside the classes too.
     """
-    listed = []
+    listed, passed_over = [], [path.name for path in _entries(root)[1]]
     for label, name in enumerate(classes):
-        seen: set[tuple[int, int]] = set()
-        for path in sorted(_walk(root / name, seen), key=lambda path: path.as_posix()):
+        files, passed = walk(root / name, MOST_FILES - len(listed))
+        passed_over += [path.relative_to(root).as_posix() for path in passed]
+        for path in files:
             try:
                 status = path.stat()
                 size, stamp = status.st_size, (status.st_mtime_ns, status.st_ctime_ns)
             except OSError:  # a broken link; reported when it is opened
                 size, stamp = -1, (0, 0)
             listed.append(Listed(path.relative_to(root).as_posix(), label, size, stamp))
-    return listed
+    return listed, passed_over
+
+
+def walk(folder: Path, most: int = MOST_FILES) -> Walked:
+    """Every file in a folder and its sub-folders, whatever its name ends with, but what is hidden or of the system.
+
+    Links are followed; a folder that is reached twice, as in a loop of links, is read once, by its own path if that is
+    in the folder.
+
+    Args:
+        folder: where to begin; it may itself be hidden.
+        most: files.
+
+    Raises:
+        UserError: a folder cannot be read, or there are more files.
+    """
+    files, passed_over, seen = [], [], set()
+    folders, links = [folder], []
+    while folders or links:
+        here = folders.pop() if folders else links.pop()
+        if (identity := _identity(here)) in seen:
+            continue
+        seen.add(identity)
+        entries, passed = _entries(here)
+        passed_over += passed
+        for entry in sorted(entries, key=lambda entry: entry.name, reverse=True):
+            if _is_folder(entry):
+                (links if entry.is_symlink() else folders).append(Path(entry.path))
+            else:
+                files.append(Path(entry.path))
+        if len(files) > most:
+            raise UserError(f"{folder} holds more than {most:,} files: is it the folder that you meant?")
+    return Walked(sorted(files, key=lambda path: path.as_posix()), sorted(passed_over))
 
 
 def loose_files(root: Path) -> list[str]:
     """The names of the files that lie in `root` itself, beside the classes, and so belong to none."""
-    return sorted(entry.name for entry in _entries(root) if not _is_folder(entry))
+    return sorted(entry.name for entry in _entries(root)[0] if not _is_folder(entry))
 
 
-def parse_group_regex(text: str | None) -> re.Pattern | None:
-    """The compiled expression.
-
-    Raises:
-        UsageError: it is no regular expression, or has no group in parentheses.
-    """
-    if text is None:
-        return None
-    try:
-        pattern = re.compile(text)
-    except (re.error, TypeError) as error:
-        raise UsageError(f"group regex {text!r} is not a regular expression: {error}") from error
-    if not pattern.groups:
-        raise UsageError(f"group regex {text!r} needs parentheses around the part that names the group")
-    return pattern
-
-
-def _walk(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
+def _identity(folder: Path) -> tuple[int, int]:
     try:
         status = folder.stat()
     except OSError as error:
         raise UserError(f"cannot read the folder {folder}: {error.strerror or error}") from error
-    if (status.st_dev, status.st_ino) in seen:
-        return
-    seen.add((status.st_dev, status.st_ino))
-    for entry in sorted(_entries(folder), key=lambda entry: (entry.is_symlink(), entry.name)):
-        if _is_folder(entry):
-            yield from _walk(Path(entry.path), seen)
-        else:
-            yield Path(entry.path)
+    return status.st_dev, status.st_ino
 
 
 def _is_folder(entry: os.DirEntry) -> bool:
@@ -109,11 +134,17 @@ def _is_folder(entry: os.DirEntry) -> bool:
         return False
 
 
-def _entries(folder: Path) -> Iterator[os.DirEntry]:
+def _entries(folder: Path) -> tuple[list[os.DirEntry], list[Path]]:
+    # What a walk looks at, and what it passes over.
+    entries, passed_over = [], []
     try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if not entry.name.startswith(".") and entry.name.lower() not in IGNORED:
-                    yield entry
+        with os.scandir(folder) as found:
+            for entry in found:
+                name = entry.name.lower()
+                if not name.startswith(".") and name not in IGNORED:
+                    entries.append(entry)
+                elif not name.startswith("._") and name not in UNTOLD:
+                    passed_over.append(Path(entry.path))
     except OSError as error:
         raise UserError(f"cannot read the folder {folder}: {error.strerror or error}") from error
+    return entries, passed_over

@@ -14,6 +14,7 @@ from jaxtyping import UInt8
 from fishnet.data.cache import cache_dir
 from fishnet.data.download import DownloadError, fetch
 from fishnet.data.idx import read_checked, read_idx
+from fishnet.data.paths import expand
 from fishnet.data.splits import stratified_order
 from fishnet.data.task import Task, make_task
 from fishnet.errors import UserError
@@ -55,7 +56,7 @@ def load_mnist(data_dir: str | os.PathLike | None = None, mirrors: Sequence[str]
     """
     folder = find_mnist(data_dir)
     if folder is None:
-        folder = _fetch_missing(cache_dir() / "mnist", mirrors)
+        folder = _fetch_missing(_place(), mirrors)
     images, labels, test_images, test_labels = (read_verified(folder, stem) for stem in STEMS)
     order = stratified_order(labels, "mnist")
     return make_task(
@@ -88,14 +89,14 @@ def find_mnist(data_dir: str | os.PathLike | None = None) -> Path | None:
         UserError: `data_dir` is given and lacks a file, or a folder holds some of the files but not all.
     """
     if data_dir is not None:
-        data_dir = Path(data_dir).expanduser()
+        data_dir = expand(data_dir)
         if not data_dir.is_dir():
             raise UserError(f"mnist: {data_dir} is not a folder")
         return _complete(data_dir) or _absent(data_dir, STEMS)
     variable = os.environ.get("FISHNET_DATA")
-    if variable and (folder := _complete(Path(variable).expanduser())):
+    if variable and (folder := _complete(expand(variable))):
         return folder
-    folder = cache_dir() / "mnist"
+    folder = _place()
     return folder if all(_path(folder, stem) for stem in STEMS) else None
 
 
@@ -103,6 +104,16 @@ def read_verified(folder: Path, stem: str) -> UInt8[np.ndarray, "..."]:
     """One of the four arrays, from the .gz or the unpacked file, after comparing its SHA-256."""
     path = _path(folder, stem) or _absent(folder, [stem])
     return read_idx(path, SHA256[path.name])
+
+
+def _place() -> Path:
+    place = cache_dir()
+    if place is None:
+        raise UserError(
+            "mnist: there is no place for its files, as this user has no home folder: name the folder that holds them "
+            "with --data-dir or $FISHNET_DATA, set XDG_CACHE_HOME to a folder, or use the embedded mnist-mini"
+        )
+    return place / "mnist"
 
 
 def _complete(root: Path) -> Path | None:

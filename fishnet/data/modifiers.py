@@ -6,11 +6,14 @@ classes the characters %&+,:? are written as in web addresses (%26 for &). What 
 """
 
 import math
+import os
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import unquote
 
+from fishnet.data.paths import settle as settle_path
 from fishnet.errors import UsageError
 from fishnet.lookup import lookup, unknown
 
@@ -73,6 +76,33 @@ def split_name(name: str) -> tuple[str, str | None]:
     base, mark, text = name.rpartition("?")
     key, equals, _ = text.partition("=")
     return (base, text) if mark and equals and key in FORMS and "/" not in text else (name, None)
+
+
+def normal_task(name: str) -> str:
+    """A task's name in the one form that it has however its folder was typed; other tasks' names are as they are.
+
+    The path of `folder:PATH` becomes absolute, without links, `~`, `..` and superfluous slashes.
+
+    Raises:
+        UserError: there is no such home folder, or the working folder is gone.
+    """
+    base, text = split_name(name)
+    path = base.removeprefix(FOLDER_PREFIX)
+    if path == base or not path:
+        return name
+    return folder_task(path) if text is None else f"{FOLDER_PREFIX}{settle_path(path)}?{text}"
+
+
+def folder_task(path: str | os.PathLike) -> str:
+    """The name of the task of a folder: with a slash behind a path that would seem to end with modifiers."""
+    name = f"{FOLDER_PREFIX}{settle_path(path)}"
+    return name if split_name(name)[1] is None else f"{name}/"
+
+
+def task_folder(name: str) -> str | None:
+    """The path in a task's name; None for a task that is no folder."""
+    base, _ = split_name(name)
+    return base.removeprefix(FOLDER_PREFIX) if base.startswith(FOLDER_PREFIX) else None
 
 
 def parse(text: str) -> tuple[Modifier, ...]:
@@ -149,7 +179,7 @@ def spell(modifier: Modifier, classes: Sequence[str]) -> str:
 
 
 def class_named(text: str, classes: Sequence[str]) -> str:
-    """The class that is meant: of this name, or the only one of it if neither case nor _ for spaces counts.
+    """The class that is meant: of this name, or the only one of it if case, Unicode form and _ for spaces do not count.
 
     Raises:
         UsageError: there is none, or there are several.
@@ -158,8 +188,28 @@ def class_named(text: str, classes: Sequence[str]) -> str:
         return text
     alike = [name for name in classes if _plain(name) == _plain(text)]
     if len(alike) != 1:
-        raise unknown("class", text, alike or classes)
+        error = unknown("class", text, alike or classes)
+        special = any(letter in name for name in classes for letter in RESERVED)
+        hint = f"; in the names of classes {RESERVED} are written as in web addresses (+ as %2B)" if special else ""
+        raise UsageError(f"{error}{hint}")
     return alike[0]
+
+
+def classes_named(text: str, classes: Sequence[str]) -> tuple[str, ...]:
+    """The classes in a list joined with +, in which the characters of names are written as in modifiers.
+
+    Args:
+        text: `A+B`; a + within a name is written as %2B.
+        classes: of the task.
+
+    Raises:
+        UsageError: a name that is no class, or two that are one.
+    """
+    names = tuple(class_named(unquote(name), classes) for name in text.split("+"))
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"{text}: class {name!r} is there twice")
+    return names
 
 
 def written(number: float) -> str:
@@ -207,7 +257,7 @@ def _misspelt(text: str, key: str) -> UsageError:
 
 
 def _plain(name: str) -> str:
-    return name.casefold().replace(" ", "_")
+    return unicodedata.normalize("NFC", name).casefold().replace(" ", "_")
 
 
 def _quoted(name: str, classes: Sequence[str]) -> str:

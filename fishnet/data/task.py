@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float32, Integer, UInt8
 
 from fishnet.data.splits import SPLITS
+from fishnet.names import is_printable, printable, visible
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,23 +45,25 @@ def make_task(
         images: [n, h, w, c] uint8.
         labels: [n] integers in 0..k-1.
         splits: "train", "val" and "test" to disjoint, non-empty indices into images.
-        classes: k names, by label.
-        notes: sentences for the user.
-        files: n names, or none.
+        classes: k names, by label; those that cannot be shown are escaped as by `fishnet.names.printable`.
+        notes: sentences for the user, likewise.
+        files: n names, likewise, or none.
         credit: origin and licence in one line.
 
     Raises:
-        ValueError: the arrays contradict each other, a split is empty, or two splits share an image.
+        ValueError: the arrays contradict each other, a split is empty, two splits share an image, or two classes have
+            one name.
     """
     images, labels = np.ascontiguousarray(images), np.ascontiguousarray(labels, dtype=np.int32)
     splits = {split: np.sort(np.asarray(splits[split], dtype=np.int32)) for split in SPLITS}
+    classes, files = _shown(classes), _shown(files)
     _check(name, images, labels, splits, classes, files)
     mean, std = channel_statistics(images, splits["train"])
     for array in (images, labels, mean, std, *splits.values()):
         array.setflags(write=False)
     return Task(
-        name, images, labels, splits, printable(classes), mean, std, fingerprint(images, labels, splits, classes),
-        printable(notes), printable(files), credit,
+        name, images, labels, splits, classes, mean, std, fingerprint(images, labels, splits, classes),
+        tuple(map(visible, notes)), files, credit,
     )  # fmt: skip
 
 
@@ -111,9 +114,8 @@ def fingerprint(
     return digest.hexdigest()
 
 
-def printable(texts: Sequence[str]) -> tuple[str, ...]:
-    """The texts without lone surrogates, which names from a file system may hold and no table or page can."""
-    return tuple(text.encode("utf-8", "backslashreplace").decode() for text in texts)
+def _shown(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name if is_printable(name) else printable(name) for name in names)
 
 
 def _check(name, images, labels, splits, classes, files) -> None:
@@ -123,6 +125,8 @@ def _check(name, images, labels, splits, classes, files) -> None:
         raise ValueError(f"{name}: {len(images)} images, but labels {labels.shape} and {len(files)} files")
     if labels.min() < 0 or labels.max() >= len(classes):
         raise ValueError(f"{name}: labels {labels.min()}..{labels.max()} for {len(classes)} classes")
+    if len(set(classes)) < len(classes):
+        raise ValueError(f"{name}: two classes have one name, among {', '.join(classes)}")
     used = np.concatenate(list(splits.values()))
     if used.min() < 0 or used.max() >= len(images) or len(np.unique(used)) != len(used):
         raise ValueError(f"{name}: splits overlap or point outside the images")

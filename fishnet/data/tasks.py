@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from fishnet.data.modifiers import FOLDER_PREFIX, Modifier, parse, settle, split_name
+from fishnet.data.paths import expand
 from fishnet.data.task import Task
 from fishnet.errors import UsageError, UserError
 from fishnet.lookup import unknown
@@ -88,7 +89,7 @@ def check_task(
     image_size: int | None = None,
     data_dir: str | os.PathLike | None = None,
     group_regex: str | None = None,
-) -> None:
+) -> tuple[str, ...] | None:
     """Raises what `load_task` would, as far as it can be told within a fraction of a second.
 
     No image is decoded and nothing is fetched; local MNIST files are compared with their checksums. Of planted defects
@@ -96,11 +97,17 @@ def check_task(
 
     Args:
         name, image_size, data_dir, group_regex: as for `load_task`.
+
+    Returns:
+        The names of the classes that the task will have; None where they are not known without loading it.
     """
     source, request, modifiers = _resolve(name, image_size, data_dir, group_regex, strict=False)
     source.check(request)
-    if modifiers and source.classes is not None:
-        settle(modifiers, source.classes(request), request.image_size)
+    if source.classes is None:
+        return None
+    classes = tuple(source.classes(request))
+    settled = settle(modifiers, classes, request.image_size)
+    return next((modifier.names for modifier in settled if modifier.key == "only"), classes)
 
 
 def default_image_size(name: str) -> int:
@@ -133,7 +140,7 @@ def _resolve(name, image_size, data_dir, group_regex, strict) -> tuple[Source, R
         raise UsageError(f"image size {image_size!r} is not a whole number of pixels") from None
     if size not in source.sizes:
         raise UsageError(f"image size {size} is not available for {name}: valid are {_sizes(source.sizes)}")
-    if data_dir is not None and not os.path.isdir(os.path.expanduser(data_dir)):
+    if data_dir is not None and not expand(data_dir).is_dir():
         raise UserError(f"the data folder {data_dir} does not exist")
     return source, Request(path, size, data_dir, group_regex, strict), modifiers
 

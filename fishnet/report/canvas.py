@@ -19,6 +19,8 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import AutoLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from fishnet.names import visible
+
 PX = 1 / 96  # inches
 DIGIT, APART = 6.8, 8.0  # CSS pixels: of a digit under an axis, and between numbers
 SHRINKS_FROM = 434  # CSS pixels; a wider panel scrolls on a narrow screen, where it would be too small to read
@@ -98,7 +100,10 @@ class Panel:
 
 
 def draw_svg(panel: Panel) -> str:
-    """The panel as an `<svg>` element without ids or metadata, its colours as in `VARIABLES`."""
+    """The panel as an `<svg>` element without ids or metadata, its colours as in `VARIABLES`.
+
+    It is XML whatever is written in the panel: characters that XML forbids are escaped as `names.visible` does.
+    """
     text = io.StringIO()
     width, height = panel.outer
     with _quiet_style():
@@ -109,19 +114,30 @@ def draw_svg(panel: Panel) -> str:
     body = svg[svg.index(">", svg.index("<svg")) + 1 :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = re.sub(r'<g id="[^"]*"', "<g", body)  # never referred to, and the same in every figure
-    body = re.sub(r"'DejaVu Sans'[^;\"]*sans-serif", "system-ui, sans-serif", body)
+    body = in_tags(body, r"'DejaVu Sans'[^;\"]*sans-serif", lambda found: "system-ui, sans-serif")
+    body = "\n".join(map(visible, body.split("\n")))
     wide = ' class="wide"' if width > SHRINKS_FROM else ""
     points = f"{width * 0.75:g} {height * 0.75:g}"  # the unit of matplotlib's SVG
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" role="img"{wide} '
         f'viewBox="0 0 {points}" width="{width:g}" height="{height:g}" '
-        f'aria-label="{html.escape(panel.alt)}">{body}'
+        f'aria-label="{html.escape(visible(panel.alt))}">{body}'
     )
 
 
 def follow_scheme(svg: str) -> str:
-    """`svg` with the figures' colours as CSS variables of the page."""
-    return re.sub(r"#[0-9a-f]{6}\b", lambda found: _variable(found[0]), svg)
+    """`svg` with the figures' colours as CSS variables of the page; what is written in the figures stays."""
+    return in_tags(svg, r"#[0-9a-f]{6}\b", lambda found: _variable(found[0]))
+
+
+def in_tags(svg: str, pattern: str, replace: Callable[[re.Match], str]) -> str:
+    """`svg` with what `pattern` finds in the attributes of tags replaced, but for the label: neither is text."""
+    attributes = re.compile(r' (?!aria-label)[\w:-]+="[^"]*"')
+    return re.sub(
+        r"<[a-zA-Z][^<>]*>",
+        lambda tag: attributes.sub(lambda attribute: re.sub(pattern, replace, attribute[0]), tag[0]),
+        svg,
+    )
 
 
 def save(panels: Sequence[Panel], svgs: Sequence[str], stem: Path, columns: int) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from markupsafe import Markup
 
 from fishnet.errors import UserError
+from fishnet.names import visible
 from fishnet.report import class_figures, curve_figures, figures, sample_figures
 from fishnet.report.canvas import Panel, draw_svg, follow_scheme, save
 from fishnet.report.photographs import mistakes, task_of
@@ -75,10 +76,11 @@ def pictures_in(shown: Mapping[str, Any]) -> list[Picture]:
 
 
 def template(name: str) -> jinja2.Template:
-    """A page's template by its file name; every value put into it is escaped."""
+    """A page's template by its file name; every value put into it is escaped, as is what no page can show."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("fishnet.report", "templates"),
         autoescape=True,
+        finalize=lambda value: visible(value) if type(value) is str else value,  # a Markup is a picture
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -30,7 +30,7 @@ from fishnet.optim.freezing import by_layer, frozen
 from fishnet.optim.schedules import CYCLIC, SCHEDULES, with_floor, with_warmup
 from fishnet.sampling import choose_by_class, class_mask
 from fishnet.sweep.knobs import Kinds, Numbers
-from fishnet.sweep.menu import Menu, layer_mask, named_classes
+from fishnet.sweep.menu import Menu, hard_class_names, layer_mask
 from fishnet.sweep.recipe import Recipe
 
 MODEL_OPTIONS = ("stem_stride", "block", "shortcut", "compound")  # fields that some models have
@@ -123,7 +123,7 @@ def experts_of(recipe: Recipe, classes: Sequence[str]) -> tuple[int, ...]:
     """
     if recipe.model != "hybrid":
         return ()
-    return tuple(np.flatnonzero(class_mask(classes, named_classes(recipe))).tolist())
+    return tuple(np.flatnonzero(class_mask(classes, hard_class_names(recipe, classes))).tolist())
 
 
 def plain_model(recipe: Recipe, classes: Sequence[str], sites: int) -> Network:

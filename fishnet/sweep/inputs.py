@@ -20,7 +20,7 @@ class DataOptions:
     """Where and how data are read: the same for all tasks of a sweep."""
 
     data_dir: str | None = None  # folder with the MNIST files
-    group_regex: str | None = None  # its first group in a photo's name keeps a group in one split
+    group_regex: str | None = None  # what it (or its first group) finds in photos' names keeps these in one split
     strict: bool = False  # refuse unreadable photos instead of skipping them
 
 

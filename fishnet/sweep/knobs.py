@@ -23,8 +23,8 @@ from fishnet.sweep.menu import (
     clipping,
     family,
     hard_augment,
+    hard_class_names,
     layer_mask,
-    named_classes,
 )
 from fishnet.sweep.random import stream_keys
 from fishnet.sweep.recipe import Recipe
@@ -125,7 +125,7 @@ def knobs_of_arm(recipe: Recipe, menu: Menu, task: Task, sites: int, steps_per_e
     """
     init = INITIALIZERS[recipe.init]
     norm = np.where(layer_mask(recipe.norm_layers, sites), KINDS.index(recipe.norm), KINDS.index("none"))
-    hard = class_mask(task.classes, named_classes(recipe))
+    hard = class_mask(task.classes, hard_class_names(recipe, task.classes))
     limit = recipe.max_norm or np.inf
     counts = np.bincount(task.labels[task.splits["train"]], minlength=len(task.classes))
     return Knobs(

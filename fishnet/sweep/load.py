@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fishnet.data.modifiers import normal_task
 from fishnet.errors import UsageError, UserError
 from fishnet.sweep.components import plain_model
 from fishnet.sweep.folder import SWEEP_FILE, read_sweep_file
@@ -80,7 +81,8 @@ def load_run(out: str | Path, run: int = 0) -> LoadedRun:
     params = jax.tree.map(lambda leaf: leaf[0], tree["lanes"]["best_params"])
     statistics = jax.tree.map(lambda leaf: leaf[0], tree["lanes"]["best_statistics"])
     sites = sum(name.startswith("norm_") for name in params)
-    classes = tuple(content["classes"][recipe.task])
+    # Both sides in the one form of today: the folder may have been typed otherwise, or links have changed since.
+    classes = tuple({normal_task(name): names for name, names in content["classes"].items()}[recipe.task])
     model = plain_model(recipe, classes, sites)
     variables = {"params": params, "batch_stats": statistics, "constants": constants(**tree["pixels"])}
     return LoadedRun(model, used_variables(model, variables, recipe.image_size), classes, recipe, run)

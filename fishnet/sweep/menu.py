@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from fishnet.augment import AUGMENTATIONS
+from fishnet.data.modifiers import classes_named
 from fishnet.losses import FAMILIES
 from fishnet.nn.activations import ACTIVATIONS
 from fishnet.nn.initializers import DISTRIBUTIONS, INITIALIZERS
@@ -134,9 +135,17 @@ def hard_augment(recipe: Recipe) -> str:
     return recipe.augment if recipe.hard_augment == "same" else recipe.hard_augment
 
 
-def named_classes(recipe: Recipe) -> tuple[str, ...]:
-    """The names in `hard_classes`."""
-    return () if recipe.hard_classes == "none" else tuple(recipe.hard_classes.split("+"))
+def hard_class_names(recipe: Recipe, classes: Sequence[str]) -> tuple[str, ...]:
+    """The classes in `hard_classes`, named as the task has them.
+
+    Args:
+        recipe: its `hard_classes`.
+        classes: of the task.
+
+    Raises:
+        UsageError: a name that is no class, or one that is there twice.
+    """
+    return () if recipe.hard_classes == "none" else classes_named(recipe.hard_classes, classes)
 
 
 def layer_mask(layers: tuple[int, ...] | str, count: int) -> np.ndarray:

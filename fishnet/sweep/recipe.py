@@ -141,7 +141,8 @@ class Recipe:
     class_sampling: float = 0.0
     """0: an epoch shows each image once; 1: it draws images so that classes come equally often; or in between"""
     hard_classes: str = "none"
-    """classes that hard_augment, hard_sampling and the hybrid model are for, by name, joined with +"""
+    """classes that hard_augment, hard_sampling and the hybrid model are for, by name, joined with +; a + within a name
+    is written as %2B, and likewise % as %25"""
     hard_augment: str = "same"
     """augmentation of the images of hard_classes; same: as all others"""
     hard_sampling: float = 1.0

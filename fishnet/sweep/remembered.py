@@ -6,12 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import jax
 
 from fishnet.data.cache import cache_dir, write_whole
-from fishnet.errors import UserError
 from fishnet.sweep.machine import device_name, versions
 from fishnet.sweep.state import Shape
 
@@ -34,8 +34,8 @@ class Remembered:
 
     def entries(self) -> dict[str, dict[str, Any]]:
         """All of them by key, the latest last."""
-        with suppress(OSError, ValueError, RecursionError, UserError):
-            found = json.loads(self._path().read_text())
+        with suppress(OSError, ValueError, RecursionError):
+            found = json.loads(path.read_text()) if (path := self._path()) else None
             if isinstance(found, dict):
                 return {key: entry for key, entry in found.items() if _holds(entry, self.fields)}
         return {}
@@ -50,11 +50,13 @@ class Remembered:
         entries.pop(key, None)
         entries[key] = {**entry, "date": datetime.now(UTC).isoformat(timespec="seconds")}
         text = json.dumps(dict(list(entries.items())[-MOST:]), indent=1) + "\n"
-        with suppress(OSError, UserError):
-            write_whole(self._path(), lambda file: file.write(text.encode()))
+        if (path := self._path()) is not None:
+            with suppress(OSError):
+                write_whole(path, lambda file: file.write(text.encode()))
 
-    def _path(self):
-        return cache_dir() / "measured" / self.name
+    def _path(self) -> Path | None:
+        place = cache_dir()
+        return None if place is None else place / "measured" / self.name
 
 
 def _holds(entry: Any, fields: Mapping[str, Any]) -> bool:

@@ -14,6 +14,7 @@ import jax
 
 from fishnet.best_effort import best_effort
 from fishnet.errors import UsageError, UserError
+from fishnet.names import shell_command
 from fishnet.sweep.canary import check_backend
 from fishnet.sweep.dealing import Share, deal, dealt_in, runs_each, share_of, written
 from fishnet.sweep.estimate import with_estimates
@@ -34,7 +35,7 @@ from fishnet.sweep.settings import check_start_settings, held_settings, start_se
 from fishnet.sweep.source import source_of
 from fishnet.sweep.training import Training
 from fishnet.sweep.tune import fastest_layouts
-from fishnet.sweep.validate import check_sweep, resolve, user_functions
+from fishnet.sweep.validate import check_out, check_sweep, resolve, user_functions
 from fishnet.sweep.whole import Whole
 
 
@@ -101,6 +102,7 @@ def run_sweep(
     check_overrides(lane_width, lowering, devices)
     check_sweep(sweep, data.data_dir, data.group_regex)
     check_rules(sweep, team)
+    check_out(sweep, out)
     content, inputs = describe(sweep, data, command), Inputs(sweep, data)
     if (result := finished_before(out, content, inputs)) is not None:
         return result
@@ -169,7 +171,7 @@ def describe(sweep: Sweep, data: DataOptions, command: str | None = None) -> dic
         "spec_hash": sweep.hash(functions, options),
         "functions": {name: source_of(f).split("\n")[0] for name, f in functions.items()},
         "data_options": options,
-        "command": command or " ".join(sys.argv),
+        "command": command or shell_command(sys.argv),
     }
 
 

@@ -4,7 +4,8 @@ import dataclasses
 from pathlib import Path
 
 from fishnet.data import check_task, default_image_size
-from fishnet.data.modifiers import split_name
+from fishnet.data.modifiers import split_name, task_folder
+from fishnet.data.paths import is_within
 from fishnet.errors import UsageError
 from fishnet.lookup import unknown
 from fishnet.models.efficientnet import compound_resolution
@@ -14,6 +15,7 @@ from fishnet.optim.freezing import check_stages
 from fishnet.optim.optimizers import OPTIMIZERS
 from fishnet.probes import PROBES
 from fishnet.sweep.grid import Sweep
+from fishnet.sweep.menu import hard_class_names
 from fishnet.sweep.recipe import FIELDS, Recipe
 from fishnet.sweep.rules import (
     DROPOUT_LAYERS,
@@ -25,7 +27,7 @@ from fishnet.sweep.rules import (
     TRAINABLE_LOSSES,
     USES,
 )
-from fishnet.sweep.values import format_value
+from fishnet.sweep.values import TRUNK, format_value
 
 
 def check_uses(sweep: Sweep) -> None:
@@ -54,15 +56,36 @@ def check_sweep(sweep: Sweep, data_dir: str | None = None, group_regex: str | No
     for name, values in [*fixed.items(), *sweep.axes.items(), *drawn.items()]:
         for value in values:
             _check_field(name, value)
-    seen = set()
+    seen, classes = set(), {}
     for arm in sweep.arms():
         recipe = dataclasses.replace(sweep.recipe, **arm)
         check_recipe(recipe)
         if (recipe.task, recipe.image_size) not in seen:
             seen.add((recipe.task, recipe.image_size))
             size = None if recipe.image_size == "auto" else recipe.image_size
-            check_task(recipe.task, size, data_dir=data_dir, group_regex=group_regex)
+            classes[recipe.task] = check_task(recipe.task, size, data_dir=data_dir, group_regex=group_regex)
     check_uses(sweep)
+    for arm in sweep.arms():
+        recipe = dataclasses.replace(sweep.recipe, **arm)
+        if classes[recipe.task] is not None:
+            hard_class_names(recipe, classes[recipe.task])
+
+
+def check_out(sweep: Sweep, out: str | Path) -> None:
+    """Refuses an output folder within a folder of photographs: its files would be taken for photographs, or a class.
+
+    Raises:
+        UsageError: that, or the photographs are within the output folder, beside its own files.
+    """
+    tasks = {sweep.recipe.task, *sweep.varied.get("task", ())}
+    for folder in filter(None, map(task_folder, sorted(tasks))):
+        if is_within(out, folder):
+            raise UsageError(
+                f"the output folder {out} is within the photographs of {folder}, where the next run would take it for "
+                "a class: choose an --out elsewhere"
+            )
+        if is_within(folder, out):
+            raise UsageError(f"the photographs of {folder} are within the output folder {out}: choose another --out")
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -167,9 +190,9 @@ def parse_trunk(text: str, seed: int = 0) -> tuple[Path, int]:
     Raises:
         UsageError: it is not of that form.
     """
-    folder, _, runs = text.rpartition(":")
-    first, dash, last = runs.partition("-")
-    if not folder or not first.isdecimal() or (dash and not last.isdecimal()) or int(last or first) < int(first):
+    match = TRUNK.fullmatch(text)
+    folder, first, last = match.groups() if match else ("", "0", None)
+    if not folder or int(last or first) < int(first):
         raise UsageError(f"trunk: {text!r} is not FOLDER:RUN, as in runs/a:0, or FOLDER:FIRST-LAST")
     return Path(folder), int(first) + seed % (int(last or first) - int(first) + 1)
 

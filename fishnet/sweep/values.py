@@ -7,11 +7,14 @@ import typing
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from fishnet.data.modifiers import normal_task
+from fishnet.data.paths import settle
 from fishnet.errors import UsageError
 from fishnet.lookup import unknown
 from fishnet.sweep.recipe import FIELDS, TYPES
 
 NOTHING = "none"  # how an empty list of names is written
+TRUNK = re.compile(r"(.+):(\d{1,9})(?:-(\d{1,9}))?", re.DOTALL)  # FOLDER:RUN, or FOLDER:FIRST-LAST
 
 
 def parse_value(name: str, text: str) -> Any:
@@ -35,8 +38,11 @@ def parse_value(name: str, text: str) -> Any:
 def coerce(name: str, value: Any) -> Any:
     """`value` as the type of field `name`: lists become tuples, whole numbers floats where the field is a float.
 
+    A path becomes the one text of its place (see `NORMAL`), so that a sweep does not depend on how it was typed.
+
     Raises:
         UsageError: the value is of another type.
+        UserError: a path begins with the home folder of a user who has none.
     """
     if name not in FIELDS:
         raise unknown("recipe field", name, FIELDS)
@@ -61,7 +67,7 @@ def coerce(name: str, value: Any) -> Any:
         if kind is int and isinstance(value, int) and not isinstance(value, bool):
             return value
         if kind is str and isinstance(value, str):
-            return value
+            return NORMAL[name](value) if name in NORMAL else value
     raise UsageError(f"{name}: {value!r} is not {' or '.join(map(_describe, alternatives))}")
 
 
@@ -86,6 +92,16 @@ def coerce_all(what: str, name: str, values: Any) -> tuple[Any, ...]:
         if result.count(value) > 1:
             raise UsageError(f"{what} {name} has the value {format_value(value)!r} twice")
     return result
+
+
+def normal_trunk(text: str) -> str:
+    """A `trunk` in the one form that it has however its folder was typed; what is none is left to be refused."""
+    match = TRUNK.fullmatch(text)
+    if match is None:
+        return text
+    folder, first, last = match.groups()
+    runs = f"{int(first)}" if last is None or int(last) == int(first) else f"{int(first)}-{int(last)}"
+    return f"{settle(folder)}:{runs}"
 
 
 def is_number(name: str) -> bool:
@@ -142,3 +158,7 @@ def format_value(value: Any) -> str:
         names = all(isinstance(v, str) for v in value)
         return ("+" if names else "-").join(map(format_value, value)) or NOTHING
     return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
+
+
+# field -> the one way in which its values are written, for those that name a place
+NORMAL = {"task": normal_task, "trunk": normal_trunk}

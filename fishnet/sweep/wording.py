@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from fishnet.names import visible
+
 
 def plan_rows(view: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The plan in words, as (name, text): device first, then what runs on it and for how long."""
@@ -20,7 +22,7 @@ def plan_rows(view: Mapping[str, Any]) -> list[tuple[str, str]]:
     for number, cohort in enumerate(cohorts, start=1):
         rows.append(("program" if len(cohorts) == 1 else f"program {number}", cohort_text(cohort)))
     rows += [("estimate", estimate_text(view))] if cohorts else []
-    return [*rows, ("output", str(view["out"]))]
+    return [*rows, ("output", visible(str(view["out"])))]
 
 
 def estimate_text(view: Mapping[str, Any]) -> str:

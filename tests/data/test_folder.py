@@ -1,12 +1,14 @@
 import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from fishnet.data import load_task
-from fishnet.data.folder import load_folder
+from fishnet.data.folder import check_folder, load_folder
+from fishnet.data.group_regex import file_groups, parse_group_regex
 from fishnet.data.images import prepare_image
 from fishnet.errors import UsageError, UserError
 
@@ -103,9 +105,10 @@ def test_what_systems_leave_behind_is_passed_over(photos):
         (root / name).mkdir()
         (root / "dog" / name).mkdir()
         (root / "dog" / name / "x.png").write_bytes(b"x")
-    assert load_folder(root, strict=True).notes == ()
+    told = "passed over, as hidden or made by the system: .cache, @eaDir, __MACOSX and 3 more"
+    assert load_folder(root, strict=True).notes == (told,)
     (root / "readme.md").write_text("beside the classes")
-    assert load_folder(root).notes == ("not used, as they lie beside the class folders: readme.md",)
+    assert load_folder(root).notes == (told, "not used, as they lie beside the class folders: readme.md")
 
 
 def test_sub_folders_belong_to_the_class_and_loops_end(photos):
@@ -135,13 +138,33 @@ def test_groups_stay_in_one_split(tmp_path, noise):
     assert task.notes == (r"split by 12 groups from the file names (^(site\d+)_)",)
     assert [len(task.splits[name]) for name in ("train", "val", "test")] == [64, 16, 16]
     (tmp_path / "cat" / "odd.png").write_bytes((tmp_path / "cat" / "site00_0.png").read_bytes())
+    assert load_folder(tmp_path, group_regex=r"site\d+|odd").splits["val"].size == 16  # without parentheses: all of it
     with pytest.raises(UserError, match=r"cat/odd.png: the file name does not match the group regex '\^\(site"):
         load_folder(tmp_path, group_regex=r"^(site\d+)_")
     with pytest.raises(UserError, match="no val split can be made; at least one class needs 3 different groups"):
         load_folder(tmp_path, group_regex="(png)$")
-    for wrong in ("(", r"site\d+"):
-        with pytest.raises(UsageError, match="group regex"):
-            load_folder(tmp_path, group_regex=wrong)
+
+
+@pytest.mark.parametrize("wrong", ["(", "*", "", "x*", "(site)?", "^", "(?P<g>a)|", "a{99999999999}", "(?<=a+)b"])
+def test_a_group_regex_that_says_nothing_is_refused(photos, wrong):
+    with pytest.raises(UsageError, match="group regex"):
+        check_folder(photos({"cat": 1, "dog": 1}), group_regex=wrong)
+
+
+def test_a_group_is_never_empty():
+    with pytest.raises(UserError, match=r"a/x_1.png: the group regex .* finds an empty group"):
+        file_groups(parse_group_regex(r"(\d*)_"), ["a/7_1.png", "a/x_1.png"])
+    assert file_groups(parse_group_regex(r"g\d+"), ["g9/g10_1.png", "g11.png"]) == ["g10", "g11"]
+    assert file_groups(parse_group_regex(r"(?:g)(\d+)"), ["g10_1.png"]) == ["10"]
+
+
+def test_a_group_regex_that_takes_for_ever_is_ended(monkeypatch):
+    monkeypatch.setattr("fishnet.data.group_regex.SECONDS", 0.2)
+    before = signal.getsignal(signal.SIGALRM)
+    with pytest.raises(UsageError, match=r"takes more than 0\.2 s"):
+        file_groups(parse_group_regex("(a+)+$"), ["a" * 40 + "!.png"])
+    assert signal.getsignal(signal.SIGALRM) == before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
 def test_small_classes_are_told(photos):
@@ -197,7 +220,10 @@ def test_folders_that_cannot_be_a_task(photos, tmp_path):
     refused(photos({"cat": 3}, root=tmp_path / "one"), "at least 2 sub-folders, one a class; it has only 'cat'")
     (tmp_path / "none").mkdir()
     refused(tmp_path / "none", "it has none")
-    refused(photos({"train": 3, "Test": 3}, root=tmp_path / "split"), "holds splits .Test, train., not classes")
+    refused(
+        photos({"train": 3, "Test": 3}, root=tmp_path / "split"),
+        "holds splits, .* .Test, train., not .*split/train;",
+    )
     root = photos({"cat": 3, "dog": 3}, root=tmp_path / "two")
     (root / "elk").mkdir()
     (root / "elk" / ".DS_Store").write_text("x")

@@ -111,8 +111,9 @@ def test_predict_names_what_is_on_photographs(finished, tmp_path, capsys):
     words = ["--run", str(finished), "--images", str(folder), str(broken), "--csv", str(table)]
     assert predict.main(words) == 0
     text = capsys.readouterr()
-    assert text.err.count("\n") == 1
+    assert text.err.count("\n") == 2
     assert str(broken) in text.err
+    assert str(folder / "notes.txt") in text.err
     assert text.out.count("%") == 9  # three guesses for each of three photographs
     names = pd.read_csv(table)
     assert names["image"].tolist() == [str(folder / f"{i}.png") for i in range(3)]

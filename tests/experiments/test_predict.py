@@ -1,5 +1,6 @@
 """`--mc-dropout` of experiments.predict, on a run with dropout and one without."""
 
+import os
 from types import SimpleNamespace
 
 import jax
@@ -124,3 +125,66 @@ def test_batches_are_of_one_size_and_their_padding_is_lost(photographs):
     assert len(set(sizes)) == 1
     np.testing.assert_array_equal(found["mean"], np.arange(photographs))
     np.testing.assert_array_equal(found["first"], images[:, :, 0, 0])
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("photo.png", "was not written by this command"),
+        ("table.csv", "was not written by this command"),
+        ("link.csv", "was not written by this command"),
+        ("folder", "is a folder"),
+        ("folder/", "is a folder"),
+        ("no such folder/a.csv", "is not a folder"),
+        ("pipe", "is no regular file"),
+        ("{run}/runs.parquet", "was not written by this command"),
+        ("{run}/sweep.json", "was not written by this command"),
+        ("{run}/checkpoints", "is a folder"),
+        ("{run}/report.html", "would be taken for a file of the run"),
+        ("{run}/../{last}/probes.parquet", "would be taken for a file of the run"),
+        ("linked run/probes.parquet", "would be taken for a file of the run"),
+        ("/dev/null", "is no regular file"),
+    ],
+)
+def test_the_table_takes_the_place_of_nothing_else(trained, photographs, tmp_path, capsys, name, part):
+    photo = tmp_path / "photo.png"
+    photo.write_bytes((photographs / "0.png").read_bytes())
+    (tmp_path / "table.csv").write_text("image,label\n0.png,cod\n")
+    (tmp_path / "link.csv").symlink_to(photo)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "linked run").symlink_to(trained)
+    os.mkfifo(tmp_path / "pipe")
+    places = [tmp_path, trained]
+    before = [{p: p.stat().st_mtime_ns for p in place.rglob("*")} for place in places]
+    path = os.path.join(tmp_path, name.format(run=trained, last=trained.name))
+    assert predict.main(["--run", str(trained), "--images", str(photo), "--csv", path]) == 1
+    text = capsys.readouterr()
+    assert text.out == ""
+    assert text.err.count("\n") == 1
+    assert part in text.err
+    assert [{p: p.stat().st_mtime_ns for p in place.rglob("*")} for place in places] == before
+
+
+def test_the_table_takes_the_place_of_an_earlier_one(trained, photographs, tmp_path, capsys):
+    (tmp_path / "link.csv").symlink_to(tmp_path / "table.csv")
+    (tmp_path / "empty.csv").touch()
+    for name in ("table.csv", "table.csv", "link.csv", "empty.csv"):
+        table = tmp_path / name
+        words = ["--run", str(trained), "--images", str(photographs / "1.png"), "--csv", str(table)]
+        assert predict.main(words) == 0, capsys.readouterr().err
+        assert pd.read_csv(table)["image"].tolist() == [str(photographs / "1.png")]
+    assert (tmp_path / "link.csv").is_symlink()
+    assert predict.main([*words[:-1], str(trained / "names.csv")]) == 0
+    (trained / "names.csv").unlink()
+
+
+@pytest.mark.parametrize("flag", ["--images", "--run", "--csv", "--mc-dropout", "--index"])
+def test_an_empty_value_is_refused_at_once(flag, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)  # which has photographs that nobody has asked about
+    Image.new("RGB", (9, 9)).save("a.png")
+    words = {"--run": "runs", "--images": "a.png"} | {flag: ""}
+    assert predict.main([word for pair in words.items() for word in pair]) == 2
+    text = capsys.readouterr()
+    assert text.out == ""
+    assert text.err.count("\n") == 1
+    assert flag in text.err

@@ -1,0 +1,46 @@
+"""Paths as the user types them, in the one form that names a place."""
+
+import os
+from pathlib import Path
+
+from fishnet.errors import UserError
+
+
+def home() -> Path | None:
+    """The user's home folder; None where there is none, as for a user id that the system does not know."""
+    found = os.path.expanduser("~")
+    return Path(found) if os.environ.get("HOME") != "" and os.path.isabs(found) else None
+
+
+def expand(path: str | os.PathLike) -> Path:
+    """A path with `~` and `~name` at its start replaced by the home folder.
+
+    Raises:
+        UserError: there is no such home folder.
+    """
+    text = os.fspath(path)
+    start = text.partition("/")[0]
+    if not start.startswith("~"):
+        return Path(text)
+    known = home() is not None if start == "~" else os.path.expanduser(start) != start
+    if not known:
+        raise UserError(f"{text}: no home folder is known for {start}; write the path in full, or ./{text}")
+    return Path(os.path.expanduser(text))
+
+
+def settle(path: str | os.PathLike) -> str:
+    """The absolute path, without links, `..`, doubled or trailing slashes: one text for one place.
+
+    Raises:
+        UserError: there is no such home folder, the working folder is gone, or the path holds a NUL.
+    """
+    try:
+        return os.path.realpath(expand(path))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{os.fspath(path)!r} is no path: {error}") from error
+
+
+def is_within(path: str | os.PathLike, folder: str | os.PathLike) -> bool:
+    """Whether a path is a folder or lies in it, links followed; neither need exist."""
+    inner, outer = settle(path), settle(folder)
+    return os.path.commonpath([inner, outer]) == outer

@@ -1,0 +1,68 @@
+"""Whether the sub-folders of a folder are ready-made splits instead of classes, by their names alone."""
+
+import re
+from collections.abc import Sequence
+
+KINDS = {  # what a split is called, without spaces, hyphens and the like
+    "train": "trainval|training|train|trn",
+    "val": "validation|validate|valid|val|development|dev",
+    "test": "testing|test|tst|evaluation|eval|holdout|prediction|predict|pred",
+}
+# What stands around it: Test Set, train_images, train2017, seg_train, my-train-data, trainA.
+BEFORE = "(?:my|new|the|full|raw|seg|images?|imgs?|data|photos?|unseen|public|private)*"
+BEHIND = (
+    "(?:sets?|data|datasets?|images?|imgs?|photos?|pictures?|pics?|samples?|splits?|files?|folders?|new|raw|full"
+    "|public|private)*"
+)
+SPLIT = {kind: re.compile(f"{BEFORE}(?:{words}){BEHIND}(?:[ab]|[0-9]+)?") for kind, words in KINDS.items()}
+# Beside splits there may be what belongs to them.
+BESIDE = re.compile(
+    "annotations?|anns?|labels?|masks?|meta|metadata|bbox(?:es)?|boundingbox(?:es)?|segmentations?|imagesets?|docs?"
+    "|documentation|readme|licenses?|scripts?|code|extra|unlabell?ed|samplesubmission|submissions?|csvs?|xmls?|json"
+)
+
+
+def look_like_splits(names: Sequence[str]) -> dict[str, str]:
+    """Those of the names that look like splits, if the names of sub-folders look like splits and not like classes.
+
+    They do if two kinds of splits are among them, as `train` and `test`, or one and what belongs to splits, as
+    `annotations`; and all others, or all but one of four and more, are of these two sorts as well. So `train` may be a
+    class beside `bus` and `car`. What splits have in common apart from their kind does not matter: `reef_train` and
+    `reef_test`.
+
+    Args:
+        names: of all sub-folders.
+
+    Returns:
+        The splits among them, and of which of `KINDS` they are; none where they look like classes.
+    """
+    kinds = {name: kind for name in names if (kind := _kind(name))}
+    kinds |= _alike_but_for_kind(names)
+    beside = [name for name in names if name not in kinds and BESIDE.fullmatch(_letters(name))]
+    others = len(names) - len(kinds) - len(beside)
+    several = len(set(kinds.values())) > 1
+    if not (several or (kinds and beside)) or others > (several and len(names) >= 4):
+        return {}
+    return {name: kinds[name] for name in names if name in kinds}
+
+
+def _kind(name: str) -> str | None:
+    letters = _letters(name)
+    return next((kind for kind, pattern in SPLIT.items() if pattern.fullmatch(letters)), None)
+
+
+def _alike_but_for_kind(names: Sequence[str]) -> dict[str, str]:
+    # Names that become equal when the word for the split is taken out of them.
+    found: dict[str, dict[str, str]] = {}
+    for name in names:
+        words = [word for word in re.split(r"[\W_]+", name.casefold()) if word]
+        for kind, pattern in KINDS.items():
+            rest = [word for word in words if not re.fullmatch(pattern, word)]
+            if len(rest) == len(words) - 1:
+                found.setdefault(" ".join(rest), {})[name] = kind
+    groups = [kinds for kinds in found.values() if len(set(kinds.values())) > 1]
+    return {name: kind for kinds in groups for name, kind in kinds.items()}
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[\W_]+", "", name.casefold())
