@@ -16,6 +16,7 @@ from experiments._output import output_kept, settle_environment
 from fishnet.errors import UsageError, UserError
 from fishnet.names import visible
 
+MOST_DEVICES = 1024  # more than a machine has; each is made, with its threads, before it is known whether it is used
 LONGEST_WORD = 1000  # characters of a word that a message repeats; paths are shorter
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments._cli import Parser, guarded, whole
+from experiments._cli import MOST_DEVICES, Parser, guarded, whole
 from experiments._plan import Plan
 from experiments._programs import keep_programs
 from experiments._record import SIZES, check_answer
@@ -131,7 +131,7 @@ def asked(question: Question, argv: Sequence[str]) -> Asked:
         size=size,
         out=Path(flags.out or Path("runs") / f"{question.name}-{size}"),
         until_decided=flags.until_decided,
-        devices=None if flags.devices is None else whole("devices", flags.devices),
+        devices=None if flags.devices is None else whole("devices", flags.devices, most=MOST_DEVICES),
         quiet=flags.quiet,
         command=f"python -m experiments.{question.name} {shell_command(argv)}".rstrip(),
         data_dir=flags.data_dir,

@@ -10,18 +10,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from experiments._cli import Parser, whole
+from experiments._cli import MOST_DEVICES, Parser, whole
 from experiments._samples import add_sample_flags, samples_of
 from fishnet.errors import UsageError
 from fishnet.lookup import unknown
 from fishnet.names import shell_command
 from fishnet.sweep.grid import Sweep
+from fishnet.sweep.limits import MOST_RUNS
 from fishnet.sweep.recipe import FIELDS, TYPES, Recipe
 from fishnet.sweep.stopping import Stopping
 from fishnet.sweep.values import format_value, parse_value
 
 METAVARS = {int: "N", float: "X", str: "NAME"}
 LISTS = {"int": "N-N-N", "float": "X-X-X", "str": "NAME+NAME"}
+CLUSTER_SIZES = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
+CLUSTER_NUMBERS = (  # what JAX reads where it is not told how the processes meet
+    *("SLURM_JOB_ID", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID"),
+    *("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"),
+    *("TPU_WORKER_ID", "MEGASCALE_NUM_SLICES", "MEGASCALE_SLICE_ID"),
+)
 SEED_HELP = "train with this one seed, in place of --seeds"
 
 
@@ -222,10 +229,10 @@ def understand(experiment: Experiment, argv: Sequence[str], flags: argparse.Name
         out=flags.out,
         lane_width=flags.lane_width
         if flags.lane_width in (None, "all", "auto")
-        else whole("lane-width", flags.lane_width),
+        else whole("lane-width", flags.lane_width, most=MOST_RUNS),
         lowering=flags.lowering,
         share_batches=flags.share_batches or None,
-        devices=None if flags.devices is None else whole("devices", flags.devices),
+        devices=None if flags.devices is None else whole("devices", flags.devices, most=MOST_DEVICES),
         meeting=meeting_of(flags),
         data_dir=flags.data_dir,
         group_regex=flags.group_regex,
@@ -240,29 +247,46 @@ def meeting_of(flags: argparse.Namespace) -> Meeting | None:
     """Where this process meets others; None where it is to work alone.
 
     Raises:
-        UsageError: flags that contradict each other or belong together, or an address or number that is none.
+        UsageError: flags that contradict each other or belong together, or an address or number that is none, there or
+            in what a cluster tells in the environment.
     """
     given = {name: text for name in ("coordinator", "processes", "process") if (text := getattr(flags, name))}
     if not given:
-        return Meeting() if flags.distributed or (flags.distributed is None and announced()) else None
+        if flags.distributed is False or not (flags.distributed or announced()):
+            return None
+        for name in CLUSTER_NUMBERS:
+            number_in_environment(name)
+        return Meeting()
     if flags.distributed is False:
         raise UsageError(f"--no-distributed and --{next(iter(given))} contradict each other")
     for name in ("coordinator", "processes", "process"):
         if name not in given:
             raise UsageError(f"--coordinator, --processes and --process belong together: --{name} is missing")
     host, _, port = given["coordinator"].rpartition(":")
-    if not host or not re.fullmatch(r"\d{1,5}", port) or not 1 <= int(port) <= 65535:
+    if not host or not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
         raise UsageError(f"--coordinator: {given['coordinator']!r} is not HOST:PORT, as in 10.0.0.1:1234")
-    count = whole("processes", given["processes"])
-    if not re.fullmatch(r"\d+", given["process"]) or int(given["process"]) >= count:
+    count = whole("processes", given["processes"], most=MOST_RUNS)  # each has a run, or there is nothing to share
+    if not re.fullmatch(r"[0-9]{1,9}", given["process"]) or int(given["process"]) >= count:
         raise UsageError(f"--process: {given['process']!r} is not a whole number from 0 to {count - 1}")
     return Meeting(given["coordinator"], count, int(given["process"]))
 
 
 def announced() -> bool:
     """Whether the environment tells of several processes: those of a Slurm or Open MPI step, or of a TPU pod."""
-    tasks = [os.environ.get(name, "") for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")]
-    return any(n.isdigit() and int(n) > 1 for n in tasks) or "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
+    several = any(number_in_environment(name) > 1 for name in CLUSTER_SIZES)
+    return several or "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
+
+
+def number_in_environment(name: str) -> int:
+    """What a cluster tells in a variable of the environment; 0 where it tells nothing.
+
+    Raises:
+        UsageError: it is no number.
+    """
+    text = os.environ.get(name, "")
+    if not re.fullmatch(r"[0-9]{0,18}", text):
+        raise UsageError(f"{name} in the environment is {text!r}, no whole number: unset it, or give --no-distributed")
+    return int(text or 0)
 
 
 def stopping_of(flags: argparse.Namespace) -> Stopping:
@@ -303,10 +327,11 @@ def split_axis(text: str) -> tuple[str, list[str]]:
 
 def parse_seeds(text: str) -> int | list[int]:
     """`3` as three seeds, `3,5,8` as those seeds, `7,` as the one seed 7."""
+    parts = [part.strip() for part in (text.rstrip(",") if "," in text else text).split(",")]
     try:
-        if "," not in text:
-            return int(text)
-        return [int(part) for part in text.rstrip(",").split(",")]
+        if not all(re.fullmatch(r"[+-]?[0-9]+", part) for part in parts):
+            raise ValueError
+        return list(map(int, parts)) if "," in text else int(text)
     except ValueError:
         raise UsageError(f"seeds: {text!r} is neither a number of seeds nor a list such as 3,5,8") from None
 

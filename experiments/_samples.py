@@ -10,7 +10,7 @@ from fishnet.lookup import unknown
 from fishnet.sweep.domains import Range
 from fishnet.sweep.recipe import FIELDS
 from fishnet.sweep.samples import METHODS, Samples
-from fishnet.sweep.values import is_number
+from fishnet.sweep.values import is_number, number_of
 
 LOG = ":log"
 
@@ -106,7 +106,7 @@ def parse_range(name: str, words: str, parsed: Callable[[str, str], Any]) -> Ran
 
 def _is_number_text(text: str) -> bool:
     try:
-        float(text.partition(":")[0])
+        number_of(text.partition(":")[0])
     except ValueError:
         return False
     return True

@@ -26,6 +26,7 @@ from fishnet.lr_range import Suggestion, rate_grid, suggest
 from fishnet.names import visible
 from fishnet.sweep.progress import Display
 from fishnet.sweep.recipe import Recipe
+from fishnet.sweep.values import number_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -90,14 +91,12 @@ def grid_of(flags: argparse.Namespace) -> list[float]:
     for name in ("lowest", "highest"):
         text = getattr(flags, name)
         try:
-            ends.append(float(text))
+            ends.append(number_of(text))
         except ValueError:
             raise UsageError(f"--{name}: {text!r} is not a number") from None
         if not 0 < ends[-1] <= HIGHEST:
             raise UsageError(f"--{name}: {text!r} is not above 0 and at most {HIGHEST:g}")
-    number = whole("rates", flags.rates)
-    if not FEWEST <= number <= MOST:
-        raise UsageError(f"--rates: {flags.rates!r} is not a number from {FEWEST} to {MOST}")
+    number = whole("rates", flags.rates, FEWEST, MOST)
     if not ends[0] < ends[1]:
         raise UsageError(f"--lowest: {flags.lowest!r} is not below the highest rate, {flags.highest!r}")
     return rate_grid(*ends, number)

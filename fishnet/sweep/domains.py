@@ -120,7 +120,7 @@ def domain_of(name: str, given: Any) -> Range | Choices:
     if not is_number(name):
         raise UsageError(f"{name}: {str(given)!r} is a range, but the field is no number: list the values to draw from")
     low, high = coerce(name, given.low), coerce(name, given.high)
-    if isinstance(low, str) or isinstance(high, str) or not math.isfinite(low) or not math.isfinite(high):
+    if isinstance(low, str) or isinstance(high, str):
         raise UsageError(f"{name}: {str(given)!r} is not a range from a number to a number")
     if not low < high:
         raise UsageError(f"{name}: {str(given)!r} is no range: its first end is not below its second")

@@ -11,11 +11,12 @@ from typing import Any
 
 from fishnet.errors import UsageError
 from fishnet.lookup import unknown
+from fishnet.sweep.limits import check_number, check_runs
 from fishnet.sweep.recipe import FIELDS, Recipe
 from fishnet.sweep.samples import Samples
 from fishnet.sweep.source import source_of
 from fishnet.sweep.stopping import Stopping
-from fishnet.sweep.values import coerce, coerce_all, format_value, plain
+from fishnet.sweep.values import coerce, coerce_all, format_value, plain, repeated
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Sweep:
 
     Raises:
         UsageError: unknown field, a value of the wrong type, an empty or repeated value, `seed` as an axis, no seeds;
-            a field that is an axis and sampled; arms that would be compared by different figures.
+            a field that is an axis and sampled; arms that would be compared by different figures; more runs than
+            a sweep can hold.
     """
 
     recipe: Recipe = field(default_factory=Recipe)
@@ -52,6 +54,7 @@ class Sweep:
             axes[name] = coerce_all("axis", name, values)
         object.__setattr__(self, "axes", types.MappingProxyType(axes))
         object.__setattr__(self, "seeds", _seeds(self.seeds))
+        check_runs([len(values) for values in axes.values()], len(self.samples.points), len(self.seeds))
         for name in axes:
             if name in self.samples.space:
                 raise UsageError(f"{name} is given both as an axis and to be sampled")
@@ -125,13 +128,15 @@ def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
     if isinstance(seeds, int):
         if seeds < 1:
             raise UsageError(f"seeds: {seeds} is not at least 1")
+        check_number("seeds", seeds)
         return tuple(range(seeds))
+    check_number("seeds", len(seeds))
     result = tuple(coerce("seed", seed) for seed in seeds)
     if not result:
         raise UsageError("seeds: the list is empty")
     for seed in result:
         if not 0 <= seed < 2**32:
             raise UsageError(f"seeds: {seed} is not between 0 and 4294967295")
-        if result.count(seed) > 1:
-            raise UsageError(f"seeds: {seed} is given twice")
+    for seed in repeated(result):
+        raise UsageError(f"seeds: {seed} is given twice")
     return result

@@ -24,6 +24,7 @@ from fishnet.sweep.grid import Run
 from fishnet.sweep.grouping import form_groups, group_runs, likeness
 from fishnet.sweep.knobs import Knobs, knobs_of
 from fishnet.sweep.lane import model_of
+from fishnet.sweep.limits import MOST_RUNS, MOST_STEPS
 from fishnet.sweep.menu import STATIC_FIELDS, Menu, static_key
 from fishnet.sweep.probing import Axes, axes_of
 from fishnet.sweep.program import Functions, kept_functions
@@ -215,6 +216,10 @@ def with_batches(runs: Sequence[Run], task: Task) -> list[Run]:
         return [dataclasses.replace(run, recipe=dataclasses.replace(run.recipe, batch_size=train)) for run in runs]
     if recipe.batch_size > train:
         raise UsageError(f"batch_size: {recipe.batch_size} is more than the {train} training images of {recipe.task}")
+    steps = train // recipe.batch_size
+    for run in runs:
+        if steps * run.recipe.epochs > MOST_STEPS:
+            raise UsageError(f"epochs: {run.recipe.epochs} of {steps} steps each are more steps than can be counted")
     return list(runs)
 
 
@@ -405,9 +410,9 @@ def check_overrides(lane_width: int | str | None, lowering: str | None, devices:
     Raises:
         UsageError: with the valid values.
     """
-    whole = isinstance(lane_width, int) and not isinstance(lane_width, bool) and lane_width >= 1
+    whole = isinstance(lane_width, int) and not isinstance(lane_width, bool) and 1 <= lane_width <= MOST_RUNS
     if lane_width not in (None, "all", "auto") and not whole:
-        raise UsageError(f"lane width {lane_width!r} is not a whole number from 1, all or auto")
+        raise UsageError(f"lane width {lane_width!r} is not a whole number from 1 to {MOST_RUNS}, all or auto")
     if lowering is not None and lowering not in LOWERINGS:
         raise unknown("lowering", lowering, LOWERINGS)
     if devices is not None and (isinstance(devices, bool) or not isinstance(devices, int) or devices < 1):

@@ -1,6 +1,5 @@
 """Fields of a recipe that are sampled: values drawn from ranges and choices, at random or along a Sobol sequence."""
 
-import math
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ import numpy as np
 from fishnet.errors import UsageError
 from fishnet.lookup import unknown
 from fishnet.sweep.domains import domain_from, domain_of
+from fishnet.sweep.limits import MOST_RUNS, check_number
 from fishnet.sweep.values import coerce, format_value, plain
 
 MOST_POINTS = 2**16  # looked at, or eight a draw if that is more, until enough of them are different
@@ -91,9 +91,12 @@ class Samples:
         """As many different draws as are asked for."""
         if self.draws < 1:
             raise UsageError(f"draws: {self.draws} is not at least 1")
+        check_number("draws", self.draws)
         if not self.space:
             return ({},)
-        different = math.prod(domain.size for domain in self.space.values())
+        different: float = 1
+        for domain in self.space.values():  # as far as it matters: the product of all may be beyond any number
+            different = min(different * domain.size, MOST_RUNS)
         if self.draws > different:
             raise UsageError(
                 f"draws: {self.draws} is more than there are different ones, {different}: --axis takes all"
@@ -111,7 +114,9 @@ class Samples:
 
     def _given(self) -> tuple[dict[str, Any], ...]:
         """The draws that the user lists, checked."""
+        check_number("draws", len(self.draws))
         points: list[dict[str, Any]] = []
+        seen = set()
         for number, draw in enumerate(self.draws, start=1):
             if set(draw) != set(self.space):
                 raise UsageError(f"draw {number} has the fields {', '.join(draw)}, not {', '.join(self.space)}")
@@ -119,8 +124,10 @@ class Samples:
             for name, value in points[-1].items():
                 if value not in self.space[name]:
                     raise UsageError(f"draw {number}: {name} {format_value(value)!r} is not in {self.space[name]}")
-            if points.index(points[-1]) < number - 1:
+            values = tuple(points[-1].values())
+            if values in seen:
                 raise UsageError(f"draw {number} is given twice")
+            seen.add(values)
         if not points:
             raise UsageError("draws: the list is empty")
         return tuple(points)

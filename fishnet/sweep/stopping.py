@@ -11,6 +11,7 @@ import numpy as np
 from fishnet.errors import UsageError
 from fishnet.lookup import unknown
 from fishnet.sweep.history import CURVES, LOWER_IS_BETTER, RUNNING, STOPPED, History
+from fishnet.sweep.values import number_of
 
 TARGETS = tuple(name for name in CURVES if name.startswith(("val_", "train_")))
 
@@ -74,13 +75,11 @@ def parse_target(text: str) -> tuple[str, bool, float]:
     found = re.fullmatch(r"\s*(\w+)\s*(>=|<=)\s*(\S+)\s*", text)
     try:
         name, sign, number = found.groups() if found else ("", "", "")
-        value = float(number)
+        value = number_of(number)
     except ValueError:
         raise UsageError(f"target: {text!r} is not METRIC>=X or METRIC<=X, as in val_accuracy>=0.8") from None
     if name not in TARGETS:
         raise unknown("target metric", name, TARGETS)
-    if not math.isfinite(value):
-        raise UsageError(f"target: {text!r} is not a finite number")
     return name, sign == ">=", value
 
 

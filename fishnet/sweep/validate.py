@@ -3,6 +3,8 @@
 import dataclasses
 from pathlib import Path
 
+import numpy as np
+
 from fishnet.data import check_task, default_image_size
 from fishnet.data.modifiers import split_name, task_folder
 from fishnet.data.paths import is_within
@@ -15,6 +17,7 @@ from fishnet.optim.freezing import check_stages
 from fishnet.optim.optimizers import OPTIMIZERS
 from fishnet.probes import PROBES
 from fishnet.sweep.grid import Sweep
+from fishnet.sweep.limits import MOST_LAYERS, MOST_WIDTH, check_epochs
 from fishnet.sweep.menu import hard_class_names
 from fishnet.sweep.recipe import FIELDS, Recipe
 from fishnet.sweep.rules import (
@@ -56,6 +59,7 @@ def check_sweep(sweep: Sweep, data_dir: str | None = None, group_regex: str | No
     for name, values in [*fixed.items(), *sweep.axes.items(), *drawn.items()]:
         for value in values:
             _check_field(name, value)
+    check_epochs(len(sweep.arms()) * len(sweep.seeds), max(sweep.varied.get("epochs", [sweep.recipe.epochs])))
     seen, classes = set(), {}
     for arm in sweep.arms():
         recipe = dataclasses.replace(sweep.recipe, **arm)
@@ -96,8 +100,13 @@ def check_recipe(recipe: Recipe) -> None:
     """
     for name in NAMES.keys() | RANGES.keys():
         _check_field(name, getattr(recipe, name))
-    if any(width < 1 for width in recipe.widths):
-        raise UsageError(f"widths: {format_value(recipe.widths)!r} has a width below 1")
+    if not all(1 <= width <= MOST_WIDTH for width in recipe.widths):
+        which = "below 1" if min(recipe.widths) < 1 else f"above {MOST_WIDTH}"
+        raise UsageError(f"widths: {format_value(recipe.widths)!r} has a width {which}")
+    if len(recipe.widths) * recipe.depth > MOST_LAYERS:
+        raise UsageError(
+            f"widths, depth: {len(recipe.widths)} stages of depth {recipe.depth} are more than {MOST_LAYERS} layers"
+        )
     if recipe.norm == "group" and any(width % 8 for width in recipe.widths):
         raise UsageError(f"norm group: its 8 groups do not divide every width of {format_value(recipe.widths)!r}")
     if recipe.norm == "instance" and recipe.model == "mlp":
@@ -233,6 +242,10 @@ def _check_field(name: str, value: object) -> None:
         raise unknown(name, value, NAMES[name])
     if name in RANGES and value not in ("auto", "all"):
         low, high, with_low, with_high = RANGES[name]
-        if not (low < value < high or (with_low and value == low) or (with_high and value == high)):
+        # As it is trained with, too: in float32 a momentum of 0.999999999 would be 1.
+        for number in (value, float(np.float32(value)) if isinstance(value, float) else value):
+            if low < number < high or (with_low and value == low) or (with_high and value == high):
+                continue
             lower, upper = "at least" if with_low else "above", "at most" if with_high else "below"
-            raise UsageError(f"{name}: {format_value(value)!r} is not {lower} {low} and {upper} {high:g}")
+            rounded = "" if number == value else f": in float32 it is {number:g}"
+            raise UsageError(f"{name}: {format_value(value)!r} is not {lower} {low} and {upper} {high:g}{rounded}")

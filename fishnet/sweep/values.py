@@ -11,6 +11,7 @@ from fishnet.data.modifiers import normal_task
 from fishnet.data.paths import settle
 from fishnet.errors import UsageError
 from fishnet.lookup import unknown
+from fishnet.sweep.limits import LARGEST, SMALLEST, in_float32
 from fishnet.sweep.recipe import FIELDS, TYPES
 
 NOTHING = "none"  # how an empty list of names is written
@@ -41,7 +42,7 @@ def coerce(name: str, value: Any) -> Any:
     A path becomes the one text of its place (see `NORMAL`), so that a sweep does not depend on how it was typed.
 
     Raises:
-        UsageError: the value is of another type.
+        UsageError: the value is of another type, or a number that float32 or int64 cannot hold.
         UserError: a path begins with the home folder of a user who has none.
     """
     if name not in FIELDS:
@@ -49,6 +50,7 @@ def coerce(name: str, value: Any) -> Any:
     alternatives = _alternatives(TYPES[name])
     if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
         value = value.item()  # a NumPy scalar
+    _check_size(name, value)
     for kind in alternatives:
         if typing.get_origin(kind) is Literal and isinstance(value, str) and value in typing.get_args(kind):
             return value
@@ -60,15 +62,38 @@ def coerce(name: str, value: Any) -> Any:
                 continue
             allowed = int if entry is int else (int, float)
             if all(isinstance(v, allowed) and not isinstance(v, bool) for v in value):
-                return tuple(map(entry, value))
+                return tuple(_in_float32(name, v) if entry is float else v for v in value)
             continue
         if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-            return float(value)
+            return _in_float32(name, value)
         if kind is int and isinstance(value, int) and not isinstance(value, bool):
             return value
         if kind is str and isinstance(value, str):
             return NORMAL[name](value) if name in NORMAL else value
     raise UsageError(f"{name}: {value!r} is not {' or '.join(map(_describe, alternatives))}")
+
+
+def _check_size(name: str, value: Any) -> None:
+    """Refuses whole numbers beyond 64 bits, which cannot even be written in a message."""
+    for number in value if isinstance(value, (list, tuple)) else [value]:
+        if isinstance(number, int) and number.bit_length() > 63:
+            raise UsageError(f"{name}: a whole number of {number.bit_length()} bits is too large for any field")
+
+
+def _in_float32(name: str, value: float) -> float:
+    """`value`, which is one that a network can be trained with.
+
+    Raises:
+        UsageError: in float32 it would be 0 or infinite.
+    """
+    if not math.isfinite(value):
+        raise UsageError(f"{name}: {value} is not a finite number")
+    if not in_float32(value):
+        raise UsageError(
+            f"{name}: {format_value(float(value))!r} cannot be had: networks are trained in float32, whose numbers are "
+            f"0 and {SMALLEST:.1g} to {LARGEST:.1g}"
+        )
+    return float(value)
 
 
 def coerce_all(what: str, name: str, values: Any) -> tuple[Any, ...]:
@@ -88,9 +113,8 @@ def coerce_all(what: str, name: str, values: Any) -> tuple[Any, ...]:
     result = tuple(coerce(name, value) for value in values)
     if not result:
         raise UsageError(f"{what} {name} has no values")
-    for value in result:
-        if result.count(value) > 1:
-            raise UsageError(f"{what} {name} has the value {format_value(value)!r} twice")
+    for value in repeated(result):
+        raise UsageError(f"{what} {name} has the value {format_value(value)!r} twice")
     return result
 
 
@@ -102,6 +126,12 @@ def normal_trunk(text: str) -> str:
     folder, first, last = match.groups()
     runs = f"{int(first)}" if last is None or int(last) == int(first) else f"{int(first)}-{int(last)}"
     return f"{settle(folder)}:{runs}"
+
+
+def repeated(values: Sequence[Any]) -> list[Any]:
+    """Those of the values that were there before."""
+    seen = set()
+    return [value for value in values if value in seen or seen.add(value)]
 
 
 def is_number(name: str) -> bool:
@@ -133,11 +163,24 @@ def _parse_as(kind: Any, text: str) -> Any:
             return () if text == NOTHING else tuple(text.split("+"))
         return tuple(_parse_as(entry, part) for part in re.split(r"(?<!e)-", text))
     if kind is float:
-        value = float(text)
-        if not math.isfinite(value):
-            raise ValueError
-        return value
+        return number_of(text)
+    if kind is int and not re.fullmatch(r"[+-]?[0-9]+", text):
+        raise ValueError
     return kind(text)
+
+
+def number_of(text: str) -> float:
+    """The finite number that `text` writes in plain digits.
+
+    Raises:
+        ValueError: it is none; Python would also read other digits than 0 to 9, and underscores between them.
+    """
+    if not re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text.strip()):
+        raise ValueError
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError
+    return value
 
 
 def _describe(kind: Any) -> str:

@@ -43,6 +43,10 @@ def other_value(name):
 VALUES = {name: other_value(name) for name in FIELDS}
 
 
+def meeting(coordinator="10.0.0.1:1234", processes="2", process="1"):
+    return ["--coordinator", coordinator, "--processes", processes, "--process", process]
+
+
 def asked(*words, experiment=ablation.EXPERIMENT):
     return understand(experiment, list(words))
 
@@ -157,6 +161,18 @@ def test_train_takes_no_axes():
         (["--seeds", "two"], ["seeds", "'two'"]),
         (["--seeds", "1,1"], ["seeds", "1", "twice"]),
         (["--seeds=-1"], ["seeds", "-1"]),
+        (["--seeds", "1_000"], ["seeds", "'1_000'"]),
+        (["--seeds", "4294967296"], ["seeds", "4294967296", "32,768"]),
+        (["--seeds", "9" * 5000], ["seeds", "999"]),
+        (["--seeds", "1,,2"], ["seeds", "'1,,2'"]),
+        (["--draws", "1000000000", "--sample", "lr=1..2"], ["draws", "1000000000", "32,768"]),
+        (["--devices", "1e9"], ["--devices", "'1e9'"]),
+        (["--devices", "1000000000"], ["--devices", "'1000000000'", "1024"]),
+        (["--lane-width", "1000000000"], ["--lane-width", "'1000000000'", "32768"]),
+        (meeting(processes="1000000000"), ["--processes", "'1000000000'", "32768"]),
+        (["--lr", "1e-46"], ["lr", "'1e-46'", "float32"]),
+        (["--sample", "lr=1e-46..1"], ["lr", "'1e-46'", "float32"]),
+        (["--target", "val_accuracy>=1_0"], ["target", "1_0"]),
         (["--seed", "1", "--seeds", "2"], ["--seed 1", "--seeds 2"]),
         (["--devices", "0"], ["--devices", "'0'"]),
         (["--lane-width", "wide"], ["--lane-width", "'wide'", "all or auto"]),
@@ -287,10 +303,6 @@ def test_a_path_is_no_range():
 # --- several processes ---
 
 
-def meeting(coordinator="10.0.0.1:1234", processes="2", process="1"):
-    return ["--coordinator", coordinator, "--processes", processes, "--process", process]
-
-
 AT = meeting()
 SEVERAL = {
     "slurm": {"SLURM_STEP_NUM_TASKS": "2"},
@@ -307,6 +319,22 @@ def test_a_cluster_is_joined_unless_told_otherwise(monkeypatch, environment):
     assert understand(train.EXPERIMENT, []).meeting == Meeting()
     assert understand(train.EXPERIMENT, ["--no-distributed"]).meeting is None
     assert understand(train.EXPERIMENT, AT).meeting == Meeting("10.0.0.1:1234", 2, 1)
+
+
+@pytest.mark.parametrize("value", ["two", "-1", "1.5", "²", "9" * 5000])
+@pytest.mark.parametrize("name", ["SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"])
+def test_a_cluster_whose_size_is_no_number(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    assert f"{name} in the environment is {value!r}, no whole number" in refused(experiment=train.EXPERIMENT)
+    assert understand(train.EXPERIMENT, ["--no-distributed"]).meeting is None
+    assert understand(train.EXPERIMENT, AT).meeting == Meeting("10.0.0.1:1234", 2, 1)
+
+
+@pytest.mark.parametrize("name", ["SLURM_PROCID", "SLURM_JOB_ID", "OMPI_COMM_WORLD_RANK", "TPU_WORKER_ID"])
+def test_what_a_cluster_tells_of_this_process_is_a_number(monkeypatch, name):
+    monkeypatch.setenv(name, "first")
+    assert understand(train.EXPERIMENT, []).meeting is None  # alone: nobody asks
+    assert f"{name} in the environment is 'first'" in refused("--distributed", experiment=train.EXPERIMENT)
 
 
 @pytest.mark.parametrize("environment", ONE.values(), ids=ONE)

@@ -158,7 +158,7 @@ def test_powers_of_two_are_recommended(draws, method, told):
         ({"space": {"lr": Range(0.3, 0.3)}}, "lr: '0.3..0.3' is no range"),
         ({"space": {"dropout": Range(0, 0.5, log=True)}}, "dropout: '0..0.5:log' is logarithmic"),
         ({"space": {"depth": Range(1, 2.5)}}, "depth: 2.5 is not a whole number"),
-        ({"space": {"lr": Range(0.1, math.inf)}}, "not a range from a number to a number"),
+        ({"space": {"lr": Range(0.1, math.inf)}}, "inf is not a finite number"),
         ({"space": {"lr": Range("auto", 1.0)}}, "not a range from a number to a number"),
         ({"space": {"norm": []}}, "sample norm has no values"),
         ({"space": {"norm": ["none", "none"]}}, "'none' twice"),
