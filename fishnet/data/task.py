@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Integer, UInt8
 
+from fishnet.checks import whole_numbers
 from fishnet.data.splits import SPLITS
 from fishnet.names import is_printable, printable, visible
 
@@ -43,21 +44,21 @@ def make_task(
     Args:
         name: what the user called it.
         images: [n, h, w, c] uint8.
-        labels: [n] integers in 0..k-1.
-        splits: "train", "val" and "test" to disjoint, non-empty indices into images.
+        labels: [n] whole numbers in 0..k-1; of a floating type only if they are whole.
+        splits: "train", "val" and "test" to disjoint, non-empty indices into images, whole numbers too; a mask is none.
         classes: k names, by label; those that cannot be shown are escaped as by `fishnet.names.printable`.
         notes: sentences for the user, likewise.
         files: n names, likewise, or none.
         credit: origin and licence in one line.
 
     Raises:
-        ValueError: the arrays contradict each other, a split is empty, two splits share an image, or two classes have
-            one name.
+        ValueError: the arrays contradict each other or are of another type, a label or index is no whole number or out
+            of range, a split is empty, two splits share an image, or two classes have one name.
     """
-    images, labels = np.ascontiguousarray(images), np.ascontiguousarray(labels, dtype=np.int32)
-    splits = {split: np.sort(np.asarray(splits[split], dtype=np.int32)) for split in SPLITS}
-    classes, files = _shown(classes), _shown(files)
-    _check(name, images, labels, splits, classes, files)
+    images, labels = _check_images(name, images), _integers(labels, f"{name}: labels", len(classes))
+    splits = _check_splits(name, splits, len(images))
+    classes, files = _shown(name, classes), _shown(name, files)
+    _check(name, images, labels, classes, files)
     mean, std = channel_statistics(images, splits["train"])
     for array in (images, labels, mean, std, *splits.values()):
         array.setflags(write=False)
@@ -114,22 +115,40 @@ def fingerprint(
     return digest.hexdigest()
 
 
-def _shown(names: Sequence[str]) -> tuple[str, ...]:
+def _shown(task: str, names: Sequence[str]) -> tuple[str, ...]:
+    if not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{task}: names of classes and files must be text, not {list(names)[:3]}")
     return tuple(name if is_printable(name) else printable(name) for name in names)
 
 
-def _check(name, images, labels, splits, classes, files) -> None:
-    if images.dtype != np.uint8 or images.ndim != 4:
-        raise ValueError(f"{name}: images must be [n, h, w, c] uint8, not {images.shape} {images.dtype}")
+def _check_images(name: str, images: np.ndarray) -> np.ndarray:
+    images = np.ascontiguousarray(images)
+    if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
+        advice = "; floats in 0..1: np.rint(255 * images).astype(np.uint8)" if images.dtype.kind == "f" else ""
+        raise ValueError(f"{name}: images must be [n, h, w, c] uint8, not {images.shape} {images.dtype}{advice}")
+    return images
+
+
+def _check_splits(name: str, splits: Mapping[str, np.ndarray], images: int) -> dict[str, np.ndarray]:
+    if set(splits) != set(SPLITS):
+        raise ValueError(f"{name}: the splits must be {', '.join(SPLITS)}, not {', '.join(map(str, splits)) or 'none'}")
+    rows = {split: _integers(splits[split], f"{name}: {split} indices", images) for split in SPLITS}
+    for split in SPLITS:
+        if rows[split].ndim != 1 or not len(rows[split]):
+            shape = "empty" if not rows[split].size else f"of shape {rows[split].shape}, not a list of indices"
+            raise ValueError(f"{name}: the {split} split is {shape}")
+    used = np.concatenate(list(rows.values()))
+    if len(np.unique(used)) != len(used):
+        raise ValueError(f"{name}: splits overlap, or name an image twice")
+    return {split: np.sort(of_split) for split, of_split in rows.items()}
+
+
+def _integers(values: np.ndarray, what: str, high: int) -> np.ndarray:
+    return np.ascontiguousarray(whole_numbers(values, what, 0, high), dtype=np.int32)
+
+
+def _check(name, images, labels, classes, files) -> None:
     if labels.shape != images.shape[:1] or (files and len(files) != len(images)):
         raise ValueError(f"{name}: {len(images)} images, but labels {labels.shape} and {len(files)} files")
-    if labels.min() < 0 or labels.max() >= len(classes):
-        raise ValueError(f"{name}: labels {labels.min()}..{labels.max()} for {len(classes)} classes")
     if len(set(classes)) < len(classes):
         raise ValueError(f"{name}: two classes have one name, among {', '.join(classes)}")
-    used = np.concatenate(list(splits.values()))
-    if used.min() < 0 or used.max() >= len(images) or len(np.unique(used)) != len(used):
-        raise ValueError(f"{name}: splits overlap or point outside the images")
-    for split, rows in splits.items():
-        if not len(rows):
-            raise ValueError(f"{name}: the {split} split is empty")
