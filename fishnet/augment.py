@@ -1,6 +1,7 @@
-"""Augmentation of uint8 image batches inside the compiled step: f(key, images) -> images.
+"""Augmentation of image batches inside the compiled step: f(key, images) -> images.
 
-Draws depend on the key and the batch shape alone, so a lane's images do not change with its neighbours.
+What moves whole pixels takes images of any type; what computes new ones takes uint8 and refuses floats, whose range
+nothing tells. Draws depend on the key and the batch shape alone, so a lane's images do not change with its neighbours.
 """
 
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int32, PRNGKeyArray, UInt8
+from jaxtyping import Array, Int32, Num, PRNGKeyArray, UInt8
 
 from fishnet.errors import UsageError
 
@@ -23,23 +24,23 @@ SINES = np.round(2**14 * np.sin(TURN * _STEPS)).astype(np.int32)
 ZOOMS = np.round(2**8 * ZOOM**_STEPS).astype(np.int32)
 CONTRASTS = np.round(2**8 * CONTRAST**_STEPS).astype(np.int32)
 
-Augmentation = Callable[[PRNGKeyArray, UInt8[Array, "b h w c"]], UInt8[Array, "b h w c"]]
+Augmentation = Callable[[PRNGKeyArray, Num[Array, "b h w c"]], Num[Array, "b h w c"]]
 
 
-def none(key: PRNGKeyArray, images: UInt8[Array, "b h w c"]) -> UInt8[Array, "b h w c"]:
+def none(key: PRNGKeyArray, images: Num[Array, "b h w c"]) -> Num[Array, "b h w c"]:
     """The images as they are."""
     return images
 
 
-def flip(key: PRNGKeyArray, images: UInt8[Array, "b h w c"]) -> UInt8[Array, "b h w c"]:
+def flip(key: PRNGKeyArray, images: Num[Array, "b h w c"]) -> Num[Array, "b h w c"]:
     """Mirrors each image left to right with probability 1/2.
 
     Args:
         key: a random key.
-        images: [b, h, w, c] uint8.
+        images: [b, h, w, c] of any numeric type.
 
     Returns:
-        Images [b, h, w, c] uint8.
+        Images [b, h, w, c] of the same type.
 
     Source: Krizhevsky, Sutskever and Hinton, "ImageNet Classification with Deep Convolutional Neural Networks", 2012.
     """
@@ -47,18 +48,18 @@ def flip(key: PRNGKeyArray, images: UInt8[Array, "b h w c"]) -> UInt8[Array, "b 
     return jnp.where(coin, images[:, :, ::-1], images)
 
 
-def shift(key: PRNGKeyArray, images: UInt8[Array, "b h w c"], pixels: int | None = None) -> UInt8[Array, "b h w c"]:
+def shift(key: PRNGKeyArray, images: Num[Array, "b h w c"], pixels: int | None = None) -> Num[Array, "b h w c"]:
     """Moves each image by whole pixels, the edge repeated: a random crop of the edge-padded image.
 
     `out[i, j] = image[clip(i + dy), clip(j + dx)]`, dy and dx drawn for each image, uniform on -pixels ... pixels.
 
     Args:
         key: a random key.
-        images: [b, h, w, c] uint8.
+        images: [b, h, w, c] of any numeric type.
         pixels: the largest move, in pixels; an eighth of the height when not given.
 
     Returns:
-        Images [b, h, w, c] uint8.
+        Images [b, h, w, c] of the same type.
 
     Raises:
         UsageError: `pixels` is negative.
@@ -78,21 +79,21 @@ def shift(key: PRNGKeyArray, images: UInt8[Array, "b h w c"], pixels: int | None
     return jax.vmap(crop)(padded, corners)
 
 
-def flip_shift(key: PRNGKeyArray, images: UInt8[Array, "b h w c"]) -> UInt8[Array, "b h w c"]:
+def flip_shift(key: PRNGKeyArray, images: Num[Array, "b h w c"]) -> Num[Array, "b h w c"]:
     """`flip`, then `shift` by up to an eighth of the height, with independent keys.
 
     Args:
         key: a random key.
-        images: [b, h, w, c] uint8.
+        images: [b, h, w, c] of any numeric type.
 
     Returns:
-        Images [b, h, w, c] uint8.
+        Images [b, h, w, c] of the same type.
     """
     flip_key, shift_key = jax.random.split(key)
     return shift(shift_key, flip(flip_key, images))
 
 
-def affine(image: UInt8[Array, "h w c"], matrix: Int32[Array, "2 2"], move: Int32[Array, "2"]) -> UInt8[Array, "h w c"]:
+def affine(image: Num[Array, "h w c"], matrix: Int32[Array, "2 2"], move: Int32[Array, "2"]) -> UInt8[Array, "h w c"]:
     """The image seen through an affine map of its coordinates, by bilinear interpolation, the edge repeated.
 
     `out[p] = image[m + matrix (p - m) + move]` with m the centre of the image and p = (row, column). Places between
@@ -106,7 +107,11 @@ def affine(image: UInt8[Array, "h w c"], matrix: Int32[Array, "2 2"], move: Int3
 
     Returns:
         The view, [h, w, c] uint8, within one level of exact interpolation.
+
+    Raises:
+        UsageError: `image` is not uint8.
     """
+    require_uint8("affine", image)
     h, w, _ = image.shape
     y, x = 2 * jnp.arange(h)[:, None] - (h - 1), 2 * jnp.arange(w) - (w - 1)
 
@@ -123,7 +128,7 @@ def affine(image: UInt8[Array, "h w c"], matrix: Int32[Array, "2 2"], move: Int3
     return ((upper * (256 - down) + lower * down + (1 << 15)) >> 16).astype(jnp.uint8)
 
 
-def relight(image: UInt8[Array, "h w c"], light: Int32[Array, ""], contrast: Int32[Array, ""]) -> UInt8[Array, "h w c"]:
+def relight(image: Num[Array, "h w c"], light: Int32[Array, ""], contrast: Int32[Array, ""]) -> UInt8[Array, "h w c"]:
     """Changes brightness and contrast: `out = clip(mean + contrast (image - mean) + light, 0, 255)`.
 
     The mean is each channel's over the image, rounded down; integers throughout, as in `affine`.
@@ -135,13 +140,17 @@ def relight(image: UInt8[Array, "h w c"], light: Int32[Array, ""], contrast: Int
 
     Returns:
         [h, w, c] uint8.
+
+    Raises:
+        UsageError: `image` is not uint8.
     """
+    require_uint8("relight", image)
     wide = image.astype(jnp.int32)
     mean = wide.sum((0, 1)) // (image.shape[0] * image.shape[1])
     return jnp.clip(mean + light + ((contrast * (wide - mean) + 128) >> 8), 0, 255).astype(jnp.uint8)
 
 
-def strong(key: PRNGKeyArray, images: UInt8[Array, "b h w c"]) -> UInt8[Array, "b h w c"]:
+def strong(key: PRNGKeyArray, images: Num[Array, "b h w c"]) -> UInt8[Array, "b h w c"]:
     """A random affine view with changed light, for photographs of few subjects.
 
     Each image is mirrored with probability 1/2, turned by up to `TURN` radians, zoomed by up to `ZOOM` in each
@@ -156,9 +165,13 @@ def strong(key: PRNGKeyArray, images: UInt8[Array, "b h w c"]) -> UInt8[Array, "
     Returns:
         Images [b, h, w, c] uint8.
 
+    Raises:
+        UsageError: `images` are not uint8.
+
     Source: the transforms and magnitudes of RandAugment's geometric and light operations, Cubuk et al. 2020,
     https://arxiv.org/abs/1909.13719, all applied at once.
     """
+    require_uint8("strong", images)
     b, h, w, _ = images.shape
     level = round(255 * LIGHT)
     choices = np.array([2, 257, 257, 257, h * 64 + 1, w * 64 + 1, 2 * level + 1, 257], np.uint32)
@@ -175,6 +188,16 @@ def strong(key: PRNGKeyArray, images: UInt8[Array, "b h w c"]) -> UInt8[Array, "
         return relight(seen, light - level, jnp.asarray(CONTRASTS)[contrast])
 
     return jax.vmap(view)(drawn, images)
+
+
+def require_uint8(what: str, images: Num[Array, "..."]) -> None:
+    """Refuses images of another type: rounded to integers, floats in 0..1 would be black.
+
+    Raises:
+        UsageError: they are not uint8.
+    """
+    if images.dtype != jnp.uint8:
+        raise UsageError(f"{what} takes uint8 images, 0 to 255, not {images.dtype}: it works in integers")
 
 
 AUGMENTATIONS: dict[str, Augmentation] = {

@@ -1,4 +1,6 @@
-"""Mixing the images of a uint8 batch (mixup, cutmix) and cutting out of them, inside the compiled step.
+"""Mixing the images of a batch (mixup, cutmix) and cutting out of them, inside the compiled step.
+
+Images are uint8, but for `cutmix` and `cutout`, which replace whole pixels and take any numeric type.
 
 Mixed examples carry two labels, so the loss is `share loss(labels) + (1 - share) loss(labels[partner])`. Integers
 throughout, as in augment.py: a float would be rounded otherwise in another program. Shares are looked up in a table
@@ -9,17 +11,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float32, Int32, PRNGKeyArray, UInt8, UInt32
+from jaxtyping import Array, Bool, Float32, Int32, Num, PRNGKeyArray, UInt8, UInt32
 from scipy.special import betaincinv
 
+from fishnet.augment import require_uint8
 from fishnet.errors import UsageError
+from fishnet.traced import violates, whole_in
 
 # The side of a box whose area is 1 - share of the image's: all in units of 1/256, position = share.
 SIDES = np.round(256 * np.sqrt(1 - np.arange(257) / 256)).astype(np.int32)
 
 PARTNER, SHARE, ROW, COLUMN, CUT_ROW, CUT_COLUMN, COIN = range(7)  # what each column of a batch's random bits is for
 
-Mixed = tuple[UInt8[Array, "b h w c"], Int32[Array, " b"], Float32[Array, " b"]]
+Mixed = tuple[Num[Array, "b h w c"], Int32[Array, " b"], Float32[Array, " b"]]
 
 
 def beta_table(alpha: int | float) -> np.ndarray:
@@ -61,12 +65,17 @@ def mixup(key: PRNGKeyArray, images: UInt8[Array, "b h w c"], shares: Int32[Arra
         Images [b, h, w, c] uint8; partner [b] int32, positions in the batch, an image's own where its share is 1;
         share [b] float32 of an image's own label, a multiple of 1/256.
 
+    Raises:
+        UsageError: images that are not uint8, or known shares that are no table of `beta_table`.
+
     Source: Zhang et al. 2018, https://arxiv.org/abs/1710.09412
     """
-    return _mixup(_bits(key, images), images, jnp.asarray(shares))
+    require_uint8("mixup", images)
+    check_table(shares)
+    return _mixup(_bits(key, images), images, jnp.asarray(shares, jnp.int32))
 
 
-def cutmix(key: PRNGKeyArray, images: UInt8[Array, "b h w c"], shares: Int32[ArrayLike, "257"]) -> Mixed:
+def cutmix(key: PRNGKeyArray, images: Num[Array, "b h w c"], shares: Int32[ArrayLike, "257"]) -> Mixed:
     """Replaces a box of each image by the same box of another of the batch.
 
         out = images[partner] in a box of h sqrt(1 - l) by w sqrt(1 - l) pixels, image elsewhere
@@ -78,41 +87,45 @@ def cutmix(key: PRNGKeyArray, images: UInt8[Array, "b h w c"], shares: Int32[Arr
 
     Args:
         key: a random key.
-        images: [b, h, w, c] uint8, of fewer than 2^24 pixels each.
+        images: [b, h, w, c] of any numeric type, of fewer than 2^24 pixels each.
         shares: as from `beta_table`, possibly traced.
 
     Returns:
-        Images [b, h, w, c] uint8; partner [b] int32, positions in the batch, an image's own where its share is 1;
-        share [b] float32 of an image's own label, a multiple of 2^-16.
+        Images [b, h, w, c] of the same type; partner [b] int32, positions in the batch, an image's own where its
+        share is 1; share [b] float32 of an image's own label, a multiple of 2^-16.
+
+    Raises:
+        UsageError: known shares that are no table of `beta_table`.
 
     Source: Yun et al. 2019, https://arxiv.org/abs/1905.04899
     """
-    return _cutmix(_bits(key, images), images, jnp.asarray(shares))
+    check_table(shares)
+    return _cutmix(_bits(key, images), images, jnp.asarray(shares, jnp.int32))
 
 
 def cutout(
-    key: PRNGKeyArray, images: UInt8[Array, "b h w c"], size: ArrayLike, fill: UInt8[ArrayLike, " c"]
-) -> UInt8[Array, "b h w c"]:
+    key: PRNGKeyArray, images: Num[Array, "b h w c"], size: ArrayLike, fill: Num[ArrayLike, " c"]
+) -> Num[Array, "b h w c"]:
     """Paints a square of `size` pixels a side, which may reach beyond the image's edge.
 
         out = fill in a square around a pixel drawn uniformly, image elsewhere
 
     Args:
         key: a random key.
-        images: [b, h, w, c] uint8.
+        images: [b, h, w, c] of any numeric type.
         size: in pixels, an integer, possibly traced; 0 changes nothing.
-        fill: [c] uint8, such as the mean of the training split.
+        fill: [c] in the units of the images, such as the mean of the training split.
 
     Returns:
-        Images [b, h, w, c] uint8.
+        Images [b, h, w, c] of the same type.
 
     Raises:
-        UsageError: a Python `size` below 0.
+        UsageError: a known `size` that is no whole number from 0 on, or a known `fill` that is no pixel of the images.
 
     Source: DeVries and Taylor 2017, https://arxiv.org/abs/1708.04552
     """
     check_cutout(size)
-    return _cutout(_bits(key, images), images, jnp.asarray(size, jnp.int32), jnp.asarray(fill, jnp.uint8))
+    return _cutout(_bits(key, images), images, jnp.asarray(size, jnp.int32), _pixel(fill, images.dtype))
 
 
 def mix(
@@ -143,12 +156,15 @@ def mix(
         share [b] float32 of an image's own label.
 
     Raises:
-        UsageError: a Python `cutout_size` below 0.
+        UsageError: images that are not uint8, or what `cutout`, `mixup` and `cutmix` refuse.
 
     Source: see `mixup`, `cutmix` and `cutout`; the choice for each batch is timm's.
     """
+    require_uint8("mix", images)
     check_cutout(cutout_size)
-    bits, fill = _bits(key, images), jnp.asarray(fill, jnp.uint8)
+    check_table(mixup_table)
+    check_table(cutmix_table)
+    bits, fill = _bits(key, images), _pixel(fill, images.dtype)
     size, mixup_table, cutmix_table = (jnp.asarray(a, jnp.int32) for a in (cutout_size, mixup_table, cutmix_table))
     images = jax.lax.cond(size != 0, _cutout, lambda bits, images, *_: images, bits, images, size, fill)
     mixes, cuts, coin = mixup_table.min() < 256, cutmix_table.min() < 256, bits[0, COIN] >> 31 == 1
@@ -162,13 +178,31 @@ def mix(
 
 
 def check_cutout(size: ArrayLike) -> None:
-    """Refuses a Python number of pixels that makes no square.
+    """Refuses a known number of pixels that makes no square.
 
     Raises:
-        UsageError: it is negative or not whole.
+        UsageError: it is negative, not whole, or too large for int32.
     """
-    if isinstance(size, int | float) and not (size >= 0 and size % 1 == 0):
+    if violates(size, whole_in(0, 2**31)):
         raise UsageError(f"cutout of {size} pixels: must be a whole number, 0 or more")
+
+
+def check_table(shares: ArrayLike) -> None:
+    """Refuses known shares that are no table of `beta_table`.
+
+    Raises:
+        UsageError: not [257], or a value that is no whole number from 0 to 256.
+    """
+    if jnp.shape(shares) != (257,) or violates(shares, whole_in(0, 257)):
+        raise UsageError("shares must be a table of fishnet.mixing.beta_table: [257] whole numbers from 0 to 256")
+
+
+def _pixel(fill: ArrayLike, dtype: jnp.dtype) -> Num[Array, " c"]:
+    if jnp.issubdtype(dtype, jnp.integer):
+        low, high = jnp.iinfo(dtype).min, jnp.iinfo(dtype).max
+        if violates(fill, whole_in(low, high + 1)):
+            raise UsageError(f"fill {fill} is no pixel of images of {dtype}: whole numbers from {low} to {high}")
+    return jnp.asarray(fill, dtype)
 
 
 def _unmixed(bits: UInt32[Array, "b 7"], images: UInt8[Array, "b h w c"], *tables: jax.Array) -> Mixed:
@@ -184,7 +218,7 @@ def _mixup(bits: UInt32[Array, "b 7"], images: UInt8[Array, "b h w c"], shares: 
     return blended.astype(jnp.uint8), partner, share.astype(jnp.float32) / 256
 
 
-def _cutmix(bits: UInt32[Array, "b 7"], images: UInt8[Array, "b h w c"], shares: Int32[Array, "257"]) -> Mixed:
+def _cutmix(bits: UInt32[Array, "b 7"], images: Num[Array, "b h w c"], shares: Int32[Array, "257"]) -> Mixed:
     _, h, w, _ = images.shape
     side = jnp.asarray(SIDES)[shares[_uniform(bits[:, SHARE], 257)]]
     row, column = _uniform(bits[:, ROW], h), _uniform(bits[:, COLUMN], w)
@@ -195,14 +229,14 @@ def _cutmix(bits: UInt32[Array, "b 7"], images: UInt8[Array, "b h w c"], shares:
 
 
 def _cutout(
-    bits: UInt32[Array, "b 7"], images: UInt8[Array, "b h w c"], size: Int32[Array, ""], fill: UInt8[Array, " c"]
-) -> UInt8[Array, "b h w c"]:
+    bits: UInt32[Array, "b 7"], images: Num[Array, "b h w c"], size: Int32[Array, ""], fill: Num[Array, " c"]
+) -> Num[Array, "b h w c"]:
     b, h, w, _ = images.shape
     row, column, size = _uniform(bits[:, CUT_ROW], h), _uniform(bits[:, CUT_COLUMN], w), jnp.broadcast_to(size, (b,))
     return jnp.where(_box(row, column, size, size, h, w)[..., None], fill, images)
 
 
-def _bits(key: PRNGKeyArray, images: UInt8[Array, "b h w c"]) -> UInt32[Array, "b 7"]:
+def _bits(key: PRNGKeyArray, images: Num[Array, "b h w c"]) -> UInt32[Array, "b 7"]:
     """All that is drawn for a batch, at once: compiling the random generator takes longer than all else here."""
     return jax.random.bits(key, (images.shape[0], 7))
 

@@ -12,8 +12,10 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Int, Int32, PRNGKeyArray, UInt32
 
+from fishnet.checks import whole_numbers
 from fishnet.errors import UsageError
 from fishnet.lookup import unknown
+from fishnet.traced import violates, whole_in
 
 TOTAL = 2**30  # what the weights of all images add up to, at most
 
@@ -66,7 +68,12 @@ def weighted_positions(key: PRNGKeyArray, weights: Int32[ArrayLike, " n"], size:
 
     Returns:
         Positions [size] in [0, n).
+
+    Raises:
+        UsageError: known weights that are no whole numbers from 0 on, or whose sum is out of its range.
     """
+    if violates(weights, whole_in(0, 2**31)) or violates(weights, lambda w: 0 < w.sum(dtype=np.float64) < 2**31):
+        raise UsageError("sampling weights must be whole numbers, 0 or more, with a sum of 1 to 2^31 - 1")
     ends = jnp.cumsum(jnp.asarray(weights), dtype=jnp.int32)
     place = _high_product(jax.random.bits(key, (size,)), ends[-1].astype(jnp.uint32))
     return jnp.searchsorted(ends, place.astype(jnp.int32), side="right").astype(jnp.int32)
@@ -109,13 +116,13 @@ def class_balanced_order(key: PRNGKeyArray, labels: Int[ArrayLike, " images"], n
         Positions [n] in `labels`.
 
     Raises:
-        UsageError: no labels, or a negative one.
+        UsageError: no labels, or one that is no whole number from 0 on.
 
     Source: Shen et al. 2016 (class-aware sampling), https://arxiv.org/abs/1512.05830
     """
-    labels = np.asarray(labels)
-    if labels.size == 0 or labels.min() < 0:
-        raise UsageError("class-balanced sampling needs labels, 0 or more each")
+    labels = whole_numbers(labels, "labels", 0, 2**31)
+    if labels.size == 0:
+        raise UsageError("class-balanced sampling needs labels")
     return weighted_positions(key, sampling_weights(np.bincount(labels), 1)[labels], n)
 
 
@@ -151,7 +158,12 @@ def choose_by_class(
 
     Returns:
         [b, ...].
+
+    Raises:
+        UsageError: the two are not of one type.
     """
+    if jnp.result_type(stronger) != jnp.result_type(usual):
+        raise UsageError(f"examples of {jnp.result_type(stronger)} and {jnp.result_type(usual)} cannot be mixed")
     mask = jnp.asarray(mask)
     chosen = ((jnp.arange(mask.shape[0]) == jnp.asarray(labels)[:, None]) & mask).any(-1)
     return jnp.where(chosen.reshape(-1, *[1] * (jnp.ndim(usual) - 1)), stronger, usual)

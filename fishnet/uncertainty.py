@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Num, PRNGKeyArray
 
 from fishnet.errors import UsageError
 from fishnet.models.network import Network
+from fishnet.traced import violates, whole_in
 
 
 class MonteCarlo(NamedTuple):
@@ -53,7 +54,7 @@ def mc_dropout(
         Mean probabilities [b, k], their entropy [b] and the mutual information [b] of answer and sub-network, nats.
 
     Raises:
-        UsageError: `passes` is a Python number that is not whole or below 1; the model drops nothing.
+        UsageError: `passes` is known, and not whole or below 1; the model drops nothing.
 
     Source: Gal and Ghahramani, arXiv:1506.02142; the decomposition: Houlsby et al., arXiv:1112.5745.
     """
@@ -112,12 +113,12 @@ def entropy(p: Float[Array | np.ndarray, "*b k"]) -> Float[Array, "*b"]:
 
 
 def check_passes(passes: ArrayLike) -> None:
-    """Refuses a Python number of passes from which no mean can be taken.
+    """Refuses a known number of passes from which no mean can be taken.
 
     Raises:
         UsageError: `passes` is below 1 or not whole.
     """
-    if isinstance(passes, int | float) and not (1 <= passes < 2**31 and passes % 1 == 0):
+    if violates(passes, whole_in(1, 2**31)):
         raise UsageError(f"Monte-Carlo dropout needs 1, 2, ... passes, got {passes}")
 
 

@@ -106,6 +106,32 @@ def test_a_lane_gets_the_same_images_alone_compiled_and_beside_others(name: str)
     np.testing.assert_array_equal(jax.jit(lambda: jax.lax.map(lambda key: f(key, x), keys))(), alone)
 
 
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.int32])
+@pytest.mark.parametrize("name", ["none", "flip", "shift", "flip_shift"])
+def test_what_moves_whole_pixels_takes_any_type(name: str, dtype: jnp.dtype) -> None:
+    x = images()
+    other = (x / 256 if jnp.issubdtype(dtype, jnp.floating) else x).astype(dtype)  # 8 bits: no rounding in bfloat16
+    moved = AUGMENTATIONS[name](KEY, other)
+    expected = AUGMENTATIONS[name](KEY, x)
+    assert moved.dtype == dtype
+    np.testing.assert_array_equal(moved, (expected / 256 if moved.dtype != jnp.int32 else expected).astype(dtype))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.int32, jnp.int8])
+def test_what_computes_new_pixels_refuses_all_but_uint8(dtype: jnp.dtype) -> None:
+    x = (images() / 255).astype(dtype)
+    whole, still = jnp.eye(2, dtype=jnp.int32) << 14, jnp.zeros(2, jnp.int32)
+    for f in (
+        lambda x: strong(KEY, x),
+        lambda x: affine(x[0], whole, still),
+        lambda x: relight(x[0], jnp.int32(0), jnp.int32(256)),
+        jax.jit(lambda x: strong(KEY, x)),
+        jax.vmap(lambda image: affine(image, whole, still)),
+    ):
+        with pytest.raises(UsageError, match=f"takes uint8 images, 0 to 255, not {jnp.dtype(dtype)}"):
+            f(x)
+
+
 def test_a_negative_shift_is_refused() -> None:
     with pytest.raises(UsageError, match="shift by -1 pixels"):
         shift(KEY, images(), -1)

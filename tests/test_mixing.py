@@ -188,6 +188,47 @@ def test_cutout_of_nothing_changes_nothing_and_of_less_is_refused() -> None:
         mix(KEY, images(), OFF, OFF, -1, FILL)
 
 
+def test_floats_are_refused_where_pixels_are_computed_and_kept_where_they_are_moved() -> None:
+    x = images()
+    low = x.astype(jnp.float32) / 256  # exact
+    for f in (lambda x: mixup(KEY, x, UNIFORM), lambda x: mix(KEY, x, UNIFORM, OFF, 0, FILL), jax.jit(mix_floats)):
+        with pytest.raises(UsageError, match="takes uint8 images, 0 to 255, not float32"):
+            f(low)
+    mixed, partner, share = cutmix(KEY, low, UNIFORM)
+    expected = cutmix(KEY, x, UNIFORM)
+    np.testing.assert_array_equal(mixed, np.asarray(expected[0], np.float32) / 256)
+    np.testing.assert_array_equal(partner, expected[1])
+    np.testing.assert_array_equal(share, expected[2])
+    painted = cutout(KEY, low, 4, FILL / np.float32(256))
+    np.testing.assert_array_equal(painted, np.asarray(cutout(KEY, x, 4, FILL), np.float32) / 256)
+
+
+def mix_floats(x: jax.Array) -> tuple:
+    return mix(KEY, x, OFF, OFF, 0, FILL)
+
+
+@pytest.mark.parametrize("fill", [[0.5, 0, 0], [256, 0, 0], [-1, 0, 0], [float("nan"), 0, 0]])
+def test_a_fill_that_uint8_cannot_hold_is_refused(fill: list[float]) -> None:
+    for f in (lambda: cutout(KEY, images(), 3, fill), lambda: mix(KEY, images(), OFF, OFF, 3, np.array(fill))):
+        with pytest.raises(UsageError, match="is no pixel of images of uint8: whole numbers from 0 to 255"):
+            f()
+    np.testing.assert_array_equal(cutout(KEY, images(), 3, [1.0, 2.0, 255.0]), cutout(KEY, images(), 3, [1, 2, 255]))
+
+
+@pytest.mark.parametrize("shares", [0.2, np.linspace(0, 1, 257), UNIFORM[:-1], UNIFORM + 1, np.full(257, -1)])
+def test_shares_that_are_no_table_are_refused(shares: np.ndarray) -> None:
+    for f in (mixup, cutmix, lambda *args: mix(*args, OFF, 0, FILL), lambda k, x, s: mix(k, x, OFF, s, 0, FILL)):
+        with pytest.raises(UsageError, match=r"must be a table of fishnet.mixing.beta_table"):
+            f(KEY, images(), shares)
+
+
+def test_a_known_size_is_checked_whatever_its_type() -> None:
+    for size in (np.int64(-1), jnp.float32(2.5), np.array(-3), 2**31):
+        with pytest.raises(UsageError, match="must be a whole number, 0 or more"):
+            cutout(KEY, images(), size, FILL)
+    np.testing.assert_array_equal(cutout(KEY, images(), jnp.float32(3), FILL), cutout(KEY, images(), 3, FILL))
+
+
 def test_mix_with_everything_off_changes_no_bit() -> None:
     x = images()
     mixed, partner, share = mix_jit(KEY, x, OFF, OFF, 0, FILL)

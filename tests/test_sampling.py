@@ -161,9 +161,28 @@ def test_a_mask_names_classes_and_refuses_those_that_do_not_exist() -> None:
         (lambda: sampling_weights([0, 0], 1), "class counts"),
         (lambda: sampling_weights([3, -4], 1), "class counts"),
         (lambda: class_balanced_order(KEY, np.array([], int), 3), "needs labels"),
-        (lambda: class_balanced_order(KEY, np.array([1, -1]), 3), "needs labels"),
+        (lambda: class_balanced_order(KEY, np.array([1, -1]), 3), "labels must be .* got -1"),
     ],
 )
 def test_what_makes_no_sense_is_refused(f, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         f()
+
+
+@pytest.mark.parametrize("weights", [[0.3, 0.7], [1, -1], [0, 0], [2**31 - 1, 1], [float("nan"), 1]])
+def test_weights_that_integers_would_falsify_are_refused(weights: list[float]) -> None:
+    for given in (weights, np.array(weights), jnp.array(weights, jnp.float32)):
+        with pytest.raises(UsageError, match="sampling weights must be whole numbers"):
+            weighted_positions(KEY, given, 10)
+
+
+@pytest.mark.parametrize("labels", [[0, 1.5], [True, False], ["0", "1"], [float("nan")]])
+def test_labels_that_are_no_whole_numbers_are_refused(labels: list) -> None:
+    with pytest.raises(UsageError, match="labels must be whole numbers"):
+        class_balanced_order(KEY, labels, 10)
+
+
+def test_examples_of_two_types_are_not_mixed() -> None:
+    images = np.zeros((2, 4, 4, 3), np.uint8)
+    with pytest.raises(UsageError, match="examples of float32 and uint8 cannot be mixed"):
+        choose_by_class(np.array([0, 1]), np.array([True, False]), images.astype(np.float32) / 255, images)

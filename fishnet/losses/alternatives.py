@@ -32,7 +32,7 @@ def one_vs_rest(
         The loss [b] of each example.
 
     Raises:
-        UsageError: fewer than 2 classes, or a Python number out of its range.
+        UsageError: fewer than 2 classes, or a known number out of its range.
 
     Source: Rifkin and Klautau 2004, https://jmlr.org/papers/v5/rifkin04a.html; Wightman et al. 2021 (as a loss for
     image classifiers), https://arxiv.org/abs/2110.00476
@@ -63,7 +63,7 @@ def mse(
         The loss [b] of each example.
 
     Raises:
-        UsageError: fewer than 2 classes, or a Python number out of its range.
+        UsageError: fewer than 2 classes, or a known number out of its range.
 
     Source: Hui and Belkin 2021, https://arxiv.org/abs/2006.07322 (theirs rescales the true class for many classes)
     """

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from fishnet.errors import UsageError
 from fishnet.lookup import lookup
 from fishnet.losses.softmax import check_number
+from fishnet.traced import check_progress, violates
 
 
 def class_weights(counts: ArrayLike | Sequence, how: str | Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -89,11 +90,12 @@ def deferred(class_weights: Float[ArrayLike, " k"], progress: ArrayLike, start: 
         Weights [k] for this step.
 
     Raises:
-        UsageError: a Python `start` outside [0, 1].
+        UsageError: `progress` or `start` is known and outside [0, 1].
 
     Source: Cao et al. 2019, https://arxiv.org/abs/1906.07413 (from epoch 160 of 200)
     """
-    if isinstance(start, int | float) and not 0 <= start <= 1:
+    check_progress(progress)
+    if violates(start, lambda start: (start >= 0) & (start <= 1)):
         raise UsageError(f"start must be in [0, 1], got {start}")
     return jnp.where(jnp.asarray(progress) < start, 1.0, jnp.asarray(class_weights))
 

@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from fishnet.errors import UsageError
+from fishnet.traced import violates
 
 
 def softmax_loss(
@@ -48,7 +49,7 @@ def softmax_loss(
         The loss [b] of each example, not averaged.
 
     Raises:
-        UsageError: fewer than 2 classes, or a Python number out of its range.
+        UsageError: fewer than 2 classes, or a known number out of its range.
 
     Source: Lin et al. 2017 (focal), https://arxiv.org/abs/1708.02002; Szegedy et al. 2016 (smoothing),
     https://arxiv.org/abs/1512.00567; others at the functions that are members
@@ -188,12 +189,12 @@ def poly1(
 
 
 def check_number(name: str, value: ArrayLike, low: int | float, high: int | float, with_low: bool = True) -> None:
-    """Refuses a Python number outside [low, high), or (low, high) without `with_low`; a traced one passes.
+    """Refuses a known number outside [low, high), or (low, high) without `with_low`; a traced one passes.
 
     Raises:
         UsageError: it is outside, or NaN.
     """
-    if isinstance(value, int | float) and not (low < value < high or (with_low and value == low)):
+    if violates(value, lambda value: ((value > low) | (with_low & (value == low))) & (value < high)):
         raise UsageError(f"{name} must be in {'[' if with_low else '('}{low:g}, {high:g}), got {value}")
 
 

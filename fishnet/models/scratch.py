@@ -16,6 +16,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from fishnet.errors import UsageError
+from fishnet.traced import violates
 
 SIZES = (784, 10, 10)
 
@@ -168,9 +169,9 @@ def update(params: Parameters, gradients: Parameters, lr: ArrayLike) -> Paramete
         The new parameters.
 
     Raises:
-        UsageError: a Python `lr` that is negative or not finite.
+        UsageError: a known `lr` that is negative or not finite.
     """
-    if isinstance(lr, int | float) and not 0 <= lr < float("inf"):
+    if violates(lr, lambda lr: (lr >= 0) & (lr < np.inf)):
         raise UsageError(f"learning rate must be 0 or more, got {lr}")
     return jax.tree.map(lambda p, g: p - jnp.asarray(lr, p.dtype) * g, params, gradients)
 

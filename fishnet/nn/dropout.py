@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from fishnet.errors import UsageError
+from fishnet.traced import violates
 
 DROPOUTS = ("plain", "spatial", "alpha")
 
@@ -168,23 +169,23 @@ def in_training(
         Shape and dtype of `x`.
 
     Raises:
-        UsageError: a Python rate outside [0, 1).
+        UsageError: a known rate outside [0, 1).
     """
+    check_rate(rate)
     if isinstance(rate, int | float):
-        check_rate(rate)
         return function(new_key(), x, rate) if train and rate else x
     if not train:
         return x
     return lax.cond(rate > 0 if active is None else active, function, lambda key, x, rate: x, new_key(), x, rate)
 
 
-def check_rate(rate: int | float, what: str = "dropout rate") -> None:
-    """Refuses a rate at which nothing is left.
+def check_rate(rate: ArrayLike, what: str = "dropout rate") -> None:
+    """Refuses a known rate at which nothing is left; a traced one passes.
 
     Raises:
         UsageError: `rate` is outside [0, 1).
     """
-    if not 0 <= rate < 1:
+    if violates(rate, lambda rate: (rate >= 0) & (rate < 1)):
         raise UsageError(f"{what} must be in [0, 1), got {rate}")
 
 

@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array
 
 from fishnet.errors import UsageError
+from fishnet.traced import violates
 
 
 def lsuv(
@@ -41,12 +42,12 @@ def lsuv(
         The parameters, with other kernels for the named layers.
 
     Raises:
-        UsageError: a layer without kernel or without output, or a negative Python number.
+        UsageError: a layer without kernel or without output, or a negative number that is known.
 
     Source: Mishkin and Matas, "All You Need Is a Good Init", arXiv:1511.06422, algorithm 1.
     """
     for name, value in {"tolerance": tolerance, "rounds": rounds}.items():
-        if isinstance(value, int | float) and not value >= 0:
+        if violates(value, lambda value: value >= 0):
             raise UsageError(f"{name} of lsuv must be 0 or more, got {value}")
     leaves = flatten_dict(params, keep_empty_nodes=True, sep="/")
     for layer in layers:

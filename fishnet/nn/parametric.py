@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from fishnet.errors import UsageError
+from fishnet.traced import violates
 
 LOWEST, HIGHEST = 1 / 8, 1 / 3  # the slopes between which rrelu draws
 
@@ -64,13 +65,13 @@ def coefficient_or_default(coefficient: ArrayLike | None, default: ArrayLike | N
         A number through which no gradient flows.
 
     Raises:
-        UsageError: a Python number that is infinite.
+        UsageError: a known number that is infinite.
     """
     if default is None or coefficient is None:
         return default
+    if violates(coefficient, lambda coefficient: abs(coefficient) != math.inf):
+        raise UsageError(f"the coefficient of an activation must be finite, got {coefficient}")
     if isinstance(coefficient, int | float):
-        if math.isinf(coefficient):
-            raise UsageError(f"the coefficient of an activation must be finite, got {coefficient}")
         return default if math.isnan(coefficient) else coefficient
     return lax.stop_gradient(jnp.where(jnp.isnan(coefficient), default, coefficient))
 

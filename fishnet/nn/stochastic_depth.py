@@ -23,14 +23,13 @@ def linear_rates(last: ArrayLike, blocks: int) -> tuple[ArrayLike, ...]:
         A rate for each block, Python numbers if `last` is one.
 
     Raises:
-        UsageError: a Python `last` outside [0, 1), or fewer than one block.
+        UsageError: a known `last` outside [0, 1), or fewer than one block.
 
     Source: Huang et al., "Deep Networks with Stochastic Depth", arXiv:1603.09382, equation 4.
     """
     if blocks < 1:
         raise UsageError(f"stochastic depth needs a block or more, got {blocks}")
-    if isinstance(last, int | float):
-        check_rate(last, "rate of stochastic depth")
+    check_rate(last, "rate of stochastic depth")
     return tuple(last * (block / blocks) for block in range(1, blocks + 1))
 
 

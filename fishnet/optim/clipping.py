@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.typing import ArrayLike
 
 from fishnet.errors import UsageError
 from fishnet.optim.kernels import global_norm, kernels, unit_norms
+from fishnet.traced import violates
 
 Clipped = tuple[optax.Updates, jax.Array]
 Clipping = Callable[[optax.Updates, optax.Params, ArrayLike], Clipped]
@@ -109,12 +109,12 @@ def adaptive_clip(grads: optax.Updates, params: optax.Params, limit: ArrayLike) 
 
 
 def check_limit(limit: ArrayLike) -> None:
-    """Refuses plain numbers that are negative or NaN; traced and array values pass.
+    """Refuses known numbers that are negative or NaN; traced ones pass.
 
     Raises:
         UsageError: `limit` is one of them.
     """
-    if isinstance(limit, int | float | np.number) and not limit >= 0:
+    if violates(limit, lambda limit: limit >= 0):
         raise UsageError(f"limit {limit} is not 0 or a positive number (infinity for none)")
 
 

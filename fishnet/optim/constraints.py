@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 from fishnet.errors import UsageError
 from fishnet.optim.clipping import check_limit
 from fishnet.optim.kernels import kernels, path_names, unit_norms
+from fishnet.traced import violates
 
 
 def every_layer(path: tuple[str, ...]) -> bool:
@@ -112,13 +113,13 @@ def ema(average: optax.Params, params: optax.Params, decay: ArrayLike, step: Arr
         A tree like `params`.
 
     Raises:
-        UsageError: `decay` is a plain number outside [0, 1).
+        UsageError: `decay` is known and outside [0, 1).
 
     Source: Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging", SIAM J. Control Optim. 30
     (1992); as an exponential average: Tarvainen and Valpola, arXiv:1703.01780; its debiasing: Kingma and Ba,
     arXiv:1412.6980, section 3
     """
-    if isinstance(decay, int | float | np.number) and not 0 <= decay < 1:
+    if violates(decay, lambda decay: (decay >= 0) & (decay < 1)):
         raise UsageError(f"decay {decay} of the average of the weights is not in [0, 1)")
     fresh = 1 - jnp.asarray(decay, jnp.float32)
     # 1 - decay^step to full precision also where decay is next to 1.
@@ -133,10 +134,10 @@ def kernel_leaves(params: optax.Params) -> list[jax.Array]:
 
 
 def check_factor(factor: ArrayLike) -> None:
-    """Refuses plain numbers that are negative or not finite; traced and array values pass.
+    """Refuses known numbers that are negative or not finite; traced ones pass.
 
     Raises:
         UsageError: `factor` is one of them.
     """
-    if isinstance(factor, int | float | np.number) and not 0 <= factor < np.inf:
+    if violates(factor, lambda factor: (factor >= 0) & (factor < np.inf)):
         raise UsageError(f"penalty factor {factor} is not 0 or a positive finite number")

@@ -1,13 +1,12 @@
 """What all optimizers share: weight decay, and the range of their numbers."""
 
-import math
-
 import numpy as np
 import optax
 from jax.typing import ArrayLike
 
 from fishnet.errors import UsageError
 from fishnet.optim.kernels import kernels
+from fishnet.traced import violates
 
 
 def kernel_decay(weight_decay: ArrayLike) -> optax.GradientTransformation:
@@ -29,12 +28,12 @@ def kernel_decay(weight_decay: ArrayLike) -> optax.GradientTransformation:
 
 
 def check_numbers(momentum: ArrayLike, weight_decay: ArrayLike) -> None:
-    """Refuses plain numbers out of range; traced and array values pass, for nothing can be asked of them yet.
+    """Refuses known numbers out of range; traced ones pass, for nothing can be asked of them yet.
 
     Raises:
         UsageError: momentum is not in [0, 1), or weight decay is negative or not finite.
     """
-    if isinstance(momentum, int | float | np.number) and not 0 <= momentum < 1:
+    if violates(momentum, lambda momentum: (momentum >= 0) & (momentum < 1)):
         raise UsageError(f"momentum {momentum} is not in [0, 1)")
-    if isinstance(weight_decay, int | float | np.number) and not (weight_decay >= 0 and math.isfinite(weight_decay)):
+    if violates(weight_decay, lambda decay: (decay >= 0) & (decay < np.inf)):
         raise UsageError(f"weight decay {weight_decay} is not 0 or a positive finite number")

@@ -2,11 +2,11 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 from jax.typing import ArrayLike
 
 from fishnet.errors import UsageError
+from fishnet.traced import check_progress, violates
 
 THRESHOLD = 1e-4  # share of the lowest loss by which a loss must be lower to count
 
@@ -19,7 +19,11 @@ def plateau(progress: ArrayLike) -> jax.Array:
 
     Returns:
         The multiplier [...].
+
+    Raises:
+        UsageError: `progress` is known and outside [0, 1].
     """
+    check_progress(progress)
     return jnp.ones(jnp.shape(progress), jnp.result_type(progress, jnp.float32))
 
 
@@ -61,16 +65,15 @@ def plateau_update(
         The state whose multiplier holds for the next epoch.
 
     Raises:
-        UsageError: a plain number is out of its range.
+        UsageError: a number that is known is out of its range.
 
     Source: https://docs.pytorch.org/docs/stable/generated/torch.optim.lr_scheduler.ReduceLROnPlateau.html
     """
-    plain = int | float | np.number
-    if isinstance(factor, plain) and not 0 < factor < 1:
+    if violates(factor, lambda factor: (factor > 0) & (factor < 1)):
         raise UsageError(f"plateau factor {factor} is not between 0 and 1")
-    if isinstance(patience, plain) and not patience >= 0:
+    if violates(patience, lambda patience: patience >= 0):
         raise UsageError(f"plateau patience {patience} is not 0 or more epochs")
-    if isinstance(minimum, plain) and not 0 <= minimum <= 1:
+    if violates(minimum, lambda minimum: (minimum >= 0) & (minimum <= 1)):
         raise UsageError(f"plateau minimum {minimum} is not in [0, 1]: it is a share of the peak rate")
     value = jnp.asarray(value, jnp.float32)
     good = value < state.best * (1 - THRESHOLD)

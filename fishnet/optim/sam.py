@@ -8,6 +8,7 @@ from jax.typing import ArrayLike
 
 from fishnet.errors import UsageError
 from fishnet.optim.kernels import global_norm
+from fishnet.traced import violates
 
 RHO = 0.05  # radius of the neighbourhood, in the units of the parameters; the paper's for CIFAR-10 and ImageNet
 
@@ -28,11 +29,11 @@ def sam_probe(params: optax.Params, grads: optax.Updates, rho: ArrayLike = RHO) 
         A tree like `params`; the params themselves where the gradient is 0.
 
     Raises:
-        UsageError: `rho` is a plain number that is negative or not finite.
+        UsageError: `rho` is known, and negative or not finite.
 
     Source: Foret et al. 2021, https://arxiv.org/abs/2010.01412
     """
-    if isinstance(rho, int | float | np.number) and not 0 <= rho < np.inf:
+    if violates(rho, lambda rho: (rho >= 0) & (rho < np.inf)):
         raise UsageError(f"rho {rho} is not 0 or a positive finite number")
     norm = global_norm(grads)
     stretch = rho / jnp.where(norm > 0, norm, 1.0)

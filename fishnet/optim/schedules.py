@@ -1,8 +1,9 @@
 """Learning-rate schedules as shapes: f(progress) -> multiplier, both in [0, 1], with peak 1.
 
 The learning rate is a separate, traced scale. Progress is step / total steps and starts at 0, so 1 is never
-reached. Every shape is elementwise in `progress` and has no Python branch on it, so it may be traced. A rate that is to
-end above 0, or a cycle's lower rate, is `with_floor` around a shape; a warm-up is `with_warmup` around that.
+reached. Every shape is elementwise in `progress` and has no Python branch on it, so it may be traced; where it is
+known, what is outside [0, 1], such as a step, is refused. A rate that is to end above 0, or a cycle's lower rate, is
+`with_floor` around a shape; a warm-up is `with_warmup` around that.
 """
 
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from jax.typing import ArrayLike
 
 from fishnet.errors import UsageError
 from fishnet.optim.plateau import plateau
+from fishnet.traced import check_progress, violates
 
 Schedule = Callable[[ArrayLike], jax.Array]
 
@@ -36,8 +38,11 @@ def constant(progress: ArrayLike) -> jax.Array:
 
     Returns:
         The multiplier [...].
+
+    Raises:
+        UsageError: `progress` is known and outside [0, 1].
     """
-    return jnp.ones_like(floating(progress))
+    return jnp.ones_like(checked(progress))
 
 
 def cosine(progress: ArrayLike) -> jax.Array:
@@ -49,9 +54,12 @@ def cosine(progress: ArrayLike) -> jax.Array:
     Returns:
         The multiplier [...].
 
+    Raises:
+        UsageError: `progress` is known and outside [0, 1].
+
     Source: Loshchilov and Hutter 2017 without restarts, https://arxiv.org/abs/1608.03983
     """
-    return half_cosine(1.0, 0.0, floating(progress))
+    return half_cosine(1.0, 0.0, checked(progress))
 
 
 def onecycle(progress: ArrayLike) -> jax.Array:
@@ -66,9 +74,12 @@ def onecycle(progress: ArrayLike) -> jax.Array:
     Returns:
         The multiplier [...].
 
+    Raises:
+        UsageError: `progress` is known and outside [0, 1].
+
     Source: Smith and Topin 2018, https://arxiv.org/abs/1708.07120
     """
-    progress = floating(progress)
+    progress = checked(progress)
     rise = half_cosine(ONECYCLE_START, 1.0, progress / ONECYCLE_RISE)
     fall = half_cosine(1.0, ONECYCLE_END, (progress - ONECYCLE_RISE) / (1 - ONECYCLE_RISE))
     return jnp.where(progress < ONECYCLE_RISE, rise, fall)
@@ -83,9 +94,12 @@ def exponential(progress: ArrayLike) -> jax.Array:
     Returns:
         The multiplier [...].
 
+    Raises:
+        UsageError: `progress` is known and outside [0, 1].
+
     Source: `optax.exponential_decay` with `decay_rate=0.01` over the whole run.
     """
-    return EXPONENTIAL_END ** floating(progress)
+    return EXPONENTIAL_END ** checked(progress)
 
 
 def step(progress: ArrayLike) -> jax.Array:
@@ -97,9 +111,12 @@ def step(progress: ArrayLike) -> jax.Array:
     Returns:
         The multiplier [...].
 
+    Raises:
+        UsageError: `progress` is known and outside [0, 1].
+
     Source: He et al. 2016, section 4.2 (32k and 48k of 64k iterations), https://arxiv.org/abs/1512.03385
     """
-    progress = floating(progress)
+    progress = checked(progress)
     return jnp.where(progress < STEPS_AT[0], 1.0, jnp.where(progress < STEPS_AT[1], STEP_FACTOR, STEP_FACTOR**2))
 
 
@@ -115,9 +132,12 @@ def polynomial(progress: ArrayLike) -> jax.Array:
     Returns:
         The multiplier [...].
 
+    Raises:
+        UsageError: `progress` is known and outside [0, 1].
+
     Source: You et al. 2017, https://arxiv.org/abs/1708.03888
     """
-    return (1 - floating(progress)) ** POLYNOMIAL_POWER
+    return (1 - checked(progress)) ** POLYNOMIAL_POWER
 
 
 def warmup_cosine(progress: ArrayLike) -> jax.Array:
@@ -128,6 +148,9 @@ def warmup_cosine(progress: ArrayLike) -> jax.Array:
 
     Returns:
         The multiplier [...].
+
+    Raises:
+        UsageError: `progress` is known and outside [0, 1].
 
     Source: Goyal et al. 2017, https://arxiv.org/abs/1706.02677, and Loshchilov and Hutter 2017, see `cosine`
     """
@@ -145,7 +168,7 @@ def cyclic_triangular(progress: ArrayLike, cycles: ArrayLike = CYCLES) -> jax.Ar
         The multiplier [...].
 
     Raises:
-        UsageError: `cycles` is a plain number that is not positive and finite.
+        UsageError: `progress` is known and outside [0, 1], or `cycles` and not positive and finite.
 
     Source: Smith 2017, https://arxiv.org/abs/1506.01186
     """
@@ -165,7 +188,7 @@ def cyclic_sine(progress: ArrayLike, cycles: ArrayLike = CYCLES) -> jax.Array:
         The multiplier [...].
 
     Raises:
-        UsageError: `cycles` is a plain number that is not positive and finite.
+        UsageError: `progress` is known and outside [0, 1], or `cycles` and not positive and finite.
 
     Source: Smith 2017, section 3.1, on other forms of the cycle, https://arxiv.org/abs/1506.01186
     """
@@ -183,9 +206,9 @@ def with_floor(multiplier: ArrayLike, floor: ArrayLike) -> jax.Array:
         The multiplier [...].
 
     Raises:
-        UsageError: `floor` is a plain number outside [0, 1].
+        UsageError: `floor` is known and outside [0, 1].
     """
-    if isinstance(floor, int | float | np.number) and not 0 <= floor <= 1:
+    if violates(floor, lambda floor: (floor >= 0) & (floor <= 1)):
         raise UsageError(f"floor {floor} is not in [0, 1]: it is a share of the peak rate")
     return floor + (1 - floor) * floating(multiplier)
 
@@ -204,16 +227,22 @@ def with_warmup(shape: Schedule, progress: ArrayLike, warmup: ArrayLike) -> jax.
         The multiplier [...].
 
     Raises:
-        UsageError: `warmup` is a plain number outside [0, 1).
+        UsageError: `progress` is known and outside [0, 1], or `warmup` and outside [0, 1).
 
     Source: Goyal et al. 2017, https://arxiv.org/abs/1706.02677
     """
-    if isinstance(warmup, int | float | np.number) and not 0 <= warmup < 1:
+    if violates(warmup, lambda warmup: (warmup >= 0) & (warmup < 1)):
         raise UsageError(f"warmup {warmup} is not in [0, 1): it is a share of the run")
-    p, w = floating(progress), floating(warmup)
+    p, w = checked(progress), floating(warmup)
     # The rise is divided by 1 where there is none, so that neither it nor its gradient is 0 / 0.
     rise = p / jnp.where(w > 0, w, 1.0)
     return jnp.where(p < w, rise, shape(jnp.maximum(p - w, 0.0) / (1 - w)))
+
+
+def checked(progress: ArrayLike) -> jax.Array:
+    """`floating(progress)`; UsageError where it is known and outside [0, 1]."""
+    check_progress(progress)
+    return floating(progress)
 
 
 def floating(x: ArrayLike) -> jax.Array:
@@ -223,9 +252,9 @@ def floating(x: ArrayLike) -> jax.Array:
 
 def phase(progress: ArrayLike, cycles: ArrayLike) -> jax.Array:
     """How far into its cycle a run is, in [0, 1)."""
-    if isinstance(cycles, int | float | np.number) and not 0 < cycles < np.inf:
+    if violates(cycles, lambda cycles: (cycles > 0) & (cycles < np.inf)):
         raise UsageError(f"cycles {cycles} is not a positive finite number")
-    turns = floating(progress) * floating(cycles)
+    turns = checked(progress) * floating(cycles)
     return turns - jnp.floor(turns)
 
 

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 from fishnet.errors import UsageError
 from fishnet.pretraining.decoder import Decoder
 from fishnet.pretraining.objective import Images, Judged, Objective, gaussian
+from fishnet.traced import violates
 
 
 class Autoencoder(Objective):
@@ -52,7 +53,7 @@ class Denoising(Autoencoder):
             this is `Autoencoder`.
 
     Raises:
-        UsageError: when called: a Python `noise` below 0 or not finite.
+        UsageError: when called: a known `noise` below 0 or not finite.
 
     Source: Vincent et al., "Extracting and Composing Robust Features with Denoising Autoencoders", ICML 2008, and
     "Stacked Denoising Autoencoders", JMLR 2010.
@@ -62,7 +63,7 @@ class Denoising(Autoencoder):
 
     def seen(self, images: Images, std: Float[Array, " c"]) -> Images:
         """The images under noise, neither rounded nor cut to 0..255."""
-        if isinstance(self.noise, int | float) and not 0 <= self.noise < float("inf"):
+        if violates(self.noise, lambda noise: (noise >= 0) & (noise < float("inf"))):
             raise UsageError(f"noise of a denoising autoencoder must be 0 or more, got {self.noise}")
         e = gaussian(self.make_rng("objective"), images.shape)
         return jnp.asarray(images, jnp.float32) + self.noise * std * e

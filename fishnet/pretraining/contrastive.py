@@ -13,6 +13,7 @@ from fishnet.errors import UsageError
 from fishnet.nn.mixed_activation import activate
 from fishnet.pretraining.objective import Images, Judged, Objective
 from fishnet.pretraining.views import random_view
+from fishnet.traced import violates
 
 
 class Contrastive(Objective):
@@ -29,7 +30,7 @@ class Contrastive(Objective):
         projection: length of z, at least 1; the hidden layer is as wide as the trunk's features.
 
     Raises:
-        UsageError: when called: a Python `temperature` that is not above 0, or a `projection` below 1,
+        UsageError: when called: a known `temperature` that is not above 0, or a `projection` below 1,
             images that are not uint8.
 
     Source: Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", arXiv:2002.05709.
@@ -68,11 +69,11 @@ def nt_xent(z: Float[Array, "n d"], temperature: ArrayLike) -> Float[Array, " n"
         [2 b] float32 or better.
 
     Raises:
-        UsageError: a Python `temperature` that is not above 0, or an odd number of views.
+        UsageError: a known `temperature` that is not above 0, or an odd number of views.
 
     Source: Chen et al., arXiv:2002.05709, equation 1.
     """
-    if isinstance(temperature, int | float) and not 0 < temperature < math.inf:
+    if violates(temperature, lambda temperature: (temperature > 0) & (temperature < math.inf)):
         raise UsageError(f"the temperature of a contrastive loss must be above 0, got {temperature}")
     cosines, others, partners = _cosines(z)
     logits = cosines / temperature

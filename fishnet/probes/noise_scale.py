@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from fishnet.errors import UsageError
 from fishnet.optim.kernels import global_norm
+from fishnet.traced import violates
 
 
 class GradientSum(NamedTuple):
@@ -69,12 +70,12 @@ def noise_scale(gradients: GradientSum, batch: ArrayLike) -> NoiseScale:
         gradient; NaN from fewer than 2 batches.
 
     Raises:
-        UsageError: `batch` is a Python number below 1.
+        UsageError: `batch` is known and below 1.
 
     Source: McCandlish et al., "An Empirical Model of Large-Batch Training", arXiv:1812.06162, equation 2.9 and
     appendix A.1.
     """
-    if isinstance(batch, int | float) and not batch >= 1:
+    if violates(batch, lambda batch: batch >= 1):
         raise UsageError(f"a noise scale needs batches of 1 example or more, got {batch}")
     m = gradients.count
     small = gradients.squares / m

@@ -134,6 +134,15 @@ def test_stays_in_the_unit_interval(name: str, p: float) -> None:
     assert 0 <= float(SCHEDULES[name](p)) <= 1
 
 
+@pytest.mark.parametrize("p", [50, 1.001, -0.1, np.nan, np.array([0.5, 50]), jnp.int32(2), jnp.arange(3)])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_step_or_anything_else_outside_the_run_is_refused(name: str, p: jax.typing.ArrayLike) -> None:
+    for f in (SCHEDULES[name], lambda p: with_warmup(SCHEDULES[name], p, 0.1)):
+        with pytest.raises(UsageError, match=r"progress .* is not in \[0, 1\]: it is the step divided by"):
+            f(p)
+    assert jnp.shape(jax.jit(SCHEDULES[name])(p)) == jnp.shape(p)  # nothing can be asked of a traced one
+
+
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_peaks_at_one(name: str) -> None:
     assert float(SCHEDULES[name](PROGRESS).max()) == pytest.approx(1, abs=1e-7)

@@ -1,0 +1,34 @@
+"""Conditions on numbers that may be traced."""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jax.typing import ArrayLike
+
+from fishnet.errors import UsageError
+
+
+def violates(value: ArrayLike, holds: Callable[[np.ndarray], np.ndarray]) -> bool:
+    """Whether any element of a value that is known now breaks a condition; a traced value is taken on trust.
+
+    Args:
+        value: a Python number, or an array [...] of NumPy or JAX.
+        holds: elementwise condition; comparisons with NaN are false, so NaN breaks it.
+    """
+    return not isinstance(value, jax.core.Tracer) and not np.all(holds(np.asarray(value)))
+
+
+def whole_in(low: int, high: int) -> Callable[[np.ndarray], np.ndarray]:
+    """A condition for `violates`: whole numbers in [low, high), whatever their type."""
+    return lambda value: (value >= low) & (value < high) & (value == np.floor(value))
+
+
+def check_progress(progress: ArrayLike) -> None:
+    """Refuses known progress through a run that cannot be: a step, say, where its share of all steps is meant.
+
+    Raises:
+        UsageError: it is outside [0, 1], or NaN.
+    """
+    if violates(progress, lambda progress: (progress >= 0) & (progress <= 1)):
+        raise UsageError(f"progress {progress} is not in [0, 1]: it is the step divided by the number of all steps")
