@@ -50,8 +50,8 @@ def load_folder(
         strict: refuse files that cannot be used instead of leaving them out with a note.
 
     Returns:
-        a `Task` with images [n, s, s, 3], whose notes tell what was left out, which classes a split lacks, and exact
-        and near duplicates across splits.
+        a `Task` with images [n, s, s, 3], whose notes tell what was left out, which classes a split lacks, and
+        duplicates across splits: the exact ones, and some of the near-copies (see `find_duplicates`).
 
     Raises:
         UserError: the folder is missing, has fewer than 2 classes, a class has no usable image, a file name does not

@@ -1,11 +1,13 @@
 import io
+import re
 
 import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
+from benchmarks import near_copies
 from fishnet.data import duplicates
-from fishnet.data.duplicates import describe, difference_hash, find_duplicates
+from fishnet.data.duplicates import MISSED, describe, difference_hash, find_duplicates
 from fishnet.data.images import prepare_image
 
 
@@ -59,7 +61,19 @@ def test_near_copies_across_splits_are_found(change):
     found = find_duplicates(stack(pictures), np.zeros(30, int), splits(range(20), range(20, 24), range(24, 30)))
     assert found.near == ((3, 25),) and not found.across
     (note,) = describe(found, [str(i) for i in range(30)])
-    assert "1 image is a near duplicate" in note and "3 ~ 25" in note
+    assert "1 image is a near duplicate" in note and "3 ~ 25" in note and note.endswith(MISSED)
+
+
+def test_the_docstring_states_the_rates_that_are_measured():
+    text = " ".join(find_duplicates.__doc__.split())
+    originals, others = near_copies.photographs()
+    assert len(originals) == len(others) == 200
+    for name, change in near_copies.CHANGES.items():
+        found = near_copies.count_found(originals, [change(image) for image in originals], 32)
+        stated = 200 if name == "the same pixels" else int(re.search(rf"{re.escape(name)}: (\d+)", text)[1])
+        assert abs(found - stated) <= 10, f"{name}: {found}"  # decoders of JPEG differ a little
+    assert near_copies.count_found(originals, others, 32) == 0
+    assert "takes another photograph for a copy: 0." in text
 
 
 def test_near_copies_within_a_split_are_no_news():
