@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from fishnet.errors import UserError
+from fishnet.files import read_regular_file
 
 SIZES = ("smoke", "quick", "full")
 VERDICTS = ("supported", "refuted", "undecided")
@@ -26,12 +27,10 @@ def read_answer(path: Path, experiment: str) -> dict[str, Any] | None:
         BadAnswer: it cannot be read, or lacks something; in one line that names the file.
     """
     try:
-        if not path.exists():
-            return None
-        if not path.is_file():
-            raise BadAnswer(f"{path} is no file")
-        record = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
+        record = json.loads(read_regular_file(path).decode(), parse_constant=_no_constant)
         check_answer(record, experiment)
+    except FileNotFoundError:
+        return None
     except BadAnswer as error:
         raise BadAnswer(f"{path} cannot be used: {error}") from error
     except (OSError, ValueError, RecursionError) as error:

@@ -24,6 +24,7 @@ from experiments._cli import Parser, guarded
 from experiments._question import QUESTIONS, SIZES
 from experiments._record import VERDICTS, BadAnswer, read_answer
 from fishnet.errors import UserError
+from fishnet.files import read_regular_file
 from fishnet.lookup import unknown
 from fishnet.sweep.wording import counted
 
@@ -134,11 +135,11 @@ def content_of(path: Path) -> bytes:
         BadAnswer: there is none, or nothing in it.
     """
     try:
-        content = path.read_bytes() if path.is_file() else b""
+        content = read_regular_file(path)
     except OSError as error:
         raise BadAnswer(f"{path} cannot be read: {error.strerror or error}") from error
     if not content:
-        raise BadAnswer(f"{path} is {'empty' if path.exists() else 'missing'}")
+        raise BadAnswer(f"{path} is empty")
     return content
 
 

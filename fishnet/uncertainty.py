@@ -13,6 +13,7 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Num, PRNGKeyArray
 
+from fishnet.arguments import check_type
 from fishnet.errors import UsageError
 from fishnet.models.network import Network
 from fishnet.traced import violates, whole_in
@@ -118,6 +119,7 @@ def check_passes(passes: ArrayLike) -> None:
     Raises:
         UsageError: `passes` is below 1 or not whole.
     """
+    check_type("passes", passes, (int, float, np.number, np.ndarray, jax.Array), "a whole number of at least 1")
     if violates(passes, whole_in(1, 2**31)):
         raise UsageError(f"Monte-Carlo dropout needs 1, 2, ... passes, got {passes}")
 

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from fishnet.arguments import check_flag, check_type
 from fishnet.data.modifiers import FOLDER_PREFIX, Modifier, parse, settle, split_name
 from fishnet.data.paths import expand
 from fishnet.data.task import Task
@@ -132,6 +133,9 @@ def _resolve(name, image_size, data_dir, group_regex, strict) -> tuple[Source, R
         raise UsageError("task 'folder:' lacks the folder: write folder:PATH")
     if group_regex is not None and not folder:
         raise UsageError(f"a group regex ({group_regex!r}) applies to folder:PATH only; {name} has its own split")
+    check_type("data_dir", data_dir, (str, os.PathLike, type(None)), "the path of a folder, or None")
+    check_type("group_regex", group_regex, (str, type(None)), "a regular expression as a text, or None")
+    check_flag("strict", strict)
     try:
         if isinstance(image_size, bool):
             raise TypeError

@@ -11,6 +11,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
+from fishnet.arguments import check_type
 from fishnet.errors import UserError
 from fishnet.names import visible
 from fishnet.report import class_figures, curve_figures, figures, sample_figures
@@ -54,10 +55,11 @@ def write_report(
     Raises:
         UserError: the folder holds no sweep, a table cannot be read, or the folder cannot be written.
     """
+    check_type("command", command, (str, type(None)), "a text, or None")
     results = load_results(out)
-    page = Path(out) / PAGE
+    page = results.out / PAGE
     try:
-        (Path(out) / "figures").mkdir(exist_ok=True)
+        (results.out / "figures").mkdir(exist_ok=True)
         shown = contents(results, command, data_dir)
         # A path may hold bytes that are no UTF-8: these are written as \\udcff.
         text = template(PAGE).render(**shown).encode("utf-8", "backslashreplace")

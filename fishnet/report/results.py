@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from fishnet.arguments import as_folder
 from fishnet.errors import UserError
 from fishnet.stats import Interval, interval, t_interval
 from fishnet.sweep.domains import Choices, Range, domain_from, domain_of
@@ -226,7 +227,7 @@ def load_results(out: str | Path) -> Results:
     Raises:
         UserError: the folder holds no sweep, or one of its files is not as the sweep wrote it.
     """
-    out = Path(out)
+    out = as_folder("out", out)
     sweep = read_sweep_file(out)
     if sweep is None:
         raise UserError(f"{out} holds no sweep: {SWEEP_FILE} is missing")

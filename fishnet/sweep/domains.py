@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from fishnet.arguments import check_flag
 from fishnet.errors import UsageError
 from fishnet.lookup import unknown
 from fishnet.sweep.recipe import FIELDS
-from fishnet.sweep.values import coerce, coerce_all, format_value, is_number, plain
+from fishnet.sweep.values import coerce, coerce_all, format_value, is_number, plain, without_numpy
 
 DIGITS = 4  # significant ones of a sampled number, so that an arm's name says all of it
 
@@ -23,11 +24,19 @@ class Range:
         low: the lowest.
         high: the highest.
         log: uniform in the logarithm instead of in the number.
+
+    Raises:
+        UsageError: `log` is neither True nor False. `domain_of` checks the ends, as those of a field.
     """
 
     low: float
     high: float
     log: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("low", "high"):
+            object.__setattr__(self, name, without_numpy(getattr(self, name)))
+        check_flag("range: log", self.log)
 
     def __str__(self) -> str:
         """As on the command line: `0.001..0.3:log`."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from fishnet.errors import UserError
+from fishnet.files import read_regular_file
 from fishnet.sweep.records import write_whole
 from fishnet.sweep.samples import differences as sample_differences
 from fishnet.sweep.values import format_value
@@ -31,9 +32,7 @@ def read_sweep_file(out: Path) -> dict[str, Any] | None:
     """
     path = out / SWEEP_FILE
     try:
-        if path.exists() and not path.is_file():
-            raise UserError(f"cannot read {path}: it is no file")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_regular_file(path).decode())
     except FileNotFoundError:
         return None
     except NotADirectoryError as error:

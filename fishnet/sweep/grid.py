@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fishnet.arguments import check_mapping, check_type, shown
 from fishnet.errors import UsageError
 from fishnet.lookup import unknown
 from fishnet.sweep.limits import check_number, check_runs
@@ -16,7 +17,7 @@ from fishnet.sweep.recipe import FIELDS, Recipe
 from fishnet.sweep.samples import Samples
 from fishnet.sweep.source import source_of
 from fishnet.sweep.stopping import Stopping
-from fishnet.sweep.values import coerce, coerce_all, format_value, plain, repeated
+from fishnet.sweep.values import coerce, coerce_all, format_value, plain, repeated, without_numpy
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,10 @@ class Sweep:
     samples: Samples = field(default_factory=Samples)
 
     def __post_init__(self) -> None:
-        for name in FIELDS:
-            object.__setattr__(self.recipe, name, coerce(name, getattr(self.recipe, name)))
+        check_type("recipe", self.recipe, Recipe, "a Recipe")
+        check_mapping("axes", self.axes, "a dictionary from recipe fields to lists of values")
+        check_type("stopping", self.stopping, Stopping, "a Stopping")
+        check_type("samples", self.samples, Samples, "Samples")
         axes = {}
         for name, values in self.axes.items():
             if name == "seed":
@@ -122,9 +125,9 @@ def arm_name(values: Mapping[str, Any]) -> str:
 
 
 def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
-    seeds = seeds.tolist() if hasattr(seeds, "tolist") else seeds  # NumPy's
-    if isinstance(seeds, bool) or not isinstance(seeds, (int, Sequence)) or isinstance(seeds, str):
-        raise UsageError(f"seeds: {seeds!r} is neither a number of seeds nor a list of seeds")
+    seeds = without_numpy(seeds)
+    if isinstance(seeds, bool) or not isinstance(seeds, (int, Sequence)) or isinstance(seeds, str | bytes):
+        raise UsageError(f"seeds: {shown(seeds)} is neither a number of seeds nor a list of seeds")
     if isinstance(seeds, int):
         if seeds < 1:
             raise UsageError(f"seeds: {seeds} is not at least 1")

@@ -1,12 +1,14 @@
 """What a sweep reads: its tasks and the trunks of earlier runs, with fingerprints that tell when they change."""
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from fishnet.arguments import check_flag, check_type
 from fishnet.data import Task, load_tasks
 from fishnet.errors import UserError
 from fishnet.sweep.grid import Run, Sweep
@@ -19,9 +21,14 @@ from fishnet.sweep.validate import resolve
 class DataOptions:
     """Where and how data are read: the same for all tasks of a sweep."""
 
-    data_dir: str | None = None  # folder with the MNIST files
+    data_dir: str | os.PathLike | None = None  # folder with the MNIST files
     group_regex: str | None = None  # what it (or its first group) finds in photos' names keeps these in one split
     strict: bool = False  # refuse unreadable photos instead of skipping them
+
+    def __post_init__(self) -> None:
+        check_type("data_dir", self.data_dir, (str, os.PathLike, type(None)), "the path of a folder, or None")
+        check_type("group_regex", self.group_regex, (str, type(None)), "a regular expression as a text, or None")
+        check_flag("strict", self.strict)
 
 
 class Inputs:

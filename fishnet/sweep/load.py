@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fishnet.arguments import as_folder, shown, whole_number
 from fishnet.data.modifiers import normal_task
 from fishnet.errors import UsageError, UserError
 from fishnet.sweep.components import plain_model
@@ -58,13 +59,13 @@ def load_run(out: str | Path, run: int = 0) -> LoadedRun:
             that is not in its table.
     """
     visible_devices()
-    out = Path(out)
+    out, run = as_folder("out", out), whole_number("run", run)
     content = read_sweep_file(out)
     if content is None:
         raise UserError(f"{out} holds no sweep: there is no {SWEEP_FILE} in it")
     runs = sweep_of(content).runs()
     if not 0 <= run < len(runs):
-        raise UsageError(f"run {run}: {out} has runs 0 to {len(runs) - 1}")
+        raise UsageError(f"run {shown(run)}: {out} has runs 0 to {len(runs) - 1}")
     check_functions(out, runs[run].recipe)
     recipe = resolve(runs[run].recipe)
     # A rate of its own keeps optimizers out of it, which may be unknown here.

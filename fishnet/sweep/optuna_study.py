@@ -26,6 +26,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from fishnet.arguments import as_folder, check_mapping, check_type, whole_number
 from fishnet.errors import UsageError, UserError
 from fishnet.lookup import unknown
 from fishnet.sweep.domains import Choices, Range, domain_of
@@ -87,12 +88,16 @@ def study_sweeps(
 
     Source: Akiba et al. 2019, https://arxiv.org/abs/1907.10902
     """
-    metric = metric or recipe.select_by
+    check_type("study", study, optuna.Study, "a study of Optuna")
+    check_type("recipe", recipe, Recipe, "a Recipe")
+    check_mapping("space", space, "a dictionary from recipe fields to ranges and lists of values")
+    check_type("metric", metric, (str, type(None)), "the name of a metric, or None")
+    out, metric = as_folder("out", out), metric or recipe.select_by
     check_study(study, metric, batch, rounds)
     domains = {name: domain_of(name, given) for name, given in space.items()}
     results = []
     for number in range(rounds):
-        folder = Path(out) / f"round_{number:03d}"
+        folder = out / f"round_{number:03d}"
         trials = trials_of(study, domains, number, batch, folder)
         waiting = [trial for trial in trials if isinstance(trial, optuna.Trial)]
         if not waiting:
@@ -123,7 +128,7 @@ def check_study(study: optuna.Study, metric: str, batch: int, rounds: int) -> No
         UsageError: see `study_sweeps`.
     """
     for name, number in (("batch", batch), ("rounds", rounds)):
-        if number < 1:
+        if whole_number(name, number) < 1:
             raise UsageError(f"{name}: {number} is not at least 1")
     if metric not in SELECTABLE:
         raise unknown("metric", metric, SELECTABLE)

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fishnet.errors import UserError
+from fishnet.files import read_regular_file
 from fishnet.sweep.records import write_whole
 
 KEY = b"fishnet"  # of what a file says of itself, in the metadata of its schema
@@ -72,10 +73,10 @@ def check_table(path: Path, sha256: str) -> None:
 
 
 def _bytes(path: Path, sha256: str | None) -> Any:
-    if not path.is_file():  # neither a folder nor a pipe, which would wait for its writer
-        raise BadTable(f"{path} is {'no file' if path.exists() else 'missing'}")
     try:
-        data = path.read_bytes()
+        data = read_regular_file(path)
+    except FileNotFoundError as error:
+        raise BadTable(f"{path} is missing") from error
     except OSError as error:
         raise BadTable(f"{path} cannot be read ({error.strerror or error})") from error
     if sha256 not in (None, hashlib.sha256(data).hexdigest()):

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fishnet.arguments import check_type, shown
 from fishnet.augment import AUGMENTATIONS
 from fishnet.data import Task
 from fishnet.errors import UsageError, UserError
@@ -411,12 +412,13 @@ def check_overrides(lane_width: int | str | None, lowering: str | None, devices:
         UsageError: with the valid values.
     """
     whole = isinstance(lane_width, int) and not isinstance(lane_width, bool) and 1 <= lane_width <= MOST_RUNS
-    if lane_width not in (None, "all", "auto") and not whole:
-        raise UsageError(f"lane width {lane_width!r} is not a whole number from 1 to {MOST_RUNS}, all or auto")
+    if not (whole or lane_width is None or (isinstance(lane_width, str) and lane_width in ("all", "auto"))):
+        raise UsageError(f"lane width {shown(lane_width)} is not a whole number from 1 to {MOST_RUNS}, all or auto")
+    check_type("lowering", lowering, (str, type(None)), f"{', '.join(LOWERINGS)} or None")
     if lowering is not None and lowering not in LOWERINGS:
         raise unknown("lowering", lowering, LOWERINGS)
     if devices is not None and (isinstance(devices, bool) or not isinstance(devices, int) or devices < 1):
-        raise UsageError(f"devices: {devices!r} is not a whole number from 1")
+        raise UsageError(f"devices: {shown(devices)} is not a whole number from 1")
 
 
 def lay_out(groups: list[list[int]], devices: int, runs: int, width: int) -> tuple[np.ndarray, int]:

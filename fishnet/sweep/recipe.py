@@ -14,8 +14,12 @@ All = Literal["all"]
 class Recipe:
     """Everything that determines one training run, as plain values.
 
-    A recipe holds names, never objects; `fishnet.sweep.components` turns them into objects. Values are checked by
-    `fishnet.sweep.validate.check_recipe`, not here, so that a recipe can be built in steps.
+    A recipe holds names, never objects; `fishnet.sweep.components` turns them into objects. Types are checked here,
+    and lists become tuples; names, ranges and combinations are checked by `fishnet.sweep.validate.check_recipe`, so
+    that a recipe can be built in steps.
+
+    Raises:
+        UsageError: a value that is not of its field's type.
     """
 
     task: str = "reef"
@@ -187,6 +191,13 @@ class Recipe:
     """training images that the probes of an epoch look at, in whole batches; 0: all"""
     seed: int = 0
     """draws the initial weights, the order of the images, augmentation and dropout"""
+
+    def __post_init__(self) -> None:
+        from fishnet.sweep.values import coerce  # which reads the fields of this class
+
+        for name, value in vars(self).items():
+            if value is not FIELDS[name].default:
+                object.__setattr__(self, name, coerce(name, value))
 
 
 FIELDS: dict[str, dataclasses.Field] = {f.name: f for f in dataclasses.fields(Recipe)}

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 
+from fishnet.arguments import as_folder, check_flag, check_mapping, check_number, check_text, check_type
 from fishnet.best_effort import best_effort
 from fishnet.errors import UsageError, UserError
 from fishnet.names import shell_command
@@ -93,12 +94,13 @@ def run_sweep(
             process has ended before its runs were trained; everything done so far is saved.
         Interrupted: Ctrl-C or SIGTERM came; everything done so far is saved.
     """
+    check_arguments(sweep, quiet, display, data, command, then, share_batches)
+    out, data = as_folder("out", out), data or DataOptions()
     if display is None:
         display = Quiet() if quiet else display_for(quiet=False)
     team = current()
     if team.index:
         display = Follower(display, team.index)
-    out, data = Path(out), data or DataOptions()
     check_overrides(lane_width, lowering, devices)
     check_sweep(sweep, data.data_dir, data.group_regex)
     check_rules(sweep, team)
@@ -121,6 +123,33 @@ def run_sweep(
             return dataclasses.replace(result, finished=False)
     finally:
         display.finish()
+
+
+def check_arguments(
+    sweep: object,
+    quiet: object,
+    display: object,
+    data: object,
+    command: object,
+    then: object,
+    share_batches: object,
+) -> None:
+    """Refuses arguments of `run_sweep` that are of another type; the others have checks of their own.
+
+    Raises:
+        UsageError: with what the argument has to be.
+    """
+    check_type("sweep", sweep, Sweep, "a Sweep, as in Sweep(Recipe(...), axes={...}, seeds=3)")
+    check_flag("quiet", quiet)
+    check_type("display", display, (Display, type(None)), "a Display, or None")
+    check_type("data", data, (DataOptions, type(None)), "DataOptions, or None")
+    check_type("command", command, (str, type(None)), "a text, or None")
+    check_type("share_batches", share_batches, (bool, type(None)), "True, False or None")
+    if then is not None:
+        check_mapping("then", then, "a dictionary from names to seconds, or None")
+        for name, seconds in then.items():
+            check_text("then", name)
+            check_number(f"then: {name}", seconds, least=0)
 
 
 class Quiet(Display):

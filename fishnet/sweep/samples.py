@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from fishnet.arguments import check_mapping, check_text, shown
 from fishnet.errors import UsageError
 from fishnet.lookup import unknown
 from fishnet.sweep.domains import domain_from, domain_of
@@ -44,19 +45,21 @@ class Samples:
     points: tuple[dict[str, Any], ...] = field(init=False, compare=False)  # the draws: field -> value
 
     def __post_init__(self) -> None:
+        check_mapping("samples", self.space, "a dictionary from recipe fields to ranges and lists of values")
+        check_text("sampler", self.method, f"one of {', '.join(METHODS)}")
         space = {name: domain_of(name, given) for name, given in self.space.items()}
         object.__setattr__(self, "space", types.MappingProxyType(space))
         if self.method not in METHODS:
             raise unknown("sampler", self.method, METHODS)
         if not _is_whole(self.seed) or not 0 <= self.seed < 2**32:
-            raise UsageError(f"draw seed: {self.seed!r} is not a whole number from 0 to 4294967295")
+            raise UsageError(f"draw seed: {shown(self.seed)} is not a whole number from 0 to 4294967295")
         if _is_whole(self.draws):
             points = self._drawn()
-        elif isinstance(self.draws, Sequence) and not isinstance(self.draws, str):
+        elif isinstance(self.draws, Sequence) and not isinstance(self.draws, str | bytes):
             points = self._given()
             object.__setattr__(self, "draws", points)
         else:
-            raise UsageError(f"draws: {self.draws!r} is neither a number of draws nor a list of draws")
+            raise UsageError(f"draws: {shown(self.draws)} is neither a number of draws nor a list of draws")
         object.__setattr__(self, "points", points)
 
     def __bool__(self) -> bool:
@@ -118,8 +121,10 @@ class Samples:
         points: list[dict[str, Any]] = []
         seen = set()
         for number, draw in enumerate(self.draws, start=1):
+            check_mapping(f"draw {number}", draw, "a dictionary from recipe fields to values")
             if set(draw) != set(self.space):
-                raise UsageError(f"draw {number} has the fields {', '.join(draw)}, not {', '.join(self.space)}")
+                names = [", ".join(map(str, fields)) for fields in (draw, self.space)]
+                raise UsageError(f"draw {number} has the fields {names[0]}, not {names[1]}")
             points.append({name: coerce(name, draw[name]) for name in self.space})
             for name, value in points[-1].items():
                 if value not in self.space[name]:

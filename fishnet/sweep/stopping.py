@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from fishnet.arguments import check_flag, check_text, whole_number
 from fishnet.errors import UsageError
 from fishnet.lookup import unknown
 from fishnet.sweep.history import CURVES, LOWER_IS_BETTER, RUNNING, STOPPED, History
@@ -42,6 +43,10 @@ class Stopping:
     target: str = ""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "halving", whole_number("halving", self.halving))
+        object.__setattr__(self, "first", whole_number("first rung", self.first))
+        check_flag("median", self.median)
+        check_text("target", self.target, "a text such as val_accuracy>=0.8")
         if self.halving < 0 or self.halving == 1:
             raise UsageError(f"halving: {self.halving} is neither 0 (none) nor at least 2")
         if self.first < 1:

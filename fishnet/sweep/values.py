@@ -7,6 +7,7 @@ import typing
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from fishnet.arguments import shown
 from fishnet.data.modifiers import normal_task
 from fishnet.data.paths import settle
 from fishnet.errors import UsageError
@@ -48,8 +49,7 @@ def coerce(name: str, value: Any) -> Any:
     if name not in FIELDS:
         raise unknown("recipe field", name, FIELDS)
     alternatives = _alternatives(TYPES[name])
-    if hasattr(value, "item") and getattr(value, "ndim", 0) == 0:
-        value = value.item()  # a NumPy scalar
+    value = without_numpy(value)
     _check_size(name, value)
     for kind in alternatives:
         if typing.get_origin(kind) is Literal and isinstance(value, str) and value in typing.get_args(kind):
@@ -70,7 +70,14 @@ def coerce(name: str, value: Any) -> Any:
             return value
         if kind is str and isinstance(value, str):
             return NORMAL[name](value) if name in NORMAL else value
-    raise UsageError(f"{name}: {value!r} is not {' or '.join(map(_describe, alternatives))}")
+    raise UsageError(f"{name}: {shown(value)} is not {' or '.join(map(_describe, alternatives))}")
+
+
+def without_numpy(value: Any) -> Any:
+    """A value with NumPy's scalars and arrays, also those in a list or tuple, as Python's numbers and lists."""
+    if isinstance(value, list | tuple):
+        return type(value)(map(without_numpy, value)) if type(value) in (list, tuple) else value
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _check_size(name: str, value: Any) -> None:
@@ -107,9 +114,9 @@ def coerce_all(what: str, name: str, values: Any) -> tuple[Any, ...]:
     Raises:
         UsageError: no list, an empty one, a value of another type or one that is there twice.
     """
-    values = values.tolist() if hasattr(values, "tolist") else values  # NumPy's
-    if isinstance(values, str) or not isinstance(values, Sequence):
-        raise UsageError(f"{what} {name}: {values!r} is not a list of values")
+    values = without_numpy(values)
+    if isinstance(values, str | bytes) or not isinstance(values, Sequence):
+        raise UsageError(f"{what} {name}: {shown(values)} is not a list of values")
     result = tuple(coerce(name, value) for value in values)
     if not result:
         raise UsageError(f"{what} {name} has no values")

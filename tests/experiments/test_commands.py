@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,18 @@ def test_a_finished_sweep_prints_its_table_and_changes_nothing(finished, capsys)
     assert str(finished / "report.html") in text.out
     assert sum(line.startswith("* ") for line in text.out.splitlines()) == 1
     assert snapshot(finished) == before
+
+
+def test_a_report_that_was_lost_or_emptied_is_made_anew(finished, tmp_path, capsys):
+    out = shutil.copytree(finished, tmp_path / "out")
+    page, figures = (out / "report.html").read_bytes(), sorted(path.name for path in (out / "figures").iterdir())
+    (out / "report.html").write_bytes(b"")
+    shutil.rmtree(out / "figures")
+    words = [*TINY, "--axis", "activation=relu,elu", "--seeds", "2", "--out", str(out)]
+    assert main(ablation.EXPERIMENT, words) == 0
+    assert "finished before" in capsys.readouterr().err
+    assert (out / "report.html").read_bytes() == page
+    assert sorted(path.name for path in (out / "figures").iterdir()) == figures
 
 
 def test_another_sweep_in_its_folder_is_refused(finished, capsys):

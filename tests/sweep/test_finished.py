@@ -166,7 +166,7 @@ def test_deep_nesting_and_pipes_are_no_sweep_file(tmp_path):
         read_sweep_file(tmp_path)
     (tmp_path / "sweep.json").unlink()
     os.mkfifo(tmp_path / "sweep.json")
-    with pytest.raises(UserError, match="it is no file"):
+    with pytest.raises(UserError, match="not a regular file"):
         read_sweep_file(tmp_path)
 
 

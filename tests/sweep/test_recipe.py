@@ -94,12 +94,17 @@ def test_arms_and_runs_are_numbered_with_the_last_axis_fastest():
         ({"seeds": [1, 1]}, "1 is given twice"),
         ({"seeds": [-3]}, "-3"),
         ({"seeds": "3"}, "'3'"),
-        ({"recipe": Recipe(widths=())}, r"widths: \(\)"),
     ],
 )
 def test_a_sweep_that_makes_no_sense_is_refused(changes, message):
     with pytest.raises(UsageError, match=message):
         Sweep(**changes)
+
+
+def test_a_recipe_has_values_of_its_fields_types():
+    with pytest.raises(UsageError, match=r"widths: \(\)"):
+        Recipe(widths=())
+    assert Recipe(widths=[8, 16], lr=1, probes=["gradients"]) == Recipe(widths=(8, 16), lr=1.0, probes=("gradients",))
 
 
 def test_hash_changes_with_everything_that_changes_results_and_with_nothing_else():

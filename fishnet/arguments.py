@@ -1,0 +1,96 @@
+"""Checks at the door of a public function: an argument of a wrong type is refused in one sentence, before any work."""
+
+import math
+import operator
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fishnet.errors import UsageError
+
+LONGEST = 60  # characters of a value that a message repeats
+
+
+def shown(value: object) -> str:
+    """A value as a message repeats it: in one line, and not at full length."""
+    text = " ".join(repr(value).split())
+    text = text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+    return text if isinstance(value, str | int | float | None) else f"{text} (a {type(value).__name__})"
+
+
+def check_type(name: str, value: object, kind: type | tuple[type, ...], valid: str) -> None:
+    """Refuses a value of another type; a bool is no number.
+
+    Args:
+        name: of the argument.
+        value: that was given.
+        kind: what it has to be an instance of.
+        valid: what it has to be, in words, such as "a Sweep".
+
+    Raises:
+        UsageError: with all of these.
+    """
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        raise UsageError(f"{name}: {shown(value)} is not {valid}")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Refuses what is neither True nor False."""
+    check_type(name, value, bool, "True or False")
+
+
+def check_text(name: str, value: object, valid: str = "a text") -> None:
+    """Refuses what is no text."""
+    check_type(name, value, str, valid)
+
+
+def whole_number(name: str, value: Any, least: int | None = None, most: int | None = None) -> int:
+    """A whole number of any integer type, NumPy's included, as an int.
+
+    Args:
+        name: of the argument.
+        value: that was given.
+        least, most: both allowed; None: no limit.
+
+    Raises:
+        UsageError: it is none, or out of range.
+    """
+    limits = f" of at least {least}" if least is not None else ""
+    limits += f"{' and' if limits else ' of'} at most {most}" if most is not None else ""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise UsageError(f"{name}: {shown(value)} is not a whole number{limits}") from None
+    if (least is not None and number < least) or (most is not None and number > most):
+        raise UsageError(f"{name}: {shown(number)} is not a whole number{limits}")
+    return number
+
+
+def check_number(name: str, value: Any, least: float = -math.inf) -> None:
+    """Refuses what is no finite number, or one that is too small."""
+    valid = "a finite number" + (f" of at least {least:g}" if least > -math.inf else "")
+    check_type(name, value, (int, float), valid)
+    if not math.isfinite(value) or value < least:
+        raise UsageError(f"{name}: {shown(value)} is not {valid}")
+
+
+def check_mapping(name: str, value: object, valid: str) -> None:
+    """Refuses what is no dictionary (or another mapping)."""
+    check_type(name, value, Mapping, valid)
+
+
+def as_folder(name: str, value: Any) -> Path:
+    """The path of a folder, from a text or a path.
+
+    Raises:
+        UsageError: it is neither, or empty, or no path can be so.
+    """
+    check_type(name, value, (str, os.PathLike), "the path of a folder")
+    text = os.fspath(value)
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise UsageError(f"{name}: {shown(value)} is not the path of a folder")
+    return Path(value)
