@@ -18,6 +18,14 @@ if TYPE_CHECKING:
 Arms = Mapping[str, Mapping[str, Any]]  # label -> what differs
 
 
+def reads_files(plan: "Plan", size: str) -> bool:
+    """Whether a size of a plan reads files of a data folder."""
+    from fishnet.data.modifiers import split_name
+    from fishnet.sweep.effects import FROM_FILES
+
+    return not {split_name(task)[0] for task in plan.tasks(size)}.isdisjoint(FROM_FILES)
+
+
 @dataclass(frozen=True)
 class Plan:
     """One sweep of an experiment: arms that differ from a recipe in a few fields each.
@@ -47,6 +55,12 @@ class Plan:
         """The arms of a size, of a settled plan."""
         return tuple(self.sizes.get(size, {}).get("arms", self.arms))
 
+    def tasks(self, size: str) -> set[str]:
+        """The tasks of a size, as far as they are known before the plans before this one are trained."""
+        arms = [] if callable(self.arms) else [self.arms[label] for label in self.labels(size)]
+        shared = self.shared(size).task
+        return {arm.get("task", shared) for arm in arms} or {shared}
+
     def number(self, size: str) -> int:
         """Of seeds of a size."""
         return self.sizes.get(size, {}).get("seeds", self.seeds)
@@ -59,11 +73,11 @@ class Plan:
         from fishnet.report.stamp import is_current
         from fishnet.sweep import DataOptions, run_sweep
 
-        data = DataOptions(data_dir=asked.data_dir)
+        data = DataOptions(data_dir=asked.data_dir if reads_files(self, asked.size) else None)
         sweep = self.sweep(asked.size, seeds, labels)
         run_sweep(sweep, out, devices=asked.devices, display=display, data=data, command=asked.command)
         if asked.size != "smoke" and not is_current(out):
-            write_report(out, data_dir=asked.data_dir)
+            write_report(out, data_dir=data.data_dir)
         draws = self.draws(asked.size, labels)
         places = [list(sweep.samples.points).index(draw) for draw in draws] if sweep.samples else [0] * len(labels)
         return Look(load_results(out), tuple(labels), tuple(places))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from experiments._cli import MOST_DEVICES, Parser, guarded, whole
-from experiments._plan import Plan
+from experiments._plan import Plan, reads_files
 from experiments._programs import keep_programs
 from experiments._record import SIZES, check_answer
 from experiments._sweep import use_cores
@@ -38,6 +38,7 @@ QUESTIONS = (
     "capacity",
     "regularization",
 )  # the modules, in the order of the ledger
+NEEDS_FILES = ("mnist_speed",)  # of these those that read the files of mnist, in another size than smoke
 LOOKS = 3  # at most, with --until-decided
 
 
@@ -127,6 +128,10 @@ def asked(question: Question, argv: Sequence[str]) -> Asked:
     size = sizes[0] if sizes else "full"
     if flags.until_decided and size == "smoke":
         raise UsageError("--until-decided with --smoke: a smoke test has no verdicts")
+    if flags.data_dir is not None and not any(
+        isinstance(plan, Plan) and reads_files(plan, size) for plan in question.plans
+    ):
+        raise UsageError(f"--data-dir {flags.data_dir} would have no effect: {question.name} --{size} reads no files")
     return Asked(
         size=size,
         out=Path(flags.out or Path("runs") / f"{question.name}-{size}"),

@@ -51,7 +51,7 @@ def train(request: Request, show_result: Callable[[Path, Display, str | None], N
     display = display_for(request.quiet)
     try:
         team = join(**vars(request.meeting)) if request.meeting else Team()
-        check_sweep(request.sweep, data_dir=data.data_dir, group_regex=data.group_regex)
+        check_sweep(request.sweep, data.data_dir, data.group_regex, data.strict)
         out = Path(request.out or default_folder(request, data))
         report = partial(report_seconds, request.sweep)
         then = {"report": best_effort("the time that the report takes", report, display.note, REPORT_SECONDS)}

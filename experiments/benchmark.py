@@ -17,6 +17,7 @@ named. Tables and figures are saved as benchmark.md and benchmark.json in benchm
 --part what was measured before of the others stays there. The whole takes about 90 minutes on 2 CPU cores, --quick 3.
 """
 
+import argparse
 import json
 import os
 import platform
@@ -26,15 +27,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from experiments._cli import Parser, guarded, usable_cores
+from experiments._cli import Parser, guarded, usable_cores, whole
 from experiments._peers.nets import NETS, Net
 from experiments._peers.process import measure, measure_sizes
 from experiments._peers.rows import FISHNET, Row, scaling_table, table, upkeep_table, verdicts
 from experiments._peers.worker import PEERS
 from fishnet.errors import UsageError
 from fishnet.lookup import unknown
+from fishnet.sweep.values import number_of, repeated
 
 ROUNDS, SECONDS = 7, 1.5  # of a full run; how long a contestant trains a round
+MOST_ROUNDS, MOST_SECONDS = 1000, 3600
 QUICK_ROUNDS, QUICK_SECONDS, QUICK_PEERS = 3, 0.3, ("serial", "torch")
 SCALES = (8, 64, 512)  # runs
 SCALED = ("mlp 784-10-10", "cnn 16-32-64")
@@ -53,22 +56,16 @@ def run(argv: Sequence[str]) -> int:
     """Measures what the command line asks for, prints the tables and saves them."""
     flags = parser().parse(argv)
     names = {net.name: net for net in NETS}
-    for name in flags.net or ():
-        if name not in names:
-            raise unknown("net", name, names)
-    peers = flags.against.split(",") if flags.against else QUICK_PEERS if flags.quick else list(PEERS)
-    for name in peers:
-        if name not in PEERS:
-            raise unknown("peer", name, list(PEERS))
-    rounds = QUICK_ROUNDS if flags.quick else ROUNDS
-    rounds = rounds if flags.rounds is None else flags.rounds
-    seconds = QUICK_SECONDS if flags.quick else SECONDS
-    seconds = seconds if flags.seconds is None else flags.seconds
-    if rounds < 1 or seconds <= 0:
-        raise UsageError("--rounds is at least 1 and --seconds above 0")
+    peers = chosen_peers(flags)
     parts = [flags.part] if flags.part else ["nets"] if flags.quick or flags.net or flags.against else list(PARTS)
-    chosen = [names[name] for name in flags.net or names]
-    nets = [net for net in chosen if "nets" in parts and not (flags.quick and net.cold_steps)]
+    check_effects(flags, parts)
+    rounds = QUICK_ROUNDS if flags.quick else ROUNDS
+    rounds = rounds if flags.rounds is None else whole("rounds", flags.rounds, most=MOST_ROUNDS)
+    seconds = QUICK_SECONDS if flags.quick else SECONDS
+    seconds = seconds if flags.seconds is None else length_of(flags.seconds)
+    nets = chosen_nets(flags) if "nets" in parts else []
+    if flags.against and not any(net.takes(peer) for net in nets for peer in peers):
+        raise UsageError(f"--against {flags.against}: none of these trains {', '.join(net.name for net in nets)}")
     about = machine()
     ours = FISHNET[:1] if flags.quick else FISHNET
     found: dict[str, dict[Net, list[Row]]] = {part: {} for part in PARTS}
@@ -93,6 +90,72 @@ def run(argv: Sequence[str]) -> int:
     (out / "benchmark.json").write_text(json.dumps(content, indent=1) + "\n")
     print(f"saved {out / 'benchmark.md'} and {out / 'benchmark.json'}")
     return 0
+
+
+def chosen_peers(flags: argparse.Namespace) -> list[str]:
+    """The peers that are asked for.
+
+    Raises:
+        UsageError: an unknown one, or one that is named twice.
+    """
+    if flags.against is None:
+        return list(QUICK_PEERS if flags.quick else PEERS)
+    peers = [name.strip() for name in flags.against.split(",")]
+    for name in peers:
+        if name not in PEERS:
+            raise unknown("peer", name, list(PEERS))
+    for name in repeated(peers):
+        raise UsageError(f"--against {flags.against}: {name} is there twice")
+    return peers
+
+
+def chosen_nets(flags: argparse.Namespace) -> list[Net]:
+    """The networks to train beside peers.
+
+    Raises:
+        UsageError: an unknown one, one that is named twice, or none that a quick run measures.
+    """
+    names = {net.name: net for net in NETS}
+    for name in flags.net or ():
+        if name not in names:
+            raise unknown("net", name, names)
+    for name in repeated(flags.net or ()):
+        raise UsageError(f"--net {name} is given twice")
+    nets = [names[name] for name in flags.net or names]
+    for net in nets if flags.quick and flags.net else ():
+        if net.cold_steps:
+            raise UsageError(f"--net {net.name!r} would have no effect: --quick leaves it out, as it compiles anew")
+    return [net for net in nets if not (flags.quick and net.cold_steps)]
+
+
+def check_effects(flags: argparse.Namespace, parts: Sequence[str]) -> None:
+    """Refuses flags that the chosen parts do not look at.
+
+    Raises:
+        UsageError: with what the flag belongs to.
+    """
+    for flag, given, where in (
+        ("net", flags.net and flags.net[0], ("nets",)),
+        ("against", flags.against, ("nets",)),
+        ("seconds", flags.seconds, ("nets", "scaling")),
+    ):
+        if given is not None and not set(where) & set(parts):
+            raise UsageError(f"--{flag} {given} would have no effect: it belongs to --part {' and '.join(where)}")
+
+
+def length_of(text: str) -> float:
+    """A number of seconds as the user typed it.
+
+    Raises:
+        UsageError: it is none, or beyond an hour.
+    """
+    try:
+        seconds = number_of(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= MOST_SECONDS:
+        raise UsageError(f"--seconds: {text!r} is not a number above 0 and at most {MOST_SECONDS}")
+    return seconds
 
 
 def with_earlier(content: dict, path: Path) -> dict:
@@ -145,8 +208,8 @@ def parser() -> Parser:
     flags.add_argument("--net", action="append", metavar="NAME", help="only this network (may be repeated)")
     flags.add_argument("--part", choices=PARTS, help="only this: networks against peers, more runs, things beside")
     flags.add_argument("--against", metavar="NAMES", help=f"only these peers, of {', '.join(list(PEERS))}")
-    flags.add_argument("--rounds", type=int, metavar="N", help=f"measurements of each (default {ROUNDS})")
-    flags.add_argument("--seconds", type=float, metavar="X", help=f"length of each (default {SECONDS})")
+    flags.add_argument("--rounds", metavar="N", help=f"measurements of each (default {ROUNDS})")
+    flags.add_argument("--seconds", metavar="X", help=f"length of each (default {SECONDS})")
     flags.add_argument("--out", metavar="FOLDER", help="default benchmarks/DEVICE")
     flags.add_argument("--debug", action="store_true", help="show where an error happened")
     return flags

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from experiments._cli import Parser, guarded
-from experiments._question import QUESTIONS, SIZES
+from experiments._question import NEEDS_FILES, QUESTIONS, SIZES
 from experiments._record import VERDICTS, BadAnswer, read_answer
-from fishnet.errors import UserError
+from fishnet.errors import UsageError, UserError
 from fishnet.files import read_regular_file
 from fishnet.lookup import unknown
 from fishnet.sweep.wording import counted
@@ -42,10 +42,15 @@ def run(argv: Sequence[str]) -> int:
     flags = parser().parse(argv)
     if flags.size not in SIZES:
         raise unknown("size", flags.size, SIZES)
+    if flags.data_dir is not None and (not flags.run or flags.size == "smoke"):
+        raise UsageError(
+            f"--data-dir {flags.data_dir} would have no effect: it belongs to --run, in another size than smoke"
+        )
     runs, out = Path(flags.runs), Path(flags.out)
     if flags.run:
         for name in QUESTIONS:
-            train(name, flags.size, folder_of(runs, name, flags.size), flags.data_dir)
+            files = flags.data_dir if name in NEEDS_FILES else None
+            train(name, flags.size, folder_of(runs, name, flags.size), files)
     problems: list[str] = []
     for name in QUESTIONS:
         usable(problems, lambda name=name: keep(folder_of(runs, name, flags.size), out.parent, name, flags.size))

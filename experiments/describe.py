@@ -20,9 +20,15 @@ from experiments._catalogue import PARTS
 from experiments._cli import Parser, guarded
 from experiments._request import METAVARS, field_help, metavar_of
 from fishnet.errors import UsageError
-from fishnet.sweep.recipe import TYPES
+from fishnet.sweep.recipe import TYPES, Recipe
 
 WIDTH = 116  # columns of text; formulas stand as they are written
+COUNTED = {  # field -> (how it is written, default, what it is)
+    "image_size": ("N", "32", "side of the images"),
+    "widths": ("W-W-W", "16-32-64", "widths"),
+    "depth": ("N", "1", "depth"),
+}
+LARGEST_SIDE = 4096  # pixels of an image that models are counted for
 # activation -> (initialiser, dropout, why)
 PAIRINGS = {
     "relu leaky_relu prelu rrelu relu6": ("he_normal", "plain or spatial", "half of the variance is cut off: He"),
@@ -43,9 +49,9 @@ def parser() -> Parser:
     """The flags."""
     made = Parser(prog="python -m experiments.describe", description=__doc__)
     made.add_argument("--part", metavar="NAME", help=f"only one of: {', '.join([*PARTS, 'pairings'])}")
-    made.add_argument("--image-size", metavar="N", default="32", help="side of the images that models are counted for")
-    made.add_argument("--widths", metavar="W-W-W", default="16-32-64", help="widths that models are counted for")
-    made.add_argument("--depth", metavar="N", default="1", help="depth that models are counted for")
+    for name, (metavar, default, what) in COUNTED.items():
+        flag, text = f"--{name.replace('_', '-')}", f"{what} that models are counted for; default {default}"
+        made.add_argument(flag, metavar=metavar, help=text)
     made.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return made
 
@@ -58,16 +64,22 @@ def describe(argv: list[str]) -> int:
     """
     flags = parser().parse(argv)
     from fishnet.lookup import unknown
-    from fishnet.sweep.values import parse_value
+    from fishnet.sweep.validate import check_recipe
+    from fishnet.sweep.values import coerce, parse_value
 
     names = [*PARTS, "pairings"]
     if flags.part is not None and flags.part not in names:
         raise unknown("part", flags.part, names)
-    size, widths, depth = (parse_value(n, getattr(flags, n)) for n in ("image_size", "widths", "depth"))
-    if not isinstance(size, int) or size < 1 or depth < 1 or min(widths) < 1:
-        raise UsageError(
-            f"image size {flags.image_size}, widths {flags.widths}, depth {flags.depth}: all must be 1 or more"
-        )
+    given = {name: text for name in COUNTED if (text := getattr(flags, name)) is not None}
+    if given and flags.part not in (None, "models"):
+        flag = next(iter(given)).replace("_", "-")
+        raise UsageError(f"--{flag} {next(iter(given.values()))} would have no effect: it belongs to --part models")
+    size, widths, depth = (
+        coerce(name, parse_value(name, given.get(name, default))) for name, (_, default, _) in COUNTED.items()
+    )
+    check_recipe(Recipe(widths=widths, depth=depth, norm="none"))
+    if not isinstance(size, int) or not 1 <= size <= LARGEST_SIDE:
+        raise UsageError(f"image size {flags.image_size}: it must be 1 to {LARGEST_SIDE} pixels")
     for name in [flags.part] if flags.part else names:
         if name == "pairings":
             print("\npairings\n========")

@@ -197,6 +197,8 @@ def make_cohorts(
     for members, choice in zip(by_key.values(), choices, strict=True):
         task = tasks[members[0].recipe.task, members[0].recipe.image_size]
         cohorts.append(_cohort(with_batches(members, task), task, choice, devices, by_key, trunks or {}))
+    if share_batches and all(cohort.asked_width == 1 for cohort in cohorts):
+        raise UsageError("share_batches would have no effect: all lanes have width 1 here; give a lane_width")
     return cohorts
 
 
@@ -405,8 +407,10 @@ def static_part(recipe: Recipe) -> Recipe:
     return dataclasses.replace(Recipe(), **{name: getattr(recipe, name) for name in STATIC_FIELDS})
 
 
-def check_overrides(lane_width: int | str | None, lowering: str | None, devices: int | None) -> None:
-    """Refuses a lane width, lowering or number of devices that makes no sense.
+def check_overrides(
+    lane_width: int | str | None, lowering: str | None, devices: int | None, share_batches: bool | None = None
+) -> None:
+    """Refuses a lane width, lowering, number of devices or sharing of batches that makes no sense.
 
     Raises:
         UsageError: with the valid values.
@@ -419,6 +423,9 @@ def check_overrides(lane_width: int | str | None, lowering: str | None, devices:
         raise unknown("lowering", lowering, LOWERINGS)
     if devices is not None and (isinstance(devices, bool) or not isinstance(devices, int) or devices < 1):
         raise UsageError(f"devices: {shown(devices)} is not a whole number from 1")
+    if share_batches and lane_width in (1, "auto"):
+        why = "such lanes have batches of their own" if lane_width == 1 else "it tries both and takes the faster"
+        raise UsageError(f"share_batches would have no effect with lane width {lane_width}: {why}")
 
 
 def lay_out(groups: list[list[int]], devices: int, runs: int, width: int) -> tuple[np.ndarray, int]:

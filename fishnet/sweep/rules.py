@@ -106,6 +106,13 @@ def of_kind(kind: str, probes: Iterable[str] = PROBES) -> list[str]:
     return [name for name in probes if PROBES[name].kind == kind]
 
 
+def can_reach_plateau(recipe: Recipe) -> bool:
+    """Whether the schedule plateau could cut the rate of an epoch: the first loss is the lowest, then patience ends."""
+    return recipe.schedule == "plateau" and recipe.epochs >= recipe.plateau_patience + 3
+
+
+PLATEAU = "schedule plateau, with epochs at least plateau_patience + 3: one that is best, patience + 1, and one slower"
+
 # field -> (whether a recipe makes use of it, what it belongs to)
 USES: dict[str, tuple[Callable[[Recipe], bool], str]] = {
     "pool": (lambda r: r.model in ("cnn", "separable", "hybrid"), "models cnn, separable and hybrid"),
@@ -128,13 +135,14 @@ USES: dict[str, tuple[Callable[[Recipe], bool], str]] = {
     "pretrain_epochs": (lambda r: r.pretrain != "none", "a pretrain objective"),
     "pretrain_lr": (lambda r: r.pretrain != "none", "a pretrain objective"),
     "ghost_batch": (lambda r: r.norm == "batch", "norm batch"),
+    "init_gain": (lambda r: not INITIALIZERS[r.init].unit_variance, "any init but lsuv, which rescales the kernels"),
     "momentum": (lambda r: OPTIMIZERS[r.optimizer].uses_momentum, "an optimizer with momentum"),
     "rho": (lambda r: r.optimizer == "sam", "optimizer sam"),
     "clip_by": (lambda r: r.clip > 0, "clip above 0"),
     "lr_min": (lambda r: r.schedule != "constant", "a schedule"),
     "cycles": (lambda r: r.schedule in CYCLIC, "the cyclic schedules"),
-    "plateau_factor": (lambda r: r.schedule == "plateau", "schedule plateau"),
-    "plateau_patience": (lambda r: r.schedule == "plateau", "schedule plateau"),
+    "plateau_factor": (lambda r: can_reach_plateau(r), PLATEAU),
+    "plateau_patience": (lambda r: can_reach_plateau(r), PLATEAU),
     "focal_gamma": (lambda r: r.loss in FOCAL, "the focal losses"),
     "poly_epsilon": (lambda r: r.loss == "poly1", "loss poly1"),
     "ldam_margin": (lambda r: r.loss == "ldam", "loss ldam"),

@@ -18,6 +18,7 @@ from fishnet.errors import UsageError, UserError
 from fishnet.names import shell_command
 from fishnet.sweep.canary import check_backend
 from fishnet.sweep.dealing import Share, deal, dealt_in, runs_each, share_of, written
+from fishnet.sweep.effects import check_lowering
 from fishnet.sweep.estimate import with_estimates
 from fishnet.sweep.finished import Result, bad_table, finished_before
 from fishnet.sweep.fitting import fitted, lowered, lowering_text
@@ -83,7 +84,7 @@ def run_sweep(
         then: seconds of what the caller will do with the result, by name, for the estimate of the whole.
         share_batches: whether lanes are only vectorised together if they have one seed: they then share their batches,
             whose augmentation and products with the first layer are computed once; None: as a timing ("auto") chose,
-            otherwise not. At lane width 1 it means nothing.
+            otherwise not. At lane width 1 it is refused.
 
     Returns:
         The runs as a table, and where everything is.
@@ -101,8 +102,9 @@ def run_sweep(
     team = current()
     if team.index:
         display = Follower(display, team.index)
-    check_overrides(lane_width, lowering, devices)
-    check_sweep(sweep, data.data_dir, data.group_regex)
+    check_overrides(lane_width, lowering, devices, share_batches)
+    check_sweep(sweep, data.data_dir, data.group_regex, data.strict)
+    check_lowering(sweep, lowering)
     check_rules(sweep, team)
     check_out(sweep, out)
     content, inputs = describe(sweep, data, command), Inputs(sweep, data)

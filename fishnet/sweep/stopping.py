@@ -85,7 +85,10 @@ def parse_target(text: str) -> tuple[str, bool, float]:
         raise UsageError(f"target: {text!r} is not METRIC>=X or METRIC<=X, as in val_accuracy>=0.8") from None
     if name not in TARGETS:
         raise unknown("target metric", name, TARGETS)
-    return name, sign == ">=", value
+    higher = sign == ">="
+    if (higher and value > (math.inf if name.endswith("loss") else 1)) or (not higher and value < 0):
+        raise UsageError(f"target: {text!r} is beyond any {name}: it could never end an arm")
+    return name, higher, value
 
 
 class Referee:

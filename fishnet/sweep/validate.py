@@ -16,10 +16,11 @@ from fishnet.nn.norm_formulas import KINDS, WEIGHT_KINDS
 from fishnet.optim.freezing import check_stages
 from fishnet.optim.optimizers import OPTIMIZERS
 from fishnet.probes import PROBES
+from fishnet.sweep.effects import check_data_options, check_stopping, check_uses
 from fishnet.sweep.grid import Sweep
 from fishnet.sweep.limits import MOST_LAYERS, MOST_WIDTH, check_epochs
 from fishnet.sweep.menu import hard_class_names
-from fishnet.sweep.recipe import FIELDS, Recipe
+from fishnet.sweep.recipe import Recipe
 from fishnet.sweep.rules import (
     DROPOUT_LAYERS,
     KNOWN_HOMES,
@@ -28,27 +29,15 @@ from fishnet.sweep.rules import (
     RANGES,
     RESIDUAL,
     TRAINABLE_LOSSES,
-    USES,
+    of_kind,
 )
 from fishnet.sweep.values import TRUNK, format_value
 
 
-def check_uses(sweep: Sweep) -> None:
-    """Refuses a field that was set and that no run of the sweep looks at: nothing is ignored in silence.
-
-    Raises:
-        UsageError: with what the field belongs to.
-    """
-    recipes = [dataclasses.replace(sweep.recipe, **arm) for arm in sweep.arms()]
-    for field, (used, needs) in USES.items():
-        changed = [recipe for recipe in recipes if getattr(recipe, field) != FIELDS[field].default]
-        if changed and not any(map(used, changed)):
-            value = format_value(getattr(changed[0], field))
-            raise UsageError(f"{field}: {value!r} would have no effect in any run: it belongs to {needs}")
-
-
-def check_sweep(sweep: Sweep, data_dir: str | None = None, group_regex: str | None = None) -> None:
-    """Checks every run's recipe and its task.
+def check_sweep(
+    sweep: Sweep, data_dir: str | None = None, group_regex: str | None = None, strict: bool = False
+) -> None:
+    """Checks every run's recipe and its task, and that everything that was asked for has an effect.
 
     Raises:
         UsageError: a name, value or combination that makes no sense; the message repeats it and lists valid ones.
@@ -69,6 +58,8 @@ def check_sweep(sweep: Sweep, data_dir: str | None = None, group_regex: str | No
             size = None if recipe.image_size == "auto" else recipe.image_size
             classes[recipe.task] = check_task(recipe.task, size, data_dir=data_dir, group_regex=group_regex)
     check_uses(sweep)
+    check_stopping(sweep)
+    check_data_options(sweep, data_dir, strict)
     for arm in sweep.arms():
         recipe = dataclasses.replace(sweep.recipe, **arm)
         if classes[recipe.task] is not None:
@@ -172,6 +163,11 @@ def check_recipe(recipe: Recipe) -> None:
             raise unknown("probe", probe, PROBES)
         if recipe.probes.count(probe) > 1:
             raise UsageError(f"probes: {format_value(recipe.probes)!r} has {probe} twice")
+    if recipe.probe_epochs > recipe.epochs:
+        for probe in of_kind("epoch", recipe.probes):
+            raise UsageError(
+                f"probe_epochs: {recipe.probe_epochs} is more than epochs {recipe.epochs}: {probe} would never be taken"
+            )
     lr = OPTIMIZERS[recipe.optimizer].default_lr if recipe.lr == "auto" else recipe.lr
     if recipe.lr_min > lr:
         raise UsageError(f"lr_min: {recipe.lr_min:g} is above lr {lr:g}")

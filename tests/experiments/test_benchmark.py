@@ -128,7 +128,7 @@ def test_probes_are_part_of_the_program_that_is_timed():
     [
         (["--net", "cnn 16"], "unknown net 'cnn 16'"),
         (["--against", "keras"], "unknown peer 'keras'"),
-        (["--rounds", "0"], "--rounds is at least 1"),
+        (["--rounds", "0"], "--rounds: '0' is not a whole number of at least 1"),
     ],
 )
 def test_bad_input_is_one_line(words, said, capsys):

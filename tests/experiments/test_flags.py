@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from experiments._cli import Parser, flags_in, whole
-from experiments._question import QUESTIONS
+from experiments._question import NEEDS_FILES, QUESTIONS, SIZES, asked
 from experiments._question import parser as question_parser
 from experiments._request import parser_for
 from fishnet.errors import UsageError
@@ -93,3 +93,67 @@ def test_a_whole_number_is_written_in_plain_digits(text):
     with pytest.raises(UsageError, match="is not a whole number of at least 1 and at most 7"):
         whole("rates", text, most=7)
     assert [whole("rates", ok, most=7) for ok in ("1", "+3", "007")] == [1, 3, 7]
+
+
+# --- no flag is ignored: flags of a job, where they have an effect and where not ---
+
+
+def code_of(capsys, command, *words):
+    """The exit code of a command and what it says."""
+    module = importlib.import_module(f"experiments.{command}")
+    code = module.main(module.EXPERIMENT, list(words)) if command == "train" else module.main(list(words))
+    text = capsys.readouterr()
+    return code, text.err
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "part"),
+    [
+        ("describe", ["--part", "optimizers", "--image-size", "8"], "--image-size 8 would have no effect"),
+        ("describe", ["--part", "pairings", "--depth", "2"], "--depth 2 would have no effect"),
+        ("describe", ["--part", "losses", "--widths", "8"], "--widths 8 would have no effect"),
+        ("describe", ["--part", "models", "--image-size", "100000"], "100000: it must be 1 to 4096 pixels"),
+        ("describe", ["--part", "models", "--widths", "100000"], "has a width above 65536"),
+        ("describe", ["--part", "models", "--depth", "9" * 25], "is too large for any field"),
+        ("benchmark", ["--part", "scaling", "--net", "cnn 16-32-64"], "--net cnn 16-32-64 would have no effect"),
+        ("benchmark", ["--part", "upkeep", "--against", "serial"], "--against serial would have no effect"),
+        ("benchmark", ["--part", "upkeep", "--seconds", "3"], "--seconds 3 would have no effect"),
+        ("benchmark", ["--quick", "--net", "40 arms"], "--net '40 arms' would have no effect"),
+        ("benchmark", ["--net", "40 arms", "--against", "vmap"], "none of these trains 40 arms"),
+        ("benchmark", ["--against", "serial,serial"], "serial is there twice"),
+        ("benchmark", ["--net", "40 arms", "--net", "40 arms"], "--net 40 arms is given twice"),
+        ("benchmark", ["--seconds", "nan"], "'nan' is not a number above 0 and at most 3600"),
+        ("benchmark", ["--seconds", "1e9"], "'1e9' is not a number above 0 and at most 3600"),
+        ("benchmark", ["--rounds", "1_0"], "'1_0' is not a whole number of at least 1 and at most 1000"),
+        ("claims", ["--data-dir", "/tmp"], "--data-dir /tmp would have no effect"),
+        ("claims", ["--run", "--size", "smoke", "--data-dir", "/tmp"], "--data-dir /tmp would have no effect"),
+        ("train", ["--task", "synthetic", "--data-dir", "/tmp"], "the data folder /tmp would have no effect"),
+        ("train", ["--task", "synthetic", "--strict"], "strict would have no effect"),
+        ("train", ["--task", "synthetic", "--group-regex", "a"], "a group regex ('a') applies to folder:PATH only"),
+        ("train", ["--task", "synthetic", "--halving", "3"], "halving stopping would have no effect"),
+        ("train", ["--task", "synthetic", "--median-stop"], "median stopping would have no effect"),
+        ("train", ["--task", "synthetic", "--rung", "2"], "--rung 2 would have no effect"),
+        ("train", ["--task", "synthetic", "--epochs", "1", "--target", "val_loss<=1"], "would have no effect"),
+        ("train", ["--task", "synthetic", "--model", "mlp", "--lowering", "gemm"], "an mlp has no convolutions"),
+        ("train", ["--task", "synthetic", "--share-batches", "--lane-width", "auto"], "share_batches would have no"),
+        ("train", ["--task", "synthetic", "--share-batches", "--lane-width", "1"], "share_batches would have no"),
+    ],
+)
+def test_a_flag_without_effect_is_refused(tmp_path, monkeypatch, capsys, command, words, part):
+    monkeypatch.chdir(tmp_path)
+    code, error = code_of(capsys, command, *words)
+    assert (code, error.count("\n")) == (2, 1), error
+    assert error.startswith("error: ") and part in error
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_questions_take_a_data_folder_where_they_read_files(name):
+    question = importlib.import_module(f"experiments.{name}").question()
+    for size in SIZES:
+        words = [f"--{size}", "--data-dir", "/tmp"]
+        if name in NEEDS_FILES and size != "smoke":
+            assert asked(question, words).data_dir == "/tmp"
+        else:
+            with pytest.raises(UsageError, match=f"--data-dir /tmp would have no effect: {name} --{size} reads no"):
+                asked(question, words)

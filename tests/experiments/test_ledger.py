@@ -164,10 +164,12 @@ def test_the_answers_in_the_repository_are_whole(name):
     assert record is None or record["claims"]
 
 
-def test_the_folder_of_mnist_is_passed_on(gather, monkeypatch, tmp_path):
+def test_the_folder_of_mnist_is_passed_on_where_it_is_read(gather, monkeypatch, tmp_path):
     calls = []
     monkeypatch.setattr(claims.subprocess, "run", lambda words: calls.append(words) or SimpleNamespace(returncode=0))
-    assert gather("--run", "--size", "smoke", "--data-dir", "/data") == 1  # nothing was left behind
-    assert len(calls) == len(QUESTIONS) and all(words[-2:] == ["--data-dir", "/data"] for words in calls)
+    assert gather("--run", "--size", "quick", "--data-dir", "/data") == 1  # nothing was left behind
+    assert len(calls) == len(QUESTIONS)
+    given = [words for words in calls if words[-2:] == ["--data-dir", "/data"]]
+    assert [words[2] for words in given] == ["experiments.mnist_speed"]
     assert gather("--run", "--size", "smoke") == 1
     assert "--data-dir" not in calls[-1] and calls[-1][-1].endswith(f"{QUESTIONS[-1]}-smoke")

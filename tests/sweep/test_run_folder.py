@@ -13,10 +13,18 @@ import time
 import pandas as pd
 import pytest
 
-from fishnet.errors import UserError
+from fishnet.errors import UsageError, UserError
 from fishnet.sweep import Sweep, load_run, run_sweep
-from fishnet.sweep.folder import LOCK_FILE, changed_setting, locked, read_sweep_file, times, write_sweep_file
-from fishnet.sweep.run import DataOptions
+from fishnet.sweep.folder import (
+    LOCK_FILE,
+    changed_setting,
+    check_same_sweep,
+    locked,
+    read_sweep_file,
+    times,
+    write_sweep_file,
+)
+from fishnet.sweep.run import DataOptions, describe
 from tests.sweep.conftest import TINY, assert_same_run, contents
 
 HOLD = """
@@ -183,6 +191,8 @@ def test_another_sweep_in_the_folder_is_refused_with_the_difference(tiny, change
 def test_other_data_options_are_a_difference(tiny):
     sweep, result = tiny
     with pytest.raises(UserError, match="strict absent there, True here"):
+        check_same_sweep(result.out, read_sweep_file(result.out), describe(sweep, DataOptions(strict=True)))
+    with pytest.raises(UsageError, match="strict would have no effect"):
         run_sweep(sweep, result.out, data=DataOptions(strict=True))
 
 

@@ -1,0 +1,79 @@
+"""Refuses what would have no effect in a sweep: no option is ignored in silence."""
+
+import dataclasses
+
+from fishnet.data.modifiers import split_name
+from fishnet.errors import UsageError
+from fishnet.nn.lowerings import SUMMED
+from fishnet.sweep.grid import Sweep
+from fishnet.sweep.recipe import FIELDS
+from fishnet.sweep.rules import USES
+from fishnet.sweep.values import format_value
+
+FROM_FILES = ("mnist",)  # tasks that read files of a data folder
+FROM_PHOTOGRAPHS = ("folder",)  # whose files may be no photographs
+
+
+def check_uses(sweep: Sweep) -> None:
+    """Refuses a field that was set and that no run of the sweep looks at: nothing is ignored in silence.
+
+    Raises:
+        UsageError: with what the field belongs to.
+    """
+    recipes = [dataclasses.replace(sweep.recipe, **arm) for arm in sweep.arms()]
+    for field, (used, needs) in USES.items():
+        changed = [recipe for recipe in recipes if getattr(recipe, field) != FIELDS[field].default]
+        if changed and not any(map(used, changed)):
+            value = format_value(getattr(changed[0], field))
+            raise UsageError(f"{field}: {value!r} would have no effect in any run: it belongs to {needs}")
+
+
+def check_stopping(sweep: Sweep) -> None:
+    """Refuses rules that could not end any arm before its last epoch.
+
+    Raises:
+        UsageError: with the reason.
+    """
+    stopping, longest = sweep.stopping, max(sweep.varied.get("epochs", [sweep.recipe.epochs]))
+    rules = [name for name, given in (("halving", stopping.halving), ("median", stopping.median)) if given]
+    if rules and len(sweep.arms()) == 1:
+        raise UsageError(f"{' and '.join(rules)} stopping would have no effect: it compares arms, and there is one")
+    if rules and stopping.first >= longest:
+        raise UsageError(
+            f"{' and '.join(rules)} stopping would have no effect: the first rung, after {counted(stopping.first)}, is "
+            f"not before the last of {counted(longest)}"
+        )
+    if stopping.target and longest == 1:
+        raise UsageError(f"target {stopping.target!r} would have no effect: the arms have one epoch")
+
+
+def check_lowering(sweep: Sweep, lowering: str | None) -> None:
+    """Refuses a lowering of convolutions where there are none.
+
+    Raises:
+        UsageError: all networks are mlps, which only `SUMMED` computes in another way.
+    """
+    models, pretrain = (sweep.varied.get(name, [getattr(sweep.recipe, name)]) for name in ("model", "pretrain"))
+    if lowering not in (None, SUMMED) and set(models) == {"mlp"} and set(pretrain) == {"none"}:
+        raise UsageError(f"lowering {lowering} would have no effect: an mlp has no convolutions")
+
+
+def counted(epochs: int) -> str:
+    """`1 epoch`, `3 epochs`."""
+    return f"{epochs} epoch" + "s" * (epochs != 1)
+
+
+def check_data_options(sweep: Sweep, data_dir: str | None = None, strict: bool = False) -> None:
+    """Refuses options for data that none of the tasks reads: they would change a folder's name, or nothing.
+
+    Raises:
+        UsageError: with what the option belongs to.
+    """
+    kinds = {split_name(task)[0].split(":")[0] for task in sweep.varied.get("task", [sweep.recipe.task])}
+    if data_dir is not None and kinds.isdisjoint(FROM_FILES):
+        raise UsageError(
+            f"the data folder {data_dir} would have no effect: it belongs to the task {', '.join(FROM_FILES)}; "
+            "a folder of photographs is a task of its own, folder:PATH"
+        )
+    if strict and kinds.isdisjoint(FROM_PHOTOGRAPHS):
+        raise UsageError("strict would have no effect: it belongs to the tasks folder:PATH, whose files may be bad")
