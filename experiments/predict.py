@@ -70,7 +70,7 @@ def predict(argv: list[str]) -> int:
     paths, problems = find_images(flags.images)
     from fishnet.report.results import load_results
 
-    results = load_results(flags.run)
+    results = load_results(flags.run, tables=())
     run = results.best_run if index is None else index
     if run is None:
         raise UserError(f"no run in {flags.run} has a result: all have diverged or are not finished")

@@ -130,6 +130,7 @@ def check_dropout(model: Network) -> None:
     Raises:
         UsageError: its dropout is a Python 0 or applies to no layer, and no residual branch is dropped either.
     """
+    check_type("model", model, Network, "a network, as `load_run` gives it")
     features = model.dropout_layers and not (isinstance(model.dropout, int | float) and not model.dropout)
     depth = model.stochastic_depth
     branches = depth is not None and not (isinstance(depth, int | float) and not depth)

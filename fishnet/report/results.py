@@ -1,7 +1,7 @@
 """A sweep's output folder, read back and summed up arm by arm: what the table and the page are made from."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -221,8 +221,12 @@ def _parts(task: str) -> tuple[str, list[str]]:
     return name, planted.split("&") if planted else []
 
 
-def load_results(out: str | Path) -> Results:
+def load_results(out: str | Path, tables: Sequence[str] = TABLES) -> Results:
     """Reads the results in an output folder.
+
+    Args:
+        out: the folder.
+        tables: the ones that are needed beside that of the runs.
 
     Raises:
         UserError: the folder holds no sweep, or one of its files is not as the sweep wrote it.
@@ -237,7 +241,7 @@ def load_results(out: str | Path) -> Results:
     try:
         found = {
             name: read_table(path, sweep["spec_hash"], digests.get(name))
-            for name in ("runs", *TABLES)
+            for name in ("runs", *tables)
             if (path := out / f"{name}.parquet").exists() or name in digests
         }
     except BadTable as error:

@@ -19,6 +19,7 @@ from typing import Any
 import jax
 from jax._src.distributed import global_state  # JAX offers its key-value store and its count of processes nowhere else
 
+from fishnet.arguments import check_type
 from fishnet.errors import UsageError, UserError
 
 MEETING_SECONDS = 300.0  # how long a process waits for the others to start
@@ -63,6 +64,9 @@ def join(coordinator: str | None = None, processes: int | None = None, process: 
         UserError: JAX has made its devices already, or the meeting failed.
     """
     global _team
+    check_type("coordinator", coordinator, (str, type(None)), "host:port as a text, or None")
+    for name, number in (("processes", processes), ("process", process)):
+        check_type(name, number, (int, type(None)), "a whole number, or None")
     if _team.count > 1 or processes == 1:
         return _team
     late = threading.Timer(MEETING_SECONDS, _give_up, [coordinator, processes, process])

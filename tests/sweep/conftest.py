@@ -5,12 +5,17 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pandas as pd
 import pytest
 
 from fishnet.sweep import Interrupted, Recipe, Result, Sweep, cohort, run_sweep
 from fishnet.sweep.checkpoint import Checkpoints
+from fishnet.sweep.folder import write_sweep_file
+from fishnet.sweep.inputs import DataOptions, Inputs
+from fishnet.sweep.parquet import write_table
 from fishnet.sweep.plan import DEFAULT_WIDTH
 from fishnet.sweep.progress import Display
+from fishnet.sweep.run import describe
 
 FIGURES = [
     f"{split}_{name}"
@@ -69,6 +74,15 @@ class Stopper(Display):
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file of a folder with its bytes."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def leave_finished(sweep: Sweep, out: Path) -> None:
+    """Makes the folder of a finished sweep without training it: it has one table, and no checkpoints."""
+    content = describe(sweep, DataOptions())
+    content |= {"data": Inputs(sweep, DataOptions()).fingerprints, "programs": 1, "finished": "2030-01-01T00:00:00"}
+    out.mkdir()
+    digest = write_table(out / "runs.parquet", pd.DataFrame({"run": [0]}), content["spec_hash"])
+    write_sweep_file(out, content | {"tables": {"runs": digest}})
 
 
 @pytest.fixture(scope="session")

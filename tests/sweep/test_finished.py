@@ -19,8 +19,7 @@ from fishnet.sweep.finished import bad_table
 from fishnet.sweep.folder import read_sweep_file, write_sweep_file
 from fishnet.sweep.inputs import DataOptions, Inputs, check_data
 from fishnet.sweep.parquet import write_table
-from fishnet.sweep.run import describe
-from tests.sweep.conftest import TINY, contents
+from tests.sweep.conftest import TINY, contents, leave_finished
 
 TABLES = ("runs", "curves", "class_curves", "per_class", "predictions")
 
@@ -188,15 +187,6 @@ def photographs(folder: Path) -> Path:
             pixels = np.clip(rng.normal(level, 30, (16, 16, 3)), 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(folder / name / f"{number}.png")
     return folder
-
-
-def leave_finished(sweep: Sweep, out: Path) -> None:
-    """The folder of a finished sweep without its training."""
-    content = describe(sweep, DataOptions())
-    content |= {"data": Inputs(sweep, DataOptions()).fingerprints, "programs": 1, "finished": "2030-01-01T00:00:00"}
-    out.mkdir()
-    digest = write_table(out / "runs.parquet", pd.DataFrame({"run": [0]}), content["spec_hash"])
-    write_sweep_file(out, content | {"tables": {"runs": digest}})
 
 
 def test_photographs_that_have_changed_are_another_sweep_even_when_it_was_finished(tmp_path):

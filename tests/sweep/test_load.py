@@ -76,7 +76,7 @@ def test_a_loaded_network_is_plain(every_norm):
 def test_a_loaded_network_can_be_trained_on(every_norm):
     """Its variables are those that its own init would make: nothing of the sweep clings to it."""
     result, task = every_norm
-    loaded = load_run(result.out, 2)
+    loaded = load_run(result.out, np.int64(2))
     images = jnp.asarray(task.images[:4])
     fresh = jax.eval_shape(lambda i: loaded.model.init(jax.random.key(0), i, train=False), images)
     shapes = [jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), dict(tree)) for tree in (fresh, loaded.variables)]
