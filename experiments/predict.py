@@ -20,6 +20,7 @@ import csv
 import io
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def predict(argv: list[str]) -> int:
     results = load_results(flags.run, tables=())
     run = results.best_run if index is None else index
     if run is None:
-        raise UserError(f"no run in {flags.run} has a result: all have diverged or are not finished")
+        raise UserError(f"no run in {flags.run} has a selected epoch: {why_none(results.runs['status'])}")
     if run not in set(results.runs["run"]):
         raise UsageError(f"--index: {run} is not among the runs 0 to {len(results.runs) - 1} of {flags.run}")
     from fishnet.sweep import load_run
@@ -131,6 +132,17 @@ def in_few_lines(problems: Sequence[str]) -> list[str]:
     """Problems of files that nobody has named one by one: the first three, and how many more there are."""
     more = len(problems) - FEW
     return [*problems[:FEW], *([f"{more} more files"] if more > 0 else [])]
+
+
+def why_none(statuses: Sequence[str]) -> str:
+    """Why no run has a selected epoch, in words: `2 diverged, 1 not finished`.
+
+    Args:
+        statuses: of all runs.
+    """
+    words = {"diverged": "diverged", "running": "not finished"}
+    counts = Counter(words.get(status, "whose select_by was undefined in every epoch") for status in statuses)
+    return ", ".join(f"{count} {word}" for word, count in counts.items())
 
 
 def read(path: Path, loaded) -> np.ndarray:
@@ -195,7 +207,8 @@ def in_batches(answer: Callable[[np.ndarray], Any], images: np.ndarray) -> Any:
     parts = []
     with held_settings():
         for chunk in chunks(images, batch):
-            padded = np.concatenate([chunk, np.zeros((batch - len(chunk), *images.shape[1:]), np.uint8)])
+            # With photographs, not with black: a network evaluated with the statistics of a batch sees them too.
+            padded = np.concatenate([chunk, images[: batch - len(chunk)]])
             parts.append(jax.device_get(answer(padded)))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(images)].astype(np.float64), *parts)
 

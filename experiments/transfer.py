@@ -225,7 +225,7 @@ def question() -> Question:
         limits=(
             "Sources of about 1,300 photographs: pretraining without labels usually has thousands of times as many.",
             "A small network with batch norm, one rate for every arm, and no tuning of a pretext task.",
-            "A frozen trunk keeps its weights; its batch norms go on averaging over the new photographs.",
+            "A frozen trunk keeps its batch norms' statistics too: those of the photographs that it has learned from.",
             "The epoch is chosen by accuracy on all validation photographs, of which there are more than there are to "
             "train on at 3 %: as one would choose who had them.",
             "Fewer photographs are seen in more passes but fewer steps; a share is of each species, the same "

@@ -47,6 +47,20 @@ def summary(labels: ArrayLike | Sequence, logits: ArrayLike | Sequence) -> dict[
     return over_runs(of_chunk, labels, logits)
 
 
+def undefined_metrics(labels: Int[ArrayLike, " n"], classes: int) -> tuple[str, ...]:
+    """The numbers of `summary` that are undefined for these labels, whatever the logits.
+
+    Args:
+        labels: [n] integers in [0, classes).
+        classes: k.
+
+    Returns:
+        Their names: `macro_auc` where all labels are of one class, which then has nothing to be told from.
+    """
+    numbers = summary(labels, np.zeros((len(np.asarray(labels)), classes)))
+    return tuple(name for name, value in numbers.items() if np.isnan(value))
+
+
 def class_figures(labels: ArrayLike | Sequence, logits: ArrayLike | Sequence) -> dict[str, ArrayLike]:
     """What can be followed of each class from epoch to epoch.
 

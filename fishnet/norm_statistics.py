@@ -36,7 +36,8 @@ class Population(NamedTuple):
 def batch_moments(model: Network, variables: Any, images: Num[Array | np.ndarray, "b h w c"]) -> Any:
     """What a batch's own mean and variance are at each batch norm, when all of them normalise with these.
 
-    Pure, so that it can be called in a compiled loop. Dropout is off. Norms of other kinds keep what they have. Ghost
+    Pure, so that it can be called in a compiled loop. Dropout is off. Norms of other kinds, and the model's
+    `frozen_norms`, keep what they have. Ghost
     batch norm gives the mean over its sub-batches of their moments, as in training; the spread between them is not in
     it, so for the population's statistics let the batches be of the sub-batches' size.
 
@@ -51,15 +52,21 @@ def batch_moments(model: Network, variables: Any, images: Num[Array | np.ndarray
     statistics = variables.get("batch_stats", {})
     if not statistics:
         return {}
-    start = jax.tree.map(lambda leaf: jnp.full_like(leaf, START), statistics)
+    statistics = _plain(statistics)
+    held = {name: model.frozen_norms.get(name, False) for name in statistics}
+    start = {
+        name: jax.tree.map(lambda leaf, name=name: jnp.where(held[name], leaf, START), own)
+        for name, own in statistics.items()
+    }
     moved = model.clone(batch_statistics=True).apply(
         {**variables, "batch_stats": start}, images, train=False, mutable=["batch_stats"]
     )[1]["batch_stats"]
 
-    def own(old: Array, new: Array) -> Array:
-        return jnp.where(new == START, old, (new - KEEP * START) / (1 - KEEP))
+    def own(held: ArrayLike, old: Array, new: Array) -> Array:
+        return jnp.where(held | (new == START), old, (new - KEEP * START) / (1 - KEEP))
 
-    return jax.tree.map(own, _plain(statistics), _plain(moved))
+    moved = _plain(moved)
+    return {name: jax.tree.map(partial(own, held[name]), old, moved[name]) for name, old in statistics.items()}
 
 
 def empty_population(variables: Any) -> Population:
@@ -77,7 +84,8 @@ def add_batch(population: Population, moments: Any, weight: ArrayLike = 1.0) -> 
         mean = average of batch means,   var = average of (batch var + batch mean^2) - mean^2
 
     One batch at a time, as a share s of all: `mean' = mean + s d`, `d = batch mean - mean`, and
-    `var' = (1 - s) var + s batch var + s (1 - s) d^2`: the same, but nothing cancels and var is never negative.
+    `var' = var + s (batch var - var) + s (1 - s) d^2`: the same, but nothing cancels, var is never negative, and what
+    all batches agree in stays as it is, bit for bit.
 
     Args:
         population: so far.
@@ -100,7 +108,7 @@ def add_batch(population: Population, moments: Any, weight: ArrayLike = 1.0) -> 
         spread = (*path[:-1], "var")
         d = new[path] - mean
         merged[path] = mean + s * d
-        merged[spread] = (1 - s) * old[spread] + s * new[spread] + s * (1 - s) * jnp.square(d)
+        merged[spread] = old[spread] + s * (new[spread] - old[spread]) + s * (1 - s) * jnp.square(d)
     return Population(unflatten_dict(merged), total)
 
 

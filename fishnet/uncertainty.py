@@ -41,8 +41,9 @@ def mc_dropout(
 
     One loop of one compiled program that adds up as it goes: memory does not grow with T. Pass t draws one sub-network
     for all images, from `fold_in(key, t)`: what is said of an image does not depend on those beside it. Norms use their
-    running statistics. `jax.jit` it where it is called more than once; XLA's own convolution is slow in loops on CPU,
-    so give the model another lowering there (`model.clone(conv=gemm)`).
+    running statistics, also those of a model that is evaluated with the statistics of a batch. `jax.jit` it where it is
+    called more than once; XLA's own convolution is slow in loops on CPU, so give the model another lowering there
+    (`model.clone(conv=gemm)`).
 
     Args:
         model: trained with dropout (or stochastic depth, which stays random too).
@@ -61,7 +62,7 @@ def mc_dropout(
     """
     check_passes(passes)
     check_dropout(model)
-    network = model.clone(monte_carlo=True)
+    network = model.clone(monte_carlo=True, batch_statistics=False)
 
     def answer(key: PRNGKeyArray, image: Array) -> tuple[Array, Array]:
         logits = network.apply(variables, image[None], train=False, rngs={"dropout": key})[0]

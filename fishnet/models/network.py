@@ -1,12 +1,13 @@
 """What the models share: their fields, and the layers that are made of them."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
+from flax.core import FrozenDict
 from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float, Num
@@ -96,6 +97,8 @@ class Network(nn.Module):
             keys are samples from an approximate posterior (Gal and Ghahramani, arXiv:1506.02142).
         batch_statistics: in evaluation, too, norms use the statistics of the batch at hand; they move the running ones
             only where `batch_stats` is mutable.
+        frozen_norms: names of norms ("norm_0", "input_norm") that train as they evaluate, which matters to batch norm:
+            its statistics stay and are used in training, too. Each with True, or with a traced number that says so.
         dtype: of the computation; parameters, statistics of norms and logits are float32.
         headless: the result is that of the trunk, without global mean and head.
 
@@ -122,6 +125,7 @@ class Network(nn.Module):
     input_norm: str = "standardize"
     monte_carlo: bool = False
     batch_statistics: bool = False
+    frozen_norms: Mapping[str, ArrayLike] = FrozenDict()
     dtype: DTypeLike = jnp.float32
     headless: bool = False
 
@@ -216,7 +220,10 @@ class Network(nn.Module):
         return self._normed(at(self.norm, site), f"norm_{site}", x, train)
 
     def _normed(self, norm: Callable, name: str, x: Array, train: bool) -> Array:
-        module = norm(name=name)
+        frozen = self.frozen_norms.get(name, False)
+        if frozen is True:
+            return norm(name=name)(x, False)
+        module = norm(name=name) if frozen is False else norm(name=name, frozen=frozen)
         if train or not self.batch_statistics:
             return module(x, train)
         if self.is_mutable_collection("batch_stats"):

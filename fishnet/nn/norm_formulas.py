@@ -1,5 +1,7 @@
 """What kinds of norm there are, which inputs each accepts, and how each mixes moments: functions without parameters."""
 
+from math import prod
+
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
@@ -9,9 +11,35 @@ from fishnet.errors import UsageError
 KINDS = ("none", "batch", "layer", "group", "instance", "rms", "layer_channel", "weight", "weight_standardised")
 WEIGHT_KINDS = ("weight", "weight_standardised")
 EPS = 1e-5
+MORE_VALUES = {
+    "batch": "more images a batch (or ghost batch) or larger maps",
+    "layer": "more channels or larger maps",
+    "rms": "more channels or larger maps",
+    "group": "more channels a group or larger maps",
+    "instance": "maps of two pixels or more",
+    "layer_channel": "more channels",
+}
 
 
-def check_norm(kind: str, shape: tuple[int, ...], groups: int = 8, ghost: int = 0) -> None:
+def values_per_moment(kind: str, shape: tuple[int, ...], groups: int = 8, ghost: int = 0) -> int | None:
+    """Over how many values of an input a norm takes each of its means; None for norms that take none of them.
+
+    Args:
+        kind, shape, groups, ghost: as for `check_norm`.
+    """
+    b, *pixels, c = shape
+    over = {
+        "batch": (ghost or b, *pixels),
+        "layer": (*pixels, c),
+        "rms": (*pixels, c),
+        "group": (*pixels, c // groups),
+        "instance": pixels,
+        "layer_channel": (c,),
+    }
+    return prod(over[kind]) if kind in over else None
+
+
+def check_norm(kind: str, shape: tuple[int, ...], groups: int = 8, ghost: int = 0, train: bool = True) -> None:
     """Refuses a norm that makes no sense for inputs of `shape`.
 
     Args:
@@ -19,20 +47,23 @@ def check_norm(kind: str, shape: tuple[int, ...], groups: int = 8, ghost: int = 
         shape: (b, h, w, c) or (b, c).
         groups: groups of channels of the group norm.
         ghost: samples of a sub-batch of the batch norm; 0: the whole batch.
+        train: whether batch norm takes the moments of its input, and not its running ones.
 
     Raises:
-        UsageError: `groups` does not divide the channels of a group norm; an instance norm over a single value; a
-            batch that `ghost` does not divide.
+        UsageError: `groups` does not divide the channels of a group norm; a batch that `ghost` does not divide; moments
+            over a single value, whose result says nothing of the input and passes no gradient on.
     """
     if kind == "group" and (groups < 1 or shape[-1] % groups):
         raise UsageError(f"group norm needs groups that divide the channels: {groups} groups, {shape[-1]} channels")
-    if kind == "instance" and all(n == 1 for n in shape[1:-1]):
-        raise UsageError(
-            f"instance norm needs maps of two pixels or more: over the single value of inputs {tuple(shape)} "
-            "its variance is zero"
-        )
+    if kind == "batch" and not train:
+        return
     if kind == "batch" and ghost and shape[0] % ghost:
         raise UsageError(f"ghost batches of {ghost} do not divide a batch of {shape[0]}")
+    if values_per_moment(kind, shape, groups, ghost) == 1:
+        raise UsageError(
+            f"{kind} norm over a single value: with inputs {tuple(shape)} each mean is of one value, so that the "
+            f"result says nothing of them and no layer before it learns; it needs {MORE_VALUES[kind]}"
+        )
 
 
 def mix(

@@ -11,6 +11,7 @@ from functools import partial
 from typing import ClassVar
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
@@ -55,6 +56,8 @@ class MomentNorm(_Norm):
         ghost: samples of a sub-batch of the batch norm; 0: the whole batch.
         pixels: whether `kind` may be layer_channel. Its statistics have another shape than those of all others, so that
             it is a branch of its own, which costs where it is not needed.
+        frozen: whether a batch norm trains as it evaluates: it normalises with its running statistics, which stay;
+            possibly traced.
 
     Raises:
         UsageError: when called with a Python int as `kind`: `check_norm` refuses the input (a traced kind cannot be
@@ -65,12 +68,14 @@ class MomentNorm(_Norm):
     groups: int = 8
     ghost: int = 0
     pixels: bool = True
+    frozen: Bool[Array, ""] | bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "b *s c"], train: bool) -> Float[Array, "b *s c"]:
         """Normalises `x` [b, h, w, c] or [b, c]."""
+        train = train and self.frozen is not True
         if isinstance(self.kind, int):
-            check_norm(KINDS[self.kind], x.shape, self.groups, self.ghost if train else 0)
+            check_norm(KINDS[self.kind], x.shape, self.groups, self.ghost, train and not self.is_initializing())
         kind = jnp.asarray(self.kind, jnp.int32)
         none, batch = kind == KINDS.index("none"), kind == KINDS.index("batch")
         weights = (kind == KINDS.index("weight")) | (kind == KINDS.index("weight_standardised"))
@@ -80,8 +85,9 @@ class MomentNorm(_Norm):
 
         def by_moments(x: Array, scale: Array, bias: Array, mean: Array, var: Array) -> tuple[Array, Array, Array]:
             centre, spread = mix_traced(kind, *moments(x), self.groups, self.ghost if train else 0)
-            if not train:
-                centre, spread = jnp.where(batch, mean, centre), jnp.where(batch, var, spread)
+            if not train or self.frozen is not False:
+                kept = batch & self.frozen if train else batch
+                centre, spread = jnp.where(kept, mean, centre), jnp.where(kept, var, spread)
             plain = none | weights
             inverse = lax.rsqrt(jnp.where(plain, 1.0, spread) + EPS)
             gain = jnp.where(none, 1.0, jnp.where(weights, 1.0, inverse) * scale)
@@ -98,8 +104,9 @@ class MomentNorm(_Norm):
         else:
             y, centre, spread = by_moments(*arguments)
         if train:
-            self.update(batch, running_mean, centre, self.ghost)
-            self.update(batch, running_var, spread, self.ghost)
+            moves = batch if self.frozen is False else batch & ~self.frozen
+            self.update(moves, running_mean, centre, self.ghost)
+            self.update(moves, running_var, spread, self.ghost)
         return y
 
 
@@ -119,9 +126,10 @@ class NormByKind:
     pixels: bool = True
     weights: bool = True
 
-    def __call__(self, name: str | None = None) -> MomentNorm:
+    def __call__(self, name: str | None = None, frozen: bool | Array = False) -> MomentNorm:
         """The module for one site."""
-        return MomentNorm(kind=self.kind, groups=self.groups, ghost=self.ghost, pixels=self.pixels, name=name)
+        options = {"groups": self.groups, "ghost": self.ghost, "pixels": self.pixels, "frozen": frozen}
+        return MomentNorm(kind=self.kind, name=name, **options)
 
     @property
     def kernel(self) -> Callable[[Array], Array] | None:
@@ -155,28 +163,34 @@ class BatchNorm(_Norm):
     Args:
         ghost: samples of a sub-batch, neighbours in the batch, which has statistics of its own in training ("ghost
             batch norm"; the running ones move towards the mean of all sub-batches'); 0: the whole batch.
+        frozen: whether it trains as it evaluates: with its running statistics, which stay; possibly traced.
 
     Raises:
-        UsageError: when called: `ghost` does not divide the batch.
+        UsageError: when called in training: `ghost` does not divide the batch, or there is a single value a channel.
 
     Source: Ioffe and Szegedy, arXiv:1502.03167; ghost batches: Hoffer, Hubara and Soudry, arXiv:1705.08741.
     """
 
     ghost: int = 0
+    frozen: Bool[Array, ""] | bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "b *s c"], train: bool) -> Float[Array, "b *s c"]:
         """Normalises `x` [b, h, w, c] or [b, c]."""
-        check_norm("batch", x.shape, ghost=self.ghost if train else 0)
+        train = train and self.frozen is not True
+        check_norm("batch", x.shape, ghost=self.ghost, train=train and not self.is_initializing())
         shape = x.shape[0], x.shape[-1]
         scale, bias = self.scale_and_bias(shape[1])
         running_mean, running_var = self.running(shape[1])
+        kept = tuple(jnp.broadcast_to(s.value, shape) for s in (running_mean, running_var))
         if train:
-            mean, var = mix("batch", *moments(x), ghost=self.ghost)
-            self.update(True, running_mean, mean, self.ghost)
-            self.update(True, running_var, var, self.ghost)
+            own = mix("batch", *moments(x), ghost=self.ghost)
+            frozen = jnp.asarray(self.frozen)
+            mean, var = own if self.frozen is False else jax.tree.map(partial(jnp.where, frozen), kept, own)
+            self.update(~frozen, running_mean, own[0], self.ghost)
+            self.update(~frozen, running_var, own[1], self.ghost)
         else:
-            mean, var = (jnp.broadcast_to(s.value, shape) for s in (running_mean, running_var))
+            mean, var = kept
         return affine(x, mean, lax.rsqrt(var + EPS) * scale, jnp.broadcast_to(bias, shape))
 
 
@@ -231,7 +245,7 @@ class InstanceNorm(_SampleNorm):
     The mean of each map is `bias` afterwards, so a global mean straight behind it sees nothing of the image.
 
     Raises:
-        UsageError: when called: there is only one pixel, or x is [b, c].
+        UsageError: when called: there is only one pixel, or x is [b, c]. All norms of samples refuse a single value.
 
     Source: Ulyanov, Vedaldi and Lempitsky, arXiv:1607.08022.
     """
@@ -263,6 +277,7 @@ class LayerChannelNorm(_Norm):
     @nn.compact
     def __call__(self, x: Float[Array, "b *s c"], train: bool) -> Float[Array, "b *s c"]:
         """Normalises `x` [b, h, w, c] or [b, c]."""
+        check_norm("layer_channel", x.shape)
         return over_channels(x, *self.scale_and_bias(x.shape[-1]))
 
 

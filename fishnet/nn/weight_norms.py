@@ -1,8 +1,12 @@
 """Normalised kernels: what weight norm and weight standardisation do to a layer before it is applied."""
 
+from math import prod
+
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
+
+from fishnet.errors import UsageError
 
 TINY = 1e-12  # of a squared length: a unit without weights stays without
 
@@ -30,8 +34,13 @@ def standardised_kernel(kernel: Float[Array, "*s o"]) -> Float[Array, "*s o"]:
     Returns:
         Shape and dtype of `kernel`.
 
+    Raises:
+        UsageError: units of a single weight, which would all be 0.
+
     Source: Qiao et al., arXiv:1903.10520; with length 1 as Brock, De and Smith, arXiv:2101.08692, equation 4.
     """
+    if prod(kernel.shape[:-1]) == 1:
+        raise UsageError(f"a kernel {kernel.shape} cannot be standardised: the single weight of each unit becomes 0")
     return unit_kernel(kernel - kernel.mean(_units(kernel), keepdims=True))
 
 

@@ -28,7 +28,7 @@ def frozen(params: Any, patterns: Sequence[str], head: Collection[str] = ("head"
     """Which leaves are frozen.
 
     A pattern matches the whole path of a leaf ("conv_0/kernel") or its first name ("conv_0"), with the wildcards of
-    `fnmatch`; "trunk" matches everything but the head.
+    `fnmatch`; "trunk" and "trunk/*" match everything but the head.
 
     Args:
         params: a tree of arrays (or their shapes) of one network.
@@ -44,9 +44,9 @@ def frozen(params: Any, patterns: Sequence[str], head: Collection[str] = ("head"
     paths = [path_names(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
 
     def matches(pattern: str, path: tuple[str, ...]) -> bool:
-        if pattern == TRUNK:
+        if pattern == f"{TRUNK}/*":
             return path[0] not in head
-        return fnmatchcase("/".join(path), pattern) or fnmatchcase(path[0], pattern)
+        return _names_layer(pattern, path[0], head) or fnmatchcase("/".join(path), pattern)
 
     for pattern in patterns:
         if not any(matches(pattern, path) for path in paths):
@@ -56,6 +56,28 @@ def frozen(params: Any, patterns: Sequence[str], head: Collection[str] = ("head"
     if all(mask):
         raise UsageError(f"freeze: {'+'.join(patterns)!r} freezes every parameter: nothing could learn")
     return jax.tree.unflatten(jax.tree.structure(params), mask)
+
+
+def frozen_layers(
+    layers: Collection[str], patterns: Sequence[str], head: Collection[str] = ("head",)
+) -> tuple[str, ...]:
+    """Which layers are frozen whole, with what they hold beside parameters: the statistics of batch norm.
+
+    Those whose name a pattern matches ("norm_0", "norm_*", "trunk"), not those of which it matches leaves ("norm_0/*",
+    "norm_0/scale", "trunk/*").
+
+    Args:
+        layers: first names of the leaves of a network.
+        patterns, head: as for `frozen`.
+
+    Returns:
+        Names, in the order of `layers`.
+    """
+    return tuple(name for name in layers if any(_names_layer(pattern, name, head) for pattern in patterns))
+
+
+def _names_layer(pattern: str, layer: str, head: Collection[str]) -> bool:
+    return layer not in head if pattern == TRUNK else fnmatchcase(layer, pattern)
 
 
 def stop_frozen(params: Any, mask: Any) -> Any:

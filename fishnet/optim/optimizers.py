@@ -46,7 +46,7 @@ class Optimizer:
         evaluate: `evaluate(params, state) -> params`, what to validate, select and keep in place of the parameters that
             are trained. None: those themselves.
         own_program: whether runs with it get programs of their own: it takes a second gradient, evaluates other
-            parameters than it trains, or costs matrix products that no other optimizer has.
+            parameters than it trains (both imply it), or costs matrix products that no other optimizer has.
     """
 
     build: Callable[[ArrayLike, ArrayLike], optax.GradientTransformation]
@@ -56,6 +56,10 @@ class Optimizer:
     probe: Callable[[optax.Params, optax.Updates, ArrayLike], optax.Params] | None = None
     evaluate: Callable[[optax.Params, optax.OptState], optax.Params] | None = None
     own_program: bool = False
+
+    def __post_init__(self) -> None:
+        if self.probe or self.evaluate:
+            object.__setattr__(self, "own_program", True)
 
 
 # Default rates: momentum's was chosen on the validation split of reef; nesterov and sam have the same step.
@@ -75,8 +79,6 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "lamb": Optimizer(lamb, default_lr=1e-3),
     "lion": Optimizer(lion, default_lr=1e-4),
     "muon": Optimizer(muon, default_lr=1e-3, own_program=True),
-    "sam": Optimizer(momentum, default_lr=0.05, probe=sam_probe, own_program=True),
-    "schedule_free": Optimizer(
-        schedule_free, default_lr=0.5, needs_lr=True, evaluate=evaluation_params, own_program=True
-    ),
+    "sam": Optimizer(momentum, default_lr=0.05, probe=sam_probe),
+    "schedule_free": Optimizer(schedule_free, default_lr=0.5, needs_lr=True, evaluate=evaluation_params),
 }

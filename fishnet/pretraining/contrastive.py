@@ -31,7 +31,7 @@ class Contrastive(Objective):
 
     Raises:
         UsageError: when called: a known `temperature` that is not above 0, or a `projection` below 1,
-            images that are not uint8.
+            images that are not uint8; in training, a single image, whose loss is 0 whatever the views.
 
     Source: Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", arXiv:2002.05709.
     """
@@ -46,6 +46,8 @@ class Contrastive(Objective):
             raise UsageError(f"a projection needs a length of 1 or more, got {self.projection}")
         if images.dtype != jnp.uint8:
             raise UsageError(f"contrastive learning crops images of bytes, got {images.dtype}")
+        if train and len(images) < 2:
+            raise UsageError("contrastive learning needs batches of two images or more: a single one has no others")
         twice = jnp.concatenate([jnp.asarray(images)] * 2)
         x = self.pooled(random_view(self.make_rng("objective"), twice), train)
         init = self.trunk.kernel_init

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import pandas as pd
 from rich import box
 from rich.console import Console, RenderableType
 from rich.table import Column, Table
@@ -115,8 +116,10 @@ def print_recipe(console: Console, results: Results) -> None:
         if run["status"] == "diverged":
             console.print(f"seed {run['seed']}: diverged at step {run['first_bad_step']}")
         elif len(results.runs) == 1:
+            unselected = f"no epoch selected, as {results.sweep['recipe']['select_by']} was undefined in all of them"
+            chosen = f"epoch {run['best_epoch']} of {results.sweep['recipe']['epochs']} by validation"
             console.print(
-                f"\nepoch {run['best_epoch']} of {results.sweep['recipe']['epochs']} by validation, "
+                f"\n{unselected if pd.isna(run['best_epoch']) else chosen}, "
                 f"{run['params']:,} parameters, {seconds_text(run['train_seconds'])} of training"
             )
     if arm.seeds > 1:

@@ -20,7 +20,7 @@ import orbax.checkpoint as ocp
 from fishnet.errors import UserError
 from fishnet.sweep.machine import versions
 
-FORMAT = 3  # of what is saved and how: raise it when `Lanes`, `History`, `Pupils` or the record change
+FORMAT = 4  # of what is saved and how: raise it when `Lanes`, `History`, `Pupils` or the record change
 LATE = 0.2  # seconds in which reads and writes that were under way come to their end
 
 

@@ -363,7 +363,7 @@ class CohortRunner:
     def _evaluate(self, split: str, runs: np.ndarray, best: bool) -> np.ndarray:
         """Logits [run, image, class] of `runs` on the images of `split`, in calls of about `CALL_SECONDS`."""
         variables = [
-            (lanes.best_params, lanes.best_statistics) if best else (lanes.evaluated, lanes.statistics)
+            (lanes.best_params, lanes.best_statistics) if best else (lanes.evaluated, lanes.evaluated_statistics)
             for lanes in self.lanes
         ]
         return logits_of(

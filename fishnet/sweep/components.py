@@ -1,7 +1,7 @@
 """Recipes name things; here the names become objects, chosen by the traced numbers of knobs.py."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any
 
@@ -26,7 +26,7 @@ from fishnet.nn.pooling import POOLS
 from fishnet.nn.weight_norms import initial_scale
 from fishnet.optim.clipping import CLIPPINGS, norm_factor, share_outside
 from fishnet.optim.constraints import l1_penalty, l2_penalty
-from fishnet.optim.freezing import by_layer, frozen
+from fishnet.optim.freezing import by_layer, frozen, frozen_layers
 from fishnet.optim.schedules import CYCLIC, SCHEDULES, with_floor, with_warmup
 from fishnet.sampling import choose_by_class, class_mask
 from fishnet.sweep.knobs import Kinds, Numbers
@@ -146,7 +146,8 @@ def plain_model(recipe: Recipe, classes: Sequence[str], sites: int) -> Network:
     drops = {"dropout": recipe.dropout, "dropout_kind": kind, "stochastic_depth": recipe.stochastic_depth or None}
     experts = experts_of(recipe, classes)
     model = _build(recipe, len(classes), experts, lax.conv_general_dilated, act, norms, init, drops)
-    return model.clone(batch_statistics=recipe.eval_statistics == "batch")
+    frozen = frozen_norms(recipe, [f"norm_{site}" for site in range(sites)] + ["input_norm"])
+    return model.clone(batch_statistics=recipe.eval_statistics == "batch", frozen_norms=frozen)
 
 
 def _build(
@@ -241,8 +242,55 @@ def frozen_leaves(recipe: Recipe, params: Any) -> Any:
     Raises:
         UsageError: see `fishnet.optim.freezing.frozen`.
     """
-    patterns = [] if recipe.freeze == "none" else recipe.freeze.split("+")
-    return frozen(params, patterns, MODELS[recipe.model].head_modules(params))
+    return frozen(params, freeze_patterns(recipe), MODELS[recipe.model].head_modules(params))
+
+
+def freeze_patterns(recipe: Recipe) -> list[str]:
+    """The patterns in a recipe's `freeze`."""
+    return [] if recipe.freeze == "none" else recipe.freeze.split("+")
+
+
+def frozen_norms(recipe: Recipe, norms: Collection[str]) -> dict[str, bool]:
+    """Which norms are frozen for good, as `Network.frozen_norms` has them.
+
+    Args:
+        recipe: of the run.
+        norms: the names of all norms of its network.
+    """
+    head = MODELS[recipe.model].head_modules(norms)
+    return dict.fromkeys(frozen_layers(norms, freeze_patterns(recipe), head), True)
+
+
+def freezes_unmeasured(recipe: Recipe, sites: int) -> bool:
+    """Whether a run freezes batch norms, for good or for a time, whose statistics nothing has measured.
+
+    Args:
+        recipe: of the run.
+        sites: how many norms its network has.
+    """
+    if recipe.trunk != "none" or recipe.pretrain != "none":
+        return False
+    here = layer_mask(recipe.norm_layers, sites) & (recipe.norm == "batch")
+    norms = [f"norm_{site}" for site in np.flatnonzero(here)] + ["input_norm"] * (recipe.input_norm == "batch")
+    return bool(norms) and (recipe.unfreeze != (0,) or bool(frozen_norms(recipe, norms)))
+
+
+def norms_frozen_at(
+    recipe: Recipe, menu: Menu, numbers: Numbers, norms: Collection[str], step: jax.Array
+) -> dict[str, bool | jax.Array]:
+    """Which norms are frozen in a step, for good or because their layer has not begun to learn.
+
+    Args:
+        recipe, menu: of the cohort.
+        numbers: the lane's, without the lane axis.
+        norms: the names of all norms of its network.
+        step: [] int32.
+    """
+    found: dict[str, bool | jax.Array] = {}
+    if menu.layer_rates:
+        rates = by_layer(dict.fromkeys(norms, 0), numbers.norm.shape[-1], numbers.layer_rates.at(step))
+        found = {name: rate == 0 for name, rate in rates.items()}
+    return found | frozen_norms(recipe, norms)
 
 
 @struct.dataclass

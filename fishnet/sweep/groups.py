@@ -213,5 +213,5 @@ def keep_best(lanes: Lanes, better: jax.Array) -> Lanes:
 
     return lanes.replace(
         best_params=jax.tree.map(choose, lanes.best_params, lanes.evaluated),
-        best_statistics=jax.tree.map(choose, lanes.best_statistics, lanes.statistics),
+        best_statistics=jax.tree.map(choose, lanes.best_statistics, lanes.evaluated_statistics),
     )

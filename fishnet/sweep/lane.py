@@ -25,9 +25,11 @@ from fishnet.sweep.components import (
     augmented,
     clipping_of,
     frozen_leaves,
+    frozen_norms,
     lane_losses,
     lane_model,
     learning_rates,
+    norms_frozen_at,
     rate_multiplier,
     with_initial_biases,
     with_initial_scales,
@@ -45,6 +47,28 @@ PRECISE_BATCHES = 32  # of an epoch, from which precise statistics are estimated
 def model_of(shape: Shape, kinds: Kinds, numbers: Numbers) -> Network:
     """The model of one run; arguments as for `single_lane`."""
     return lane_model(shape.recipe, shape.menu, shape.classes, shape.experts, shape.lowering, kinds, numbers)
+
+
+def where_learning(rates: Any, new: Any, old: Any) -> Any:
+    """A tree's leaves where their layer learns, those of another where it is frozen.
+
+    Args:
+        rates: of `learning_rates`; None: all learn.
+        new, old: trees like the parameters.
+    """
+    return new if rates is None else jax.tree.map(lambda r, a, b: jnp.where(r > 0, a, b), rates, new, old)
+
+
+def model_in_training(shape: Shape, kinds: Kinds, numbers: Numbers, statistics: Any, step: jax.Array) -> Network:
+    """The model of one run as it is in a step: with the norms of frozen layers frozen.
+
+    Args:
+        shape, kinds, numbers: as for `single_lane`.
+        statistics: of its norms.
+        step: [] int32.
+    """
+    frozen = norms_frozen_at(shape.recipe, shape.menu, numbers, list(statistics), step)
+    return model_of(shape, kinds, numbers).clone(frozen_norms=frozen)
 
 
 def epoch_order(shape: Shape, numbers: Numbers, pixels: Pixels, epoch: jax.Array | int) -> jax.Array:
@@ -94,6 +118,7 @@ def single_lane(shape: Shape, kinds: Kinds, numbers: Numbers, pixels: Pixels) ->
         statistics=statistics,
         slots=empty_slots(shape.optimizers, params),
         average=params if shape.menu.average else (),
+        estimated=statistics if shape.menu.precise else (),
         best_params=params,
         best_statistics=statistics,
         first_bad_step=jnp.int32(-1),
@@ -167,6 +192,7 @@ def train_lane(
             "constants": constants(pixels.mean, pixels.std),
         }
         rngs = {name: draw(numbers.keys, name, i) for name in ("dropout", "activation")}
+        model = model_in_training(shape, kinds, numbers, lane.statistics, i)
         return model.apply(variables, images, train=True, rngs=rngs, mutable=["batch_stats"])
 
     def gradients(
@@ -182,15 +208,14 @@ def train_lane(
             logits, after = forward(i, lane, params, images)
             return losses_of(logits).mean(), (logits, after.get("batch_stats", {}))
 
+        rates = learning_rates(recipe, menu, numbers, lane.params, i)
         value_and_grad = differentiated(objective)
         (loss, seen), grads = value_and_grad(lane.params)
         if probe:
-            grads = value_and_grad(probe(lane.params, grads, numbers.rho))[1]
+            uphill = where_learning(rates, grads, jax.tree.map(jnp.zeros_like, grads))
+            grads = value_and_grad(probe(lane.params, uphill, numbers.rho))[1]
         loss, grads = add_penalties(menu, numbers, loss, grads, lane.params)
-        rates = learning_rates(recipe, menu, numbers, lane.params, i)
-        if rates is not None:
-            grads = jax.tree.map(lambda g, r: jnp.where(r > 0, g, 0.0), grads, rates)
-        return loss, seen, grads, rates
+        return loss, seen, where_learning(rates, grads, jax.tree.map(jnp.zeros_like, grads)), rates
 
     def step(i: jax.Array, lane: Lanes) -> Lanes:
         images, labels, progress, losses_of = shown(i)
@@ -211,6 +236,9 @@ def train_lane(
                 params = jax.tree.map(lambda p, d: p - lr * d, lane.params, down)
             else:
                 params = jax.tree.map(lambda p, d, r: jnp.where(r > 0, p - lr * r * d, p), lane.params, down, rates)
+                # Else weight decay would gather in the slots of layers that have yet to begin.
+                trees = tuple(map(partial(where_learning, rates), slots.trees, lane.slots.trees))
+                slots = slots.replace(trees=trees)
             if menu.max_norm:
                 limited = jnp.isfinite(numbers.max_norm).any()
                 params = lax.cond(limited, partial(constrained, rates), lambda p: p, params)
@@ -265,24 +293,29 @@ def train_lane(
 
         lane = with_failure(lane, start, layers, again)
     if menu.precise:
-        end = stop % per_epoch == 0
 
-        def re_estimate(lane: Lanes) -> Lanes:
-            return with_precise_statistics(model, order, lane, pixels, batch_size)
+        def estimate() -> Any:
+            trained = model_in_training(shape, kinds, numbers, lane.statistics, stop - 1)
+            precise = partial(precise_statistics, trained, order, lane, pixels, batch_size)
+            return lax.cond(numbers.precise, precise, lambda: lane.statistics)
 
-        lane = lax.cond(numbers.precise & end, re_estimate, lambda lane: lane, lane)
+        # The end of an epoch is the same for all lanes of a group: a branch of its own, real under `vmap` too.
+        lane = lane.replace(estimated=lax.cond(stop % per_epoch == 0, estimate, lambda: lane.statistics))
     return lane
 
 
-def with_precise_statistics(model: Network, order: jax.Array, lane: Lanes, pixels: Pixels, batch_size: int) -> Lanes:
-    """A run whose running statistics are replaced by those of the training images under its present weights.
+def precise_statistics(model: Network, order: jax.Array, lane: Lanes, pixels: Pixels, batch_size: int) -> Any:
+    """The moments of the training images at each batch norm under the weights that a run evaluates.
 
     Args:
-        model: of the lane.
+        model: of the lane, as it is in training.
         order: [n_train] int32, the positions of the epoch.
         lane: its state, without the lane axis.
         pixels: the data.
         batch_size: images that are normalised together; up to `PRECISE_BATCHES` of them are looked at.
+
+    Returns:
+        A tree like the running statistics.
     """
     variables = {
         "params": lane.evaluated,
@@ -296,7 +329,7 @@ def with_precise_statistics(model: Network, order: jax.Array, lane: Lanes, pixel
 
     batches = min(PRECISE_BATCHES, len(order) // batch_size)
     population = lax.fori_loop(0, batches, add, empty_population(variables))
-    return lane.replace(statistics=population.moments)
+    return population.moments
 
 
 def evaluate_lane(
@@ -325,7 +358,8 @@ def evaluate_lane(
         running = partial(model.apply, variables, train=False)
         if not shape.menu.batch_evaluation:
             return running(images)
-        at_hand = partial(model.clone(batch_statistics=True).apply, variables, train=False)
+        frozen = frozen_norms(shape.recipe, list(statistics))
+        at_hand = partial(model.clone(batch_statistics=True, frozen_norms=frozen).apply, variables, train=False)
         return lax.cond(numbers.batch_evaluation, at_hand, running, images)
 
     def chunk(i: jax.Array, logits: jax.Array) -> jax.Array:
@@ -358,4 +392,5 @@ def probe_lane(
     """
     variables = {"params": params, "batch_stats": statistics, "constants": constants(pixels.mean, pixels.std)}
     losses = lane_losses(shape.menu, kinds, numbers, steps / numbers.total_steps)
-    return probe_network(shape, Net(model_of(shape, kinds, numbers), variables, losses, lr), pixels, positions)
+    model = model_in_training(shape, kinds, numbers, statistics, steps - 1)
+    return probe_network(shape, Net(model, variables, losses, lr), pixels, positions)

@@ -19,6 +19,7 @@ from fishnet.sweep.components import plain_model
 from fishnet.sweep.folder import SWEEP_FILE, read_sweep_file
 from fishnet.sweep.grid import Sweep
 from fishnet.sweep.grouping import group_runs
+from fishnet.sweep.history import DIVERGED
 from fishnet.sweep.machine import visible_devices
 from fishnet.sweep.parts import CHECKPOINTS, States
 from fishnet.sweep.recipe import Recipe
@@ -78,7 +79,7 @@ def load_run(out: str | Path, run: int = 0) -> LoadedRun:
         raise UserError(f"{out / CHECKPOINTS / states.name} holds no checkpoint yet")
     tree = found.tree
     if not tree["history"]["best_epoch"][0]:
-        raise UserError(f"run {run} of {out} has no selected epoch: it diverged or has not finished one")
+        raise UserError(f"run {run} of {out} has no selected epoch: {why_unselected(tree['history'], recipe)}")
     params = jax.tree.map(lambda leaf: leaf[0], tree["lanes"]["best_params"])
     statistics = jax.tree.map(lambda leaf: leaf[0], tree["lanes"]["best_statistics"])
     sites = sum(name.startswith("norm_") for name in params)
@@ -87,6 +88,20 @@ def load_run(out: str | Path, run: int = 0) -> LoadedRun:
     model = plain_model(recipe, classes, sites)
     variables = {"params": params, "batch_stats": statistics, "constants": constants(**tree["pixels"])}
     return LoadedRun(model, used_variables(model, variables, recipe.image_size), classes, recipe, run)
+
+
+def why_unselected(history: Mapping[str, np.ndarray], recipe: Recipe) -> str:
+    """Why a run has no selected epoch, in words.
+
+    Args:
+        history: its arrays as a checkpoint has them, [1, ...].
+        recipe: of the run.
+    """
+    if history["status"][0] == DIVERGED:
+        return f"it diverged at step {int(history['first_bad_step'][0])}, before the end of its first epoch"
+    if not history["epochs"][0]:
+        return "it has not finished an epoch yet"
+    return f"its {recipe.select_by} was undefined in every epoch"
 
 
 def sweep_of(content: Mapping[str, Any]) -> Sweep:

@@ -78,7 +78,7 @@ class Menu:
     average: bool  # whether some lane is evaluated at other parameters than it trains
     layer_rates: bool  # whether layers of some lane learn at other rates, or later, than its head
     hard_augment: bool  # whether some lane augments its hard classes in another way
-    precise: bool  # whether some lane re-estimates batch norm's statistics
+    precise: bool  # whether some lane is evaluated with statistics that are estimated anew
     batch_evaluation: bool  # whether some lane is evaluated with the statistics of the batch at hand
     unit_variance: bool  # whether the kernels of some lane begin by being rescaled on data
 
@@ -113,13 +113,13 @@ class Menu:
             sampling=some("class_sampling") or any(recipe.hard_sampling != 1 for recipe in recipes),
             penalties=some("l1", "l2"),
             max_norm=some("max_norm"),
-            average=some("ema") or bool(own and OPTIMIZERS[own].evaluate),
+            average=any(map(averages_weights, recipes)),
             layer_rates=any(
                 recipe.layer_rate != 1 or recipe.unfreeze != (0,) or recipe.unfreeze_rates != (1.0,)
                 for recipe in recipes
             ),
             hard_augment=any(hard_augment(recipe) != recipe.augment for recipe in recipes),
-            precise=any(recipe.eval_statistics == "precise" for recipe in recipes),
+            precise=any(map(estimates_statistics, recipes)),
             batch_evaluation=any(recipe.eval_statistics == "batch" for recipe in recipes),
             unit_variance=any(INITIALIZERS[recipe.init].unit_variance for recipe in recipes),
         )
@@ -133,6 +133,21 @@ def clipping(recipe: Recipe) -> str:
 def hard_augment(recipe: Recipe) -> str:
     """The augmentation of the hard classes: a name in `AUGMENTATIONS`."""
     return recipe.augment if recipe.hard_augment == "same" else recipe.hard_augment
+
+
+def averages_weights(recipe: Recipe) -> bool:
+    """Whether the weights that a run evaluates are an average of those that it trains."""
+    return recipe.ema > 0 or OPTIMIZERS[recipe.optimizer].evaluate is not None
+
+
+def estimates_statistics(recipe: Recipe) -> bool:
+    """Whether a run estimates batch norm's statistics anew at the end of each epoch.
+
+    It does where it is asked to, and where it evaluates averaged weights: running statistics are those of the weights
+    that are trained, and no average of them is what an average of weights gives rise to.
+    """
+    batch_norm = recipe.norm == "batch" or recipe.input_norm == "batch"
+    return batch_norm and (recipe.eval_statistics == "precise" or averages_weights(recipe))
 
 
 def hard_class_names(recipe: Recipe, classes: Sequence[str]) -> tuple[str, ...]:

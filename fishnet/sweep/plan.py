@@ -29,6 +29,7 @@ from fishnet.sweep.limits import MOST_RUNS, MOST_STEPS
 from fishnet.sweep.menu import STATIC_FIELDS, Menu, static_key
 from fishnet.sweep.probing import Axes, axes_of
 from fishnet.sweep.program import Functions, kept_functions
+from fishnet.sweep.pupils import RNGS
 from fishnet.sweep.recipe import Recipe
 from fishnet.sweep.rules import NAMES
 from fishnet.sweep.state import Shape
@@ -97,6 +98,11 @@ class Cohort:
         """Of pretraining, each a program of its own, in the order of their table."""
         used = {run.recipe.pretrain for run in self.runs}
         return [name for name in OBJECTIVES if name in used]
+
+    @property
+    def sites(self) -> int:
+        """Hidden layers of its networks."""
+        return self.knobs.numbers.norm.shape[-1]
 
     @property
     def dropped_images(self) -> int:
@@ -269,11 +275,13 @@ def _cohort(
     _, channels = norm_sites(recipe, task)
     sites = len(channels)
     check_layers(runs, sites)
-    for norm, layers in dict.fromkeys((run.recipe.norm, run.recipe.norm_layers) for run in runs):
-        params = abstract_params(
-            plain_model(dataclasses.replace(recipe, norm=norm, norm_layers=layers), task.classes, sites), task
-        )
-        frozen_leaves(recipe, params)
+    for norm, layers, pretrain in dict.fromkeys((r.recipe.norm, r.recipe.norm_layers, r.recipe.pretrain) for r in runs):
+        model = plain_model(dataclasses.replace(recipe, norm=norm, norm_layers=layers), task.classes, sites)
+        frozen_leaves(recipe, abstract_params(model, task))
+        check_step(model, task, recipe)
+        if pretrain != "none":
+            trunk = model.clone(frozen_norms={})
+            check_step(OBJECTIVES[pretrain](trunk=trunk), task, recipe, f"pretrain {pretrain}, ")
     for run in runs:
         if run.recipe.trunk != "none":
             with_trunk(
@@ -400,6 +408,32 @@ def abstract_variables(model: nn.Module, task: Task) -> tuple[Any, Any]:
     images = jax.ShapeDtypeStruct((1, *task.images.shape[1:]), np.uint8)
     shapes = jax.eval_shape(lambda i: model.init(jax.random.key(0), i, train=False), images)
     return shapes["params"], shapes.get("batch_stats", {})
+
+
+def check_step(model: nn.Module, task: Task, recipe: Recipe, what: str = "") -> None:
+    """Refuses a model that cannot make a step of training: nothing is computed.
+
+    Args:
+        model: a classifier or an objective of pretraining, with the norms of the run.
+        task: whose images it sees.
+        recipe: its `batch_size`, a number.
+        what: precedes it in the message.
+
+    Raises:
+        UsageError: a norm over a single value, or another that does not fit a batch.
+    """
+    images = jax.ShapeDtypeStruct((recipe.batch_size, *task.images.shape[1:]), np.uint8)
+
+    def step(images: jax.Array) -> Any:
+        rngs = {name: jax.random.key(0) for name in ("params", *RNGS)}
+        variables = model.init(rngs, images, train=False)
+        return model.apply(variables, images, train=True, rngs=rngs, mutable=["batch_stats"])
+
+    try:
+        jax.eval_shape(step, images)
+    except UsageError as error:
+        ghosts = f", ghost_batch {recipe.ghost_batch}" if recipe.ghost_batch else ""
+        raise UsageError(f"{what}model {recipe.model}, batch_size {recipe.batch_size}{ghosts}: {error}") from error
 
 
 def static_part(recipe: Recipe) -> Recipe:

@@ -63,7 +63,8 @@ class Recipe:
     """what the pixels go through first: standardize (by the training split's mean and deviation), or batch norm"""
     eval_statistics: str = "running"
     """what batch norm is evaluated with: running averages, those of the batch at hand, or precise ones, estimated anew
-    on the training images at the end of each epoch"""
+    on the training images at the end of each epoch; averaged weights (ema, schedule_free) have no running averages of
+    their own, so for them running means precise"""
     init: str = "he_normal"
     """initialiser of the kernels: he, glorot or lecun, _normal or _uniform; orthogonal, lsuv (orthogonal, then scaled
     on images to outputs of variance 1), normal, uniform, truncated (all 0.05), constant"""
@@ -94,7 +95,9 @@ class Recipe:
     max_norm_layers: tuple[int, ...] | All = "all"
     """which layers max_norm holds for, counted from 1 in order of execution, the head last: all, or 1-3"""
     ema: float = 0.0
-    """evaluates an exponential moving average of the weights of which a step keeps this fraction; 0: the weights"""
+    """evaluates an exponential moving average of the weights of which a step keeps this fraction; 0: the weights. It is
+    debiased (the initial weights do not count, and the first 1 / (1 - ema) steps weigh nearly alike), and batch norm's
+    statistics are estimated anew under it at the end of each epoch"""
     schedule: str = "cosine"
     """learning rate over the run: constant step exponential polynomial cosine warmup_cosine onecycle cyclic_triangular
     cyclic_sine, or plateau, which follows the validation loss"""
@@ -112,10 +115,13 @@ class Recipe:
     """FOLDER:RUN of an earlier sweep: everything but the head starts from that run; FOLDER:FIRST-LAST: seed 0 from the
     first of these runs, seed 1 from the next, and so on in turn; none: from init"""
     freeze: str = "none"
-    """parameters that never change: trunk, or layers by name (conv_0, norm_*), several joined with +"""
+    """layers that never change: trunk, or some by name (conv_0, norm_*), several joined with +. A batch norm among them
+    keeps its statistics and trains with them, as it evaluates; with /* behind the name (trunk/*, norm_*/*) only the
+    parameters are frozen, and its statistics go on. Dropout goes on in any case"""
     unfreeze: tuple[int, ...] = (0,)
     """epochs, counted from 0, at which another block of layers begins to learn, the one next to the head first: 2-4 is
-    the head alone for two epochs, its half of the layers for two more, then all; 0: all from the start"""
+    the head alone for two epochs, its half of the layers for two more, then all; 0: all from the start. Until then a
+    layer is frozen as by freeze"""
     unfreeze_rates: tuple[float, ...] = (1.0,)
     """factors on the learning rate in the stages of unfreeze, the head's own first: 1-0.3-0.1; one: for all"""
     layer_rate: float = 1.0

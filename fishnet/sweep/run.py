@@ -17,6 +17,7 @@ from fishnet.best_effort import best_effort
 from fishnet.errors import UsageError, UserError
 from fishnet.names import shell_command
 from fishnet.sweep.canary import check_backend
+from fishnet.sweep.components import freezes_unmeasured
 from fishnet.sweep.dealing import Share, deal, dealt_in, runs_each, share_of, written
 from fishnet.sweep.effects import check_lowering
 from fishnet.sweep.estimate import with_estimates
@@ -33,12 +34,18 @@ from fishnet.sweep.parts import part_of, planned, taking_part, wait_for_end
 from fishnet.sweep.plan import Cohort, check_overrides, make_cohorts
 from fishnet.sweep.processes import FINISHED, Pulse, Team, check_apart, current
 from fishnet.sweep.progress import Display, display_for
+from fishnet.sweep.selection import check_selection, selection_notes
 from fishnet.sweep.settings import check_start_settings, held_settings, start_settings
 from fishnet.sweep.source import source_of
 from fishnet.sweep.training import Training
 from fishnet.sweep.tune import fastest_layouts
 from fishnet.sweep.validate import check_out, check_sweep, resolve, user_functions
 from fishnet.sweep.whole import Whole
+
+UNMEASURED = (
+    "frozen batch norms that begin neither with a trunk nor with pretraining have statistics of mean 0 and variance 1, "
+    "with which they normalise nothing; freeze trunk/* (or norm_0/*) freezes parameters alone"
+)
 
 
 @dataclass(frozen=True)
@@ -306,6 +313,7 @@ def plan_cohorts(
     Returns:
         The cohorts; the layout of each as it was tuned or found, empty where it was neither; notes for the user.
     """
+    check_selection([run.recipe for run in inputs.runs], inputs.tasks, inputs.sweep.stopping)
     layouts = (found or {}).get("plan")
     lane_width, share_batches = options.lane_width, options.share_batches
     if lane_width == "auto" and not layouts:
@@ -314,6 +322,9 @@ def plan_cohorts(
     asked = lane_width, options.lowering, used, layouts, inputs.trunks, share_batches
     cohorts = make_cohorts(inputs.runs, inputs.tasks, *asked)
     notes = [*inputs.sweep.samples.notes, *dict.fromkeys(note for task in inputs.tasks.values() for note in task.notes)]
+    notes += selection_notes(inputs.tasks.values())
+    if any(freezes_unmeasured(run.recipe, cohort.sites) for cohort in cohorts for run in cohort.runs):
+        notes.append(UNMEASURED)
     if found is None and team.count == 1:
         fit = [partial(fitted, cohort, used, notes.append) for cohort in cohorts]
         what = "how much memory the programs need"

@@ -19,9 +19,12 @@ class Lanes:
     """The state of the runs of a cohort: arrays only, each with a leading lane axis."""
 
     params: Any  # [lane, ...] float32
-    statistics: Any  # [lane, ...] float32, running moments of batch norm
+    statistics: Any  # [lane, ...] float32, running moments of batch norm, of `params`
     slots: Slots  # [lane, ...] what the optimizer remembers
     average: Any  # [lane, ...] float32, the parameters to evaluate, where the menu has others than `params`; or ()
+    estimated: (
+        Any  # [lane, ...] float32, the moments to evaluate with, where the menu has others than `statistics`; or ()
+    )
     best_params: Any  # [lane, ...] float32, at the epoch that validation selected
     best_statistics: Any  # [lane, ...] float32
     first_bad_step: jax.Array  # [lane] int32, -1 while everything was finite
@@ -34,6 +37,11 @@ class Lanes:
         """The parameters to validate and keep, [lane, ...] float32."""
         return self.params if isinstance(self.average, tuple) else self.average
 
+    @property
+    def evaluated_statistics(self) -> Any:
+        """The moments of batch norm under the `evaluated` parameters, [lane, ...] float32, at the end of an epoch."""
+        return self.statistics if isinstance(self.estimated, tuple) else self.estimated
+
     def beginning_with(self, params: Any, statistics: Any) -> "Lanes":
         """These lanes before their first step, but with other variables."""
 
@@ -44,6 +52,7 @@ class Lanes:
             params=params,
             statistics=statistics,
             average=self.average if isinstance(self.average, tuple) else copy(params),
+            estimated=self.estimated if isinstance(self.estimated, tuple) else copy(statistics),
             best_params=copy(params),
             best_statistics=copy(statistics),
         )

@@ -106,6 +106,8 @@ def check_recipe(recipe: Recipe) -> None:
         raise UsageError(f"init {recipe.init} with norm {recipe.norm}: the norm takes the kernels' lengths away again")
     if recipe.norm in WEIGHT_KINDS and recipe.norm_position == "post":
         raise UsageError(f"norm {recipe.norm} with norm_position post: it acts on the kernel, ahead of any activation")
+    if recipe.batch_size == 1 and (recipe.mixup or recipe.cutmix):
+        raise UsageError("mixup and cutmix with batch_size 1: they would mix each image with itself")
     if recipe.batch_size != "all":
         check_ghosts(recipe, recipe.batch_size)
     # These three are formulas in the lanes of a program, so a table's further entries have no place there.
