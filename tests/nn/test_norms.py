@@ -11,7 +11,7 @@ from jax import lax
 
 from fishnet.errors import UsageError
 from fishnet.nn.moments import affine, moments
-from fishnet.nn.norm_formulas import KINDS, WEIGHT_KINDS, check_norm
+from fishnet.nn.norm_formulas import EPS, KINDS, WEIGHT_KINDS, check_norm
 from fishnet.nn.norms import NORMS, BatchNorm, GroupNorm, InstanceNorm, LayerNorm, MomentNorm, RMSNorm
 from fishnet.nn.weight_norms import initial_scale, kernel_by_kind, standardised_kernel, unit_kernel
 
@@ -291,9 +291,69 @@ def test_refusals():
             call(jnp.zeros((2, 4, 4, 12)))
     for shape in ((2, C), (2, 1, 1, C)):
         for module in (InstanceNorm(), MomentNorm(KINDS.index("instance"))):
-            with pytest.raises(UsageError, match="variance is zero"):
+            with pytest.raises(UsageError, match=r"instance norm over a single value.* maps of two pixels or more"):
                 module.init(jax.random.key(0), jnp.zeros(shape), True)
     check_norm("group", (2, 24), groups=8)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("none", *WEIGHT_KINDS)])
+def test_a_norm_is_refused_where_no_gradient_passes_it(kind):
+    """By central differences of `(x - M) / sqrt(V + eps)` in NumPy; of two values it gives -1 and 1 at best."""
+    rng = np.random.default_rng(0)
+    for shape in ((1, 1), (3, 1), (1, 8), (3, 8), (1, 24), (1, 1, 1, 8), (1, 3, 1, 8), (4, 1, 1, 24)):
+        for ghost in (0, 1) if kind == "batch" else (0,):
+            groups, x = min(8, shape[-1]), rng.normal(size=(shape[0], int(np.prod(shape[1:-1])), shape[-1])) + 3
+
+            def normalised(x, groups=groups, ghost=ghost):
+                blocks = {
+                    "batch": x if not ghost else x[:, None],
+                    "group": x.reshape(*x.shape[:2], groups, -1),
+                }.get(kind, x)
+                axes = {"batch": (0, 1) if not ghost else (1, 2), "group": (1, 3), "instance": 1, "layer_channel": 2}
+                over = axes.get(kind, (1, 2))
+                mean = 0 if kind == "rms" else blocks.mean(over, keepdims=True)
+                return ((blocks - mean) / np.sqrt(np.square(blocks - mean).mean(over, keepdims=True) + EPS)).ravel()
+
+            moves = [np.eye(x.size)[i].reshape(x.shape) * 1e-3 for i in range(x.size)]
+            slope = max(np.abs(normalised(x + move) - normalised(x - move)).max() / 2e-3 for move in moves)
+            if slope < 1e-3:
+                with pytest.raises(UsageError, match=f"{kind} norm over a single value"):
+                    check_norm(kind, shape, groups, ghost)
+            else:
+                check_norm(kind, shape, groups, ghost)
+
+
+def test_batch_norm_of_one_value_a_channel():
+    """Refused in training, as by PyTorch; initialised and evaluated it may be."""
+    for norm in (BatchNorm(), MomentNorm(KINDS.index("batch"))):
+        variables = norm.init(jax.random.key(0), jnp.ones((1, C)), True)
+        assert jnp.isfinite(norm.apply(variables, jnp.ones((1, C)), False)).all()
+        with pytest.raises(UsageError, match="batch norm over a single value"):
+            norm.apply(variables, jnp.ones((1, C)), True, mutable=["batch_stats"])
+    with pytest.raises(UsageError, match="batch norm over a single value"):
+        BatchNorm(ghost=1).apply(variables, jnp.ones((4, C)), True, mutable=["batch_stats"])
+    with pytest.raises(UsageError, match="the single weight of each unit becomes 0"):
+        standardised_kernel(jnp.ones((1, 5)))
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("traced", [True, False])
+@pytest.mark.parametrize("norm", [BatchNorm, partial(MomentNorm, KINDS.index("batch"))])
+def test_a_frozen_batch_norm_trains_as_flax_evaluates(norm, frozen, traced):
+    x, _, scale, bias = data("maps")
+    variables = all_variables(scale, bias)
+    theirs = nn.BatchNorm(use_running_average=frozen, epsilon=1e-5, momentum=0.9, use_fast_variance=False)
+
+    def step(x, frozen):
+        module = norm(frozen=frozen)
+        return module.apply(restricted("batch", variables), x, True, mutable=["batch_stats"])
+
+    y, updates = jax.jit(step)(x, frozen) if traced else step(x, frozen)
+    expected, moved = theirs.apply(restricted("batch", variables), x, mutable=["batch_stats"])
+    close(y, expected)
+    jax.tree.map(close, updates["batch_stats"], moved["batch_stats"])
+    if frozen:
+        jax.tree.map(np.testing.assert_array_equal, updates["batch_stats"], variables["batch_stats"])
 
 
 def test_a_traced_norm_of_channels_that_groups_do_not_divide():

@@ -37,6 +37,7 @@ from fishnet.sweep.validate import resolve
 from tests.sweep.conftest import TINY
 
 CNN = Recipe(task="synthetic", image_size=8, model="cnn", widths=(8, 16), batch_size=30)
+ONE_VALUE = {"model": "mlp", "widths": (8,)}  # a channel and an image
 
 
 @pytest.fixture(scope="module")
@@ -207,12 +208,44 @@ def test_whole_batches_are_those_of_as_many_images_as_there_are(task):
         ({"batch_size": 257}, "batch_size: 257 is more than the 256 training images of synthetic"),
         ({"batch_size": "all", "ghost_batch": 7, "norm": "batch"}, "ghost_batch: 7 does not divide batch_size 256"),
         ({"norm_layers": (1, 3)}, "norm_layers: '1-3', but this cnn has 2 layers with a norm"),
-        ({"widths": (8, 8, 8, 8), "norm": "instance"}, "instance norm needs maps of two pixels or more"),
+        (
+            {"widths": (8, 8, 8, 8), "norm": "instance"},
+            r"instance norm over a single value: with inputs \(1, 1, 1, 8\)",
+        ),
+        (ONE_VALUE | {"batch_size": 1}, "model mlp, batch_size 1: batch norm over a single value"),
+        (ONE_VALUE | {"ghost_batch": 1}, "model mlp, batch_size 30, ghost_batch 1: batch norm over a single value"),
+        (ONE_VALUE | {"norm": "group"}, r"group norm over a single value: with inputs \(1, 8\)"),
+        (ONE_VALUE | {"norm": "layer", "widths": (1,)}, "layer norm over a single value"),
+        (ONE_VALUE | {"norm": "rms", "widths": (1,)}, "rms norm over a single value"),
+        (ONE_VALUE | {"norm": "layer_channel", "widths": (1,)}, "layer_channel norm over a single value"),
+        ({"widths": (8, 8, 8, 8), "batch_size": 1}, r"cnn, batch_size 1: batch norm .* with inputs \(1, 1, 1, 8\)"),
+        (
+            {"model": "resnet", "widths": (8, 8, 8, 8, 8), "batch_size": 1},
+            "resnet, batch_size 1: batch norm over a single",
+        ),
+        ({"model": "separable", "widths": (1, 8), "norm": "weight_standardised"}, "cannot be standardised"),
+        (
+            {"pretrain": "contrastive", "batch_size": 1},
+            "pretrain contrastive, model cnn, batch_size 1: contrastive learning needs batches of two",
+        ),
     ],
 )
 def test_what_does_not_fit_the_data_is_refused(task, changes, message):
     with pytest.raises(UsageError, match=message):
         cohorts_of(Sweep(dataclasses.replace(CNN, **changes), seeds=1), task)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ONE_VALUE | {"norm_layers": (1,), "norm": "none", "batch_size": 1},
+        ONE_VALUE | {"batch_size": 2},
+        ONE_VALUE | {"batch_size": 1, "input_norm": "batch", "norm": "layer"},
+        {"widths": (8, 8, 8), "batch_size": 1},
+    ],
+)
+def test_a_batch_of_one_image_is_no_matter_where_norms_have_more_values(task, changes):
+    cohorts_of(Sweep(dataclasses.replace(CNN, **changes), seeds=1), task)
 
 
 def test_each_arm_is_checked_not_just_the_first(task):

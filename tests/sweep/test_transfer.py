@@ -7,15 +7,19 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import optax
+import pandas as pd
 import pytest
 
 from fishnet.data import load_task
 from fishnet.errors import UsageError, UserError
 from fishnet.models import MODELS
+from fishnet.optim.optimizers import OPTIMIZERS
 from fishnet.sweep import Sweep, load_run, run_sweep
 from fishnet.sweep.interrupt import Interrupt
 from fishnet.sweep.plan import make_cohorts
 from fishnet.sweep.program import Program
+from fishnet.sweep.progress import Display
 from fishnet.sweep.validate import parse_trunk, resolve
 from tests.sweep.conftest import TINY, contents, trained
 
@@ -83,32 +87,81 @@ def test_a_trunk_without_norm_serves_a_network_with_one(tiny, tmp_path):
     assert "norm_0/scale" not in begun and "norm_0/scale" in theirs
 
 
-HARSH = {"weight_decay": 0.1, "max_norm": 0.1, "l2": 0.1, "momentum": 0.9}
+HARSH = {"weight_decay": 0.1, "max_norm": 0.1, "l1": 0.1, "l2": 0.1, "clip": 0.1, "momentum": 0.9}
+
+
+class Notes(Display):
+    """Keeps the notes of the plan."""
+
+    def plan(self, view) -> None:
+        self.notes = view["notes"]
 
 
 @pytest.fixture(scope="module")
 def frozen(tmp_path_factory):
     """Runs of which parts are frozen, all with what would move a weight besides its gradient."""
     base = dataclasses.replace(ONE, widths=(8, 8), **HARSH)
-    axes = {"freeze": ["trunk", "norm_*+head"]}
-    return run_sweep(Sweep(base, axes=axes, seeds=1), tmp_path_factory.mktemp("frozen") / "out", devices=1)
+    axes = {"freeze": ["trunk", "norm_0/*+norm_1+head"]}
+    shown = Notes()
+    out = tmp_path_factory.mktemp("frozen") / "out"
+    result = run_sweep(Sweep(base, axes=axes, seeds=1), out, devices=1, display=shown)
+    assert [note for note in shown.notes if "statistics of mean 0 and variance 1" in note]
+    return result
 
 
 @pytest.mark.parametrize(
-    ("run", "still"),
+    ("run", "still", "held"),
     [
-        (0, {"dense_0/kernel", "norm_0/scale", "norm_0/bias", "dense_1/kernel", "norm_1/scale", "norm_1/bias"}),
-        (1, {"norm_0/scale", "norm_0/bias", "norm_1/scale", "norm_1/bias", "head/kernel", "head/bias"}),
+        (0, {"dense_0/kernel", "norm_0/scale", "norm_0/bias", "dense_1/kernel", "norm_1/scale", "norm_1/bias"}, "01"),
+        (1, {"norm_0/scale", "norm_0/bias", "norm_1/scale", "norm_1/bias", "head/kernel", "head/bias"}, "1"),
     ],
 )
-def test_a_frozen_leaf_has_an_exactly_zero_update(frozen, gradual, run, still):
-    begin, end = gradual[0], leaves(trained(frozen.out, run)["lanes"]["params"])
-    assert {name for name in begin if np.array_equal(end[name][0], begin[name])} == still
+def test_a_frozen_leaf_has_an_exactly_zero_update(frozen, gradual, run, still, held):
+    """And a frozen layer keeps its statistics, but not one of which the parameters alone are frozen."""
+    lanes = trained(frozen.out, run)["lanes"]
+    begin, end = gradual[0], leaves(lanes["params"]) | leaves(lanes["statistics"])
+    statistics = {f"norm_{site}/{name}" for site in held for name in ("mean", "var")}
+    assert {name for name in begin if np.array_equal(end[name][0], begin[name])} == still | statistics
+
+
+@pytest.fixture(scope="module")
+def on_a_trunk(tiny, tmp_path_factory):
+    """Runs of every optimizer with a frozen trunk, with all that moves a weight besides its gradient."""
+    recipe = dataclasses.replace(ONE, trunk=f"{tiny[1].out}:0", freeze="trunk", ema=0.9, **HARSH)
+    optimizers = [name for name, of in OPTIMIZERS.items() if of.evaluate is None]
+    sweep = Sweep(recipe, axes={"optimizer": optimizers}, seeds=1)
+    return run_sweep(sweep, tmp_path_factory.mktemp("on_a_trunk") / "out", devices=1)
+
+
+def test_a_frozen_trunk_is_kept_bit_for_bit_by_every_optimizer(tiny, on_a_trunk):
+    """Its parameters, the average of them, and its statistics, also where these are estimated anew."""
+    theirs = load_run(tiny[1].out).variables
+    for run in on_a_trunk.runs["run"]:
+        ours = load_run(on_a_trunk.out, run).variables
+        for name in ("dense_0", "norm_0"):
+            jax.tree.map(np.testing.assert_array_equal, ours["params"][name], theirs["params"][name])
+        jax.tree.map(np.testing.assert_array_equal, ours["batch_stats"], theirs["batch_stats"])
+        assert (ours["params"]["head"]["kernel"] != theirs["params"]["head"]["kernel"]).all()
+
+
+def test_a_frozen_batch_norm_trains_with_the_statistics_that_it_keeps(tiny, tmp_path):
+    """With a head that hardly moves the training loss is that of a plain network in evaluation."""
+    recipe = dataclasses.replace(ONE, trunk=f"{tiny[1].out}:0", freeze="trunk", lr=STILL)
+    result = run_sweep(Sweep(recipe, seeds=1), tmp_path / "out", devices=1)
+    loaded, task = load_run(result.out), load_task("synthetic", 8)
+    train = task.splits["train"]
+    logits = loaded.model.apply(loaded.variables, task.images[train], train=False)
+    expected = optax.softmax_cross_entropy_with_integer_labels(logits, task.labels[train]).mean()
+    found = pd.read_parquet(result.out / "curves.parquet")["train_loss"][0]
+    assert found == pytest.approx(float(expected), rel=1e-5)
+    as_trained = loaded.model.clone(frozen_norms={}, batch_statistics=True)
+    others = as_trained.apply(loaded.variables, task.images[train], train=False)
+    assert abs(found - optax.softmax_cross_entropy_with_integer_labels(others, task.labels[train]).mean()) > 1e-3
 
 
 @pytest.fixture(scope="module")
 def gradual() -> list[dict[str, np.ndarray]]:
-    """The weights of a run with two blocks of layers, from the start of each of its four epochs."""
+    """Weights and statistics of a run with two blocks of layers, from the start of each of its four epochs."""
     recipe = dataclasses.replace(TINY, widths=(8, 8), epochs=4, unfreeze=(1, 3), **HARSH)
     (run,) = Sweep(recipe, seeds=1).runs()
     run = dataclasses.replace(run, recipe=resolve(recipe))
@@ -119,12 +172,13 @@ def gradual() -> list[dict[str, np.ndarray]]:
     lanes = call["init"]({0: (program.knobs[0], program.pixels[0])})[0]
     groups = np.full((program.lanes, cohort.shape.lane_width), program.lanes, np.int32)
     groups[0, 0], rates, window = 0, np.ones(program.lanes, np.float32), np.array([0, 1], np.int32)
-    found = [{name: leaf[0].copy() for name, leaf in leaves(lanes.params).items()}]
+    found = [{name: leaf[0].copy() for name, leaf in (leaves(lanes.params) | leaves(lanes.statistics)).items()}]
     for epoch in range(4):
         steps = np.array([epoch, epoch + 1], np.int32) * cohort.shape.steps_per_epoch
         arguments = program.knobs[0], lanes, rates, program.pixels[0], groups, window, steps
         lanes = call["train"]({0: arguments})[0]
-        found.append({name: leaf[0].copy() for name, leaf in leaves(lanes.params).items()})
+        after = leaves(lanes.params) | leaves(lanes.statistics)
+        found.append({name: leaf[0].copy() for name, leaf in after.items()})
     return found
 
 
