@@ -7,7 +7,8 @@ import platform
 from importlib.metadata import version
 from pathlib import Path
 
-from fishnet.data.cache import cache_dir
+from fishnet.data.cache import cache_dir, no_place
+from fishnet.sweep.progress import Display
 
 SECONDS = 0.3  # programs that compile faster are not kept
 BYTES = 2**31  # of all programs of one kind of machine; the least recently used go first
@@ -40,6 +41,12 @@ def keep_programs() -> Path | None:
     if importlib.util.find_spec("filelock"):  # what JAX needs to throw old programs away
         jax.config.update("jax_compilation_cache_max_size", BYTES)
     return folder
+
+
+def tell_what_is_not_kept(display: Display) -> None:
+    """Notes that the next start will take as long as this one, where there is no place to keep programs in."""
+    if cache_dir() is None:
+        display.note(no_place("compiled programs"))
 
 
 def machine_key() -> str:

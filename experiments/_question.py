@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from experiments._cli import MOST_DEVICES, Parser, guarded, whole
 from experiments._plan import Plan, reads_files
-from experiments._programs import keep_programs
+from experiments._programs import keep_programs, tell_what_is_not_kept
 from experiments._record import SIZES, check_answer
 from experiments._sweep import use_cores
-from fishnet.errors import UsageError
+from fishnet.errors import UsageError, UserError
 from fishnet.lookup import unknown
 from fishnet.names import shell_command
 from fishnet.sweep.progress import Display, display_for
@@ -161,6 +162,7 @@ def parser(question: Question) -> Parser:
 
 def run(question: Question, asked: Asked) -> int:
     """Trains what is missing, weighs the evidence and writes the page and what `experiments.claims` gathers."""
+    check_folder(question, asked.out)
     use_cores(asked.devices)
     keep_programs()
     from fishnet.report.answer import write_answer
@@ -168,6 +170,7 @@ def run(question: Question, asked: Asked) -> int:
     from fishnet.report.evidence import weigh
 
     display = display_for(asked.quiet)
+    tell_what_is_not_kept(display)
     verdicts = asked.size != "smoke"
     plans, trials = {}, {}
     for plan in question.plans:
@@ -183,6 +186,18 @@ def run(question: Question, asked: Asked) -> int:
     write_record(question, asked, answer)
     print(f"\n{answer.question}\n\n{answer.answer}\n\npage     {page}")
     return 0
+
+
+def check_folder(question: Question, out: Path) -> None:
+    """Refuses an output folder with the answer of another experiment, or pages and figures that are of none.
+
+    Raises:
+        UserError: that.
+    """
+    begun = any((out / plan.name / "sweep.json").exists() for plan in question.plans)
+    there = [name for name in ("answer.html", "answer.json", "figures", "report.html") if os.path.lexists(out / name)]
+    if there and not begun:
+        raise UserError(f"{out} holds {', '.join(there)}, which are not of {question.name}: choose another --out")
 
 
 def contrasts_of(question: Question, plans: Mapping[str, "Plan | OwnRuns"], size: str) -> list["Contrast"]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from experiments._cli import guarded, usable_cores
 from experiments._output import width_of_output
-from experiments._programs import keep_programs
+from experiments._programs import keep_programs, tell_what_is_not_kept
 from experiments._request import Experiment, Request, understand
 from fishnet.best_effort import best_effort
 from fishnet.errors import UsageError
@@ -49,6 +49,7 @@ def train(request: Request, show_result: Callable[[Path, Display, str | None], N
 
     data = DataOptions(data_dir=request.data_dir, group_regex=request.group_regex, strict=request.strict)
     display = display_for(request.quiet)
+    tell_what_is_not_kept(display)
     try:
         team = join(**vars(request.meeting)) if request.meeting else Team()
         check_sweep(request.sweep, data.data_dir, data.group_regex, data.strict)

@@ -28,6 +28,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from experiments._cli import Parser, guarded, usable_cores, whole
+from experiments._own_files import check_own_file
 from experiments._peers.nets import NETS, Net
 from experiments._peers.process import measure, measure_sizes
 from experiments._peers.rows import FISHNET, Row, scaling_table, table, upkeep_table, verdicts
@@ -67,6 +68,9 @@ def run(argv: Sequence[str]) -> int:
     if flags.against and not any(net.takes(peer) for net in nets for peer in peers):
         raise UsageError(f"--against {flags.against}: none of these trains {', '.join(net.name for net in nets)}")
     about = machine()
+    out = Path(flags.out or Path("benchmarks") / about["device"].split(" (")[0].replace(" ", "_"))
+    check_own_file("--out", out / "benchmark.md", ("python ",), make_folder=True)
+    check_own_file("--out", out / "benchmark.json", ('{\n "machine": {',), make_folder=True)
     ours = FISHNET[:1] if flags.quick else FISHNET
     found: dict[str, dict[Net, list[Row]]] = {part: {} for part in PARTS}
     for net in nets:
@@ -79,13 +83,12 @@ def run(argv: Sequence[str]) -> int:
         net = replace(names[UPKEPT], batches=batches)
         found["upkeep"][net] = measure(net, ["fishnet", what], rounds, UPKEPT_SECONDS, tell)
     how = f"{rounds} rounds of {seconds:g} s" + ", prepared side by side, which takes longer" * flags.quick
-    out = Path(flags.out or Path("benchmarks") / about["device"].split(" (")[0].replace(" ", "_"))
-    out.mkdir(parents=True, exist_ok=True)
     content = {"machine": about} | {part: plain(rows, how) for part, rows in found.items()}
     if flags.part or flags.net:
         content = with_earlier(content, out / "benchmark.json")
     text = as_text(content)
     print(text)
+    out.mkdir(parents=True, exist_ok=True)
     (out / "benchmark.md").write_text(text)
     (out / "benchmark.json").write_text(json.dumps(content, indent=1) + "\n")
     print(f"saved {out / 'benchmark.md'} and {out / 'benchmark.json'}")

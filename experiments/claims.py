@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from experiments._cli import Parser, guarded
+from experiments._own_files import check_own_file
 from experiments._question import NEEDS_FILES, QUESTIONS, SIZES
 from experiments._record import VERDICTS, BadAnswer, read_answer
 from fishnet.errors import UsageError, UserError
@@ -30,6 +31,7 @@ from fishnet.sweep.wording import counted
 
 T = TypeVar("T")
 FIGURES = ("evidence", "mechanism")
+TITLE = "# What is claimed, and what was found"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,6 +49,7 @@ def run(argv: Sequence[str]) -> int:
             f"--data-dir {flags.data_dir} would have no effect: it belongs to --run, in another size than smoke"
         )
     runs, out = Path(flags.runs), Path(flags.out)
+    check_own_file("--out", out, (TITLE,), make_folder=True)
     if flags.run:
         for name in QUESTIONS:
             files = flags.data_dir if name in NEEDS_FILES else None
@@ -169,7 +172,7 @@ def ledger(found: Mapping[str, Mapping[str, Any]], size: str) -> str:
     """The ledger as Markdown."""
     total = Counter(claim["verdict"] for record in found.values() for claim in record["claims"])
     lines = [
-        "# What is claimed, and what was found",
+        TITLE,
         "",
         f"{counted(sum(total.values()), 'statement')} of courses and papers, tested by "
         f"{counted(len(found), 'experiment')} "

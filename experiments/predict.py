@@ -29,6 +29,7 @@ import numpy as np
 
 from experiments._cli import Parser, guarded
 from experiments._output import width_of_output
+from experiments._own_files import check_own_file
 from fishnet.data.cache import write_whole
 from fishnet.data.paths import is_within
 from fishnet.errors import UsageError, UserError
@@ -294,29 +295,11 @@ def check_writable(path: Path, run: Path) -> None:
     Raises:
         UserError: with the reason.
     """
-    folder = path.parent
-    if path.is_dir():
-        reason = "is a folder"
-    elif not folder.is_dir():
-        reason = f"{folder} is not a folder"
-    elif path.exists() and not path.is_file():
-        reason = "is no regular file"
-    elif path.exists() and not written_by_predict(path):
-        reason = "it is there, and was not written by this command"
-    elif is_within(path, run) and path.suffix != ".csv":
-        reason = f"it would be taken for a file of the run {run}; let its name end with .csv"
-    elif not os.access(folder, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
-        reason = "is not writable"
-    else:
-        return
-    raise UserError(f"--csv: cannot write {path}: {reason}")
-
-
-def written_by_predict(path: Path) -> bool:
-    """Whether a file is empty, or begins as those that `write_csv` writes."""
-    with path.open("rb") as file:
-        start = file.read(len(",".join(HEADER)) + 1)
-    return start in (b"", f"{','.join(HEADER)},".encode())
+    check_own_file("--csv", path, (f"{','.join(HEADER)},",))
+    if is_within(path, run) and path.suffix != ".csv":
+        raise UserError(
+            f"--csv: cannot write {path}: it would be taken for a file of the run {run}; let its name end with .csv"
+        )
 
 
 def run_number(text: str) -> int:

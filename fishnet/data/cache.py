@@ -8,21 +8,24 @@ from typing import BinaryIO
 
 from fishnet.data.paths import home
 
-NO_PLACE = "nothing is kept for the next time: this user has no home folder (set XDG_CACHE_HOME to a folder)"
-
 
 def cache_dir() -> Path | None:
     """`$XDG_CACHE_HOME/fishnet`, or `~/.cache/fishnet` where that variable is unset; not created here.
 
     Returns:
         The folder; None where the variable is unset and this user has no home folder: whatever is kept there is then
-        done without, which `NO_PLACE` says.
+        done without, which `no_place` says.
     """
     base = os.environ.get("XDG_CACHE_HOME", "")
     if os.path.isabs(base):  # the XDG standard has relative ones ignored
         return Path(base) / "fishnet"
     place = home()
     return None if place is None else place / ".cache" / "fishnet"
+
+
+def no_place(what: str) -> str:
+    """A note that something, in the plural, cannot be kept."""
+    return f"{what} are not kept for the next time: this user has no home folder (set XDG_CACHE_HOME to a folder)"
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:

@@ -1,5 +1,6 @@
 """Sweeps that an earlier call finished: found again, and checked before anyone believes their tables."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from fishnet.sweep.folder import SWEEP_FILE, check_same_order, check_same_sweep,
 from fishnet.sweep.inputs import Inputs, check_data
 from fishnet.sweep.parquet import BadTable, check_table, read_table
 from fishnet.sweep.parts import CHECKPOINTS
+from fishnet.sweep.tables import PRETRAINING, TABLES
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,7 @@ def finished_before(out: Path, content: Mapping[str, Any], inputs: Inputs) -> Re
     """
     found = read_sweep_file(out)
     if found is None:
-        if (out / CHECKPOINTS).exists():
-            raise UserError(f"{out} holds checkpoints of a sweep, but no {SWEEP_FILE}: choose another --out")
+        check_no_sweep(out)
         return None
     check_same_sweep(out, found, content)
     if found["finished"]:
@@ -53,6 +54,21 @@ def finished_before(out: Path, content: Mapping[str, Any], inputs: Inputs) -> Re
         check_checkpoints(out, found, problem)
     check_same_order(out, found, content)
     return None
+
+
+def check_no_sweep(out: Path) -> None:
+    """Refuses a folder without `sweep.json` that holds what a sweep would write: it is not of this sweep.
+
+    Raises:
+        UserError: with what it holds.
+    """
+    tables = [f"{name}.parquet" for name in (*TABLES, *PRETRAINING, "probes")]
+    there = [name for name in (CHECKPOINTS, *tables, "report.html", "figures") if os.path.lexists(out / name)]
+    if there:
+        raise UserError(
+            f"{out} holds {', '.join(there)}, but no {SWEEP_FILE} that they belong to: a sweep would write in their "
+            "place, so choose another --out"
+        )
 
 
 def bad_table(out: Path, found: Mapping[str, Any]) -> BadTable | None:

@@ -10,7 +10,7 @@ import pytest
 
 from experiments._programs import keep_programs
 from fishnet.data import load_task
-from fishnet.data.cache import NO_PLACE, cache_dir
+from fishnet.data.cache import cache_dir, no_place
 from fishnet.data.folder import load_folder
 from fishnet.data.mnist import load_mnist
 from fishnet.data.modifiers import folder_task, normal_task, split_name, task_folder
@@ -133,7 +133,7 @@ def test_without_a_home_folder_nothing_is_kept_and_that_is_said(homeless, photos
     assert home() is None
     assert cache_dir() is None
     task = load_folder(photos({"cat": 4, "dog": 4}))
-    assert task.notes == (NO_PLACE,)
+    assert task.notes == (no_place("decoded photographs"),)
     assert len(task.images) == 8
     kept = Remembered("x.json")
     kept.keep("a", {"b": 1})
