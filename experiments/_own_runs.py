@@ -113,10 +113,10 @@ class OwnRuns:
     def describe(self, asked: "Asked", seeds: Sequence[int], labels: Sequence[str]) -> dict[str, Any]:
         """`sweep.json` of these runs."""
         from fishnet.sweep.machine import versions
-        from fishnet.sweep.source import source_of
+        from fishnet.sweep.source_hash import source_hash
 
         arms = {label: self.fields(asked.size, label) for label in labels}
-        spec = {"recipe": {}, "axes": {}, "seeds": list(seeds), "own": arms, "source": source_of(self.run)}
+        spec = {"recipe": {}, "axes": {}, "seeds": list(seeds), "own": arms, "source": source_hash(self.run, self.name)}
         text = json.dumps(spec, sort_keys=True, default=str)
         return spec | {
             "spec_hash": hashlib.sha256(text.encode()).hexdigest(),

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Int32, Num, PRNGKeyArray, UInt8
 
 from fishnet.errors import UsageError
+from fishnet.lookup import Table
 
 TURN = 0.3  # radians, of `strong`
 ZOOM = 1.25
@@ -200,10 +201,12 @@ def require_uint8(what: str, images: Num[Array, "..."]) -> None:
         raise UsageError(f"{what} takes uint8 images, 0 to 255, not {images.dtype}: it works in integers")
 
 
-AUGMENTATIONS: dict[str, Augmentation] = {
-    "none": none,
-    "flip": flip,
-    "shift": shift,
-    "flip_shift": flip_shift,
-    "strong": strong,
-}
+AUGMENTATIONS: dict[str, Augmentation] = Table(
+    {
+        "none": none,
+        "flip": flip,
+        "shift": shift,
+        "flip_shift": flip_shift,
+        "strong": strong,
+    }
+)

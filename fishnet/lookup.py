@@ -9,6 +9,26 @@ from fishnet.errors import UsageError
 T = TypeVar("T")
 
 
+class Table(dict[str, T]):
+    """Components by name, to which users may add, and which remembers the entries that fishnet put there.
+
+    Args:
+        entries: fishnet's own.
+    """
+
+    def __init__(self, entries: Mapping[str, T]) -> None:
+        super().__init__(entries)
+        self.original = dict(entries)
+
+    def is_own(self, name: str) -> bool:
+        """Whether the entry of a name is fishnet's: not the user's own, and not replaced."""
+        return name in self.original and self.get(name) is self.original[name]
+
+    def users(self) -> dict[str, T]:
+        """The entries that are the user's."""
+        return {name: value for name, value in self.items() if not self.is_own(name)}
+
+
 def unknown(what: str, name: object, valid: Iterable[str]) -> UsageError:
     """The error for a name that is not in a table: repeats it as typed, lists the valid ones and the nearest.
 

@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Num
 
 from fishnet.errors import UsageError
-from fishnet.lookup import lookup
+from fishnet.lookup import Table, lookup
 from fishnet.losses import cross_entropy
 from fishnet.models.network import Network
 from fishnet.nn.norms import KEEP
@@ -211,7 +211,9 @@ def _plain(tree: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _plain(node) if isinstance(node, Mapping) else node for name, node in tree.items()}
 
 
-STATISTICS: dict[str, Callable[[Network], Network]] = {
-    "running": lambda model: model.clone(batch_statistics=False),
-    "batch": lambda model: model.clone(batch_statistics=True),
-}
+STATISTICS: dict[str, Callable[[Network], Network]] = Table(
+    {
+        "running": lambda model: model.clone(batch_statistics=False),
+        "batch": lambda model: model.clone(batch_statistics=True),
+    }
+)

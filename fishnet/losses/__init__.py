@@ -6,6 +6,7 @@ mixed.py chooses among all of them by traced numbers; counts.py makes weights, m
 
 from collections.abc import Callable
 
+from fishnet.lookup import Table
 from fishnet.losses.alternatives import hinge, mse, one_vs_rest
 from fishnet.losses.counts import (
     CLASS_WEIGHTINGS,
@@ -48,15 +49,17 @@ __all__ = [
 ]
 
 # class_weighted, class_balanced_focal, ldam and logit_adjusted need an array more: weights, margins or offsets [k].
-LOSSES: dict[str, Callable] = {
-    "cross_entropy": cross_entropy,
-    "class_weighted": class_weighted,
-    "focal": focal,
-    "class_balanced_focal": class_balanced_focal,
-    "ldam": ldam,
-    "logit_adjusted": logit_adjusted,
-    "poly1": poly1,
-    "one_vs_rest": one_vs_rest,
-    "mse": mse,
-    "hinge": hinge,
-}
+LOSSES: dict[str, Callable] = Table(
+    {
+        "cross_entropy": cross_entropy,
+        "class_weighted": class_weighted,
+        "focal": focal,
+        "class_balanced_focal": class_balanced_focal,
+        "ldam": ldam,
+        "logit_adjusted": logit_adjusted,
+        "poly1": poly1,
+        "one_vs_rest": one_vs_rest,
+        "mse": mse,
+        "hinge": hinge,
+    }
+)

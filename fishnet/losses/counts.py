@@ -8,7 +8,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from fishnet.errors import UsageError
-from fishnet.lookup import lookup
+from fishnet.lookup import Table, lookup
 from fishnet.losses.softmax import check_number
 from fishnet.traced import check_progress, violates
 
@@ -147,8 +147,10 @@ def _checked(counts: ArrayLike | Sequence) -> np.ndarray:
     return counts
 
 
-CLASS_WEIGHTINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "none": equal_weights,
-    "inverse": inverse_frequency,
-    "effective": effective_number,
-}
+CLASS_WEIGHTINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = Table(
+    {
+        "none": equal_weights,
+        "inverse": inverse_frequency,
+        "effective": effective_number,
+    }
+)

@@ -1,5 +1,6 @@
 """Models: plain Linen modules into which activation, norm, convolution and pooling are injected."""
 
+from fishnet.lookup import Table
 from fishnet.models.cnn import CNN
 from fishnet.models.efficientnet import EfficientNet
 from fishnet.models.hybrid import Hybrid
@@ -8,11 +9,13 @@ from fishnet.models.network import Network
 from fishnet.models.resnet import ResNet
 from fishnet.models.separable import Separable
 
-MODELS: dict[str, type[Network]] = {
-    "mlp": MLP,
-    "cnn": CNN,
-    "resnet": ResNet,
-    "separable": Separable,
-    "efficientnet": EfficientNet,
-    "hybrid": Hybrid,
-}
+MODELS: dict[str, type[Network]] = Table(
+    {
+        "mlp": MLP,
+        "cnn": CNN,
+        "resnet": ResNet,
+        "separable": Separable,
+        "efficientnet": EfficientNet,
+        "hybrid": Hybrid,
+    }
+)

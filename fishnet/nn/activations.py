@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from fishnet.lookup import Table
 from fishnet.nn.parametric import elu, leaky_relu, prelu, rrelu
 
 
@@ -213,22 +214,24 @@ def squareplus(x: Float[Array, "..."]) -> Float[Array, "..."]:
     return jax.nn.squareplus(x)
 
 
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "identity": identity,
-    "relu": relu,
-    "leaky_relu": leaky_relu,
-    "elu": elu,
-    "selu": selu,
-    "gelu": gelu,
-    "silu": silu,
-    "tanh": tanh,
-    "sigmoid": sigmoid,
-    "softplus": softplus,
-    "hard_swish": hard_swish,
-    "mish": mish,
-    "relu6": relu6,
-    "exponential": exponential,
-    "squareplus": squareplus,
-    "prelu": prelu,
-    "rrelu": rrelu,
-}
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = Table(
+    {
+        "identity": identity,
+        "relu": relu,
+        "leaky_relu": leaky_relu,
+        "elu": elu,
+        "selu": selu,
+        "gelu": gelu,
+        "silu": silu,
+        "tanh": tanh,
+        "sigmoid": sigmoid,
+        "softplus": softplus,
+        "hard_swish": hard_swish,
+        "mish": mish,
+        "relu6": relu6,
+        "exponential": exponential,
+        "squareplus": squareplus,
+        "prelu": prelu,
+        "rrelu": rrelu,
+    }
+)

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike, DTypeLike
 
+from fishnet.lookup import Table
+
 FANS = ("in", "avg", "out", "none")
 DISTRIBUTIONS = ("truncated_normal", "uniform", "normal", "constant", "orthogonal")
 
@@ -116,17 +118,19 @@ def variance_scaling(scale: ArrayLike, fan: ArrayLike, distribution: ArrayLike) 
     return VarianceScaling(scale, fan, distribution)
 
 
-INITIALIZERS: dict[str, VarianceScaling] = {
-    "he_normal": variance_scaling(2.0, 0, 0),
-    "he_uniform": variance_scaling(2.0, 0, 1),
-    "glorot_normal": variance_scaling(1.0, 1, 0),
-    "glorot_uniform": variance_scaling(1.0, 1, 1),
-    "lecun_normal": variance_scaling(1.0, 0, 0),
-    "lecun_uniform": variance_scaling(1.0, 0, 1),
-    "truncated": VarianceScaling(1.0, 3, 0, gain=0.05),
-    "uniform": VarianceScaling(1.0, 3, 1, gain=0.05 / 3**0.5),  # limits of 0.05
-    "normal": VarianceScaling(1.0, 3, 2, gain=0.05),
-    "constant": VarianceScaling(1.0, 3, 3, gain=0.05),
-    "orthogonal": VarianceScaling(1.0, 3, 4),
-    "lsuv": VarianceScaling(1.0, 3, 4, unit_variance=True),
-}
+INITIALIZERS: dict[str, VarianceScaling] = Table(
+    {
+        "he_normal": variance_scaling(2.0, 0, 0),
+        "he_uniform": variance_scaling(2.0, 0, 1),
+        "glorot_normal": variance_scaling(1.0, 1, 0),
+        "glorot_uniform": variance_scaling(1.0, 1, 1),
+        "lecun_normal": variance_scaling(1.0, 0, 0),
+        "lecun_uniform": variance_scaling(1.0, 0, 1),
+        "truncated": VarianceScaling(1.0, 3, 0, gain=0.05),
+        "uniform": VarianceScaling(1.0, 3, 1, gain=0.05 / 3**0.5),  # limits of 0.05
+        "normal": VarianceScaling(1.0, 3, 2, gain=0.05),
+        "constant": VarianceScaling(1.0, 3, 3, gain=0.05),
+        "orthogonal": VarianceScaling(1.0, 3, 4),
+        "lsuv": VarianceScaling(1.0, 3, 4, unit_variance=True),
+    }
+)

@@ -6,6 +6,7 @@ from typing import Any
 from jax import lax
 from jaxtyping import Array
 
+from fishnet.lookup import Table
 from fishnet.nn.convolution import gemm
 from fishnet.nn.winograd import winograd
 
@@ -17,9 +18,11 @@ def native_summed(*arguments: Any, **options: Any) -> Array:
     return lax.conv_general_dilated(*arguments, **options)
 
 
-LOWERINGS: dict[str, Callable[..., Array]] = {
-    "gemm": gemm,
-    "winograd": winograd,
-    "native": lax.conv_general_dilated,
-    SUMMED: native_summed,
-}
+LOWERINGS: dict[str, Callable[..., Array]] = Table(
+    {
+        "gemm": gemm,
+        "winograd": winograd,
+        "native": lax.conv_general_dilated,
+        SUMMED: native_summed,
+    }
+)

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from fishnet.lookup import Table
 from fishnet.nn.moments import affine, moments
 from fishnet.nn.norm_formulas import EPS, KINDS, WEIGHT_KINDS, check_norm, mix, mix_traced, over_channels
 from fishnet.nn.weight_norms import kernel_by_kind, standardised_kernel, unit_kernel
@@ -312,14 +313,16 @@ class WeightStandardisedNorm(WeightNorm):
     kernel = staticmethod(standardised_kernel)
 
 
-NORMS: dict[str, Callable[..., nn.Module]] = {
-    "none": NoNorm,
-    "batch": BatchNorm,
-    "layer": LayerNorm,
-    "group": GroupNorm,
-    "instance": InstanceNorm,
-    "rms": RMSNorm,
-    "layer_channel": LayerChannelNorm,
-    "weight": WeightNorm,
-    "weight_standardised": WeightStandardisedNorm,
-}
+NORMS: dict[str, Callable[..., nn.Module]] = Table(
+    {
+        "none": NoNorm,
+        "batch": BatchNorm,
+        "layer": LayerNorm,
+        "group": GroupNorm,
+        "instance": InstanceNorm,
+        "rms": RMSNorm,
+        "layer_channel": LayerChannelNorm,
+        "weight": WeightNorm,
+        "weight_standardised": WeightStandardisedNorm,
+    }
+)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fishnet.errors import UsageError
+from fishnet.lookup import Table
 
 
 def max_pool(x: Float[Array, "b h w c"], window: int = 2) -> Float[Array, "b p q c"]:
@@ -139,4 +140,4 @@ def _mean_backward(window: int, size: tuple[int, int], _: None, dy: Array) -> tu
 _mean.defvjp(_mean_forward, _mean_backward)
 
 
-POOLS: dict[str, Callable[..., Array]] = {"max": max_pool, "mean": mean_pool}
+POOLS: dict[str, Callable[..., Array]] = Table({"max": max_pool, "mean": mean_pool})

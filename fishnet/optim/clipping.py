@@ -12,6 +12,7 @@ import optax
 from jax.typing import ArrayLike
 
 from fishnet.errors import UsageError
+from fishnet.lookup import Table
 from fishnet.optim.kernels import global_norm, kernels, unit_norms
 from fishnet.traced import violates
 
@@ -118,8 +119,10 @@ def check_limit(limit: ArrayLike) -> None:
         raise UsageError(f"limit {limit} is not 0 or a positive number (infinity for none)")
 
 
-CLIPPINGS: dict[str, Clipping] = {
-    "value": lambda grads, params, limit: clip_by_value(grads, limit),
-    "norm": lambda grads, params, limit: clip_by_global_norm(grads, limit),
-    "adaptive": adaptive_clip,
-}
+CLIPPINGS: dict[str, Clipping] = Table(
+    {
+        "value": lambda grads, params, limit: clip_by_value(grads, limit),
+        "norm": lambda grads, params, limit: clip_by_global_norm(grads, limit),
+        "adaptive": adaptive_clip,
+    }
+)

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import optax
 from jax.typing import ArrayLike
 
+from fishnet.lookup import Table
 from fishnet.optim.adaptive import adagrad, adam, adamw, lamb, nadam, rmsprop
 from fishnet.optim.momentum import lion, momentum, nesterov, sgd
 from fishnet.optim.muon import muon
@@ -67,18 +68,20 @@ class Optimizer:
 # advises 1e-3 without. adam, nadam: Keras's defaults, adam's also the paper's. lion: a tenth of adamw's, as the paper
 # advises. muon: adamw's, whose step size it shares. schedule_free: ten times momentum's; the authors advise 10 to 50
 # times a classical rate.
-OPTIMIZERS: dict[str, Optimizer] = {
-    "sgd": Optimizer(sgd, default_lr=0.1, uses_momentum=False),
-    "momentum": Optimizer(momentum, default_lr=0.05),
-    "nesterov": Optimizer(nesterov, default_lr=0.05),
-    "adagrad": Optimizer(adagrad, default_lr=1e-2, uses_momentum=False),
-    "rmsprop": Optimizer(rmsprop, default_lr=1e-4),
-    "adam": Optimizer(adam, default_lr=1e-3),
-    "nadam": Optimizer(nadam, default_lr=1e-3),
-    "adamw": Optimizer(adamw, default_lr=1e-3),
-    "lamb": Optimizer(lamb, default_lr=1e-3),
-    "lion": Optimizer(lion, default_lr=1e-4),
-    "muon": Optimizer(muon, default_lr=1e-3, own_program=True),
-    "sam": Optimizer(momentum, default_lr=0.05, probe=sam_probe),
-    "schedule_free": Optimizer(schedule_free, default_lr=0.5, needs_lr=True, evaluate=evaluation_params),
-}
+OPTIMIZERS: dict[str, Optimizer] = Table(
+    {
+        "sgd": Optimizer(sgd, default_lr=0.1, uses_momentum=False),
+        "momentum": Optimizer(momentum, default_lr=0.05),
+        "nesterov": Optimizer(nesterov, default_lr=0.05),
+        "adagrad": Optimizer(adagrad, default_lr=1e-2, uses_momentum=False),
+        "rmsprop": Optimizer(rmsprop, default_lr=1e-4),
+        "adam": Optimizer(adam, default_lr=1e-3),
+        "nadam": Optimizer(nadam, default_lr=1e-3),
+        "adamw": Optimizer(adamw, default_lr=1e-3),
+        "lamb": Optimizer(lamb, default_lr=1e-3),
+        "lion": Optimizer(lion, default_lr=1e-4),
+        "muon": Optimizer(muon, default_lr=1e-3, own_program=True),
+        "sam": Optimizer(momentum, default_lr=0.05, probe=sam_probe),
+        "schedule_free": Optimizer(schedule_free, default_lr=0.5, needs_lr=True, evaluate=evaluation_params),
+    }
+)

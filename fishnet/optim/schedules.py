@@ -14,6 +14,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from fishnet.errors import UsageError
+from fishnet.lookup import Table
 from fishnet.optim.plateau import plateau
 from fishnet.traced import check_progress, violates
 
@@ -263,18 +264,20 @@ def half_cosine(start: float, end: float, share: jax.Array) -> jax.Array:
     return end + (start - end) * 0.5 * (1 + jnp.cos(jnp.pi * share))
 
 
-SCHEDULES: dict[str, Schedule] = {
-    "constant": constant,
-    "step": step,
-    "exponential": exponential,
-    "polynomial": polynomial,
-    "cosine": cosine,
-    "warmup_cosine": warmup_cosine,
-    "onecycle": onecycle,
-    "cyclic_triangular": cyclic_triangular,
-    "cyclic_sine": cyclic_sine,
-    "plateau": plateau,
-}
+SCHEDULES: dict[str, Schedule] = Table(
+    {
+        "constant": constant,
+        "step": step,
+        "exponential": exponential,
+        "polynomial": polynomial,
+        "cosine": cosine,
+        "warmup_cosine": warmup_cosine,
+        "onecycle": onecycle,
+        "cyclic_triangular": cyclic_triangular,
+        "cyclic_sine": cyclic_sine,
+        "plateau": plateau,
+    }
+)
 
 # Those that also take a number of cycles.
 CYCLIC = ("cyclic_triangular", "cyclic_sine")

@@ -1,5 +1,6 @@
 """Pretraining: objectives without labels, whose trunk then becomes a classifier's."""
 
+from fishnet.lookup import Table
 from fishnet.pretraining.autoencoder import Autoencoder, Denoising
 from fishnet.pretraining.contrastive import Contrastive
 from fishnet.pretraining.gan import GAN
@@ -18,10 +19,12 @@ __all__ = [
     "with_trunk",
 ]
 
-OBJECTIVES: dict[str, type[Objective]] = {
-    "autoencoder": Autoencoder,
-    "denoising": Denoising,
-    "rotation": Rotation,
-    "contrastive": Contrastive,
-    "gan": GAN,
-}
+OBJECTIVES: dict[str, type[Objective]] = Table(
+    {
+        "autoencoder": Autoencoder,
+        "denoising": Denoising,
+        "rotation": Rotation,
+        "contrastive": Contrastive,
+        "gan": GAN,
+    }
+)

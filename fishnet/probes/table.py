@@ -7,6 +7,7 @@ from typing import Any
 
 from jaxtyping import Array
 
+from fishnet.lookup import Table
 from fishnet.probes.activations import activation_figures
 from fishnet.probes.classes import class_figures
 from fishnet.probes.context import Step
@@ -84,104 +85,109 @@ def _activations(step: Step) -> dict[str, Any]:
     return activation_figures(step.seen.sites)
 
 
-PROBES: dict[str, Probe] = {
-    "gradients": Probe(
-        "step",
-        gradient_figures,
-        _gradients,
-        _each("layer", gradient_norm="loss / weight", gradient_rms="loss / weight") | _each("run", gradient_ratio="1"),
-        "two passes over the gradient",
-    ),
-    "gradient_cosine": Probe(
-        "step",
-        gradient_cosines,
-        _cosines,
-        _each("run", gradient_cosine="1") | _each("layer", layer_gradient_cosine="1"),
-        "a few passes over two gradients, and the memory of one",
-        needs=("before",),
-    ),
-    "updates": Probe(
-        "step",
-        update_figures,
-        _updates,
-        _each("layer", parameter_norm="weight", update_norm="weight", update_ratio="1"),
-        "two passes over the parameters",
-    ),
-    "activations": Probe(
-        "step",
-        activation_figures,
-        _activations,
-        _each("site", activation_mean="activation", activation_std="activation", activation_kurtosis="1")
-        | _each("site", saturation="1"),
-        "a forward pass of the batch",
-        passes=1.5,
-        needs=("seen",),
-    ),
-    "sparsity": Probe(
-        "step",
-        sparsity_figures,
-        _sparsity,
-        _each("kernel", zero_weights="1", small_weights="1"),
-        "a few passes over the parameters",
-    ),
-    "first_bad": Probe(
-        "failure",
-        first_failure,
-        None,
-        {},
-        "once a run that diverges: its bad step again",
-    ),
-    "dead_units": Probe(
-        "epoch",
-        dead_units,
-        dead_units,
-        _each("site", dead_units="1"),
-        "a forward pass of the images",
-        passes=1.3,
-    ),
-    "features": Probe(
-        "epoch",
-        features,
-        features,
-        _each("run", effective_rank="1", stable_rank="1", within_variance="feature^2", between_variance="feature^2")
-        | _each("run", collapse="1")
-        | _each("class", nearest_class_cosine="1"),
-        "a forward pass of the images, and two eigenvalue problems of the features' size",
-        passes=1.1,
-    ),
-    "classes": Probe(
-        "epoch",
-        class_figures,
-        class_figures,
-        _each("class", class_margin="logit", class_loss="loss", class_gradient_norm="loss / weight")
-        | _each("class", class_gradient_share="1", class_gradient_variance="(loss / weight)^2"),
-        "a forward and two backward passes of the images; a batch more a class",
-        passes=5.0,
-    ),
-    "noise_scale": Probe(
-        "epoch",
-        gradient_noise,
-        gradient_noise,
-        _each("run", noise_scale="examples", gradient_trace="(loss / weight)^2", gradient_square="(loss / weight)^2"),
-        "a forward and a backward pass of the images, and the memory of a gradient",
-        passes=3.0,
-    ),
-    "sharpness": Probe(
-        "epoch",
-        sharpness,
-        sharpness,
-        _each("run", sharpness="loss / weight^2", sharpness_error="loss / weight^2", two_over_lr="loss / weight^2"),
-        "16 products with the Hessian on one batch, each of two gradients",
-        fixed=96.0,
-    ),
-    "norm_gap": Probe(
-        "epoch",
-        norm_gap,
-        norm_gap,
-        _each("run", loss_batch="loss", loss_running="loss", loss_precise="loss")
-        | _each("run", accuracy_batch="1", accuracy_running="1", accuracy_precise="1")
-        | _each("run", logit_gap_running="logit", logit_gap_precise="logit"),
-        "four forward passes of the images",
-        passes=4.0,
-    ),
-}
+PROBES: dict[str, Probe] = Table(
+    {
+        "gradients": Probe(
+            "step",
+            gradient_figures,
+            _gradients,
+            _each("layer", gradient_norm="loss / weight", gradient_rms="loss / weight")
+            | _each("run", gradient_ratio="1"),
+            "two passes over the gradient",
+        ),
+        "gradient_cosine": Probe(
+            "step",
+            gradient_cosines,
+            _cosines,
+            _each("run", gradient_cosine="1") | _each("layer", layer_gradient_cosine="1"),
+            "a few passes over two gradients, and the memory of one",
+            needs=("before",),
+        ),
+        "updates": Probe(
+            "step",
+            update_figures,
+            _updates,
+            _each("layer", parameter_norm="weight", update_norm="weight", update_ratio="1"),
+            "two passes over the parameters",
+        ),
+        "activations": Probe(
+            "step",
+            activation_figures,
+            _activations,
+            _each("site", activation_mean="activation", activation_std="activation", activation_kurtosis="1")
+            | _each("site", saturation="1"),
+            "a forward pass of the batch",
+            passes=1.5,
+            needs=("seen",),
+        ),
+        "sparsity": Probe(
+            "step",
+            sparsity_figures,
+            _sparsity,
+            _each("kernel", zero_weights="1", small_weights="1"),
+            "a few passes over the parameters",
+        ),
+        "first_bad": Probe(
+            "failure",
+            first_failure,
+            None,
+            {},
+            "once a run that diverges: its bad step again",
+        ),
+        "dead_units": Probe(
+            "epoch",
+            dead_units,
+            dead_units,
+            _each("site", dead_units="1"),
+            "a forward pass of the images",
+            passes=1.3,
+        ),
+        "features": Probe(
+            "epoch",
+            features,
+            features,
+            _each("run", effective_rank="1", stable_rank="1", within_variance="feature^2", between_variance="feature^2")
+            | _each("run", collapse="1")
+            | _each("class", nearest_class_cosine="1"),
+            "a forward pass of the images, and two eigenvalue problems of the features' size",
+            passes=1.1,
+        ),
+        "classes": Probe(
+            "epoch",
+            class_figures,
+            class_figures,
+            _each("class", class_margin="logit", class_loss="loss", class_gradient_norm="loss / weight")
+            | _each("class", class_gradient_share="1", class_gradient_variance="(loss / weight)^2"),
+            "a forward and two backward passes of the images; a batch more a class",
+            passes=5.0,
+        ),
+        "noise_scale": Probe(
+            "epoch",
+            gradient_noise,
+            gradient_noise,
+            _each(
+                "run", noise_scale="examples", gradient_trace="(loss / weight)^2", gradient_square="(loss / weight)^2"
+            ),
+            "a forward and a backward pass of the images, and the memory of a gradient",
+            passes=3.0,
+        ),
+        "sharpness": Probe(
+            "epoch",
+            sharpness,
+            sharpness,
+            _each("run", sharpness="loss / weight^2", sharpness_error="loss / weight^2", two_over_lr="loss / weight^2"),
+            "16 products with the Hessian on one batch, each of two gradients",
+            fixed=96.0,
+        ),
+        "norm_gap": Probe(
+            "epoch",
+            norm_gap,
+            norm_gap,
+            _each("run", loss_batch="loss", loss_running="loss", loss_precise="loss")
+            | _each("run", accuracy_batch="1", accuracy_running="1", accuracy_precise="1")
+            | _each("run", logit_gap_running="logit", logit_gap_precise="logit"),
+            "four forward passes of the images",
+            passes=4.0,
+        ),
+    }
+)

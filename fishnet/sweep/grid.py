@@ -15,7 +15,7 @@ from fishnet.lookup import unknown
 from fishnet.sweep.limits import check_number, check_runs
 from fishnet.sweep.recipe import FIELDS, Recipe
 from fishnet.sweep.samples import Samples
-from fishnet.sweep.source import source_of
+from fishnet.sweep.source_hash import source_hash
 from fishnet.sweep.stopping import Stopping
 from fishnet.sweep.values import coerce, coerce_all, format_value, plain, repeated, without_numpy
 
@@ -101,10 +101,10 @@ class Sweep:
         """sha256 of the specification.
 
         Args:
-            functions: the user's own, hashed by qualified name and source.
+            functions: the user's own, hashed by what they are made of, see `source_hash`.
             options: how data are read, where it is not the default.
         """
-        sources = {name: source_of(function) for name, function in (functions or {}).items()}
+        sources = {name: source_hash(function, name) for name, function in (functions or {}).items()}
         spec = self.spec() | {"functions": sources, "options": dict(options or {})}
         return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
 

@@ -23,12 +23,15 @@ from fishnet.sweep.history import DIVERGED
 from fishnet.sweep.machine import visible_devices
 from fishnet.sweep.parts import CHECKPOINTS, States
 from fishnet.sweep.recipe import Recipe
-from fishnet.sweep.rules import NAMES
+from fishnet.sweep.rules import COMPONENTS, NAMES
 from fishnet.sweep.samples import Samples
 from fishnet.sweep.settings import held_settings
+from fishnet.sweep.source_hash import describe_source
 from fishnet.sweep.state import constants
 from fishnet.sweep.validate import resolve
 from fishnet.sweep.values import coerce
+
+NETWORK = ("model", "activation", "norm", "pool")  # fields whose components a trained network is made of
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ def load_run(out: str | Path, run: int = 0) -> LoadedRun:
     runs = sweep_of(content).runs()
     if not 0 <= run < len(runs):
         raise UsageError(f"run {shown(run)}: {out} has runs 0 to {len(runs) - 1}")
-    check_functions(out, runs[run].recipe)
+    check_functions(out, runs[run].recipe, content["functions"])
     recipe = resolve(runs[run].recipe)
     # A rate of its own keeps optimizers out of it, which may be unknown here.
     sizes = [dataclasses.replace(r, recipe=resolve(dataclasses.replace(r.recipe, lr=1.0))) for r in runs]
@@ -111,8 +114,13 @@ def sweep_of(content: Mapping[str, Any]) -> Sweep:
     return Sweep(Recipe(**values), axes=content["axes"], seeds=content["seeds"], samples=samples)
 
 
-def check_functions(out: Path, recipe: Recipe) -> None:
-    """Refuses a run that needs functions which this process does not have.
+def check_functions(out: Path, recipe: Recipe, trained: Mapping[str, str]) -> None:
+    """Refuses a run that needs components which this process does not have, or has otherwise.
+
+    Args:
+        out: the folder.
+        recipe: of the run.
+        trained: the `functions` of its `sweep.json`.
 
     Raises:
         UserError: with the way to put it right.
@@ -122,6 +130,17 @@ def check_functions(out: Path, recipe: Recipe) -> None:
             raise UserError(
                 f"{out} was trained with {field} {name!r}, a function of the user's own: put it in its table first, "
                 "as the program that trained did"
+            )
+    for field in NETWORK:
+        key, table = f"{field}={getattr(recipe, field)}", COMPONENTS[field]
+        value = table.users().get(getattr(recipe, field))
+        here = None if value is None else describe_source(value, key)
+        there = trained.get(key)
+        if (there or "").split()[-1:] != (here or "").split()[-1:]:  # the digests, whatever the functions are called
+            own = f"fishnet's own {key}"
+            raise UserError(
+                f"{out} was trained with {there or own}, and here it is {here or own}: with another component the "
+                "network would not give what it was trained to"
             )
 
 

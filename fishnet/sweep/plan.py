@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from fishnet.arguments import check_type, shown
-from fishnet.augment import AUGMENTATIONS
 from fishnet.data import Task
 from fishnet.errors import UsageError, UserError
 from fishnet.lookup import unknown
@@ -31,13 +30,13 @@ from fishnet.sweep.probing import Axes, axes_of
 from fishnet.sweep.program import Functions, kept_functions
 from fishnet.sweep.pupils import RNGS
 from fishnet.sweep.recipe import Recipe
-from fishnet.sweep.rules import NAMES
+from fishnet.sweep.rules import COMPONENTS
 from fishnet.sweep.state import Shape
 from fishnet.sweep.transfer import Trunk, with_trunk
 from fishnet.sweep.validate import check_ghosts
 from fishnet.sweep.values import format_value
 
-TABLES = (*(table for table in NAMES.values() if isinstance(table, dict)), AUGMENTATIONS, LOWERINGS)
+TABLES = COMPONENTS | {"lowering": LOWERINGS}
 # Lanes vectorised together, by backend; as measured in benchmarks/README.md.
 DEFAULT_WIDTH: dict[str, dict[str, int]] = {"cpu": {}, "gpu": {}, "tpu": {}}
 FALLBACK_WIDTH = {"cpu": 1, "gpu": 16, "tpu": 16}

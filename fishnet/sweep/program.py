@@ -22,6 +22,8 @@ from jax.sharding import SingleDeviceSharding
 
 from fishnet.best_effort import best_effort
 from fishnet.data import Task
+from fishnet.errors import UsageError
+from fishnet.lookup import Table
 from fishnet.sweep.compiling import compiler_options, in_background
 from fishnet.sweep.groups import (
     evaluate_groups,
@@ -35,6 +37,7 @@ from fishnet.sweep.interrupt import Interrupt
 from fishnet.sweep.knobs import Knobs
 from fishnet.sweep.memory import OutOfMemory, available_bytes, check_memory, out_of_memory, tree_bytes
 from fishnet.sweep.settings import held_settings
+from fishnet.sweep.source_hash import source_hash
 from fishnet.sweep.state import Lanes, Pixels, Shape
 
 
@@ -91,23 +94,38 @@ class Functions:
 
 
 KEPT = 8  # programs whose traces a process keeps for later sweeps
-_kept: dict[tuple, tuple[Functions, list]] = {}
+_kept: dict[tuple, Functions] = {}
+_traced: dict[str, str] = {}  # the user's components, by what they were made of when they were last traced
 
 
-def kept_functions(shape: Shape, tables: Sequence[Mapping[str, Any]]) -> Functions:
+def kept_functions(shape: Shape, tables: Mapping[str, Table]) -> Functions:
     """The functions of a program, as an earlier sweep of this process has traced them, if one has.
+
+    A trace holds the values that the user's components read when it was made. If one of them is made of something else
+    now, JAX forgets its traces too: those of functions inside a program, and of what the user has jitted.
 
     Args:
         shape: what is static.
-        tables: of the functions that they are made of, to which users may add: with others they are traced anew.
+        tables: of the components that the functions are made of, by field.
     """
-    entries = [item for table in tables for item in table.items()]
-    key = (shape, *((name, id(function)) for name, function in entries))
-    functions, _ = _kept.pop(key, (None, None))
-    _kept[key] = functions or Functions(shape), entries  # held, so that no other function gets the id of one of them
+    own = {f"{field}={name}": value for field, table in tables.items() for name, value in table.users().items()}
+    made_of = {name: _made_of(value, name) for name, value in own.items()}
+    if any(_traced.get(name) != now for name, now in made_of.items()):
+        jax.clear_caches()
+    _traced.update(made_of)
+    key = (shape, *made_of.items())
+    _kept[key] = _kept.pop(key, None) or Functions(shape)
     for oldest in list(_kept)[:-KEPT]:
         del _kept[oldest]
-    return _kept[key][0]
+    return _kept[key]
+
+
+def _made_of(value: Any, name: str) -> str:
+    """The digest of a component; one that has none is no program's, as a sweep that names it is refused."""
+    try:
+        return source_hash(value, name)
+    except UsageError:
+        return ""
 
 
 class Program:

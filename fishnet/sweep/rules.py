@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 
 from fishnet.augment import AUGMENTATIONS
+from fishnet.lookup import Table
 from fishnet.losses import CLASS_WEIGHTINGS, FAMILY_NUMBERS, LOSSES
 from fishnet.models import MODELS
 from fishnet.models.network import INPUT_NORMS, NORM_POSITIONS
@@ -23,7 +24,6 @@ from fishnet.sweep.recipe import SELECTABLE, Recipe
 
 RESIDUAL = ("resnet", "efficientnet")
 PRECISIONS = ("float32", "bfloat16")
-KNOWN_HOMES = ("fishnet", "jax", "jaxlib", "flax", "optax", "numpy")  # packages whose versions are recorded
 PHOTOGRAPHS = ("reef", "folder")
 DROPOUT_LAYERS = ("dense", "input", "blocks")
 TRAINABLE_LOSSES = tuple(LOSSES)  # those that fishnet brings: a lane's loss is a choice of numbers, see mixed_loss
@@ -50,6 +50,12 @@ NAMES = {
     "select_by": SELECTABLE,
     "pool": POOLS,
     "precision": PRECISIONS,
+}
+# field -> the table of the objects that its values stand for
+COMPONENTS = {
+    **{field: table for field, table in NAMES.items() if isinstance(table, Table)},
+    **{"augment": AUGMENTATIONS, "hard_augment": AUGMENTATIONS, "pretrain": OBJECTIVES, "probes": PROBES},
+    "eval_statistics": STATISTICS,
 }
 # field -> (lowest, highest, whether the lowest and the highest are themselves allowed)
 RANGES = {

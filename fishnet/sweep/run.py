@@ -36,7 +36,7 @@ from fishnet.sweep.processes import FINISHED, Pulse, Team, check_apart, current
 from fishnet.sweep.progress import Display, display_for
 from fishnet.sweep.selection import check_selection, selection_notes
 from fishnet.sweep.settings import check_start_settings, held_settings, start_settings
-from fishnet.sweep.source import source_of
+from fishnet.sweep.source_hash import describe_source
 from fishnet.sweep.training import Training
 from fishnet.sweep.tune import fastest_layouts
 from fishnet.sweep.validate import check_out, check_sweep, resolve, user_functions
@@ -207,7 +207,7 @@ def describe(sweep: Sweep, data: DataOptions, command: str | None = None) -> dic
     return content | {
         "arms": [_written_out(run) for run in arms],
         "spec_hash": sweep.hash(functions, options),
-        "functions": {name: source_of(f).split("\n")[0] for name, f in functions.items()},
+        "functions": {name: describe_source(f, name) for name, f in functions.items()},
         "data_options": options,
         "command": command or shell_command(sys.argv),
     }

@@ -10,9 +10,11 @@ from fishnet.data.modifiers import split_name, task_folder
 from fishnet.data.paths import is_within
 from fishnet.errors import UsageError
 from fishnet.lookup import unknown
+from fishnet.losses import LOSSES
 from fishnet.models.efficientnet import compound_resolution
 from fishnet.nn.initializers import INITIALIZERS, VarianceScaling
 from fishnet.nn.norm_formulas import KINDS, WEIGHT_KINDS
+from fishnet.nn.norms import NORMS
 from fishnet.optim.freezing import check_stages
 from fishnet.optim.optimizers import OPTIMIZERS
 from fishnet.probes import PROBES
@@ -22,8 +24,8 @@ from fishnet.sweep.limits import MOST_LAYERS, MOST_WIDTH, check_epochs
 from fishnet.sweep.menu import hard_class_names
 from fishnet.sweep.recipe import Recipe
 from fishnet.sweep.rules import (
+    COMPONENTS,
     DROPOUT_LAYERS,
-    KNOWN_HOMES,
     NAMES,
     PHOTOGRAPHS,
     RANGES,
@@ -32,6 +34,8 @@ from fishnet.sweep.rules import (
     of_kind,
 )
 from fishnet.sweep.values import TRUNK, format_value
+
+AUTO_AUGMENT = ("flip_shift", "none")  # of photographs, of all else
 
 
 def check_sweep(
@@ -111,6 +115,9 @@ def check_recipe(recipe: Recipe) -> None:
     if recipe.batch_size != "all":
         check_ghosts(recipe, recipe.batch_size)
     # These three are formulas in the lanes of a program, so a table's further entries have no place there.
+    for field, table in (("norm", NORMS), ("loss", LOSSES)):
+        if (name := getattr(recipe, field)) in table.original and not table.is_own(name):
+            raise UsageError(f"{field} {name!r} was replaced in its table, but a sweep has a formula of its own for it")
     if recipe.norm not in KINDS:
         raise UsageError(f"norm {recipe.norm!r} cannot be trained in a sweep: valid are {', '.join(KINDS)}")
     if recipe.loss not in TRAINABLE_LOSSES:
@@ -211,7 +218,7 @@ def resolve(recipe: Recipe) -> Recipe:
         recipe,
         image_size=own_image_size(recipe) if recipe.image_size == "auto" else recipe.image_size,
         lr=OPTIMIZERS[recipe.optimizer].default_lr if recipe.lr == "auto" else recipe.lr,
-        augment=("flip_shift" if kind in PHOTOGRAPHS else "none") if recipe.augment == "auto" else recipe.augment,
+        augment=AUTO_AUGMENT[kind not in PHOTOGRAPHS] if recipe.augment == "auto" else recipe.augment,
     )
 
 
@@ -222,16 +229,14 @@ def own_image_size(recipe: Recipe) -> int:
 
 
 def user_functions(sweep: Sweep) -> dict[str, object]:
-    """The table entries named by the sweep that fishnet does not define: they belong in the specification's hash."""
+    """The components named by the sweep that are not fishnet's own: they belong in the specification's hash."""
     found = {}
-    for field, table in NAMES.items():
-        if not isinstance(table, dict):
-            continue
-        for name in {getattr(sweep.recipe, field), *sweep.varied.get(field, ())}:
-            function = table.get(name)
-            home = getattr(function, "__module__", None) or type(function).__module__
-            if function is not None and home.split(".")[0] not in KNOWN_HOMES:
-                found[f"{field}={name}"] = function
+    for field, table in COMPONENTS.items():
+        values = {getattr(sweep.recipe, field), *sweep.varied.get(field, ())}
+        names = {name for value in values for name in (value if isinstance(value, tuple) else [value])}
+        if field == "augment" and "auto" in names:
+            names |= set(AUTO_AUGMENT)
+        found |= {f"{field}={name}": table[name] for name in sorted(names & table.keys()) if not table.is_own(name)}
     return found
 
 

@@ -1,0 +1,151 @@
+"""The code of a function in a form that comments, formatting and (where its source is at hand) Python leave alone."""
+
+import ast
+import dis
+import linecache
+import sys
+import sysconfig
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import fishnet
+
+FUTURE = sum(getattr(__import__("__future__"), name).compiler_flag for name in ("annotations",))
+# Of syntax trees: what says nothing about the values that are computed.
+SILENT = {"ctx", "type_comment", "kind", "annotation", "returns", "type_params"}
+STDLIB = sysconfig.get_path("stdlib")
+FISHNET = str(Path(fishnet.__file__).parent)
+
+
+@dataclass(frozen=True)
+class Names:
+    """What code reads from outside, itself and the functions inside it, in the order of the alphabet."""
+
+    globals: tuple[str, ...]
+    attributes: tuple[str, ...]
+    imports: tuple[tuple[int, str, tuple[str, ...]], ...]  # level, module, names
+
+
+def package_of(file: str | None) -> str | None:
+    """The installed package that a file belongs to, "python" for the standard library, or None: the user's own."""
+    if file is None or file.startswith("<frozen "):
+        return "python"
+    parts = Path(file).parts
+    for folder in ("site-packages", "dist-packages"):
+        if folder in parts:
+            return parts[len(parts) - parts[::-1].index(folder)].removesuffix(".py")
+    return "python" if file.startswith(STDLIB) else "fishnet" if file.startswith(FISHNET) else None
+
+
+def names_in(code: types.CodeType) -> Names:
+    """What `code` reads from outside."""
+    found, attributes, imports = set(), set(), set()
+    for part in _nested(code):
+        before: list[Any] = [0, None]
+        for step in dis.get_instructions(part):
+            if step.opname in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"):
+                found.add(step.argval)
+            elif step.opname in ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR"):
+                attributes.add(step.argval)
+            elif step.opname == "IMPORT_NAME":
+                imports.add((before[0], step.argval, before[1] or ()))
+            before = [before[1], step.argval]
+    return Names(tuple(sorted(found)), tuple(sorted(attributes)), tuple(sorted(imports)))
+
+
+def code_text(code: types.CodeType) -> str:
+    """What `code` does, as text.
+
+    It is the syntax tree without names of functions, docstrings and annotations, where the file (or notebook cell) at
+    hand is what was compiled; otherwise the bytecode, which another version of Python writes otherwise.
+    """
+    return _syntax(code) or _bytecode(code)
+
+
+def _nested(code: types.CodeType) -> Iterator[types.CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _nested(constant)
+
+
+def _bytecode(code: types.CodeType) -> str:
+    constants = [_bytecode(c) if isinstance(c, types.CodeType) else _constant(c) for c in code.co_consts]
+    given = code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags
+    names = code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars
+    return f"{sys.version_info[:2]} {given} {code.co_code.hex()} {names} {constants}"
+
+
+def _constant(value: Any) -> str:
+    """A constant as text: sets in the order of the alphabet, which their own order is not."""
+    if isinstance(value, frozenset):
+        return f"{{{', '.join(sorted(map(_constant, value)))}}}"
+    return f"({', '.join(map(_constant, value))})" if isinstance(value, tuple) else repr(value)
+
+
+def _syntax(code: types.CodeType) -> str | None:
+    linecache.checkcache(code.co_filename)
+    text = "".join(linecache.getlines(code.co_filename))
+    found = _compiled(text, code.co_filename, code.co_flags & FUTURE) if text else None
+    if found is None or not any(code == other for other in _nested(found[1])):
+        return None  # edited since, or no file
+    nodes = _nodes(found[0]).get((code.co_firstlineno, code.co_name), [])
+    if len(nodes) > 1:  # lambdas on one line
+        spans = set(code.co_positions())
+        nodes = [node for node in nodes if _span(node.body) in spans]
+    if len(nodes) != 1:
+        return None
+    (node,) = nodes
+    taken = [argument.arg for argument in ast.walk(node.args) if isinstance(argument, ast.arg)]
+    kinds = [bool(node.args.vararg), bool(node.args.kwarg), len(node.args.posonlyargs), len(node.args.kwonlyargs)]
+    body = node.body if isinstance(node.body, list) else [ast.Return(node.body)]
+    return f"{type(node).__name__ == 'AsyncFunctionDef'} {taken} {kinds} {_dump(_without_docstring(body))}"
+
+
+@lru_cache(maxsize=16)
+def _compiled(text: str, file: str, flags: int) -> tuple[ast.Module, types.CodeType] | None:
+    try:
+        tree = ast.parse(text)
+        return tree, compile(text, file, "exec", flags=flags, dont_inherit=True)
+    except (SyntaxError, ValueError):
+        return None
+
+
+@lru_cache(maxsize=16)
+def _nodes(tree: ast.Module) -> dict[tuple[int, str], list[Any]]:
+    """The functions of a module by the line and the name that their code has."""
+    found: dict[tuple[int, str], list[Any]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            lines = [node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", ()))]
+            found.setdefault((min(lines), getattr(node, "name", "<lambda>")), []).append(node)
+    return found
+
+
+def _span(node: Any) -> tuple[int, int, int, int]:
+    """Where an expression stands, as `co_positions` says it."""
+    return node.lineno, node.end_lineno, node.col_offset, node.end_col_offset
+
+
+def _without_docstring(body: list[Any]) -> list[Any]:
+    first = body[0].value if body and isinstance(body[0], ast.Expr) else None
+    return body[1:] if isinstance(first, ast.Constant) and isinstance(first.value, str) else body
+
+
+def _dump(node: Any) -> str:
+    """A syntax tree as text that is the same in all versions of Python."""
+    if isinstance(node, list):
+        return f"[{', '.join(map(_dump, node))}]"
+    if not isinstance(node, ast.AST):
+        return _constant(node)
+    fields = {name: value for name, value in ast.iter_fields(node) if name not in SILENT}
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        fields["body"] = _without_docstring(node.body)
+    told = {name: value for name, value in fields.items() if value is not None and value != []}
+    if isinstance(node, ast.Constant):
+        told = {"value": node.value}
+    return f"{type(node).__name__}({', '.join(f'{name}={_dump(value)}' for name, value in told.items())})"

@@ -1,0 +1,392 @@
+"""A digest of what an object is made of, to tell whether a user's component is still the one a sweep was started with.
+
+What counts: the code of functions and classes, constants, defaults, closures, attributes, the object of a bound method,
+arguments of `functools.partial`, what `jit`, `vmap`, `custom_jvp` and `wraps` wrap, the globals that a function reads
+and the attributes that it reads of the user's own modules, arrays with type, shape and values, and so on inwards. What
+does not: comments, formatting, docstrings, annotations, the names of functions, files, addresses, the order of sets and
+of the keys of dictionaries.
+
+Functions and classes of installed packages and of Python count by name, and by version where `sweep.json` does not
+record that of their package. An object with an attribute `__fishnet_version__` counts by its name and that version, and
+nothing else of it does.
+"""
+
+import copyreg
+import dataclasses
+import enum
+import functools
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import sys
+import types
+import weakref
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from fishnet.errors import UsageError
+from fishnet.sweep.machine import PACKAGES
+from fishnet.sweep.source_code import code_text, names_in, package_of
+
+VERSION = "__fishnet_version__"
+PLAIN = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), type(NotImplemented), range)
+# Attributes that say where an object is from and how it reads, not what it computes.
+ABOUT = {
+    *("__module__", "__name__", "__qualname__", "__doc__", "__dict__", "__weakref__", "__annotations__"),
+    *("__annotate__", "__annotate_func__", "__annotations_cache__", "__type_params__"),
+    *(
+        "__firstlineno__",
+        "__static_attributes__",
+        "__match_args__",
+        "__parameters__",
+        "__orig_bases__",
+        "__classcell__",
+    ),
+    *("__dataclass_params__", "__abstractmethods__", "_abc_impl", "__signature__"),
+    "__slotnames__",  # which copying leaves behind
+    "_jit_info",  # of a jitted function: how its arguments are taken apart
+}
+DESCRIPTORS = (types.WrapperDescriptorType, types.MethodDescriptorType, types.ClassMethodDescriptorType)
+SLOTS = (types.MemberDescriptorType, types.GetSetDescriptorType)
+WEAK = (weakref.WeakKeyDictionary, weakref.WeakValueDictionary, weakref.WeakSet)  # caches
+
+
+def source_hash(value: Any, name: str = "the object") -> str:
+    """sha256 hex of what `value` is made of: equal in every process for objects that compute the same in the same way.
+
+    Args:
+        value: a function, a class or any object.
+        name: what the message calls it.
+
+    Raises:
+        UsageError: something in it has state that cannot be compared, such as an open file or a generator.
+    """
+    try:
+        return _Digest(name).of(value).hex()
+    except RecursionError as error:
+        raise _refusal(name, "is nested too deeply", None) from error
+
+
+def label(value: Any) -> str:
+    """Module and qualified name of a function or class, those of the class for any other object."""
+    named = value if hasattr(value, "__qualname__") else type(value)
+    return f"{getattr(named, '__module__', '')}.{named.__qualname__}"
+
+
+def describe_source(value: Any, name: str) -> str:
+    """An object by its name and the beginning of its digest, as `sweep.json` has it; arguments as `source_hash`."""
+    return f"{label(value)} {source_hash(value, name)[:12]}"
+
+
+def _refusal(where: str, problem: str, value: Any) -> UsageError:
+    kind = f" ({type(value).__module__}.{type(value).__qualname__})" if value is not None else ""
+    return UsageError(
+        f"{where}{kind} {problem}, so that fishnet could not tell if your component changes: give the component an "
+        f'attribute {VERSION} = "1", and another version whenever it computes something else'
+    )
+
+
+class _Digest:
+    """Digests of objects and of what they hold; an object that holds itself counts by how far up it stands."""
+
+    def __init__(self, name: str) -> None:
+        self.path = [name]
+        self.done: dict[int, tuple[Any, bytes]] = {}  # with the objects, whose numbers nothing else then gets
+        self.open: dict[int, int] = {}
+
+    def of(self, value: Any, step: str = "") -> bytes:
+        """The digest of one object.
+
+        Args:
+            value: the object.
+            step: how it is reached, for the message.
+        """
+        if isinstance(value, PLAIN) and type(value) in PLAIN:
+            return _sha([type(value).__name__, repr(value)])
+        number = id(value)
+        if number in self.done:
+            return self.done[number][1]
+        if number in self.open:
+            return _sha(["itself", str(self.open[number])])
+        self.open[number] = len(self.open)
+        self.path += [step] * bool(step)
+        digest = _sha(self.parts(value))
+        del self.path[len(self.path) - bool(step) :], self.open[number]
+        self.done[number] = value, digest
+        return digest
+
+    def parts(self, value: Any) -> list[str | bytes]:
+        """What the digest of an object is made of, each kind in its way."""
+        if (version := _own_version(value)) is not None:
+            return ["version", label(value).rpartition(".")[2], version]
+        if (known := _packaged(value)) is not None:
+            return known
+        if isinstance(value, type):
+            return self.class_parts(value)
+        if isinstance(value, types.ModuleType):
+            return self.module_parts(value, sorted(name for name in vars(value) if not name.startswith("__")))
+        if isinstance(value, types.FunctionType):
+            return self.function_parts(value)
+        if isinstance(value, types.MethodType):
+            return ["method", self.of(value.__func__, "its function"), self.of(value.__self__, "its object")]
+        if isinstance(value, (types.BuiltinFunctionType, types.MethodWrapperType)):
+            return ["builtin", value.__name__, self.of(value.__self__, "its object")]
+        if isinstance(value, DESCRIPTORS):
+            return ["descriptor", value.__name__, self.of(value.__objclass__)]
+        if isinstance(value, SLOTS):
+            return ["slot", value.__name__]
+        if isinstance(value, types.CodeType):
+            return ["code", code_text(value)]
+        if isinstance(value, types.CellType):
+            return ["cell", self.of(value.cell_contents)]
+        if isinstance(value, (jax.Array, np.ndarray, np.generic)):
+            return self.array_parts(value)
+        if isinstance(value, np.ufunc):
+            return ["ufunc", value.__name__]
+        return self.instance_parts(value)
+
+    def function_parts(self, function: types.FunctionType) -> list[str | bytes]:
+        code = function.__code__
+        cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
+        held = {name: cell.cell_contents for name, cell in cells if cell != types.CellType()}
+        held |= {f"default {place}": value for place, value in enumerate(function.__defaults__ or ())}
+        held |= {f"default of {name}": value for name, value in (function.__kwdefaults__ or {}).items()}
+        held |= {f".{name}": value for name, value in _about_nothing(vars(function)).items()}
+        package = package_of(code.co_filename)
+        if package is not None:
+            return ["function", *_by_name(package, code.co_qualname), *self.named(held)]
+        names = names_in(code)
+        for name in names.globals:
+            if name in function.__globals__:
+                held[f"global {name}"] = function.__globals__[name]
+        parts = ["function", code_text(code)]
+        for level, module, wanted in names.imports:
+            parts += self.import_parts(level, module, wanted or names.attributes, function.__globals__)
+        for name in sorted(held):
+            if _is_own_module(held[name]):
+                parts += [name, *self.module_parts(held.pop(name), names.attributes)]
+        return parts + self.named(held)
+
+    def import_parts(self, level: int, name: str, wanted: Iterable[str], known: Mapping[str, Any]) -> list[str | bytes]:
+        """A module that a function imports when it is called."""
+        try:
+            full = importlib.util.resolve_name("." * level + name, known.get("__package__") or None)
+            module = importlib.import_module(full)
+        except ImportError:
+            return ["import", name]
+        return ["import", *(_packaged(module) or self.module_parts(module, wanted))]
+
+    def module_parts(self, module: types.ModuleType, names: Iterable[str]) -> list[str | bytes]:
+        """The attributes of a user's module that a function may read."""
+        if (version := _own_version(module)) is not None:
+            return ["module", version]
+        found = {name: getattr(module, name) for name in names if hasattr(module, name)}
+        parts: list[str | bytes] = ["module"]
+        for name in sorted(found):
+            if not _is_own_module(found[name]):
+                parts += [name, self.of(found[name], f"{module.__name__}.{name}")]
+            elif id(found[name]) not in self.open:  # modules may import each other
+                self.open[id(found[name])] = len(self.open)
+                parts += [name, *self.module_parts(found[name], names)]
+                del self.open[id(found[name])]
+        return parts
+
+    def class_parts(self, kind: type) -> list[str | bytes]:
+        held = _about_nothing(vars(kind))
+        generated = "__dataclass_fields__" in held or "_fields" in held
+        if issubclass(kind, enum.Enum):
+            members = {name: member.value for name, member in kind.__members__.items()}
+            own = {name for name, value in held.items() if name[0] != "_" or package_of(_code_file(value)) is None}
+            held = {name: held[name] for name in own if name not in members}
+            held |= {f"member {name}": value for name, value in members.items()}
+        if issubclass(kind, nn.Module):
+            held = {name: value for name, value in held.items() if name not in ("scope", "parent", "name", "_state")}
+        for name, value in list(held.items()):
+            if isinstance(value, SLOTS) or (generated and _is_generated(value)):
+                del held[name]
+        bases = [self.of(base, "a base") for base in kind.__bases__]
+        maker = [] if type(kind) is type else [self.of(type(kind), "its metaclass")]
+        return ["class", kind.__name__, *bases, *maker, *self.named(held)]
+
+    def array_parts(self, value: Any) -> list[str | bytes]:
+        if isinstance(value, jax.core.Tracer):
+            raise self.refusal("is not a value yet", value)
+        if isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+            return ["keys", str(value.dtype), *self.array_parts(jax.random.key_data(value))]
+        array = np.asarray(value)
+        content = [self.of(x) for x in array.ravel().tolist()] if array.dtype.hasobject else [array.tobytes()]
+        return ["array", type(value).__name__, str(array.dtype), str(array.shape), *content]
+
+    def instance_parts(self, value: Any) -> list[str | bytes]:
+        """An object by its class and its state."""
+        kind = type(value)
+        if isinstance(value, enum.Enum):
+            return ["member", value.name, self.of(kind)]
+        if isinstance(value, functools.partial):
+            return [
+                "partial",
+                self.of(value.func, "its function"),
+                *(self.of(argument, "an argument") for argument in value.args),
+                *self.named(value.keywords),
+                *self.named(_about_nothing(vars(value))),
+            ]
+        if isinstance(value, (staticmethod, classmethod)):
+            return [kind.__name__, self.of(value.__func__)]
+        if isinstance(value, property):
+            return ["property", *map(self.of, (value.fget, value.fset, value.fdel))]
+        if isinstance(value, functools.cached_property):
+            return ["cached", self.of(value.func)]
+        if isinstance(value, np.dtype):
+            return ["dtype", str(value.descr if value.fields else value)]
+        if isinstance(value, dataclasses.Field):
+            return ["field", value.name, *map(self.of, (value.default, value.default_factory, value.metadata))]
+        if isinstance(value, weakref.ref):
+            return ["reference", self.of(value())]
+        if isinstance(value, WEAK):
+            return ["cache"]
+        if isinstance(value, nn.Module):
+            fields = [f.name for f in dataclasses.fields(value) if f.name not in ("parent", "name")]
+            return ["module", self.of(kind), *self.named({name: getattr(value, name) for name in fields})]
+        parts = [self.of(kind, "its class")]
+        if isinstance(value, (dict, types.MappingProxyType)):
+            return parts + self.pairs(value) + self.state(value)
+        if isinstance(value, (list, tuple)):
+            if {*map(type, value)} <= {bool, int, float, str, type(None)}:  # long lists of numbers
+                return [*parts, repr(list(value)), *self.state(value)]
+            return parts + [self.of(item, f"[{place}]") for place, item in enumerate(value)] + self.state(value)
+        if isinstance(value, (set, frozenset)):
+            return parts + sorted(map(self.alone, value)) + self.state(value)
+        if hasattr(value, "__wrapped__"):
+            parts += ["wraps", self.of(value.__wrapped__, "what it wraps")]
+            return parts + self.state(value)
+        return parts + self.copied(value)
+
+    def state(self, value: Any) -> list[str | bytes]:
+        """Attributes and slots of an object, but for values that `cached_property` keeps there."""
+        held = _about_nothing(getattr(value, "__dict__", {}))
+        for kind in type(value).__mro__:
+            slots = vars(kind).get("__slots__", ())
+            for name in (slots,) if isinstance(slots, str) else slots:
+                name = f"_{kind.__name__.lstrip('_')}{name}" if name.startswith("__") and name[-2:] != "__" else name
+                if name not in ("__dict__", "__weakref__") and hasattr(value, name):
+                    held[name] = getattr(value, name)
+        cached = {name for name in held if isinstance(getattr(type(value), name, None), functools.cached_property)}
+        return self.named({f".{name}": found for name, found in held.items() if name not in cached})
+
+    def copied(self, value: Any) -> list[str | bytes]:
+        """The state of an object, in the form in which it would be copied where it has one of its own."""
+        kind = type(value)
+        reduce = copyreg.dispatch_table.get(kind) or (lambda value: value.__reduce_ex__(4))
+        try:
+            found = reduce(value)
+        except (TypeError, NotImplementedError) as error:
+            raise self.refusal("has state that cannot be read", value) from error
+        if isinstance(found, str):
+            return ["global", found]
+        as_any = kind.__reduce_ex__ is object.__reduce_ex__ and kind.__reduce__ is object.__reduce__
+        if as_any and kind not in copyreg.dispatch_table and not _defines(kind, "__getstate__"):
+            return self.state(value)
+        maker, arguments, state, items, pairs = (*found, *[None] * (5 - len(found)))[:5]
+        parts = [self.of(maker), *(self.of(argument, "its state") for argument in arguments)]
+        parts += [self.of(state, "its state"), *map(self.of, items or ())]
+        return parts + (self.pairs(dict(pairs)) if pairs is not None else [])
+
+    def alone(self, value: Any) -> bytes:
+        """The digest of an object wherever it stands."""
+        return self.of(value) if type(value) in PLAIN else _Digest(self.path[0]).of(value)
+
+    def pairs(self, found: Mapping[Any, Any]) -> list[str | bytes]:
+        """Keys and values, in an order that does not depend on that of the keys."""
+        keys = {key: self.alone(key) for key in found}
+        parts: list[str | bytes] = []
+        for key in sorted(found, key=keys.__getitem__):
+            parts += [keys[key], self.of(found[key], f"[{key!r}]" if isinstance(key, PLAIN) else "a value")]
+        return parts
+
+    def named(self, found: Mapping[str, Any]) -> list[str | bytes]:
+        """Names and values, in the order of the alphabet."""
+        return [part for name in sorted(found) for part in (name, self.of(found[name], name))]
+
+    def refusal(self, problem: str, value: Any) -> UsageError:
+        return _refusal(": ".join([self.path[0], ", ".join(self.path[1:])]).removesuffix(": "), problem, value)
+
+
+def _sha(parts: Iterable[str | bytes]) -> bytes:
+    """sha256 of parts, each with its length, so that no two lists of parts read alike."""
+    digest = hashlib.sha256()
+    for part in parts:
+        content = part.encode(errors="surrogatepass") if isinstance(part, str) else part
+        digest.update(f"{len(content)}{'b' if isinstance(part, bytes) else 's'}".encode())
+        digest.update(content)
+    return digest.digest()
+
+
+def _own_version(value: Any) -> str | None:
+    """The version that the user has named; a class's own only, as another class may be made of it."""
+    version = vars(value).get(VERSION) if isinstance(value, type) else getattr(value, VERSION, None)
+    return str(version) if isinstance(version, (str, int)) else None
+
+
+def _defines(kind: type, name: str) -> bool:
+    return any(name in vars(base) for base in kind.__mro__[:-1])
+
+
+def _about_nothing(found: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in found.items() if name not in ABOUT}
+
+
+def _code_file(value: Any) -> str | None:
+    code = getattr(getattr(value, "__wrapped__", value), "__code__", None)
+    return code.co_filename if code is not None else None
+
+
+def _is_generated(value: Any) -> bool:
+    """Whether a method was written by `dataclass` or `NamedTuple`."""
+    file = _code_file(value)
+    return file is not None and (file == "<string>" or package_of(file) == "python")
+
+
+def _packaged(value: Any) -> list[str | bytes] | None:
+    """An object of an installed package, by its name; None: it is another, even if it bears such a name."""
+    if isinstance(value, types.ModuleType):
+        package = _package(value)
+        return None if package is None else ["package", *_by_name(package, value.__name__)]
+    module, name = (getattr(value, attribute, None) for attribute in ("__module__", "__qualname__"))
+    name = name or getattr(value, "__name__", None)
+    home = sys.modules.get(module) if isinstance(module, str) else None
+    package = _package(home) if home is not None and isinstance(name, str) else None
+    if package is None or package_of(_code_file(value)) is None:
+        return None
+    found: Any = home
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return ["packaged", *_by_name(package, f"{module}.{name}")] if found is value else None
+
+
+def _is_own_module(value: Any) -> bool:
+    return isinstance(value, types.ModuleType) and _package(value) is None
+
+
+def _package(module: types.ModuleType) -> str | None:
+    top = module.__name__.partition(".")[0]
+    if getattr(module, "__file__", None) is None:  # built in, or a folder without an __init__
+        paths = list(getattr(module, "__path__", []))
+        return package_of(f"{paths[0]}/.") if paths else "python" if top in sys.stdlib_module_names else None
+    return package_of(module.__file__)
+
+
+def _by_name(package: str, name: str) -> list[str]:
+    return [name] if package == "python" or package in PACKAGES else [name, _version(package)]
+
+
+@functools.cache
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return str(getattr(sys.modules.get(package), "__version__", ""))

@@ -1,0 +1,111 @@
+"""Components of the user's own: another one is another sweep, and what is trained is what they are now."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from scipy.special import log_softmax
+
+from fishnet.data import load_task
+from fishnet.errors import UsageError, UserError
+from fishnet.losses import LOSSES
+from fishnet.nn.activations import ACTIVATIONS
+from fishnet.nn.norms import NORMS
+from fishnet.optim.optimizers import OPTIMIZERS, Optimizer
+from fishnet.sweep import Recipe, Sweep, load_run, run_sweep
+from fishnet.sweep.rules import COMPONENTS
+from fishnet.sweep.run import DataOptions, describe
+from fishnet.sweep.validate import check_recipe, user_functions
+
+TINY = Recipe(task="synthetic", image_size=8, model="mlp", widths=(8,), batch_size=64, epochs=1)
+SCALE = 1.0
+
+
+def reads_a_global(x):
+    return jnp.tanh(x) * SCALE
+
+
+@jax.jit
+def jitted(x):
+    return jnp.sin(x) * SCALE
+
+
+class Scaled:
+    def __init__(self, scale):
+        self.scale = scale
+
+    def __call__(self, x):
+        return jnp.maximum(x, 0) * self.scale
+
+
+def test_what_is_trained_is_what_a_component_reads_now(monkeypatch, tmp_path):
+    """The test loss that a sweep writes is that of the plain Flax network with the functions as they are now."""
+    instance = Scaled(1.0)
+    own = {"global": reads_a_global, "jitted": jitted, "instance": instance}
+    for name, function in own.items():
+        monkeypatch.setitem(ACTIVATIONS, name, function)
+    sweep = Sweep(TINY, axes={"activation": [*own, "elu"]}, seeds=1)
+    first = run_sweep(sweep, tmp_path / "first", devices=1).runs
+    monkeypatch.setitem(globals(), "SCALE", 0.25)
+    instance.scale = 0.25
+    monkeypatch.setitem(ACTIVATIONS, "elu", lambda x: jnp.tanh(x) * 0.5)
+    second = run_sweep(sweep, tmp_path / "second", devices=1).runs
+    task = load_task("synthetic", 8)
+    test = task.splits["test"]
+    jax.clear_caches()
+    for run in range(4):
+        loaded = load_run(tmp_path / "second", run)
+        logits = loaded.model.apply(loaded.variables, task.images[test], train=False)
+        loss = -log_softmax(np.asarray(logits, np.float64), -1)[np.arange(len(test)), task.labels[test]].mean()
+        assert second["test_loss"][run] == pytest.approx(loss, rel=1e-4)
+        assert abs(second["test_loss"][run] - first["test_loss"][run]) > 1e-3
+    with pytest.raises(UserError, match=r"holds another sweep .*function activation=global .*reads_a_global"):
+        run_sweep(sweep, tmp_path / "first", devices=1)
+    with pytest.raises(UserError, match=r"was trained with .*reads_a_global .*, and here it is .*reads_a_global"):
+        load_run(tmp_path / "first", 0)
+    with pytest.raises(UserError, match=r"was trained with fishnet's own activation=elu, and here it is .*lambda"):
+        load_run(tmp_path / "first", 3)
+
+
+def test_another_optimizer_of_the_same_name_is_another_sweep(monkeypatch):
+    sweep = Sweep(dataclasses.replace(TINY, optimizer="mine"), seeds=1)
+    hashes = []
+    for rule in (optax.identity, optax.identity, optax.set_to_zero):
+        own = Optimizer(lambda momentum, decay, rule=rule: rule(), default_lr=0.1)
+        monkeypatch.setitem(OPTIMIZERS, "mine", own)
+        hashes.append(describe(sweep, DataOptions())["spec_hash"])
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+@pytest.mark.parametrize("field", COMPONENTS)
+def test_a_replaced_entry_of_each_table_belongs_to_the_sweep(field, monkeypatch):
+    table = COMPONENTS[field]
+    name = next(reversed(table))
+    value = (name,) if field == "probes" else name
+    sweep = Sweep(dataclasses.replace(Recipe(), **{field: value}), seeds=1)
+    assert user_functions(sweep) == {}
+    other = next(iter(table.values()))
+    monkeypatch.setitem(table, name, other)
+    assert user_functions(sweep) == {f"{field}={name}": other}
+    assert sweep.hash(user_functions(sweep)) != sweep.hash()
+
+
+def test_the_augmentation_that_auto_stands_for_belongs_to_the_sweep(monkeypatch):
+    monkeypatch.setitem(COMPONENTS["augment"], "flip_shift", lambda key, images: images)
+    assert set(user_functions(Sweep(Recipe(), seeds=1))) == {"augment=flip_shift"}
+
+
+def test_components_that_no_run_names_do_not_belong_to_the_sweep(monkeypatch):
+    before = describe(Sweep(TINY, seeds=1), DataOptions())["spec_hash"]
+    monkeypatch.setitem(ACTIVATIONS, "unused", reads_a_global)
+    assert describe(Sweep(TINY, seeds=1), DataOptions())["spec_hash"] == before
+
+
+@pytest.mark.parametrize(("field", "table", "name"), [("norm", NORMS, "batch"), ("loss", LOSSES, "cross_entropy")])
+def test_a_replaced_formula_is_refused(field, table, name, monkeypatch):
+    monkeypatch.setitem(table, name, next(reversed(table.values())))
+    with pytest.raises(UsageError, match=f"{field} '{name}' was replaced in its table"):
+        check_recipe(dataclasses.replace(TINY, **{field: name}))

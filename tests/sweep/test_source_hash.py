@@ -1,0 +1,366 @@
+"""What an object is made of: each part of its state changes its digest, and equal ones have equal digests."""
+
+import ast
+import collections
+import dataclasses
+import enum
+import functools
+import json
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+import types
+import typing
+from functools import partial
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from fishnet.errors import UsageError
+from fishnet.nn.activations import ACTIVATIONS
+from fishnet.optim.optimizers import Optimizer
+from fishnet.sweep.rules import COMPONENTS
+from fishnet.sweep.source_code import code_text
+from fishnet.sweep.source_hash import source_hash
+
+
+def module(text: str, name: str = "users_own") -> types.ModuleType:
+    """A module of the user's own, without a file."""
+    made = types.ModuleType(name)
+    exec(compile(text, f"<{name}>", "exec"), vars(made))
+    return made
+
+
+def of_text(text: str):
+    """The function `f` of a module that holds `text`."""
+    return module(text).f
+
+
+def closure(n):
+    def inner(x):
+        return x * n
+
+    def outer(x):
+        return inner(x) + 1
+
+    return outer
+
+
+class Scaled:
+    def __init__(self, n):
+        self.n = n
+
+    def __call__(self, x):
+        return x * self.n
+
+    def method(self, x):
+        return x + self.n
+
+    def __eq__(self, other):
+        return isinstance(other, Scaled)
+
+    __hash__ = None
+
+
+class Slotted:
+    __slots__ = ("__hidden", "n")
+
+    def __init__(self, n):
+        self.n, self.__hidden = 1, n
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    n: float
+    more: dict = dataclasses.field(default_factory=dict)
+
+    def __call__(self, x):
+        return x * self.n
+
+
+class Pair(typing.NamedTuple):
+    first: int
+    second: typing.Any = None
+
+
+class Layer(nn.Module):
+    width: int
+    act: typing.Any = nn.relu
+
+    @nn.compact
+    def __call__(self, x):
+        return self.act(nn.Dense(self.width)(x))
+
+
+def attributed(n):
+    def f(x):
+        return x
+
+    f.n = n
+    return f
+
+
+def wrapped(n):
+    """A function of the user's that says it is JAX's relu."""
+    return functools.wraps(jax.nn.relu)(lambda x: x * n)
+
+
+def custom(n):
+    @jax.custom_jvp
+    def f(x):
+        return x
+
+    f.defjvp(lambda primals, tangents: (f(primals[0]), tangents[0] * n))
+    return f
+
+
+def made_class(n):
+    class Base:
+        factor = n
+
+    class Made(Base):
+        def __call__(self, x):
+            return x * self.factor
+
+    return Made
+
+
+def circle(n):
+    found = [n]
+    found.append({"again": found})
+    return found
+
+
+def generator(n):
+    found = np.random.default_rng(3)
+    found.random(n)
+    return found
+
+
+def uses(inner: str):
+    """A function that reads an attribute of a module that it holds as a global, and a method of its own class."""
+    made = module("def f(x): return helper.scale(x)\n")
+    made.helper = module(f"def scale(x): return x * {inner}\nunrelated = 1\n", "helper")
+    return made.f
+
+
+# What is told apart: a function of a number, each number another object.
+KINDS = {
+    "constant": lambda n: of_text(f"def f(x): return x * {n}"),
+    "code": lambda n: of_text(f"def f(x): return x {'+-*'[n]} 2"),
+    "global": lambda n: of_text(f"SCALE = {n}\ndef f(x): return x * SCALE"),
+    "global of a helper": lambda n: of_text(f"SCALE = {n}\ndef g(x): return x * SCALE\ndef f(x): return g(x)"),
+    "global of a nested function": lambda n: of_text(f"SCALE = {n}\ndef f(x):\n def g(): return SCALE\n return g()"),
+    "global read in a comprehension": lambda n: of_text(f"SCALE = {n}\ndef f(x): return [x * SCALE for _ in (1,)]"),
+    "global dictionary": lambda n: of_text(f"TABLE = {{'a': {n}}}\ndef f(x): return x * TABLE['a']"),
+    "attribute of a module": lambda n: uses(str(n)),
+    "default": lambda n: of_text(f"def f(x, a={n}): return x * a"),
+    "keyword default": lambda n: of_text(f"def f(x, *, a={n}): return x * a"),
+    "closure": closure,
+    "lambda": lambda n: lambda x: x * n,
+    "attribute of a function": attributed,
+    "callable instance": Scaled,
+    "slots": Slotted,
+    "bound method": lambda n: Scaled(n).method,
+    "partial": lambda n: partial(jax.nn.leaky_relu, negative_slope=n),
+    "partial by position": lambda n: partial(pow, n),
+    "jit": lambda n: jax.jit(closure(n)),
+    "vmap": lambda n: jax.vmap(closure(n)),
+    "grad": lambda n: jax.grad(closure(n)),
+    "checkpoint": lambda n: jax.checkpoint(closure(n)),
+    "custom_jvp": custom,
+    "wraps": wrapped,
+    "lru_cache": lambda n: functools.lru_cache(closure(n)),
+    "list": lambda n: [1, [n]],
+    "tuple": lambda n: (1, (n,)),
+    "dictionary": lambda n: {"a": {"b": n}},
+    "ordered dictionary": lambda n: collections.OrderedDict(a=n),
+    "default dictionary": lambda n: collections.defaultdict(list, a=[n]),
+    "set": lambda n: {"a", "b", "c", n, (n, "d")},
+    "frozen set": lambda n: frozenset({"a", n}),
+    "deque": lambda n: collections.deque([n]),
+    "dataclass": Record,
+    "dataclass in a dataclass": lambda n: Record(1, {"inner": Record(n)}),
+    "named tuple": lambda n: Pair(1, n),
+    "class": made_class,
+    "instance of a class": lambda n: made_class(n)(),
+    "enum": lambda n: enum.Enum("Kind", {"A": n}).A,
+    "array": lambda n: np.array([1, n]),
+    "type of an array": lambda n: np.zeros(2, ["f4", "f8", "i4"][n]),
+    "shape of an array": lambda n: np.zeros((n, 2)),
+    "jax array": lambda n: jnp.array([1, n]),
+    "bfloat16": lambda n: jnp.array([1, n], jnp.bfloat16),
+    "random key": lambda n: jax.random.key(n),
+    "numpy generator": generator,
+    "python generator": lambda n: random.Random(n),
+    "linen module": Layer,
+    "linen module's function": lambda n: Layer(2, act=closure(n)),
+    "optax": lambda n: optax.chain(optax.clip(1.0), optax.scale(float(n))),
+    "optax schedule": lambda n: optax.cosine_decay_schedule(float(n), 10),
+    "optimizer": lambda n: Optimizer(lambda momentum, decay: optax.scale(float(n)), default_lr=0.1),
+    "rate of an optimizer": lambda n: dataclasses.replace(COMPONENTS["optimizer"]["adam"], default_lr=float(n)),
+    "initializer": lambda n: dataclasses.replace(COMPONENTS["init"]["he_normal"], scale=float(n)),
+    "circle": circle,
+    "float": lambda n: n * 1e-300,
+    "text": lambda n: "abc"[n],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_state_changes_the_digest_and_equal_objects_have_equal_ones(kind):
+    make = KINDS[kind]
+    assert source_hash(make(1)) == source_hash(make(1))
+    assert source_hash(make(1)) != source_hash(make(2))
+
+
+def test_all_kinds_differ():
+    assert len({source_hash(make(1)) for make in KINDS.values()}) == len(KINDS)
+
+
+def test_another_process_finds_the_same_digests(tmp_path):
+    """With other addresses, another order of sets, another working folder and this file imported by another name."""
+    program = (
+        "import importlib.util, json, sys; spec = importlib.util.spec_from_file_location('other', sys.argv[1]);"
+        "other = importlib.util.module_from_spec(spec); sys.modules['other'] = other; spec.loader.exec_module(other);"
+        "print(json.dumps({kind: other.source_hash(make(1)) for kind, make in other.KINDS.items()}))"
+    )
+    environment = os.environ | {"PYTHONHASHSEED": "77", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    copy = tmp_path / "somewhere_else.py"
+    copy.write_text("# moved down by a line\n" + Path(__file__).read_text(encoding="utf-8"))
+    done = subprocess.run(
+        [sys.executable, "-c", program, copy], capture_output=True, text=True, env=environment, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {kind: source_hash(make(1)) for kind, make in KINDS.items()}
+
+
+def test_comments_formatting_docstrings_names_and_annotations_do_not_count(tmp_path):
+    texts = [
+        "def f(x, y=2):\n    return x * (y + 1)\n",
+        "# a comment\n\n\ndef f(x, y=2):\n    '''What it does.'''\n    # how\n    return (x *\n        (y + 1))\n",
+        "def other(x: float, y: int = 2) -> float: return x*(y+1)\nf = other\n",
+    ]
+    found = []
+    for place, text in enumerate(texts):
+        path = tmp_path / f"own_{place}.py"
+        path.write_text(text)
+        space: dict = {}
+        exec(compile(text, str(path), "exec"), space)
+        found.append(source_hash(space["f"]))
+    assert len(set(found)) == 1
+
+
+def test_lambdas_on_one_line_are_told_apart():
+    add, subtract = (lambda x: x + 1, lambda x: x - 1)
+    assert source_hash(add) != source_hash(subtract)
+    assert "Add()" in code_text(add.__code__) and "Sub()" in code_text(subtract.__code__)
+
+
+def test_code_whose_file_has_changed_since_is_not_read_from_it(tmp_path):
+    path = tmp_path / "own.py"
+    path.write_text("def f(x):\n    return x + 1\n")
+    space: dict = {}
+    exec(compile(path.read_text(), str(path), "exec"), space)
+    before = source_hash(space["f"])
+    path.write_text("def f(x):\n    return x - 1\n")
+    os.utime(path, (1, 1))
+    assert "Sub" not in code_text(space["f"].__code__)
+    again: dict = {}
+    exec(compile(path.read_text(), str(path), "exec"), again)
+    assert source_hash(again["f"]) not in (before, source_hash(space["f"]))
+
+
+def test_the_tree_of_each_python_reads_alike():
+    """Written out by hand from the grammar, so that every version of Python gives it."""
+
+    def f(x, *, a):
+        return [x[0] + a for _ in (1, "b")]
+
+    assert code_text(f.__code__) == (
+        "False ['x', 'a'] [False, False, 0, 1] [Return(value=ListComp(elt=BinOp(left=Subscript(value=Name(id='x'), "
+        "slice=Constant(value=0)), op=Add(), right=Name(id='a')), generators=[comprehension(target=Name(id='_'), "
+        "iter=Tuple(elts=[Constant(value=1), Constant(value='b')]), is_async=0)]))]"
+    )
+    assert isinstance(ast.parse("x").body[0], ast.Expr)
+
+
+def test_order_counts_in_lists_and_not_in_sets_and_dictionaries():
+    assert source_hash({"a": 1, "b": 2}) == source_hash({"b": 2, "a": 1})
+    assert source_hash({"a", "b", "c"}) == source_hash({"c", "b", "a"})
+    assert source_hash([1, 2]) != source_hash([2, 1])
+    assert source_hash(1) != source_hash(1.0) != source_hash(True)
+    assert source_hash(0.0) != source_hash(-0.0)
+
+
+def test_what_a_function_does_not_read_does_not_count():
+    text = "UNUSED = {}\ndef f(x): return x.UNUSED"
+    assert source_hash(of_text(text.format(1))) == source_hash(of_text(text.format(2)))
+    with_helper = uses("2")
+    before = source_hash(with_helper)
+    with_helper.__globals__["helper"].unrelated = 5
+    assert source_hash(with_helper) == before
+
+
+def test_a_value_that_an_object_keeps_for_itself_does_not_count():
+    class Own:
+        @functools.cached_property
+        def double(self):
+            return 2
+
+    one, other = Own(), Own()
+    assert one.double == 2 and source_hash(one) == source_hash(other)
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (lambda path: path.open("w"), "global log .*TextIOWrapper"),
+        (lambda path: (i for i in "ab"), "global log .*generator"),
+        (lambda path: threading.Lock(), "global log .*lock"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_unless_it_names_a_version(make, problem, tmp_path):
+    space = module("def f(x): return log and x")
+    space.log = make(tmp_path / "log")
+    advice = r"give the component an attribute __fishnet_version__"
+    with pytest.raises(UsageError, match=rf"^activation=mine: .*{problem}.*{advice}"):
+        source_hash(space.f, "activation=mine")
+    space.f.__fishnet_version__ = "1"
+    first = source_hash(space.f)
+    space.log = None
+    assert source_hash(space.f) == first
+    space.f.__fishnet_version__ = "2"
+    assert source_hash(space.f) != first
+    getattr(space.log, "close", lambda: None)()
+
+
+def test_objects_nested_too_deeply_are_refused():
+    with pytest.raises(UsageError, match="is nested too deeply"):
+        source_hash(functools.reduce(lambda inner, _: [inner], range(5000), []))
+
+
+@pytest.mark.parametrize("value", [jax.nn.relu, jnp.tanh, np.sin, optax.adam(0.1), nn.Conv, *ACTIVATIONS.values()])
+def test_components_of_packages_have_digests(value):
+    assert len(source_hash(value)) == 64
+
+
+def test_fishnets_own_tables_hold_only_fishnets_own():
+    assert all(table.users() == {} for table in COMPONENTS.values())
+    for table in COMPONENTS.values():
+        assert all(source_hash(value, name) for name, value in table.items())
+
+
+def test_large_objects_take_less_than_half_a_second():
+    tables = {"list": list(range(200_000)), "array": np.zeros(4_000_000, np.float32)}
+    source_hash(0)
+    began = time.process_time()
+    source_hash(tables)
+    assert time.process_time() - began < 0.5
