@@ -8,8 +8,7 @@ import optax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
-from fishnet.errors import UsageError
-from fishnet.losses.softmax import check_number
+from fishnet.losses.softmax import check_by_class, check_examples, check_number
 
 
 def one_vs_rest(
@@ -99,11 +98,9 @@ def hinge(
 
 def _prepare(logits: ArrayLike, labels: ArrayLike) -> tuple[Float[Array, "b k"], Bool[Array, "b k"]]:
     """The logits, wide enough, and where each example's own class is."""
-    logits = jnp.asarray(logits)
-    k = logits.shape[-1]
-    if k < 2:
-        raise UsageError(f"a loss needs at least 2 classes, the logits have {k}")
-    own = jnp.arange(k) == jnp.asarray(labels)[:, None]
+    logits, labels = jnp.asarray(logits), jnp.asarray(labels)
+    check_examples(logits, labels)
+    own = jnp.arange(logits.shape[-1]) == labels[:, None]
     return logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), own
 
 
@@ -116,6 +113,7 @@ def _weights(own: Bool[Array, "b k"], class_weights: Float[ArrayLike, " k"] | No
     """The weight of each example's true class."""
     if class_weights is None:
         return jnp.ones((own.shape[0], 1))
+    check_by_class("class weights", class_weights, own.shape[-1])
     return jnp.sum(jnp.where(own, jnp.asarray(class_weights), 0.0), -1, keepdims=True)
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 from fishnet.errors import UsageError
 from fishnet.losses.alternatives import hinge, mse, one_vs_rest
 from fishnet.losses.softmax import softmax_loss
+from fishnet.traced import violates, whole_in
 
 
 @struct.dataclass
@@ -62,10 +63,10 @@ def mixed_loss(
         The loss [b] of each example.
 
     Raises:
-        UsageError: a Python index that is no position; fewer than 2 classes.
+        UsageError: a known index that is no position; fewer than 2 classes.
     """
     families = FAMILIES if families is None else families
-    if isinstance(kind_index, int) and not 0 <= kind_index < len(families):
+    if violates(kind_index, whole_in(0, len(families))):
         raise UsageError(f"loss family {kind_index} is not a position in {', '.join(families)}")
     branches = [_BY_NUMBERS[name] for name in families]
     return jax.lax.switch(kind_index, branches, jnp.asarray(logits), jnp.asarray(labels), numbers)

@@ -8,6 +8,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
@@ -49,7 +50,8 @@ def softmax_loss(
         The loss [b] of each example, not averaged.
 
     Raises:
-        UsageError: fewer than 2 classes, or a known number out of its range.
+        UsageError: fewer than 2 classes, labels that are no integers, shapes that do not fit, or a known number out of
+            its range.
 
     Source: Lin et al. 2017 (focal), https://arxiv.org/abs/1708.02002; Szegedy et al. 2016 (smoothing),
     https://arxiv.org/abs/1512.00567; others at the functions that are members
@@ -59,9 +61,11 @@ def softmax_loss(
     check_number("poly", poly, -1, math.inf)
     check_number("scale", scale, 0, math.inf, with_low=False)
     logits, labels = jnp.asarray(logits), jnp.asarray(labels)
+    check_examples(logits, labels)
     k = logits.shape[-1]
-    if k < 2:
-        raise UsageError(f"a softmax loss needs at least 2 classes, the logits have {k}")
+    check_by_class("class weights", class_weights, k)
+    check_by_class("margins", margins, k, -math.inf)
+    check_by_class("offsets", offsets, k, -math.inf)
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     # A comparison, not a gather: its gradient is a select where that of a gather is a scatter.
     own = jnp.arange(k) == labels[:, None]
@@ -196,6 +200,34 @@ def check_number(name: str, value: ArrayLike, low: int | float, high: int | floa
     """
     if violates(value, lambda value: ((value > low) | (with_low & (value == low))) & (value < high)):
         raise UsageError(f"{name} must be in {'[' if with_low else '('}{low:g}, {high:g}), got {value}")
+
+
+def check_examples(logits: Array, labels: Array) -> None:
+    """Refuses what is no batch of examples: a float as label would be no class, and a missing axis would broadcast.
+
+    Raises:
+        UsageError: logits and labels are not [b, k], k from 2, and [b], or labels are no integers.
+    """
+    if logits.ndim != 2 or labels.shape != logits.shape[:1]:
+        raise UsageError(f"logits {logits.shape} and labels {labels.shape} are not [b, k] and [b]")
+    if logits.shape[-1] < 2:
+        raise UsageError(f"a loss needs at least 2 classes, the logits have {logits.shape[-1]}")
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise UsageError(f"labels must be integers, the positions of the classes, not {labels.dtype}")
+
+
+def check_by_class(what: str, values: ArrayLike | None, k: int, low: int | float = 0) -> None:
+    """Refuses an array that has not one number, `low` or more, for each of k classes; None passes.
+
+    Raises:
+        UsageError: its shape is not [k], or a known number is below `low` or NaN.
+    """
+    if values is None:
+        return
+    if jnp.shape(values) != (k,):
+        raise UsageError(f"{what} {jnp.shape(values)} are not [{k}], one for each class")
+    if violates(values, lambda values: values >= low):
+        raise UsageError(f"{what} must be {low:g} or more, got {np.asarray(values).tolist()}")
 
 
 def weights_or_ones(logits: Float[ArrayLike, "b k"], class_weights: Float[ArrayLike, " k"] | None = None) -> ArrayLike:

@@ -10,7 +10,9 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from fishnet.errors import UsageError
 from fishnet.nn.parametric import Activation, Parametric, coefficient_or_default
+from fishnet.traced import violates, whole_in
 
 
 class MixedActivation(nn.Module):
@@ -28,7 +30,7 @@ class MixedActivation(nn.Module):
             gradient, and means nothing to a function that has none.
 
     Raises:
-        UsageError: when called: a Python number as coefficient that is infinite.
+        UsageError: when called: a known coefficient that is infinite, or a known index that is no position.
     """
 
     functions: tuple[Callable, ...]
@@ -38,6 +40,8 @@ class MixedActivation(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b *s c"], train: bool) -> Float[Array, "b *s c"]:
         """Activates `x` [b, h, w, c] or [b, c]."""
+        if violates(self.index, whole_in(0, len(self.functions))):
+            raise UsageError(f"index {self.index} is no position among {len(self.functions)} activations")
         index = jnp.asarray(self.index, jnp.int32)
 
         def own(field: str) -> Array | None:

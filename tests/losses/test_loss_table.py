@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 from jax.test_util import check_grads
@@ -161,3 +162,47 @@ def test_a_family_that_is_none_is_refused(index: int) -> None:
 def test_numbers_out_of_range_are_refused(f, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         f()
+
+
+@pytest.fixture
+def no_annotations():
+    """Without the checks of shapes and types that tests alone have."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_what_would_broadcast_or_name_no_class_is_refused(name: str, no_annotations: None) -> None:
+    loss, more = LOSSES[name], NEEDS.get(name, ())
+    wrong = {
+        "must be integers.* not float32": (logits, labels + jnp.float32(0.7), *more),
+        "must be integers.* not bool": (logits, labels > 0, *more),
+        r"\(40, 7\) and labels \(40, 1\) are not": (logits, labels[:, None], *more),
+        r"\(40, 7\) and labels \(1,\) are not": (logits, labels[:1], *more),
+        r"\(7,\) and labels \(\) are not": (logits[0], labels[0], *more),
+    }
+    if more:
+        wrong[r"\(1,\) are not \[7\], one for each class"] = logits, labels, more[0][:1]
+        wrong["must be .* or more, got"] = logits, labels, more[0].at[2].set(jnp.nan)
+    for message, given in wrong.items():
+        with pytest.raises(UsageError, match=message):
+            loss(*given)
+    one_hot = jax.nn.one_hot(labels, K)
+    with pytest.raises(UsageError, match="are not"):
+        loss(logits, one_hot, *more)
+
+
+WEIGHTED = ["class_weighted", "focal", "poly1", "one_vs_rest", "mse", "hinge"]
+
+
+@pytest.mark.parametrize("name", WEIGHTED)
+def test_negative_weights_are_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="class weights must be 0 or more"):
+        LOSSES[name](logits, labels, class_weights=-weights)
+
+
+@pytest.mark.parametrize("kind", [-1, 4, np.int32(4), 0.5])
+def test_a_family_that_there_is_not_is_refused_not_clamped(kind: float) -> None:
+    with pytest.raises(UsageError, match="is not a position in softmax, one_vs_rest"):
+        mixed_loss(kind, logits, labels, neutral_numbers(K))
