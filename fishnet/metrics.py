@@ -10,10 +10,12 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Real, Shaped
 
+from fishnet.checks import whole_numbers
 from fishnet.errors import UsageError
-from fishnet.roc import auc_interval, defined_mean, macro_auc, one_vs_rest_auc, ratio
+from fishnet.roc import auc_interval, defined_mean, fitting, macro_auc, one_vs_rest_auc, ratio
 
 ECE_BINS = 15
+ROUNDING = 1e-2  # of a sum of probabilities, such as of a thousand classes in half precision
 CHUNK = 1 << 18  # logits worked on at a time: the temporaries of thousands of runs stay in the cache
 
 
@@ -117,7 +119,8 @@ def per_class(
         }
 
     values = over_runs(of_chunk, labels, logits)
-    support = np.bincount(np.asarray(labels), minlength=np.shape(logits)[-1])
+    k = np.shape(logits)[-1]
+    support = np.bincount(whole_numbers(labels, "labels", 0, k), minlength=k)
     return {"support": np.broadcast_to(support, values["auc"].shape), **values}
 
 
@@ -130,8 +133,12 @@ def nll(labels: Int[ArrayLike, " n"], logits: Real[ArrayLike, "*runs n k"]) -> F
 
     Returns:
         [...] float64.
+
+    Raises:
+        UsageError: shapes or labels that do not fit.
     """
-    return log_loss_and_probabilities(np.asarray(labels), np.asarray(logits, np.float64))[0].mean(-1)
+    labels, logits = fitting(labels, logits, "logits")
+    return log_loss_and_probabilities(labels, logits)[0].mean(-1)
 
 
 def confusion(
@@ -148,12 +155,12 @@ def confusion(
         [..., k, k] int64.
 
     Raises:
-        UsageError: a label or prediction outside [0, classes).
+        UsageError: a label or prediction that is no whole number in [0, classes), or shapes that do not fit.
     """
-    labels, predicted = np.asarray(labels), np.asarray(predicted)
-    for values in (labels, predicted):
-        if values.min(initial=0) < 0 or values.max(initial=0) >= classes:
-            raise UsageError(f"classes {values.min()} to {values.max()} are not in [0, {classes})")
+    labels = whole_numbers(labels, "labels", 0, classes)
+    predicted = whole_numbers(predicted, "predictions", 0, classes)
+    if labels.ndim != 1 or predicted.shape[-1:] != labels.shape:
+        raise UsageError(f"labels {labels.shape} and predictions {predicted.shape} are not [n] and [..., n]")
     return binned(labels * classes + predicted, None, classes**2).reshape(*predicted.shape[:-1], classes, classes)
 
 
@@ -210,9 +217,14 @@ def ece(
     Returns:
         [...] float64 in [0, 1].
 
+    Raises:
+        UsageError: shapes or labels that do not fit, or rows that are no probabilities, such as logits.
+
     Source: Guo et al. 2017, https://arxiv.org/abs/1706.04599
     """
-    probabilities = np.asarray(probabilities, np.float64)
+    labels, probabilities = fitting(labels, probabilities, "probabilities")
+    if not ((probabilities >= 0).all() and (np.abs(probabilities.sum(-1) - 1) < ROUNDING).all()):
+        raise UsageError("rows of probabilities must be 0 or more and add up to 1; logits need a softmax first")
     confidence, right = probabilities.max(-1), probabilities.argmax(-1) == labels
     of_bin = np.searchsorted(np.arange(1, bins) / bins, confidence)
     return np.abs(binned(of_bin, right - confidence, bins)).sum(-1) / confidence.shape[-1]
@@ -230,8 +242,7 @@ def over_runs(f: Callable, labels: ArrayLike | Sequence, logits: ArrayLike | Seq
     labels, logits = np.asarray(labels), np.asarray(logits)
     if labels.ndim != 1 or logits.ndim < 2 or logits.shape[-2] != len(labels) or 0 in logits.shape[-2:]:
         raise UsageError(f"labels {labels.shape} and logits {logits.shape} are not [n] and [..., n, k] above 0")
-    if labels.min() < 0 or labels.max() >= logits.shape[-1]:
-        raise UsageError(f"labels {labels.min()} to {labels.max()} do not fit logits of {logits.shape[-1]} classes")
+    labels = whole_numbers(labels, "labels", 0, logits.shape[-1])
     lead, (n, k) = logits.shape[:-2], logits.shape[-2:]
     runs = logits.reshape(-1, n, k)
     size = max(1, CHUNK // (n * k))

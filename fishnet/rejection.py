@@ -22,11 +22,13 @@ def rejection_curve(right: Bool[ArrayLike, " n"], doubt: Real[ArrayLike, " n"]) 
         [n] float64; its last value is the accuracy of all answers.
 
     Raises:
-        UsageError: no answer, shapes that do not fit, or a doubt that is NaN.
+        UsageError: no answer, shapes that do not fit, something neither true nor false, or a doubt that is NaN.
 
     Source: El-Yaniv and Wiener, "On the Foundations of Noise-free Selective Classification", JMLR 2010
     """
     right, doubt = np.asarray(right, np.float64), np.asarray(doubt, np.float64)
+    if not np.isin(right, (0, 1)).all():
+        raise UsageError("right must be true or false for each answer")
     if right.ndim != 1 or doubt.shape != right.shape or not len(right):
         raise UsageError(f"right {right.shape} and doubt {doubt.shape} are not both [n]")
     if np.isnan(doubt).any():

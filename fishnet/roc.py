@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int, Real
 from scipy import special  # not scipy.stats: it takes a second to import
 
+from fishnet.checks import whole_numbers
 from fishnet.errors import UsageError
 
 BISECTIONS = 60  # halvings of [0, 1]: beyond float64's resolution
@@ -23,6 +24,9 @@ def one_vs_rest_auc(labels: Int[ArrayLike, " n"], scores: Real[ArrayLike, "*runs
 
     Returns:
         [..., k] float64; NaN for a class without positives or without negatives.
+
+    Raises:
+        UsageError: shapes or labels that do not fit, or a score that is NaN.
 
     Source: the Mann-Whitney statistic, Hanley and McNeil 1982, https://doi.org/10.1148/radiology.143.1.7063747
     """
@@ -42,6 +46,9 @@ def macro_auc(labels: Int[ArrayLike, " n"], scores: Real[ArrayLike, "*runs n k"]
 
     Returns:
         [...] float64; NaN where no class has both.
+
+    Raises:
+        UsageError: as `one_vs_rest_auc`.
     """
     return defined_mean(one_vs_rest_auc(labels, scores))
 
@@ -66,7 +73,7 @@ def auc_interval(
         Lower and upper ends, each [..., k] float64; NaN for a class without positives or without negatives.
 
     Raises:
-        UsageError: `confidence` is not between 0 and 1.
+        UsageError: `confidence` is not between 0 and 1, or as `one_vs_rest_auc`.
     """
     auc = one_vs_rest_auc(labels, scores)
     positives = (np.asarray(labels) == np.arange(auc.shape[-1])[:, None]).sum(-1)
@@ -92,7 +99,7 @@ def delong_interval(
         Lower and upper ends, each [..., k] float64; NaN with fewer than 2 positives or negatives and at A = 0 or 1.
 
     Raises:
-        UsageError: `confidence` is not between 0 and 1.
+        UsageError: `confidence` is not between 0 and 1, or as `one_vs_rest_auc`.
 
     Source: DeLong et al. 1988, https://doi.org/10.2307/2531595, placements by sorting as Sun and Xu 2014,
     https://doi.org/10.1109/LSP.2014.2337313; the logit scale as Pohar Perme and Manevski 2019,
@@ -172,11 +179,16 @@ def roc_curve(
         False-positive rates and true-positive rates [t], both rising; the trapezoid area under them is the AUC.
 
     Raises:
-        UsageError: there are no positives or no negatives.
+        UsageError: there are no positives or no negatives, `positive` is not bool, shapes do not fit, or a score is
+            NaN.
 
     Source: Fawcett 2006, https://doi.org/10.1016/j.patrec.2005.10.010
     """
     positive, score = np.asarray(positive), np.asarray(score)
+    if positive.dtype != bool or positive.ndim != 1 or score.shape != positive.shape:
+        raise UsageError(f"positive {positive.shape} {positive.dtype} and score {score.shape} are not [n] bool and [n]")
+    if np.isnan(score).any():
+        raise UsageError("a score is NaN: it has no place in the order")
     if positive.all() or not positive.any():
         raise UsageError(
             f"an ROC curve needs positives and negatives: {positive.sum()} of {positive.size} are positive"
@@ -189,9 +201,33 @@ def roc_curve(
 
 
 def split(labels: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Which samples are positives of which class [k, n], and the scores with samples last [..., k, n] float64."""
-    scores = np.ascontiguousarray(np.moveaxis(np.asarray(scores, np.float64), -1, -2))
-    return np.asarray(labels) == np.arange(scores.shape[-2])[:, None], scores
+    """Which samples are positives of which class [k, n], and the scores with samples last [..., k, n] float64.
+
+    Raises:
+        UsageError: shapes or labels that do not fit, or a score that is NaN, which has no rank.
+    """
+    labels, scores = fitting(labels, scores, "scores")
+    if np.isnan(scores).any():
+        raise UsageError("a score is NaN: it has no place in the order")
+    scores = np.ascontiguousarray(np.moveaxis(scores, -1, -2))
+    return labels == np.arange(scores.shape[-2])[:, None], scores
+
+
+def fitting(labels: ArrayLike, values: ArrayLike, what: str) -> tuple[np.ndarray, np.ndarray]:
+    """Labels [n] int64, and a value for each of their classes [..., n, k] float64.
+
+    Args:
+        labels: [n] whole numbers in [0, k).
+        values: [..., n, k].
+        what: what these are, for messages.
+
+    Raises:
+        UsageError: other shapes, or a label that is no whole number in [0, k).
+    """
+    values, shape = np.asarray(values, np.float64), np.shape(labels)
+    if len(shape) != 1 or values.ndim < 2 or values.shape[-2] != shape[0]:
+        raise UsageError(f"labels {shape} and {what} {values.shape} are not [n] and [..., n, k]")
+    return whole_numbers(labels, "labels", 0, values.shape[-1]), values
 
 
 def placements(positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

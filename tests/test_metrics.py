@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 from sklearn import metrics as sk
 
-from fishnet import metrics
+from fishnet import metrics, roc
 from fishnet.errors import UsageError
 
 # Slow drawing is a busy machine, not a fault.
@@ -133,7 +134,7 @@ def test_confusion_equals_scikit_learn() -> None:
 @pytest.mark.parametrize("wrong", [-1, 3])
 def test_a_class_outside_the_matrix_is_refused(wrong: int) -> None:
     for labels, guess in (([0, wrong], [0, 0]), ([0, 0], [0, wrong])):
-        with pytest.raises(UsageError, match=r"are not in \[0, 3\)"):
+        with pytest.raises(UsageError, match=r"must be whole numbers in \[0, 3\), got"):
             metrics.confusion(np.array(labels), np.array(guess), 3)
 
 
@@ -208,11 +209,52 @@ def test_inputs_are_left_as_they_are() -> None:
         ([0, 1], np.zeros((3, 2)), "are not"),
         ([[0, 1]], np.zeros((2, 2)), "are not"),
         ([0, 1], np.zeros(2), "are not"),
-        ([0, 2], np.zeros((2, 2)), "labels 0 to 2 do not fit logits of 2 classes"),
-        ([-1, 1], np.zeros((2, 2)), "labels -1 to 1"),
+        ([0, 2], np.zeros((2, 2)), r"labels must be whole numbers in \[0, 2\), got 2"),
+        ([-1, 1], np.zeros((2, 2)), "labels must be .* got -1"),
     ],
 )
 def test_what_does_not_fit_is_refused(labels: list, logits: np.ndarray, message: str) -> None:
     for f in (metrics.summary, metrics.class_figures, metrics.per_class):
         with pytest.raises(UsageError, match=message):
             f(np.array(labels, int), logits)
+
+
+@pytest.mark.parametrize("label", [0.5, 1.7, -1, 3, np.nan, 2**32, "1", True])
+def test_no_label_is_rounded_wrapped_or_left_out(label: object) -> None:
+    labels, logits = np.array([0, label] if label is not True else [False, True]), np.zeros((2, 3))
+    p = np.full((2, 3), 1 / 3)
+    for f in (
+        lambda: metrics.summary(labels, logits),
+        lambda: metrics.per_class(labels, logits),
+        lambda: metrics.nll(labels, logits),
+        lambda: metrics.confusion([0, 0], labels, 3),
+        lambda: metrics.confusion(labels, [0, 0], 3),
+        lambda: metrics.ece(labels, p),
+        lambda: roc.one_vs_rest_auc(labels, p),
+        lambda: roc.macro_auc(labels, p),
+        lambda: roc.delong_interval(labels, p),
+    ):
+        with pytest.raises(UsageError, match="must be whole numbers"):
+            f()
+
+
+def test_labels_that_are_whole_floats_are_counted_like_integers() -> None:
+    logits = np.random.default_rng(0).normal(size=(9, 3))
+    labels = np.arange(9) % 3
+    for f in (metrics.summary, metrics.per_class, metrics.class_figures):
+        jax.tree.map(np.testing.assert_array_equal, f(labels.astype(float), logits), f(labels, logits))
+
+
+def test_calibration_of_logits_is_refused() -> None:
+    logits = np.random.default_rng(0).normal(size=(5, 3))
+    for values in (logits, np.abs(logits), np.full((5, 3), np.nan), np.array([[0.7, 0.7, -0.4]] * 5)):
+        with pytest.raises(UsageError, match="logits need a softmax first"):
+            metrics.ece(np.zeros(5, int), values)
+
+
+def test_shapes_that_would_broadcast_are_refused() -> None:
+    for f in (metrics.ece, metrics.nll, roc.one_vs_rest_auc):
+        with pytest.raises(UsageError, match="are not"):
+            f(np.array([1]), np.full((5, 3), 1 / 3))
+    with pytest.raises(UsageError, match="are not"):
+        metrics.confusion([1], [0, 1, 2], 3)

@@ -35,3 +35,9 @@ def test_doubt_that_says_nothing_and_doubt_that_knows():
 def test_what_has_no_order_is_refused(doubt):
     with pytest.raises(UsageError):
         rejection_curve([True, False], doubt)
+
+
+def test_an_answer_is_right_or_wrong() -> None:
+    for right in ([1, 2, 0], [0.5, 1, 0], [np.nan, 1, 0]):
+        with pytest.raises(UsageError, match="true or false"):
+            rejection_curve(right, [0.1, 0.2, 0.3])

@@ -201,3 +201,14 @@ def test_a_confidence_outside_its_range_is_refused(confidence: float) -> None:
     labels, scores = sample()
     with pytest.raises(UsageError, match=r"confidence .* is not between 0 and 1"):
         auc_interval(labels, scores, confidence)
+
+
+def test_a_curve_takes_truths_and_ranks_only() -> None:
+    positive, score = np.array([True, False, True]), np.array([0.1, 0.4, 0.8])
+    for wrong in (positive.astype(int), positive.astype(float), positive[:, None], positive[:2]):
+        with pytest.raises(UsageError, match=r"are not \[n\] bool and \[n\]"):
+            roc_curve(wrong, score)
+    with pytest.raises(UsageError, match="a score is NaN"):
+        roc_curve(positive, [0.1, np.nan, 0.8])
+    with pytest.raises(UsageError, match="a score is NaN"):
+        one_vs_rest_auc([0, 1], [[0.1, np.nan], [0.3, 0.7]])
