@@ -22,6 +22,7 @@ from fishnet.pretraining import OBJECTIVES
 from fishnet.sweep.components import experts_of, frozen_leaves, plain_model
 from fishnet.sweep.grid import Run
 from fishnet.sweep.grouping import form_groups, group_runs, likeness
+from fishnet.sweep.idle import check_learns
 from fishnet.sweep.knobs import Knobs, knobs_of
 from fishnet.sweep.lane import model_of
 from fishnet.sweep.limits import MOST_RUNS, MOST_STEPS
@@ -291,6 +292,9 @@ def _cohort(
     steps = train // recipe.batch_size
     menu = Menu.of([run.recipe for run in runs])
     knobs = knobs_of([run.recipe for run in runs], menu, task, sites, steps)
+    arms = {dataclasses.replace(run.recipe, seed=0): row for row, run in enumerate(runs)}
+    for arm, row in arms.items():
+        check_learns(arm, jax.tree.map(lambda leaf, row=row: leaf[row], knobs.numbers))
     backend = devices[0].platform if devices[0].platform in DEFAULT_LOWERING else "gpu"
     if choice.lane_width == "all":
         width = max(Counter(likeness(knobs, same_seed=bool(choice.share_batches))).values())

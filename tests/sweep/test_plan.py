@@ -224,6 +224,16 @@ def test_whole_batches_are_those_of_as_many_images_as_there_are(task):
             "resnet, batch_size 1: batch norm over a single",
         ),
         ({"model": "separable", "widths": (1, 8), "norm": "weight_standardised"}, "cannot be standardised"),
+        ({"cutout": 16}, "cutout: 16 is twice the image size 8 or more: it paints over every image"),
+        ({"layer_rate": 1e-30}, "layer_rate: 1e-30 leaves the first layer a rate below what float32 holds"),
+        (
+            {"batch_size": "all", "epochs": 1, "warmup": 0.5},
+            "warmup 0.5: the learning rate is 0 in all of",
+        ),
+        (
+            {"schedule": "cyclic_triangular", "epochs": 1, "cycles": 8.0},
+            "schedule cyclic_triangular: the learning rate is 0 in all of the run's 8 steps",
+        ),
         (
             {"pretrain": "contrastive", "batch_size": 1},
             "pretrain contrastive, model cnn, batch_size 1: contrastive learning needs batches of two",
@@ -242,9 +252,13 @@ def test_what_does_not_fit_the_data_is_refused(task, changes, message):
         ONE_VALUE | {"batch_size": 2},
         ONE_VALUE | {"batch_size": 1, "input_norm": "batch", "norm": "layer"},
         {"widths": (8, 8, 8), "batch_size": 1},
+        {"batch_size": "all", "epochs": 1},
+        {"schedule": "cyclic_triangular", "epochs": 1, "cycles": 8.0, "lr_min": 0.01},
+        {"schedule": "cyclic_sine", "epochs": 1, "cycles": 7.0},
+        {"cutout": 15, "layer_rate": 1e-15},
     ],
 )
-def test_a_batch_of_one_image_is_no_matter_where_norms_have_more_values(task, changes):
+def test_what_learns_next_to_nothing_is_trained(task, changes):
     cohorts_of(Sweep(dataclasses.replace(CNN, **changes), seeds=1), task)
 
 
