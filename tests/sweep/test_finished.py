@@ -1,5 +1,6 @@
 """A finished sweep is shown only if its folder is as it was left, and its data are those that it was trained on."""
 
+import hashlib
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from fishnet.sweep.finished import bad_table
 from fishnet.sweep.folder import read_sweep_file, write_sweep_file
 from fishnet.sweep.inputs import DataOptions, Inputs, check_data
 from fishnet.sweep.parquet import write_table
+from fishnet.sweep.tables import rows_from
 from tests.sweep.conftest import TINY, contents, leave_finished
 
 TABLES = ("runs", "curves", "class_curves", "per_class", "predictions")
@@ -102,6 +104,38 @@ def test_tables_are_written_again_from_the_checkpoints(tiny, foreign, tmp_path):
         one, other = (pd.read_parquet(folder / f"{name}.parquet") for folder in (out, result.out))
         pd.testing.assert_frame_equal(one, other, check_exact=True)
     assert run_sweep(sweep, out, devices=1).finished
+
+
+def test_tables_say_which_sweep_they_belong_to_and_how_many_rows_they_have(tiny):
+    content = json.loads((tiny[1].out / "sweep.json").read_text())
+    assert set(content["tables"]) == set(TABLES)
+    for name in TABLES:
+        path = tiny[1].out / f"{name}.parquet"
+        metadata = pq.read_metadata(path)
+        said = json.loads(metadata.metadata[b"fishnet"])
+        assert said == {"sweep": content["spec_hash"], "table": name, "rows": metadata.num_rows}
+        assert content["tables"][name] == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("damage", [empty, cut, halve, save_with_pandas, replace], ids=lambda f: f.__name__)
+def test_a_table_of_a_sweep_that_goes_on_is_not_believed_either(stopped, foreign, tmp_path, damage):
+    out = shutil.copytree(stopped, tmp_path / "out")
+    assert len(load_results(out).curves)
+    damage(out / "curves.parquet", foreign)
+    with pytest.raises(UserError, match=r"curves\.parquet"):
+        load_results(out)
+    assert rows_from(out, "curves", range(4), read_sweep_file(out)["spec_hash"]) is None
+
+
+def test_a_stopped_sweep_goes_on_without_the_tables_of_another(tiny, stopped, foreign, tmp_path):
+    out = shutil.copytree(stopped, tmp_path / "out")
+    replace(out / "runs.parquet", foreign)
+    halve(out / "curves.parquet", foreign)
+    run_sweep(tiny[0], out, devices=1)
+    for name in TABLES:
+        one, other = (pd.read_parquet(folder / f"{name}.parquet") for folder in (out, tiny[1].out))
+        drop = ["train_seconds"] if name == "runs" else []
+        pd.testing.assert_frame_equal(one.drop(columns=drop), other.drop(columns=drop), check_exact=True)
 
 
 def test_a_table_whose_checkpoints_are_gone_is_a_line(tiny, tmp_path):
