@@ -22,7 +22,6 @@ from jax.sharding import SingleDeviceSharding
 
 from fishnet.best_effort import best_effort
 from fishnet.data import Task
-from fishnet.errors import UsageError
 from fishnet.lookup import Table
 from fishnet.sweep.compiling import compiler_options, in_background
 from fishnet.sweep.groups import (
@@ -37,7 +36,7 @@ from fishnet.sweep.interrupt import Interrupt
 from fishnet.sweep.knobs import Knobs
 from fishnet.sweep.memory import OutOfMemory, available_bytes, check_memory, out_of_memory, tree_bytes
 from fishnet.sweep.settings import held_settings
-from fishnet.sweep.source_hash import source_hash
+from fishnet.sweep.source_hash import hash_users
 from fishnet.sweep.state import Lanes, Pixels, Shape
 
 
@@ -108,8 +107,7 @@ def kept_functions(shape: Shape, tables: Mapping[str, Table]) -> Functions:
         shape: what is static.
         tables: of the components that the functions are made of, by field.
     """
-    own = {f"{field}={name}": value for field, table in tables.items() for name, value in table.users().items()}
-    made_of = {name: _made_of(value, name) for name, value in own.items()}
+    made_of = hash_users(tables)
     if any(_traced.get(name) != now for name, now in made_of.items()):
         jax.clear_caches()
     _traced.update(made_of)
@@ -118,14 +116,6 @@ def kept_functions(shape: Shape, tables: Mapping[str, Table]) -> Functions:
     for oldest in list(_kept)[:-KEPT]:
         del _kept[oldest]
     return _kept[key]
-
-
-def _made_of(value: Any, name: str) -> str:
-    """The digest of a component; one that has none is no program's, as a sweep that names it is refused."""
-    try:
-        return source_hash(value, name)
-    except UsageError:
-        return ""
 
 
 class Program:

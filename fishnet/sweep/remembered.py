@@ -13,6 +13,8 @@ import jax
 
 from fishnet.data.cache import cache_dir, write_whole
 from fishnet.sweep.machine import device_name, versions
+from fishnet.sweep.rules import COMPONENTS
+from fishnet.sweep.source_hash import hash_users
 from fishnet.sweep.state import Shape
 
 MOST = 1000  # entries of a file; the oldest go first
@@ -93,7 +95,8 @@ def setting_key(devices: Sequence[jax.Device]) -> str:
 
 def program_key(shape: Shape, devices: Sequence[jax.Device], *more: Any) -> str:
     """A program on devices of a kind, under these versions; what else matters is in `more`."""
-    return f"{setting_key(devices)}-{_short(shape, more)}"
+    users = hash_users(COMPONENTS)
+    return f"{setting_key(devices)}-{_short(shape, more, *users.items())}"
 
 
 def _short(*of: Any) -> str:

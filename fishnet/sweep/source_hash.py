@@ -30,6 +30,7 @@ import jax
 import numpy as np
 
 from fishnet.errors import UsageError
+from fishnet.lookup import Table
 from fishnet.sweep.machine import PACKAGES
 from fishnet.sweep.source_code import code_text, names_in, package_of
 
@@ -81,6 +82,22 @@ def label(value: Any) -> str:
 def describe_source(value: Any, name: str) -> str:
     """An object by its name and the beginning of its digest, as `sweep.json` has it; arguments as `source_hash`."""
     return f"{label(value)} {source_hash(value, name)[:12]}"
+
+
+def hash_users(tables: Mapping[str, Table]) -> dict[str, str]:
+    """The digests of the users' components in tables, by "field=name".
+
+    One that has none has an empty one: no sweep names it, as that would be refused.
+    """
+
+    def digest(value: Any, name: str) -> str:
+        try:
+            return source_hash(value, name)
+        except UsageError:
+            return ""
+
+    users = {f"{field}={name}": value for field, table in tables.items() for name, value in table.users().items()}
+    return {name: digest(value, name) for name, value in users.items()}
 
 
 def _refusal(where: str, problem: str, value: Any) -> UsageError:

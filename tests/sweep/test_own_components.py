@@ -16,6 +16,7 @@ from fishnet.nn.activations import ACTIVATIONS
 from fishnet.nn.norms import NORMS
 from fishnet.optim.optimizers import OPTIMIZERS, Optimizer
 from fishnet.sweep import Recipe, Sweep, load_run, run_sweep
+from fishnet.sweep.remembered import program_key
 from fishnet.sweep.rules import COMPONENTS
 from fishnet.sweep.run import DataOptions, describe
 from fishnet.sweep.validate import check_recipe, user_functions
@@ -78,6 +79,15 @@ def test_another_optimizer_of_the_same_name_is_another_sweep(monkeypatch):
         monkeypatch.setitem(OPTIMIZERS, "mine", own)
         hashes.append(describe(sweep, DataOptions())["spec_hash"])
     assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_how_fast_a_program_ran_is_not_told_of_one_with_another_component(monkeypatch):
+    keys = []
+    for scale in (1, 1, 2):
+        monkeypatch.setitem(ACTIVATIONS, "mine", Scaled(scale))
+        keys.append(program_key("a shape", jax.devices()))
+    monkeypatch.delitem(ACTIVATIONS, "mine")
+    assert keys[0] == keys[1] != keys[2] != program_key("a shape", jax.devices())
 
 
 @pytest.mark.parametrize("field", COMPONENTS)
