@@ -7,9 +7,9 @@ import pytest
 
 from fishnet.errors import UsageError
 from fishnet.losses import cross_entropy, deferred, focal, poly1
-from fishnet.nn.dropout import check_rate, in_training
+from fishnet.nn.dropout import alpha_dropout, check_rate, dropout, in_training, mixed_dropout, spatial_dropout
 from fishnet.nn.parametric import coefficient_or_default
-from fishnet.nn.stochastic_depth import linear_rates
+from fishnet.nn.stochastic_depth import linear_rates, stochastic_depth
 from fishnet.optim.clipping import check_limit
 from fishnet.optim.constraints import check_factor
 from fishnet.optim.decay import check_numbers
@@ -20,6 +20,7 @@ from fishnet.pretraining.contrastive import nt_xent
 from fishnet.traced import check_progress, violates, whole_in
 from fishnet.uncertainty import check_passes
 
+KEY, MAPS = jax.random.key(0), jnp.ones((2, 4, 4, 3))
 LOGITS, LABELS = jnp.zeros((2, 3)), jnp.array([0, 2])
 HOLDERS = {
     "Python": float,
@@ -49,6 +50,12 @@ RANGES = {
     "deferred's progress": (lambda x: deferred(jnp.ones(3), x), [-1, 160]),
     "dropout": (check_rate, [-0.1, 1, 2]),
     "dropout, by layers": (lambda x: in_training(print, x, print, jnp.ones(2), True), [-0.1, 1]),
+    "dropout, pure": (lambda x: dropout(KEY, MAPS, x), [-0.1, 1, 2]),
+    "spatial dropout": (lambda x: spatial_dropout(KEY, MAPS, x), [-0.1, 1, 2]),
+    "alpha dropout": (lambda x: alpha_dropout(KEY, MAPS, x), [-0.1, 1, 2]),
+    "one of the dropouts": (lambda x: mixed_dropout(0, KEY, MAPS, x), [-0.1, 1, 2]),
+    "kind of dropout": (lambda x: mixed_dropout(x, KEY, MAPS, 0.5), [-1, 3, 0.5]),
+    "stochastic depth, pure": (lambda x: stochastic_depth(KEY, MAPS, x), [-0.1, 1, 2]),
     "stochastic depth": (lambda x: linear_rates(x, 3), [-0.1, 1]),
     "coefficient": (lambda x: coefficient_or_default(x, 0.1), [np.inf]),
     "temperature": (lambda x: nt_xent(jnp.ones((4, 2)), x), [0, -1, np.inf]),

@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from fishnet.errors import UsageError
-from fishnet.traced import violates
+from fishnet.traced import violates, whole_in
 
 DROPOUTS = ("plain", "spatial", "alpha")
 
@@ -32,6 +32,9 @@ def dropout(key: Array, x: Float[Array, "..."], rate: ArrayLike) -> Float[Array,
 
     Returns:
         Shape and dtype of `x`.
+
+    Raises:
+        UsageError: a known rate outside [0, 1).
 
     Source: Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from Overfitting", JMLR 2014.
     """
@@ -54,6 +57,9 @@ def spatial_dropout(key: Array, x: Float[Array, "b *s c"], rate: ArrayLike) -> F
     Returns:
         Shape and dtype of `x`.
 
+    Raises:
+        UsageError: a known rate outside [0, 1).
+
     Source: Tompson et al., "Efficient Object Localization Using Convolutional Networks", arXiv:1411.4280.
     """
     return dropout_of_shape(_channels(x), key, x, rate)
@@ -73,6 +79,9 @@ def alpha_dropout(key: Array, x: Float[Array, "..."], rate: ArrayLike) -> Float[
     Returns:
         Shape and dtype of `x`.
 
+    Raises:
+        UsageError: a known rate outside [0, 1).
+
     Source: Klambauer et al., "Self-Normalizing Neural Networks", arXiv:1706.02515, section 3.
     """
     return _masked(_kept(key, rate, x.shape), x, *_alpha(1.0 - jnp.asarray(rate, jnp.float32)))
@@ -89,6 +98,9 @@ def dropout_of_shape(shape: tuple[int, ...], key: Array, x: Float[Array, "..."],
 
     Returns:
         Shape and dtype of `x`.
+
+    Raises:
+        UsageError: a known rate outside [0, 1).
     """
     return _masked(_kept(key, rate, shape), x, 1.0 / (1.0 - jnp.asarray(rate, jnp.float32)))
 
@@ -107,7 +119,13 @@ def mixed_dropout(kind: ArrayLike, key: Array, x: Float[Array, "b *s c"], rate: 
 
     Returns:
         Shape and dtype of `x`; that of the chosen kind for the same key.
+
+    Raises:
+        UsageError: a known rate outside [0, 1), or a known kind that there is not.
     """
+    check_rate(rate)
+    if violates(kind, whole_in(0, len(DROPOUTS))):
+        raise UsageError(f"kind of dropout {kind} is not a position in {', '.join(DROPOUTS)}")
     keep = 1.0 - jnp.asarray(rate, jnp.float32)
     alpha = jnp.asarray(kind) == DROPOUTS.index("alpha")
     numbers = [jnp.where(alpha, a, b) for a, b in zip(_alpha(keep), (1.0 / keep, 0.0, 0.0), strict=True)]
@@ -127,7 +145,8 @@ def _channels(x: Array) -> tuple[int, ...]:
 
 
 def _kept(key: Array, rate: ArrayLike, shape: tuple[int, ...]) -> Array:
-    """Which draws of `shape` keep."""
+    """Which draws of `shape` keep; UsageError for a known rate outside [0, 1)."""
+    check_rate(rate)
     # Drawn in a row, which gives the same bits: XLA's CPU backend unrolls short loops over axes, and the generator in
     # them is long. Maps [16, 16, 16, 16] take 7.5 s to compile, as a row 0.7 s.
     return jax.random.bernoulli(key, 1.0 - jnp.asarray(rate, jnp.float32), (prod(shape),)).reshape(shape)

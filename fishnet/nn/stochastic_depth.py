@@ -48,6 +48,9 @@ def stochastic_depth(key: Array, branch: Float[Array, "b ..."], rate: ArrayLike)
     Returns:
         Shape and dtype of `branch`.
 
+    Raises:
+        UsageError: a known rate outside [0, 1).
+
     Source: Huang et al., "Deep Networks with Stochastic Depth", arXiv:1603.09382.
     """
     return dropout_of_shape((branch.shape[0], *(1 for _ in branch.shape[1:])), key, branch, rate)
@@ -62,7 +65,7 @@ class StochasticDepth(nn.Module):
         rate: probability that an example skips the branch, in [0, 1), a Python number or a traced scalar.
 
     Raises:
-        UsageError: a Python rate outside [0, 1), when called.
+        UsageError: a known rate outside [0, 1), when called.
     """
 
     rate: ArrayLike
