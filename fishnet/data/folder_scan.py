@@ -37,9 +37,9 @@ def class_folders(root: Path) -> tuple[str, ...]:
         UserError: `root` is not a folder that can be read, holds fewer than 2 sub-folders or an empty one, or holds
             ready-made splits instead of classes.
     """
-    if not root.exists():
+    if not os.path.exists(root):  # pathlib would fail where a name is too long to be one
         raise UserError(f"{root}: no such folder")
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise UserError(f"{root} is not a folder; it needs one sub-folder a class")
     names = sorted(entry.name for entry in _entries(root)[0] if _is_folder(entry))
     if len(names) < 2:

@@ -144,7 +144,7 @@ def _resolve(name, image_size, data_dir, group_regex, strict) -> tuple[Source, R
         raise UsageError(f"image size {image_size!r} is not a whole number of pixels") from None
     if size not in source.sizes:
         raise UsageError(f"image size {size} is not available for {name}: valid are {_sizes(source.sizes)}")
-    if data_dir is not None and not expand(data_dir).is_dir():
+    if data_dir is not None and not os.path.isdir(expand(data_dir)):
         raise UserError(f"the data folder {data_dir} does not exist")
     return source, Request(path, size, data_dir, group_regex, strict), modifiers
 
