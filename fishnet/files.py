@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+from typing import BinaryIO
 
 _FLAGS = (  # a flag that the system lacks counts as 0; Windows alone has, and needs, O_BINARY
     os.O_RDONLY
@@ -32,13 +33,10 @@ def read_regular_file(path: str | os.PathLike, limit: int | None = None) -> byte
         OSError: it is absent, a folder, no regular file, longer than `limit` (`errno.EFBIG`), or cannot be read;
             `strerror` says which.
     """
-    _check_regular(os.stat(path), limit)
-    descriptor = os.open(path, _FLAGS)
+    descriptor, stated = _open(path, limit)
     try:
-        status = os.fstat(descriptor)
-        _check_regular(status, limit)
         chunks, size = [], 0
-        while chunk := os.read(descriptor, max(_CHUNK, status.st_size - size)):
+        while chunk := os.read(descriptor, max(_CHUNK, stated - size)):
             chunks.append(chunk)
             size += len(chunk)
             _check_size(size, limit)
@@ -47,6 +45,31 @@ def read_regular_file(path: str | os.PathLike, limit: int | None = None) -> byte
     finally:
         os.close(descriptor)
     return b"".join(chunks)
+
+
+def open_regular_file(path: str | os.PathLike) -> BinaryIO:
+    """Opens a regular file, or a link to one, for reading what is to be read in parts; as `read_regular_file`.
+
+    Args:
+        path: the file.
+
+    Raises:
+        OSError: it is absent, a folder, no regular file, or cannot be opened.
+    """
+    return os.fdopen(_open(path, None)[0], "rb")
+
+
+def _open(path: str | os.PathLike, limit: int | None) -> tuple[int, int]:
+    """The descriptor of a regular file, and the size in bytes that it states."""
+    _check_regular(os.stat(path), limit)
+    descriptor = os.open(path, _FLAGS)
+    try:
+        status = os.fstat(descriptor)
+        _check_regular(status, limit)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor, status.st_size
 
 
 def _check_regular(status: os.stat_result, limit: int | None) -> None:

@@ -9,9 +9,18 @@ from pathlib import Path
 import pytest
 
 from fishnet import files
-from fishnet.files import read_regular_file
+from fishnet.files import open_regular_file, read_regular_file
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+
+
+def test_what_is_opened_is_read_in_parts_and_seekable(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"abcdef")
+    with open_regular_file(tmp_path / "file") as file:
+        assert file.read(2) == b"ab" and file.seek(4) == 4 and file.read() == b"ef"
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="not a regular file"):
+        open_regular_file(tmp_path / "pipe")
 
 
 def refused(path: Path, text: str, number: int | None = None) -> None:

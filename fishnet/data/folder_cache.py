@@ -12,6 +12,7 @@ import numpy as np
 from fishnet.data.cache import cache_dir, no_place, write_whole
 from fishnet.data.folder_scan import Listed
 from fishnet.data.images import MAX_BYTES, MAX_PIXELS, MIN_SIDE, ImageError, decode_image, quiet_pillow, read_bytes
+from fishnet.files import open_regular_file
 
 VERSION = 2  # of the preparation and of the cache's layout: raise it when either changes
 
@@ -108,7 +109,7 @@ def _save(file, key: str, decoded: Decoded) -> None:
 
 def _load(path: Path, key: str, image_size: int) -> Decoded | None:
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with open_regular_file(path) as file, np.load(file, allow_pickle=False) as stored:
             if str(stored["key"]) != key:
                 return None
             images, labels = stored["images"], stored["labels"]

@@ -12,6 +12,7 @@ from typing import Any
 import jax
 
 from fishnet.data.cache import cache_dir, write_whole
+from fishnet.files import read_regular_file
 from fishnet.sweep.machine import device_name, versions
 from fishnet.sweep.rules import COMPONENTS
 from fishnet.sweep.source_hash import hash_users
@@ -37,7 +38,7 @@ class Remembered:
     def entries(self) -> dict[str, dict[str, Any]]:
         """All of them by key, the latest last."""
         with suppress(OSError, ValueError, RecursionError):
-            found = json.loads(path.read_text()) if (path := self._path()) else None
+            found = json.loads(read_regular_file(path).decode()) if (path := self._path()) else None
             if isinstance(found, dict):
                 return {key: entry for key, entry in found.items() if _holds(entry, self.fields)}
         return {}

@@ -82,3 +82,13 @@ def test_order_and_result_do_not_depend_on_the_number_of_threads(photos, tmp_pat
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / str(cores)))
         fingerprints.add(load_folder(root).fingerprint)
     assert len(fingerprints) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
+def test_a_pipe_in_place_of_the_cache_does_not_block(photos, own_cache, decodings):
+    root = photos({"cat": 6, "dog": 6})
+    first = load_folder(root)
+    (kept,) = (own_cache / "folder").iterdir()
+    kept.unlink()
+    os.mkfifo(kept)
+    assert load_folder(root).fingerprint == first.fingerprint and kept.is_file()
