@@ -71,8 +71,10 @@ def predict(argv: list[str]) -> int:
         check_writable(Path(flags.csv), Path(flags.run))
     paths, problems = find_images(flags.images)
     from fishnet.report.results import load_results
+    from fishnet.sweep.folder import check_recipes
 
     results = load_results(flags.run, tables=())
+    check_recipes(results.out, results.sweep)
     run = results.best_run if index is None else index
     if run is None:
         raise UserError(f"no run in {flags.run} has a selected epoch: {why_none(results.runs['status'])}")

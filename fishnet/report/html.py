@@ -20,6 +20,7 @@ from fishnet.report.photographs import mistakes, task_of
 from fishnet.report.results import Results, load_results
 from fishnet.report.stamp import PAGE, stamp
 from fishnet.report.tables import COLUMNS, METRIC_NAMES, caption, interval_text, number_text
+from fishnet.sweep.folder import check_recipes
 from fishnet.sweep.records import write_whole
 from fishnet.sweep.values import format_value
 from fishnet.sweep.wording import cohort_text, counted, seconds_text
@@ -57,6 +58,7 @@ def write_report(
     """
     check_type("command", command, (str, type(None)), "a text, or None")
     results = load_results(out)
+    check_recipes(results.out, results.sweep)
     page = results.out / PAGE
     try:
         (results.out / "figures").mkdir(exist_ok=True)

@@ -68,6 +68,20 @@ def check_content(path: Path, content: Any) -> None:
         raise UserError(f"{path} is damaged or was changed by hand (its {DIGEST} differs): choose another --out")
 
 
+def check_recipes(out: Path, content: Mapping[str, Any]) -> None:
+    """Refuses a folder whose runs no recipe describes: an experiment has trained them with code of its own.
+
+    Args:
+        out: the folder.
+        content: its `sweep.json`.
+
+    Raises:
+        UserError: with that.
+    """
+    if not content["recipe"]:
+        raise UserError(f"{out} holds runs that an experiment trained with code of its own: there is no network in it")
+
+
 def digest(content: Mapping[str, Any]) -> str:
     """The sha256 of the JSON of a `sweep.json`, in the order of its keys, without the digest itself."""
     rest = {name: value for name, value in content.items() if name != DIGEST}

@@ -16,7 +16,7 @@ from fishnet.arguments import as_folder, shown, whole_number
 from fishnet.data.modifiers import normal_task
 from fishnet.errors import UsageError, UserError
 from fishnet.sweep.components import plain_model
-from fishnet.sweep.folder import SWEEP_FILE, read_sweep_file
+from fishnet.sweep.folder import SWEEP_FILE, check_recipes, read_sweep_file
 from fishnet.sweep.grid import Sweep
 from fishnet.sweep.grouping import group_runs
 from fishnet.sweep.history import DIVERGED
@@ -67,6 +67,7 @@ def load_run(out: str | Path, run: int = 0) -> LoadedRun:
     content = read_sweep_file(out)
     if content is None:
         raise UserError(f"{out} holds no sweep: there is no {SWEEP_FILE} in it")
+    check_recipes(out, content)
     runs = sweep_of(content).runs()
     if not 0 <= run < len(runs):
         raise UsageError(f"run {shown(run)}: {out} has runs 0 to {len(runs) - 1}")

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from experiments import _question as q
+from experiments import predict
 from experiments._own_runs import OwnRuns
 from experiments._plan import Plan
 from experiments._question import Asked, claims_of, contrasts_of
@@ -16,7 +17,9 @@ from experiments._tuning import at_all_rates, at_tuned_rates, ends_of_grids, sug
 from fishnet.errors import UsageError, UserError
 from fishnet.report.claims import Claim
 from fishnet.report.evidence import Contrast, Look, Trial, column, until, weigh
+from fishnet.report.html import write_report
 from fishnet.report.results import Results
+from fishnet.sweep import load_run
 from fishnet.sweep.progress import Display
 from fishnet.sweep.recipe import Recipe
 
@@ -147,12 +150,10 @@ def test_how_soon_a_level_is_passed():
     assert not until("loss", 1.0, "").larger_is_better
 
 
-CALLS = []
-
-
 def made_up(fields, seed):
-    """A run of no cost whose figures say what it was given."""
-    CALLS.append((fields["by"], seed))
+    """A run of no cost whose figures say what it was given; a list in this module would count as a part of it."""
+    with open(fields["log"], "a") as log:
+        log.write(f"{fields['by']} {seed}\n")
     if Path(fields.get("fails_while", "")).is_file():
         raise KeyboardInterrupt
     value = seed + 10.0 * fields["by"]
@@ -162,11 +163,29 @@ def made_up(fields, seed):
     }
 
 
-def test_runs_of_an_experiments_own_are_weighed_like_a_sweep(tmp_path):
-    own = OwnRuns("own", made_up, {"a": {"by": 0}, "b": {"by": 1}, "c": {"by": 2}}, seeds=3, first_seed=5)
-    CALLS.clear()
-    look = own.train(asked("full", tmp_path), tmp_path, Display(), own.seeds_from("full"), ("a", "b", "c"))
-    assert [(by, seed) for by in (0, 1, 2) for seed in (5, 6, 7)] == CALLS
+@pytest.fixture
+def own_arms(tmp_path):
+    """`own_arms(n)`: so many arms of `made_up`, which log their calls."""
+    return lambda number: {label: {"by": by, "log": str(tmp_path / "log")} for by, label in enumerate("abc"[:number])}
+
+
+@pytest.fixture
+def calls(tmp_path):
+    """`calls()`: arm and seed of each call of `made_up` since it was last asked."""
+
+    def found():
+        log = tmp_path / "log"
+        lines = log.read_text().splitlines() if log.exists() else []
+        log.unlink(missing_ok=True)
+        return [tuple(map(int, line.split())) for line in lines]
+
+    return found
+
+
+def test_runs_of_an_experiments_own_are_weighed_like_a_sweep(tmp_path, own_arms, calls):
+    own, out = OwnRuns("own", made_up, own_arms(3), seeds=3, first_seed=5), tmp_path / "out"
+    look = own.train(asked("full", out), out, Display(), own.seeds_from("full"), ("a", "b", "c"))
+    assert calls() == [(by, seed) for by in (0, 1, 2) for seed in (5, 6, 7)]
     trial = Trial("own", (look,))
     assert trial.by_seed(ACCURACY) == {"a": [5, 6, 7], "b": [15, 16, 17], "c": [25, 26, 27]}
     assert trial.by_seed(until("train_loss", 4.0, ""))["a"] == [2, 2, 2]
@@ -174,21 +193,52 @@ def test_runs_of_an_experiments_own_are_weighed_like_a_sweep(tmp_path):
     found = weigh(Contrast("x", "", "own", ACCURACY), trial)
     assert found.row("b").difference == 10
     # Finished: nothing is run again, and other runs are refused.
-    own.train(asked("full", tmp_path), tmp_path, Display(), own.seeds_from("full"), ("a", "b", "c"))
-    assert len(CALLS) == 9
+    own.train(asked("full", out), out, Display(), own.seeds_from("full"), ("a", "b", "c"))
+    assert calls() == []
     with pytest.raises(UserError, match="other runs"):
-        own.train(asked("full", tmp_path), tmp_path, Display(), (1, 2), ("a", "b", "c"))
+        own.train(asked("full", out), out, Display(), (1, 2), ("a", "b", "c"))
 
 
-def test_own_runs_go_on_where_they_were_stopped(tmp_path):
-    (tmp_path / "fails").touch()
-    arms = {"a": {"by": 0}, "b": {"by": 1, "fails_while": str(tmp_path / "fails")}, "c": {"by": 2}}
+@pytest.mark.parametrize("table", ["runs", "curves"])
+def test_own_runs_whose_tables_are_lost_or_damaged_are_run_again(tmp_path, own_arms, calls, table):
+    own, out = OwnRuns("own", made_up, own_arms(2), seeds=2), tmp_path / "out"
+
+    def train():
+        return own.train(asked("full", out), out, Display(), (0, 1), ("a", "b")).results
+
+    first, path = train(), out / f"{table}.parquet"
+    calls()
+    for damage in (path.unlink, lambda: path.write_bytes(b""), lambda: first.runs[:2].to_parquet(path)):
+        train()
+        assert calls() == []
+        damage()
+        results = train()
+        assert calls() == [(0, 0), (0, 1), (1, 0), (1, 1)]
+        pd.testing.assert_frame_equal(results.curves, first.curves)
+        assert results.runs["test_accuracy"].tolist() == [0, 1, 10, 11]
+
+
+def test_own_runs_have_no_network_to_load(tmp_path, own_arms, capsys):
+    own = OwnRuns("own", made_up, own_arms(1), seeds=2)
+    own.train(asked("full", tmp_path), tmp_path, Display(), (0, 1), ("a",))
+    for attempt in (load_run, write_report):
+        with pytest.raises(UserError, match="trained with code of its own: there is no network in it"):
+            attempt(tmp_path)
+    photograph = Path(__file__).parents[2] / "docs" / "figures"
+    assert predict.main(["--run", str(tmp_path), "--images", str(photograph)]) == 1
+    error = capsys.readouterr().err
+    assert "there is no network in it" in error and error.count("\n") == 1
+
+
+def test_own_runs_go_on_where_they_were_stopped(tmp_path, own_arms, calls):
+    arms, out, fails = own_arms(3), tmp_path / "out", tmp_path / "fails"
+    arms["b"]["fails_while"] = str(fails)
     own = OwnRuns("own", made_up, arms, seeds=2)
-    CALLS.clear()
+    fails.touch()
     with pytest.raises(KeyboardInterrupt):
-        own.train(asked("full", tmp_path), tmp_path, Display(), (0, 1), tuple(arms))
-    (tmp_path / "fails").unlink()
-    look = own.train(asked("full", tmp_path), tmp_path, Display(), (0, 1), tuple(arms))
-    assert CALLS == [(0, 0), (0, 1), (1, 0), (1, 0), (1, 1), (2, 0), (2, 1)]
+        own.train(asked("full", out), out, Display(), (0, 1), tuple(arms))
+    fails.unlink()
+    look = own.train(asked("full", out), out, Display(), (0, 1), tuple(arms))
+    assert calls() == [(0, 0), (0, 1), (1, 0), (1, 0), (1, 1), (2, 0), (2, 1)]
     assert look.results.runs["run"].tolist() == [0, 1, 2, 3, 4, 5]
     assert len(look.results.curves) == 12
