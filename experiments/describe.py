@@ -90,7 +90,10 @@ def describe(argv: list[str]) -> int:
         heading = name + (f"  (--{part.choice.replace('_', '-')})" if part.choice else "")
         print(f"\n{heading}\n{'=' * len(heading)}")
         if name == "models":
-            print_models(size, widths, depth)
+            from fishnet.sweep.settings import held_settings
+
+            with held_settings():
+                print_models(size, widths, depth)
         found = entries(name)
         for i, (entry, text) in enumerate(found.items()):
             # A line between the names and the first of the fields.

@@ -9,10 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from experiments import describe
 from experiments._sweep import main
 from experiments.predict import probabilities_of
 from experiments.train import EXPERIMENT
 from fishnet.errors import UserError
+from fishnet.models import CNN
 from fishnet.sweep import Recipe, Sweep, load_run, program, run_sweep
 from fishnet.sweep.folder import read_sweep_file, write_sweep_file
 from fishnet.sweep.machine import visible_devices
@@ -93,6 +95,16 @@ def test_a_sweep_gives_the_same_bits_under_other_settings(group, plain, settings
         thread = threading.Thread(target=lambda: seen.append(jnp.ones(1).dtype))
         thread.start(), thread.join()
         assert seen == [np.float64, np.float64]
+
+
+def test_models_are_described_under_other_settings(settings, capsys, monkeypatch):
+    monkeypatch.setattr("fishnet.models.MODELS", {"cnn": CNN})
+    words = ["--part", "models", "--image-size", "8", "--widths", "4", "--depth", "1"]
+    assert describe.main(words) == 0
+    plain = capsys.readouterr().out
+    settings(jax_enable_x64=True, jax_numpy_dtype_promotion="strict", jax_numpy_rank_promotion="raise")
+    assert describe.main(words) == 0
+    assert capsys.readouterr().out == plain
 
 
 @pytest.mark.parametrize("name", HELD)
