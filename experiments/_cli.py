@@ -166,6 +166,9 @@ def _outcome(job: Callable[[list[str]], int], argv: list[str]) -> int:
         where = f"{error.filename}: " if error.filename else ""
         _say("error", f"{where}{error.strerror or error}", debug)
         return 1
+    except MemoryError as error:
+        _say("error", f"out of memory{f': {error}' * bool(str(error))}", debug)
+        return 1
     except Exception as error:
         lines = str(error).strip().splitlines() or [""]
         if variable := _refused_variable(error):

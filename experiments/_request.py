@@ -115,7 +115,7 @@ def parser_for(experiment: Experiment) -> Parser:
     job.add_argument(
         "--out", metavar="DIR", help=f"output folder; default runs/{experiment.name}-<hash of what is run>"
     )
-    job.add_argument("--data-dir", metavar="DIR", help="where the task's files are, for tasks that are not built in")
+    job.add_argument("--data-dir", metavar="DIR", help="where the files of the task mnist are")
     job.add_argument(
         "--group-regex",
         metavar="REGEX",
@@ -123,7 +123,9 @@ def parser_for(experiment: Experiment) -> Parser:
             "folder tasks: images whose file names agree in what it matches (or in its first group) stay in one split"
         ),
     )
-    job.add_argument("--strict", action="store_true", help="refuse unreadable images instead of skipping them")
+    job.add_argument(
+        "--strict", action="store_true", help="folder tasks: refuse unreadable images instead of skipping them"
+    )
     how = parser.add_argument_group("how to run it (results do not depend on it beyond rounding)")
     how.add_argument("--lane-width", metavar="N|all|auto", help="runs vectorised together; auto times the candidates")
     how.add_argument(

@@ -117,3 +117,11 @@ def test_a_process_ends_in_one_line(redirection):
     if "2>" not in redirection:
         assert done.stderr.startswith("error: standard output cannot be written (")
         assert done.stderr.count("\n") == 1
+
+
+def test_memory_that_is_not_there_is_no_error_of_the_program(capsys):
+    def job(argv):
+        return len(bytearray(2**62))
+
+    assert guarded(job, []) == 1
+    assert capsys.readouterr().err == "error: out of memory\n"
