@@ -88,6 +88,13 @@ def test_an_image_does_not_depend_on_its_neighbours_but_on_the_key():
     assert np.abs(other.probabilities - together.probabilities).max() > 0.01
 
 
+def test_a_model_evaluated_by_batches_answers_with_its_running_statistics():
+    """The statistics of a single image are none that it was trained or evaluated with."""
+    model = MODELS["mlp"](classes=K, widths=(12,), norm=NORMS["batch"], dropout=0.5)
+    usual, batched = (runner(of)(IMAGES, KEY, T) for of in (model, model.clone(batch_statistics=True)))
+    jax.tree.map(np.testing.assert_array_equal, usual, batched)
+
+
 def test_number_of_passes_rate_and_key_may_differ_from_lane_to_lane():
     variables = variables_of(MLP)
 

@@ -7,7 +7,7 @@ import pytest
 
 from fishnet.errors import UsageError
 from fishnet.models import MODELS
-from fishnet.optim.freezing import STAGES, by_layer, frozen, layer_rates, stop_frozen
+from fishnet.optim.freezing import STAGES, by_layer, frozen, frozen_layers, layer_rates, stop_frozen
 
 PARAMS = {
     "conv_0": {"kernel": jnp.ones((3, 3, 1, 2))},
@@ -30,10 +30,26 @@ def names(mask) -> set[str]:
         (["*/bias"], {"norm_0/bias", "head/bias"}),
         (["norm_*", "head/kernel"], {"norm_0/scale", "norm_0/bias", "head/kernel"}),
         (["trunk"], {"conv_0/kernel", "norm_0/scale", "norm_0/bias", "conv_10/kernel"}),
+        (["trunk/*"], {"conv_0/kernel", "norm_0/scale", "norm_0/bias", "conv_10/kernel"}),
     ],
 )
 def test_frozen(patterns, expected):
     assert names(frozen(PARAMS, patterns)) == expected
+
+
+@pytest.mark.parametrize(
+    ("patterns", "expected"),
+    [
+        ([], ()),
+        (["trunk"], ("conv_0", "norm_0", "conv_10")),
+        (["norm_*", "conv_10"], ("norm_0", "conv_10")),
+        (["norm_0/scale", "norm_0/bias"], ()),
+        (["trunk/*", "norm_*/*", "*/kernel"], ()),
+        (["head"], ("head",)),
+    ],
+)
+def test_layers_are_frozen_by_their_name_and_parameters_behind_a_slash(patterns, expected):
+    assert frozen_layers(PARAMS, patterns) == expected
 
 
 def test_what_cannot_be_frozen():
