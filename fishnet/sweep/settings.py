@@ -68,6 +68,7 @@ HELD: dict[str, Any] = {
     "jax_transfer_guard_host_to_device": "allow",
 }
 FLOAT_ERRORS = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}  # NumPy's own defaults
+NO_MESH = jax.sharding.Mesh(np.empty((), object), ())  # of devices, that arrays would be spread over
 # Variables that the backend reads once, when it starts: they cannot be held, so `sweep.json` keeps them.
 VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE")
 OPTIONS = ("jax_disable_most_optimizations",)  # options without a context manager
@@ -77,11 +78,12 @@ HARMLESS = re.compile(r"--(xla_force_host_platform_device_count|xla_dump_|xla_hl
 
 @contextmanager
 def held_settings() -> Iterator[None]:
-    """Holds `HELD` and NumPy's way with errors of floats at their defaults in this thread; a decorator too."""
+    """Holds `HELD`, the mesh and NumPy's float errors at their defaults in this thread; a decorator too."""
     with ExitStack() as stack:
         for name, value in HELD.items():
             if (state := jax.config._value_holders.get(name)) is not None:
                 stack.enter_context(state(value))
+        stack.enter_context(jax.set_mesh(NO_MESH))
         stack.enter_context(np.errstate(**FLOAT_ERRORS))
         yield
 

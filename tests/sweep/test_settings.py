@@ -1,5 +1,6 @@
 """The same sweep gives the same bits under any settings of JAX and NumPy, and leaves them as they were."""
 
+import contextlib
 import shutil
 import threading
 
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 
 from experiments import describe
+from experiments._cli import guarded
 from experiments._sweep import main
 from experiments.predict import probabilities_of
 from experiments.train import EXPERIMENT
@@ -82,7 +84,8 @@ def plain(tmp_path_factory):
 @pytest.mark.parametrize("group", CHANGED)
 def test_a_sweep_gives_the_same_bits_under_other_settings(group, plain, settings, tmp_path):
     settings(**CHANGED[group])
-    with np.errstate(all="raise"):
+    mesh = jax.make_mesh((1,), ("x",), devices=jax.devices()[:1])
+    with np.errstate(all="raise"), jax.set_mesh(mesh) if group == "checks" else contextlib.nullcontext():
         tables, said = trained(tmp_path / "out")
     assert tables.keys() == plain[0].keys() and {"runs.parquet", "curves.parquet"} <= tables.keys()
     for name, table in tables.items():
@@ -169,6 +172,25 @@ def test_an_unfinished_sweep_does_not_go_on_with_other_flags(plain, tmp_path, mo
     with pytest.raises(UserError, match="would go on with XLA_FLAGS"):
         run_sweep(SWEEP, out, devices=1)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("JAX_ENABLE_X64", "abc", "invalid truth value 'abc' for environment 'JAX_ENABLE_X64'"),
+        ("JAX_NUMPY_RANK_PROMOTION", "x", 'Invalid value "x" for JAX flag jax_numpy_rank_promotion'),
+        ("JAX_DEFAULT_DEVICE", "foo", "jax.default_device must be passed either a Device object or a name, got: 'foo'"),
+    ],
+)
+def test_a_value_that_jax_cannot_read_is_told_with_its_variable(name, value, message, monkeypatch, capsys):
+    """The messages are JAX's own."""
+
+    def job(words):
+        raise ValueError(message)
+
+    monkeypatch.setenv(name, value)
+    assert guarded(job, []) == 1
+    assert capsys.readouterr().err == f"error: {name}={value}: JAX does not know this value ({message})\n"
 
 
 @pytest.mark.parametrize("error", [AssertionError(), RuntimeError("Unable to initialize backend 'cuda'")])
