@@ -44,6 +44,11 @@ def visible(text: str) -> str:
     return UNSHOWN.sub(_escape, text)
 
 
+def visible_lines(text: str) -> str:
+    """`visible` of several lines."""
+    return "\n".join(map(visible, text.split("\n")))
+
+
 def csv_cell(text: str) -> str:
     """A name for a cell of a CSV file: a spreadsheet would compute what begins like a formula, so that is escaped."""
     return _escaped(text[0]) + text[1:] if FORMULA.match(text) else text

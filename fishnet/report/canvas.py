@@ -19,7 +19,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import AutoLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from fishnet.names import visible
+from fishnet.names import visible, visible_lines
 
 PX = 1 / 96  # inches
 DIGIT, APART = 6.8, 8.0  # CSS pixels: of a digit under an axis, and between numbers
@@ -115,7 +115,7 @@ def draw_svg(panel: Panel) -> str:
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = re.sub(r'<g id="[^"]*"', "<g", body)  # never referred to, and the same in every figure
     body = in_tags(body, r"'DejaVu Sans'[^;\"]*sans-serif", lambda found: "system-ui, sans-serif")
-    body = "\n".join(map(visible, body.split("\n")))
+    body = visible_lines(body)
     wide = ' class="wide"' if width > SHRINKS_FROM else ""
     points = f"{width * 0.75:g} {height * 0.75:g}"  # the unit of matplotlib's SVG
     return (

@@ -12,12 +12,13 @@ import pandas as pd
 
 from fishnet.arguments import as_folder
 from fishnet.errors import UserError
+from fishnet.names import visible
 from fishnet.stats import Interval, interval, t_interval
 from fishnet.sweep.domains import Choices, Range, domain_from, domain_of
 from fishnet.sweep.folder import SWEEP_FILE, read_sweep_file
 from fishnet.sweep.grid import arm_name
 from fishnet.sweep.parquet import BadTable, read_table
-from fishnet.sweep.values import format_value
+from fishnet.sweep.values import format_value, shown_value
 
 METRICS = ("loss", "accuracy", "balanced_accuracy", "macro_auc", "macro_f1", "ece")
 RANK_BY = "val_accuracy"  # validation chooses; test is only reported
@@ -29,7 +30,7 @@ class Arm:
     """One combination of axis and sampled values, summed up over its seeds."""
 
     name: str
-    values: Mapping[str, str]  # axis -> value as written on the command line
+    values: Mapping[str, str]  # axis -> value as `shown_value`
     runs: tuple[int, ...]  # those that did not diverge, best first by validation
     seeds: int
     diverged: int
@@ -51,10 +52,10 @@ class Results:
 
     @cached_property
     def axes(self) -> dict[str, list[str]]:
-        """What differs from arm to arm -> its values as written on the command line: the axes, then what is sampled."""
+        """What differs from arm to arm -> its values as `shown_value`: the axes, then what is sampled."""
         values = dict(self.sweep["axes"])
         values |= {name: [point[name] for point in self.draws] for name in self.sampled}
-        return {name: list(dict.fromkeys(map(format_value, values))) for name, values in values.items()}
+        return {name: list(dict.fromkeys(map(shown_value, values))) for name, values in values.items()}
 
     @cached_property
     def sampled(self) -> dict[str, Range | Choices]:
@@ -85,7 +86,7 @@ class Results:
     def arms(self) -> list[Arm]:
         """Every arm, in the order of the sweep."""
         return [
-            self._arm(name, {axis: format_value(value) for axis, value in point.items()})
+            self._arm(name, {axis: shown_value(value) for axis, value in point.items()})
             for name, point in self.points.items()
         ]
 
@@ -96,11 +97,11 @@ class Results:
         the recipe has the latter's values; `task with train=0.5, without noise` of a task planted otherwise.
         """
         if not self.listed:
-            return name
+            return visible(name)
         shared = self.sweep["recipe"]
         own = {n: v for n, v in self.points[name].items() if format_value(v) != format_value(shared[n])}
         words = [_planted_otherwise(own.pop("task"), shared["task"])] if "task" in own else []
-        return " ".join([arm_name(own)] * bool(own) + words) or "the recipe"
+        return visible(" ".join([arm_name(own)] * bool(own) + words)) or "the recipe"
 
     @property
     def headings(self) -> list[str]:

@@ -12,7 +12,7 @@ from fishnet.report.curve_figures import Line, limits_of, line_panel
 from fishnet.report.results import RANK_BY, Arm, Results
 from fishnet.report.tables import NAMES, interval_text
 from fishnet.sweep.domains import Choices, Range
-from fishnet.sweep.values import format_value
+from fishnet.sweep.values import shown_value
 
 BEST = 6  # arms whose learning curves are shown
 MOST_NAMES = 8  # numbers of a list that are written side by side as if they were names
@@ -97,7 +97,7 @@ def numbers(results: Results, name: str, domain: Range) -> Scale:
 
 def names(results: Results, name: str) -> Scale:
     """Where an arm stands among the values of an axis or of a list that is drawn from, and the same."""
-    levels = [format_value(v) for v in results.sampled[name].values] if name in results.sampled else results.axes[name]
+    levels = [shown_value(v) for v in results.sampled[name].values] if name in results.sampled else results.axes[name]
 
     def place(i: int, arm: Arm) -> float:
         # Steps of the golden ratio spread any number of arms evenly, and the same ones in every panel alike.

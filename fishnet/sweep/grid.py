@@ -17,7 +17,7 @@ from fishnet.sweep.recipe import FIELDS, Recipe
 from fishnet.sweep.samples import Samples
 from fishnet.sweep.source_hash import source_hash
 from fishnet.sweep.stopping import Stopping
-from fishnet.sweep.values import coerce, coerce_all, format_value, plain, repeated, without_numpy
+from fishnet.sweep.values import coerce, coerce_all, plain, repeated, shown_value, without_numpy
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Run:
 
 def arm_name(values: Mapping[str, Any]) -> str:
     """`activation=relu norm=batch`; a sweep without axes has the one arm `base`."""
-    return " ".join(f"{k}={format_value(v)}" for k, v in values.items()) or "base"
+    return " ".join(f"{k}={shown_value(v)}" for k, v in values.items()) or "base"
 
 
 def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task
 from rich.table import Column, Table
 from rich.text import Text
 
+from fishnet.names import visible_lines
 from fishnet.sweep.wording import plan_rows, seconds_text
 
 
@@ -74,10 +75,10 @@ class LineDisplay(Display):
         self._line: Text | None = None  # the latest progress, if it has not been printed
 
     def note(self, text: str) -> None:
-        self._print(Text(text))
+        self._print(Text(visible_lines(text)))
 
     def warn(self, text: str) -> None:
-        self._print(Text(f"warning: {text}", style="yellow"))
+        self._print(Text(visible_lines(f"warning: {text}"), style="yellow"))
 
     def plan(self, view: Mapping[str, Any]) -> None:
         for accelerator in view.get("visible_accelerators") or ():
@@ -88,7 +89,7 @@ class LineDisplay(Display):
 
     def stage(self, text: str) -> None:
         self._clock.pause()
-        self._print(Text(text))
+        self._print(Text(visible_lines(text)))
 
     def start(self, total: float, done: float = 0.0) -> None:
         self._clock, self._printed = Clock(total, done), time.monotonic()
@@ -97,7 +98,7 @@ class LineDisplay(Display):
         self._clock.advance(done)
         parts = [f"{self._clock.percent:3.0f} %", f"epoch {epoch} of {epochs}", self._clock.left_text()]
         parts += [f"best {best}"] * bool(best) + [f"{diverged} diverged"] * bool(diverged)
-        self._line = Text("  ".join(parts))
+        self._line = Text(visible_lines("  ".join(parts)))
         if time.monotonic() - self._printed >= self._every:
             self._print_line()
 
@@ -112,7 +113,7 @@ class LineDisplay(Display):
     def _plan_rows(self, rows: list[tuple[str, str]]) -> None:
         width = max(len(name) for name, _ in rows)
         for name, text in rows:
-            self._print(Text(f"{name:{width}}  {text}"))
+            self._print(Text(visible_lines(f"{name:{width}}  {text}")))
 
     def _print(self, what: Text | Table) -> None:
         try:
@@ -139,7 +140,7 @@ class LiveDisplay(LineDisplay):
         if self._progress is not None:
             self._progress.update(self._progress.task_ids[0], detail=text)
             return
-        self._status = self._console.status(Text(text))
+        self._status = self._console.status(Text(visible_lines(text)))
         self._status.start()
 
     def start(self, total: float, done: float = 0.0) -> None:
@@ -174,7 +175,7 @@ class LiveDisplay(LineDisplay):
     def _plan_rows(self, rows: list[tuple[str, str]]) -> None:
         table = Table.grid(Column(no_wrap=True, style="bold"), Column(overflow="fold"), padding=(0, 2))
         for name, text in rows:
-            table.add_row(Text(name), Text(text))
+            table.add_row(Text(name), Text(visible_lines(text)))
         self._print(table)
 
     def _stop_status(self) -> None:
@@ -243,7 +244,7 @@ class _TwoLines(Progress):
     def get_renderables(self) -> Iterable[RenderableType]:
         yield from super().get_renderables()
         for task in self.tasks:
-            yield Text(task.fields["detail"], overflow="ellipsis", no_wrap=True)
+            yield Text(visible_lines(task.fields["detail"]), overflow="ellipsis", no_wrap=True)
 
 
 def display_for(quiet: bool, stream: TextIO | None = None) -> Display:

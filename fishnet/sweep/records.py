@@ -13,7 +13,7 @@ from fishnet.errors import UserError
 from fishnet.metrics import per_class
 from fishnet.sweep.grid import Run
 from fishnet.sweep.history import CLASS_CURVES, CURVES, PRETRAIN_CURVES, STATUS, SUMMARY, History
-from fishnet.sweep.values import format_value
+from fishnet.sweep.values import shown_value
 
 PER_CLASS = ("support", "auc", "auc_low", "auc_high", "recall", "precision")
 
@@ -61,7 +61,7 @@ def runs_table(
     columns = {"run": [r.index for r in runs], "arm": [r.arm for r in runs], "seed": [r.recipe.seed for r in runs]}
     for axis, values in axes.items():
         numbers = all(isinstance(value, int | float) for value in values)
-        columns[axis] = [run.values[axis] if numbers else format_value(run.values[axis]) for run in runs]
+        columns[axis] = [run.values[axis] if numbers else shown_value(run.values[axis]) for run in runs]
     columns |= {
         "status": [STATUS[s] for s in history.status],
         "first_bad_step": pd.array(np.where(history.first_bad_step < 0, None, history.first_bad_step), dtype="Int64"),

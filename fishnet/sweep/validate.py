@@ -1,6 +1,7 @@
 """Refuses a sweep that cannot work, within a second: before any data is read and anything compiled."""
 
 import dataclasses
+import os
 from pathlib import Path
 
 import numpy as np
@@ -78,13 +79,22 @@ def check_out(sweep: Sweep, out: str | Path) -> None:
     """
     tasks = {sweep.recipe.task, *sweep.varied.get("task", ())}
     for folder in filter(None, map(task_folder, sorted(tasks))):
-        if is_within(out, folder):
+        if is_within(out, folder) or any(is_within(out, link) for link in links_in(folder)):
             raise UsageError(
                 f"the output folder {out} is within the photographs of {folder}, where the next run would take it for "
                 "a class: choose an --out elsewhere"
             )
         if is_within(folder, out):
             raise UsageError(f"the photographs of {folder} are within the output folder {out}: choose another --out")
+
+
+def links_in(folder: str) -> list[str]:
+    """What lies in a folder and is a link; nothing where it cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.path for entry in entries if entry.is_symlink()]
+    except OSError:  # a task whose folder is missing or cannot be read is refused elsewhere, with the reason
+        return []
 
 
 def check_recipe(recipe: Recipe) -> None:

@@ -12,6 +12,7 @@ from fishnet.data.modifiers import normal_task
 from fishnet.data.paths import settle
 from fishnet.errors import UsageError
 from fishnet.lookup import unknown
+from fishnet.names import printable
 from fishnet.sweep.limits import LARGEST, SMALLEST, in_float32
 from fishnet.sweep.recipe import FIELDS, TYPES
 
@@ -208,6 +209,12 @@ def format_value(value: Any) -> str:
         names = all(isinstance(v, str) for v in value)
         return ("+" if names else "-").join(map(format_value, value)) or NOTHING
     return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
+
+
+def shown_value(value: Any) -> str:
+    """A recipe value as it is written on the command line, in a form that tables and pages can hold: a path may be no
+    text."""
+    return printable(format_value(value))
 
 
 # field -> the one way in which its values are written, for those that name a place

@@ -1,15 +1,31 @@
 """What follows the ? in a task's name: read, checked, and written in one way."""
 
+import dataclasses
 import re
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fishnet.data import check_task, default_image_size, load_task
-from fishnet.data.modifiers import FORMS, SHIFTS, Modifier, canonical, class_named, parse, settle, split_name, written
+from fishnet.data.modifiers import (
+    FORMS,
+    SHIFTS,
+    Modifier,
+    canonical,
+    class_named,
+    classes_named,
+    parse,
+    settle,
+    split_name,
+    written,
+)
 from fishnet.data.plants import PLANTS, SHIFTED
 from fishnet.errors import UsageError
+from fishnet.sweep import Recipe, Sweep
+from fishnet.sweep.components import experts_of
+from fishnet.sweep.validate import check_sweep
 
 CLASSES = ("Chromis chrysura", "cod", "Cod", "50% & more", "a:b+c,d?e", "x_y", "x y")
 
@@ -194,3 +210,58 @@ def test_names_of_classes():
     for text in ("COD", "X_Y", "chromis"):
         with pytest.raises(UsageError, match=re.escape(f"unknown class {text!r}")):
             class_named(text, CLASSES)
+
+
+NAMES = ("a", "b", "a+b", "+", "none", "100%", "50%25", "x,y", "a:b@c", "?", r"\x1b", r"\x20", "caf\u00e9", "_ _")
+
+
+@given(st.lists(st.sampled_from(NAMES), min_size=1, unique=True))
+def test_any_class_can_be_named_in_a_list(names):
+    text = "+".join(quote(name, safe="") for name in names)
+    assert classes_named(text, NAMES) == tuple(names)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("a+b", ("a", "b")),
+        ("a%2Bb", ("a+b",)),
+        ("a%2bb+a", ("a+b", "a")),
+        ("%2B", ("+",)),
+        ("%6eone", ("none",)),
+        ("100%", ("100%",)),
+        ("x%2Cy+?", ("x,y", "?")),
+        ("CAFE\u0301", ("caf\u00e9",)),
+    ],
+)
+def test_lists_of_classes(text, names):
+    assert classes_named(text, NAMES) == names
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("c", r"unknown class 'c': valid are .*%&\+,:\? are written as in web addresses"),
+        ("a+", "unknown class ''"),
+        ("a+b+A", "'a' is there twice"),
+    ],
+)
+def test_lists_that_name_no_class_or_one_twice(text, part):
+    with pytest.raises(UsageError, match=part):
+        classes_named(text, NAMES)
+
+
+def test_a_class_may_have_a_plus_from_the_flag_to_the_mask(photos):
+    root = photos({"cat+dog": 4, "cat": 4, "dog": 4})
+    base = Recipe(task=f"folder:{root}", model="hybrid", batch_size=4, image_size=8)
+    for hard, mask in (("cat%2Bdog", (1,)), ("cat+dog", (0, 2)), ("CAT%2bdog+cat", (0, 1))):
+        recipe = dataclasses.replace(base, hard_classes=hard)
+        check_sweep(Sweep(recipe, seeds=1))
+        classes = load_task(recipe.task, 8).classes
+        assert classes == ("cat", "cat+dog", "dog")
+        assert experts_of(recipe, classes) == mask
+    with pytest.raises(UsageError, match="unknown class 'bird'"):  # before anything is decoded
+        check_sweep(Sweep(dataclasses.replace(base, hard_classes="cat%2Bdog+bird"), seeds=1))
+    planted = dataclasses.replace(base, task=f"folder:{root}?only=cat%2Bdog+dog", hard_classes="cat")
+    with pytest.raises(UsageError, match=r"unknown class 'cat': valid are cat\+dog, dog"):
+        check_sweep(Sweep(planted, seeds=1))

@@ -31,6 +31,10 @@ def place(tmp_path, monkeypatch):
     (tmp_path / "link").symlink_to("photos")
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "up").symlink_to(tmp_path / "photos")
+    (tmp_path / "results").mkdir()
+    (tmp_path / "photos" / "cat").symlink_to(tmp_path / "results")
+    (tmp_path / "photos" / "gone").symlink_to("nowhere")
+    (tmp_path / "photos" / "self").symlink_to("self")
     return tmp_path
 
 
@@ -91,8 +95,11 @@ def test_what_is_no_trunk_is_refused(text):
         parse_trunk(Sweep(Recipe(trunk=text)).recipe.trunk)
 
 
-OUTS = [("photos", True), ("photos/runs", True), ("photos/cat/a", True), (".", True), ("link/runs", True),
-        ("elsewhere/up/runs", True), ("runs", False), ("photos and more", False), ("elsewhere", False)]  # fmt: skip
+OUTS = [
+    *[(name, True) for name in ("photos", "photos/runs", "photos/cat/a", ".", "link/runs", "elsewhere/up/runs")],
+    *[(name, True) for name in ("results", "results/a")],  # which photos/cat is a link to
+    *[(name, False) for name in ("runs", "results2", "photos and more", "elsewhere", "self", "nowhere2")],
+]
 
 
 @pytest.mark.parametrize(("out", "refused"), OUTS)

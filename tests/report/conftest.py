@@ -12,6 +12,7 @@ from fishnet.sweep.grid import Sweep
 from fishnet.sweep.parquet import write_table
 from fishnet.sweep.recipe import Recipe
 from fishnet.sweep.samples import Samples
+from fishnet.sweep.values import shown_value
 
 SPECIES = ("Abudefduf vaigiensis", "Amphiprion clarkii", "Chaetodon lunulatus", "Neoniphon sammara", "Zebrasoma scopas")
 GRID = {"activation": ["relu", "leaky_relu", "elu", "gelu"], "norm": ["none", "batch", "layer", "group"]}
@@ -65,7 +66,7 @@ def fabricate(
         arm = sweep.arms().index(run.values)
         skill = 1.5 + 1.6 * np.sin(1 + arm * 1.3) + 0.1 * rng.normal()
         row = {"run": run.index, "arm": run.arm, "seed": run.recipe.seed}
-        row |= {k: "-".join(map(str, v)) if isinstance(v, tuple) else v for k, v in run.values.items()}
+        row |= {k: shown_value(v) if isinstance(v, str | tuple) else v for k, v in run.values.items()}
         bad = run.index in diverged
         last = min(epochs, 1) if bad else epochs
         row |= {

@@ -2,6 +2,7 @@
 
 import csv
 import html.parser
+import io
 import json
 import os
 import re
@@ -12,12 +13,19 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from experiments import predict, train
 from experiments._sweep import main
 from fishnet.names import printable
-from fishnet.report import class_figures
+from fishnet.report import class_figures, figures
 from fishnet.report.canvas import Panel, draw_svg, follow_scheme, save
+from fishnet.report.results import load_results
+from fishnet.report.tables import print_arms
+from fishnet.sweep import Sweep
+from fishnet.sweep.history import History
+from fishnet.sweep.progress import display_for
+from fishnet.sweep.records import runs_table
 
 FOLDERS = [
     b"#0072b2", b"\xff", b"\\xff", b"\\udcff", b"a\x1b[31mred", b"new\nline", b"tab\tbed", b"<script>alert(1)<br>",
@@ -140,3 +148,34 @@ def test_what_is_written_in_a_picture_stays_when_its_colours_change(text, tmp_pa
     assert "fill: var(--ink)" in svg  # the title
     save([panel], [draw_svg(panel)], tmp_path / "picture", columns=1)
     ElementTree.parse(tmp_path / "picture.svg")
+
+
+def test_a_path_may_be_an_axis_of_table_and_figures(sweep_folder):
+    paths = ["/a\x1b[31m", os.fsdecode(b"/\xff"), "/#0072b2", "/b\nc"]
+    axes = {"task": [f"folder:{path}" for path in paths]}
+    results = load_results(sweep_folder(axes=axes, seeds=2, epochs=1, predictions=False))
+    names = [printable(f"folder:{path}") for path in paths]
+    assert [cell for arm in results.arms for cell in results.cells(arm)] == names
+    file = io.StringIO()
+    print_arms(Console(file=file, width=200, markup=False), results)
+    assert not re.search("[\x00-\x09\x0b-\x1f\ud800-\udfff]", file.getvalue())
+    assert all(name in file.getvalue() for name in names)
+    panel, *_ = figures.overview(results)
+    texts = [element.text for element in ElementTree.fromstring(draw_svg(panel)).iter()]
+    assert set(names) <= set(texts)
+    runs = Sweep(axes=axes, seeds=2).runs()
+    history = History.empty(len(runs), epochs=1, classes=2)
+    table = runs_table(runs, axes, history, np.ones(len(runs)), np.full((len(runs), 6), np.nan))
+    assert table["task"].tolist() == [name for name in names for _ in range(2)]
+    assert table["arm"].tolist() == [f"task={name}" for name in names for _ in range(2)]
+
+
+def test_what_a_command_says_does_not_steer_the_terminal(capsys):
+    display = display_for(quiet=True)
+    display.note("a\x1b[2Jb\udcff")
+    display.warn("c\x07d\ne")
+    assert main(train.EXPERIMENT, ["--task", "folder:/no\x1b]0;title\x07"]) == 1
+    assert predict.main(["--run", "/no\x1b[2J", "--images", "x.png"]) == 1
+    text = capsys.readouterr().err
+    assert not re.search("[\x00-\x09\x0b-\x1f]", text)
+    assert text.splitlines()[:3] == [r"a\x1b[2Jb\udcff", r"warning: c\x07d", "e"]
