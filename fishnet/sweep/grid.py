@@ -15,7 +15,6 @@ from fishnet.lookup import unknown
 from fishnet.sweep.limits import check_number, check_runs
 from fishnet.sweep.recipe import FIELDS, Recipe
 from fishnet.sweep.samples import Samples
-from fishnet.sweep.source_hash import source_hash
 from fishnet.sweep.stopping import Stopping
 from fishnet.sweep.values import coerce, coerce_all, plain, repeated, shown_value, without_numpy
 
@@ -104,6 +103,8 @@ class Sweep:
             functions: the user's own, hashed by what they are made of, see `source_hash`.
             options: how data are read, where it is not the default.
         """
+        from fishnet.sweep.source_hash import source_hash  # needs jax, for which a mistyped flag should not wait
+
         sources = {name: source_hash(function, name) for name, function in (functions or {}).items()}
         spec = self.spec() | {"functions": sources, "options": dict(options or {})}
         return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
