@@ -300,7 +300,7 @@ def test_a_process_without_signs_of_life_is_gone(tmp_path, monkeypatch):
 def test_rules_that_compare_all_arms_are_refused(tmp_path, monkeypatch, rule):
     monkeypatch.setattr(processes, "_team", Team(1, 2, "now"))
     with pytest.raises(UsageError, match=f"{next(iter(rule))} stopping compares all arms, and 2 processes"):
-        run_sweep(Sweep(SMALL, seeds=2, stopping=Stopping(**rule)), tmp_path / "out")
+        run_sweep(Sweep(SMALL, {"lr": [0.1, 0.2]}, seeds=2, stopping=Stopping(**rule)), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
