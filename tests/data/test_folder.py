@@ -237,3 +237,13 @@ def test_a_tilde_is_the_home_folder(photos, tmp_path, monkeypatch):
     photos({"cat": 4, "dog": 4})
     monkeypatch.setenv("HOME", str(tmp_path))
     assert len(load_task("folder:~/photos").images) == 8
+
+
+def test_classes_that_a_reader_takes_for_one_are_told(photos):
+    root = photos({"Cod": 3, "cod": 3, "caf\u00e9": 3, "cafe\u0301": 3, "eel": 3})
+    task = load_folder(root)
+    assert len(set(task.classes)) == 5
+    alike = [note for note in task.notes if note.startswith("classes of nearly the same name")]
+    assert len(alike) == 2
+    assert "'Cod', 'cod'" in alike[0]
+    assert r"'cafe\u0301', 'caf\xe9'" in alike[1]
