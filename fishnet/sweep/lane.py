@@ -301,6 +301,11 @@ def train_lane(
 
         # The end of an epoch is the same for all lanes of a group: a branch of its own, real under `vmap` too.
         lane = lane.replace(estimated=lax.cond(stop % per_epoch == 0, estimate, lambda: lane.statistics))
+        # Those of the trained weights are also what probes see, and what the running averages go on from.
+        own = OPTIMIZERS[menu.own_optimizer].evaluate if menu.own_optimizer else None
+        averaged = (numbers.ema > 0) | (own is not None)
+        statistics = jax.tree.map(partial(jnp.where, averaged), lane.statistics, lane.estimated)
+        lane = lane.replace(statistics=statistics)
     return lane
 
 

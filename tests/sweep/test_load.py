@@ -20,7 +20,7 @@ from fishnet.nn.norm_formulas import KINDS
 from fishnet.sweep import Recipe, Sweep, load_run, run_sweep
 from fishnet.sweep.checkpoint import Checkpoints, identity
 from fishnet.sweep.folder import read_sweep_file, write_sweep_file
-from tests.sweep.conftest import TINY
+from tests.sweep.conftest import TINY, trained
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +180,13 @@ def test_the_statistics_change_the_evaluation_only(by_statistics):
     train, val = (curves.pivot(index="epoch", columns="run", values=f"{split}_loss") for split in ("train", "val"))
     assert (train[0] == train[1]).all() and (train[0] == train[2]).all()
     assert all((val[a] != val[b]).all() for a, b in ((0, 1), (0, 2), (1, 2)))
+
+
+def test_precise_statistics_of_trained_weights_are_what_probes_see(by_statistics):
+    lanes = trained(by_statistics.out)["lanes"]
+    seen, precise = lanes["statistics"]["norm_0"]["mean"], lanes["estimated"]["norm_0"]["mean"]
+    np.testing.assert_array_equal(seen, precise)
+    assert (seen[2] != seen[0]).all()
 
 
 def test_precise_statistics_are_those_of_the_training_images(by_statistics):
