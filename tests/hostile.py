@@ -223,8 +223,8 @@ CASES = [
     *[
         Case(f"empty {flag}", ["ablation", flag, ""], flag.strip("-").replace("-", "[-_ ]"))
         for flag in ("--out", "--target", "--coordinator", "--processes", "--process", "--seeds", "--seed",
-                     "--data-dir", "--group-regex", "--lane-width", "--lowering", "--devices", "--halving", "--rung", "--axis",
-                     "--sample", "--task", "--lr", "--widths", "--hard-classes")
+                     "--data-dir", "--group-regex", "--lane-width", "--lowering", "--devices", "--halving", "--rung",
+                     "--axis", "--sample", "--task", "--lr", "--widths", "--hard-classes")
     ],
     Case("blank --out", ["ablation", "--out", "  "], "out"),
     Case("axis without values", ["ablation", "--axis", "lr="], "no values"),

@@ -1,5 +1,6 @@
 """Values of recipe fields: from text or Python to the type of the field, and back to text."""
 
+import functools
 import math
 import re
 import types
@@ -17,6 +18,7 @@ from fishnet.sweep.limits import LARGEST, SMALLEST, in_float32
 from fishnet.sweep.recipe import FIELDS, TYPES
 
 NOTHING = "none"  # how an empty list of names is written
+PLAIN = frozenset((bool, int, float, str))
 TRUNK = re.compile(r"(.+):(\d{1,9})(?:-(\d{1,9}))?", re.DOTALL)  # FOLDER:RUN, or FOLDER:FIRST-LAST
 
 
@@ -49,6 +51,19 @@ def coerce(name: str, value: Any) -> Any:
     """
     if name not in FIELDS:
         raise unknown("recipe field", name, FIELDS)
+    # Recipes are copied by the thousand. What a path means depends on the working folder, so that paths are not kept.
+    kinds = tuple(map(type, value)) if type(value) is tuple else (type(value),)
+    known = name not in NORMAL and PLAIN.issuperset(kinds)
+    return _coerce_kept(name, value, kinds) if known else _coerce(name, value)
+
+
+@functools.lru_cache(maxsize=4096)
+def _coerce_kept(name: str, value: Any, kinds: tuple[type, ...]) -> Any:
+    """`_coerce`, once for each value; its types tell apart what is equal: 1, 1.0 and True."""
+    return _coerce(name, value)
+
+
+def _coerce(name: str, value: Any) -> Any:
     alternatives = _alternatives(TYPES[name])
     value = without_numpy(value)
     _check_size(name, value)
@@ -98,8 +113,8 @@ def _in_float32(name: str, value: float) -> float:
         raise UsageError(f"{name}: {value} is not a finite number")
     if not in_float32(value):
         raise UsageError(
-            f"{name}: {format_value(float(value))!r} cannot be had: networks are trained in float32, whose numbers are "
-            f"0 and {SMALLEST:.1g} to {LARGEST:.1g}"
+            f"{name}: {format_value(float(value))!r} is outside float32, in which networks are trained: 0, or "
+            f"{SMALLEST:.1g} to {LARGEST:.1g}"
         )
     return float(value)
 
