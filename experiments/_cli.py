@@ -182,8 +182,8 @@ def _refused_variable(error: Exception) -> str | None:
     """`NAME=value` of the variable of JAX whose value cannot be read, where that is what the error says."""
     if not isinstance(error, ValueError):
         return None
-    told = {word.strip("'\"") for word in str(error).lower().replace("jax.", "jax_").split()}
-    named = (name for name in os.environ if name.startswith("JAX_") and name.lower() in told)
+    mentioned = {word.strip("'\"") for word in str(error).lower().replace("jax.", "jax_").split()}
+    named = (name for name in os.environ if name.startswith("JAX_") and name.lower() in mentioned)
     return next((f"{name}={os.environ[name]}" for name in named), None)
 
 

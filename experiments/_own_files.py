@@ -1,4 +1,4 @@
-"""Files that a command writes where the user says: never in the place of something that it has not written itself."""
+"""Never overwrites a file that another program wrote."""
 
 import os
 from pathlib import Path

@@ -35,7 +35,7 @@ from experiments._peers.rows import FISHNET, Row, scaling_table, table, upkeep_t
 from experiments._peers.worker import PEERS
 from fishnet.errors import UsageError
 from fishnet.lookup import unknown
-from fishnet.sweep.values import number_of, repeated
+from fishnet.sweep.values import find_repeated, number_of
 
 ROUNDS, SECONDS = 7, 1.5  # of a full run; how long a contestant trains a round
 MOST_ROUNDS, MOST_SECONDS = 1000, 3600
@@ -107,7 +107,7 @@ def chosen_peers(flags: argparse.Namespace) -> list[str]:
     for name in peers:
         if name not in PEERS:
             raise unknown("peer", name, list(PEERS))
-    for name in repeated(peers):
+    for name in find_repeated(peers):
         raise UsageError(f"--against {flags.against}: {name} is there twice")
     return peers
 
@@ -122,7 +122,7 @@ def chosen_nets(flags: argparse.Namespace) -> list[Net]:
     for name in flags.net or ():
         if name not in names:
             raise unknown("net", name, names)
-    for name in repeated(flags.net or ()):
+    for name in find_repeated(flags.net or ()):
         raise UsageError(f"--net {name} is given twice")
     nets = [names[name] for name in flags.net or names]
     for net in nets if flags.quick and flags.net else ():

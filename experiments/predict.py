@@ -6,9 +6,9 @@
 
 Prints the three most probable species of each photograph. The probabilities are the network's: it chooses among the
 species it was trained on and knows no others. Of a folder all files are looked at that training would look at, in
-sub-folders too; what cannot be read, or is hidden, is named and passed over. A CSV file is written in place of one that
-this command wrote before, never in place of anything else. Names that cannot be shown as they are, and cells that a
-spreadsheet would take for formulas, are escaped as in Python.
+sub-folders too; what cannot be read, or is hidden, is passed over: the first three of a folder are named, the rest
+counted. A CSV file is written in place of one that this command wrote before, never in place of anything else. Names
+that cannot be shown as they are, and cells that a spreadsheet would take for formulas, are escaped as in Python.
 
 With --mc-dropout T a network that was trained with dropout answers T times, each time without other features. The
 probabilities are the means of its answers; the entropy (of the means) says how unsure they are, the mutual information

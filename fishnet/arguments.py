@@ -70,7 +70,7 @@ def whole_number(name: str, value: Any, least: int | None = None, most: int | No
     return number
 
 
-def check_number(name: str, value: Any, least: float = -math.inf) -> None:
+def check_finite(name: str, value: Any, least: float = -math.inf) -> None:
     """Refuses what is no finite number, or one that is too small."""
     valid = "a finite number" + (f" of at least {least:g}" if least > -math.inf else "")
     check_type(name, value, (int, float), valid)

@@ -1,4 +1,4 @@
-"""What is computed only to inform must not stop what it informs about."""
+"""Runs a computation that only informs the user: a failure becomes a note."""
 
 from collections.abc import Callable
 from typing import TypeVar

@@ -10,7 +10,7 @@ from fishnet.errors import UserError
 from fishnet.names import shell_word
 
 IGNORED = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir")  # compared in lower case
-UNTOLD = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", ".ds_store", ".localized")  # never a photograph
+NEVER_MENTIONED = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", ".ds_store", ".localized")  # never a photograph
 MOST_FILES = 2_000_000  # in a folder: all images are held in memory
 
 
@@ -143,7 +143,7 @@ def _entries(folder: Path) -> tuple[list[os.DirEntry], list[Path]]:
                 name = entry.name.lower()
                 if not name.startswith(".") and name not in IGNORED:
                     entries.append(entry)
-                elif not name.startswith("._") and name not in UNTOLD:
+                elif not name.startswith("._") and name not in NEVER_MENTIONED:
                     passed_over.append(Path(entry.path))
     except OSError as error:
         raise UserError(f"cannot read the folder {folder}: {error.strerror or error}") from error

@@ -37,7 +37,7 @@ def file_groups(pattern: re.Pattern, files: Sequence[str]) -> list[str]:
 
     Raises:
         UserError: a file name does not match, or with an empty group; the message names it.
-        UsageError: the expression takes longer than `SECONDS` (told in the main thread only).
+        UsageError: the expression takes longer than `SECONDS` (in the main thread only, and not on Windows).
     """
     with _no_longer_than(SECONDS, pattern):
         return [_group(pattern, file) for file in files]
@@ -55,8 +55,12 @@ def _group(pattern: re.Pattern, file: str) -> str:
 
 @contextmanager
 def _no_longer_than(seconds: float, pattern: re.Pattern) -> Iterator[None]:
-    # Python's matching looks at signals now and then, so that an alarm ends it; threads cannot have one.
-    if threading.current_thread() is not threading.main_thread() or signal.getitimer(signal.ITIMER_REAL)[0]:
+    # Python's matching looks at signals now and then, so that an alarm ends it; threads and Windows cannot have one.
+    if (
+        not hasattr(signal, "setitimer")
+        or threading.current_thread() is not threading.main_thread()
+        or signal.getitimer(signal.ITIMER_REAL)[0]
+    ):
         yield
         return
 
@@ -72,4 +76,4 @@ def _no_longer_than(seconds: float, pattern: re.Pattern) -> Iterator[None]:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGALRM, before or signal.SIG_DFL)  # None: not set from Python

@@ -8,7 +8,7 @@ import optax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
-from fishnet.losses.softmax import check_by_class, check_examples, check_number
+from fishnet.losses.softmax import check_by_class, check_examples, check_in_range
 
 
 def one_vs_rest(
@@ -105,7 +105,7 @@ def _prepare(logits: ArrayLike, labels: ArrayLike) -> tuple[Float[Array, "b k"],
 
 
 def _targets(own: Bool[Array, "b k"], smoothing: ArrayLike) -> Float[Array, "b k"]:
-    check_number("smoothing", smoothing, 0, 1)
+    check_in_range("smoothing", smoothing, 0, 1)
     return (1 - smoothing) * own + smoothing / own.shape[-1]
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from fishnet.errors import UsageError
 from fishnet.lookup import Table, lookup
-from fishnet.losses.softmax import check_number
+from fishnet.losses.softmax import check_in_range
 from fishnet.traced import check_progress, violates
 
 
@@ -71,7 +71,7 @@ def effective_number(counts: np.ndarray, beta: int | float = 0.999) -> np.ndarra
 
     Source: Cui et al. 2019, https://arxiv.org/abs/1901.05555
     """
-    check_number("beta", beta, 0, 1)
+    check_in_range("beta", beta, 0, 1)
     present = counts > 0
     numbers = (1 - beta ** np.where(present, counts, 1)) / (1 - beta)
     weights = np.where(present, 1 / numbers, 0)
@@ -115,7 +115,7 @@ def ldam_margins(counts: ArrayLike | Sequence, largest: int | float = 0.5) -> np
 
     Source: Cao et al. 2019, https://arxiv.org/abs/1906.07413
     """
-    check_number("largest", largest, 0, np.inf)
+    check_in_range("largest", largest, 0, np.inf)
     counts = np.maximum(_checked(counts), 1)
     return np.asarray(largest * (counts.min() / counts) ** 0.25, np.float32)
 
@@ -135,7 +135,7 @@ def log_priors(counts: ArrayLike | Sequence, tau: int | float = 1.0) -> np.ndarr
 
     Source: Menon et al. 2021, https://arxiv.org/abs/2007.07314
     """
-    check_number("tau", tau, 0, np.inf)
+    check_in_range("tau", tau, 0, np.inf)
     counts = np.maximum(_checked(counts), 1)
     return np.asarray(tau * np.log(counts / counts.sum()) + 0.0, np.float32)  # + 0: no negative zeros
 

@@ -56,10 +56,10 @@ def softmax_loss(
     Source: Lin et al. 2017 (focal), https://arxiv.org/abs/1708.02002; Szegedy et al. 2016 (smoothing),
     https://arxiv.org/abs/1512.00567; others at the functions that are members
     """
-    check_number("gamma", gamma, 0, math.inf)
-    check_number("smoothing", smoothing, 0, 1)
-    check_number("poly", poly, -1, math.inf)
-    check_number("scale", scale, 0, math.inf, with_low=False)
+    check_in_range("gamma", gamma, 0, math.inf)
+    check_in_range("smoothing", smoothing, 0, 1)
+    check_in_range("poly", poly, -1, math.inf)
+    check_in_range("scale", scale, 0, math.inf, with_low=False)
     logits, labels = jnp.asarray(logits), jnp.asarray(labels)
     check_examples(logits, labels)
     k = logits.shape[-1]
@@ -192,7 +192,7 @@ def poly1(
     return softmax_loss(logits, labels, weights_or_ones(logits, class_weights), 0.0, smoothing, poly=epsilon)
 
 
-def check_number(name: str, value: ArrayLike, low: int | float, high: int | float, with_low: bool = True) -> None:
+def check_in_range(name: str, value: ArrayLike, low: int | float, high: int | float, with_low: bool = True) -> None:
     """Refuses a known number outside [low, high), or (low, high) without `with_low`; a traced one passes.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What report.html says of itself at its end, by which it is known to be whole and of the results that are there."""
+"""Integrity stamp of report.html: digests of the page, its figures and its `sweep.json`."""
 
 import hashlib
 import json

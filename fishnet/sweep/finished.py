@@ -1,4 +1,4 @@
-"""Sweeps that an earlier call finished: found again, and checked before anyone believes their tables."""
+"""Finds a finished sweep and verifies its tables."""
 
 import os
 from collections.abc import Mapping

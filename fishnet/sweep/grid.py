@@ -12,11 +12,11 @@ from typing import Any
 from fishnet.arguments import check_mapping, check_type, shown
 from fishnet.errors import UsageError
 from fishnet.lookup import unknown
-from fishnet.sweep.limits import check_number, check_runs
+from fishnet.sweep.limits import check_count, check_runs
 from fishnet.sweep.recipe import FIELDS, Recipe
 from fishnet.sweep.samples import Samples
 from fishnet.sweep.stopping import Stopping
-from fishnet.sweep.values import coerce, coerce_all, plain, repeated, shown_value, without_numpy
+from fishnet.sweep.values import coerce, coerce_all, find_repeated, plain, shown_value, without_numpy
 
 
 @dataclass(frozen=True)
@@ -132,15 +132,15 @@ def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
     if isinstance(seeds, int):
         if seeds < 1:
             raise UsageError(f"seeds: {seeds} is not at least 1")
-        check_number("seeds", seeds)
+        check_count("seeds", seeds)
         return tuple(range(seeds))
-    check_number("seeds", len(seeds))
+    check_count("seeds", len(seeds))
     result = tuple(coerce("seed", seed) for seed in seeds)
     if not result:
         raise UsageError("seeds: the list is empty")
     for seed in result:
         if not 0 <= seed < 2**32:
             raise UsageError(f"seeds: {seed} is not between 0 and 4294967295")
-    for seed in repeated(result):
+    for seed in find_repeated(result):
         raise UsageError(f"seeds: {seed} is given twice")
     return result

@@ -31,22 +31,22 @@ def check_runs(axes: Sequence[int], draws: int, seeds: int) -> None:
     arms = math.prod(axes) * draws
     if arms * seeds > MOST_RUNS:
         raise UsageError(
-            f"axes, draws and seeds make {written(arms * seeds)} runs, "
+            f"axes, draws and seeds make {format_count(arms * seeds)} runs, "
             f"more than the {MOST_RUNS:,} that a sweep can hold"
         )
 
 
-def check_number(what: str, number: int) -> None:
+def check_count(what: str, number: int) -> None:
     """Refuses a number of seeds or draws that is beyond any sweep.
 
     Raises:
         UsageError: with the number.
     """
     if number > MOST_RUNS:
-        raise UsageError(f"{what}: {written(number)} is more than the {MOST_RUNS:,} runs that a sweep can hold")
+        raise UsageError(f"{what}: {format_count(number)} is more than the {MOST_RUNS:,} runs that a sweep can hold")
 
 
-def written(number: int) -> str:
+def format_count(number: int) -> str:
     """A whole number above 0 in a message: Python does not write those of thousands of digits."""
     return str(number) if number < 10**15 else f"about 10^{math.log10(number):.0f}"
 

@@ -87,7 +87,7 @@ def load_run(out: str | Path, run: int = 0) -> LoadedRun:
     params = jax.tree.map(lambda leaf: leaf[0], tree["lanes"]["best_params"])
     statistics = jax.tree.map(lambda leaf: leaf[0], tree["lanes"]["best_statistics"])
     sites = sum(name.startswith("norm_") for name in params)
-    # Both sides in the one form of today: the folder may have been typed otherwise, or links have changed since.
+    # Normalizes both names: links may have changed since training.
     classes = tuple({normal_task(name): names for name, names in content["classes"].items()}[recipe.task])
     model = plain_model(recipe, classes, sites)
     variables = {"params": params, "batch_stats": statistics, "constants": constants(**tree["pixels"])}

@@ -49,13 +49,13 @@ def available_bytes(device: jax.Device) -> int | None:
     if device.platform == "cpu":
         found = host_bytes()
         return None if found is None else int(USABLE * found)
-    stats = _told(device.memory_stats) or {}
+    stats = _ask_backend(device.memory_stats) or {}
     if "bytes_limit" not in stats:
         return None
     return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
 
 
-def _told(ask: Callable[[], T]) -> T | None:
+def _ask_backend(ask: Callable[[], T]) -> T | None:
     """What a backend says of memory; None where it cannot."""
     with suppress(NotImplementedError, jax.errors.JaxRuntimeError):
         return ask()
@@ -101,7 +101,7 @@ def call_bytes(compiled: jax.stages.Compiled, held: int) -> int:
     Returns:
         What is held or goes in, what comes out beside it, and what the program needs in between.
     """
-    found = _told(compiled.memory_analysis)
+    found = _ask_backend(compiled.memory_analysis)
     if found is None:  # a backend that does not say
         return held
     new = found.output_size_in_bytes - found.alias_size_in_bytes

@@ -22,9 +22,9 @@ from fishnet.pretraining import OBJECTIVES
 from fishnet.sweep.components import experts_of, frozen_leaves, plain_model
 from fishnet.sweep.grid import Run
 from fishnet.sweep.grouping import form_groups, group_runs, likeness
-from fishnet.sweep.idle import check_learns
 from fishnet.sweep.knobs import Knobs, knobs_of
 from fishnet.sweep.lane import model_of
+from fishnet.sweep.learnable import check_learns
 from fishnet.sweep.limits import MOST_RUNS, MOST_STEPS
 from fishnet.sweep.menu import STATIC_FIELDS, Menu, static_key
 from fishnet.sweep.probing import Axes, axes_of

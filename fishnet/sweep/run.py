@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from fishnet.arguments import as_folder, check_flag, check_mapping, check_number, check_text, check_type
+from fishnet.arguments import as_folder, check_finite, check_flag, check_mapping, check_text, check_type
 from fishnet.best_effort import best_effort
 from fishnet.errors import UsageError, UserError
 from fishnet.names import shell_command
@@ -158,7 +158,7 @@ def check_arguments(
         check_mapping("then", then, "a dictionary from names to seconds, or None")
         for name, seconds in then.items():
             check_text("then", name)
-            check_number(f"then: {name}", seconds, least=0)
+            check_finite(f"then: {name}", seconds, least=0)
 
 
 class Quiet(Display):

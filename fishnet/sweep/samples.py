@@ -11,7 +11,7 @@ from fishnet.arguments import check_mapping, check_text, shown
 from fishnet.errors import UsageError
 from fishnet.lookup import unknown
 from fishnet.sweep.domains import domain_from, domain_of
-from fishnet.sweep.limits import MOST_RUNS, check_number
+from fishnet.sweep.limits import MOST_RUNS, check_count
 from fishnet.sweep.values import coerce, format_value, plain
 
 MOST_POINTS = 2**16  # looked at, or eight a draw if that is more, until enough of them are different
@@ -94,7 +94,7 @@ class Samples:
         """As many different draws as are asked for."""
         if self.draws < 1:
             raise UsageError(f"draws: {self.draws} is not at least 1")
-        check_number("draws", self.draws)
+        check_count("draws", self.draws)
         if not self.space:
             return ({},)
         different: float = 1
@@ -117,7 +117,7 @@ class Samples:
 
     def _given(self) -> tuple[dict[str, Any], ...]:
         """The draws that the user lists, checked."""
-        check_number("draws", len(self.draws))
+        check_count("draws", len(self.draws))
         points: list[dict[str, Any]] = []
         seen = set()
         for number, draw in enumerate(self.draws, start=1):

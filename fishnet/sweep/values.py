@@ -136,7 +136,7 @@ def coerce_all(what: str, name: str, values: Any) -> tuple[Any, ...]:
     result = tuple(coerce(name, value) for value in values)
     if not result:
         raise UsageError(f"{what} {name} has no values")
-    for value in repeated(result):
+    for value in find_repeated(result):
         raise UsageError(f"{what} {name} has the value {format_value(value)!r} twice")
     return result
 
@@ -151,7 +151,7 @@ def normal_trunk(text: str) -> str:
     return f"{settle(folder)}:{runs}"
 
 
-def repeated(values: Sequence[Any]) -> list[Any]:
+def find_repeated(values: Sequence[Any]) -> list[Any]:
     """Those of the values that were there before."""
     seen = set()
     return [value for value in values if value in seen or seen.add(value)]

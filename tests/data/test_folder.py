@@ -167,6 +167,12 @@ def test_a_group_regex_that_takes_for_ever_is_ended(monkeypatch):
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
+def test_groups_are_found_where_the_system_has_no_alarms(monkeypatch):
+    for name in ("setitimer", "getitimer", "ITIMER_REAL", "SIGALRM"):  # not on Windows
+        monkeypatch.delattr(signal, name)
+    assert file_groups(parse_group_regex(r"g\d+"), ["g9/g10_1.png", "g11.png"]) == ["g10", "g11"]
+
+
 def test_small_classes_are_told(photos):
     task = load_folder(photos({"cat": 9, "elk": 2, "owl": 1}))
     where = split_of(task)

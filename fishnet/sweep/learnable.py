@@ -1,4 +1,4 @@
-"""Settings with which a run would train nothing, or on nothing, and end as if all were well."""
+"""Refuses runs that cannot learn."""
 
 import jax
 import jax.numpy as jnp
