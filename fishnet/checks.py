@@ -1,13 +1,26 @@
 """Arrays of the user checked at the door, before they are truncated or wrapped. Imports no JAX."""
 
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
 import numpy as np
 from jaxtyping import Int64
-from numpy.typing import ArrayLike
 
 from fishnet.errors import UsageError
 
 
-def whole_numbers(values: ArrayLike, what: str, low: int, high: int) -> Int64[np.ndarray, "..."]:
+@runtime_checkable
+class SupportsArray(Protocol):
+    """What NumPy turns into an array, such as arrays of JAX."""
+
+    def __array__(self) -> np.ndarray: ...
+
+
+# A union, which jaxtyping can give a shape: NumPy's own is none any more from 2.5 on, and JAX's needs an import of JAX.
+ArrayLike = np.ndarray | np.bool_ | np.number | bool | int | float | complex | SupportsArray
+
+
+def whole_numbers(values: ArrayLike | Sequence, what: str, low: int, high: int) -> Int64[np.ndarray, "..."]:
     """Integers from an array-like of whole numbers; nothing is rounded, wrapped or parsed.
 
     Args:

@@ -7,10 +7,9 @@ Everywhere `labels` are [n] integers in [0, k) and `logits` [..., n, k], any lea
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Real, Shaped
 
-from fishnet.checks import whole_numbers
+from fishnet.checks import ArrayLike, whole_numbers
 from fishnet.errors import UsageError
 from fishnet.roc import auc_interval, defined_mean, fitting, macro_auc, one_vs_rest_auc, ratio
 

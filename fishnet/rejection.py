@@ -1,9 +1,9 @@
 """What is gained by leaving the doubtful answers out: accuracy of the rest, by how many are left."""
 
 import numpy as np
-from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Real
 
+from fishnet.checks import ArrayLike
 from fishnet.errors import UsageError
 
 

@@ -5,11 +5,10 @@ being runs; class c is scored by column c. Equal scores count as half, so every 
 """
 
 import numpy as np
-from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int, Real
 from scipy import special  # not scipy.stats: it takes a second to import
 
-from fishnet.checks import whole_numbers
+from fishnet.checks import ArrayLike, whole_numbers
 from fishnet.errors import UsageError
 
 BISECTIONS = 60  # halvings of [0, 1]: beyond float64's resolution

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jax.typing import ArrayLike
 from scipy import stats
 
+from fishnet.checks import ArrayLike
 from fishnet.errors import UsageError
 from fishnet.stats.intervals import Bounds, check_confidence
 

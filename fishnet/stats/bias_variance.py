@@ -3,9 +3,9 @@
 from typing import NamedTuple
 
 import numpy as np
-from jax.typing import ArrayLike
 from jaxtyping import Float, Int
 
+from fishnet.checks import ArrayLike
 from fishnet.errors import UsageError
 
 

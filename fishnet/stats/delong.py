@@ -7,10 +7,10 @@ An interval for one AUC is `fishnet.roc.delong_interval`, and where classes are 
 from typing import NamedTuple
 
 import numpy as np
-from jax.typing import ArrayLike
 from jaxtyping import Bool, Float, Int, Real
 from scipy import stats
 
+from fishnet.checks import ArrayLike
 from fishnet.errors import UsageError
 from fishnet.stats.intervals import Bounds, check_confidence
 

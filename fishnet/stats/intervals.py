@@ -5,10 +5,10 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from jax.typing import ArrayLike
 from jaxtyping import Float, Real
 from scipy import stats
 
+from fishnet.checks import ArrayLike
 from fishnet.errors import UsageError
 
 BOOTSTRAP_FROM = 10  # seeds; below, resamples are too few and too alike to tell a skew from chance

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
-from jax.typing import ArrayLike
 from jaxtyping import Float, Real
 from scipy import special, stats
 
+from fishnet.checks import ArrayLike
 from fishnet.lookup import unknown
 from fishnet.stats.intervals import Bounds
 from fishnet.stats.proportions import wilson_interval

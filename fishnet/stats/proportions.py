@@ -6,10 +6,10 @@ images and of no others, however many seeds agree on it.
 """
 
 import numpy as np
-from jax.typing import ArrayLike
 from jaxtyping import Float, Int, Real
 from scipy import stats
 
+from fishnet.checks import ArrayLike
 from fishnet.errors import UsageError
 from fishnet.stats.intervals import Bounds, check_confidence
 
