@@ -5,6 +5,7 @@ Nothing here imports jax, so that help and mistyped flags are answered at once.
 
 import argparse
 import difflib
+import errno
 import os
 import re
 import sys
@@ -12,11 +13,26 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from experiments._output import output_kept, settle_environment
+from experiments._output import output_kept, settled_environment
 from fishnet.errors import UsageError, UserError
 from fishnet.names import visible
 
 MOST_DEVICES = 1024  # more than a machine has; each is made, with its threads, before it is known whether it is used
+# A full disk, a folder without permission, too many open files: errors of the machine, not of the program.
+OF_THE_MACHINE = {
+    *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
+    *(
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOMEM,
+        errno.ENAMETOOLONG,
+        errno.ELOOP,
+        errno.ESTALE,
+        errno.ENODEV,
+        errno.ENXIO,
+    ),
+    *(errno.EPIPE, errno.ETIMEDOUT, errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTUNREACH),
+}
 LONGEST_WORD = 1000  # characters of a word that a message repeats; paths are shorter
 
 
@@ -140,8 +156,7 @@ def guarded(job: Callable[[list[str]], int], argv: Sequence[str] | None = None) 
         0, or what `job` returns; 2 for usage, 130 for Ctrl-C, 143 for SIGTERM, 1 for every other error.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    settle_environment()
-    with output_kept() as output:
+    with settled_environment(), output_kept() as output:
         code = _outcome(job, argv)
         if problem := output.failure():
             _say("error", f"standard output cannot be written ({problem}): nothing else is lost", debug=False)
@@ -154,15 +169,19 @@ def _outcome(job: Callable[[list[str]], int], argv: list[str]) -> int:
     debug = "--debug" in argv
     try:
         return job(argv)
-    except SystemExit as end:  # --help
-        return end.code if isinstance(end.code, int) else 0
+    except SystemExit as end:  # --help, or a text that says why
+        if isinstance(end.code, str):
+            _say("error", end.code, debug)
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
     except KeyboardInterrupt:
         _say("stopped", "interrupted", debug)
         return 130
     except UserError as error:
         _say("stopped" if error.exit_code > 128 else "error", str(error), debug)
         return error.exit_code
-    except OSError as error:  # a full disk, a folder without permission: of the machine, not of the program
+    except OSError as error:
+        if error.errno not in OF_THE_MACHINE:
+            return _unexpected(error, debug)
         where = f"{error.filename}: " if error.filename else ""
         _say("error", f"{where}{error.strerror or error}", debug)
         return 1
@@ -174,8 +193,14 @@ def _outcome(job: Callable[[list[str]], int], argv: list[str]) -> int:
         if variable := _refused_variable(error):
             _say("error", f"{variable}: JAX does not know this value ({lines[0]})", debug)
             return 1
-        _say("error", f"unexpected {type(error).__name__}: {lines[0]} (--debug shows where)", debug)
-        return 1
+        return _unexpected(error, debug)
+
+
+def _unexpected(error: Exception, debug: bool) -> int:
+    """The exit code of an error that is a mistake of the program, which it says."""
+    lines = str(error).strip().splitlines() or [""]
+    _say("error", f"unexpected {type(error).__name__}: {lines[0]} (--debug shows where)", debug)
+    return 1
 
 
 def _refused_variable(error: Exception) -> str | None:

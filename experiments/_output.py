@@ -96,12 +96,19 @@ def hold_standard_files() -> None:
     os.close(number)
 
 
-def settle_environment() -> None:
-    """Takes out of the environment what would stop a command that has trained: a nonsense size, a plotting window."""
-    for name in SIZES:
-        if not re.fullmatch(r"[1-9][0-9]{0,3}", os.environ.get(name, "1")):
-            del os.environ[name]
-    os.environ["MPLBACKEND"] = "agg"  # figures are files here
+@contextmanager
+def settled_environment() -> Iterator[None]:
+    """Removes from the environment, while entered, what would stop a command that has trained.
+
+    These are sizes of a terminal that are no numbers, and the plotting backend: figures are files here, but matplotlib
+    cannot be imported while a backend is named that does not exist.
+    """
+    wrong = [name for name in SIZES if not re.fullmatch(r"[1-9][0-9]{0,3}", os.environ.get(name, "1"))]
+    removed = {name: os.environ.pop(name) for name in [*wrong, "MPLBACKEND"] if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(removed)
 
 
 def width_of_output() -> int | None:

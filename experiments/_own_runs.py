@@ -91,6 +91,8 @@ class OwnRuns:
                 new = self.arm(asked.size, labels[place], place * len(seeds), seeds)
                 tables = below(tables, new)
                 content["tables"] = keep(out, tables, content["spec_hash"])
+            if first >= len(labels):  # a process that ended before it could say so has run them all
+                content["tables"] = keep(out, tables, content["spec_hash"])
             content["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
             write_sweep_file(out, content)
         return Look(load_results(out), tuple(labels))

@@ -98,7 +98,7 @@ class Network(nn.Module):
         batch_statistics: in evaluation, too, norms use the statistics of the batch at hand; they move the running ones
             only where `batch_stats` is mutable.
         frozen_norms: names of norms ("norm_0", "input_norm") that train as they evaluate, which matters to batch norm:
-            its statistics stay and are used in training, too. Each with True, or with a traced number that says so.
+            its statistics stay and are used in training, too. Each with True, or with a traced bool.
         dtype: of the computation; parameters, statistics of norms and logits are float32.
         headless: the result is that of the trunk, without global mean and head.
 

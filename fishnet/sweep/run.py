@@ -129,6 +129,8 @@ def run_sweep(
             if result is None:
                 wait_for_end(out, team, interrupt)
                 result = finished_before(out, content, inputs)
+                if result is None:
+                    raise UserError(f"a table in {out} is not as the processes wrote it: run the same command again")
             return dataclasses.replace(result, finished=False)
     finally:
         display.finish()

@@ -116,7 +116,7 @@ def _in_float32(name: str, value: float) -> float:
             f"{name}: {format_value(float(value))!r} is outside float32, in which networks are trained: 0, or "
             f"{SMALLEST:.1g} to {LARGEST:.1g}"
         )
-    return float(value)
+    return float(value) + 0.0  # -0.0 is 0.0, which it is equal to
 
 
 def coerce_all(what: str, name: str, values: Any) -> tuple[Any, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from experiments._cli import guarded
-from experiments._output import Output, output_kept, settle_environment, width_of_output
+from experiments._output import Output, output_kept, settled_environment, width_of_output
 
 ROOT = Path(__file__).parents[2]
 
@@ -94,10 +94,14 @@ def test_the_streams_are_given_back(capsys):
 def test_nonsense_sizes_of_a_terminal_do_not_count(monkeypatch, size):
     monkeypatch.setenv("COLUMNS", size)
     monkeypatch.setenv("LINES", size)
-    settle_environment()
-    assert os.environ.get("COLUMNS") == os.environ.get("LINES") == ("120" if size == "120" else None)
+    monkeypatch.setenv("MPLBACKEND", "nonsense")
     monkeypatch.setattr(sys, "stdout", io.StringIO())
-    assert width_of_output() == (120 if size == "120" else 1000)
+    before = dict(os.environ)
+    with settled_environment():
+        assert os.environ.get("COLUMNS") == os.environ.get("LINES") == ("120" if size == "120" else None)
+        assert "MPLBACKEND" not in os.environ
+        assert width_of_output() == (120 if size == "120" else 1000)
+    assert dict(os.environ) == before
 
 
 def test_an_error_of_the_machine_is_no_error_of_the_program(capsys):
@@ -106,6 +110,27 @@ def test_an_error_of_the_machine_is_no_error_of_the_program(capsys):
 
     assert guarded(job, []) == 1
     assert capsys.readouterr().err == "error: /a/folder: Permission denied\n"
+
+
+def test_an_error_of_the_program_is_not_taken_for_one_of_the_machine(capsys):
+    def job(argv):
+        raise OSError(9, "Bad file descriptor")
+
+    assert guarded(job, []) == 1
+    assert capsys.readouterr().err.startswith("error: unexpected OSError: ")
+
+
+@pytest.mark.parametrize(
+    ("given", "code", "said"), [(None, 0, ""), (3, 3, ""), ("no such thing", 1, "error: no such thing\n")]
+)
+def test_an_exit_keeps_its_code_and_its_text(capsys, given, code, said):
+    """As Python itself does it."""
+
+    def job(argv):
+        raise SystemExit(given)
+
+    assert guarded(job, []) == code
+    assert capsys.readouterr().err == said
 
 
 @pytest.mark.parametrize("redirection", [">&-", "> /dev/full", "<&- >&- 2>&-"])

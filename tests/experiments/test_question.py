@@ -1,5 +1,6 @@
 """Experiments with a question: what they train and compare in each size, without any training."""
 
+import hashlib
 import importlib
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from fishnet.report.claims import Claim
 from fishnet.report.evidence import Contrast, Look, Trial, column, until, weigh
 from fishnet.report.html import write_report
 from fishnet.report.results import Results
-from fishnet.sweep import load_run
+from fishnet.sweep import folder, load_run
 from fishnet.sweep.progress import Display
 from fishnet.sweep.recipe import Recipe
 
@@ -228,6 +229,25 @@ def test_own_runs_have_no_network_to_load(tmp_path, own_arms, capsys):
     assert predict.main(["--run", str(tmp_path), "--images", str(photograph)]) == 1
     error = capsys.readouterr().err
     assert "there is no network in it" in error and error.count("\n") == 1
+
+
+def test_own_runs_that_end_before_they_say_so_still_know_their_tables(tmp_path, own_arms, calls, monkeypatch):
+    own, out = OwnRuns("own", made_up, own_arms(1), seeds=2), tmp_path / "out"
+    write = folder.write_sweep_file
+
+    def write_until_finished(out, content):
+        if content["finished"]:
+            raise KeyboardInterrupt
+        write(out, content)
+
+    monkeypatch.setattr(folder, "write_sweep_file", write_until_finished)
+    with pytest.raises(KeyboardInterrupt):
+        own.train(asked("full", out), out, Display(), (0, 1), ("a",))
+    monkeypatch.undo()
+    own.train(asked("full", out), out, Display(), (0, 1), ("a",))
+    assert calls() == [(0, 0), (0, 1)]
+    kept = folder.read_sweep_file(out)["tables"]
+    assert kept["runs"] == hashlib.sha256((out / "runs.parquet").read_bytes()).hexdigest()
 
 
 def test_own_runs_go_on_where_they_were_stopped(tmp_path, own_arms, calls):

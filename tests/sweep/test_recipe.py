@@ -51,6 +51,11 @@ def test_numbers_survive_being_written(value):
     assert parse_value("lr", format_value(value)) == value
 
 
+def test_a_negative_zero_is_zero_whatever_came_before():
+    for zero in (-0.0, 0.0, -0.0):
+        assert np.copysign(1, coerce("init_bias", zero)) == np.copysign(1, coerce("weight_decay", zero)) == 1
+
+
 def test_every_field_has_a_docstring_and_a_default_of_its_type():
     for name in FIELDS:
         assert coerce(name, getattr(Recipe(), name)) == getattr(Recipe(), name)
