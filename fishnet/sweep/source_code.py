@@ -3,6 +3,7 @@
 import ast
 import dis
 import linecache
+import os
 import sys
 import sysconfig
 import types
@@ -38,7 +39,8 @@ def package_of(file: str | None) -> str | None:
     for folder in ("site-packages", "dist-packages"):
         if folder in parts:
             return parts[len(parts) - parts[::-1].index(folder)].removesuffix(".py")
-    return "python" if file.startswith(STDLIB) else "fishnet" if file.startswith(FISHNET) else None
+    place = Path(os.path.normpath(file))  # by folders: a neighbor's name may begin like the package's
+    return "python" if place.is_relative_to(STDLIB) else "fishnet" if place.is_relative_to(FISHNET) else None
 
 
 def names_in(code: types.CodeType) -> Names:
@@ -53,7 +55,8 @@ def names_in(code: types.CodeType) -> Names:
                 attributes.add(step.argval)
             elif step.opname == "IMPORT_NAME":
                 imports.add((before[0], step.argval, before[1] or ()))
-            before = [before[1], step.argval]
+            if step.opname != "EXTENDED_ARG":  # before a large argument of the next one
+                before = [before[1], step.argval]
     return Names(tuple(sorted(found)), tuple(sorted(attributes)), tuple(sorted(imports)))
 
 
@@ -64,6 +67,11 @@ def code_text(code: types.CodeType) -> str:
     hand is what was compiled; otherwise the bytecode, which another version of Python writes otherwise.
     """
     return _syntax(code) or _bytecode(code)
+
+
+def tree_text(tree: ast.Module) -> str:
+    """A module's syntax tree as text, without docstrings and annotations."""
+    return _dump(_without_docstring(tree.body))
 
 
 def _nested(code: types.CodeType) -> Iterator[types.CodeType]:

@@ -4,25 +4,32 @@ What counts: the code of functions and classes, constants, defaults, closures, a
 arguments of `functools.partial`, what `jit`, `vmap`, `custom_jvp` and `wraps` wrap, the globals that a function reads
 and the attributes that it reads of the user's own modules, arrays with type, shape and values, and so on inwards. What
 does not: comments, formatting, docstrings, annotations, the names of functions, files, addresses, the order of sets and
-of the keys of dictionaries.
+of the keys of dictionaries. Nor does what a function reads from outside the process when it is called: environment
+variables, files, the clock, states of random numbers.
+
+Hashing imports nothing. A module of the user's own that a function imports when it is called, and that nothing had
+imported when this process first hashed the function, counts by its source.
 
 Functions and classes of installed packages and of Python count by name, and by version where `sweep.json` does not
 record that of their package. An object with an attribute `__fishnet_version__` counts by its name and that version, and
 nothing else of it does.
 """
 
+import ast
 import copyreg
 import dataclasses
 import enum
 import functools
 import hashlib
-import importlib
 import importlib.metadata
 import importlib.util
+import os
 import sys
 import types
 import weakref
 from collections.abc import Iterable, Mapping
+from importlib.abc import SourceLoader
+from importlib.machinery import ModuleSpec
 from typing import Any
 
 import flax.linen as nn
@@ -30,9 +37,11 @@ import jax
 import numpy as np
 
 from fishnet.errors import UsageError
+from fishnet.files import read_regular_file
 from fishnet.lookup import Table
 from fishnet.sweep.machine import PACKAGES
-from fishnet.sweep.source_code import code_text, names_in, package_of
+from fishnet.sweep.module_specs import find_spec, is_own_source, package_of_spec
+from fishnet.sweep.source_code import Names, code_text, names_in, package_of, tree_text
 
 VERSION = "__fishnet_version__"
 PLAIN = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), type(NotImplemented), range)
@@ -54,6 +63,7 @@ ABOUT = {
 }
 DESCRIPTORS = (types.WrapperDescriptorType, types.MethodDescriptorType, types.ClassMethodDescriptorType)
 SLOTS = (types.MemberDescriptorType, types.GetSetDescriptorType)
+_by_source: set[str] = set()  # modules that nothing had imported when they were first hashed: they stay so counted
 WEAK = (weakref.WeakKeyDictionary, weakref.WeakValueDictionary, weakref.WeakSet)  # caches
 
 
@@ -115,6 +125,7 @@ class _Digest:
         self.path = [name]
         self.done: dict[int, tuple[Any, bytes]] = {}  # with the objects, whose numbers nothing else then gets
         self.open: dict[int, int] = {}
+        self.sources: set[str] = set()  # modules whose source is counted
 
     def of(self, value: Any, step: str = "") -> bytes:
         """The digest of one object.
@@ -164,7 +175,9 @@ class _Digest:
         if isinstance(value, (jax.Array, np.ndarray, np.generic)):
             return self.array_parts(value)
         if isinstance(value, np.ufunc):
-            return ["ufunc", value.__name__]
+            return self.ufunc_parts(value)
+        if isinstance(value, type(os.environ)):
+            return ["environment"]
         return self.instance_parts(value)
 
     def function_parts(self, function: types.FunctionType) -> list[str | bytes]:
@@ -182,21 +195,67 @@ class _Digest:
             if name in function.__globals__:
                 held[f"global {name}"] = function.__globals__[name]
         parts = ["function", code_text(code)]
-        for level, module, wanted in names.imports:
-            parts += self.import_parts(level, module, wanted or names.attributes, function.__globals__)
+        parts += self.imports_parts(names, function.__globals__.get("__package__") or None)
         for name in sorted(held):
             if _is_own_module(held[name]):
                 parts += [name, *self.module_parts(held.pop(name), names.attributes)]
         return parts + self.named(held)
 
-    def import_parts(self, level: int, name: str, wanted: Iterable[str], known: Mapping[str, Any]) -> list[str | bytes]:
-        """A module that a function imports when it is called."""
+    def imports_parts(self, names: Names, package: str | None) -> list[str | bytes]:
+        """The modules that code imports when it runs, and those among the names that it takes from them.
+
+        Args:
+            names: what the code reads.
+            package: that the code is in.
+        """
+        parts: list[str | bytes] = []
+        for level, name, wanted in names.imports:
+            try:
+                full = importlib.util.resolve_name("." * level + name, package)
+            except ImportError:
+                parts += ["import", name]
+                continue
+            inner = {f"{full}.{one}": one for one in wanted if is_own_source(f"{full}.{one}")}
+            read = [one for one in wanted if one not in inner.values()] if wanted else names.attributes
+            parts += ["import", *self.imported_parts(full, read)]
+            for module in inner:
+                parts += self.imported_parts(module, names.attributes)
+        return parts
+
+    def imported_parts(self, full: str, wanted: Iterable[str]) -> list[str | bytes]:
+        """A module by its name in full: as it is where it is imported, otherwise by its source."""
+        if full in sys.modules and full not in _by_source:
+            module = sys.modules[full]
+            return _packaged(module) or self.module_parts(module, wanted)
+        spec = find_spec(full)
+        if spec is None:
+            return [full]
+        package = package_of_spec(spec)
+        if package is not None:
+            return ["package", *_by_name(package, full)]
+        _by_source.add(full)
+        if full in self.sources:  # modules may import each other
+            return ["source", full]
+        self.sources.add(full)
+        return ["source", full, *self.source_parts(spec)]
+
+    def source_parts(self, spec: ModuleSpec) -> list[str | bytes]:
+        """A module that nothing has imported: its code, and what that imports."""
+        if spec.origin is None:
+            return ["a folder"]
         try:
-            full = importlib.util.resolve_name("." * level + name, known.get("__package__") or None)
-            module = importlib.import_module(full)
-        except ImportError:
-            return ["import", name]
-        return ["import", *(_packaged(module) or self.module_parts(module, wanted))]
+            content = read_regular_file(spec.origin)
+        except OSError as error:
+            problem = f"imports {spec.name}, whose file {spec.origin} cannot be read ({error.strerror or error})"
+            raise _refusal(self.path[0], problem, None) from error
+        if not isinstance(spec.loader, SourceLoader):
+            return [content]
+        try:
+            tree, code = ast.parse(content), compile(content, spec.origin, "exec", dont_inherit=True)
+        except (SyntaxError, ValueError):  # of no use to the function either
+            return [content]
+        parts: list[str | bytes] = [tree_text(tree)]
+        return parts + self.imports_parts(names_in(code), spec.parent or None)
 
     def module_parts(self, module: types.ModuleType, names: Iterable[str]) -> list[str | bytes]:
         """The attributes of a user's module that a function may read."""
@@ -238,6 +297,15 @@ class _Digest:
         array = np.asarray(value)
         content = [self.of(x) for x in array.ravel().tolist()] if array.dtype.hasobject else [array.tobytes()]
         return ["array", type(value).__name__, str(array.dtype), str(array.shape), *content]
+
+    def ufunc_parts(self, value: np.ufunc) -> list[str | bytes]:
+        """A ufunc by the package whose it is: nothing tells what one that is made by `frompyfunc` computes."""
+        found = [m for m in list(sys.modules.values()) if isinstance(m, types.ModuleType)]
+        owners = {_package(m) for m in found if vars(m).get(value.__name__) is value} - {None}
+        if not owners:
+            raise self.refusal("does not show what it computes", value)
+        package = min(owners, key=lambda name: (name != "numpy", name != "scipy", name))  # others only hold it
+        return ["ufunc", *_by_name(package, f"{package}.{value.__name__}")]
 
     def instance_parts(self, value: Any) -> list[str | bytes]:
         """An object by its class and its state."""

@@ -5,6 +5,7 @@ import collections
 import dataclasses
 import enum
 import functools
+import importlib
 import json
 import os
 import random
@@ -23,12 +24,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import scipy.special
 
 from fishnet.errors import UsageError
 from fishnet.nn.activations import ACTIVATIONS
 from fishnet.optim.optimizers import Optimizer
 from fishnet.sweep.rules import COMPONENTS
-from fishnet.sweep.source_code import code_text
+from fishnet.sweep.source_code import FISHNET, STDLIB, code_text, names_in, package_of
 from fishnet.sweep.source_hash import source_hash
 
 
@@ -364,3 +366,91 @@ def test_large_objects_take_less_than_half_a_second():
     began = time.process_time()
     source_hash(tables)
     assert time.process_time() - began < 0.5
+
+
+@pytest.mark.parametrize("neighbor", ["fishnet_components.py", "fishnet_mine/own.py", "fishnet/../own.py"])
+def test_a_file_beside_the_package_is_the_users_own(neighbor):
+    file = f"{Path(FISHNET).parent}/{neighbor}"
+    digests = []
+    for factor in (2, 3):
+        space: dict = {}
+        exec(compile(f"def f(x): return x * {factor}", file, "exec"), space)
+        digests.append(source_hash(space["f"]))
+    assert digests[0] != digests[1]
+    assert package_of(f"{FISHNET}/nn/norms.py") == "fishnet"
+
+
+def test_a_file_beside_the_standard_library_is_the_users_own():
+    assert package_of(f"{STDLIB}_own/mine.py") is None
+    assert package_of(f"{STDLIB}/json/decoder.py") == "python"
+
+
+def test_imports_in_functions_of_many_names():
+    """The names of an import beyond the 256th constant or name take a prefix in the bytecode."""
+    lines = [f" x.a{i}; x = {i}.5" for i in range(300)]
+    made = of_text("\n".join(["def f(x):", *lines, " from json import dumps", " return dumps"]))
+    assert names_in(made.__code__).imports == ((0, "json", ("dumps",)),)
+    assert len(source_hash(made)) == 64
+
+
+def test_ufuncs_count_by_the_package_that_they_are_of():
+    space = module("def f(x): return u(x)")
+    space.u = np.frompyfunc(lambda x: x, 1, 1)
+    with pytest.raises(UsageError, match=r"^mine: global u \(numpy.ufunc\) does not show what it computes.*version"):
+        source_hash(space.f, "mine")
+    assert len({source_hash(u) for u in (np.sin, np.cos, np.exp2, scipy.special.exp2, scipy.special.expit)}) == 5
+    assert source_hash(jnp.frompyfunc(closure(1), 1, 1)) != source_hash(jnp.frompyfunc(closure(2), 1, 1))
+
+
+@pytest.fixture
+def importable(monkeypatch, tmp_path):
+    """A function that writes a module of the user's own, which nothing has imported; they are gone after the test."""
+    monkeypatch.syspath_prepend(tmp_path)
+    before = set(sys.modules)
+
+    def write(name: str, text: str) -> None:
+        path = tmp_path / f"{name.replace('.', '/')}.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        importlib.invalidate_caches()
+
+    yield write
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize(
+    "imports",
+    ["import own_late", "from own_late import scale", "from own_pack import own_late", "import own_pack.own_late"],
+)
+def test_hashing_imports_nothing(importable, imports):
+    """A module that fails when it is imported, in a branch that is never taken; another source is another digest."""
+    name = "own_pack.own_late" if "own_pack" in imports else "own_late"
+    made = of_text(f"def f(x):\n if x is None:\n  {imports}\n return x")
+    digests = []
+    for factor in (2, 2, 3):
+        importable(name, f"raise RuntimeError\ndef scale(x): return x * {factor}\n")
+        digests.append(source_hash(made))
+    assert digests[0] == digests[1] != digests[2]
+    assert not any(imported.startswith("own_") for imported in sys.modules)
+
+
+def test_a_module_counts_alike_before_and_after_a_function_has_imported_it(importable):
+    importable("own_inner", "FACTOR = 2\n")
+    importable("own_outer", "from own_inner import FACTOR\nimport json\ndef scale(x): return x * FACTOR\n")
+    made = of_text("def f(x):\n from own_outer import scale\n return scale(x)")
+    before = source_hash(made)
+    assert made(3) == 6 and "own_inner" in sys.modules
+    assert source_hash(made) == before
+    importable("own_inner", "FACTOR = 5\n")
+    assert source_hash(made) != before
+
+
+def test_the_environment_of_the_process_does_not_count(monkeypatch):
+    made = [
+        of_text("from os import environ\ndef f(x): return environ"),
+        of_text("import os\ndef f(x): return os.environ"),
+    ]
+    before = list(map(source_hash, made))
+    monkeypatch.setenv("FISHNET_TEST_VARIABLE", "1")
+    assert list(map(source_hash, made)) == before
