@@ -347,8 +347,8 @@ def left_out(question: Question, judgements: Sequence["Judgement"]) -> list[str]
 
 def write_record(question: Question, asked: Asked, answer: "Answer") -> None:
     """answer.json: the answer, the claims and what was measured, for the ledger."""
+    from fishnet.files import write_whole
     from fishnet.report.answer import made
-    from fishnet.sweep.records import write_whole
 
     record = {
         "experiment": question.name,
@@ -370,7 +370,7 @@ def write_record(question: Question, asked: Asked, answer: "Answer") -> None:
     }
     check_answer(record, question.name)
     text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    write_whole(asked.out / "answer.json", lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_whole(asked.out / "answer.json", text.encode())
 
 
 def listed(names: Sequence[str]) -> str:

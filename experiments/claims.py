@@ -157,7 +157,7 @@ def write(path: Path, content: bytes) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    from fishnet.sweep.records import write_whole
+    from fishnet.files import write_whole
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -165,7 +165,7 @@ def write(path: Path, content: bytes) -> None:
             return
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-    write_whole(path, lambda temporary: temporary.write_bytes(content))
+    write_whole(path, content)
 
 
 def ledger(found: Mapping[str, Mapping[str, Any]], size: str) -> str:

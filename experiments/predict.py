@@ -30,9 +30,9 @@ import numpy as np
 from experiments._cli import Parser, guarded
 from experiments._output import width_of_output
 from experiments._own_files import check_own_file
-from fishnet.data.cache import write_whole
 from fishnet.data.paths import is_within
 from fishnet.errors import UsageError, UserError
+from fishnet.files import write_whole
 from fishnet.names import csv_cell, printable, visible
 
 BATCH = 64
@@ -282,9 +282,9 @@ def write_csv(
         cells = csv_cell(name), csv_cell(classes[best])
         table.writerow([*cells, f"{row[best]:.6f}", *(f"{value:.6f}" for value in row)])
     try:
-        write_whole(Path(os.path.realpath(path)), lambda file: file.write(text.getvalue().encode()))
-    except OSError as error:
-        raise UserError(f"--csv: cannot write {path}: {error.strerror or error}") from error
+        write_whole(Path(os.path.realpath(path)), text.getvalue().encode())
+    except UserError as error:
+        raise UserError(f"--csv: {error}") from error
 
 
 def check_writable(path: Path, run: Path) -> None:

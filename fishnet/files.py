@@ -1,9 +1,16 @@
-"""Reading a file that the user named: regular files only, so that no pipe, device or socket can block a run."""
+"""Reads regular files only, so that no pipe, device or socket can block a run, and writes files whole or not at all."""
 
 import errno
 import os
+import re
 import stat
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import BinaryIO
+
+from fishnet.errors import UserError
 
 _FLAGS = (  # a flag that the system lacks counts as 0; Windows alone has, and needs, O_BINARY
     os.O_RDONLY
@@ -13,6 +20,7 @@ _FLAGS = (  # a flag that the system lacks counts as 0; Windows alone has, and n
     | getattr(os, "O_BINARY", 0)
 )
 _CHUNK = 2**20  # bytes
+_ABANDONED = 24 * 3600  # seconds after which nobody is still writing a temporary file
 
 
 def read_regular_file(path: str | os.PathLike, limit: int | None = None) -> bytes:
@@ -57,6 +65,47 @@ def open_regular_file(path: str | os.PathLike) -> BinaryIO:
         OSError: it is absent, a folder, no regular file, or cannot be opened.
     """
     return os.fdopen(_open(path, None)[0], "rb")
+
+
+def write_whole(path: Path, content: bytes | Callable[[BinaryIO], object], make_folder: bool = False) -> None:
+    """Writes a file so that others see either what was there before or all of it, whoever else writes it meanwhile.
+
+    Args:
+        path: of the file.
+        content: its bytes, or what puts them into the open file that it is given.
+        make_folder: whether the folder of the file is made where it is missing.
+
+    Raises:
+        UserError: the file cannot be written; an older one is left as it was, and nothing else is left behind.
+    """
+    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.part")
+    try:
+        if make_folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "xb") as file:
+                content(file) if callable(content) else file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+        _remove_abandoned(path)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else error
+        raise UserError(f"cannot write {path}: {reason}") from error
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Removes temporary files of processes that were killed while they wrote `path`."""
+    pattern = re.compile(re.escape(f".{path.name}.") + r"[0-9a-f]{8}\.part")
+    with suppress(OSError):
+        for name in os.listdir(path.parent):
+            temporary = path.with_name(name)
+            if pattern.fullmatch(name) and temporary.stat().st_mtime < time.time() - _ABANDONED:
+                temporary.unlink()
 
 
 def _open(path: str | os.PathLike, limit: int | None) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Only regular files are read, whatever the path leads to, and nothing blocks."""
+"""Only regular files are read, whatever the path leads to; files are written whole or not at all; nothing blocks."""
 
 import errno
 import os
@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from fishnet import files
-from fishnet.files import open_regular_file, read_regular_file
+from fishnet.errors import UserError
+from fishnet.files import open_regular_file, read_regular_file, write_whole
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
 
@@ -98,3 +99,58 @@ def test_descriptors_are_closed(tmp_path: Path, monkeypatch) -> None:
     refused(tmp_path / "long", "limit")
     read_regular_file(tmp_path / "long")
     assert len(opened) == 1 and opened == closed  # the first was refused by its size, before it was opened
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "runs.parquet"
+    write_whole(path, b"before")
+
+    def fail(error: BaseException):
+        def write(file):
+            file.write(b"half")
+            raise error
+
+        return write
+
+    with pytest.raises(UserError, match=f"cannot write {path}: No space left on device"):
+        write_whole(path, fail(OSError(errno.ENOSPC, "a long story")))
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(path, fail(KeyboardInterrupt()))
+    assert path.read_bytes() == b"before" and os.listdir(tmp_path) == ["runs.parquet"]
+
+
+def test_two_writers_of_a_file_do_not_mix(tmp_path: Path) -> None:
+    def write(file):
+        file.write(b"a")
+        write_whole(tmp_path / "file", b"of the other")  # meanwhile
+        assert (tmp_path / "file").read_bytes() == b"of the other"
+        file.write(b"b")
+
+    write_whole(tmp_path / "file", write)
+    assert (tmp_path / "file").read_bytes() == b"ab" and os.listdir(tmp_path) == ["file"]
+
+
+def test_a_folder_is_made_only_if_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "file"
+    with pytest.raises(UserError, match=f"cannot write {path}: No such file or directory"):
+        write_whole(path, b"x")
+    write_whole(path, b"x", make_folder=True)
+    assert path.read_bytes() == b"x"
+    with pytest.raises(UserError, match="File exists"):
+        write_whole(path / "file", b"x", make_folder=True)
+
+
+def test_a_new_file_has_the_permissions_of_any_other(tmp_path: Path) -> None:
+    (tmp_path / "other").write_bytes(b"")
+    write_whole(tmp_path / "file", b"")
+    assert (tmp_path / "file").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_what_killed_writers_left_is_removed_after_a_day(tmp_path: Path) -> None:
+    names = [".file.0123abcd.part", ".file.4567abcd.part", ".other.0123abcd.part", ".file.old.part"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"half")
+    for name in names[1:]:
+        os.utime(tmp_path / name, (0, 0))
+    write_whole(tmp_path / "file", b"x")
+    assert sorted(os.listdir(tmp_path)) == sorted([names[0], *names[2:], "file"])

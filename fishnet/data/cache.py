@@ -1,10 +1,7 @@
-"""Files under the user's cache folder, and writing any file whole or not at all."""
+"""The user's cache folder."""
 
 import os
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
 
 from fishnet.data.paths import home
 
@@ -26,27 +23,3 @@ def cache_dir() -> Path | None:
 def no_place(what: str) -> str:
     """A note that something, in the plural, cannot be kept."""
     return f"{what} are not kept for the next time: this user has no home folder (set XDG_CACHE_HOME to a folder)"
-
-
-def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:
-    """Writes a file so that other processes see either nothing, the old one or all of it.
-
-    Args:
-        path: where it will be; its folder is created.
-        write: puts the content into the open file that it is given.
-
-    Raises:
-        OSError: the folder cannot be written to; whatever `write` raises. Neither leaves anything behind.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes it private; a shared cache or package must be readable
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -7,8 +7,8 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
-from fishnet.data.cache import write_whole
 from fishnet.errors import UserError
+from fishnet.files import write_whole
 
 _CHUNK = 1 << 18  # bytes read at a time
 _MOST = 1 << 28  # bytes; a mirror that sends more than this is not sending the file
@@ -44,10 +44,7 @@ def fetch(urls: Sequence[str], target: Path, sha256: str, timeout: float = 20.0,
         if found != sha256:
             reasons.append(f"{url}: wrong checksum {found[:16]}... ({len(data):,} bytes), not {sha256[:16]}...")
             continue
-        try:
-            write_whole(target, lambda file, data=data: file.write(data))
-        except OSError as error:
-            raise UserError(f"cannot write {target}: {error.strerror or error}") from error
+        write_whole(target, data, make_folder=True)
         return
     raise DownloadError(f"cannot fetch {target.name} ({'; '.join(reasons)})")
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from fishnet.data.cache import cache_dir, no_place, write_whole
+from fishnet.data.cache import cache_dir, no_place
 from fishnet.data.folder_scan import Listed
 from fishnet.data.images import MAX_BYTES, MAX_PIXELS, MIN_SIDE, ImageError, decode_image, quiet_pillow, read_bytes
-from fishnet.files import open_regular_file
+from fishnet.errors import UserError
+from fishnet.files import open_regular_file, write_whole
 
 VERSION = 2  # of the preparation and of the cache's layout: raise it when either changes
 
@@ -52,9 +53,9 @@ def decode_cached(root: Path, listed: Sequence[Listed], image_size: int) -> Deco
         return known
     decoded = decode(root, listed, image_size)
     try:
-        write_whole(path, lambda file: _save(file, key, decoded))
-    except OSError as error:
-        note = f"the decoded images could not be kept in {path}: {error.strerror or error}"
+        write_whole(path, lambda file: _save(file, key, decoded), make_folder=True)
+    except UserError as error:
+        note = f"the decoded images could not be kept in the cache: {error}"
         return replace(decoded, notes=(note,))
     return decoded
 

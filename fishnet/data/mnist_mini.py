@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from fishnet.data.cache import write_whole
 from fishnet.data.idx import encode_idx, read_idx
 from fishnet.data.mnist import CLASSES, CREDIT, load_mnist
 from fishnet.data.splits import SPLITS, stratified_order
 from fishnet.data.task import Task, make_task
 from fishnet.errors import UserError
+from fishnet.files import write_whole
 
 ASSETS = Path(__file__).parent / "assets" / "mnist_mini"
 SIZES = {"train": 6_000, "val": 1_000, "test": 1_000}
@@ -65,9 +65,9 @@ def main(source: Path, out: Path = ASSETS) -> None:
         chosen = np.sort(rows[stratified_order(task.labels[rows], "mnist-mini")[:size]])
         for kind, array in (("images-idx3", task.images[chosen, :, :, 0]), ("labels-idx1", task.labels[chosen])):
             data = encode_idx(array.astype(np.uint8))
-            write_whole(out / f"{split}-{kind}-ubyte.gz", lambda file, data=data: file.write(data))
+            write_whole(out / f"{split}-{kind}-ubyte.gz", data, make_folder=True)
             total += len(data)
-    write_whole(out / "NOTICE.txt", lambda file: file.write(NOTICE.encode()))
+    write_whole(out / "NOTICE.txt", NOTICE.encode())
     print(f"{out}: {sum(SIZES.values()):,} images, {total / 1e6:.2f} MB")
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from markupsafe import Markup
 
 from fishnet.errors import UserError
+from fishnet.files import write_whole
 from fishnet.report.canvas import Panel, draw_svg, follow_scheme, save
 from fishnet.report.claims import Judgement
 from fishnet.report.evidence import FEWEST_IMAGES, Evidence, Trial
@@ -17,7 +18,6 @@ from fishnet.report.html import Picture, template
 from fishnet.report.measures import answers
 from fishnet.report.results import Results
 from fishnet.stats import Bounds, Comparison, accuracy_noise
-from fishnet.sweep.records import write_whole
 from fishnet.sweep.wording import counted, seconds_text
 
 PAGE = "answer.html"
@@ -69,7 +69,7 @@ def write_answer(answer: Answer, out: Path) -> Path:
     try:
         (out / "figures").mkdir(parents=True, exist_ok=True)
         text = template(PAGE).render(**contents(answer, out))
-        write_whole(page, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        write_whole(page, text.encode())
     except OSError as error:
         raise UserError(f"cannot write {page}: {error.strerror or error}") from error
     return page

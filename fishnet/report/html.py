@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from fishnet.arguments import check_type
 from fishnet.errors import UserError
+from fishnet.files import write_whole
 from fishnet.names import visible
 from fishnet.report import class_figures, curve_figures, figures, sample_figures
 from fishnet.report.canvas import Panel, draw_svg, follow_scheme, save
@@ -21,7 +22,6 @@ from fishnet.report.results import Results, load_results
 from fishnet.report.stamp import PAGE, stamp
 from fishnet.report.tables import COLUMNS, METRIC_NAMES, caption, interval_text, number_text
 from fishnet.sweep.folder import check_recipes
-from fishnet.sweep.records import write_whole
 from fishnet.sweep.values import format_value
 from fishnet.sweep.wording import cohort_text, counted, seconds_text
 
@@ -67,7 +67,7 @@ def write_report(
         text = template(PAGE).render(**shown).encode("utf-8", "backslashreplace")
         drawn = [picture.file for picture in pictures_in(shown)]
         whole = text + stamp(results.out, results.sweep, text, [*drawn, *more])
-        write_whole(page, lambda temporary: temporary.write_bytes(whole))
+        write_whole(page, whole)
     except OSError as error:
         raise UserError(f"cannot write {page}: {error.strerror or error}") from error
     return page

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from fishnet.errors import UserError
-from fishnet.files import read_regular_file
-from fishnet.sweep.records import write_whole
+from fishnet.files import read_regular_file, write_whole
 from fishnet.sweep.samples import differences as sample_differences
 from fishnet.sweep.values import format_value
 
@@ -113,7 +112,7 @@ def write_sweep_file(out: Path, content: Mapping[str, Any]) -> None:
     plain = json.loads(json.dumps({**content, "format": FORMAT}, default=str))
     path, text = out / SWEEP_FILE, json.dumps(plain | {DIGEST: digest(plain)}, indent=2) + "\n"
     if not (path.exists() and path.read_text(encoding="utf-8") == text):
-        write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        write_whole(path, text.encode())
 
 
 def check_same_order(out: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

@@ -10,8 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fishnet.errors import UserError
-from fishnet.files import read_regular_file
-from fishnet.sweep.records import write_whole
+from fishnet.files import read_regular_file, write_whole
 
 KEY = b"fishnet"  # of what a file says of itself, in the metadata of its schema
 
@@ -37,7 +36,7 @@ def write_table(path: Path, table: pd.DataFrame, spec_hash: str) -> str:
     buffer = pa.BufferOutputStream()
     pq.write_table(content, buffer, write_page_checksum=True)
     data = buffer.getvalue()
-    write_whole(path, lambda temporary: temporary.write_bytes(data))
+    write_whole(path, data)
     return hashlib.sha256(data).hexdigest()
 
 

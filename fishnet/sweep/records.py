@@ -1,42 +1,18 @@
-"""The tables of an output folder, made from histories and written whole or not at all."""
+"""The tables of an output folder, made from histories."""
 
-import os
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from scipy.special import softmax
 
 from fishnet.data import Task
-from fishnet.errors import UserError
 from fishnet.metrics import per_class
 from fishnet.sweep.grid import Run
 from fishnet.sweep.history import CLASS_CURVES, CURVES, PRETRAIN_CURVES, STATUS, SUMMARY, History
 from fishnet.sweep.values import shown_value
 
 PER_CLASS = ("support", "auc", "auc_low", "auc_high", "recall", "precision")
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Calls `write(temporary path)` and moves the result into place, so that `path` is never half written.
-
-    Raises:
-        UserError: the file cannot be written; an older one is left as it was.
-    """
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        write(temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        reason = os.strerror(error.errno) if error.errno else error
-        raise UserError(f"cannot write {path}: {reason}") from error
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def runs_table(

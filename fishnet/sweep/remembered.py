@@ -11,8 +11,9 @@ from typing import Any
 
 import jax
 
-from fishnet.data.cache import cache_dir, write_whole
-from fishnet.files import read_regular_file
+from fishnet.data.cache import cache_dir
+from fishnet.errors import UserError
+from fishnet.files import read_regular_file, write_whole
 from fishnet.sweep.machine import device_name, versions
 from fishnet.sweep.rules import COMPONENTS
 from fishnet.sweep.source_hash import hash_users
@@ -54,8 +55,8 @@ class Remembered:
         entries[key] = {**entry, "date": datetime.now(UTC).isoformat(timespec="seconds")}
         text = json.dumps(dict(list(entries.items())[-MOST:]), indent=1) + "\n"
         if (path := self._path()) is not None:
-            with suppress(OSError):
-                write_whole(path, lambda file: file.write(text.encode()))
+            with suppress(UserError):
+                write_whole(path, text.encode(), make_folder=True)
 
     def _path(self) -> Path | None:
         place = cache_dir()

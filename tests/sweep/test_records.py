@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 
 from fishnet.data import load_task
-from fishnet.errors import UserError
 from fishnet.sweep import Recipe, Sweep, records, run_sweep, tables
 from fishnet.sweep.history import CURVES, DIVERGED, OK, SUMMARY, History
 from fishnet.sweep.parquet import write_table
@@ -85,26 +84,6 @@ def test_missing_is_null_and_whole_numbers_stay_whole(tmp_path):
     np.testing.assert_array_equal(found["val_loss"], [np.nan, 2, 3])
     assert found["status"].tolist() == ["diverged", "ok", "ok"]
     assert found["run"].dtype == found["params"].dtype == np.int64
-
-
-def test_a_table_is_written_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "runs.parquet"
-    write_table(path, pd.DataFrame({"a": [1]}), "hash")
-    before = path.read_bytes()
-
-    def fail(kind):
-        def write(temporary):
-            temporary.write_bytes(b"half")
-            raise kind
-
-        return write
-
-    with pytest.raises(UserError, match=f"cannot write {path}: No space left"):
-        records.write_whole(path, fail(OSError(28, "No space left on device")))
-    with pytest.raises(KeyboardInterrupt):
-        records.write_whole(path, fail(KeyboardInterrupt()))
-    assert path.read_bytes() == before
-    assert [p.name for p in tmp_path.iterdir()] == ["runs.parquet"]
 
 
 def test_curves_have_a_row_for_every_finished_epoch():
