@@ -120,9 +120,10 @@ def use_cores(devices: int | None) -> None:
 
 def default_folder(request: Request, data: "DataOptions") -> str:
     """`runs/<experiment>-<first 10 of the spec hash>`: the same command always finds its folder."""
-    from fishnet.sweep.run import describe
+    from fishnet.sweep.run import spec_hash
 
-    return os.path.join("runs", f"{request.experiment.name}-{describe(request.sweep, data)['spec_hash'][:10]}")
+    digest = spec_hash(request.sweep, data, request.lowering, request.lane_width)
+    return os.path.join("runs", f"{request.experiment.name}-{digest[:10]}")
 
 
 def show(out: Path, display: Display, data_dir: str | None) -> None:

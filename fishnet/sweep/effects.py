@@ -53,9 +53,14 @@ def check_lowering(sweep: Sweep, lowering: str | None) -> None:
     Raises:
         UsageError: all networks are mlps, which only `SUMMED` computes in another way.
     """
-    models, pretrain = (sweep.varied.get(name, [getattr(sweep.recipe, name)]) for name in ("model", "pretrain"))
-    if lowering not in (None, SUMMED) and set(models) == {"mlp"} and set(pretrain) == {"none"}:
+    if lowering not in (None, SUMMED) and not has_convolutions(sweep):
         raise UsageError(f"lowering {lowering} would have no effect: an mlp has no convolutions")
+
+
+def has_convolutions(sweep: Sweep) -> bool:
+    """Whether any network of a sweep has convolutions: a model other than an mlp, or what pretrains it."""
+    models, pretrain = (sweep.varied.get(name, [getattr(sweep.recipe, name)]) for name in ("model", "pretrain"))
+    return set(models) != {"mlp"} or set(pretrain) != {"none"}
 
 
 def counted(epochs: int) -> str:

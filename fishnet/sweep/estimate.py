@@ -204,7 +204,7 @@ def prices(platform: str, devices: int) -> np.ndarray:
 
 def pace_key(cohort: Cohort, devices: Sequence[jax.Device]) -> str:
     """Where the pace of a cohort's program is remembered."""
-    return program_key(cohort.shape, devices, cohort.devices, len(cohort.task.splits["val"]))
+    return program_key(cohort.shape, cohort.made_of, devices, cohort.devices, len(cohort.task.splits["val"]))
 
 
 def remember(

@@ -20,6 +20,10 @@ SWEEP_FILE = "sweep.json"
 LOCK_FILE = ".lock"
 FORMAT = 2  # of sweep.json and the tables: raise it when an earlier version of fishnet could not go on from them
 NEEDED = {"recipe": dict, "axes": dict, "seeds": list, "spec_hash": str}  # of sweep.json, to tell sweeps apart
+STATEFUL = (
+    "a component that changes its own state while it runs, such as a cache, stays the same only with an attribute "
+    "__fishnet_version__"
+)
 DIGEST = "sha256"  # the key under which sweep.json has that of all the rest of it
 
 
@@ -153,11 +157,13 @@ def check_same_sweep(out: Path, found: Mapping[str, Any], wanted: Mapping[str, A
             text = _values if part == "axes" else _value
             if old.get(name) != new.get(name):
                 differences.append(f"{label}{name} {text(old.get(name))} there, {text(new.get(name))} here")
+    both = [content.get("functions") or {} for content in (found, wanted)]
+    hint = f"; {STATEFUL}" if any(both[1].get(name, old) != old for name, old in both[0].items()) else ""
     differences += sample_differences(*samples)
     if found["seeds"] != wanted["seeds"]:
         differences.append(f"seeds {_values(found['seeds'])} there, {_values(wanted['seeds'])} here")
     differences = differences or ["a function of the user's own has changed, or a value is written out that was auto"]
-    raise UserError(f"{out} holds another sweep ({'; '.join(differences)}): choose another --out")
+    raise UserError(f"{out} holds another sweep ({'; '.join(differences)}): choose another --out{hint}")
 
 
 def changed_setting(found: dict[str, Any], content: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from fishnet.arguments import as_folder, shown, whole_number
 from fishnet.data.modifiers import normal_task
 from fishnet.errors import UsageError, UserError
 from fishnet.sweep.components import plain_model
-from fishnet.sweep.folder import SWEEP_FILE, check_recipes, read_sweep_file
+from fishnet.sweep.folder import STATEFUL, SWEEP_FILE, check_recipes, read_sweep_file
 from fishnet.sweep.grid import Sweep
 from fishnet.sweep.grouping import group_runs
 from fishnet.sweep.history import DIVERGED
@@ -26,7 +26,7 @@ from fishnet.sweep.recipe import Recipe
 from fishnet.sweep.rules import COMPONENTS, NAMES
 from fishnet.sweep.samples import Samples
 from fishnet.sweep.settings import held_settings
-from fishnet.sweep.source_hash import describe_source
+from fishnet.sweep.source_hash import describe_source, source_hash
 from fishnet.sweep.state import constants
 from fishnet.sweep.validate import resolve
 from fishnet.sweep.values import coerce
@@ -135,13 +135,13 @@ def check_functions(out: Path, recipe: Recipe, trained: Mapping[str, str]) -> No
     for field in NETWORK:
         key, table = f"{field}={getattr(recipe, field)}", COMPONENTS[field]
         value = table.users().get(getattr(recipe, field))
-        here = None if value is None else describe_source(value, key)
+        here = None if value is None else describe_source(value, source_hash(value, key))
         there = trained.get(key)
         if (there or "").split()[-1:] != (here or "").split()[-1:]:  # the digests, whatever the functions are called
             own = f"fishnet's own {key}"
             raise UserError(
                 f"{out} was trained with {there or own}, and here it is {here or own}: with another component the "
-                "network would not give what it was trained to"
+                f"network would not give what it was trained to; {STATEFUL}"
             )
 
 

@@ -31,17 +31,17 @@ from fishnet.sweep.probing import Axes, axes_of
 from fishnet.sweep.program import Functions, kept_functions
 from fishnet.sweep.pupils import RNGS
 from fishnet.sweep.recipe import Recipe
-from fishnet.sweep.rules import COMPONENTS
+from fishnet.sweep.rules import DEFAULT_LOWERING
+from fishnet.sweep.source_hash import hash_each
 from fishnet.sweep.state import Shape
 from fishnet.sweep.transfer import Trunk, with_trunk
+from fishnet.sweep.user_components import functions_of
 from fishnet.sweep.validate import check_ghosts
 from fishnet.sweep.values import format_value
 
-TABLES = COMPONENTS | {"lowering": LOWERINGS}
 # Lanes vectorised together, by backend; as measured in benchmarks/README.md.
 DEFAULT_WIDTH: dict[str, dict[str, int]] = {"cpu": {}, "gpu": {}, "tpu": {}}
 FALLBACK_WIDTH = {"cpu": 1, "gpu": 16, "tpu": 16}
-DEFAULT_LOWERING = {"cpu": "winograd", "gpu": "native", "tpu": "native"}
 # Why runs have a program of their own, and what is said of the others: the last entries of `static_key`.
 OWN_PROGRAMS = (
     ("steps in its own way", "these optimizers share a step"),
@@ -82,6 +82,7 @@ class Cohort:
     estimate: Mapping[str, float] = field(default_factory=dict)  # seconds by what takes them; empty: unknown
     estimated_from: str = ""
     yardstick: float = 0.0  # seconds that the yardstick took then, see `estimate.py`
+    made_of: Mapping[str, str] = field(default_factory=dict)  # digests of the user's components that its runs name
 
     @property
     def epochs(self) -> int:
@@ -124,7 +125,7 @@ class Cohort:
     @cached_property
     def functions(self) -> Functions:
         """Of its program, traced once, whoever asks first, in this sweep or an earlier one of the process."""
-        return kept_functions(self.shape, TABLES)
+        return kept_functions(self.shape, self.made_of)
 
     @cached_property
     def probe_axes(self) -> Axes:
@@ -333,6 +334,7 @@ def _cohort(
         asked_width=choice.asked_width or width,
         most_devices=choice.most_devices,
         why=choice.why,
+        made_of=hash_each(functions_of([run.recipe for run in runs], [shape.lowering])),
     )
 
 

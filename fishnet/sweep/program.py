@@ -22,7 +22,6 @@ from jax.sharding import SingleDeviceSharding
 
 from fishnet.best_effort import best_effort
 from fishnet.data import Task
-from fishnet.lookup import Table
 from fishnet.sweep.compiling import compiler_options, in_background
 from fishnet.sweep.groups import (
     evaluate_groups,
@@ -36,7 +35,6 @@ from fishnet.sweep.interrupt import Interrupt
 from fishnet.sweep.knobs import Knobs
 from fishnet.sweep.memory import OutOfMemory, available_bytes, check_memory, out_of_memory, tree_bytes
 from fishnet.sweep.settings import held_settings
-from fishnet.sweep.source_hash import hash_users
 from fishnet.sweep.state import Lanes, Pixels, Shape
 
 
@@ -97,17 +95,17 @@ _kept: dict[tuple, Functions] = {}
 _traced: dict[str, str] = {}  # the user's components, by what they were made of when they were last traced
 
 
-def kept_functions(shape: Shape, tables: Mapping[str, Table]) -> Functions:
+def kept_functions(shape: Shape, made_of: Mapping[str, str]) -> Functions:
     """The functions of a program, as an earlier sweep of this process has traced them, if one has.
 
     A trace holds the values that the user's components read when it was made. If one of them is made of something else
-    now, JAX forgets its traces too: those of functions inside a program, and of what the user has jitted.
+    than when this process last traced it, or has not been traced here, JAX forgets all traces of the process
+    (`jax.clear_caches`): those of functions inside a program, and of what the user has jitted.
 
     Args:
         shape: what is static.
-        tables: of the components that the functions are made of, by field.
+        made_of: digests of the user's components that the functions are made of, by "field=name".
     """
-    made_of = hash_users(tables)
     if any(_traced.get(name) != now for name, now in made_of.items()):
         jax.clear_caches()
     _traced.update(made_of)

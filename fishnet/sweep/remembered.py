@@ -15,8 +15,6 @@ from fishnet.data.cache import cache_dir
 from fishnet.errors import UserError
 from fishnet.files import read_regular_file, write_whole
 from fishnet.sweep.machine import device_name, versions
-from fishnet.sweep.rules import COMPONENTS
-from fishnet.sweep.source_hash import hash_users
 from fishnet.sweep.state import Shape
 
 MOST = 1000  # entries of a file; the oldest go first
@@ -95,10 +93,16 @@ def setting_key(devices: Sequence[jax.Device]) -> str:
     return _short(device_name(list(devices)), sorted(versions().items()))
 
 
-def program_key(shape: Shape, devices: Sequence[jax.Device], *more: Any) -> str:
-    """A program on devices of a kind, under these versions; what else matters is in `more`."""
-    users = hash_users(COMPONENTS)
-    return f"{setting_key(devices)}-{_short(shape, more, *users.items())}"
+def program_key(shape: Shape, made_of: Mapping[str, str], devices: Sequence[jax.Device], *more: Any) -> str:
+    """A program on devices of a kind, under these versions.
+
+    Args:
+        shape: what is static.
+        made_of: digests of the user's components in it, by "field=name".
+        devices: where it runs.
+        more: what else matters.
+    """
+    return f"{setting_key(devices)}-{_short(shape, more, *made_of.items())}"
 
 
 def _short(*of: Any) -> str:

@@ -57,6 +57,7 @@ COMPONENTS = {
     **{"augment": AUGMENTATIONS, "hard_augment": AUGMENTATIONS, "pretrain": OBJECTIVES, "probes": PROBES},
     "eval_statistics": STATISTICS,
 }
+DEFAULT_LOWERING = {"cpu": "winograd", "gpu": "native", "tpu": "native"}  # of convolutions, by backend
 # field -> (lowest, highest, whether the lowest and the highest are themselves allowed)
 RANGES = {
     "depth": (1, 64, True, True),

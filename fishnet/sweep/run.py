@@ -36,15 +36,20 @@ from fishnet.sweep.processes import FINISHED, Pulse, Team, check_apart, current
 from fishnet.sweep.progress import Display, display_for
 from fishnet.sweep.selection import check_selection, selection_notes
 from fishnet.sweep.settings import check_start_settings, held_settings, start_settings
-from fishnet.sweep.source_hash import describe_source
+from fishnet.sweep.source_hash import describe_source, hash_each, moved
 from fishnet.sweep.training import Training
 from fishnet.sweep.tune import fastest_layouts
-from fishnet.sweep.validate import check_out, check_sweep, resolve, user_functions
+from fishnet.sweep.user_components import user_functions
+from fishnet.sweep.validate import check_out, check_sweep, resolve
 from fishnet.sweep.whole import Whole
 
 UNMEASURED = (
     "frozen batch norms that begin neither with a trunk nor with pretraining have statistics of mean 0 and variance 1, "
     "with which they normalise nothing; freeze trunk/* (or norm_0/*) freezes parameters alone"
+)
+STATE_MOVED = (
+    "component {} changes its own state while it runs, by which it would be taken for another one when this process "
+    "asks for the sweep again: give it an attribute __fishnet_version__"
 )
 
 
@@ -74,6 +79,10 @@ def run_sweep(
     share_batches: bool | None = None,
 ) -> Result:
     """Trains every run of `sweep` and writes its folder; goes on where an earlier call stopped.
+
+    A sweep that names components of the user's own which this process has not traced yet, or which are made of
+    something else now, makes JAX forget every compiled function of the process (`jax.clear_caches`): what else the
+    process has jitted is compiled again when it is next called.
 
     Processes that have met through `fishnet.sweep.processes.join` share the runs among them; each calls this function
     alike and returns when the whole sweep is done.
@@ -114,7 +123,9 @@ def run_sweep(
     check_lowering(sweep, lowering)
     check_rules(sweep, team)
     check_out(sweep, out)
-    content, inputs = describe(sweep, data, command), Inputs(sweep, data)
+    functions = user_functions(sweep, lowering, lane_width)
+    digests = hash_each(functions)
+    content, inputs = describe(sweep, data, functions, digests, command), Inputs(sweep, data)
     if (result := finished_before(out, content, inputs)) is not None:
         return result
     options = Options(lane_width, lowering, share_batches, devices, then or {})
@@ -126,6 +137,8 @@ def run_sweep(
                 if (result := finished_before(out, content, inputs)) is not None:
                     return result
                 result = _run(sweep, out, content, options, display, inputs, interrupt, team, pulse)
+                for name in moved(functions, digests):
+                    display.warn(STATE_MOVED.format(name))
             if result is None:
                 wait_for_end(out, team, interrupt)
                 result = finished_before(out, content, inputs)
@@ -194,10 +207,33 @@ def check_rules(sweep: Sweep, team: Team) -> None:
         )
 
 
-def describe(sweep: Sweep, data: DataOptions, command: str | None = None) -> dict[str, Any]:
-    """`sweep.json` without what only planning tells."""
-    functions = user_functions(sweep)
-    options = {k: v for k, v in dataclasses.asdict(data).items() if v and k != "data_dir"}
+def spec_hash(sweep: Sweep, data: DataOptions, lowering: str | None = None, lane_width: int | str | None = None) -> str:
+    """The hash by which `sweep.json` identifies a sweep; arguments as for `run_sweep`."""
+    return sweep.hash(hash_each(user_functions(sweep, lowering, lane_width)), data_options(data))
+
+
+def data_options(data: DataOptions) -> dict[str, Any]:
+    """Options of reading data that identify a sweep: those that are not the default."""
+    return {k: v for k, v in dataclasses.asdict(data).items() if v and k != "data_dir"}
+
+
+def describe(
+    sweep: Sweep,
+    data: DataOptions,
+    functions: Mapping[str, Any] | None = None,
+    digests: Mapping[str, str] | None = None,
+    command: str | None = None,
+) -> dict[str, Any]:
+    """`sweep.json` without what only planning tells.
+
+    Args:
+        sweep, data, command: as for `run_sweep`.
+        functions: the components of the user's own, by name; None: those that the sweep names.
+        digests: of these; None: they are hashed.
+    """
+    functions = user_functions(sweep) if functions is None else functions
+    digests = hash_each(functions) if digests is None else digests
+    options = data_options(data)
     content = sweep.spec()
     resolved = resolve(sweep.recipe)
     arms = [run for run in sweep.runs() if run.recipe.seed == sweep.seeds[0]]
@@ -208,8 +244,8 @@ def describe(sweep: Sweep, data: DataOptions, command: str | None = None) -> dic
     del content["recipe"]["seed"]
     return content | {
         "arms": [_written_out(run) for run in arms],
-        "spec_hash": sweep.hash(functions, options),
-        "functions": {name: describe_source(f, name) for name, f in functions.items()},
+        "spec_hash": sweep.hash(digests, options),
+        "functions": {name: describe_source(f, digests[name]) for name, f in functions.items()},
         "data_options": options,
         "command": command or shell_command(sys.argv),
     }

@@ -38,7 +38,6 @@ import numpy as np
 
 from fishnet.errors import UsageError
 from fishnet.files import read_regular_file
-from fishnet.lookup import Table
 from fishnet.sweep.machine import PACKAGES
 from fishnet.sweep.module_specs import find_spec, is_own_source, package_of_spec
 from fishnet.sweep.source_code import Names, code_text, names_in, package_of, tree_text
@@ -89,25 +88,31 @@ def label(value: Any) -> str:
     return f"{getattr(named, '__module__', '')}.{named.__qualname__}"
 
 
-def describe_source(value: Any, name: str) -> str:
-    """An object by its name and the beginning of its digest, as `sweep.json` has it; arguments as `source_hash`."""
-    return f"{label(value)} {source_hash(value, name)[:12]}"
+def describe_source(value: Any, digest: str) -> str:
+    """An object by its name and the beginning of its digest, as `sweep.json` has it."""
+    return f"{label(value)} {digest[:12]}"
 
 
-def hash_users(tables: Mapping[str, Table]) -> dict[str, str]:
-    """The digests of the users' components in tables, by "field=name".
+def hash_each(functions: Mapping[str, Any]) -> dict[str, str]:
+    """The digests of components, by what messages call them; raises what `source_hash` raises."""
+    return {name: source_hash(value, name) for name, value in functions.items()}
 
-    One that has none has an empty one: no sweep names it, as that would be refused.
+
+def moved(functions: Mapping[str, Any], digests: Mapping[str, str]) -> list[str]:
+    """The names of components that are made of something else than when they were hashed.
+
+    Args:
+        functions: the components, by name.
+        digests: of them, by name, as they were.
     """
 
-    def digest(value: Any, name: str) -> str:
+    def is_same(name: str) -> bool:
         try:
-            return source_hash(value, name)
-        except UsageError:
-            return ""
+            return source_hash(functions[name], name) == digests[name]
+        except UsageError:  # it holds what has no digest now
+            return False
 
-    users = {f"{field}={name}": value for field, table in tables.items() for name, value in table.users().items()}
-    return {name: digest(value, name) for name, value in users.items()}
+    return [name for name in functions if not is_same(name)]
 
 
 def _refusal(where: str, problem: str, value: Any) -> UsageError:

@@ -24,6 +24,8 @@ from fishnet.sweep.memory import OutOfMemory
 from fishnet.sweep.plan import Cohort, make_cohorts
 from fishnet.sweep.program import Program
 from fishnet.sweep.remembered import TUNED, program_key
+from fishnet.sweep.source_hash import hash_each
+from fishnet.sweep.user_components import functions_of
 from fishnet.sweep.wording import counted
 
 WIDTHS = (1, 4, 16)
@@ -159,7 +161,8 @@ def fastest_layouts(
         cohort = make_cohorts(members, tasks, 1, lowering, devices)[0]
         sizes = similar(cohort)
         shape = dataclasses.replace(cohort.shape, lane_width=0)
-        key = program_key(shape, devices, lowering, sizes)
+        tried = functions_of([run.recipe for run in cohort.runs], LOWERINGS if lowering is None else [lowering])
+        key = program_key(shape, hash_each(tried), devices, lowering, sizes)
         if (found := TUNED.find(key)) is not None:
             layout = dict(found["layout"])
             layout["why"] += f" (remembered from {found['date'][:10]})"

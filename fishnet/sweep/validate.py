@@ -25,7 +25,6 @@ from fishnet.sweep.limits import MOST_LAYERS, MOST_WIDTH, check_epochs
 from fishnet.sweep.menu import hard_class_names
 from fishnet.sweep.recipe import Recipe
 from fishnet.sweep.rules import (
-    COMPONENTS,
     DROPOUT_LAYERS,
     NAMES,
     PHOTOGRAPHS,
@@ -236,18 +235,6 @@ def own_image_size(recipe: Recipe) -> int:
     """The image size of a recipe that leaves it to its task and, in compound scaling, to its model."""
     size = default_image_size(recipe.task)
     return compound_resolution(size, recipe.compound) if recipe.model == "efficientnet" else size
-
-
-def user_functions(sweep: Sweep) -> dict[str, object]:
-    """The components named by the sweep that are not fishnet's own: they belong in the specification's hash."""
-    found = {}
-    for field, table in COMPONENTS.items():
-        values = {getattr(sweep.recipe, field), *sweep.varied.get(field, ())}
-        names = {name for value in values for name in (value if isinstance(value, tuple) else [value])}
-        if field == "augment" and "auto" in names:
-            names |= set(AUTO_AUGMENT)
-        found |= {f"{field}={name}": table[name] for name in sorted(names & table.keys()) if not table.is_own(name)}
-    return found
 
 
 def _check_field(name: str, value: object) -> None:

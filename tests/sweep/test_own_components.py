@@ -1,6 +1,8 @@
 """Components of the user's own: another one is another sweep, and what is trained is what they are now."""
 
 import dataclasses
+import json
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +15,17 @@ from fishnet.data import load_task
 from fishnet.errors import UsageError, UserError
 from fishnet.losses import LOSSES
 from fishnet.nn.activations import ACTIVATIONS
+from fishnet.nn.lowerings import LOWERINGS
 from fishnet.nn.norms import NORMS
 from fishnet.optim.optimizers import OPTIMIZERS, Optimizer
-from fishnet.sweep import Recipe, Sweep, load_run, run_sweep
+from fishnet.sweep import Recipe, Sweep, load_run, run_sweep, source_hash
+from fishnet.sweep.program import kept_functions
 from fishnet.sweep.remembered import program_key
 from fishnet.sweep.rules import COMPONENTS
-from fishnet.sweep.run import DataOptions, describe
-from fishnet.sweep.validate import check_recipe, user_functions
+from fishnet.sweep.run import DataOptions, describe, spec_hash
+from fishnet.sweep.source_hash import hash_each
+from fishnet.sweep.user_components import functions_of, user_functions
+from fishnet.sweep.validate import check_recipe
 
 TINY = Recipe(task="synthetic", image_size=8, model="mlp", widths=(8,), batch_size=64, epochs=1)
 SCALE = 1.0
@@ -82,12 +88,11 @@ def test_another_optimizer_of_the_same_name_is_another_sweep(monkeypatch):
 
 
 def test_how_fast_a_program_ran_is_not_told_of_one_with_another_component(monkeypatch):
-    keys = []
+    recipe, keys = dataclasses.replace(TINY, activation="mine"), []
     for scale in (1, 1, 2):
         monkeypatch.setitem(ACTIVATIONS, "mine", Scaled(scale))
-        keys.append(program_key("a shape", jax.devices()))
-    monkeypatch.delitem(ACTIVATIONS, "mine")
-    assert keys[0] == keys[1] != keys[2] != program_key("a shape", jax.devices())
+        keys.append(program_key("a shape", hash_each(functions_of([recipe], [])), jax.devices()))
+    assert keys[0] == keys[1] != keys[2] != program_key("a shape", {}, jax.devices())
 
 
 @pytest.mark.parametrize("field", COMPONENTS)
@@ -100,7 +105,7 @@ def test_a_replaced_entry_of_each_table_belongs_to_the_sweep(field, monkeypatch)
     other = next(iter(table.values()))
     monkeypatch.setitem(table, name, other)
     assert user_functions(sweep) == {f"{field}={name}": other}
-    assert sweep.hash(user_functions(sweep)) != sweep.hash()
+    assert sweep.hash(hash_each(user_functions(sweep))) != sweep.hash()
 
 
 def test_the_augmentation_that_auto_stands_for_belongs_to_the_sweep(monkeypatch):
@@ -119,3 +124,85 @@ def test_a_replaced_formula_is_refused(field, table, name, monkeypatch):
     monkeypatch.setitem(table, name, next(reversed(table.values())))
     with pytest.raises(UsageError, match=f"{field} '{name}' was replaced in its table"):
         check_recipe(dataclasses.replace(TINY, **{field: name}))
+
+
+def scaled_convolution(lhs, rhs, *arguments, **options):
+    return jax.lax.conv_general_dilated(lhs, rhs * SCALE, *arguments, **options)
+
+
+CONVOLVED = dataclasses.replace(TINY, model="cnn")
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [("mine", {"lowering": "mine"}), ("mine", {"lane_width": "auto"}), ("winograd", {}), ("native", {})],
+)
+def test_a_lowering_of_the_users_own_belongs_to_the_sweep_that_may_use_it(name, asked, monkeypatch):
+    sweep = Sweep(CONVOLVED, seeds=1)
+    plain = spec_hash(sweep, DataOptions(), **asked)
+    monkeypatch.setitem(LOWERINGS, name, scaled_convolution)
+    assert user_functions(sweep, **asked) == {f"lowering={name}": scaled_convolution}
+    hashes = {plain, spec_hash(sweep, DataOptions(), **asked)}
+    monkeypatch.setitem(globals(), "SCALE", 0.5)
+    assert len(hashes | {spec_hash(sweep, DataOptions(), **asked)}) == 3
+    assert user_functions(sweep, "gemm") == user_functions(Sweep(TINY, seeds=1)) == {}
+
+
+def test_another_lowering_of_the_same_name_is_not_finished_before(monkeypatch, tmp_path):
+    monkeypatch.setitem(LOWERINGS, "mine", scaled_convolution)
+    sweep = Sweep(CONVOLVED, seeds=1)
+    run_sweep(sweep, tmp_path / "out", lowering="mine", devices=1)
+    found = json.loads((tmp_path / "out" / "sweep.json").read_text())
+    assert found["functions"].keys() == {"lowering=mine"}
+    assert run_sweep(sweep, tmp_path / "out", lowering="mine", devices=1).finished
+    monkeypatch.setitem(globals(), "SCALE", 0.5)
+    with pytest.raises(UserError, match=r"holds another sweep .*function lowering=mine .*scaled_convolution"):
+        run_sweep(sweep, tmp_path / "out", lowering="mine", devices=1)
+
+
+def test_a_component_that_changes_its_own_state_is_told_of(monkeypatch, tmp_path):
+    """It fills a dictionary while it is traced: in the same process it then looks like another component."""
+    seen = {}
+
+    def memoizes(x):
+        seen[x.shape] = True
+        return jnp.tanh(x)
+
+    monkeypatch.setitem(ACTIVATIONS, "mine", memoizes)
+    sweep = Sweep(dataclasses.replace(TINY, activation="mine"), seeds=1)
+    with pytest.warns(UserWarning, match="component activation=mine changes its own state.*__fishnet_version__"):
+        run_sweep(sweep, tmp_path / "out", devices=1)
+    advice = "a component that changes its own state .* attribute __fishnet_version__"
+    with pytest.raises(UserError, match=rf"holds another sweep .*function activation=mine .*{advice}"):
+        run_sweep(sweep, tmp_path / "out", devices=1)
+    with pytest.raises(UserError, match=f"was trained with .*{advice}"):
+        load_run(tmp_path / "out", 0)
+    memoizes.__fishnet_version__ = "1"
+    with warnings.catch_warnings(action="error"):
+        run_sweep(sweep, tmp_path / "versioned", devices=1)
+    assert run_sweep(sweep, tmp_path / "versioned", devices=1).finished
+    assert load_run(tmp_path / "versioned", 0).recipe.activation == "mine"
+
+
+def test_components_that_no_run_names_leave_jax_caches_alone(monkeypatch):
+    monkeypatch.setitem(ACTIVATIONS, "unused", Scaled(3.0))
+    cleared = []
+    monkeypatch.setattr(jax, "clear_caches", lambda: cleared.append(True))
+    kept_functions(dataclasses.replace(TINY, seed=77), hash_each(functions_of([TINY], ["native"])))
+    assert not cleared
+    kept_functions(
+        dataclasses.replace(TINY, seed=77),
+        hash_each(functions_of([dataclasses.replace(TINY, activation="unused")], ["native"])),
+    )
+    assert cleared
+
+
+def test_components_are_hashed_once_before_and_once_after_training(monkeypatch, tmp_path):
+    """And once for each program, of those that its runs name."""
+    monkeypatch.setitem(ACTIVATIONS, "mine", Scaled(4.0))
+    hashed = []
+    original = source_hash.source_hash
+    monkeypatch.setattr(source_hash, "source_hash", lambda value, name: hashed.append(name) or original(value, name))
+    sweep = Sweep(TINY, axes={"activation": ["relu", "mine"], "widths": [(8,), (12,)]}, seeds=1)
+    result = run_sweep(sweep, tmp_path / "out", devices=1)
+    assert hashed == ["activation=mine"] * (2 + result.programs)

@@ -9,7 +9,9 @@ from fishnet.errors import UsageError, UserError
 from fishnet.nn.activations import ACTIVATIONS
 from fishnet.sweep import Recipe, Sweep
 from fishnet.sweep.rules import NAMES
-from fishnet.sweep.validate import check_sweep, resolve, user_functions
+from fishnet.sweep.source_hash import hash_each
+from fishnet.sweep.user_components import user_functions
+from fishnet.sweep.validate import check_sweep, resolve
 
 
 @pytest.mark.parametrize(
@@ -108,7 +110,7 @@ def test_a_function_of_the_users_own_is_found_and_hashed(monkeypatch):
     sweep = Sweep(Recipe(), axes={"activation": ["relu", "mine"]}, seeds=1)
     check_sweep(sweep)
     assert user_functions(sweep) == {"activation=mine": mine}
-    assert sweep.hash(user_functions(sweep)) != sweep.hash()
+    assert sweep.hash(hash_each(user_functions(sweep))) != sweep.hash()
 
 
 def test_every_name_in_every_table_is_accepted():
