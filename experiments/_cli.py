@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from experiments._output import output_kept, settled_environment
-from fishnet.errors import UsageError, UserError
+from fishnet.errors import UsageError, UserError, first_line
 from fishnet.names import visible
 
 MOST_DEVICES = 1024  # more than a machine has; each is made, with its threads, before it is known whether it is used
@@ -189,17 +189,15 @@ def _outcome(job: Callable[[list[str]], int], argv: list[str]) -> int:
         _say("error", f"out of memory{f': {error}' * bool(str(error))}", debug)
         return 1
     except Exception as error:
-        lines = str(error).strip().splitlines() or [""]
         if variable := _refused_variable(error):
-            _say("error", f"{variable}: JAX does not know this value ({lines[0]})", debug)
+            _say("error", f"{variable}: JAX does not know this value ({first_line(error)})", debug)
             return 1
         return _unexpected(error, debug)
 
 
 def _unexpected(error: Exception, debug: bool) -> int:
     """The exit code of an error that is a mistake of the program, which it says."""
-    lines = str(error).strip().splitlines() or [""]
-    _say("error", f"unexpected {type(error).__name__}: {lines[0]} (--debug shows where)", debug)
+    _say("error", f"unexpected {type(error).__name__}: {first_line(error)} (--debug shows where)", debug)
     return 1
 
 

@@ -1,11 +1,11 @@
 """answer.json: what an experiment leaves for the ledger of claims, checked whenever it is written or read."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from fishnet.errors import UserError
+from fishnet.arguments import check_mapping, check_text, check_type, shown
+from fishnet.errors import UsageError, UserError, first_line
 from fishnet.files import read_regular_file
 
 SIZES = ("smoke", "quick", "full")
@@ -14,6 +14,7 @@ VERDICTS = ("supported", "refuted", "undecided")
 TEXTS = ("experiment", "size", "question", "answer")
 CLAIM = ("text", "source", "verdict", "measure", "control")
 MADE = ("command", "runs", "time", "device", "versions", "finished")
+OBJECT = "an object with names and values"
 
 
 class BadAnswer(UserError):
@@ -34,7 +35,7 @@ def read_answer(path: Path, experiment: str) -> dict[str, Any] | None:
     except BadAnswer as error:
         raise BadAnswer(f"{path} cannot be used: {error}") from error
     except (OSError, ValueError, RecursionError) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        reason = getattr(error, "strerror", None) or first_line(error)
         raise BadAnswer(f"{path} cannot be read: {reason}") from error
     return record
 
@@ -49,47 +50,44 @@ def check_answer(record: Any, experiment: str) -> None:
     Raises:
         BadAnswer: with the first thing that is wrong.
     """
-    record = _mapping("the answer", record)
+    try:
+        _check_answer(record, experiment)
+    except UsageError as error:
+        raise BadAnswer(str(error)) from error
+
+
+def _check_answer(record: Any, experiment: str) -> None:
+    check_mapping("the answer", record, OBJECT)
     for name in TEXTS:
-        _text(name, record.get(name), lines=name == "answer")
-    _one_of("experiment", record["experiment"], (experiment,))
-    _one_of("size", record["size"], SIZES)
-    claims = record.get("claims")
-    if not isinstance(claims, list):
-        raise BadAnswer(f"claims: {_shown(claims)} is no list")
-    for number, claim in enumerate(claims, start=1):
+        _check_words(name, record.get(name), lines=name == "answer")
+    _check_one_of("experiment", record["experiment"], (experiment,))
+    _check_one_of("size", record["size"], SIZES)
+    check_type("claims", record.get("claims"), list, "a list")
+    for number, claim in enumerate(record["claims"], start=1):
         where = f"claim {number}"
-        claim = _mapping(where, claim)
+        check_mapping(where, claim, OBJECT)
         for name in CLAIM:
-            _text(f"{where}: {name}", claim.get(name))
-        _one_of(f"{where}: verdict", claim["verdict"], VERDICTS)
-        for arm, phrase in _mapping(f"{where}: effects", claim.get("effects")).items():
-            _text(f"{where}: effect of {arm}", phrase)
-    made = _mapping("made", record.get("made"))
+            _check_words(f"{where}: {name}", claim.get(name))
+        _check_one_of(f"{where}: verdict", claim["verdict"], VERDICTS)
+        check_mapping(f"{where}: effects", claim.get("effects"), OBJECT)
+        for arm, phrase in claim["effects"].items():
+            _check_words(f"{where}: effect of {arm}", phrase)
+    check_mapping("made", record.get("made"), OBJECT)
     for name in MADE:
-        _text(f"made: {name}", made.get(name), lines=True, empty=True)  # a command may name a folder of two lines
+        check_text(f"made: {name}", record["made"].get(name))  # a command may name a folder of two lines
 
 
-def _mapping(what: str, value: Any) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise BadAnswer(f"{what}: {_shown(value)} is no object with names and values")
-    return value
+def _check_words(what: str, value: Any, lines: bool = False) -> None:
+    valid = "a text that says something" + (", in one line" if not lines else "")
+    check_text(what, value, valid)
+    if not value.strip() or (len(value.splitlines()) > 1 and not lines):
+        raise UsageError(f"{what}: {shown(value)} is not {valid}")
 
 
-def _text(what: str, value: Any, lines: bool = False, empty: bool = False) -> None:
-    if not isinstance(value, str) or not (value.strip() or empty) or (len(value.splitlines()) > 1 and not lines):
-        raise BadAnswer(f"{what}: {_shown(value)} is no text" + (" of one line" if not lines else ""))
-
-
-def _one_of(what: str, value: str, valid: tuple[str, ...]) -> None:
+def _check_one_of(what: str, value: str, valid: tuple[str, ...]) -> None:
     if value not in valid:
-        raise BadAnswer(f"{what}: {_shown(value)} is not {' or '.join(valid)}")
+        raise UsageError(f"{what}: {shown(value)} is not {' or '.join(valid)}")
 
 
 def _no_constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is no number of JSON")
-
-
-def _shown(value: Any) -> str:
-    text = "nothing" if value is None else repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

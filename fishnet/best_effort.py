@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TypeVar
 
-from fishnet.errors import UserError
+from fishnet.errors import UserError, first_line
 
 T = TypeVar("T")
 
@@ -26,6 +26,7 @@ def best_effort(what: str, compute: Callable[[], T], note: Callable[[str], None]
     except Exception as error:
         if RAISE:
             raise
-        reason = (str(error).strip().splitlines() or [""])[0]
-        note(f"{what} is unknown, which changes no result: {type(error).__name__}: {reason}".removesuffix(": "))
+        kind = type(error).__name__
+        reason = f"{kind}: {first_line(error)}".removesuffix(f": {kind}")
+        note(f"{what} is unknown, which changes no result: {reason}")
         return otherwise

@@ -15,6 +15,7 @@ import time
 from dataclasses import replace
 
 from experiments._peers.nets import NETS
+from fishnet.errors import first_line
 
 OURS = {
     "fishnet": ("ours", "Fishnet"),
@@ -52,7 +53,7 @@ def main() -> None:
         answers.write(json.dumps({"missing": f"{error.name} is not installed"}) + "\n")
         return
     except Exception as error:  # a peer that cannot do this network is a row that says so
-        answers.write(json.dumps({"missing": f"{type(error).__name__}: {str(error).splitlines()[0]}"}) + "\n")
+        answers.write(json.dumps({"missing": f"{type(error).__name__}: {first_line(error)}"}) + "\n")
         return
     ready = {"seconds": time.perf_counter() - began, "params": params, "memory": contestant.memory()}
     answers.write(json.dumps(ready) + "\n")

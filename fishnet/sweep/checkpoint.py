@@ -17,7 +17,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from fishnet.errors import UserError
+from fishnet.errors import UserError, first_line
 from fishnet.sweep.machine import versions
 
 FORMAT = 4  # of what is saved and how: raise it when `Lanes`, `History`, `Pupils` or the record change
@@ -267,5 +267,4 @@ def _line(error: BaseException) -> str:
     # TensorStore puts it at the end of a long line.
     if found := re.search(r"(?:OS error |os_error_code=')(\d+)", str(error)):
         return os.strerror(int(found[1]))
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__)[:300]
+    return first_line(error)[:300]

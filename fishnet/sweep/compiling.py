@@ -11,7 +11,7 @@ from threading import Thread
 
 import jax
 
-from fishnet.errors import UserError
+from fishnet.errors import UserError, first_line
 from fishnet.sweep.interrupt import Interrupt
 from fishnet.sweep.memory import OutOfMemory, out_of_memory
 from fishnet.sweep.settings import held_settings
@@ -59,4 +59,4 @@ def in_background(
     except jax.errors.JaxRuntimeError as error:
         if out_of_memory(error):
             raise OutOfMemory from error
-        raise UserError(f"the program could not be compiled: {str(error).splitlines()[0]}") from error
+        raise UserError(f"the program could not be compiled: {first_line(error)}") from error

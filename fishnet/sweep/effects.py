@@ -9,6 +9,7 @@ from fishnet.sweep.grid import Sweep
 from fishnet.sweep.recipe import FIELDS
 from fishnet.sweep.rules import USES
 from fishnet.sweep.values import format_value
+from fishnet.sweep.wording import counted
 
 FROM_FILES = ("mnist",)  # tasks that read files of a data folder
 FROM_PHOTOGRAPHS = ("folder",)  # whose files may be no photographs
@@ -40,8 +41,8 @@ def check_stopping(sweep: Sweep) -> None:
         raise UsageError(f"{' and '.join(rules)} stopping would have no effect: it compares arms, and there is one")
     if rules and stopping.first >= longest:
         raise UsageError(
-            f"{' and '.join(rules)} stopping would have no effect: the first rung, after {counted(stopping.first)}, is "
-            f"not before the last of {counted(longest)}"
+            f"{' and '.join(rules)} stopping would have no effect: the first rung, after "
+            f"{counted(stopping.first, 'epoch')}, is not before the last of {counted(longest, 'epoch')}"
         )
     if stopping.target and longest == 1:
         raise UsageError(f"target {stopping.target!r} would have no effect: the arms have one epoch")
@@ -61,11 +62,6 @@ def has_convolutions(sweep: Sweep) -> bool:
     """Whether any network of a sweep has convolutions: a model other than an mlp, or what pretrains it."""
     models, pretrain = (sweep.varied.get(name, [getattr(sweep.recipe, name)]) for name in ("model", "pretrain"))
     return set(models) != {"mlp"} or set(pretrain) != {"none"}
-
-
-def counted(epochs: int) -> str:
-    """`1 epoch`, `3 epochs`."""
-    return f"{epochs} epoch" + "s" * (epochs != 1)
 
 
 def check_data_options(sweep: Sweep, data_dir: str | None = None, strict: bool = False) -> None:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from fishnet.errors import UserError
+from fishnet.errors import UserError, first_line
 from fishnet.files import read_regular_file, write_whole
 from fishnet.sweep.samples import differences as sample_differences
 from fishnet.sweep.values import format_value
@@ -43,7 +43,7 @@ def read_sweep_file(out: Path) -> dict[str, Any] | None:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged ({str(error).splitlines()[0]}): choose another --out") from error
+        raise UserError(f"{path} is damaged ({first_line(error)}): choose another --out") from error
     check_content(path, content)
     return content
 

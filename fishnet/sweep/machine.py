@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 
-from fishnet.errors import UsageError, UserError
+from fishnet.errors import UsageError, UserError, first_line
 
 PLATFORM_OPTIONS = ("jax_platforms", "jax_platform_name")
 PACKAGES = ("fishnet", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
@@ -39,7 +39,7 @@ def visible_devices() -> list[jax.Device]:
         given = " ".join(f"{name.upper()}={value}" for name, value in asked.items() if value)
         if given:
             raise UserError(f"{given}: JAX finds no such device here; unset it, or name cpu, cuda or tpu") from error
-        raise UserError(f"JAX finds no device to compute on ({str(error).strip().splitlines()[0]})") from error
+        raise UserError(f"JAX finds no device to compute on ({first_line(error)})") from error
 
 
 def unused_accelerators(used: list[jax.Device]) -> list[str]:

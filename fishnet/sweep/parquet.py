@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fishnet.errors import UserError
+from fishnet.errors import UserError, first_line
 from fishnet.files import read_regular_file, write_whole
 
 KEY = b"fishnet"  # of what a file says of itself, in the metadata of its schema
@@ -58,7 +58,7 @@ def read_table(path: Path, spec_hash: str, sha256: str | None = None) -> pd.Data
         found = {"sweep": spec_hash, "table": path.stem, "rows": table.num_rows}
         frame = table.to_pandas()
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise BadTable(f"{path} is damaged ({_line(error)})") from error
+        raise BadTable(f"{path} is damaged ({first_line(error)[:200]})") from error
     if not isinstance(about, dict) or any(about.get(name) != found[name] for name in ("sweep", "table")):
         raise BadTable(f"{path} is not a table of this sweep")
     if about.get("rows") != found["rows"]:
@@ -81,7 +81,3 @@ def _bytes(path: Path, sha256: str | None) -> Any:
     if sha256 not in (None, hashlib.sha256(data).hexdigest()):
         raise BadTable(f"{path} is damaged or not of this sweep (it is not as the sweep wrote it)")
     return data
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

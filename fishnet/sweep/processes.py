@@ -20,7 +20,7 @@ import jax
 from jax._src.distributed import global_state  # JAX offers its key-value store and its count of processes nowhere else
 
 from fishnet.arguments import check_type
-from fishnet.errors import UsageError, UserError
+from fishnet.errors import UsageError, UserError, first_line
 
 MEETING_SECONDS = 300.0  # how long a process waits for the others to start
 BEAT_SECONDS = 5.0  # between two signs of life
@@ -85,7 +85,7 @@ def join(coordinator: str | None = None, processes: int | None = None, process: 
             "give --coordinator HOST:PORT --processes N --process I"
         ) from error
     except RuntimeError as error:
-        raise UserError(f"the processes did not find each other: {str(error).splitlines()[0]}") from error
+        raise UserError(f"the processes did not find each other: {first_line(error)}") from error
     finally:
         late.cancel()
     # From here on each is a JAX of its own: its devices are numbered from 0 and its compiled programs are kept.
@@ -154,7 +154,7 @@ class Pulse:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         if self.state == WORKING:
-            self.say(STOPPED, str(error).split("\n")[0] or (kind.__name__ if kind else ""))
+            self.say(STOPPED, first_line(error) if error else "")
 
     def say(self, state: str, why: str = "") -> None:
         """The last sign: whether the part is finished or why not."""
