@@ -39,7 +39,6 @@ QUESTIONS = (
     "capacity",
     "regularization",
 )  # the modules, in the order of the ledger
-NEEDS_FILES = ("mnist_speed",)  # of these those that read the files of mnist, in another size than smoke
 LOOKS = 3  # at most, with --until-decided
 
 
@@ -116,6 +115,11 @@ def names_a_size(argv: Sequence[str]) -> bool:
     return any(f"--{size}" in argv for size in SIZES)
 
 
+def needs_files(question: Question, size: str) -> bool:
+    """Whether a size of an experiment reads files of a data folder."""
+    return any(isinstance(plan, Plan) and reads_files(plan, size) for plan in question.plans)
+
+
 def asked(question: Question, argv: Sequence[str]) -> Asked:
     """The command line as `Asked`.
 
@@ -129,9 +133,7 @@ def asked(question: Question, argv: Sequence[str]) -> Asked:
     size = sizes[0] if sizes else "full"
     if flags.until_decided and size == "smoke":
         raise UsageError("--until-decided with --smoke: a smoke test has no verdicts")
-    if flags.data_dir is not None and not any(
-        isinstance(plan, Plan) and reads_files(plan, size) for plan in question.plans
-    ):
+    if flags.data_dir is not None and not needs_files(question, size):
         raise UsageError(f"--data-dir {flags.data_dir} would have no effect: {question.name} --{size} reads no files")
     return Asked(
         size=size,

@@ -13,6 +13,7 @@ within which limits stands on the page of the answer.
 """
 
 import argparse
+import importlib
 import subprocess
 import sys
 from collections import Counter
@@ -22,7 +23,7 @@ from typing import Any, TypeVar
 
 from experiments._cli import Parser, guarded
 from experiments._own_files import check_own_file
-from experiments._question import NEEDS_FILES, QUESTIONS, SIZES
+from experiments._question import QUESTIONS, SIZES, needs_files
 from experiments._record import VERDICTS, BadAnswer, read_answer
 from fishnet.errors import UsageError, UserError
 from fishnet.files import read_regular_file
@@ -52,7 +53,7 @@ def run(argv: Sequence[str]) -> int:
     check_own_file("--out", out, (TITLE,), make_folder=True)
     if flags.run:
         for name in QUESTIONS:
-            files = flags.data_dir if name in NEEDS_FILES else None
+            files = flags.data_dir if flags.data_dir and takes_files(name, flags.size) else None
             train(name, flags.size, folder_of(runs, name, flags.size), files)
     problems: list[str] = []
     for name in QUESTIONS:
@@ -93,6 +94,11 @@ def parser() -> Parser:
     flags.add_argument("--data-dir", metavar="DIR", help="with --run: folder with the files of mnist")
     flags.add_argument("--debug", action="store_true", help=argparse.SUPPRESS)
     return flags
+
+
+def takes_files(name: str, size: str) -> bool:
+    """Whether a size of an experiment takes a data folder."""
+    return needs_files(importlib.import_module(f"experiments.{name}").question(), size)
 
 
 def folder_of(runs: Path, name: str, size: str) -> Path:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from experiments._cli import Parser, flags_in, whole
-from experiments._question import NEEDS_FILES, QUESTIONS, SIZES, asked
+from experiments._question import QUESTIONS, SIZES, asked
 from experiments._question import parser as question_parser
 from experiments._request import parser_for
 from fishnet.errors import UsageError
@@ -152,7 +152,7 @@ def test_questions_take_a_data_folder_where_they_read_files(name):
     question = importlib.import_module(f"experiments.{name}").question()
     for size in SIZES:
         words = [f"--{size}", "--data-dir", "/tmp"]
-        if name in NEEDS_FILES and size != "smoke":
+        if name == "mnist_speed" and size != "smoke":
             assert asked(question, words).data_dir == "/tmp"
         else:
             with pytest.raises(UsageError, match=f"--data-dir /tmp would have no effect: {name} --{size} reads no"):
