@@ -187,6 +187,7 @@ def broken(*_, **__):
 def test_a_failed_estimate_is_named_and_the_sweep_trains(
     tiny, tmp_path, monkeypatch, as_for_a_user, module, name, unknown
 ):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # a pace that is known is not estimated
     monkeypatch.setattr(module, name, broken)
     display = Notes()
     with warnings.catch_warnings(record=True) as warned:
