@@ -26,7 +26,7 @@ def class_weights(counts: ArrayLike | Sequence, how: str | Callable[[np.ndarray]
     Raises:
         UsageError: an unknown name, a negative count, or no samples at all.
     """
-    return np.asarray(lookup(CLASS_WEIGHTINGS, how, "class weighting")(_checked(counts)), np.float32)
+    return np.asarray(lookup(CLASS_WEIGHTINGS, how, "class weighting")(_validate(counts)), np.float32)
 
 
 def equal_weights(counts: np.ndarray) -> np.ndarray:
@@ -116,7 +116,7 @@ def ldam_margins(counts: ArrayLike | Sequence, largest: int | float = 0.5) -> np
     Source: Cao et al. 2019, https://arxiv.org/abs/1906.07413
     """
     check_in_range("largest", largest, 0, np.inf)
-    counts = np.maximum(_checked(counts), 1)
+    counts = np.maximum(_validate(counts), 1)
     return np.asarray(largest * (counts.min() / counts) ** 0.25, np.float32)
 
 
@@ -136,11 +136,11 @@ def log_priors(counts: ArrayLike | Sequence, tau: int | float = 1.0) -> np.ndarr
     Source: Menon et al. 2021, https://arxiv.org/abs/2007.07314
     """
     check_in_range("tau", tau, 0, np.inf)
-    counts = np.maximum(_checked(counts), 1)
+    counts = np.maximum(_validate(counts), 1)
     return np.asarray(tau * np.log(counts / counts.sum()) + 0.0, np.float32)  # + 0: no negative zeros
 
 
-def _checked(counts: ArrayLike | Sequence) -> np.ndarray:
+def _validate(counts: ArrayLike | Sequence) -> np.ndarray:
     counts = np.asarray(counts, np.float64)
     if counts.ndim != 1 or not (counts >= 0).all() or counts.sum() == 0:
         raise UsageError(f"class counts {counts.tolist()} are not a list of numbers, 0 or more, with a positive sum")

@@ -43,7 +43,7 @@ def constant(progress: ArrayLike) -> jax.Array:
     Raises:
         UsageError: `progress` is known and outside [0, 1].
     """
-    return jnp.ones_like(checked(progress))
+    return jnp.ones_like(as_progress(progress))
 
 
 def cosine(progress: ArrayLike) -> jax.Array:
@@ -60,7 +60,7 @@ def cosine(progress: ArrayLike) -> jax.Array:
 
     Source: Loshchilov and Hutter 2017 without restarts, https://arxiv.org/abs/1608.03983
     """
-    return half_cosine(1.0, 0.0, checked(progress))
+    return half_cosine(1.0, 0.0, as_progress(progress))
 
 
 def onecycle(progress: ArrayLike) -> jax.Array:
@@ -80,7 +80,7 @@ def onecycle(progress: ArrayLike) -> jax.Array:
 
     Source: Smith and Topin 2018, https://arxiv.org/abs/1708.07120
     """
-    progress = checked(progress)
+    progress = as_progress(progress)
     rise = half_cosine(ONECYCLE_START, 1.0, progress / ONECYCLE_RISE)
     fall = half_cosine(1.0, ONECYCLE_END, (progress - ONECYCLE_RISE) / (1 - ONECYCLE_RISE))
     return jnp.where(progress < ONECYCLE_RISE, rise, fall)
@@ -100,7 +100,7 @@ def exponential(progress: ArrayLike) -> jax.Array:
 
     Source: `optax.exponential_decay` with `decay_rate=0.01` over the whole run.
     """
-    return EXPONENTIAL_END ** checked(progress)
+    return EXPONENTIAL_END ** as_progress(progress)
 
 
 def step(progress: ArrayLike) -> jax.Array:
@@ -117,7 +117,7 @@ def step(progress: ArrayLike) -> jax.Array:
 
     Source: He et al. 2016, section 4.2 (32k and 48k of 64k iterations), https://arxiv.org/abs/1512.03385
     """
-    progress = checked(progress)
+    progress = as_progress(progress)
     return jnp.where(progress < STEPS_AT[0], 1.0, jnp.where(progress < STEPS_AT[1], STEP_FACTOR, STEP_FACTOR**2))
 
 
@@ -138,7 +138,7 @@ def polynomial(progress: ArrayLike) -> jax.Array:
 
     Source: You et al. 2017, https://arxiv.org/abs/1708.03888
     """
-    return (1 - checked(progress)) ** POLYNOMIAL_POWER
+    return (1 - as_progress(progress)) ** POLYNOMIAL_POWER
 
 
 def warmup_cosine(progress: ArrayLike) -> jax.Array:
@@ -234,13 +234,13 @@ def with_warmup(shape: Schedule, progress: ArrayLike, warmup: ArrayLike) -> jax.
     """
     if violates(warmup, lambda warmup: (warmup >= 0) & (warmup < 1)):
         raise UsageError(f"warmup {warmup} is not in [0, 1): it is a share of the run")
-    p, w = checked(progress), floating(warmup)
+    p, w = as_progress(progress), floating(warmup)
     # The rise is divided by 1 where there is none, so that neither it nor its gradient is 0 / 0.
     rise = p / jnp.where(w > 0, w, 1.0)
     return jnp.where(p < w, rise, shape(jnp.maximum(p - w, 0.0) / (1 - w)))
 
 
-def checked(progress: ArrayLike) -> jax.Array:
+def as_progress(progress: ArrayLike) -> jax.Array:
     """`floating(progress)`; UsageError where it is known and outside [0, 1]."""
     check_progress(progress)
     return floating(progress)
@@ -255,7 +255,7 @@ def phase(progress: ArrayLike, cycles: ArrayLike) -> jax.Array:
     """How far into its cycle a run is, in [0, 1)."""
     if violates(cycles, lambda cycles: (cycles > 0) & (cycles < np.inf)):
         raise UsageError(f"cycles {cycles} is not a positive finite number")
-    turns = checked(progress) * floating(cycles)
+    turns = as_progress(progress) * floating(cycles)
     return turns - jnp.floor(turns)
 
 

@@ -50,7 +50,7 @@ def bias_variance(probabilities: Float[ArrayLike, "r *lead n k"], labels: Int[Ar
     Source: Geman, Bienenstock and Doursat 1992, https://doi.org/10.1162/neco.1992.4.1.1; for guesses: Kohavi and
     Wolpert, "Bias Plus Variance Decomposition for Zero-One Loss Functions", ICML 1996
     """
-    p, y = _checked(probabilities, labels, 3)
+    p, y = _validate(probabilities, labels, 3)
     if len(p) < 2:
         raise UsageError(f"a variance needs 2 networks or more, got {len(p)}")
     error = np.square(p - y).sum(-1).mean((0, -1))
@@ -75,7 +75,7 @@ def variance_by_source(probabilities: Float[ArrayLike, "d s n k"], labels: Int[A
 
     Source: Neal et al., "A Modern Take on the Bias-Variance Tradeoff in Neural Networks", arXiv:1810.08591
     """
-    p, y = _checked(probabilities, labels, 4)
+    p, y = _validate(probabilities, labels, 4)
     if p.ndim != 4 or min(p.shape[:2]) < 2:
         raise UsageError(f"probabilities {p.shape} are not [sets, seeds, n, k] with 2 sets and 2 seeds or more")
     error = np.square(p - y).sum(-1).mean()
@@ -84,7 +84,7 @@ def variance_by_source(probabilities: Float[ArrayLike, "d s n k"], labels: Int[A
     return VarianceBySource(float(error), float(error - sets - seeds), float(sets), float(seeds))
 
 
-def _checked(probabilities: ArrayLike, labels: ArrayLike, axes: int) -> tuple[np.ndarray, np.ndarray]:
+def _validate(probabilities: ArrayLike, labels: ArrayLike, axes: int) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities and labels as 0 and 1 [n, k], float64."""
     p, labels = np.asarray(probabilities, np.float64), np.asarray(labels)
     if labels.ndim != 1 or p.ndim < axes or p.shape[-2] != len(labels) or 0 in p.shape:

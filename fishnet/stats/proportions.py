@@ -76,7 +76,7 @@ def accuracy_noise(
     Source: Agresti and Coull 1998, https://doi.org/10.1080/00031305.1998.10480550; for the mean over classes the
     variances of independent classes add up.
     """
-    right = _checked(right, labels)
+    right = _validate(right, labels)
     return _half_width(right, labels, pseudo_images=4, pseudo_mean=0.5, confidence=confidence)
 
 
@@ -110,13 +110,13 @@ def difference_noise(
 
     Source: McNemar 1947, https://doi.org/10.1007/BF02295996; Agresti and Min 2005, https://doi.org/10.1002/sim.1781
     """
-    right_a, right_b = _checked(right_a, labels), _checked(right_b, labels)
+    right_a, right_b = _validate(right_a, labels), _validate(right_b, labels)
     if right_a.shape[-1] != right_b.shape[-1]:
         raise UsageError(f"{right_a.shape[-1]} and {right_b.shape[-1]} test images are not the same images")
     return _half_width(right_a - right_b, labels, pseudo_images=2, pseudo_mean=0.0, confidence=confidence)
 
 
-def _checked(right: ArrayLike, labels: ArrayLike | None) -> np.ndarray:
+def _validate(right: ArrayLike, labels: ArrayLike | None) -> np.ndarray:
     right = np.asarray(right, np.float64)
     if right.ndim < 1 or right.shape[-1] == 0 or (labels is not None and np.shape(labels) != right.shape[-1:]):
         raise UsageError(f"right {right.shape} and labels {np.shape(labels)} are not [..., n] and [n] above 0")
