@@ -24,7 +24,7 @@ def whole_numbers(values: ArrayLike | Sequence, what: str, low: int, high: int) 
     """Integers from an array-like of whole numbers; nothing is rounded, wrapped or parsed.
 
     Args:
-        values: integers, or floats that are whole numbers, [...].
+        values: integers, or floats that are whole numbers, [...]; also as Python objects, as a column of a table has.
         what: what they are, plural, for messages.
         low: the least that is allowed.
         high: the first that is not.
@@ -33,9 +33,11 @@ def whole_numbers(values: ArrayLike | Sequence, what: str, low: int, high: int) 
         [...] int64.
 
     Raises:
-        UsageError: another type (bool, text, objects), a value that is not whole, or one outside [low, high).
+        UsageError: another type (bool, text), a value that is not whole, or one outside [low, high).
     """
     array = np.asarray(values)
+    if array.dtype == object and all(isinstance(value, int | np.integer) for value in array.flat):
+        array = np.asarray(array.tolist())  # beyond 64 bits it stays objects
     if array.dtype == bool:
         raise UsageError(f"{what} must be whole numbers, not bool; np.flatnonzero turns a mask into indices")
     if array.dtype.kind not in "iuf":

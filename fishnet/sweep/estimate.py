@@ -9,6 +9,7 @@ scaled by how fast the machine is now. An estimate informs and decides nothing: 
 """
 
 import dataclasses
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -164,6 +165,9 @@ def estimated(cohort: Cohort, devices: Sequence[jax.Device], now: float) -> Coho
         cohort: as laid out.
         devices: there are.
         now: seconds of the yardstick, just measured.
+
+    Raises:
+        ValueError: what was remembered or counted gives no seconds.
     """
     platform = devices[0].platform
     known = PACES.find(pace_key(cohort, devices))
@@ -193,6 +197,8 @@ def estimated(cohort: Cohort, devices: Sequence[jax.Device], now: float) -> Coho
         seconds["probing"] = work.probing * chunk
     if work.pretraining:
         seconds["pretraining"] = work.pretraining * step + len(cohort.objectives) * seconds["compiling"]
+    if not all(0 <= value < math.inf for value in seconds.values()):
+        raise ValueError(f"{seconds} are no seconds")
     return dataclasses.replace(cohort, estimate=seconds, estimated_from=source, yardstick=now)
 
 

@@ -140,7 +140,8 @@ class Program:
         self.shape, self.chunk, self.functions = shape, chunk, functions or Functions(shape)
         self.devices = [devices[0]] * len(devices) if devices[0].platform == "cpu" else devices
         self.lanes = len(knobs.numbers.lr) // len(devices)
-        self.available = available_bytes(devices[0])  # before anything is there
+        free = partial(available_bytes, devices[0])  # before anything is there
+        self.available = best_effort("how much memory there is", free, warnings.warn, None)
         self.knobs = self.split(knobs)
         train = np.asarray(task.splits["train"], np.int32)
         pixels = Pixels(task.images, task.labels, train, task.mean, task.std)

@@ -79,7 +79,8 @@ def test_the_fingerprint_covers_everything_that_training_sees():
         ),
         (lambda i, k, s: (i, k > 0, s), "labels must be whole numbers, not bool"),
         (lambda i, k, s: (i, k.astype(str), s), "labels must be whole numbers, not of type <U"),
-        (lambda i, k, s: (i, k.astype(object), s), "labels must be whole numbers, not of type object"),
+        (lambda i, k, s: (i, k.astype(object) + 0.5, s), "labels must be whole numbers, not of type object"),
+        (lambda i, k, s: (i, k.astype(object) + 2**70, s), "labels must be whole numbers, not of type object"),
         (lambda i, k, s: (i, k, {**s, "val": np.arange(11, 16)}), "overlap"),
         (lambda i, k, s: (i, k, {**s, "val": [12, 12]}), "overlap, or name an image twice"),
         (lambda i, k, s: (i, k, {**s, "test": np.arange(16, 21)}), r"test indices must be .* in \[0, 20\), got 20"),
@@ -122,3 +123,9 @@ def test_names_that_are_not_utf8_can_be_written_to_tables():
     images, labels, splits = arrays()
     task = make_task("t", images, labels, splits, "abc", notes=["bad \udcff name"], files=["\udce9.png"] * 20)
     "".join([*task.notes, *task.files]).encode()
+
+
+@pytest.mark.parametrize("change", [lambda k: k.astype(object), lambda k: k.astype(np.float32), lambda k: k.tolist()])
+def test_whole_numbers_of_any_kind_are_labels(change):
+    images, labels, splits = arrays()
+    assert make_task("t", images, change(labels), splits, "abc").labels.tolist() == labels.tolist()

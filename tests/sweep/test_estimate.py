@@ -181,6 +181,7 @@ def broken(*_, **__):
         (estimate, "yardstick", False),  # then this machine counts as the one of the prices
         (fitting, "outputs_of", False),
         (program, "check_memory", False),
+        (program, "available_bytes", False),
         (training, "remember", False),
     ],
 )
@@ -206,6 +207,14 @@ def test_a_failed_estimate_is_named_and_the_sweep_trains(
     assert (rows["estimate"] == "unknown") == unknown
     finished = run_sweep(tiny[0], tmp_path / "out", devices=1)
     assert finished.finished
+
+
+@pytest.mark.parametrize("price", [np.nan, np.inf, -1.0])
+def test_an_estimate_that_is_no_time_is_unknown(tiny, tmp_path, monkeypatch, as_for_a_user, price):
+    monkeypatch.setattr(estimate, "prices", lambda *_: np.full(len(PARTS), price))
+    display = Notes()
+    run_sweep(tiny[0], tmp_path / "out", devices=1, display=display)
+    assert dict(plan_rows(display.view))["estimate"] == "unknown"
 
 
 def test_processes_share_runs_by_their_steps_where_the_time_is_unknown():
