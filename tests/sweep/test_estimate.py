@@ -211,6 +211,7 @@ def test_a_failed_estimate_is_named_and_the_sweep_trains(
 
 @pytest.mark.parametrize("price", [np.nan, np.inf, -1.0])
 def test_an_estimate_that_is_no_time_is_unknown(tiny, tmp_path, monkeypatch, as_for_a_user, price):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # a pace that is known needs no prices
     monkeypatch.setattr(estimate, "prices", lambda *_: np.full(len(PARTS), price))
     display = Notes()
     run_sweep(tiny[0], tmp_path / "out", devices=1, display=display)
