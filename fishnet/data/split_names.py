@@ -8,27 +8,28 @@ KINDS = {  # what a split is called, without spaces, hyphens and the like
     "val": "validation|validate|valid|val|development|dev",
     "test": "testing|test|tst|evaluation|eval|holdout|prediction|predict|pred",
 }
-# What stands around it: Test Set, train_images, train2017, seg_train, my-train-data, trainA.
-BEFORE = "(?:my|new|the|full|raw|seg|images?|imgs?|data|photos?|unseen|public|private)*"
+# What stands around it: Test Set, train_images, train2017, 01_train, seg_train, my-train-data, trainA.
+BEFORE = "[0-9]*(?:my|new|the|full|raw|seg|single|images?|imgs?|data|photos?|unseen|public|private)*"
 BEHIND = (
     "(?:sets?|data|datasets?|images?|imgs?|photos?|pictures?|pics?|samples?|splits?|files?|folders?|new|raw|full"
     "|public|private)*"
 )
 SPLIT = {kind: re.compile(f"{BEFORE}(?:{words}){BEHIND}(?:[ab]|[0-9]+)?") for kind, words in KINDS.items()}
 # Beside splits there may be what belongs to them.
-BESIDE = re.compile(
+BESIDE = (
     "annotations?|anns?|labels?|masks?|meta|metadata|bbox(?:es)?|boundingbox(?:es)?|segmentations?|imagesets?|docs?"
     "|documentation|readme|licenses?|scripts?|code|extra|unlabell?ed|samplesubmission|submissions?|csvs?|xmls?|json"
 )
+BELONGS = re.compile(f"{BEFORE}(?:{'|'.join(KINDS.values())})?{BEHIND}(?:{BESIDE})")  # labels, train_labels
 
 
 def look_like_splits(names: Sequence[str]) -> dict[str, str]:
     """Those of the names that look like splits, if the names of sub-folders look like splits and not like classes.
 
-    They do if two kinds of splits are among them, as `train` and `test`, or one and what belongs to splits, as
-    `annotations`; and all others, or all but one of four and more, are of these two sorts as well. So `train` may be a
-    class beside `bus` and `car`. What splits have in common apart from their kind does not matter: `reef_train` and
-    `reef_test`.
+    They do if two kinds of splits are among them, as `train` and `test`, and of the others at most one, or fewer than
+    half of all names, do not belong to splits, as `annotations` does. They also do if one kind is among them and all
+    others belong to splits. So `train` may be a class beside `bus` and `car`. What splits have in common apart from
+    their kind does not matter: `reef_train` and `reef_test`.
 
     Args:
         names: of all sub-folders.
@@ -38,10 +39,13 @@ def look_like_splits(names: Sequence[str]) -> dict[str, str]:
     """
     kinds = {name: kind for name in names if (kind := _kind(name))}
     kinds |= _alike_but_for_kind(names)
-    beside = [name for name in names if name not in kinds and BESIDE.fullmatch(_letters(name))]
-    others = len(names) - len(kinds) - len(beside)
-    several = len(set(kinds.values())) > 1
-    if not (several or (kinds and beside)) or others > (several and len(names) >= 4):
+    beside = [name for name in names if name not in kinds and BELONGS.fullmatch(_letters(name))]
+    foreign = len(names) - len(kinds) - len(beside)
+    if len(set(kinds.values())) > 1:
+        splits = foreign <= 1 or 2 * foreign < len(names)
+    else:
+        splits = bool(kinds and beside) and foreign == 0
+    if not splits:
         return {}
     return {name: kinds[name] for name in names if name in kinds}
 
