@@ -13,6 +13,7 @@ import pandas as pd
 from fishnet.arguments import as_folder
 from fishnet.errors import UserError
 from fishnet.names import visible
+from fishnet.report.write_again import way_back
 from fishnet.stats import Interval, interval, t_interval
 from fishnet.sweep.domains import Choices, Range, domain_from, domain_of
 from fishnet.sweep.folder import SWEEP_FILE, read_sweep_file
@@ -246,8 +247,7 @@ def load_results(out: str | Path, tables: Sequence[str] = TABLES) -> Results:
             if (path := out / f"{name}.parquet").exists() or name in digests
         }
     except BadTable as error:
-        again = f": this writes it again: {sweep['command']}" if sweep.get("command") else ""
-        raise UserError(f"{error}{again}") from error
+        raise UserError(f"{error}: {way_back(out, sweep)}") from error
     return Results(out, sweep, **{name: found.get(name, pd.DataFrame()) for name in ("runs", *TABLES)})
 
 
