@@ -3,9 +3,9 @@
 What counts: the code of functions and classes, constants, defaults, closures, attributes, the object of a bound method,
 arguments of `functools.partial`, what `jit`, `vmap`, `custom_jvp` and `wraps` wrap, the globals that a function reads
 and the attributes that it reads of the user's own modules, arrays with type, shape and values, and so on inwards. What
-does not: comments, formatting, docstrings, annotations, the names of functions, files, addresses, the order of sets and
-of the keys of dictionaries. Nor does what a function reads from outside the process when it is called: environment
-variables, files, the clock, states of random numbers.
+does not: comments, formatting, docstrings, annotations, the names of functions, files, addresses, the order of sets,
+of attributes and of keyword arguments. Nor does what a function reads from outside the process when it is called:
+environment variables, files, the clock, states of random numbers.
 
 Hashing imports nothing. A module of the user's own that a function imports when it is called, and that nothing had
 imported when this process first hashed the function, counts by its source.
@@ -16,6 +16,7 @@ nothing else of it does.
 """
 
 import ast
+import collections
 import copyreg
 import dataclasses
 import enum
@@ -23,6 +24,7 @@ import functools
 import hashlib
 import importlib.metadata
 import importlib.util
+import inspect
 import os
 import sys
 import types
@@ -60,6 +62,9 @@ ABOUT = {
     "__slotnames__",  # which copying leaves behind
     "_jit_info",  # of a jitted function: how its arguments are taken apart
 }
+NOTHING = object()  # an attribute that there is not
+# What a masked array keeps for itself.
+MASKS = {"_mask", "_sharedmask", "_hardmask", "_fill_value", "_basedict", "_baseclass", "_isfield", "_optinfo"}
 DESCRIPTORS = (types.WrapperDescriptorType, types.MethodDescriptorType, types.ClassMethodDescriptorType)
 SLOTS = (types.MemberDescriptorType, types.GetSetDescriptorType)
 _by_source: set[str] = set()  # modules that nothing had imported when they were first hashed: they stay so counted
@@ -84,8 +89,8 @@ def source_hash(value: Any, name: str = "the object") -> str:
 
 def label(value: Any) -> str:
     """Module and qualified name of a function or class, those of the class for any other object."""
-    named = value if hasattr(value, "__qualname__") else type(value)
-    return f"{getattr(named, '__module__', '')}.{named.__qualname__}"
+    named = value if isinstance(_attribute(value, "__qualname__"), str) else type(value)
+    return f"{_attribute(named, '__module__', '')}.{named.__qualname__}"
 
 
 def describe_source(value: Any, digest: str) -> str:
@@ -279,7 +284,6 @@ class _Digest:
 
     def class_parts(self, kind: type) -> list[str | bytes]:
         held = _about_nothing(vars(kind))
-        generated = "__dataclass_fields__" in held or "_fields" in held
         if issubclass(kind, enum.Enum):
             members = {name: member.value for name, member in kind.__members__.items()}
             own = {name for name, value in held.items() if name[0] != "_" or package_of(_code_file(value)) is None}
@@ -288,7 +292,7 @@ class _Digest:
         if issubclass(kind, nn.Module):
             held = {name: value for name, value in held.items() if name not in ("scope", "parent", "name", "_state")}
         for name, value in list(held.items()):
-            if isinstance(value, SLOTS) or (generated and _is_generated(value)):
+            if isinstance(value, SLOTS) or _is_generated(value):
                 del held[name]
         bases = [self.of(base, "a base") for base in kind.__bases__]
         maker = [] if type(kind) is type else [self.of(type(kind), "its metaclass")]
@@ -301,7 +305,19 @@ class _Digest:
             return ["keys", str(value.dtype), *self.array_parts(jax.random.key_data(value))]
         array = np.asarray(value)
         content = [self.of(x) for x in array.ravel().tolist()] if array.dtype.hasobject else [array.tobytes()]
-        return ["array", type(value).__name__, str(array.dtype), str(array.shape), *content]
+        parts = ["array", type(value).__name__, str(array.dtype), str(array.shape), *content]
+        return parts + (self.subclass_parts(value) if isinstance(value, np.ndarray) else [])
+
+    def subclass_parts(self, value: np.ndarray) -> list[str | bytes]:
+        """What an array of a class derived from NumPy's has beside its values."""
+        kind = type(value)
+        parts: list[str | bytes] = [] if kind is np.ndarray else [self.of(kind, "its class")]
+        if isinstance(value, np.ma.MaskedArray):
+            parts += ["mask", np.ma.getmaskarray(value).tobytes(), self.of(value.fill_value), str(value.hardmask)]
+        if _packaged(kind) is None:
+            held = {name: found for name, found in vars(value).items() if name not in MASKS}
+            parts += self.named(_about_nothing(held))
+        return parts
 
     def ufunc_parts(self, value: np.ufunc) -> list[str | bytes]:
         """A ufunc by the package whose it is: nothing tells what one that is made by `frompyfunc` computes."""
@@ -334,7 +350,9 @@ class _Digest:
         if isinstance(value, np.dtype):
             return ["dtype", str(value.descr if value.fields else value)]
         if isinstance(value, dataclasses.Field):
-            return ["field", value.name, *map(self.of, (value.default, value.default_factory, value.metadata))]
+            taken = [str(flag) for flag in (value.init, value.compare, value.hash, value.kw_only)]
+            made = map(self.of, (value.default, value.default_factory, value.metadata))
+            return ["field", value.name, *taken, *made]
         if isinstance(value, weakref.ref):
             return ["reference", self.of(value())]
         if isinstance(value, WEAK):
@@ -343,28 +361,34 @@ class _Digest:
             fields = [f.name for f in dataclasses.fields(value) if f.name not in ("parent", "name")]
             return ["module", self.of(kind), *self.named({name: getattr(value, name) for name in fields})]
         parts = [self.of(kind, "its class")]
+        for base in (int, float, complex, str, bytes):
+            if isinstance(value, base):  # of a class derived from it
+                return [*parts, base.__name__, base.__repr__(value), *self.state(value)]
         if isinstance(value, (dict, types.MappingProxyType)):
             return parts + self.pairs(value) + self.state(value)
         if isinstance(value, (list, tuple)):
-            if {*map(type, value)} <= {bool, int, float, str, type(None)}:  # long lists of numbers
-                return [*parts, repr(list(value)), *self.state(value)]
-            return parts + [self.of(item, f"[{place}]") for place, item in enumerate(value)] + self.state(value)
+            items = [*(list if isinstance(value, list) else tuple).__iter__(value)]  # whatever a derived class shows
+            if {*map(type, items)} <= {bool, int, float, str, type(None)}:  # long lists of numbers
+                return [*parts, repr(items), *self.state(value)]
+            return parts + [self.of(item, f"[{place}]") for place, item in enumerate(items)] + self.state(value)
         if isinstance(value, (set, frozenset)):
-            return parts + sorted(map(self.alone, value)) + self.state(value)
-        if hasattr(value, "__wrapped__"):
-            parts += ["wraps", self.of(value.__wrapped__, "what it wraps")]
+            items = (set if isinstance(value, set) else frozenset).__iter__(value)
+            return parts + sorted(map(self.alone, items)) + self.state(value)
+        if (inner := _attribute(value, "__wrapped__", NOTHING)) is not NOTHING:
+            parts += ["wraps", self.of(inner, "what it wraps")]
             return parts + self.state(value)
         return parts + self.copied(value)
 
     def state(self, value: Any) -> list[str | bytes]:
         """Attributes and slots of an object, but for values that `cached_property` keeps there."""
-        held = _about_nothing(getattr(value, "__dict__", {}))
+        held = _about_nothing(_attribute(value, "__dict__", {}))
         for kind in type(value).__mro__:
             slots = vars(kind).get("__slots__", ())
             for name in (slots,) if isinstance(slots, str) else slots:
                 name = f"_{kind.__name__.lstrip('_')}{name}" if name.startswith("__") and name[-2:] != "__" else name
-                if name not in ("__dict__", "__weakref__") and hasattr(value, name):
-                    held[name] = getattr(value, name)
+                found = _attribute(value, name, NOTHING)
+                if name not in ("__dict__", "__weakref__") and found is not NOTHING:
+                    held[name] = found
         cached = {name for name in held if isinstance(getattr(type(value), name, None), functools.cached_property)}
         return self.named({f".{name}": found for name, found in held.items() if name not in cached})
 
@@ -383,7 +407,10 @@ class _Digest:
             return self.state(value)
         maker, arguments, state, items, pairs = (*found, *[None] * (5 - len(found)))[:5]
         parts = [self.of(maker), *(self.of(argument, "its state") for argument in arguments)]
-        parts += [self.of(state, "its state"), *map(self.of, items or ())]
+        for held in state if isinstance(state, tuple) else (state,):  # attributes and slots, each in any order
+            is_named = type(held) is dict and all(type(name) is str for name in held)
+            parts += ["attributes", *self.named(held)] if is_named else [self.of(held, "its state")]
+        parts += map(self.of, items or ())
         return parts + (self.pairs(dict(pairs)) if pairs is not None else [])
 
     def alone(self, value: Any) -> bytes:
@@ -391,11 +418,11 @@ class _Digest:
         return self.of(value) if type(value) in PLAIN else _Digest(self.path[0]).of(value)
 
     def pairs(self, found: Mapping[Any, Any]) -> list[str | bytes]:
-        """Keys and values, in an order that does not depend on that of the keys."""
-        keys = {key: self.alone(key) for key in found}
+        """Keys and values in their order, which `for value in steps.values()` follows."""
+        kind = next((kind for kind in (collections.OrderedDict, dict) if isinstance(found, kind)), type(found))
         parts: list[str | bytes] = []
-        for key in sorted(found, key=keys.__getitem__):
-            parts += [keys[key], self.of(found[key], f"[{key!r}]" if isinstance(key, PLAIN) else "a value")]
+        for key, value in kind.items(found):  # whatever a derived class shows
+            parts += [self.alone(key), self.of(value, f"[{key!r}]" if isinstance(key, PLAIN) else "a value")]
         return parts
 
     def named(self, found: Mapping[str, Any]) -> list[str | bytes]:
@@ -418,8 +445,17 @@ def _sha(parts: Iterable[str | bytes]) -> bytes:
 
 def _own_version(value: Any) -> str | None:
     """The version that the user has named; a class's own only, as another class may be made of it."""
-    version = vars(value).get(VERSION) if isinstance(value, type) else getattr(value, VERSION, None)
+    version = vars(value).get(VERSION) if isinstance(value, type) else _attribute(value, VERSION)
     return str(version) if isinstance(version, (str, int)) else None
+
+
+def _attribute(value: Any, name: str, default: Any = None) -> Any:
+    """An attribute that an object has; what a `__getattr__` answers, maybe to any name, is none."""
+    if isinstance(value, types.ModuleType):
+        return vars(value).get(name, default)
+    if _defines(type(value), "__getattr__") and inspect.getattr_static(value, name, NOTHING) is NOTHING:
+        return default
+    return getattr(value, name, default)
 
 
 def _defines(kind: type, name: str) -> bool:
@@ -431,14 +467,28 @@ def _about_nothing(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _code_file(value: Any) -> str | None:
-    code = getattr(getattr(value, "__wrapped__", value), "__code__", None)
+    code = _attribute(_attribute(value, "__wrapped__", value), "__code__")
     return code.co_filename if code is not None else None
 
 
 def _is_generated(value: Any) -> bool:
-    """Whether a method was written by `dataclass` or `NamedTuple`."""
-    file = _code_file(value)
-    return file is not None and (file == "<string>" or package_of(file) == "python")
+    """Whether a method was written by `dataclass` or `NamedTuple`, from fields that count by themselves.
+
+    Its file does not tell: programs given to `python -c` are called "<string>" too.
+    """
+    function = getattr(value, "__func__", value)
+    if not isinstance(function, types.FunctionType):
+        return False
+    if package_of(function.__code__.co_filename) == "python":  # what guards a generated `__repr__`
+        function = getattr(function, "__wrapped__", function)
+    code, home = function.__code__, str(function.__globals__.get("__name__"))
+    if code.co_filename == collections.__file__:
+        return code.co_qualname.startswith("namedtuple.<locals>.")
+    return (
+        code.co_qualname.startswith("__create_fn__.<locals>.")
+        or code.co_filename == dataclasses.__file__
+        or (home.startswith("namedtuple_") and code.co_filename == "<string>")
+    )
 
 
 def _packaged(value: Any) -> list[str | bytes] | None:
@@ -446,8 +496,8 @@ def _packaged(value: Any) -> list[str | bytes] | None:
     if isinstance(value, types.ModuleType):
         package = _package(value)
         return None if package is None else ["package", *_by_name(package, value.__name__)]
-    module, name = (getattr(value, attribute, None) for attribute in ("__module__", "__qualname__"))
-    name = name or getattr(value, "__name__", None)
+    module, name = (_attribute(value, attribute) for attribute in ("__module__", "__qualname__"))
+    name = name or _attribute(value, "__name__")
     home = sys.modules.get(module) if isinstance(module, str) else None
     package = _package(home) if home is not None and isinstance(name, str) else None
     if package is None or package_of(_code_file(value)) is None:

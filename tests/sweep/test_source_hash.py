@@ -223,6 +223,104 @@ def test_state_changes_the_digest_and_equal_objects_have_equal_ones(kind):
     assert source_hash(make(1)) != source_hash(make(2))
 
 
+WITH_METHODS = """
+import dataclasses, typing
+import flax.linen as nn
+@dataclasses.dataclass
+class Data:
+    n: float = 2.0
+    def __call__(self, x): return x * {0}
+    def __eq__(self, other): return {0}
+class Tuple(typing.NamedTuple):
+    n: float = 2.0
+    def __call__(self, x): return x * {0}
+class Layer(nn.Module):
+    n: float = 2.0
+    def __call__(self, x): return x * {0}
+class Listed:
+    _fields = ("n",)
+    def __call__(self, x): return x * {0}
+"""
+
+
+@pytest.mark.parametrize("kind", ["Data", "Tuple", "Layer", "Listed"])
+def test_methods_of_classes_that_a_command_line_defines_count(kind):
+    """`python -c` calls its code "<string>", as `dataclass` calls the methods that it writes."""
+
+    def make(n):
+        space = {"__name__": "users_own"}
+        exec(compile(WITH_METHODS.format(n), "<string>", "exec"), space)
+        return space[kind]()
+
+    assert source_hash(make(2)) == source_hash(make(2)) != source_hash(make(3))
+
+
+def test_a_generated_method_that_the_user_has_wrapped_counts():
+    def make(n):
+        kind = dataclasses.make_dataclass("Made", [("x", float, 1.0)])
+        plain = kind.__init__
+        kind.__init__ = functools.wraps(plain)(lambda self, x=1.0: plain(self, x * n))
+        return kind()
+
+    assert source_hash(make(2)) == source_hash(make(2)) != source_hash(make(3))
+
+
+@pytest.mark.parametrize("base", [int, float, complex, str, bytes, tuple, list, dict, set, frozenset])
+def test_values_of_classes_derived_from_pythons_count(base):
+    class Derived(base):
+        """One that does not show what it holds."""
+
+        def __iter__(self):
+            return iter(())
+
+        __repr__ = object.__repr__
+
+    content = {bytes: (b"a", b"b"), dict: ({"a": 1}, {"a": 2})}.get(base)
+    one, other = content or (map(base, "12") if base in (int, float, complex, str) else ([1], [2]))
+    assert source_hash(Derived(one)) == source_hash(Derived(one)) != source_hash(Derived(other))
+    attributed = Derived(one)
+    attributed.unit = "s"
+    assert source_hash(attributed) != source_hash(Derived(one))
+
+
+class AnswersAll:
+    def __init__(self, n):
+        self.n = n
+
+    def __getattr__(self, name):
+        return 0
+
+
+def test_an_answer_to_any_name_is_no_version():
+    assert source_hash(AnswersAll(1)) == source_hash(AnswersAll(1)) != source_hash(AnswersAll(2))
+
+    class Filled(collections.defaultdict):
+        __getattr__ = collections.defaultdict.__getitem__
+
+    one, other = Filled(int, n=1), Filled(int, n=2)
+    assert source_hash(one) == source_hash(one) != source_hash(other)
+    assert [*one] == ["n"]  # hashing has put nothing in
+    one.__fishnet_version__ = other.__fishnet_version__ = "1"
+    assert source_hash(one) == source_hash(other)
+
+
+def test_masks_and_attributes_of_arrays_count():
+    def masked(mask, fill=9):
+        return np.ma.masked_array([1, 2], mask, fill_value=fill)
+
+    class Named(np.ndarray):
+        pass
+
+    def named(n):
+        made = np.arange(3).view(Named)
+        made.n = n
+        return made
+
+    assert source_hash(masked([0, 1])) == source_hash(masked([0, 1])) != source_hash(masked([1, 0]))
+    assert source_hash(masked([0, 1])) != source_hash(masked([0, 1], fill=8))
+    assert source_hash(named(1)) == source_hash(named(1)) != source_hash(named(2))
+
+
 def test_all_kinds_differ():
     assert len({source_hash(make(1)) for make in KINDS.values()}) == len(KINDS)
 
@@ -294,8 +392,21 @@ def test_the_tree_of_each_python_reads_alike():
     assert isinstance(ast.parse("x").body[0], ast.Expr)
 
 
-def test_order_counts_in_lists_and_not_in_sets_and_dictionaries():
-    assert source_hash({"a": 1, "b": 2}) == source_hash({"b": 2, "a": 1})
+def test_order_counts_in_lists_and_dictionaries_and_not_in_sets_attributes_and_keyword_arguments():
+    assert source_hash({"a": 1, "b": 2}) == source_hash({"a": 1, "b": 2}) != source_hash({"b": 2, "a": 1})
+    steps = {"double": lambda x: 2 * x, "shift": lambda x: x + 1}
+    made = module("def f(x):\n for g in steps.values(): x = g(x)\n return x")
+    digests = []
+    for made.steps in (steps, dict(steps), dict(reversed(steps.items()))):
+        digests.append((made.f(1), source_hash(made.f)))
+    assert [value for value, _ in digests] == [3, 3, 4]
+    assert digests[0] == digests[1] and digests[0][1] != digests[2][1]
+    turned = collections.OrderedDict(a=1, b=2)
+    turned.move_to_end("a")
+    assert source_hash(turned) == source_hash(collections.OrderedDict(b=2, a=1))
+    assert source_hash(partial(dict, a=1, b=2)) == source_hash(partial(dict, b=2, a=1))
+    one, other = types.SimpleNamespace(a=1, b=2), types.SimpleNamespace(b=2, a=1)
+    assert source_hash(one) == source_hash(other) != source_hash(types.SimpleNamespace(a=2, b=1))
     assert source_hash({"a", "b", "c"}) == source_hash({"c", "b", "a"})
     assert source_hash([1, 2]) != source_hash([2, 1])
     assert source_hash(1) != source_hash(1.0) != source_hash(True)
