@@ -18,6 +18,7 @@ import fishnet
 FUTURE = sum(getattr(__import__("__future__"), name).compiler_flag for name in ("annotations",))
 # Of syntax trees: what says nothing about the values that are computed.
 SILENT = {"ctx", "type_comment", "kind", "annotation", "returns", "type_params"}
+_texts: dict[int, tuple[types.CodeType, str]] = {}  # with the code objects, whose numbers nothing else then gets
 STDLIB = sysconfig.get_path("stdlib")
 FISHNET = str(Path(fishnet.__file__).parent)
 
@@ -64,9 +65,12 @@ def code_text(code: types.CodeType) -> str:
     """What `code` does, as text.
 
     It is the syntax tree without names of functions, docstrings and annotations, where the file (or notebook cell) at
-    hand is what was compiled; otherwise the bytecode, which another version of Python writes otherwise.
+    hand is what was compiled; otherwise the bytecode, which another version of Python writes otherwise. It stays the
+    same in a process, whatever is saved to the file later.
     """
-    return _syntax(code) or _bytecode(code)
+    if id(code) not in _texts:
+        _texts[id(code)] = code, _syntax(code) or _bytecode(code)
+    return _texts[id(code)][1]
 
 
 def tree_text(tree: ast.Module) -> str:
@@ -99,9 +103,20 @@ def _syntax(code: types.CodeType) -> str | None:
     linecache.checkcache(code.co_filename)
     text = "".join(linecache.getlines(code.co_filename))
     found = _compiled(text, code.co_filename, code.co_flags & FUTURE) if text else None
-    if found is None or not any(code == other for other in _nested(found[1])):
-        return None  # edited since, or no file
-    nodes = _nodes(found[0]).get((code.co_firstlineno, code.co_name), [])
+    if found is None:
+        return None
+    tree, compiled = found
+    there = [other for other in _nested(compiled) if other.co_qualname == code.co_qualname]
+    if code in there:
+        return _syntax_at(tree, code)
+    moved = [other for other in there if _bytecode(other) == _bytecode(code)]  # other lines of the file were edited
+    texts = {_syntax_at(tree, other) for other in moved}
+    return texts.pop() if len(texts) == 1 else None
+
+
+def _syntax_at(tree: ast.Module, code: types.CodeType) -> str | None:
+    """The syntax of the function in `tree` that stands where `code` does."""
+    nodes = _nodes(tree).get((code.co_firstlineno, code.co_name), [])
     if len(nodes) > 1:  # lambdas on one line
         spans = set(code.co_positions())
         nodes = [node for node in nodes if _span(node.body) in spans]

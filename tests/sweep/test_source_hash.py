@@ -29,9 +29,11 @@ import scipy.special
 from fishnet.errors import UsageError
 from fishnet.nn.activations import ACTIVATIONS
 from fishnet.optim.optimizers import Optimizer
+from fishnet.sweep import Recipe
+from fishnet.sweep.load import check_functions
 from fishnet.sweep.rules import COMPONENTS
 from fishnet.sweep.source_code import FISHNET, STDLIB, code_text, names_in, package_of
-from fishnet.sweep.source_hash import source_hash
+from fishnet.sweep.source_hash import describe_source, source_hash
 
 
 def module(text: str, name: str = "users_own") -> types.ModuleType:
@@ -376,6 +378,58 @@ def test_code_whose_file_has_changed_since_is_not_read_from_it(tmp_path):
     again: dict = {}
     exec(compile(path.read_text(), str(path), "exec"), again)
     assert source_hash(again["f"]) not in (before, source_hash(space["f"]))
+
+
+EDITS = {
+    "a comment above": "# a comment\n\n{}",
+    "a function above": "def g(x):\n    return x\n\n\n{}",
+    "a docstring above": "'What it holds.'\n{}",
+    "a line below": "{}Z = 1\n",
+    "nothing": "{}",
+}
+
+
+@pytest.mark.parametrize("edit", [*EDITS, "a syntax error", "a docstring", "an empty file", "another value"])
+def test_what_is_saved_to_the_file_later_does_not_change_a_function(edit, tmp_path):
+    """Its digest stays the same in the process; another process finds it in the lines where the function is now."""
+    path = tmp_path / "own.py"
+    text = "def f(x):\n    def inner(y):\n        return (1 + 1) * y\n    return [inner(x), lambda: x]\n"
+
+    def load(text):
+        space: dict = {}
+        exec(compile(text, str(path), "exec"), space)
+        return space["f"]
+
+    path.write_text(text)
+    hashed, later = load(text), load(text)
+    before = source_hash(hashed)
+    changed = {
+        "a syntax error": text + "def (",
+        "a docstring": text.replace("(x):\n", "(x):\n    'What it does.'\n", 1),
+        "another value": text.replace("1 + 1", "1 + 2"),
+    }
+    path.write_text(EDITS[edit].format(text) if edit in EDITS else changed.get(edit, ""))
+    os.utime(path, (1, 1))
+    assert source_hash(hashed) == before
+    if edit in EDITS:
+        assert source_hash(later) == before
+        assert source_hash(load(path.read_text())) == before
+    elif edit == "another value":
+        assert source_hash(load(path.read_text())) != before
+
+
+def test_a_run_can_be_loaded_after_a_comment_was_added_to_the_users_file(tmp_path, monkeypatch):
+    path = tmp_path / "own.py"
+    path.write_text("def mine(x):\n    return x * (x > 0)\n")
+    space: dict = {}
+    exec(compile(path.read_text(), str(path), "exec"), space)
+    monkeypatch.setitem(ACTIVATIONS, "mine", space["mine"])
+    before = source_hash(ACTIVATIONS["mine"], "activation=mine")
+    path.write_text("# typed while it trained\n" + path.read_text())
+    os.utime(path, (1, 1))
+    recipe = Recipe(task="mnist-mini", activation="mine")
+    trained = {"activation=mine": describe_source(ACTIVATIONS["mine"], before)}
+    check_functions(tmp_path, recipe, trained)
 
 
 def test_the_tree_of_each_python_reads_alike():
