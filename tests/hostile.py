@@ -4,10 +4,11 @@
     python -m tests.hostile --only seeds csv    # those whose names contain one of these words
     python -m tests.hostile --list
 
-Every case is a process of its own, in a scratch folder with photographs (`photos`), a finished sweep (`done`) and
-another one (`other`). A case passes if its exit code and its message are the right ones, neither "Traceback" nor
-"unexpected" is printed, a refusal is a single line, the process takes at most 10 CPU seconds and 60 s in all, and every
-file is as it was before, but for those that a case is expected to mend. Exit code 1 if a case fails.
+Every case is a process of its own, in a scratch folder with photographs (`photos`), a finished sweep (`done`), another
+one (`other`) and one that was stopped (`begun`). A case passes if its exit code and its message are the right ones,
+neither a traceback, a Python warning nor "unexpected" is printed, a refusal is a single line, the process takes at most
+10 CPU seconds and hardly waits, and every file and folder is as it was before, but for those that a case is expected to
+mend. Exit code 1 if a case fails.
 """
 
 import argparse
@@ -29,12 +30,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 CPU_SECONDS = 10  # most that a case may take
+WAITING = 10  # most seconds that a case may do nothing, beyond those in which the other processes compute
 SECONDS = 60  # after which a process counts as hanging, unless --seconds says otherwise
 TINY = [
     "--task", "synthetic", "--model", "mlp", "--widths", "4", "--norm", "none", "--epochs", "2", "--batch-size", "32",
     "--quiet",
 ]  # fmt: skip
 SWEEP = ["ablation", *TINY, "--axis", "activation=relu,elu", "--seeds", "2"]
+LONG_SWEEP = ["ablation", *TINY[:8], *TINY[10:], "--axis", "activation=relu,elu", "--seeds", "2", "--epochs", "200"]
 PHOTOS = [
     "ablation", "--task", "folder:photos", "--image-size", "8", "--model", "mlp", "--widths", "4",
     "--axis", "norm=none", "--epochs", "1", "--batch-size", "8", "--seeds", "1", "--quiet",
@@ -157,6 +160,31 @@ def fifo(path: str) -> Callable[[Path], None]:
     return spoil
 
 
+def folder(path: str) -> Callable[[Path], None]:
+    """Makes a folder, and those above it."""
+
+    def spoil(root: Path) -> None:
+        (root / path).mkdir(parents=True)
+
+    return spoil
+
+
+def both(*spoilers: Callable[[Path], None]) -> Callable[[Path], None]:
+    """One after the other."""
+
+    def spoil(root: Path) -> None:
+        for each in spoilers:
+            each(root)
+
+    return spoil
+
+
+def remove_tables(root: Path) -> None:
+    """Removes what a stopped sweep has written for its reader."""
+    for path in (root / "begun").glob("*.parquet"):
+        path.unlink()
+
+
 def link(path: str, target: str) -> Callable[[Path], None]:
     """Makes a symbolic link."""
 
@@ -203,6 +231,16 @@ def same_tables(root: Path) -> str:
     return ""
 
 
+def whole_run(out: Path) -> str:
+    """Every run has all its epochs, each once."""
+    import pandas as pd
+
+    epochs = pd.read_parquet(out / "curves.parquet").groupby("run")["epoch"].apply(list)
+    return (
+        "" if all(run == list(range(1, len(run) + 1)) and len(run) == 200 for run in epochs) else "epochs are missing"
+    )
+
+
 def mended_by(name: str, spoil: Callable[[Path], None], *paths: str) -> Case:
     """A finished sweep that is spoiled; the same command makes its tables, and the files `paths`, anew."""
 
@@ -221,12 +259,12 @@ CASES = [
     Case("unknown axis", ["ablation", "--axis", "activatoin=relu"], "activatoin"),
     Case("stray word", ["ablation", "relu"], "relu"),
     *[
-        Case(f"empty {flag}", ["ablation", flag, ""], flag.strip("-").replace("-", "[-_ ]"))
+        Case(f"empty {flag}", ["ablation", flag, ""], f"{flag}.*is empty")
         for flag in ("--out", "--target", "--coordinator", "--processes", "--process", "--seeds", "--seed",
                      "--data-dir", "--group-regex", "--lane-width", "--lowering", "--devices", "--halving", "--rung",
                      "--axis", "--sample", "--task", "--lr", "--widths", "--hard-classes")
     ],
-    Case("blank --out", ["ablation", "--out", "  "], "out"),
+    Case("blank --out", ["ablation", "--out", "  "], "--out.*is empty"),
     Case("axis without values", ["ablation", "--axis", "lr="], "no values"),
     Case("axis with an empty value", ["ablation", "--axis", "lr=0.1,,0.2"], "empty value"),
     *[
@@ -340,6 +378,22 @@ CASES = [
     mended_by("curves.parquet halved", halve("done/curves.parquet")),
     mended_by("an empty report", write("done/report.html", b""), "done/report.html"),
     mended_by("no report and no figures", remove("done/report.html", "done/figures"), "done/report.html"),
+    mended_by("curves.parquet is a folder", both(remove("done/curves.parquet"), folder("done/curves.parquet/a"))),
+    mended_by("a table is a pipe", both(remove("done/curves.parquet"), fifo("done/curves.parquet"))),
+    Case("predict where a table is damaged", ["predict", "--run", "done", "--images", "photos"], "runs.parquet", 1,
+         prepare=halve("done/runs.parquet")),
+    Case("predict where all checkpoints are gone", ["predict", "--run", "done", "--images", "photos"], "checkpoint", 1,
+         prepare=remove("done/checkpoints")),
+    Case("predict of a sweep of an older version", ["predict", "--run", "done", "--images", "photos"], "version", 1,
+         prepare=replace_in_json("done/sweep.json", format=1)),
+    Case("predict where there is no sweep", ["predict", "--run", "photos", "--images", "photos"], "no sweep", 1),
+    Case("no sweep.json beside checkpoints", [*SWEEP, "--out", "done"], "checkpoints.*no sweep.json", 1,
+         prepare=remove("done/sweep.json")),
+    Case("a finished sweep that was moved", [*SWEEP, "--out", "elsewhere"], "activation", 0,
+         prepare=lambda root: (root / "done").rename(root / "elsewhere")),
+    Case("a stopped sweep goes on after its tables are gone", [*LONG_SWEEP, "--out", "begun"], "activation", 0,
+         prepare=remove_tables, mends=["begun"], check=lambda root: whole_run(root / "begun")),
+    Case("a stopped sweep in the place of another", [*SWEEP, "--out", "begun"], "holds another sweep", 1),
     # Photographs
     Case("a folder that is not there", ["train", "--task", "folder:nowhere"], "nowhere", 1),
     Case("a folder without classes", ["train", "--task", "folder:photos/ray"], "class", 1),
@@ -420,6 +474,15 @@ def make_scratch(root: Path, programs: Path) -> None:
     for words in ([*SWEEP, "--out", "done"], [*SWEEP[:-1], "1", "--out", "other"], [*PHOTOS, "--out", "photo-run"]):
         run_first(words, root, programs)
     shutil.copytree(root / "done", root / "right")
+    with subprocess.Popen(
+        command_of([*LONG_SWEEP, "--out", "begun"]), cwd=root, env=environment(programs), stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:  # fmt: skip
+        while process.poll() is None and not list((root / "begun").glob("checkpoints/*/[0-9]*")):
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+    if process.returncode != 143:
+        raise RuntimeError(f"a sweep that was to be stopped ended with exit code {process.returncode}")
 
 
 def command_of(words: Sequence[str]) -> list[str]:
@@ -446,8 +509,8 @@ def run_first(words: Sequence[str], root: Path, programs: Path) -> None:
 def snapshot(root: Path, but: Sequence[str]) -> dict[str, str]:
     """What is in a folder, apart from some paths: links as their targets, files as hashes."""
     found = {}
-    for folder, _, names in os.walk(os.fsencode(root)):
-        for name in names:
+    for folder, folders, names in os.walk(os.fsencode(root)):
+        for name in [*folders, *names]:
             path = os.path.join(folder, name)
             shown = os.fsdecode(os.path.relpath(path, os.fsencode(root)))
             if any(shown == other or shown.startswith(f"{other}/") for other in but) or shown.endswith(".lock"):
@@ -457,6 +520,8 @@ def snapshot(root: Path, but: Sequence[str]) -> dict[str, str]:
             elif os.path.isfile(path):
                 with open(path, "rb") as file:
                     found[shown] = hashlib.sha256(file.read()).hexdigest()
+            elif os.path.isdir(path):
+                found[shown] = "folder"
             else:
                 found[shown] = "special"
     return found
@@ -489,9 +554,11 @@ def run_case(case: Case, scratch: Path, programs: Path, limit: float) -> Outcome
             problems.append(f"still running after {limit:g} s")
         elif code != case.code:
             problems.append(f"exit code {code}, not {case.code}")
+        if limit == SECONDS and seconds > WAITING + 3 * cpu:
+            problems.append(f"took {seconds:.1f} s for {cpu:.1f} CPU seconds: it waited")
         if cpu > CPU_SECONDS:
             problems.append(f"{cpu:.1f} CPU seconds")
-        if found := re.search(r"Traceback|unexpected \w+(Error|Exception)", output + complaints):
+        if found := re.search(r"Traceback|unexpected \w+|\w+Warning: ", output + complaints):
             problems.append(f"prints {found.group()!r}")
         told = [line for line in complaints.strip().splitlines() if not line.startswith("skipped: ")]
         if case.code and len(told) > 1 and case.stdout == "pipe":
