@@ -2,6 +2,7 @@
 
 import ast
 import dis
+import itertools
 import linecache
 import os
 import sys
@@ -18,6 +19,7 @@ import fishnet
 FUTURE = sum(getattr(__import__("__future__"), name).compiler_flag for name in ("annotations",))
 # Of syntax trees: what says nothing about the values that are computed.
 SILENT = {"ctx", "type_comment", "kind", "annotation", "returns", "type_params"}
+READS_ATTRIBUTE = ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR")
 _texts: dict[int, tuple[types.CodeType, str]] = {}  # with the code objects, whose numbers nothing else then gets
 STDLIB = sysconfig.get_path("stdlib")
 FISHNET = str(Path(fishnet.__file__).parent)
@@ -30,6 +32,7 @@ class Names:
     globals: tuple[str, ...]
     attributes: tuple[str, ...]
     imports: tuple[tuple[int, str, tuple[str, ...]], ...]  # level, module, names
+    values: frozenset[str]  # names, attributes and imports that are not only read an attribute of: `f(module)`
 
 
 def package_of(file: str | None) -> str | None:
@@ -46,19 +49,27 @@ def package_of(file: str | None) -> str | None:
 
 def names_in(code: types.CodeType) -> Names:
     """What `code` reads from outside."""
-    found, attributes, imports = set(), set(), set()
+    found, attributes, imports, values = set(), set(), set(), set()
     for part in _nested(code):
         before: list[Any] = [0, None]
-        for step in dis.get_instructions(part):
+        steps = [step for step in dis.get_instructions(part) if step.opname != "EXTENDED_ARG"]  # before large arguments
+        aliases = []  # names of imports and the variables that hold them
+        for place, step in enumerate(steps):
+            after = steps[place + 1].opname if place + 1 < len(steps) else None
             if step.opname in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"):
                 found.add(step.argval)
-            elif step.opname in ("LOAD_ATTR", "LOAD_METHOD", "LOAD_SUPER_ATTR"):
+            elif step.opname in READS_ATTRIBUTE:
                 attributes.add(step.argval)
             elif step.opname == "IMPORT_NAME":
                 imports.add((before[0], step.argval, before[1] or ()))
-            if step.opname != "EXTENDED_ARG":  # before a large argument of the next one
-                before = [before[1], step.argval]
-    return Names(tuple(sorted(found)), tuple(sorted(attributes)), tuple(sorted(imports)))
+            if step.opname == "IMPORT_FROM" or (step.opname == "IMPORT_NAME" and not before[1]):
+                stores = (later for later in steps[place:] if later.opname.startswith("STORE_"))
+                aliases += [(step.argval, _names_of(later)[0]) for later in itertools.islice(stores, 1)]
+            elif "LOAD" in step.opname and (names := _names_of(step)):
+                values.update(names[:-1] if after in (*READS_ATTRIBUTE, "STORE_ATTR", "DELETE_ATTR") else names)
+            before = [before[1], step.argval]
+        values |= {name for name, alias in aliases if alias in values}
+    return Names(tuple(sorted(found)), tuple(sorted(attributes)), tuple(sorted(imports)), frozenset(values))
 
 
 def code_text(code: types.CodeType) -> str:
@@ -76,6 +87,14 @@ def code_text(code: types.CodeType) -> str:
 def tree_text(tree: ast.Module) -> str:
     """A module's syntax tree as text, without docstrings and annotations."""
     return _dump(_without_docstring(tree.body))
+
+
+def _names_of(step: dis.Instruction) -> tuple[str, ...]:
+    """The variables or the attribute that an instruction is about; some versions of Python join two instructions."""
+    if step.opname in ("LOAD_CONST", "LOAD_SMALL_INT"):
+        return ()
+    names = step.argval if isinstance(step.argval, tuple) else (step.argval,)
+    return tuple(name for name in names if isinstance(name, str))
 
 
 def _nested(code: types.CodeType) -> Iterator[types.CodeType]:

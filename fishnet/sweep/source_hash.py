@@ -2,10 +2,14 @@
 
 What counts: the code of functions and classes, constants, defaults, closures, attributes, the object of a bound method,
 arguments of `functools.partial`, what `jit`, `vmap`, `custom_jvp` and `wraps` wrap, the globals that a function reads
-and the attributes that it reads of the user's own modules, arrays with type, shape and values, and so on inwards. What
-does not: comments, formatting, docstrings, annotations, the names of functions, files, addresses, the order of sets,
-of attributes and of keyword arguments. Nor does what a function reads from outside the process when it is called:
-environment variables, files, the clock, states of random numbers.
+and the attributes that it reads of the user's own modules (all of a module that it passes on or stores), arrays with
+type, shape and values, the order of dictionaries, and so on inwards. What does not: comments, formatting, docstrings,
+annotations, the names of functions, files, addresses, the order of sets, of attributes and of keyword arguments. Nor
+does what a function reads from outside the process when it is called: environment variables, files, the clock, states
+of random numbers.
+
+A function that calls `eval`, `exec`, `globals`, `__import__` or `importlib.import_module` or looks into `sys.modules`
+may read anything: it is refused unless it names a version.
 
 Hashing imports nothing. A module of the user's own that a function imports when it is called, and that nothing had
 imported when this process first hashed the function, counts by its source.
@@ -16,6 +20,7 @@ nothing else of it does.
 """
 
 import ast
+import builtins
 import collections
 import copyreg
 import dataclasses
@@ -30,6 +35,7 @@ import sys
 import types
 import weakref
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from importlib.abc import SourceLoader
 from importlib.machinery import ModuleSpec
 from typing import Any
@@ -62,6 +68,8 @@ ABOUT = {
     "__slotnames__",  # which copying leaves behind
     "_jit_info",  # of a jitted function: how its arguments are taken apart
 }
+# What tells nothing of what it reads: a name that is put together, or any text.
+READ_ANYTHING = (eval, exec, globals, __import__, importlib.import_module)
 NOTHING = object()  # an attribute that there is not
 # What a masked array keeps for itself.
 MASKS = {"_mask", "_sharedmask", "_hardmask", "_fill_value", "_basedict", "_baseclass", "_isfield", "_optinfo"}
@@ -162,12 +170,14 @@ class _Digest:
         """What the digest of an object is made of, each kind in its way."""
         if (version := _own_version(value)) is not None:
             return ["version", label(value).rpartition(".")[2], version]
+        if any(value is function for function in READ_ANYTHING):
+            raise self.refusal("may read anything", value)
         if (known := _packaged(value)) is not None:
             return known
         if isinstance(value, type):
             return self.class_parts(value)
         if isinstance(value, types.ModuleType):
-            return self.module_parts(value, sorted(name for name in vars(value) if not name.startswith("__")))
+            return self.module_parts(value, None)
         if isinstance(value, types.FunctionType):
             return self.function_parts(value)
         if isinstance(value, types.MethodType):
@@ -204,11 +214,19 @@ class _Digest:
         for name in names.globals:
             if name in function.__globals__:
                 held[f"global {name}"] = function.__globals__[name]
+            elif vars(builtins).get(name) in READ_ANYTHING:
+                raise self.refusal(f"calls {name}, which may read anything", function)
+        read = {*names.attributes, *(one for _, _, wanted in names.imports for one in wanted)}
+        has_sys = any(value is sys for value in held.values()) or any(name == "sys" for _, name, _ in names.imports)
+        for name in sorted(read & {"import_module", *["modules"] * has_sys}):
+            raise self.refusal(f"calls or reads {name}, which may give anything", function)
         parts = ["function", code_text(code)]
         parts += self.imports_parts(names, function.__globals__.get("__package__") or None)
         for name in sorted(held):
             if _is_own_module(held[name]):
-                parts += [name, *self.module_parts(held.pop(name), names.attributes)]
+                is_value = name.removeprefix("global ") in names.values or name[0] == "." or name.startswith("default ")
+                if not is_value:
+                    parts += [name, *self.module_parts(held.pop(name), names)]
         return parts + self.named(held)
 
     def imports_parts(self, names: Names, package: str | None) -> list[str | bytes]:
@@ -226,17 +244,21 @@ class _Digest:
                 parts += ["import", name]
                 continue
             inner = {f"{full}.{one}": one for one in wanted if is_own_source(f"{full}.{one}")}
-            read = [one for one in wanted if one not in inner.values()] if wanted else names.attributes
-            parts += ["import", *self.imported_parts(full, read)]
-            for module in inner:
-                parts += self.imported_parts(module, names.attributes)
+            if wanted or name not in names.values:
+                read = tuple(one for one in wanted if one not in inner.values()) if wanted else names.attributes
+                parts += ["import", *self.imported_parts(full, replace(names, attributes=read))]
+            else:  # `import a.b` gives a function a, unless it names b otherwise
+                top = full.partition(".")[0]
+                parts += ["import", *self.imported_parts(top if top in names.values else full, None)]
+            for module, one in inner.items():
+                parts += self.imported_parts(module, None if one in names.values else names)
         return parts
 
-    def imported_parts(self, full: str, wanted: Iterable[str]) -> list[str | bytes]:
+    def imported_parts(self, full: str, names: Names | None) -> list[str | bytes]:
         """A module by its name in full: as it is where it is imported, otherwise by its source."""
         if full in sys.modules and full not in _by_source:
             module = sys.modules[full]
-            return _packaged(module) or self.module_parts(module, wanted)
+            return _packaged(module) or self.module_parts(module, names)
         spec = find_spec(full)
         if spec is None:
             return [full]
@@ -267,19 +289,24 @@ class _Digest:
         parts: list[str | bytes] = [tree_text(tree)]
         return parts + self.imports_parts(names_in(code), spec.parent or None)
 
-    def module_parts(self, module: types.ModuleType, names: Iterable[str]) -> list[str | bytes]:
-        """The attributes of a user's module that a function may read."""
+    def module_parts(self, module: types.ModuleType, names: Names | None) -> list[str | bytes]:
+        """What a function may read of a user's module: its attributes in `names`, all (None) if it passes it on."""
         if (version := _own_version(module)) is not None:
             return ["module", version]
-        found = {name: getattr(module, name) for name in names if hasattr(module, name)}
+        if names is None:
+            public = {name: value for name, value in vars(module).items() if not name.startswith("__")}
+            return ["module", *self.named(public)]
         parts: list[str | bytes] = ["module"]
-        for name in sorted(found):
-            if not _is_own_module(found[name]):
-                parts += [name, self.of(found[name], f"{module.__name__}.{name}")]
-            elif id(found[name]) not in self.open:  # modules may import each other
-                self.open[id(found[name])] = len(self.open)
-                parts += [name, *self.module_parts(found[name], names)]
-                del self.open[id(found[name])]
+        for name in names.attributes:
+            found = getattr(module, name, NOTHING)
+            if found is NOTHING:
+                continue
+            if not _is_own_module(found) or name in names.values:
+                parts += [name, self.of(found, f"{module.__name__}.{name}")]
+            elif id(found) not in self.open:  # modules may import each other
+                self.open[id(found)] = len(self.open)
+                parts += [name, *self.module_parts(found, names)]
+                del self.open[id(found)]
         return parts
 
     def class_parts(self, kind: type) -> list[str | bytes]:

@@ -476,6 +476,64 @@ def test_what_a_function_does_not_read_does_not_count():
     assert source_hash(with_helper) == before
 
 
+MODULE_AS_VALUE = {
+    "an argument": "def g(x, c): return x * c.SLOPE\ndef f(x): return g(x, config)",
+    "a keyword argument": "def g(x, c): return x * c.SLOPE\ndef f(x): return g(x, c=config)",
+    "getattr": "def f(x): return x * getattr(config, 'SLOPE')",
+    "vars": "def f(x): return x * vars(config)['SLOPE']",
+    "another variable": "def f(x):\n c = config\n return x * c.SLOPE",
+    "a default": "def f(x, c=config): return x * c.SLOPE",
+    "a nested function": "def f(x): return (lambda: getattr(config, 'SLOPE') * x)()",
+    "a closure": "def make(c):\n def f(x): return x * getattr(c, 'SLOPE')\n return f\nf = make(config)",
+    "a module in a module": "def f(x): return x * getattr(package.config, 'SLOPE')",
+    "the module that holds it": "def f(x): return x * getattr(package, 'config').SLOPE",
+    "an import": "def f(x):\n import own_config\n return x * getattr(own_config, 'SLOPE')",
+    "an import by another name": "def f(x):\n import own_config as c\n return x * getattr(c, 'SLOPE')",
+    "an import of a part": "def f(x):\n import own_package.own_config as c\n return x * getattr(c, 'SLOPE')",
+    "an import of all": "def f(x):\n import own_package.own_config\n return vars(own_package)['config'].SLOPE * x",
+    "an import from": "def f(x):\n from own_package import own_config as c\n return x * getattr(c, 'SLOPE')",
+}
+
+
+@pytest.mark.parametrize("way", MODULE_AS_VALUE)
+def test_a_module_that_is_passed_on_counts_whole(way, monkeypatch):
+    config, package = module("SLOPE = 2", "own_config"), module("OTHER = 1", "own_package")
+    package.config = package.own_config = config
+    config.package, package.__path__ = package, []  # modules may import each other
+    for name, value in {"own_config": config, "own_package": package, "own_package.own_config": config}.items():
+        monkeypatch.setitem(sys.modules, name, value)
+    space = {"config": config, "package": package}
+    exec(compile(MODULE_AS_VALUE[way], "<users_own>", "exec"), space)
+    f, digests = space["f"], []
+    for config.SLOPE in (2, 2, 3):
+        digests.append((f(1), source_hash(f)))
+    assert [value for value, _ in digests] == [2, 2, 3]
+    assert digests[0] == digests[1] and digests[0][1] != digests[2][1]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "def f(x): return x * globals()['S']",
+        "def f(x): return eval('x * S')",
+        "def f(x): return exec('x * S')",
+        "def f(x): return __import__('comp').K",
+        "import importlib\ndef f(x): return importlib.import_module('comp').K",
+        "def f(x):\n import importlib as i\n return i.import_module('comp').K",
+        "def f(x):\n from importlib import import_module\n return import_module('comp').K",
+        "from importlib import import_module as load\ndef f(x): return load('comp').K",
+        "read = eval\ndef f(x): return read('x * S')",
+        "import sys\ndef f(x): return sys.modules['comp'].K",
+    ],
+)
+def test_what_may_read_anything_is_refused_unless_it_names_a_version(text):
+    made = of_text(text)
+    with pytest.raises(UsageError, match=r"may (read|give) anything.*give .* attribute __fishnet_version__"):
+        source_hash(made)
+    made.__fishnet_version__ = "1"
+    assert len(source_hash(made)) == 64
+
+
 def test_a_value_that_an_object_keeps_for_itself_does_not_count():
     class Own:
         @functools.cached_property
