@@ -10,7 +10,9 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from experiments._output import output_kept, settled_environment
@@ -156,12 +158,29 @@ def guarded(job: Callable[[list[str]], int], argv: Sequence[str] | None = None) 
         0, or what `job` returns; 2 for usage, 130 for Ctrl-C, 143 for SIGTERM, 1 for every other error.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    with settled_environment(), output_kept() as output:
+    with settled_environment(), output_kept() as output, plain_warnings():
         code = _outcome(job, argv)
         if problem := output.failure():
             _say("error", f"standard output cannot be written ({problem}): nothing else is lost", debug=False)
             return code or 1
         return code
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """While entered, warnings for the user are shown as one line, without the place in the program they come from."""
+    usual = warnings.formatwarning
+
+    def plain(message: Warning | str, category: type[Warning], *place: Any, **line: Any) -> str:
+        if not issubclass(category, UserWarning):
+            return usual(message, category, *place, **line)
+        return f"warning: {visible(str(message))}\n"
+
+    warnings.formatwarning = plain
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
 
 
 def _outcome(job: Callable[[list[str]], int], argv: list[str]) -> int:

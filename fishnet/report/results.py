@@ -16,6 +16,7 @@ from fishnet.names import visible
 from fishnet.report.write_again import way_back
 from fishnet.stats import Interval, interval, t_interval
 from fishnet.sweep.domains import Choices, Range, domain_from, domain_of
+from fishnet.sweep.finished import check_checkpoints
 from fishnet.sweep.folder import SWEEP_FILE, read_sweep_file
 from fishnet.sweep.grid import arm_name
 from fishnet.sweep.parquet import BadTable, read_table
@@ -247,6 +248,8 @@ def load_results(out: str | Path, tables: Sequence[str] = TABLES) -> Results:
             if (path := out / f"{name}.parquet").exists() or name in digests
         }
     except BadTable as error:
+        if sweep["recipe"] and sweep.get("finished"):
+            check_checkpoints(out, sweep, error)
         raise UserError(f"{error}: {way_back(out, sweep)}") from error
     return Results(out, sweep, **{name: found.get(name, pd.DataFrame()) for name in ("runs", *TABLES)})
 

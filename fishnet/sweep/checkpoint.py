@@ -56,6 +56,10 @@ def identity(spec_hash: str, name: str) -> dict[str, str]:
     return {"sweep": spec_hash, "name": name}
 
 
+class NoneSound(UserError):
+    """There are checkpoints, and none of them can be used."""
+
+
 class Checkpoints:
     """The checkpoints of a cohort: the last two are kept, numbered upwards.
 
@@ -143,7 +147,8 @@ class Checkpoints:
             warn: told of every damaged checkpoint that was passed over.
 
         Raises:
-            UserError: there are checkpoints, and none of them is sound; or the newest is of another version.
+            NoneSound: there are checkpoints, and none of them is sound.
+            OtherFormat: the newest is of another version.
         """
         if not self.folder.is_dir():
             return None
@@ -157,7 +162,7 @@ class Checkpoints:
                 except Exception as error:  # Orbax, TensorStore and JSON each raise their own
                     warn(f"checkpoint {self.folder / str(number)} is damaged and was passed over: {_line(error)}")
         if numbers:
-            raise UserError(
+            raise NoneSound(
                 f"no checkpoint in {self.folder} can be read; remove that folder to start this part of the sweep again"
             )
         return None
@@ -233,7 +238,8 @@ def check_record(recorded: Mapping[str, Any], of: Mapping[str, Any] | None, fold
     if content["format"] != FORMAT:
         raise OtherFormat(
             f"{folder} was written by another version of fishnet ({content.get('fishnet', 'an early one')}, checkpoint "
-            f"format {content['format']}; this one reads {FORMAT}): go on with that version, or choose another --out"
+            f"format {content['format']}; this one reads {FORMAT}): only that version can use it; for this version "
+            "train the sweep again, into another folder"
         )
     if of is not None and content["of"] != of:
         raise ValueError("it is of another sweep or of another part of it")

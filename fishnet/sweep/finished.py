@@ -11,7 +11,7 @@ import pandas as pd
 from fishnet.errors import UserError
 from fishnet.sweep.folder import SWEEP_FILE, check_same_order, check_same_sweep, read_sweep_file
 from fishnet.sweep.inputs import Inputs, check_data
-from fishnet.sweep.parquet import BadTable, check_table, read_table
+from fishnet.sweep.parquet import BadTable, bad_table, read_table
 from fishnet.sweep.parts import CHECKPOINTS
 from fishnet.sweep.tables import PRETRAINING, TABLES
 
@@ -71,21 +71,6 @@ def check_no_sweep(out: Path) -> None:
         )
 
 
-def bad_table(out: Path, found: Mapping[str, Any]) -> BadTable | None:
-    """What is wrong with the first table of a finished sweep that is not as the sweep wrote it; None: all are.
-
-    Args:
-        out: the folder.
-        found: its `sweep.json`.
-    """
-    for name, sha256 in found["tables"].items():
-        try:
-            check_table(out / f"{name}.parquet", sha256)
-        except BadTable as error:
-            return error
-    return None
-
-
 def check_checkpoints(out: Path, found: Mapping[str, Any], problem: BadTable) -> None:
     """Refuses to write the tables of a finished sweep again where the checkpoints that have their content are gone.
 
@@ -95,4 +80,7 @@ def check_checkpoints(out: Path, found: Mapping[str, Any], problem: BadTable) ->
     for number in range(found["programs"]):
         folder = out / CHECKPOINTS / f"cohort_{number}"
         if not (folder.is_dir() and any(path.name.isdigit() for path in folder.iterdir())):
-            raise UserError(f"{problem}, and {folder} has no checkpoint to write it again from: choose another --out")
+            raise UserError(
+                f"{problem}, and {folder} has no checkpoint to write it again from: both are lost; train the sweep "
+                "again into another folder (--out)"
+            )

@@ -24,6 +24,7 @@ STATEFUL = (
     "a component that changes its own state while it runs, such as a cache, stays the same only with an attribute "
     "__fishnet_version__"
 )
+ELSEWHERE = "train the sweep again, into another folder"  # whoever reads the folder, with --out or without
 DIGEST = "sha256"  # the key under which sweep.json has that of all the rest of it
 
 
@@ -35,7 +36,7 @@ def read_sweep_file(out: Path) -> dict[str, Any] | None:
     """
     path = out / SWEEP_FILE
     try:
-        content = json.loads(read_regular_file(path).decode())
+        content = json.loads(read_regular_file(path).decode("utf-8-sig"))
     except FileNotFoundError:
         return None
     except NotADirectoryError as error:
@@ -43,7 +44,7 @@ def read_sweep_file(out: Path) -> dict[str, Any] | None:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged ({first_line(error)}): choose another --out") from error
+        raise UserError(f"{path} is damaged ({first_line(error)}): {ELSEWHERE}") from error
     check_content(path, content)
     return content
 
@@ -63,12 +64,12 @@ def check_content(path: Path, content: Any) -> None:
         wrote = versions.get("fishnet", "unknown") if isinstance(versions, dict) else "unknown"
         raise UserError(
             f"{path} was written by another version of fishnet ({wrote}, format {version}; this one reads {FORMAT}): "
-            "go on with that version, or choose another --out"
+            f"only that version can read it or go on with it; for this version {ELSEWHERE}"
         )
     if not all(isinstance(found.get(name), kind) for name, kind in NEEDED.items()):
-        raise UserError(f"{path} is damaged (it lacks {', '.join(NEEDED)}): choose another --out")
+        raise UserError(f"{path} is damaged (it lacks {', '.join(NEEDED)}): {ELSEWHERE}")
     if found.get(DIGEST) != digest(found):
-        raise UserError(f"{path} is damaged or was changed by hand (its {DIGEST} differs): choose another --out")
+        raise UserError(f"{path} is damaged or was changed by hand (its {DIGEST} differs): {ELSEWHERE}")
 
 
 def check_recipes(out: Path, content: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,15 @@ import numpy as np
 from fishnet.arguments import as_folder, shown, whole_number
 from fishnet.data.modifiers import normal_task
 from fishnet.errors import UsageError, UserError
+from fishnet.sweep.checkpoint import NoneSound
 from fishnet.sweep.components import plain_model
 from fishnet.sweep.folder import STATEFUL, SWEEP_FILE, check_recipes, read_sweep_file
 from fishnet.sweep.grid import Sweep
 from fishnet.sweep.grouping import group_runs
 from fishnet.sweep.history import DIVERGED
 from fishnet.sweep.machine import visible_devices
-from fishnet.sweep.parts import CHECKPOINTS, States
+from fishnet.sweep.parquet import bad_table
+from fishnet.sweep.parts import CHECKPOINTS, Found, States
 from fishnet.sweep.recipe import Recipe
 from fishnet.sweep.rules import COMPONENTS, NAMES
 from fishnet.sweep.samples import Samples
@@ -78,10 +80,10 @@ def load_run(out: str | Path, run: int = 0) -> LoadedRun:
     cohorts = [[member.index for member in members] for members in group_runs(sizes).values()]
     number = next(number for number, members in enumerate(cohorts) if run in members)
     states = States(out, out, f"cohort_{number}", [run], content["spec_hash"])
-    found = states.restore(None, warn=lambda text: warnings.warn(text, stacklevel=3))
-    if found is None:
-        raise UserError(f"{out / CHECKPOINTS / states.name} holds no checkpoint yet")
-    tree = found.tree
+    passed_over: list[str] = []
+    tree = restore(states, content, passed_over.append).tree
+    for text in passed_over:  # said only where there is another one, else the error says it all
+        warnings.warn(text, stacklevel=3)
     if not tree["history"]["best_epoch"][0]:
         raise UserError(f"run {run} of {out} has no selected epoch: {why_unselected(tree['history'], recipe)}")
     params = jax.tree.map(lambda leaf: leaf[0], tree["lanes"]["best_params"])
@@ -92,6 +94,36 @@ def load_run(out: str | Path, run: int = 0) -> LoadedRun:
     model = plain_model(recipe, classes, sites)
     variables = {"params": params, "batch_stats": statistics, "constants": constants(**tree["pixels"])}
     return LoadedRun(model, used_variables(model, variables, recipe.image_size), classes, recipe, run)
+
+
+def restore(states: States, content: Mapping[str, Any], warn: Callable[[str], None]) -> Found:
+    """The state of a run at its newest sound checkpoint.
+
+    Args:
+        states: of the run.
+        content: `sweep.json` of its sweep.
+        warn: told of every damaged checkpoint that was passed over.
+
+    Raises:
+        UserError: there is none; of a finished sweep, which no command goes on with, it says what is lost.
+    """
+    folder, problem = states.out / CHECKPOINTS / states.name, None
+    try:
+        found = states.restore(None, warn)
+    except NoneSound as error:
+        if not content["finished"]:
+            raise
+        found, problem = None, error
+    if found is not None:
+        return found
+    if not content["finished"]:
+        raise UserError(f"{folder} holds no checkpoint yet")
+    why = "is missing or empty" if problem is None else "has no checkpoint that can be read"
+    tables = " (its tables are whole)" if bad_table(states.out, content) is None else ""
+    raise UserError(
+        f"the networks of this finished sweep are lost: {folder} {why}{tables}; to have them again, train the sweep "
+        "again into another folder"
+    ) from problem
 
 
 def why_unselected(history: Mapping[str, np.ndarray], recipe: Recipe) -> str:

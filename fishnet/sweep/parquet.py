@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,21 @@ def read_table(path: Path, spec_hash: str, sha256: str | None = None) -> pd.Data
 def check_table(path: Path, sha256: str) -> None:
     """Refuses a table that is not as it was written; arguments and errors as `read_table`."""
     _bytes(path, sha256)
+
+
+def bad_table(out: Path, found: Mapping[str, Any]) -> BadTable | None:
+    """What is wrong with the first table of a finished sweep that is not as the sweep wrote it; None: all are.
+
+    Args:
+        out: the folder.
+        found: its `sweep.json`.
+    """
+    for name, sha256 in found["tables"].items():
+        try:
+            check_table(out / f"{name}.parquet", sha256)
+        except BadTable as error:
+            return error
+    return None
 
 
 def _bytes(path: Path, sha256: str | None) -> Any:

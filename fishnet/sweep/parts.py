@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from fishnet.errors import UserError
-from fishnet.sweep.checkpoint import Checkpoints, identity
+from fishnet.sweep.checkpoint import Checkpoints, NoneSound, identity
 from fishnet.sweep.folder import locked, read_sweep_file
 from fishnet.sweep.interrupt import Interrupt
 from fishnet.sweep.processes import FINISHED, WORKING, Peer, Pulse, Team
@@ -108,7 +108,8 @@ class States:
             warn: told of every damaged checkpoint that was passed over.
 
         Raises:
-            UserError: a part has checkpoints and none of them is sound, or they are of another sweep.
+            NoneSound: a part has checkpoints and none of them is sound, or they are of another sweep.
+            OtherFormat: they are of another version.
         """
         best: Any = None
         progress = np.full((len(self.runs), 3), -1)
@@ -119,7 +120,7 @@ class States:
                 continue
             at = {int(run): row for row, run in enumerate(tree.pop("runs", ()))}
             if not at or (abstract is not None and not same_but_for_runs(tree, abstract)):
-                raise UserError(
+                raise NoneSound(
                     f"the arrays in {checkpoints.folder} are not those of this sweep; remove that folder to start "
                     "this part of the sweep again"
                 )

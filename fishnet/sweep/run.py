@@ -21,7 +21,7 @@ from fishnet.sweep.components import freezes_unmeasured
 from fishnet.sweep.dealing import Share, deal, dealt_in, runs_each, share_of, written
 from fishnet.sweep.effects import check_lowering
 from fishnet.sweep.estimate import with_estimates
-from fishnet.sweep.finished import Result, bad_table, finished_before
+from fishnet.sweep.finished import Result, finished_before
 from fishnet.sweep.fitting import fitted, lowered, lowering_text
 from fishnet.sweep.folder import changed_setting, read_sweep_file, times, write_sweep_file
 from fishnet.sweep.grid import Run, Sweep
@@ -30,6 +30,7 @@ from fishnet.sweep.inputs import DataOptions, Inputs, check_data
 from fishnet.sweep.interrupt import Interrupt
 from fishnet.sweep.machine import choose_devices, device_name, unused_accelerators, versions
 from fishnet.sweep.memory import OutOfMemory
+from fishnet.sweep.parquet import bad_table
 from fishnet.sweep.parts import part_of, planned, taking_part, wait_for_end
 from fishnet.sweep.plan import Cohort, check_overrides, make_cohorts
 from fishnet.sweep.processes import FINISHED, Pulse, Team, check_apart, current

@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -150,3 +151,18 @@ def test_memory_that_is_not_there_is_no_error_of_the_program(capsys):
 
     assert guarded(job, []) == 1
     assert capsys.readouterr().err == "error: out of memory\n"
+
+
+def test_a_warning_for_the_user_is_one_line_without_its_place(capsys):
+    def job(argv):
+        with warnings.catch_warnings():  # pytest would keep them
+            warnings.simplefilter("always")
+            warnings.showwarning = lambda *what: sys.stderr.write(warnings.formatwarning(*what[:4]))
+            warnings.warn("checkpoint 3\x1b is damaged", stacklevel=1)
+            warnings.warn("overflow", RuntimeWarning, stacklevel=1)
+        return 0
+
+    assert guarded(job, []) == 0
+    first, second, *_ = capsys.readouterr().err.splitlines()
+    assert first == "warning: checkpoint 3\\x1b is damaged"
+    assert second.startswith(f"{__file__}:") and second.endswith("RuntimeWarning: overflow")

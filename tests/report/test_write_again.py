@@ -21,6 +21,7 @@ def damaged(sweep_folder, out, words):
     write_sweep_file(made, read_sweep_file(made) | {"command": shell_command([*COMMAND, *words])})
     shutil.move(made, out)
     (out / "runs.parquet").write_bytes(b"PAR1")
+    (out / "checkpoints" / "cohort_0" / "1").mkdir(parents=True)
     return out
 
 
@@ -54,6 +55,13 @@ def test_a_sweep_of_an_experiment_with_several_is_made_again_by_the_whole(tmp_pa
     (tmp_path / "answer.json").write_text("{}")
     command = command_for(tmp_path / "widths", "python -m experiments.capacity --quick --out runs/capacity")
     assert shlex.split(command)[-3:] == ["--quick", "--out", str(tmp_path)]
+
+
+def test_without_checkpoints_no_command_is_named_that_could_not_do_it(sweep_folder, tmp_path):
+    out = damaged(sweep_folder, tmp_path / "moved", [])
+    shutil.rmtree(out / "checkpoints")
+    with pytest.raises(UserError, match=r"cohort_0 has no checkpoint to write it again from: both are lost; train"):
+        load_results(out)
 
 
 def test_a_program_of_the_users_own_is_told_the_folder(sweep_folder, tmp_path):

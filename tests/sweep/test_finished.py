@@ -16,10 +16,9 @@ from PIL import Image
 from fishnet.errors import UserError
 from fishnet.report.results import load_results
 from fishnet.sweep import Recipe, Sweep, load_run, run_sweep
-from fishnet.sweep.finished import bad_table
 from fishnet.sweep.folder import read_sweep_file, write_sweep_file
 from fishnet.sweep.inputs import DataOptions, Inputs, check_data
-from fishnet.sweep.parquet import write_table
+from fishnet.sweep.parquet import bad_table, write_table
 from fishnet.sweep.tables import rows_from
 from tests.sweep.conftest import TINY, contents, leave_finished
 
@@ -208,8 +207,16 @@ def test_a_sweep_whose_format_has_no_digest_names_its_version(tiny, tmp_path):
     content = json.loads((out / "sweep.json").read_text())
     del content["sha256"], content["tables"]
     (out / "sweep.json").write_text(json.dumps(content | {"format": 1}))
-    with pytest.raises(UserError, match=r"another version of fishnet \(0\..*, format 1; this one reads 2\)"):
+    with pytest.raises(UserError, match=r"another version of fishnet \(0\..*, format 1; this one reads 2\)") as refusal:
         load_results(out)
+    assert str(refusal.value).endswith("for this version train the sweep again, into another folder")
+
+
+def test_a_sweep_file_saved_with_other_line_ends_or_a_mark_of_its_encoding_is_sound(tiny, tmp_path):
+    text = (tiny[1].out / "sweep.json").read_text()
+    for changed in (text.replace("\n", "\r\n").encode(), text.encode("utf-8-sig")):
+        (tmp_path / "sweep.json").write_bytes(changed)
+        assert read_sweep_file(tmp_path) == json.loads(text)
 
 
 def photographs(folder: Path) -> Path:

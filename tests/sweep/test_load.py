@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import warnings
 
 import flax.linen as nn
 import jax
@@ -10,7 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
+from experiments import predict
 from fishnet.data import load_task
 from fishnet.data.task import make_task
 from fishnet.data.tasks import TASKS, Source
@@ -128,8 +131,58 @@ def test_what_cannot_be_loaded_is_named(tiny, tmp_path):
     with pytest.raises(UserError, match=r"holds no sweep: there is no sweep\.json in it"):
         load_run(tmp_path / "nowhere")
     shutil.rmtree(out / "checkpoints")
+    lost = r"the networks of this finished sweep are lost: .*cohort_0 is missing or empty \(its tables are whole\); .* "
+    with pytest.raises(UserError, match=lost + "train the sweep again into another folder"):
+        load_run(out)
+    (out / "curves.parquet").unlink()
+    with pytest.raises(UserError, match=r"cohort_0 is missing or empty; .* train the sweep again into another folder"):
+        load_run(out)
+    write_sweep_file(out, read_sweep_file(out) | {"finished": None})
     with pytest.raises(UserError, match="cohort_0 holds no checkpoint yet"):
         load_run(out)
+
+
+def spoil(out) -> None:
+    """Leaves no checkpoint of a sweep that can be read."""
+    for path in (out / "checkpoints").glob("cohort_*/*/digest/metadata"):
+        path.write_text("")
+
+
+def test_checkpoints_of_which_none_can_be_read_are_lost_networks(tiny, tmp_path, capsys):
+    """A finished sweep is not begun again, so that no folder is to be removed; and the error alone is shown."""
+    out = shutil.copytree(tiny[1].out, tmp_path / "out")
+    spoil(out)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserError, match=r"are lost: .*cohort_0 has no checkpoint that can be read .its tables are"):
+            load_run(out)
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "a.png")
+    assert predict.main(["--run", str(out), "--images", str(tmp_path / "a.png")]) == 1
+    text = capsys.readouterr().err
+    assert text.startswith("error: the networks of this finished sweep are lost") and text.count("\n") == 1
+    assert run_sweep(tiny[0], out).finished
+
+
+def test_without_table_and_checkpoints_the_advice_leads_on(tiny, tmp_path):
+    out = shutil.copytree(tiny[1].out, tmp_path / "out")
+    spoil(out)
+    (out / "curves.parquet").unlink()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(UserError, match="cohort_0 can be read; remove that folder to start this part"):
+            run_sweep(tiny[0], out, devices=1)
+    shutil.rmtree(out / "checkpoints" / "cohort_0")
+    run_sweep(tiny[0], out, devices=1)
+    assert load_run(out).run == 0
+
+
+def test_a_checkpoint_that_was_passed_over_is_told_to_the_caller(stopped, tmp_path):
+    out = shutil.copytree(stopped, tmp_path / "out")
+    newest = max((out / "checkpoints" / "cohort_0").iterdir(), key=lambda path: int(path.name))
+    (newest / "digest" / "metadata").write_text("")
+    with pytest.warns(UserWarning, match=f"checkpoint {newest} is damaged and was passed over") as caught:
+        load_run(out)
+    assert [warning.filename for warning in caught] == [__file__]
 
 
 def test_a_run_without_a_selected_epoch_is_refused(stopped, tmp_path):
