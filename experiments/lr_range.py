@@ -106,6 +106,7 @@ def show(out: Path, display: Display, data_dir: str | None) -> None:
     """Prints a finished range test; report and picture are written unless they are there and whole."""
     from rich.console import Console
 
+    from fishnet.files import writing
     from fishnet.report.canvas import draw_svg, save
     from fishnet.report.html import write_report
     from fishnet.report.lr_figure import range_panel, range_test_of
@@ -121,8 +122,9 @@ def show(out: Path, display: Display, data_dir: str | None) -> None:
         display.stage("writing the report")
         try:
             panel = range_panel(test, suggestion)
-            figure.parent.mkdir(exist_ok=True)
-            save([panel], [draw_svg(panel)], figure.with_suffix(""), columns=1)
+            with writing(figure):
+                figure.parent.mkdir(exist_ok=True)
+                save([panel], [draw_svg(panel)], figure.with_suffix(""), columns=1)
             write_report(out, data_dir=data_dir, more=[FIGURE])
         finally:
             display.finish()

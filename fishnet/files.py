@@ -5,8 +5,8 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -96,6 +96,24 @@ def write_whole(path: Path, content: bytes | Callable[[BinaryIO], object], make_
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else error
         raise UserError(f"cannot write {path}: {reason}") from error
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Names the file or folder that could not be written while entered.
+
+    Args:
+        path: what is written, where the error itself names nothing.
+
+    Raises:
+        UserError: an `OSError` came, as from a file where a folder has to be.
+    """
+    try:
+        yield
+    except OSError as error:
+        at_fault = error.filename or path
+        reason = "it is not a folder" if isinstance(error, FileExistsError) else error.strerror or error
+        raise UserError(f"cannot write {at_fault}: {reason}") from error
 
 
 def _remove_abandoned(path: Path) -> None:

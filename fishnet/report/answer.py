@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from fishnet.errors import UserError
-from fishnet.files import write_whole
+from fishnet.files import write_whole, writing
 from fishnet.report.canvas import Panel, draw_svg, follow_scheme, save
 from fishnet.report.claims import Judgement
 from fishnet.report.evidence import FEWEST_IMAGES, Evidence, Trial
@@ -66,12 +65,10 @@ def write_answer(answer: Answer, out: Path) -> Path:
         UserError: the folder cannot be written.
     """
     page = out / PAGE
-    try:
+    with writing(page):
         (out / "figures").mkdir(parents=True, exist_ok=True)
         text = template(PAGE).render(**contents(answer, out))
         write_whole(page, text.encode())
-    except OSError as error:
-        raise UserError(f"cannot write {page}: {error.strerror or error}") from error
     return page
 
 

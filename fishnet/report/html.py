@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from fishnet.arguments import check_type
 from fishnet.errors import UserError
-from fishnet.files import write_whole
+from fishnet.files import write_whole, writing
 from fishnet.names import visible
 from fishnet.report import class_figures, curve_figures, figures, sample_figures
 from fishnet.report.canvas import Panel, draw_svg, follow_scheme, save
@@ -60,7 +60,7 @@ def write_report(
     results = load_results(out)
     check_recipes(results.out, results.sweep)
     page = results.out / PAGE
-    try:
+    with writing(page):
         (results.out / "figures").mkdir(exist_ok=True)
         shown = contents(results, command, data_dir)
         # A path may hold bytes that are no UTF-8: these are written as \\udcff.
@@ -68,8 +68,6 @@ def write_report(
         drawn = [picture.file for picture in pictures_in(shown)]
         whole = text + stamp(results.out, results.sweep, text, [*drawn, *more])
         write_whole(page, whole)
-    except OSError as error:
-        raise UserError(f"cannot write {page}: {error.strerror or error}") from error
     return page
 
 

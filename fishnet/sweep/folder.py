@@ -213,6 +213,8 @@ def locked(out: Path):
 def _take_lock(out: Path) -> TextIO:
     """The locked file, which says who holds it."""
     path = out / LOCK_FILE
+    if path.exists() and not path.is_file():  # a pipe would be opened, and could not be written
+        raise UserError(f"cannot lock {out}: {path} is not a regular file")
     while True:
         file = open(path, "a+")  # noqa: SIM115 - held open for as long as the lock is held
         try:

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from fishnet.data import load_task
+from fishnet.errors import UserError
 from fishnet.report.canvas import draw_svg
 from fishnet.report.html import mix_ups, write_report
 from fishnet.report.results import load_results
@@ -211,3 +212,17 @@ def test_both_schemes_and_paper_define_every_colour(sweep_folder):
 def test_most_frequent_mistakes_come_first():
     counts = np.array([[5, 3, 0], [1, 6, 0], [0, 0, 0]])
     assert mix_ups(counts, ["a", "b", "c"]) == [("a", "b", 3, 0.375), ("b", "a", 1, pytest.approx(1 / 7))]
+
+
+@pytest.mark.parametrize("file", ["figures", "figures/overview.svg", "figures/roc.png"])
+def test_what_is_in_the_way_of_a_figure_is_named(sweep_folder, file):
+    out = sweep_folder(axes=SMALL, seeds=1)
+    if file == "figures":
+        (out / file).write_text("a file of the user's own")
+        reason = "it is not a folder"
+    else:
+        (out / file).mkdir(parents=True)
+        reason = "Is a directory"
+    with pytest.raises(UserError, match=re.escape(f"cannot write {out / file}: {reason}")):
+        write_report(out)
+    assert not (out / "report.html").exists()

@@ -165,6 +165,14 @@ def test_checkpoints_without_their_sweep_are_not_taken_for_ones_own(stopped, tmp
     assert contents(out) == before
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["pipe", "folder"])
+def test_what_stands_in_the_place_of_the_lock_is_named_and_left(tmp_path, make):
+    make(tmp_path / LOCK_FILE)
+    with pytest.raises(UserError, match=r"\.lock is not a regular file"), locked(tmp_path):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == [LOCK_FILE]
+
+
 def replaced(sweep: Sweep, **changes) -> Sweep:
     return Sweep(dataclasses.replace(sweep.recipe, **changes), sweep.axes, sweep.seeds)
 
