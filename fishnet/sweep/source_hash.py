@@ -29,7 +29,6 @@ import functools
 import hashlib
 import importlib.metadata
 import importlib.util
-import inspect
 import os
 import sys
 import types
@@ -46,31 +45,26 @@ import numpy as np
 
 from fishnet.errors import UsageError
 from fishnet.files import read_regular_file
-from fishnet.sweep.machine import PACKAGES
 from fishnet.sweep.module_specs import find_spec, is_own_source, package_of_spec
 from fishnet.sweep.source_code import Names, code_text, names_in, package_of, tree_text
+from fishnet.sweep.source_owner import (
+    NOTHING,
+    VERSION,
+    attribute,
+    by_name,
+    code_file,
+    defines,
+    is_generated,
+    is_own_module,
+    own_version,
+    package_of_module,
+    packaged,
+    without_about,
+)
 
-VERSION = "__fishnet_version__"
 PLAIN = (bool, int, float, complex, str, bytes, type(None), type(Ellipsis), type(NotImplemented), range)
-# Attributes that say where an object is from and how it reads, not what it computes.
-ABOUT = {
-    *("__module__", "__name__", "__qualname__", "__doc__", "__dict__", "__weakref__", "__annotations__"),
-    *("__annotate__", "__annotate_func__", "__annotations_cache__", "__type_params__"),
-    *(
-        "__firstlineno__",
-        "__static_attributes__",
-        "__match_args__",
-        "__parameters__",
-        "__orig_bases__",
-        "__classcell__",
-    ),
-    *("__dataclass_params__", "__abstractmethods__", "_abc_impl", "__signature__"),
-    "__slotnames__",  # which copying leaves behind
-    "_jit_info",  # of a jitted function: how its arguments are taken apart
-}
 # What tells nothing of what it reads: a name that is put together, or any text.
 READ_ANYTHING = (eval, exec, globals, __import__, importlib.import_module)
-NOTHING = object()  # an attribute that there is not
 # What a masked array keeps for itself.
 MASKS = {"_mask", "_sharedmask", "_hardmask", "_fill_value", "_basedict", "_baseclass", "_isfield", "_optinfo"}
 DESCRIPTORS = (types.WrapperDescriptorType, types.MethodDescriptorType, types.ClassMethodDescriptorType)
@@ -97,8 +91,8 @@ def source_hash(value: Any, name: str = "the object") -> str:
 
 def label(value: Any) -> str:
     """Module and qualified name of a function or class, those of the class for any other object."""
-    named = value if isinstance(_attribute(value, "__qualname__"), str) else type(value)
-    return f"{_attribute(named, '__module__', '')}.{named.__qualname__}"
+    named = value if isinstance(attribute(value, "__qualname__"), str) else type(value)
+    return f"{attribute(named, '__module__', '')}.{named.__qualname__}"
 
 
 def describe_source(value: Any, digest: str) -> str:
@@ -168,11 +162,11 @@ class _Digest:
 
     def parts(self, value: Any) -> list[str | bytes]:
         """What the digest of an object is made of, each kind in its way."""
-        if (version := _own_version(value)) is not None:
+        if (version := own_version(value)) is not None:
             return ["version", label(value).rpartition(".")[2], version]
         if any(value is function for function in READ_ANYTHING):
             raise self.refusal("may read anything", value)
-        if (known := _packaged(value)) is not None:
+        if (known := packaged(value)) is not None:
             return known
         if isinstance(value, type):
             return self.class_parts(value)
@@ -206,10 +200,10 @@ class _Digest:
         held = {name: cell.cell_contents for name, cell in cells if cell != types.CellType()}
         held |= {f"default {place}": value for place, value in enumerate(function.__defaults__ or ())}
         held |= {f"default of {name}": value for name, value in (function.__kwdefaults__ or {}).items()}
-        held |= {f".{name}": value for name, value in _about_nothing(vars(function)).items()}
+        held |= {f".{name}": value for name, value in without_about(vars(function)).items()}
         package = package_of(code.co_filename)
         if package is not None:
-            return ["function", *_by_name(package, code.co_qualname), *self.named(held)]
+            return ["function", *by_name(package, code.co_qualname), *self.named(held)]
         names = names_in(code)
         for name in names.globals:
             if name in function.__globals__:
@@ -223,7 +217,7 @@ class _Digest:
         parts = ["function", code_text(code)]
         parts += self.imports_parts(names, function.__globals__.get("__package__") or None)
         for name in sorted(held):
-            if _is_own_module(held[name]):
+            if is_own_module(held[name]):
                 is_value = name.removeprefix("global ") in names.values or name[0] == "." or name.startswith("default ")
                 if not is_value:
                     parts += [name, *self.module_parts(held.pop(name), names)]
@@ -258,13 +252,13 @@ class _Digest:
         """A module by its name in full: as it is where it is imported, otherwise by its source."""
         if full in sys.modules and full not in _by_source:
             module = sys.modules[full]
-            return _packaged(module) or self.module_parts(module, names)
+            return packaged(module) or self.module_parts(module, names)
         spec = find_spec(full)
         if spec is None:
             return [full]
         package = package_of_spec(spec)
         if package is not None:
-            return ["package", *_by_name(package, full)]
+            return ["package", *by_name(package, full)]
         _by_source.add(full)
         if full in self.sources:  # modules may import each other
             return ["source", full]
@@ -291,7 +285,7 @@ class _Digest:
 
     def module_parts(self, module: types.ModuleType, names: Names | None) -> list[str | bytes]:
         """What a function may read of a user's module: its attributes in `names`, all (None) if it passes it on."""
-        if (version := _own_version(module)) is not None:
+        if (version := own_version(module)) is not None:
             return ["module", version]
         if names is None:
             public = {name: value for name, value in vars(module).items() if not name.startswith("__")}
@@ -301,7 +295,7 @@ class _Digest:
             found = getattr(module, name, NOTHING)
             if found is NOTHING:
                 continue
-            if not _is_own_module(found) or name in names.values:
+            if not is_own_module(found) or name in names.values:
                 parts += [name, self.of(found, f"{module.__name__}.{name}")]
             elif id(found) not in self.open:  # modules may import each other
                 self.open[id(found)] = len(self.open)
@@ -310,20 +304,27 @@ class _Digest:
         return parts
 
     def class_parts(self, kind: type) -> list[str | bytes]:
-        held = _about_nothing(vars(kind))
+        held = without_about(vars(kind))
         if issubclass(kind, enum.Enum):
             members = {name: member.value for name, member in kind.__members__.items()}
-            own = {name for name, value in held.items() if name[0] != "_" or package_of(_code_file(value)) is None}
+            private = f"_{kind.__name__.lstrip('_')}__"
+            own = {
+                name
+                for name, value in held.items()
+                if name[0] != "_" or name.startswith(private) or package_of(code_file(value)) is None
+            }
             held = {name: held[name] for name in own if name not in members}
             held |= {f"member {name}": value for name, value in members.items()}
         if issubclass(kind, nn.Module):
             held = {name: value for name, value in held.items() if name not in ("scope", "parent", "name", "_state")}
         for name, value in list(held.items()):
-            if isinstance(value, SLOTS) or _is_generated(value):
+            if isinstance(value, SLOTS) or is_generated(value):
                 del held[name]
         bases = [self.of(base, "a base") for base in kind.__bases__]
         maker = [] if type(kind) is type else [self.of(type(kind), "its metaclass")]
-        return ["class", kind.__name__, *bases, *maker, *self.named(held)]
+        made_by = vars(kind).get("__dataclass_params__")
+        compared = [str(getattr(made_by, name)) for name in ("eq", "order", "unsafe_hash", "frozen") if made_by]
+        return ["class", kind.__name__, *bases, *maker, *compared, *self.named(held)]
 
     def array_parts(self, value: Any) -> list[str | bytes]:
         if isinstance(value, jax.core.Tracer):
@@ -341,19 +342,19 @@ class _Digest:
         parts: list[str | bytes] = [] if kind is np.ndarray else [self.of(kind, "its class")]
         if isinstance(value, np.ma.MaskedArray):
             parts += ["mask", np.ma.getmaskarray(value).tobytes(), self.of(value.fill_value), str(value.hardmask)]
-        if _packaged(kind) is None:
+        if packaged(kind) is None:
             held = {name: found for name, found in vars(value).items() if name not in MASKS}
-            parts += self.named(_about_nothing(held))
+            parts += self.named(without_about(held))
         return parts
 
     def ufunc_parts(self, value: np.ufunc) -> list[str | bytes]:
         """A ufunc by the package whose it is: nothing tells what one that is made by `frompyfunc` computes."""
         found = [m for m in list(sys.modules.values()) if isinstance(m, types.ModuleType)]
-        owners = {_package(m) for m in found if vars(m).get(value.__name__) is value} - {None}
+        owners = {package_of_module(m) for m in found if vars(m).get(value.__name__) is value} - {None}
         if not owners:
             raise self.refusal("does not show what it computes", value)
         package = min(owners, key=lambda name: (name != "numpy", name != "scipy", name))  # others only hold it
-        return ["ufunc", *_by_name(package, f"{package}.{value.__name__}")]
+        return ["ufunc", *by_name(package, f"{package}.{value.__name__}")]
 
     def instance_parts(self, value: Any) -> list[str | bytes]:
         """An object by its class and its state."""
@@ -366,7 +367,7 @@ class _Digest:
                 self.of(value.func, "its function"),
                 *(self.of(argument, "an argument") for argument in value.args),
                 *self.named(value.keywords),
-                *self.named(_about_nothing(vars(value))),
+                *self.named(without_about(vars(value))),
             ]
         if isinstance(value, (staticmethod, classmethod)):
             return [kind.__name__, self.of(value.__func__)]
@@ -401,19 +402,19 @@ class _Digest:
         if isinstance(value, (set, frozenset)):
             items = (set if isinstance(value, set) else frozenset).__iter__(value)
             return parts + sorted(map(self.alone, items)) + self.state(value)
-        if (inner := _attribute(value, "__wrapped__", NOTHING)) is not NOTHING:
+        if (inner := attribute(value, "__wrapped__", NOTHING)) is not NOTHING:
             parts += ["wraps", self.of(inner, "what it wraps")]
             return parts + self.state(value)
         return parts + self.copied(value)
 
     def state(self, value: Any) -> list[str | bytes]:
         """Attributes and slots of an object, but for values that `cached_property` keeps there."""
-        held = _about_nothing(_attribute(value, "__dict__", {}))
+        held = without_about(attribute(value, "__dict__", {}))
         for kind in type(value).__mro__:
             slots = vars(kind).get("__slots__", ())
             for name in (slots,) if isinstance(slots, str) else slots:
                 name = f"_{kind.__name__.lstrip('_')}{name}" if name.startswith("__") and name[-2:] != "__" else name
-                found = _attribute(value, name, NOTHING)
+                found = attribute(value, name, NOTHING)
                 if name not in ("__dict__", "__weakref__") and found is not NOTHING:
                     held[name] = found
         cached = {name for name in held if isinstance(getattr(type(value), name, None), functools.cached_property)}
@@ -430,7 +431,7 @@ class _Digest:
         if isinstance(found, str):
             return ["global", found]
         as_any = kind.__reduce_ex__ is object.__reduce_ex__ and kind.__reduce__ is object.__reduce__
-        if as_any and kind not in copyreg.dispatch_table and not _defines(kind, "__getstate__"):
+        if as_any and kind not in copyreg.dispatch_table and not defines(kind, "__getstate__"):
             return self.state(value)
         maker, arguments, state, items, pairs = (*found, *[None] * (5 - len(found)))[:5]
         parts = [self.of(maker), *(self.of(argument, "its state") for argument in arguments)]
@@ -468,92 +469,3 @@ def _sha(parts: Iterable[str | bytes]) -> bytes:
         digest.update(f"{len(content)}{'b' if isinstance(part, bytes) else 's'}".encode())
         digest.update(content)
     return digest.digest()
-
-
-def _own_version(value: Any) -> str | None:
-    """The version that the user has named; a class's own only, as another class may be made of it."""
-    version = vars(value).get(VERSION) if isinstance(value, type) else _attribute(value, VERSION)
-    return str(version) if isinstance(version, (str, int)) else None
-
-
-def _attribute(value: Any, name: str, default: Any = None) -> Any:
-    """An attribute that an object has; what a `__getattr__` answers, maybe to any name, is none."""
-    if isinstance(value, types.ModuleType):
-        return vars(value).get(name, default)
-    if _defines(type(value), "__getattr__") and inspect.getattr_static(value, name, NOTHING) is NOTHING:
-        return default
-    return getattr(value, name, default)
-
-
-def _defines(kind: type, name: str) -> bool:
-    return any(name in vars(base) for base in kind.__mro__[:-1])
-
-
-def _about_nothing(found: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in found.items() if name not in ABOUT}
-
-
-def _code_file(value: Any) -> str | None:
-    code = _attribute(_attribute(value, "__wrapped__", value), "__code__")
-    return code.co_filename if code is not None else None
-
-
-def _is_generated(value: Any) -> bool:
-    """Whether a method was written by `dataclass` or `NamedTuple`, from fields that count by themselves.
-
-    Its file does not tell: programs given to `python -c` are called "<string>" too.
-    """
-    function = getattr(value, "__func__", value)
-    if not isinstance(function, types.FunctionType):
-        return False
-    if package_of(function.__code__.co_filename) == "python":  # what guards a generated `__repr__`
-        function = getattr(function, "__wrapped__", function)
-    code, home = function.__code__, str(function.__globals__.get("__name__"))
-    if code.co_filename == collections.__file__:
-        return code.co_qualname.startswith("namedtuple.<locals>.")
-    return (
-        code.co_qualname.startswith("__create_fn__.<locals>.")
-        or code.co_filename == dataclasses.__file__
-        or (home.startswith("namedtuple_") and code.co_filename == "<string>")
-    )
-
-
-def _packaged(value: Any) -> list[str | bytes] | None:
-    """An object of an installed package, by its name; None: it is another, even if it bears such a name."""
-    if isinstance(value, types.ModuleType):
-        package = _package(value)
-        return None if package is None else ["package", *_by_name(package, value.__name__)]
-    module, name = (_attribute(value, attribute) for attribute in ("__module__", "__qualname__"))
-    name = name or _attribute(value, "__name__")
-    home = sys.modules.get(module) if isinstance(module, str) else None
-    package = _package(home) if home is not None and isinstance(name, str) else None
-    if package is None or package_of(_code_file(value)) is None:
-        return None
-    found: Any = home
-    for part in name.split("."):
-        found = getattr(found, part, None)
-    return ["packaged", *_by_name(package, f"{module}.{name}")] if found is value else None
-
-
-def _is_own_module(value: Any) -> bool:
-    return isinstance(value, types.ModuleType) and _package(value) is None
-
-
-def _package(module: types.ModuleType) -> str | None:
-    top = module.__name__.partition(".")[0]
-    if getattr(module, "__file__", None) is None:  # built in, or a folder without an __init__
-        paths = list(getattr(module, "__path__", []))
-        return package_of(f"{paths[0]}/.") if paths else "python" if top in sys.stdlib_module_names else None
-    return package_of(module.__file__)
-
-
-def _by_name(package: str, name: str) -> list[str]:
-    return [name] if package == "python" or package in PACKAGES else [name, _version(package)]
-
-
-@functools.cache
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return str(getattr(sys.modules.get(package), "__version__", ""))

@@ -293,6 +293,22 @@ class AnswersAll:
         return 0
 
 
+def test_private_constants_of_enums_and_comparisons_of_dataclasses_count():
+    def member(n):
+        class Kind(enum.Enum):
+            A = 1
+            __scale = n
+
+            def __call__(self, x):
+                return x * self.__scale
+
+        return Kind.A
+
+    assert source_hash(member(1)) == source_hash(member(1)) != source_hash(member(2))
+    kinds = [dataclasses.make_dataclass("Made", ["x"], **given) for given in ({}, {"order": True}, {"eq": False})]
+    assert len(set(map(source_hash, kinds))) == 3
+
+
 def test_an_answer_to_any_name_is_no_version():
     assert source_hash(AnswersAll(1)) == source_hash(AnswersAll(1)) != source_hash(AnswersAll(2))
 
