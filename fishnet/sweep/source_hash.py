@@ -421,23 +421,27 @@ class _Digest:
         return self.named({f".{name}": found for name, found in held.items() if name not in cached})
 
     def copied(self, value: Any) -> list[str | bytes]:
-        """The state of an object, in the form in which it would be copied where it has one of its own."""
+        """The state of an object, also in the form in which it would be copied where it has one of its own."""
         kind = type(value)
         reduce = copyreg.dispatch_table.get(kind) or (lambda value: value.__reduce_ex__(4))
         try:
             found = reduce(value)
         except (TypeError, NotImplementedError) as error:
             raise self.refusal("has state that cannot be read", value) from error
+        own = [base for base in kind.__mro__ if packaged(base) is None]
+        may_hide = any(name in vars(base) for base in own for name in ("__getstate__", "__reduce__", "__reduce_ex__"))
+        held = self.state(value) if may_hide else []  # a copy may leave out what it computes with
         if isinstance(found, str):
-            return ["global", found]
+            return ["global", found, *held]
         as_any = kind.__reduce_ex__ is object.__reduce_ex__ and kind.__reduce__ is object.__reduce__
         if as_any and kind not in copyreg.dispatch_table and not defines(kind, "__getstate__"):
             return self.state(value)
         maker, arguments, state, items, pairs = (*found, *[None] * (5 - len(found)))[:5]
         parts = [self.of(maker), *(self.of(argument, "its state") for argument in arguments)]
-        for held in state if isinstance(state, tuple) else (state,):  # attributes and slots, each in any order
-            is_named = type(held) is dict and all(type(name) is str for name in held)
-            parts += ["attributes", *self.named(held)] if is_named else [self.of(held, "its state")]
+        for half in state if isinstance(state, tuple) else (state,):  # attributes and slots, each in any order
+            is_named = type(half) is dict and all(type(name) is str for name in half)
+            parts += ["attributes", *self.named(half)] if is_named else [self.of(half, "its state")]
+        parts += held
         parts += map(self.of, items or ())
         return parts + (self.pairs(dict(pairs)) if pairs is not None else [])
 

@@ -309,6 +309,18 @@ def test_private_constants_of_enums_and_comparisons_of_dataclasses_count():
     assert len(set(map(source_hash, kinds))) == 3
 
 
+@pytest.mark.parametrize("way", ["__getstate__", "__reduce__", "a name"])
+def test_what_a_copy_leaves_out_counts(way):
+    class Hides(Scaled):
+        pass
+
+    if way == "__getstate__":
+        Hides.__getstate__ = lambda self: {}
+    else:
+        Hides.__reduce__ = lambda self: "NAME" if way == "a name" else (Hides, (0,))
+    assert source_hash(Hides(1)) == source_hash(Hides(1)) != source_hash(Hides(2))
+
+
 def test_an_answer_to_any_name_is_no_version():
     assert source_hash(AnswersAll(1)) == source_hash(AnswersAll(1)) != source_hash(AnswersAll(2))
 
