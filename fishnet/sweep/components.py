@@ -261,18 +261,20 @@ def frozen_norms(recipe: Recipe, norms: Collection[str]) -> dict[str, bool]:
     return dict.fromkeys(frozen_layers(norms, freeze_patterns(recipe), head), True)
 
 
-def freezes_unmeasured(recipe: Recipe, sites: int) -> bool:
-    """Whether a run freezes batch norms, for good or for a time, whose statistics nothing has measured.
+def unmeasured_norms(recipe: Recipe, sites: int, measured: Collection[str]) -> list[str]:
+    """Names of the batch norms that a run freezes, for good or for a time, and whose statistics nothing has measured.
 
     Args:
         recipe: of the run.
         sites: how many norms its network has.
+        measured: names of the norms of which its trunk has statistics; empty without a trunk.
     """
-    if recipe.trunk != "none" or recipe.pretrain != "none":
-        return False
+    if recipe.pretrain != "none":
+        return []
     here = layer_mask(recipe.norm_layers, sites) & (recipe.norm == "batch")
     norms = [f"norm_{site}" for site in np.flatnonzero(here)] + ["input_norm"] * (recipe.input_norm == "batch")
-    return bool(norms) and (recipe.unfreeze != (0,) or bool(frozen_norms(recipe, norms)))
+    frozen = norms if recipe.unfreeze != (0,) else frozen_norms(recipe, norms)
+    return [name for name in norms if name in frozen and name not in measured]
 
 
 def norms_frozen_at(

@@ -17,7 +17,7 @@ from fishnet.best_effort import best_effort
 from fishnet.errors import UsageError, UserError
 from fishnet.names import shell_command
 from fishnet.sweep.canary import check_backend
-from fishnet.sweep.components import freezes_unmeasured
+from fishnet.sweep.components import unmeasured_norms
 from fishnet.sweep.dealing import Share, deal, dealt_in, runs_each, share_of, written
 from fishnet.sweep.effects import check_lowering
 from fishnet.sweep.estimate import with_estimates
@@ -39,14 +39,15 @@ from fishnet.sweep.selection import check_selection, selection_notes
 from fishnet.sweep.settings import check_start_settings, held_settings, start_settings
 from fishnet.sweep.source_hash import describe_source, hash_each, moved
 from fishnet.sweep.training import Training
+from fishnet.sweep.transfer import Trunk
 from fishnet.sweep.tune import fastest_layouts
 from fishnet.sweep.user_components import user_functions
 from fishnet.sweep.validate import check_out, check_sweep, resolve
 from fishnet.sweep.whole import Whole
 
 UNMEASURED = (
-    "frozen batch norms that begin neither with a trunk nor with pretraining have statistics of mean 0 and variance 1, "
-    "with which they normalise nothing; freeze trunk/* (or norm_0/*) freezes parameters alone"
+    "frozen batch norms of which neither a trunk nor pretraining has statistics ({}) have statistics of mean 0 and "
+    "variance 1, with which they normalize nothing; freeze trunk/* (or norm_0/*) freezes parameters alone"
 )
 STATE_MOVED = (
     "component {} changes its own state while it runs, by which it would be taken for another one when this process "
@@ -362,14 +363,29 @@ def plan_cohorts(
     cohorts = make_cohorts(inputs.runs, inputs.tasks, *asked)
     notes = [*inputs.sweep.samples.notes, *dict.fromkeys(note for task in inputs.tasks.values() for note in task.notes)]
     notes += selection_notes(inputs.tasks.values())
-    if any(freezes_unmeasured(run.recipe, cohort.sites) for cohort in cohorts for run in cohort.runs):
-        notes.append(UNMEASURED)
+    if names := frozen_unmeasured(cohorts, inputs.trunks):
+        notes.append(UNMEASURED.format(", ".join(names)))
     if found is None and team.count == 1:
         fit = [partial(fitted, cohort, used, notes.append) for cohort in cohorts]
         what = "how much memory the programs need"
         cohorts = [best_effort(what, f, notes.append, cohort) for f, cohort in zip(fit, cohorts, strict=True)]
     display.stage("planning")
     return with_estimates(cohorts, used, notes.append), layouts or [{}] * len(cohorts), notes
+
+
+def frozen_unmeasured(cohorts: list[Cohort], trunks: Mapping[str, Trunk]) -> list[str]:
+    """Names of the batch norms that some run freezes and whose statistics nothing has measured.
+
+    Args:
+        cohorts: of the sweep.
+        trunks: by the text in the field `trunk` of the recipes.
+    """
+    found: dict[str, None] = {}
+    for cohort in cohorts:
+        for run in cohort.runs:
+            measured = trunks[run.recipe.trunk]["batch_stats"] if run.recipe.trunk != "none" else ()
+            found |= dict.fromkeys(unmeasured_norms(run.recipe, cohort.sites, measured))
+    return list(found)
 
 
 def plan_content(

@@ -29,6 +29,13 @@ ONE = dataclasses.replace(TINY, epochs=1)
 STILL = 1e-12  # a learning rate at which nothing moves that float32 could show
 
 
+class Notes(Display):
+    """Keeps the notes of the plan."""
+
+    def plan(self, view) -> None:
+        self.notes = view["notes"]
+
+
 def leaves(tree) -> dict[str, np.ndarray]:
     return {"/".join(k.key for k in path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
@@ -89,14 +96,20 @@ def test_a_trunk_without_norm_serves_a_network_with_one(tiny, tmp_path):
     assert "norm_0/scale" not in begun and "norm_0/scale" in theirs
 
 
+@pytest.mark.parametrize("freeze", ["input_norm", "norm_0", "trunk"])
+def test_a_frozen_norm_that_the_trunk_does_not_have_is_noted(tiny, tmp_path, freeze):
+    """The trunk has a batch norm in its hidden layer and none of its images."""
+    recipe = dataclasses.replace(ONE, trunk=f"{tiny[1].out}:0", input_norm="batch", freeze=freeze)
+    shown = Notes()
+    out = run_sweep(Sweep(recipe, seeds=1), tmp_path / "out", devices=1, display=shown).out
+    statistics = load_run(out).variables["batch_stats"]
+    still = [name for name, found in statistics.items() if not np.any(found["mean"]) and np.all(found["var"] == 1)]
+    assert still == ([] if freeze == "norm_0" else ["input_norm"])
+    notes = [note for note in shown.notes if "statistics of mean 0 and variance 1" in note]
+    assert ["(input_norm)" in note for note in notes] == [True] * len(still)
+
+
 HARSH = {"weight_decay": 0.1, "max_norm": 0.1, "l1": 0.1, "l2": 0.1, "clip": 0.1, "momentum": 0.9}
-
-
-class Notes(Display):
-    """Keeps the notes of the plan."""
-
-    def plan(self, view) -> None:
-        self.notes = view["notes"]
 
 
 @pytest.fixture(scope="module")
