@@ -64,8 +64,8 @@ class Recipe:
     eval_statistics: str = "running"
     """what batch norm is evaluated with: running averages, those of the batch at hand, or precise ones, estimated anew
     on the training images at the end of each epoch; averaged weights (ema, schedule_free) have no running averages of
-    their own, so for them running means precise. With ghost_batch all but the second are means over ghost batches, whose
-    variance is less than that of all images"""
+    their own, so for them running means precise. With ghost_batch all but the second are means over ghost batches,
+    whose variance is less than that of all images"""
     init: str = "he_normal"
     """initialiser of the kernels: he, glorot or lecun, _normal or _uniform; orthogonal, lsuv (orthogonal, then scaled
     on images to outputs of variance 1), normal, uniform, truncated (all 0.05), constant"""

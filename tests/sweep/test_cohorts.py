@@ -238,7 +238,7 @@ def test_a_quiet_sweep_says_nothing_at_all(tmp_path):
 
 
 def test_a_signal_before_training_ends_at_once_and_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr("fishnet.sweep.run.load_tasks", lambda *args: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr("fishnet.sweep.inputs.load_tasks", lambda *args: signal.raise_signal(signal.SIGINT))
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(Interrupted, match="stopped by SIGINT; nothing was lost") as stop:
         run_sweep(Sweep(TINY, seeds=1), tmp_path / "out")

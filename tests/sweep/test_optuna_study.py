@@ -59,7 +59,7 @@ def test_a_trial_is_told_the_mean_validation_figure_of_its_seeds_and_its_curve(s
 
 def test_the_same_proposals_are_told_again_from_their_folders(studied, monkeypatch):
     study, _, out = studied
-    monkeypatch.setattr("fishnet.sweep.run._train", None)  # nothing may be trained
+    monkeypatch.setattr("fishnet.sweep.run._run", None)  # nothing may be trained
     again = study_of(0)
     assert all(result.finished for result in sweeps(again, out))
     assert [(t.params, t.value, t.intermediate_values) for t in again.trials] == [
