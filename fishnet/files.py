@@ -12,6 +12,11 @@ from typing import BinaryIO
 
 from fishnet.errors import UserError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 _FLAGS = (  # a flag that the system lacks counts as 0; Windows alone has, and needs, O_BINARY
     os.O_RDONLY
     | getattr(os, "O_NONBLOCK", 0)
@@ -78,16 +83,16 @@ def write_whole(path: Path, content: bytes | Callable[[BinaryIO], object], make_
     Raises:
         UserError: the file cannot be written; an older one is left as it was, and nothing else is left behind.
     """
-    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.part")
     try:
         if make_folder:
             path.parent.mkdir(parents=True, exist_ok=True)
+        temporary, file = _open_temporary(path)
         try:
-            with open(temporary, "xb") as file:
+            with file:
                 content(file) if callable(content) else file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+                os.replace(temporary, path)
         except BaseException:
             with suppress(OSError):
                 temporary.unlink()
@@ -116,14 +121,34 @@ def writing(path: Path) -> Iterator[None]:
         raise UserError(f"cannot write {at_fault}: {reason}") from error
 
 
+def _open_temporary(path: Path) -> tuple[Path, BinaryIO]:
+    """A new temporary file beside `path`, locked for as long as it is open, which says that its writer is alive."""
+    while True:
+        temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.part")
+        file = open(temporary, "xb")  # noqa: SIM115 - the caller closes it
+        if not _lock(file) or temporary.exists():  # else it was taken for abandoned before it was locked
+            return temporary, file
+        file.close()
+
+
+def _lock(file: BinaryIO) -> bool:
+    """Whether a file could be locked; not where another process holds it, nor where there are no such locks."""
+    with suppress(OSError):
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+    return False
+
+
 def _remove_abandoned(path: Path) -> None:
     """Removes temporary files of processes that were killed while they wrote `path`."""
     pattern = re.compile(re.escape(f".{path.name}.") + r"[0-9a-f]{8}\.part")
     with suppress(OSError):
-        for name in os.listdir(path.parent):
+        for name in filter(pattern.fullmatch, os.listdir(path.parent)):
             temporary = path.with_name(name)
-            if pattern.fullmatch(name) and temporary.stat().st_mtime < time.time() - _ABANDONED:
-                temporary.unlink()
+            with suppress(OSError), open(temporary, "rb") as file:
+                if _lock(file) or os.fstat(file.fileno()).st_mtime < time.time() - _ABANDONED:
+                    temporary.unlink()
 
 
 def _open(path: str | os.PathLike, limit: int | None) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """Only regular files are read, whatever the path leads to; files are written whole or not at all; nothing blocks."""
 
 import errno
+import fcntl
 import os
 import socket
 import stat
@@ -146,11 +147,13 @@ def test_a_new_file_has_the_permissions_of_any_other(tmp_path: Path) -> None:
     assert (tmp_path / "file").stat().st_mode == (tmp_path / "other").stat().st_mode
 
 
-def test_what_killed_writers_left_is_removed_after_a_day(tmp_path: Path) -> None:
+def test_what_killed_writers_left_is_removed_and_what_others_are_writing_is_not(tmp_path: Path) -> None:
     names = [".file.0123abcd.part", ".file.4567abcd.part", ".other.0123abcd.part", ".file.old.part"]
     for name in names:
         (tmp_path / name).write_bytes(b"half")
-    for name in names[1:]:
-        os.utime(tmp_path / name, (0, 0))
-    write_whole(tmp_path / "file", b"x")
-    assert sorted(os.listdir(tmp_path)) == sorted([names[0], *names[2:], "file"])
+    with open(tmp_path / names[0], "rb") as alive:
+        fcntl.flock(alive, fcntl.LOCK_EX)
+        write_whole(tmp_path / "file", b"x")
+        assert sorted(os.listdir(tmp_path)) == sorted([names[0], *names[2:], "file"])
+    write_whole(tmp_path / "file", b"y")
+    assert sorted(os.listdir(tmp_path)) == sorted([*names[2:], "file"])
