@@ -82,7 +82,7 @@ def count_found(originals: Sequence[Image.Image], copies: Sequence[Image.Image],
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints the counts."""
+    """Prints how many near-copies of each kind are found."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.near_copies", description=__doc__)
     parser.add_argument("--image-size", type=int, default=32, metavar="PX", help="side of the prepared images")
     size = parser.parse_args(argv).image_size

@@ -1,4 +1,4 @@
-"""What every experiment's command line shares: strict flags, errors in one line, the cores to use.
+"""Shared parts of all command lines: strict flags, one-line errors, number of cores.
 
 Nothing here imports jax, so that help and mistyped flags are answered at once.
 """

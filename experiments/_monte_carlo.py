@@ -44,7 +44,7 @@ class AskedAgain:
 
     @property
     def sizes(self) -> Mapping[str, Mapping[str, Any]]:
-        """Those of the sweep."""
+        """Sizes of the sweep whose networks are asked again."""
         return self.plan.sizes
 
     def settled(self, trials: Mapping[str, "Trial"]) -> "AskedAgain":
@@ -109,7 +109,7 @@ def with_monte_carlo(results: Results, asked_of: Mapping[str, Sequence[int]], pa
 
 
 def holds(table: pd.DataFrame, wanted: Mapping[int, int], passes: int) -> bool:
-    """Whether a table of answers is that of these runs and of so many passes."""
+    """Whether a table of Monte-Carlo answers belongs to these runs and this number of passes."""
     asked = dict(zip(table["run"], table["of"], strict=True))
     return asked == dict(wanted) and set(table["passes"]) <= {passes}
 

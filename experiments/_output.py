@@ -37,7 +37,7 @@ class Output:
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
-        """Writes them all."""
+        """Writes a list of texts."""
         for line in lines:
             self.write(line)
 

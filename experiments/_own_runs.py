@@ -60,7 +60,7 @@ class OwnRuns:
         return range(first, first + self.sizes.get(size, {}).get("seeds", self.seeds))
 
     def fields(self, size: str, label: str) -> dict[str, Any]:
-        """What `run` is given for an arm."""
+        """Keyword arguments with which `run` is called for an arm."""
         own = {name: value for name, value in self.sizes.get(size, {}).items() if name not in ("seeds", "arms")}
         return own | dict(self.arms[label])
 

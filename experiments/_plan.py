@@ -62,7 +62,7 @@ class Plan:
         return {arm.get("task", shared) for arm in arms} or {shared}
 
     def number(self, size: str) -> int:
-        """Of seeds of a size."""
+        """Number of seeds of a size."""
         return self.sizes.get(size, {}).get("seeds", self.seeds)
 
     def train(self, asked: "Asked", out: Path, display: Display, seeds: Sequence[int], labels: Sequence[str]) -> "Look":
@@ -97,12 +97,12 @@ class Plan:
         return Sweep(recipe, seeds=list(self.seeds_from(size) if seeds is None else seeds), samples=samples)
 
     def shared(self, size: str) -> Recipe:
-        """What all arms of a size share."""
+        """Base recipe of all arms of a size."""
         own = {name: value for name, value in self.sizes.get(size, {}).items() if name not in ("seeds", "arms")}
         return replace(self.recipe, **own)
 
     def draws(self, size: str, labels: Sequence[str]) -> list[dict[str, Any]]:
-        """What each arm is, in all fields in which some of them differ from the recipe."""
+        """Values of each arm in all fields in which some arm differs from the recipe."""
         recipe, arms = self.shared(size), [self.arms[label] for label in labels]
         names = list(dict.fromkeys(name for arm in arms for name in arm))
         given = [{name: arm.get(name, getattr(recipe, name)) for name in names} for arm in arms]

@@ -54,7 +54,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Question:
-    """What `python -m experiments.<name>` asks, how it finds out and what it shows.
+    """A question that `python -m experiments.<name>` asks, with its sweeps, comparisons and page.
 
     Args:
         name: of the module.
@@ -111,7 +111,7 @@ def main(question: Callable[[], Question] | Question, argv: Sequence[str] | None
 
 
 def names_a_size(argv: Sequence[str]) -> bool:
-    """Whether a command line asks for a size, as those of questions do."""
+    """Whether a command line names one of the sizes of a question (--full, --quick, --smoke)."""
     return any(f"--{size}" in argv for size in SIZES)
 
 

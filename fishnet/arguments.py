@@ -13,7 +13,7 @@ LONGEST = 60  # characters of a value that a message repeats
 
 
 def shown(value: object) -> str:
-    """A value as a message repeats it: in one line, and not at full length."""
+    """Formats a value for an error message: one line, shortened."""
     text = " ".join(repr(value).split())
     text = text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
     return text if isinstance(value, str | int | float | None) else f"{text} (a {type(value).__name__})"

@@ -11,7 +11,7 @@ from fishnet.errors import UsageError
 
 @runtime_checkable
 class SupportsArray(Protocol):
-    """What NumPy turns into an array, such as arrays of JAX."""
+    """An object that NumPy can turn into an array, such as an array of JAX."""
 
     def __array__(self) -> np.ndarray: ...
 

@@ -25,7 +25,7 @@ class Table(dict[str, T]):
         return name in self.original and self.get(name) is self.original[name]
 
     def users(self) -> dict[str, T]:
-        """The entries that are the user's."""
+        """Entries that the user added or replaced."""
         return {name: value for name, value in self.items() if not self.is_own(name)}
 
 

@@ -1,4 +1,4 @@
-"""Conditions on numbers that may be traced."""
+"""Range checks for numbers that may be traced: known ones are checked, traced ones pass."""
 
 from collections.abc import Callable
 

@@ -24,7 +24,7 @@ class Listed(NamedTuple):
 
 
 class Walked(NamedTuple):
-    """What a walk through a folder found."""
+    """Files that a walk through a folder found, and those that it passed over."""
 
     files: list[Path]  # in the order of their paths
     passed_over: list[Path]  # hidden, or made by the system; what never is a photograph is not told

@@ -1,4 +1,4 @@
-"""Paths as the user types them, in the one form that names a place."""
+"""Normalizes paths that the user types."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ from fishnet.errors import UserError
 
 
 def home() -> Path | None:
-    """The user's home folder; None where there is none, as for a user id that the system does not know."""
+    """Home folder of the user; None for a user id that the system does not know."""
     found = os.path.expanduser("~")
     return Path(found) if os.environ.get("HOME") != "" and os.path.isabs(found) else None
 

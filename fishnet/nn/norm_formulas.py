@@ -22,7 +22,7 @@ MORE_VALUES = {
 
 
 def values_per_moment(kind: str, shape: tuple[int, ...], groups: int = 8, ghost: int = 0) -> int | None:
-    """Over how many values of an input a norm takes each of its means; None for norms that take none of them.
+    """Number of values over which a norm takes each mean; None for norms that take no mean.
 
     Args:
         kind, shape, groups, ghost: as for `check_norm`.

@@ -61,7 +61,7 @@ def frozen(params: Any, patterns: Sequence[str], head: Collection[str] = ("head"
 def frozen_layers(
     layers: Collection[str], patterns: Sequence[str], head: Collection[str] = ("head",)
 ) -> tuple[str, ...]:
-    """Which layers are frozen whole, with what they hold beside parameters: the statistics of batch norm.
+    """Names of layers that are frozen with their batch-norm statistics, not only with their parameters.
 
     Those whose name a pattern matches ("norm_0", "norm_*", "trunk"), not those of which it matches leaves ("norm_0/*",
     "norm_0/scale", "trunk/*").

@@ -37,7 +37,7 @@ def command_for(out: Path, command: str) -> str | None:
 
 
 def way_back(out: Path, sweep: Mapping[str, Any]) -> str:
-    """What writes a table of the folder again, in words.
+    """A sentence with the command that writes a table of the folder again.
 
     Args:
         out: the folder.

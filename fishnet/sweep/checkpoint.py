@@ -57,7 +57,7 @@ def identity(spec_hash: str, name: str) -> dict[str, str]:
 
 
 class NoneSound(UserError):
-    """There are checkpoints, and none of them can be used."""
+    """Raised where there are checkpoints and none of them can be used."""
 
 
 class Checkpoints:

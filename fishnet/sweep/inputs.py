@@ -1,4 +1,4 @@
-"""What a sweep reads: its tasks and the trunks of earlier runs, with fingerprints that tell when they change."""
+"""Loads the data of a sweep (tasks, trunks of earlier runs) and fingerprints them."""
 
 import dataclasses
 import os
@@ -44,7 +44,7 @@ class Inputs:
 
     @cached_property
     def runs(self) -> list[Run]:
-        """The runs with every `auto` of their recipes written out, and the one trunk that each seed is dealt."""
+        """Runs with every `auto` resolved and with the trunk of their seed."""
         return [dataclasses.replace(run, recipe=own_trunk(resolve(run.recipe))) for run in self.sweep.runs()]
 
     @cached_property

@@ -60,7 +60,7 @@ def where_learning(rates: Any, new: Any, old: Any) -> Any:
 
 
 def model_in_training(shape: Shape, kinds: Kinds, numbers: Numbers, statistics: Any, step: jax.Array) -> Network:
-    """The model of one run as it is in a step: with the norms of frozen layers frozen.
+    """Builds the model of one run for a training step: the norms of frozen layers are frozen.
 
     Args:
         shape, kinds, numbers: as for `single_lane`.
@@ -310,7 +310,7 @@ def train_lane(
 
 
 def precise_statistics(model: Network, order: jax.Array, lane: Lanes, pixels: Pixels, batch_size: int) -> Any:
-    """The moments of the training images at each batch norm under the weights that a run evaluates.
+    """Computes mean and variance at each batch norm over training images, under the weights that a run evaluates.
 
     Args:
         model: of the lane, as it is in training.

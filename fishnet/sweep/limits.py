@@ -1,4 +1,4 @@
-"""How large a sweep may be: what is larger is refused by arithmetic, before any list of it is made."""
+"""Limits on the size of a sweep, checked by arithmetic before any list is built."""
 
 import math
 from collections.abc import Sequence

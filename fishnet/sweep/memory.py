@@ -56,7 +56,7 @@ def available_bytes(device: jax.Device) -> int | None:
 
 
 def _ask_backend(ask: Callable[[], T]) -> T | None:
-    """What a backend says of memory; None where it cannot."""
+    """A backend's answer about its memory; None where it gives none."""
     with suppress(NotImplementedError, jax.errors.JaxRuntimeError):
         return ask()
     return None

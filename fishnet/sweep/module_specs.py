@@ -1,4 +1,4 @@
-"""Where modules are that nothing has imported yet, found without importing anything."""
+"""Finds the source of modules without importing them."""
 
 import sys
 from importlib.machinery import ModuleSpec

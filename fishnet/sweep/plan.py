@@ -135,7 +135,7 @@ class Cohort:
 
     @property
     def estimated_seconds(self) -> float | None:
-        """Of everything together; None: unknown."""
+        """Estimated seconds of the whole; None: unknown."""
         return sum(self.estimate.values()) if self.estimate else None
 
     def padded_knobs(self) -> Knobs:

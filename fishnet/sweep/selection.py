@@ -1,4 +1,4 @@
-"""What the splits of a task allow to be measured: a figure that none of their images defines can select nothing."""
+"""Which metrics are defined on the splits of a task: a run cannot be selected by one that is undefined."""
 
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -34,7 +34,7 @@ def check_selection(recipes: Iterable[Recipe], tasks: Mapping[tuple[str, int], T
 
 
 def selection_notes(tasks: Iterable[Task]) -> Iterator[str]:
-    """What the user is told of figures that no run will have."""
+    """Notes about metrics that no run can have on these splits."""
     for task in tasks:
         for split in SPLIT_NAMES:
             names = undefined_metrics(split_labels(task, split), len(task.classes))

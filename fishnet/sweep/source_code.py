@@ -1,4 +1,4 @@
-"""The code of a function in a form that comments, formatting and (where its source is at hand) Python leave alone."""
+"""Normalizes the code of a function: comments, formatting and, with source at hand, the Python version do not count."""
 
 import ast
 import dis
@@ -27,7 +27,7 @@ FISHNET = str(Path(fishnet.__file__).parent)
 
 @dataclass(frozen=True)
 class Names:
-    """What code reads from outside, itself and the functions inside it, in the order of the alphabet."""
+    """Names that code and the functions inside it read from outside, sorted."""
 
     globals: tuple[str, ...]
     attributes: tuple[str, ...]
@@ -48,7 +48,7 @@ def package_of(file: str | None) -> str | None:
 
 
 def names_in(code: types.CodeType) -> Names:
-    """What `code` reads from outside."""
+    """Globals, closure variables and attributes that `code` reads."""
     found, attributes, imports, values = set(), set(), set(), set()
     for part in _nested(code):
         before: list[Any] = [0, None]

@@ -1,4 +1,4 @@
-"""A digest of what an object is made of, to tell whether a user's component is still the one a sweep was started with.
+"""Hashes a user's component, to tell whether it is still the one that a sweep was started with.
 
 What counts: the code of functions and classes, constants, defaults, closures, attributes, the object of a bound method,
 arguments of `functools.partial`, what `jit`, `vmap`, `custom_jvp` and `wraps` wrap, the globals that a function reads
@@ -337,7 +337,7 @@ class _Digest:
         return parts + (self.subclass_parts(value) if isinstance(value, np.ndarray) else [])
 
     def subclass_parts(self, value: np.ndarray) -> list[str | bytes]:
-        """What an array of a class derived from NumPy's has beside its values."""
+        """Mask, fill value and attributes of an array whose class is derived from NumPy's."""
         kind = type(value)
         parts: list[str | bytes] = [] if kind is np.ndarray else [self.of(kind, "its class")]
         if isinstance(value, np.ma.MaskedArray):
@@ -348,7 +348,7 @@ class _Digest:
         return parts
 
     def ufunc_parts(self, value: np.ufunc) -> list[str | bytes]:
-        """A ufunc by the package whose it is: nothing tells what one that is made by `frompyfunc` computes."""
+        """A ufunc by its name and package; one made by `np.frompyfunc` is refused: its function is hidden."""
         found = [m for m in list(sys.modules.values()) if isinstance(m, types.ModuleType)]
         owners = {package_of_module(m) for m in found if vars(m).get(value.__name__) is value} - {None}
         if not owners:

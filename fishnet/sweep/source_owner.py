@@ -1,4 +1,4 @@
-"""Whose an object is and what it says of itself: its package, its version, its attributes."""
+"""Identity of an object: the package that owns it, a version that the user has named, its attributes."""
 
 import collections
 import dataclasses
@@ -109,7 +109,7 @@ def package_of_module(module: types.ModuleType) -> str | None:
 
 
 def by_name(package: str, name: str) -> list[str]:
-    """What counts of an object of a package: its name, and the package's version where `sweep.json` has none."""
+    """Identity of an object of a package: its name, and the package's version unless `sweep.json` records it."""
     return [name] if package == "python" or package in PACKAGES else [name, _version(package)]
 
 

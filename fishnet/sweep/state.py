@@ -39,7 +39,7 @@ class Lanes:
 
     @property
     def evaluated_statistics(self) -> Any:
-        """The moments of batch norm under the `evaluated` parameters, [lane, ...] float32, at the end of an epoch."""
+        """Batch norm's statistics under the `evaluated` parameters, [lane, ...] float32, at the end of an epoch."""
         return self.statistics if isinstance(self.estimated, tuple) else self.estimated
 
     def beginning_with(self, params: Any, statistics: Any) -> "Lanes":

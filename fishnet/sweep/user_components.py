@@ -1,4 +1,4 @@
-"""Components of the user's own, or put in the place of fishnet's: those that runs name belong to what is trained."""
+"""Finds the components of a sweep that the user has added or replaced."""
 
 from collections.abc import Iterable, Mapping, Sequence
 

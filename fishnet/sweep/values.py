@@ -152,7 +152,7 @@ def normal_trunk(text: str) -> str:
 
 
 def find_repeated(values: Sequence[Any]) -> list[Any]:
-    """Those of the values that were there before."""
+    """Values that occur for the second time or more often."""
     seen = set()
     return [value for value in values if value in seen or seen.add(value)]
 
