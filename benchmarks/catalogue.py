@@ -27,13 +27,13 @@ from fishnet.optim.optimizers import OPTIMIZERS
 from fishnet.optim.schedules import SCHEDULES
 from fishnet.pretraining import OBJECTIVES
 from fishnet.sweep import Recipe
-from fishnet.sweep.compiling import compiler_options
-from fishnet.sweep.grid import Run
-from fishnet.sweep.layout import Layout
-from fishnet.sweep.plan import make_cohorts
-from fishnet.sweep.program import Program
-from fishnet.sweep.pupils import initial_pupils, pretrain_groups, taught
-from fishnet.sweep.validate import check_recipe, resolve
+from fishnet.sweep.plan.cohorts import make_cohorts
+from fishnet.sweep.plan.layout import Layout
+from fishnet.sweep.program.compile import compiler_options
+from fishnet.sweep.program.pretrain_step import init_pretrain, pretrain_groups, taught
+from fishnet.sweep.program.program import Program
+from fishnet.sweep.spec.sweep import Run
+from fishnet.sweep.spec.validation import check_recipe, resolve
 
 BASE = Recipe(
     task="synthetic",
@@ -173,7 +173,7 @@ def trained(recipes: Sequence[Recipe]) -> list[Any]:
         check_recipe(recipe)
     runs = [Run(i, str(i), {}, resolve(recipe)) for i, recipe in enumerate(recipes)]
     (cohort,) = make_cohorts(runs, {("synthetic", 8): task}, None, None, [device])
-    program = Program(cohort.shape, cohort.padded_knobs(), task, [device], chunk=64)
+    program = Program(cohort.shape, cohort.padded_config(), task, [device], chunk=64)
     options = compiler_options(device.platform)
     knobs, pixels = program.knobs[0], program.pixels[0]
     lanes = program.lower("init", 0).compile(compiler_options=options)(knobs, pixels)
@@ -182,7 +182,7 @@ def trained(recipes: Sequence[Recipe]) -> list[Any]:
     for name in cohort.objectives:
         init, teach, hand_over = (
             jax.jit(lambda *of, f=f, name=name: f(cohort.shape, *name, *of))
-            for f, name in ((initial_pupils, (name,)), (pretrain_groups, (name,)), (taught, ()))
+            for f, name in ((init_pretrain, (name,)), (pretrain_groups, (name,)), (taught, ()))
         )
         pupils = init.lower(knobs, lanes, pixels).compile(compiler_options=options)(knobs, lanes, pixels)
         of = knobs, pupils, pixels, groups, window, steps

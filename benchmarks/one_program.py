@@ -21,21 +21,21 @@ import numpy as np
 import optax
 from jax import lax
 
-from fishnet.augment import AUGMENTATIONS
+from fishnet.augment.images import AUGMENTATIONS
 from fishnet.data import Task, load_task
 from fishnet.losses import cross_entropy
-from fishnet.nn.lowerings import LOWERINGS
+from fishnet.nn.conv_implementations import LOWERINGS
 from fishnet.optim.optimizers import OPTIMIZERS
 from fishnet.optim.schedules import SCHEDULES
 from fishnet.sweep import Recipe, Run, Sweep
-from fishnet.sweep.compiling import compiler_options
-from fishnet.sweep.components import plain_model
-from fishnet.sweep.evaluation import evaluation_chunk
-from fishnet.sweep.plan import Cohort, make_cohorts
-from fishnet.sweep.program import Program
-from fishnet.sweep.random import draw
-from fishnet.sweep.state import Pixels, constants
-from fishnet.sweep.validate import resolve
+from fishnet.sweep.plan.cohorts import Cohort, make_cohorts
+from fishnet.sweep.program.build import plain_model
+from fishnet.sweep.program.compile import compiler_options
+from fishnet.sweep.program.program import Program
+from fishnet.sweep.program.rng import stream_key
+from fishnet.sweep.program.state import DeviceData, constants
+from fishnet.sweep.run.evaluation import evaluation_chunk
+from fishnet.sweep.spec.validation import resolve
 
 ARMS = {
     "activation": ["relu", "leaky_relu", "elu", "selu", "gelu", "silu", "tanh", "sigmoid"],
@@ -44,7 +44,7 @@ ARMS = {
 MOMENTUM = 0.9
 
 
-def single_program(run: Run, cohort: Cohort, pixels: Pixels, steps: int):
+def single_program(run: Run, cohort: Cohort, pixels: DeviceData, steps: int):
     """The training loop of one run, compiled with static components.
 
     Args:
@@ -63,13 +63,13 @@ def single_program(run: Run, cohort: Cohort, pixels: Pixels, steps: int):
     keys = jnp.asarray(cohort.knobs.numbers.keys[run.index])
     total = float(cohort.knobs.numbers.total_steps[run.index])
 
-    def train(params, statistics, state, pixels: Pixels):
-        order = pixels.train[jnp.argsort(jax.random.bits(draw(keys, "order"), pixels.train.shape))]
+    def train(params, statistics, state, pixels: DeviceData):
+        order = pixels.train[jnp.argsort(jax.random.bits(stream_key(keys, "order"), pixels.train.shape))]
 
         def step(i, carry):
             params, statistics, state, _ = carry
             rows = lax.dynamic_slice(order, (i * recipe.batch_size,), (recipe.batch_size,))
-            images = AUGMENTATIONS[recipe.augment](draw(keys, "augment", i), pixels.images[rows])
+            images = AUGMENTATIONS[recipe.augment](stream_key(keys, "augment", i), pixels.images[rows])
 
             def objective(params):
                 variables = {
@@ -106,7 +106,7 @@ def main() -> None:
     task: Task = load_task("reef", 32)
     device = jax.devices()[0]
     cohort = make_cohorts(runs, {("reef", 32): task}, 1, None, [device])[0]
-    program = Program(cohort.shape, cohort.padded_knobs(), task, [device], evaluation_chunk(cohort))
+    program = Program(cohort.shape, cohort.padded_config(), task, [device], evaluation_chunk(cohort))
     compile_ = partial(jax.stages.Lowered.compile, compiler_options=compiler_options(device.platform))
     lanes = compile_(program.lower("init", 0))(program.knobs[0], program.pixels[0])
     began = time.perf_counter()

@@ -2,7 +2,7 @@
 
     python -m benchmarks.plan_time                 # all sweeps below, each in a process of its own: about six minutes
     python -m benchmarks.plan_time --only mlp      # those whose name has this in it
-    python -m benchmarks.plan_time --fit           # the same, then the constants of fishnet/sweep/estimate.py, fitted
+    python -m benchmarks.plan_time --fit           # the same, then fits the constants of the estimate
 
 Each sweep starts with an empty cache, so nothing is remembered and everything is compiled, unless `--again` runs each a
 second time with what the first one left. Time is from the moment that the plan is on the screen until the process ends.
@@ -72,8 +72,8 @@ def fit(caches: list[Path]) -> None:
     import jax
     from scipy.optimize import nnls
 
-    from fishnet.sweep.cost import PARTS
-    from fishnet.sweep.estimate import PRICES, yardstick
+    from fishnet.sweep.plan.cost import PARTS
+    from fishnet.sweep.plan.estimate import PRICES, yardstick
 
     entries = [
         entry

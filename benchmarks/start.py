@@ -40,11 +40,12 @@ def start(name: str, out: Path) -> None:
         print(f"{what}\t{now[0] - began[0]:.1f}\t{now[1] - began[1]:.1f}", flush=True)
         began = now
 
-    from experiments._programs import keep_programs
-    from experiments._sweep import use_cores
     from experiments.ablation import EXPERIMENT
-    from fishnet.sweep import Recipe, Sweep, cohort, run_sweep
-    from fishnet.sweep.progress import Display
+    from fishnet.cli.compilation_cache import keep_programs
+    from fishnet.cli.main import use_cores
+    from fishnet.sweep import Recipe, Sweep, run_sweep
+    from fishnet.sweep.run import cohort
+    from fishnet.sweep.run.progress import Display
 
     use_cores(None)
     keep_programs()

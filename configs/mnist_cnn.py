@@ -9,9 +9,9 @@ cores, with a schedule of two epochs at this batch size: a run here is slower, i
 
 import sys
 
-from experiments._request import Experiment
-from experiments._sweep import main
-from fishnet.sweep.recipe import Recipe
+from fishnet.cli.main import main
+from fishnet.cli.sweep_flags import Experiment
+from fishnet.sweep.spec.recipe import Recipe
 
 EXPERIMENT = Experiment(
     name="mnist_cnn",

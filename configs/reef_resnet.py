@@ -16,9 +16,9 @@ trial with batches of 64 was given up after 5 of 24 epochs); the test split was 
 
 import sys
 
-from experiments._request import Experiment
-from experiments._sweep import main
-from fishnet.sweep.recipe import Recipe
+from fishnet.cli.main import main
+from fishnet.cli.sweep_flags import Experiment
+from fishnet.sweep.spec.recipe import Recipe
 
 EXPERIMENT = Experiment(
     name="reef_resnet",

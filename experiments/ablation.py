@@ -27,12 +27,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from experiments._plan import Plan
-from experiments._question import Figure, Question, listed, names_a_size
-from experiments._question import main as ask
-from experiments._request import Experiment
-from experiments._sweep import main
-from fishnet.sweep.recipe import Recipe
+from fishnet.cli.main import main
+from fishnet.cli.sweep_flags import Experiment
+from fishnet.study.plan import Plan
+from fishnet.study.question import Figure, Question, listed, names_a_size
+from fishnet.study.question import main as ask
+from fishnet.sweep.spec.recipe import Recipe
 
 EXPERIMENT = Experiment(
     name="ablation",
@@ -74,9 +74,9 @@ def question() -> Question:
     """See the module."""
     from fishnet.nn.activations import ACTIVATIONS
     from fishnet.nn.norms import NORMS
-    from fishnet.report.answer_figures import aggregate_panel, arms_panel, forest
-    from fishnet.report.claims import Claim
-    from fishnet.report.evidence import Contrast, Evidence, column, probed
+    from fishnet.study.claims import Claim
+    from fishnet.study.contrasts import Contrast, Evidence, column, probed
+    from fishnet.study.figures.answers import aggregate_panel, arms_panel, forest
 
     measures = {
         "fish": column("test_balanced_accuracy", "balanced test accuracy on fish", margin=0.03, diverged=1 / 15),

@@ -26,9 +26,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from experiments._plan import Plan
-from experiments._question import Figure, Question, listed, main
-from fishnet.sweep.recipe import Recipe
+from fishnet.study.plan import Plan
+from fishnet.study.question import Figure, Question, listed, main
+from fishnet.sweep.spec.recipe import Recipe
 
 BASE = Recipe(
     task="reef",
@@ -69,9 +69,9 @@ SMOKE = {"task": "synthetic", "widths": (8, 8), "epochs": 1, "seeds": 2, "arms":
 
 def question() -> Question:
     """See the module."""
-    from fishnet.report.answer_figures import forest, steps_panel
-    from fishnet.report.claims import Claim
-    from fishnet.report.evidence import Contrast, column, probed
+    from fishnet.study.claims import Claim
+    from fishnet.study.contrasts import Contrast, column, probed
+    from fishnet.study.figures.answers import forest, steps_panel
 
     accuracy = column("test_balanced_accuracy", "balanced test accuracy", margin=0.03, diverged=1 / 15)
     gap = probed("logit_gap_running", "distance of logits, running to batch statistics", larger_is_better=False)

@@ -27,15 +27,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from experiments._cli import Parser, guarded, usable_cores, whole
-from experiments._own_files import check_own_file
-from experiments._peers.nets import NETS, Net
-from experiments._peers.process import measure, measure_sizes
-from experiments._peers.rows import FISHNET, Row, scaling_table, table, upkeep_table, verdicts
-from experiments._peers.worker import PEERS
+from benchmarks.baselines.nets import NETS, Net
+from benchmarks.baselines.process import measure, measure_sizes
+from benchmarks.baselines.rows import FISHNET, Row, scaling_table, table, upkeep_table, verdicts
+from benchmarks.baselines.worker import PEERS
+from fishnet.cli.own_files import check_own_file
+from fishnet.cli.parser import Parser, guarded, usable_cores, whole
 from fishnet.errors import UsageError
 from fishnet.lookup import unknown
-from fishnet.sweep.values import find_repeated, number_of
+from fishnet.sweep.spec.field_parsing import find_repeated, number_of
 
 ROUNDS, SECONDS = 7, 1.5  # of a full run; how long a contestant trains a round
 MOST_ROUNDS, MOST_SECONDS = 1000, 3600
@@ -228,7 +228,7 @@ def machine() -> dict[str, str]:
             found[package] = version(package)
         except PackageNotFoundError:
             found[package] = "not installed"
-    code = "import jax; from fishnet.sweep.machine import device_name; print(device_name(jax.devices()))"
+    code = "import jax; from fishnet.host.machine import device_name; print(device_name(jax.devices()))"
     cores = os.environ | {"JAX_NUM_CPU_DEVICES": str(usable_cores())}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=cores)
     found["device"] = done.stdout.strip() or "unknown"

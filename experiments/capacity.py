@@ -27,9 +27,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from experiments._plan import Plan
-from experiments._question import Figure, Question, listed, main
-from fishnet.sweep.recipe import Recipe
+from fishnet.study.plan import Plan
+from fishnet.study.question import Figure, Question, listed, main
+from fishnet.sweep.spec.recipe import Recipe
 
 FISH = (
     "reef?only=Amphiprion_clarkii+Chaetodon_lunulatus+Chromis_chrysura+Dascyllus_reticulatus+Plectroglyphidodon_dickii"
@@ -112,11 +112,11 @@ def set_arms() -> dict[str, dict[str, object]]:
 
 def question() -> Question:
     """See the module."""
-    from fishnet.report.answer_figures import arms_panel, curves_panel, forest
-    from fishnet.report.claims import Claim
-    from fishnet.report.evidence import Contrast, at_end, column
-    from fishnet.report.measures import apart_at_end, fallen, over_sets
-    from fishnet.report.prediction_figures import split_of, split_panel
+    from fishnet.study.claims import Claim
+    from fishnet.study.contrasts import Contrast, at_end, column
+    from fishnet.study.derived_metrics import apart_at_end, fallen, over_sets
+    from fishnet.study.figures.answers import arms_panel, curves_panel, forest
+    from fishnet.study.figures.predictions import split_of, split_panel
 
     kept = at_end("val_accuracy", "validation accuracy at the end", margin=0.03, diverged=CHANCE)
     lost = fallen("val_accuracy", "fall of validation accuracy from its best epoch", margin=0.03, diverged=1.0)

@@ -21,14 +21,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from experiments._cli import Parser, guarded
-from experiments._own_files import check_own_file
-from experiments._question import QUESTIONS, SIZES, needs_files
-from experiments._record import VERDICTS, BadAnswer, read_answer
+from fishnet.cli.own_files import check_own_file
+from fishnet.cli.parser import Parser, guarded
 from fishnet.errors import UsageError, UserError
-from fishnet.files import read_regular_file
+from fishnet.host.files import read_regular_file
 from fishnet.lookup import unknown
-from fishnet.sweep.wording import counted
+from fishnet.study.question import QUESTIONS, SIZES, needs_files
+from fishnet.study.record import VERDICTS, BadAnswer, read_answer
+from fishnet.sweep.spec.text import counted
 
 T = TypeVar("T")
 FIGURES = ("evidence", "mechanism")
@@ -163,7 +163,7 @@ def write(path: Path, content: bytes) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    from fishnet.files import write_whole
+    from fishnet.host.files import write_whole
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

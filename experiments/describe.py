@@ -16,11 +16,11 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-from experiments._catalogue import PARTS
-from experiments._cli import Parser, guarded
-from experiments._request import METAVARS, field_help, metavar_of
+from fishnet.cli.catalogue import PARTS
+from fishnet.cli.parser import Parser, guarded
+from fishnet.cli.sweep_flags import METAVARS, field_help, metavar_of
 from fishnet.errors import UsageError
-from fishnet.sweep.recipe import TYPES, Recipe
+from fishnet.sweep.spec.recipe import TYPES, Recipe
 
 WIDTH = 116  # columns of text; formulas stand as they are written
 COUNTED = {  # field -> (how it is written, default, what it is)
@@ -64,8 +64,8 @@ def describe(argv: list[str]) -> int:
     """
     flags = parser().parse(argv)
     from fishnet.lookup import unknown
-    from fishnet.sweep.validate import check_recipe
-    from fishnet.sweep.values import coerce, parse_value
+    from fishnet.sweep.spec.field_parsing import coerce, parse_value
+    from fishnet.sweep.spec.validation import check_recipe
 
     names = [*PARTS, "pairings"]
     if flags.part is not None and flags.part not in names:
@@ -90,7 +90,7 @@ def describe(argv: list[str]) -> int:
         heading = name + (f"  (--{part.choice.replace('_', '-')})" if part.choice else "")
         print(f"\n{heading}\n{'=' * len(heading)}")
         if name == "models":
-            from fishnet.sweep.settings import held_settings
+            from fishnet.host.jax_settings import held_settings
 
             with held_settings():
                 print_models(size, widths, depth)
@@ -227,8 +227,8 @@ def print_models(size: int, widths: tuple[int, ...], depth: int) -> None:
     import numpy as np
 
     from fishnet.models import MODELS
-    from fishnet.sweep.cost import PARTS, count
-    from fishnet.sweep.fitting import outputs_of
+    from fishnet.sweep.plan.cost import PARTS, count
+    from fishnet.sweep.plan.fit_memory import outputs_of
 
     print(f"at {size} px, widths {'-'.join(map(str, widths))}, depth {depth}, 15 classes; activations in float32")
     image = jax.ShapeDtypeStruct((1, size, size, 3), np.uint8)

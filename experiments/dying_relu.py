@@ -26,9 +26,9 @@ Cost. 34 arms, 10 seeds and 8 epochs each.
 import sys
 from collections.abc import Mapping, Sequence
 
-from experiments._plan import Plan
-from experiments._question import Figure, Question, listed, main
-from fishnet.sweep.recipe import Recipe
+from fishnet.study.plan import Plan
+from fishnet.study.question import Figure, Question, listed, main
+from fishnet.sweep.spec.recipe import Recipe
 
 BIAS, USUAL, RATE = -2.0, 0.05, 0.1
 CURES: Mapping[str, Mapping[str, object]] = {
@@ -75,10 +75,10 @@ def doses() -> dict[str, dict[str, object]]:
 
 def question() -> Question:
     """See the module."""
-    from fishnet.report.answer_figures import arms_panel, forest, steps_panel
-    from fishnet.report.claims import Claim
-    from fishnet.report.evidence import Contrast, column, probed
-    from fishnet.report.number_figures import numbers_panel
+    from fishnet.study.claims import Claim
+    from fishnet.study.contrasts import Contrast, column, probed
+    from fishnet.study.figures.answers import arms_panel, forest, steps_panel
+    from fishnet.study.figures.numbers import numbers_panel
 
     accuracy = column("test_balanced_accuracy", "balanced test accuracy", margin=0.03, diverged=1 / 15)
     dead = probed(

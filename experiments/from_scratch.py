@@ -28,15 +28,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from experiments._failures import first_bad
-from experiments._handwritten import train
-from experiments._own_runs import OwnRuns
-from experiments._plan import Plan
-from experiments._question import Figure, Question, listed, main
-from fishnet.sweep.recipe import Recipe
+from fishnet.study.custom_runs import CustomRuns
+from fishnet.study.failures import first_bad
+from fishnet.study.handwritten import train
+from fishnet.study.plan import Plan
+from fishnet.study.question import Figure, Question, listed, main
+from fishnet.sweep.spec.recipe import Recipe
 
 if TYPE_CHECKING:
-    from fishnet.report.evidence import Evidence
+    from fishnet.study.contrasts import Evidence
 
 RAW, SUM, BARE = {"divisor": 1.0}, {"mean": False}, {"shift": False}
 ERRORS: Mapping[str, Mapping[str, object]] = {
@@ -96,9 +96,9 @@ MENDED: Mapping[str, Mapping[str, object]] = {
 
 def question() -> Question:
     """See the module."""
-    from fishnet.report.answer_figures import arms_panel, curves_panel, forest, steps_panel
-    from fishnet.report.claims import Claim
-    from fishnet.report.evidence import Contrast, Measure, column, until
+    from fishnet.study.claims import Claim
+    from fishnet.study.contrasts import Contrast, Measure, column, until
+    from fishnet.study.figures.answers import arms_panel, curves_panel, forest, steps_panel
 
     accuracy = column("test_accuracy", "test accuracy", margin=0.01, diverged=0.1)
     error = column("gradient_error", "relative error of the gradient, decimal logarithm", larger_is_better=False,
@@ -161,9 +161,9 @@ def question() -> Question:
         title="A network written by hand that explodes",
         question="Why does a 784-10-10 network written by hand explode at a rate of 0.1, and how is the error found?",
         plans=(
-            OwnRuns("errors", train, ERRORS, seeds=10,
+            CustomRuns("errors", train, ERRORS, seeds=10,
                     sizes={"smoke": smoke, "quick": {"epochs": 60, "seeds": 4, "arms": few}}),
-            OwnRuns("mending", train, MENDING, seeds=10,
+            CustomRuns("mending", train, MENDING, seeds=10,
                     sizes={"smoke": smoke, "quick": {"epochs": 60, "seeds": 4, "arms": some}}),
             Plan("mended", ENGINE, MENDED, seeds=10,
                  sizes={"smoke": {"task": "synthetic", "epochs": 4, "patience": 0, "seeds": 2,

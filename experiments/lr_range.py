@@ -17,22 +17,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from experiments._cli import guarded, whole
-from experiments._output import width_of_output
-from experiments._request import Experiment, Request, parser_for, understand
-from experiments._sweep import train
+from fishnet.cli.main import train
+from fishnet.cli.output import width_of_output
+from fishnet.cli.parser import guarded, whole
+from fishnet.cli.sweep_flags import Experiment, Request, parser_for, understand
 from fishnet.errors import UsageError
-from fishnet.lr_range import Suggestion, rate_grid, suggest
-from fishnet.names import visible
-from fishnet.sweep.progress import Display
-from fishnet.sweep.recipe import Recipe
-from fishnet.sweep.values import number_of
+from fishnet.host.names import visible
+from fishnet.stats.lr_range import Suggestion, rate_grid, suggest
+from fishnet.sweep.run.progress import Display
+from fishnet.sweep.spec.field_parsing import number_of
+from fishnet.sweep.spec.recipe import Recipe
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from fishnet.report.lr_figure import RangeTest
+    from fishnet.report.figures.lr_range import RangeTest
     from fishnet.stats import Interval
 
 EXPERIMENT = Experiment(
@@ -106,10 +106,10 @@ def show(out: Path, display: Display, data_dir: str | None) -> None:
     """Prints a finished range test; report and picture are written unless they are there and whole."""
     from rich.console import Console
 
-    from fishnet.files import writing
-    from fishnet.report.canvas import draw_svg, save
+    from fishnet.host.files import writing
+    from fishnet.report.figures.lr_range import range_panel, range_test_of
+    from fishnet.report.figures.svg import draw_svg, save
     from fishnet.report.html import write_report
-    from fishnet.report.lr_figure import range_panel, range_test_of
     from fishnet.report.results import load_results
     from fishnet.report.stamp import PAGE, is_current
 

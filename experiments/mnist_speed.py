@@ -28,9 +28,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from experiments._plan import Plan
-from experiments._question import Figure, Question, listed, main
-from fishnet.sweep.recipe import Recipe
+from fishnet.study.plan import Plan
+from fishnet.study.question import Figure, Question, listed, main
+from fishnet.sweep.spec.recipe import Recipe
 
 if TYPE_CHECKING:
     from fishnet.stats import Comparison
@@ -72,10 +72,10 @@ FAR: Mapping[str, Mapping[str, object]] = {
 
 def question() -> Question:
     """See the module."""
-    from fishnet.report.answer_figures import curves_panel, forest
-    from fishnet.report.claims import Claim
-    from fishnet.report.evidence import Contrast, column
-    from fishnet.report.number_figures import trade_panel
+    from fishnet.study.claims import Claim
+    from fishnet.study.contrasts import Contrast, column
+    from fishnet.study.figures.answers import curves_panel, forest
+    from fishnet.study.figures.numbers import trade_panel
 
     accuracy = column("test_accuracy", "test accuracy", margin=0.001, diverged=0.1, digits=4)
     seconds = column("train_seconds", "seconds of training a run", larger_is_better=False, digits=1)

@@ -25,10 +25,10 @@ Cost. 396 arms with 2 seeds to tune, 71 with 10 seeds to compare.
 import sys
 from collections.abc import Mapping, Sequence
 
-from experiments._plan import Plan
-from experiments._question import Figure, Question, listed, main
-from experiments._tuning import at_tuned_rates, ends_of_grids, tried, tuning_plan
-from fishnet.sweep.recipe import Recipe
+from fishnet.study.plan import Plan
+from fishnet.study.question import Figure, Question, listed, main
+from fishnet.study.tuning import at_tuned_rates, ends_of_grids, tried, tuning_plan
+from fishnet.sweep.spec.recipe import Recipe
 
 FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)  # on the documented default rate
 # Those that share a step; weight decay as documented, without which adamw is adam.
@@ -96,10 +96,10 @@ def kept(arms: Sequence[str], rates: Mapping, number: int) -> list[str]:
 
 def question() -> Question:
     """See the module."""
-    from fishnet.report.answer_figures import forest
-    from fishnet.report.claims import Claim
-    from fishnet.report.evidence import Contrast, column
-    from fishnet.report.number_figures import cells_panel, numbers_panel
+    from fishnet.study.claims import Claim
+    from fishnet.study.contrasts import Contrast, column
+    from fishnet.study.figures.answers import forest
+    from fishnet.study.figures.numbers import cells_panel, numbers_panel
 
     accuracy = column("test_accuracy", "test accuracy on digits", margin=0.01, diverged=0.1)
     balanced = column("test_balanced_accuracy", "balanced test accuracy on fish", margin=0.03, diverged=1 / 15)

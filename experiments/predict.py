@@ -27,13 +27,13 @@ from typing import Any
 
 import numpy as np
 
-from experiments._cli import Parser, guarded
-from experiments._output import width_of_output
-from experiments._own_files import check_own_file
+from fishnet.cli.output import width_of_output
+from fishnet.cli.own_files import check_own_file
+from fishnet.cli.parser import Parser, guarded
 from fishnet.data.paths import is_within
 from fishnet.errors import UsageError, UserError
-from fishnet.files import write_whole
-from fishnet.names import csv_cell, printable, visible
+from fishnet.host.files import write_whole
+from fishnet.host.names import csv_cell, printable, visible
 
 BATCH = 64
 TOP = 3
@@ -71,7 +71,7 @@ def predict(argv: list[str]) -> int:
         check_writable(Path(flags.csv), Path(flags.run))
     paths, problems = find_images(flags.images)
     from fishnet.report.results import load_results
-    from fishnet.sweep.folder import check_recipes
+    from fishnet.sweep.store.folder import check_recipes
 
     results = load_results(flags.run, tables=())
     check_recipes(results.out, results.sweep)
@@ -191,8 +191,8 @@ def monte_carlo_answer(model, passes: int) -> Callable[[Any, np.ndarray], Any]:
     """`f(variables, images [b, h, w, c]) -> MonteCarlo`, compiled once for all runs of a model; the draws are fixed."""
     import jax
 
+    from fishnet.models.mc_dropout import mc_dropout
     from fishnet.nn.convolution import gemm
-    from fishnet.uncertainty import mc_dropout
 
     # The passes are a loop, in which XLA's own convolution is slow on CPU.
     model = model.clone(conv=gemm) if jax.default_backend() == "cpu" else model
@@ -204,7 +204,7 @@ def in_batches(answer: Callable[[np.ndarray], Any], images: np.ndarray) -> Any:
     """What `answer` gives for images [n, h, w, c], one size of batch at a time: its tree of arrays [n, ...] float64."""
     import jax
 
-    from fishnet.sweep.settings import held_settings
+    from fishnet.host.jax_settings import held_settings
 
     batch = min(BATCH, len(images))
     parts = []

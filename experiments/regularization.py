@@ -28,10 +28,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from experiments._plan import Plan
-from experiments._question import Figure, Question, listed, main
-from experiments._tuning import at_tuned_rates, ends_of_grids, tried, tuning_plan
-from fishnet.sweep.recipe import Recipe
+from fishnet.study.plan import Plan
+from fishnet.study.question import Figure, Question, listed, main
+from fishnet.study.tuning import at_tuned_rates, ends_of_grids, tried, tuning_plan
+from fishnet.sweep.spec.recipe import Recipe
 
 FISH = (
     "reef?only=Amphiprion_clarkii+Chaetodon_lunulatus+Chromis_chrysura+Dascyllus_reticulatus"
@@ -104,14 +104,14 @@ AGAIN = {f"{name}, Monte-Carlo": name for name in DOUBT if name != "no dropout"}
 
 def question() -> Question:
     """See the module."""
-    from experiments._monte_carlo import AskedAgain
-    from fishnet.rejection import rejection_area
-    from fishnet.report.answer_figures import arms_panel, curves_panel, forest, steps_panel
-    from fishnet.report.claims import Claim
-    from fishnet.report.evidence import Contrast, at_end, column, probed
-    from fishnet.report.measures import apart_at_end, predicted
-    from fishnet.report.prediction_figures import rejection_panel
-    from fishnet.uncertainty import entropy
+    from fishnet.metrics.selective import rejection_area
+    from fishnet.models.mc_dropout import entropy
+    from fishnet.study.claims import Claim
+    from fishnet.study.contrasts import Contrast, at_end, column, probed
+    from fishnet.study.derived_metrics import apart_at_end, predicted
+    from fishnet.study.figures.answers import arms_panel, curves_panel, forest, steps_panel
+    from fishnet.study.figures.predictions import rejection_panel
+    from fishnet.study.monte_carlo import MonteCarloRuns
 
     accuracy = column("test_accuracy", "test accuracy", margin=0.02, diverged=0.2)
     digits = column("test_accuracy", "test accuracy", margin=0.01, diverged=0.1)
@@ -229,7 +229,7 @@ def question() -> Question:
         plans=(
             *tuning("fish", BASE, ARMS, {"epochs": 15, "arms": some}),
             *tuning("digits", DEEP, DIGITS, {"epochs": 4}),
-            AskedAgain(doubt, AGAIN),
+            MonteCarloRuns(doubt, AGAIN),
         ),
         contrasts=(
             Contrast("fish", "Accuracy on few fish photographs", "fish", accuracy),

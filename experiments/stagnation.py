@@ -31,10 +31,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from experiments._plan import Plan
-from experiments._question import Figure, Question, listed, main
-from experiments._tuning import at_all_rates, ends_of_grids, suggestions, tuning_plan
-from fishnet.sweep.recipe import Recipe
+from fishnet.study.plan import Plan
+from fishnet.study.question import Figure, Question, listed, main
+from fishnet.study.tuning import at_all_rates, ends_of_grids, suggestions, tuning_plan
+from fishnet.sweep.spec.recipe import Recipe
 
 RATE = 0.1  # at which the healthy network trains
 SHOWN = 3.0  # training loss up to which curves are drawn: a rate that is too high begins with 1e22
@@ -145,7 +145,7 @@ def telling(evidence: Mapping) -> dict[str, list[str]]:
 
 def unstable(results) -> dict[int, float]:
     """Run -> the sharpness over 2 / learning rate at the first measurement."""
-    from fishnet.report.evidence import measured
+    from fishnet.study.contrasts import measured
 
     sharp, limit = (measured(results.probes, figure, when="first") for figure in ("sharpness", "two_over_lr"))
     return {run: value / limit[run] for run, value in sharp.items() if run in limit}
@@ -153,10 +153,10 @@ def unstable(results) -> dict[int, float]:
 
 def question() -> Question:
     """See the module."""
-    from fishnet.report.answer_figures import arms_panel, curves_panel, forest, steps_panel
-    from fishnet.report.claims import Claim
-    from fishnet.report.evidence import Contrast, Measure, at_end, probed, until
-    from fishnet.report.measures import logarithm
+    from fishnet.study.claims import Claim
+    from fishnet.study.contrasts import Contrast, Measure, at_end, probed, until
+    from fishnet.study.derived_metrics import logarithm
+    from fishnet.study.figures.answers import arms_panel, curves_panel, forest, steps_panel
 
     loss = at_end(
         "train_loss", "training loss at the end", larger_is_better=False, margin=0.05, diverged=2.303, digits=3

@@ -28,9 +28,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from experiments._plan import Plan
-from experiments._question import Figure, Question, listed, main
-from fishnet.sweep.recipe import Recipe
+from fishnet.study.plan import Plan
+from fishnet.study.question import Figure, Question, listed, main
+from fishnet.sweep.spec.recipe import Recipe
 
 SPECIES, ALIKE = "Dascyllus reticulatus", "Chromis chrysura"
 OTHERS = ("Amphiprion clarkii", "Chaetodon lunulatus", "Plectroglyphidodon dickii")
@@ -116,12 +116,12 @@ def plan_of(name: str) -> Plan:
 
 def question() -> Question:
     """See the module."""
-    from fishnet.report.answer_figures import arms_panel, forest
-    from fishnet.report.claims import Claim
-    from fishnet.report.class_curve_figures import all_classes_panel, class_curves_panel
-    from fishnet.report.evidence import Contrast, class_column, probed
-    from fishnet.report.measures import other_classes
-    from fishnet.report.prediction_figures import auc_change, auc_changes_panel
+    from fishnet.study.claims import Claim
+    from fishnet.study.contrasts import Contrast, class_column, probed
+    from fishnet.study.derived_metrics import other_classes
+    from fishnet.study.figures.answers import arms_panel, forest
+    from fishnet.study.figures.class_curves import all_classes_panel, class_curves_panel
+    from fishnet.study.figures.predictions import auc_change, auc_changes_panel
 
     auc = class_column("auc", f"AUC of {SPECIES}", SPECIES, margin=0.02, diverged=0.5)
     others = other_classes("auc", "lowest AUC of the other species", SPECIES, margin=0.02, diverged=0.5)

@@ -10,8 +10,8 @@ photographs with the network that was trained.
 
 import sys
 
-from experiments._request import Experiment
-from experiments._sweep import main
+from fishnet.cli.main import main
+from fishnet.cli.sweep_flags import Experiment
 
 EXPERIMENT = Experiment(name="train", about=__doc__, takes_axes=False)
 

@@ -27,9 +27,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from experiments._plan import Plan
-from experiments._question import Figure, Question, listed, main
-from fishnet.sweep.recipe import Recipe
+from fishnet.study.plan import Plan
+from fishnet.study.question import Figure, Question, listed, main
+from fishnet.sweep.spec.recipe import Recipe
 
 TARGET = ("Chromis chrysura", "Dascyllus reticulatus", "Plectroglyphidodon dickii")
 SOURCE = (
@@ -102,10 +102,10 @@ def arms_for(epochs: int, sources: Sequence[str]):
 
 def question() -> Question:
     """See the module."""
-    from fishnet.report.answer_figures import arms_panel, curves_panel, forest
-    from fishnet.report.claims import Claim
-    from fishnet.report.evidence import Contrast, column
-    from fishnet.report.number_figures import numbers_panel
+    from fishnet.study.claims import Claim
+    from fishnet.study.contrasts import Contrast, column
+    from fishnet.study.figures.answers import arms_panel, curves_panel, forest
+    from fishnet.study.figures.numbers import numbers_panel
 
     accuracy = column("test_accuracy", "test accuracy", margin=0.03, diverged=1 / 3)
     source_accuracy = column("test_accuracy", "test accuracy on the source's species", diverged=1 / 12)

@@ -29,15 +29,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from experiments._failures import first_bad
-from experiments._mean_field import away_from_theory, has_theory, last_gradient, theory
-from experiments._plan import Plan
-from experiments._question import Figure, Question, listed, main
-from experiments._tuning import at_tuned_rates, ends_of_grids, tried, tuning_plan
-from fishnet.sweep.recipe import Recipe
+from fishnet.study.failures import first_bad
+from fishnet.study.mean_field import away_from_theory, has_theory, last_gradient, theory
+from fishnet.study.plan import Plan
+from fishnet.study.question import Figure, Question, listed, main
+from fishnet.study.tuning import at_tuned_rates, ends_of_grids, tried, tuning_plan
+from fishnet.sweep.spec.recipe import Recipe
 
 if TYPE_CHECKING:
-    from fishnet.report.evidence import Trial
+    from fishnet.study.contrasts import Trial
 
 DEPTH, WIDTH = 10, 64
 PROBED = ("gradients", "activations", "first_bad")
@@ -141,11 +141,11 @@ def on_fish(trial: "Trial") -> str:
 
 def question() -> Question:
     """See the module."""
-    from fishnet.report.answer_figures import forest, layers_panel, steps_panel
-    from fishnet.report.claims import Claim
-    from fishnet.report.evidence import Contrast, Measure, at_end, column, probed
-    from fishnet.report.measures import decades, logarithm
-    from fishnet.report.number_figures import numbers_panel
+    from fishnet.study.claims import Claim
+    from fishnet.study.contrasts import Contrast, Measure, at_end, column, probed
+    from fishnet.study.derived_metrics import decades, logarithm
+    from fishnet.study.figures.answers import forest, layers_panel, steps_panel
+    from fishnet.study.figures.numbers import numbers_panel
 
     def trains(text: str, source: str, arm: str) -> Claim:
         """Better than the sigmoid network that does not train, and no worse than the relu network that does."""

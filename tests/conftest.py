@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
-from fishnet import best_effort
+from fishnet.host import best_effort
 
 # The same examples every time, and no verdict that depends on how busy the machine is.
 settings.register_profile("fishnet", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from fishnet.augment import AUGMENTATIONS, affine, flip, flip_shift, none, relight, shift, strong
+from fishnet.augment.images import AUGMENTATIONS, affine, flip, flip_shift, none, relight, shift, strong
 from fishnet.errors import UsageError
 
 KEY = jax.random.key(0)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from fishnet import files
 from fishnet.errors import UserError
-from fishnet.files import open_regular_file, read_regular_file, write_whole
+from fishnet.host import files
+from fishnet.host.files import open_regular_file, read_regular_file, write_whole
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes on this system")
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from scipy.special import softmax
 from sklearn import metrics as sk
 
-from fishnet import metrics, roc
 from fishnet.errors import UsageError
+from fishnet.metrics import classification as metrics
+from fishnet.metrics import roc
 
 # Slow drawing is a busy machine, not a fault.
 REPEATABLE = settings(derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])

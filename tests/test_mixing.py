@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from fishnet.augment.mixing import beta_table, cutmix, cutout, mix, mixup
 from fishnet.errors import UsageError
-from fishnet.mixing import beta_table, cutmix, cutout, mix, mixup
 
 KEY = jax.random.key(0)
 OFF, UNIFORM = beta_table(0), beta_table(1)
@@ -218,7 +218,7 @@ def test_a_fill_that_uint8_cannot_hold_is_refused(fill: list[float]) -> None:
 @pytest.mark.parametrize("shares", [0.2, np.linspace(0, 1, 257), UNIFORM[:-1], UNIFORM + 1, np.full(257, -1)])
 def test_shares_that_are_no_table_are_refused(shares: np.ndarray) -> None:
     for f in (mixup, cutmix, lambda *args: mix(*args, OFF, 0, FILL), lambda k, x, s: mix(k, x, OFF, s, 0, FILL)):
-        with pytest.raises(UsageError, match=r"must be a table of fishnet.mixing.beta_table"):
+        with pytest.raises(UsageError, match=r"must be a table of fishnet.augment.mixing.beta_table"):
             f(KEY, images(), shares)
 
 

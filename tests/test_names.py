@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fishnet.names import csv_cell, is_printable, printable, shell_command, shell_word, visible
+from fishnet.host.names import csv_cell, is_printable, printable, shell_command, shell_word, visible
 
 ANY = st.text(st.one_of(st.characters(), st.sampled_from("\\xu0\x1b\udcff\udc80\x00 \t\n\u202e"))).filter(bool)
 

@@ -12,10 +12,7 @@ from scipy.special import log_softmax
 
 from fishnet.errors import UsageError
 from fishnet.models import MODELS
-from fishnet.nn.activations import relu
-from fishnet.nn.norm_formulas import EPS, KINDS
-from fishnet.nn.norms import NORMS, NormByKind
-from fishnet.norm_statistics import (
+from fishnet.models.norm_statistics import (
     add_batch,
     batch_moments,
     empty_population,
@@ -23,6 +20,9 @@ from fishnet.norm_statistics import (
     normalisation_gap,
     precise_statistics,
 )
+from fishnet.nn.activations import relu
+from fishnet.nn.norm_formulas import EPS, KINDS
+from fishnet.nn.norms import NORMS, NormByKind
 
 RNG = np.random.default_rng(0)
 BATCHES = (RNG.integers(0, 256, (3, 8, 4, 4, 1)) * RNG.uniform(0.4, 1, (3, 1, 1, 1, 1))).astype(np.uint8)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fishnet.errors import UsageError
-from fishnet.rejection import rejection_area, rejection_curve
+from fishnet.metrics.selective import rejection_area, rejection_curve
 
 
 def test_by_hand():

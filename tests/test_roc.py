@@ -9,7 +9,7 @@ from scipy import optimize, stats
 from sklearn import metrics as sk
 
 from fishnet.errors import UsageError
-from fishnet.roc import (
+from fishnet.metrics.roc import (
     auc_interval,
     delong_interval,
     macro_auc,

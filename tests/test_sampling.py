@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fishnet.errors import UsageError
-from fishnet.sampling import (
+from fishnet.augment.sampling import (
     TOTAL,
     balanced_positions,
     choose_by_class,
@@ -16,6 +15,7 @@ from fishnet.sampling import (
     sampling_weights,
     weighted_positions,
 )
+from fishnet.errors import UsageError
 
 KEY = jax.random.key(0)
 COUNTS = np.array([2000, 300, 40, 0, 5])

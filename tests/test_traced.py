@@ -5,8 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fishnet.checks.traced import check_progress, violates, whole_in
 from fishnet.errors import UsageError
 from fishnet.losses import cross_entropy, deferred, focal, poly1
+from fishnet.models.mc_dropout import check_passes
 from fishnet.nn.dropout import alpha_dropout, check_rate, dropout, in_training, mixed_dropout, spatial_dropout
 from fishnet.nn.parametric import coefficient_or_default
 from fishnet.nn.stochastic_depth import linear_rates, stochastic_depth
@@ -17,8 +19,6 @@ from fishnet.optim.plateau import plateau_start, plateau_update
 from fishnet.optim.sam import sam_probe
 from fishnet.optim.schedules import cyclic_sine, with_floor, with_warmup
 from fishnet.pretraining.contrastive import nt_xent
-from fishnet.traced import check_progress, violates, whole_in
-from fishnet.uncertainty import check_passes
 
 KEY, MAPS = jax.random.key(0), jnp.ones((2, 4, 4, 3))
 LOGITS, LABELS = jnp.zeros((2, 3)), jnp.array([0, 2])

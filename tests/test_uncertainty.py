@@ -12,12 +12,12 @@ from hypothesis.extra.numpy import arrays
 from scipy.special import softmax
 from scipy.stats import entropy
 
-from fishnet import uncertainty
 from fishnet.errors import UsageError
 from fishnet.models import MODELS
+from fishnet.models import mc_dropout as uncertainty
+from fishnet.models.mc_dropout import check_passes, mc_dropout, summarise
 from fishnet.nn.convolution import gemm
 from fishnet.nn.norms import NORMS
-from fishnet.uncertainty import check_passes, mc_dropout, summarise
 
 B, K, T = 4, 3, 5
 IMAGES = np.random.default_rng(0).integers(0, 256, (B, 6, 6, 1)).astype(np.uint8)

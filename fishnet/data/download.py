@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fishnet.errors import UserError
-from fishnet.files import write_whole
+from fishnet.host.files import write_whole
 
 _CHUNK = 1 << 18  # bytes read at a time
 _MOST = 1 << 28  # bytes; a mirror that sends more than this is not sending the file

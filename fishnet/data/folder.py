@@ -8,17 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
+from fishnet.data.corruption_spec import folder_task
 from fishnet.data.duplicates import describe, find_duplicates
 from fishnet.data.folder_cache import Decoded, decode_cached
 from fishnet.data.folder_scan import class_folders, list_files, loose_files
 from fishnet.data.group_regex import file_groups, parse_group_regex
 from fishnet.data.images import KINDS, MIN_SIDE
-from fishnet.data.modifiers import folder_task
 from fishnet.data.paths import expand
 from fishnet.data.splits import SPLITS, group_split, missing
 from fishnet.data.task import Task, make_task
 from fishnet.errors import UserError
-from fishnet.names import printable
+from fishnet.host.names import printable
 
 _MEANING = {
     "unreadable": "no image, damaged, or not to be opened",

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from fishnet.data.split_names import look_like_splits
 from fishnet.errors import UserError
-from fishnet.names import shell_word
+from fishnet.host.names import shell_word
 
 IGNORED = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir")  # compared in lower case
 NEVER_MENTIONED = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", ".ds_store", ".localized")  # never a photograph

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from fishnet.errors import UserError
-from fishnet.files import read_regular_file
+from fishnet.host.files import read_regular_file
 
 MAX_BYTES = 2**30  # of a file; the largest of MNIST has 47 million
 

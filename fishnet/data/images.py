@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from fishnet.data.pixels import upright_rgb
 from fishnet.errors import UserError
-from fishnet.files import read_regular_file
+from fishnet.host.files import read_regular_file
 
 MIN_SIDE = 8  # pixels; below this there is nothing to recognise
 MAX_PIXELS = 89_478_485  # Pillow's own threshold for suspected decompression bombs; 268 MB once decoded to RGB

@@ -18,7 +18,7 @@ from fishnet.data.mnist import CLASSES, CREDIT, load_mnist
 from fishnet.data.splits import SPLITS, stratified_order
 from fishnet.data.task import Task, make_task
 from fishnet.errors import UserError
-from fishnet.files import write_whole
+from fishnet.host.files import write_whole
 
 ASSETS = Path(__file__).parent / "assets" / "mnist_mini"
 SIZES = {"train": 6_000, "val": 1_000, "test": 1_000}

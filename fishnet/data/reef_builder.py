@@ -12,7 +12,7 @@ from PIL import Image
 from fishnet.data.images import read_image
 from fishnet.data.splits import SPLITS
 from fishnet.errors import UserError
-from fishnet.files import read_regular_file
+from fishnet.host.files import read_regular_file
 
 SIDE = 64  # pixels
 QUALITY = 95  # with 4:4:4 subsampling 10.0 MB; 96 would be 11.2 MB

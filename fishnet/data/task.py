@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Integer, UInt8
 
-from fishnet.checks import whole_numbers
+from fishnet.checks.arrays import whole_numbers
 from fishnet.data.splits import SPLITS
-from fishnet.names import is_printable, printable, visible
+from fishnet.host.names import is_printable, printable, visible
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +46,7 @@ def make_task(
         images: [n, h, w, c] uint8.
         labels: [n] whole numbers in 0..k-1; of a floating type only if they are whole.
         splits: "train", "val" and "test" to disjoint, non-empty indices into images, whole numbers too; a mask is none.
-        classes: k names, by label; those that cannot be shown are escaped as by `fishnet.names.printable`.
+        classes: k names, by label; those that cannot be shown are escaped as by `fishnet.host.names.printable`.
         notes: sentences for the user, likewise.
         files: n names, likewise, or none.
         credit: origin and licence in one line.

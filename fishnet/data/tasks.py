@@ -5,8 +5,8 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from fishnet.arguments import check_flag, check_type
-from fishnet.data.modifiers import FOLDER_PREFIX, Modifier, parse, settle, split_name
+from fishnet.checks.arguments import check_flag, check_type
+from fishnet.data.corruption_spec import FOLDER_PREFIX, Modifier, parse, settle, split_name
 from fishnet.data.paths import expand
 from fishnet.data.task import Task
 from fishnet.errors import UsageError, UserError
@@ -45,7 +45,7 @@ def load_task(
     """The data of a task, in memory.
 
     Args:
-        name: a key of `TASKS`, or `folder:PATH`; planted defects may follow a ?, see `fishnet.data.plants`.
+        name: a key of `TASKS`, or `folder:PATH`; planted defects may follow a ?, see `fishnet.data.corruptions`.
         image_size: side in pixels; None for the task's default.
         data_dir: folder that holds the files of `mnist`; the other tasks need none.
         group_regex: for `folder:PATH`, what in a file name says which images must stay in one split.
@@ -158,7 +158,7 @@ def _sizes(sizes: Sequence[int]) -> str:
 
 
 def _plant(task: Task, name: str, modifiers: tuple[Modifier, ...]) -> Task:
-    from fishnet.data.plants import plant
+    from fishnet.data.corruptions import plant
 
     return plant(task, name, modifiers)
 

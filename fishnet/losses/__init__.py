@@ -7,8 +7,7 @@ mixed.py chooses among all of them by traced numbers; counts.py makes weights, m
 from collections.abc import Callable
 
 from fishnet.lookup import Table
-from fishnet.losses.alternatives import hinge, mse, one_vs_rest
-from fishnet.losses.counts import (
+from fishnet.losses.class_counts import (
     CLASS_WEIGHTINGS,
     class_weights,
     deferred,
@@ -18,8 +17,9 @@ from fishnet.losses.counts import (
     log_priors,
 )
 from fishnet.losses.long_tail import class_balanced_focal, ldam, logit_adjusted
-from fishnet.losses.mixed import FAMILIES, FAMILY_NUMBERS, LossNumbers, mixed_loss, neutral_numbers
+from fishnet.losses.non_softmax import hinge, mse, one_vs_rest
 from fishnet.losses.softmax import class_weighted, cross_entropy, focal, poly1, softmax_loss
+from fishnet.losses.switched import FAMILIES, FAMILY_NUMBERS, LossNumbers, mixed_loss, neutral_numbers
 
 __all__ = [
     "CLASS_WEIGHTINGS",

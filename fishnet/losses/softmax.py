@@ -12,8 +12,8 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
+from fishnet.checks.traced import violates
 from fishnet.errors import UsageError
-from fishnet.traced import violates
 
 
 def softmax_loss(

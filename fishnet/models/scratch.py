@@ -15,8 +15,8 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from fishnet.checks.traced import violates
 from fishnet.errors import UsageError
-from fishnet.traced import violates
 
 SIZES = (784, 10, 10)
 

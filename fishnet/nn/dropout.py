@@ -11,8 +11,8 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from fishnet.checks.traced import violates, whole_in
 from fishnet.errors import UsageError
-from fishnet.traced import violates, whole_in
 
 DROPOUTS = ("plain", "spatial", "alpha")
 

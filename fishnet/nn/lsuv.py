@@ -11,8 +11,8 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
+from fishnet.checks.traced import violates
 from fishnet.errors import UsageError
-from fishnet.traced import violates
 
 
 def lsuv(

@@ -10,9 +10,9 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from fishnet.checks.traced import violates, whole_in
 from fishnet.errors import UsageError
 from fishnet.nn.parametric import Activation, Parametric, coefficient_or_default
-from fishnet.traced import violates, whole_in
 
 
 class MixedActivation(nn.Module):

@@ -11,8 +11,8 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from fishnet.checks.traced import violates
 from fishnet.errors import UsageError
-from fishnet.traced import violates
 
 LOWEST, HIGHEST = 1 / 8, 1 / 3  # the slopes between which rrelu draws
 

@@ -8,7 +8,7 @@ import optax
 from jax.typing import ArrayLike
 
 from fishnet.optim.decay import check_numbers, kernel_decay
-from fishnet.optim.kernels import kernels
+from fishnet.optim.masks import kernels
 
 ADAM_B2 = 0.999
 ADAM_EPS = 1e-8

@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
+from fishnet.checks.traced import violates
 from fishnet.errors import UsageError
 from fishnet.lookup import Table
-from fishnet.optim.kernels import global_norm, kernels, unit_norms
-from fishnet.traced import violates
+from fishnet.optim.masks import global_norm, kernels, unit_norms
 
 Clipped = tuple[optax.Updates, jax.Array]
 Clipping = Callable[[optax.Updates, optax.Params, ArrayLike], Clipped]

@@ -8,10 +8,10 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
+from fishnet.checks.traced import violates
 from fishnet.errors import UsageError
 from fishnet.optim.clipping import check_limit
-from fishnet.optim.kernels import kernels, path_names, unit_norms
-from fishnet.traced import violates
+from fishnet.optim.masks import kernels, path_names, unit_norms
 
 
 def every_layer(path: tuple[str, ...]) -> bool:

@@ -4,9 +4,9 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
+from fishnet.checks.traced import violates
 from fishnet.errors import UsageError
-from fishnet.optim.kernels import kernels
-from fishnet.traced import violates
+from fishnet.optim.masks import kernels
 
 
 def kernel_decay(weight_decay: ArrayLike) -> optax.GradientTransformation:

@@ -12,7 +12,7 @@ from flax import struct
 from jax import lax
 
 from fishnet.errors import UsageError
-from fishnet.optim.kernels import path_names
+from fishnet.optim.masks import path_names
 
 STAGES = 8  # at most; a table of a fixed length, so that runs with different stages share a program
 TRUNK = "trunk"  # the pattern for everything but the head

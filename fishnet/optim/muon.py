@@ -8,7 +8,7 @@ from jax.typing import ArrayLike
 
 from fishnet.optim.adaptive import ADAM_B2, ADAM_EPS
 from fishnet.optim.decay import check_numbers, kernel_decay
-from fishnet.optim.kernels import kernels
+from fishnet.optim.masks import kernels
 
 UPDATE_RMS = 0.2  # of an entry of a kernel's direction: about Adam's
 

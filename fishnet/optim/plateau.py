@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from flax import struct
 from jax.typing import ArrayLike
 
+from fishnet.checks.traced import check_progress, violates
 from fishnet.errors import UsageError
-from fishnet.traced import check_progress, violates
 
 THRESHOLD = 1e-4  # share of the lowest loss by which a loss must be lower to count
 

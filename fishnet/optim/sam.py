@@ -6,9 +6,9 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
+from fishnet.checks.traced import violates
 from fishnet.errors import UsageError
-from fishnet.optim.kernels import global_norm
-from fishnet.traced import violates
+from fishnet.optim.masks import global_norm
 
 RHO = 0.05  # radius of the neighbourhood, in the units of the parameters; the paper's for CIFAR-10 and ImageNet
 

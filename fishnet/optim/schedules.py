@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from fishnet.checks.traced import check_progress, violates
 from fishnet.errors import UsageError
 from fishnet.lookup import Table
 from fishnet.optim.plateau import plateau
-from fishnet.traced import check_progress, violates
 
 Schedule = Callable[[ArrayLike], jax.Array]
 

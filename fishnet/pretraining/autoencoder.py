@@ -5,10 +5,10 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from fishnet.checks.traced import violates
 from fishnet.errors import UsageError
 from fishnet.pretraining.decoder import Decoder
 from fishnet.pretraining.objective import Images, Judged, Objective, gaussian
-from fishnet.traced import violates
 
 
 class Autoencoder(Objective):

@@ -9,11 +9,11 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
+from fishnet.checks.traced import violates
 from fishnet.errors import UsageError
 from fishnet.nn.mixed_activation import activate
 from fishnet.pretraining.objective import Images, Judged, Objective
 from fishnet.pretraining.views import random_view
-from fishnet.traced import violates
 
 
 class Contrastive(Objective):

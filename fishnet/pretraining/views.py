@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt8
 
-from fishnet.augment import affine
+from fishnet.augment.images import affine
 
 AREA = 0.2  # the least share of the image that a crop shows
 RATIO = 4 / 3  # the largest ratio of the crop's sides, each in units of the image's

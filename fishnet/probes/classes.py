@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from fishnet.optim.kernels import global_norm
+from fishnet.optim.masks import global_norm
 from fishnet.probes.context import Batches, Net
 
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fishnet.optim.kernels import global_norm
+from fishnet.optim.masks import global_norm
 from fishnet.probes.layers import by_layer, layer_norms, layer_sizes, with_kernel
 
 

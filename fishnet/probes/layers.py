@@ -10,7 +10,7 @@ from flax.traverse_util import flatten_dict
 from jaxtyping import Array, Bool, Float
 
 from fishnet.errors import UsageError
-from fishnet.optim.kernels import global_norm
+from fishnet.optim.masks import global_norm
 
 KERNEL = "kernel"
 

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from fishnet.checks.traced import violates
 from fishnet.errors import UsageError
-from fishnet.optim.kernels import global_norm
-from fishnet.traced import violates
+from fishnet.optim.masks import global_norm
 
 
 class GradientSum(NamedTuple):

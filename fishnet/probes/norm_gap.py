@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from fishnet.norm_statistics import add_batch, batch_moments, empty_population
+from fishnet.models.norm_statistics import add_batch, batch_moments, empty_population
 from fishnet.probes.context import Batches, Net
 
 NAMES = ("batch", "running", "precise")

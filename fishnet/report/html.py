@@ -11,19 +11,22 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from fishnet.arguments import check_type
+from fishnet.checks.arguments import check_type
 from fishnet.errors import UserError
-from fishnet.files import write_whole, writing
-from fishnet.names import visible
-from fishnet.report import class_figures, curve_figures, figures, sample_figures
-from fishnet.report.canvas import Panel, draw_svg, follow_scheme, save
-from fishnet.report.photographs import mistakes, task_of
+from fishnet.host.files import write_whole, writing
+from fishnet.host.names import visible
+from fishnet.report.figures import classes as class_figures
+from fishnet.report.figures import curves as curve_figures
+from fishnet.report.figures import overview as figures
+from fishnet.report.figures import random_search as sample_figures
+from fishnet.report.figures.photographs import mistakes, task_of
+from fishnet.report.figures.svg import Panel, draw_svg, follow_scheme, save
 from fishnet.report.results import Results, load_results
 from fishnet.report.stamp import PAGE, stamp
 from fishnet.report.tables import COLUMNS, METRIC_NAMES, caption, interval_text, number_text
-from fishnet.sweep.folder import check_recipes
-from fishnet.sweep.values import format_value
-from fishnet.sweep.wording import cohort_text, counted, seconds_text
+from fishnet.sweep.spec.field_parsing import format_value
+from fishnet.sweep.spec.text import cohort_text, counted, seconds_text
+from fishnet.sweep.store.folder import check_recipes
 
 CURVES = {"val_accuracy": "validation accuracy", "train_loss": "training loss, nats"}
 MOST_ARMS = 200  # rows of the table of arms

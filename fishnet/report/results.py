@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fishnet.arguments import as_folder
+from fishnet.checks.arguments import as_folder
 from fishnet.errors import UserError
-from fishnet.names import visible
+from fishnet.host.names import visible
 from fishnet.report.write_again import way_back
 from fishnet.stats import Interval, interval, t_interval
-from fishnet.sweep.domains import Choices, Range, domain_from, domain_of
-from fishnet.sweep.finished import check_checkpoints
-from fishnet.sweep.folder import SWEEP_FILE, read_sweep_file
-from fishnet.sweep.grid import arm_name
-from fishnet.sweep.parquet import BadTable, read_table
-from fishnet.sweep.values import format_value, shown_value
+from fishnet.sweep.spec.field_parsing import format_value, shown_value
+from fishnet.sweep.spec.search_space import Choices, Range, domain_from, domain_of
+from fishnet.sweep.spec.sweep import arm_name
+from fishnet.sweep.store.finished import check_checkpoints
+from fishnet.sweep.store.folder import SWEEP_FILE, read_sweep_file
+from fishnet.sweep.store.parquet import BadTable, read_table
 
 METRICS = ("loss", "accuracy", "balanced_accuracy", "macro_auc", "macro_f1", "ece")
 RANK_BY = "val_accuracy"  # validation chooses; test is only reported

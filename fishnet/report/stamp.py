@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from fishnet.sweep.folder import DIGEST, read_sweep_file
+from fishnet.sweep.store.folder import DIGEST, read_sweep_file
 
 PAGE = "report.html"
 BEGIN, END = b"<!-- fishnet ", b" -->\n"

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from fishnet.report.results import Results
 from fishnet.stats import Interval
-from fishnet.sweep.wording import seconds_text
+from fishnet.sweep.spec.text import seconds_text
 
 # column of runs.parquet -> its heading; validation ranks the arms, the other columns are of the test split
 COLUMNS = {

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fishnet.names import shell_word
+from fishnet.host.names import shell_word
 
-# A word of a command as `fishnet.names.shell_word` writes it, quotes included.
+# A word of a command as `fishnet.host.names.shell_word` writes it, quotes included.
 WORD = re.compile(r"(?:\$'(?:\\.|[^\\'])*'|'[^']*'|\"(?:\\.|[^\\\"])*\"|\\.|[^\s'\"\\])+")
 EXPERIMENT = "python -m experiments."
 ANSWERS = ("answer.html", "answer.json")  # in the folder of an experiment whose sweeps are in folders within

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
-from fishnet.checks import ArrayLike
+from fishnet.checks.arrays import ArrayLike
 from fishnet.errors import UsageError
 from fishnet.stats.intervals import Bounds, check_confidence
 

@@ -1,7 +1,7 @@
 """DeLong's variance of an AUC and test of two AUCs of the same images, in float64 on the host.
 
 Class by class, one against the rest. There is no such test of the macro AUC here: compare that by seed, with `compare`.
-An interval for one AUC is `fishnet.roc.delong_interval`, and where classes are rare `fishnet.roc.auc_interval`.
+Intervals for one AUC are in `fishnet.metrics.roc`: `delong_interval`, and where classes are rare `auc_interval`.
 """
 
 from typing import NamedTuple
@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Real
 from scipy import stats
 
-from fishnet.checks import ArrayLike
+from fishnet.checks.arrays import ArrayLike
 from fishnet.errors import UsageError
 from fishnet.stats.intervals import Bounds, check_confidence
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Real
 from scipy import stats
 
-from fishnet.checks import ArrayLike
+from fishnet.checks.arrays import ArrayLike
 from fishnet.errors import UsageError
 
 BOOTSTRAP_FROM = 10  # seeds; below, resamples are too few and too alike to tell a skew from chance

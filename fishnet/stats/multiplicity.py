@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
-from fishnet.checks import ArrayLike
+from fishnet.checks.arrays import ArrayLike
 
 # The interval (0, high] without its end 0 is, in float64, [the smallest number above 0, high].
 JUST_ABOVE_0 = float(np.nextafter(0.0, 1.0))

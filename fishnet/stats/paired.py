@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Real
 from scipy import special, stats
 
-from fishnet.checks import ArrayLike
+from fishnet.checks.arrays import ArrayLike
 from fishnet.lookup import unknown
 from fishnet.stats.intervals import Bounds
 from fishnet.stats.proportions import wilson_interval

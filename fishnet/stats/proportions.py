@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int, Real
 from scipy import stats
 
-from fishnet.checks import ArrayLike
+from fishnet.checks.arrays import ArrayLike
 from fishnet.errors import UsageError
 from fishnet.stats.intervals import Bounds, check_confidence
 

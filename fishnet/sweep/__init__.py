@@ -2,18 +2,18 @@
 
 from typing import TYPE_CHECKING, Any
 
-from fishnet.sweep.domains import Range
-from fishnet.sweep.grid import Run, Sweep
-from fishnet.sweep.recipe import Recipe
-from fishnet.sweep.samples import Samples
-from fishnet.sweep.stopping import Stopping
+from fishnet.sweep.spec.random_search import Samples
+from fishnet.sweep.spec.recipe import Recipe
+from fishnet.sweep.spec.search_space import Range
+from fishnet.sweep.spec.stopping import Stopping
+from fishnet.sweep.spec.sweep import Run, Sweep
 
 if TYPE_CHECKING:
-    from fishnet.sweep.finished import Result
-    from fishnet.sweep.inputs import DataOptions
-    from fishnet.sweep.interrupt import Interrupted
-    from fishnet.sweep.load import LoadedRun, load_run
-    from fishnet.sweep.run import run_sweep
+    from fishnet.host.interrupt import Interrupted
+    from fishnet.sweep.run.inputs import DataOptions
+    from fishnet.sweep.run.sweep import run_sweep
+    from fishnet.sweep.store.finished import Result
+    from fishnet.sweep.store.load import LoadedRun, load_run
 
 __all__ = [
     "DataOptions",
@@ -30,8 +30,14 @@ __all__ = [
     "run_sweep",
 ]
 
-HOMES = {"DataOptions": "inputs", "Interrupted": "interrupt", "LoadedRun": "load", "Result": "finished",
-         "load_run": "load", "run_sweep": "run"}  # fmt: skip
+HOMES = {
+    "DataOptions": "fishnet.sweep.run.inputs",
+    "Interrupted": "fishnet.host.interrupt",
+    "LoadedRun": "fishnet.sweep.store.load",
+    "Result": "fishnet.sweep.store.finished",
+    "load_run": "fishnet.sweep.store.load",
+    "run_sweep": "fishnet.sweep.run.sweep",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -40,4 +46,4 @@ def __getattr__(name: str) -> Any:
 
     if name not in HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{HOMES[name]}"), name)
+    return getattr(importlib.import_module(HOMES[name]), name)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fishnet.data import check_task, default_image_size, load_task
-from fishnet.data.modifiers import (
+from fishnet.data.corruption_spec import (
     FORMS,
     SHIFTS,
     Modifier,
@@ -21,11 +21,11 @@ from fishnet.data.modifiers import (
     split_name,
     written,
 )
-from fishnet.data.plants import PLANTS, SHIFTED
+from fishnet.data.corruptions import PLANTS, SHIFTED
 from fishnet.errors import UsageError
 from fishnet.sweep import Recipe, Sweep
-from fishnet.sweep.components import experts_of
-from fishnet.sweep.validate import check_sweep
+from fishnet.sweep.program.build import experts_of
+from fishnet.sweep.spec.validation import check_sweep
 
 CLASSES = ("Chromis chrysura", "cod", "Cod", "50% & more", "a:b+c,d?e", "x_y", "x y")
 

@@ -8,18 +8,18 @@ from pathlib import Path
 import jax
 import pytest
 
-from experiments._programs import keep_programs
+from fishnet.cli.compilation_cache import keep_programs
 from fishnet.data import load_task
 from fishnet.data.cache import cache_dir, no_place
+from fishnet.data.corruption_spec import folder_task, normal_task, split_name, task_folder
 from fishnet.data.folder import load_folder
 from fishnet.data.mnist import load_mnist
-from fishnet.data.modifiers import folder_task, normal_task, split_name, task_folder
 from fishnet.data.paths import expand, home, is_within, settle
 from fishnet.errors import UsageError, UserError
 from fishnet.sweep import DataOptions, Recipe, Sweep
-from fishnet.sweep.remembered import Remembered
-from fishnet.sweep.run import describe
-from fishnet.sweep.validate import check_out, parse_trunk
+from fishnet.sweep.plan.cache import Remembered
+from fishnet.sweep.run.sweep import describe
+from fishnet.sweep.spec.validation import check_out, parse_trunk
 
 
 @pytest.fixture

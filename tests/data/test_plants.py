@@ -11,9 +11,9 @@ from scipy import stats
 from scipy.spatial.transform import Rotation
 
 from fishnet.data import TASKS, check_task, load_task, load_tasks
-from fishnet.data.modifiers import parse
-from fishnet.data.planted_images import blended, blurred, brighter, coarse, contrasted, hue_matrix, noisy, varied
-from fishnet.data.plants import kept, mislabelled, plant
+from fishnet.data.corruption_spec import parse
+from fishnet.data.corruptions import kept, mislabelled, plant
+from fishnet.data.image_corruptions import blended, blurred, brighter, coarse, contrasted, hue_matrix, noisy, varied
 from fishnet.data.splits import SPLITS
 from fishnet.data.task import channel_statistics, make_task
 from fishnet.data.tasks import Source

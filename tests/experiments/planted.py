@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from experiments._question import Question, claims_of, contrasts_of
-from fishnet.report.claims import Judgement, judge
-from fishnet.report.evidence import Evidence, Look, Trial, weigh
 from fishnet.report.results import Results
+from fishnet.study.claims import Judgement, judge
+from fishnet.study.contrasts import Evidence, Look, Trial, weigh
+from fishnet.study.question import Question, claims_of, contrasts_of
 
 EPOCHS, IMAGES = 4, 40
 BASE = {

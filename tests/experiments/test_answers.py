@@ -8,15 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments._mean_field import away_from_theory, last_gradient, theory
 from experiments.from_scratch import refused
 from experiments.mnist_speed import fastest
 from experiments.optimizers import sorted_out
 from experiments.stagnation import CAUSES, FOUND, NOTHING_HELPED, found, remedies, unstable
 from experiments.vanishing_gradient import ARMS, DEEP, by_heart
-from fishnet.report.claims import judge
-from fishnet.report.evidence import Evidence, Look, Trial
 from fishnet.stats import compare
+from fishnet.study.claims import judge
+from fishnet.study.contrasts import Evidence, Look, Trial
+from fishnet.study.mean_field import away_from_theory, last_gradient, theory
 from tests.experiments.test_question import trial_of
 
 SEEDS = 10

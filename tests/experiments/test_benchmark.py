@@ -7,11 +7,11 @@ import jax
 import numpy as np
 import pytest
 
+from benchmarks.baselines.fishnet_baseline import Fishnet, Probed, Saving
+from benchmarks.baselines.flax_baselines import Plain, Serial, SerialLoop, Vmap
+from benchmarks.baselines.nets import NETS
+from benchmarks.baselines.rows import Row, ratios, scaling_table, table, upkeep_table, verdicts, with_range
 from experiments import benchmark
-from experiments._peers.flax_peers import Plain, Serial, SerialLoop, Vmap
-from experiments._peers.nets import NETS
-from experiments._peers.ours import Fishnet, Probed, Saving
-from experiments._peers.rows import Row, ratios, scaling_table, table, upkeep_table, verdicts, with_range
 
 NET = next(net for net in NETS if net.name == "cnn 16-32-64")
 ROWS = [
@@ -66,7 +66,7 @@ def test_every_contestant_trains_the_same_networks(net):
     assert len(counts) == net.runs
     np.testing.assert_array_equal(Fishnet(net).cohort().params, counts)
     pytest.importorskip("torch")
-    from experiments._peers.torch_peers import network
+    from benchmarks.baselines.torch_baselines import network
 
     assert [sum(p.numel() for p in network(each).parameters()) for each in net.each()] == counts
 

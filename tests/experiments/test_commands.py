@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from experiments import ablation, predict, train
-from experiments._request import understand
-from experiments._sweep import default_folder, main
+from fishnet.cli.main import default_folder, main
+from fishnet.cli.sweep_flags import understand
 from fishnet.data import load_task
 from fishnet.sweep import DataOptions
 

@@ -7,18 +7,19 @@ import re
 
 import pytest
 
+import fishnet.augment
 import fishnet.losses
 import fishnet.models
 import fishnet.nn
 import fishnet.optim
 import fishnet.pretraining
 import fishnet.probes
-from experiments._catalogue import PARTS
 from experiments.describe import PAIRINGS, entries, main, summary
+from fishnet.cli.catalogue import PARTS
 from fishnet.models import MODELS
 from fishnet.nn.activations import ACTIVATIONS
-from fishnet.sweep.recipe import FIELDS
-from fishnet.sweep.rules import NAMES
+from fishnet.sweep.spec.recipe import FIELDS
+from fishnet.sweep.spec.rules import NAMES
 
 # What follows from nothing but its name, or is as old as the hills; and what no paper is known for.
 WITHOUT_SOURCE = {
@@ -44,8 +45,8 @@ WITHOUT_SOURCE = {
     "fishnet.models.scratch.loss",
     "fishnet.models.scratch.update",
     "fishnet.models.scratch.train",
-    "fishnet.uncertainty.summarise",
-    "fishnet.norm_statistics.normalisation_gap",
+    "fishnet.models.mc_dropout.summarise",
+    "fishnet.models.norm_statistics.normalisation_gap",
     "first_bad",
     "--input-norm NAME",
     "--hard-sampling X",
@@ -66,7 +67,7 @@ WITHOUT_FORMULA = {
     "native",
     "native_summed",
     "fishnet.models.scratch.train",
-    "fishnet.norm_statistics.normalisation_gap",
+    "fishnet.models.norm_statistics.normalisation_gap",
     "--trunk NAME",
     "--ghost-batch N",
     "--reweight-from X",
@@ -81,10 +82,18 @@ SOURCE = re.compile(r"Source:(?:.|\n      )*")
 
 def tables():
     """(where, names) of every dictionary of components in the packages that hold them."""
-    packages = [fishnet.nn, fishnet.models, fishnet.optim, fishnet.losses, fishnet.pretraining, fishnet.probes]
+    packages = [
+        fishnet.nn,
+        fishnet.augment,
+        fishnet.models,
+        fishnet.optim,
+        fishnet.losses,
+        fishnet.pretraining,
+        fishnet.probes,
+    ]
     inside = [f"{p.__name__}.{m.name}" for p in packages for m in pkgutil.iter_modules(p.__path__)]
     beside = [f"fishnet.{m.name}" for m in pkgutil.iter_modules(fishnet.__path__) if not m.ispkg]
-    for where in [*inside, *beside, *(p.__name__ for p in packages), "fishnet.data.tasks", "fishnet.data.plants"]:
+    for where in [*inside, *beside, *(p.__name__ for p in packages), "fishnet.data.tasks", "fishnet.data.corruptions"]:
         for name, table in vars(importlib.import_module(where)).items():
             if not (name.isupper() and isinstance(table, dict)) or name.startswith("_"):
                 continue

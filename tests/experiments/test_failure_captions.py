@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from experiments._failures import first_bad
+from fishnet.study.failures import first_bad
 from tests.experiments.test_question import trial_of
 
 

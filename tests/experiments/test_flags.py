@@ -5,11 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from experiments._cli import Parser, flags_in, whole
-from experiments._question import QUESTIONS, SIZES, asked
-from experiments._question import parser as question_parser
-from experiments._request import parser_for
+from fishnet.cli.parser import Parser, flags_in, whole
+from fishnet.cli.sweep_flags import parser_for
 from fishnet.errors import UsageError
+from fishnet.study.question import QUESTIONS, SIZES, asked
+from fishnet.study.question import parser as question_parser
 
 LISTS = {"--axis", "--sample", "--net", "--images"}  # flags that collect what they are given
 

@@ -4,8 +4,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments._handwritten import Written, backward, first_not_finite, forward, gradient_error, loss_of, start, train
 from fishnet.models import scratch
+from fishnet.study.handwritten import (
+    NetVariant,
+    backward,
+    first_not_finite,
+    forward,
+    gradient_error,
+    loss_of,
+    start,
+    train,
+)
 
 RNG = np.random.default_rng(0)
 X = RNG.random((64, 20)).astype(np.float32)
@@ -14,7 +23,7 @@ LABELS[:10] = range(10)
 
 
 def test_the_right_network_is_fishnets():
-    how = Written()
+    how = NetVariant()
     params = start(how, 20, 10, seed=3)
     layers = forward(how, params, X)
     theirs = scratch.Parameters(**{name: jnp.asarray(value) for name, value in params.items()})
@@ -42,12 +51,12 @@ def test_the_right_network_is_fishnets():
     ],
 )
 def test_the_gradient_check_finds_wrong_equations_and_nothing_else(changes, found):
-    error = gradient_error(Written(**changes), X, LABELS, seed=1)
+    error = gradient_error(NetVariant(**changes), X, LABELS, seed=1)
     assert (error > 1e-2) if found else (error < 1e-5)
 
 
 def test_without_one_over_m_the_gradient_is_m_times_as_long():
-    how, summed = Written(), Written(mean=False)
+    how, summed = NetVariant(), NetVariant(mean=False)
     params = start(how, 20, 10, seed=3)
     layers = forward(how, params, X)
     right, long = (backward(of, params, X, LABELS, layers) for of in (how, summed))
@@ -57,12 +66,12 @@ def test_without_one_over_m_the_gradient_is_m_times_as_long():
 
 
 def test_half_precision_rounds_every_array():
-    half = Written(precision="half")
+    half = NetVariant(precision="half")
     layers = forward(half, start(half, 20, 10, seed=0), X)
     for name, array in layers.items():
         np.testing.assert_array_equal(array, array.astype(np.float16), err_msg=name)
     with np.errstate(all="ignore"):
-        huge = forward(Written(precision="half", shift=False), start(half, 20, 10, seed=0), 1000 * X)
+        huge = forward(NetVariant(precision="half", shift=False), start(half, 20, 10, seed=0), 1000 * X)
     assert first_not_finite(huge) == "exponentials"
 
 

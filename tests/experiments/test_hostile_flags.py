@@ -7,15 +7,15 @@ import random
 import pytest
 
 from experiments import lr_range
-from experiments._question import SIZES
-from experiments._question import asked as question_asked
-from experiments._request import parser_for, understand
+from fishnet.cli.sweep_flags import parser_for, understand
 from fishnet.errors import UserError
-from fishnet.sweep.effects import check_lowering
-from fishnet.sweep.plan import check_overrides
-from fishnet.sweep.recipe import FIELDS
-from fishnet.sweep.rules import NAMES
-from fishnet.sweep.validate import check_sweep
+from fishnet.study.question import SIZES
+from fishnet.study.question import asked as question_asked
+from fishnet.sweep.plan.cohorts import check_overrides
+from fishnet.sweep.spec.effects import check_lowering
+from fishnet.sweep.spec.recipe import FIELDS
+from fishnet.sweep.spec.rules import NAMES
+from fishnet.sweep.spec.validation import check_sweep
 
 NUMBERS = ["0", "1", "2", "3", "0.5", "0.1", "-1", "-0", "1e-46", "-1e-46", "1e38", "1e999", "1e-999", "nan", "inf"]
 NUMBERS += ["1_000", "٣", "²", "0x10", "+5", " 5 ", "5.", ".5", "1e3", "1e9", "4294967296", "9" * 25, "9" * 5000]

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 
 from experiments import claims
-from experiments._question import QUESTIONS
-from experiments._record import read_answer
 from experiments.claims import main
+from fishnet.study.question import QUESTIONS
+from fishnet.study.record import read_answer
 
 MADE = [
     ["command", "python -m experiments.NAME"],

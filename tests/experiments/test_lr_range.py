@@ -10,11 +10,11 @@ from rich.console import Console
 
 from experiments import lr_range
 from fishnet.errors import UsageError
-from fishnet.lr_range import rate_grid, suggest
-from fishnet.report.canvas import draw_svg
-from fishnet.report.lr_figure import RangeTest, limits, range_panel, range_test_of
+from fishnet.report.figures.lr_range import RangeTest, limits, range_panel, range_test_of
+from fishnet.report.figures.svg import draw_svg
 from fishnet.report.results import Results
-from fishnet.sweep.values import format_value
+from fishnet.stats.lr_range import rate_grid, suggest
+from fishnet.sweep.spec.field_parsing import format_value
 
 RATES = 10.0 ** np.arange(-5, 2)  # 1e-5 ... 10
 

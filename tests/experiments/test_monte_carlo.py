@@ -4,18 +4,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import _monte_carlo
-from experiments._monte_carlo import TABLE, AskedAgain, asked_again, with_monte_carlo
-from experiments._plan import Plan
-from experiments._question import Asked
 from fishnet.data import load_task
 from fishnet.errors import UsageError
-from fishnet.metrics import ece
+from fishnet.metrics.classification import ece
+from fishnet.models.mc_dropout import mc_dropout
 from fishnet.report.results import load_results
+from fishnet.study import monte_carlo as _monte_carlo
+from fishnet.study.monte_carlo import TABLE, MonteCarloRuns, asked_again, with_monte_carlo
+from fishnet.study.plan import Plan
+from fishnet.study.question import QuestionArgs
 from fishnet.sweep import load_run, run_sweep
-from fishnet.sweep.progress import display_for
-from fishnet.sweep.recipe import Recipe
-from fishnet.uncertainty import mc_dropout
+from fishnet.sweep.run.progress import display_for
+from fishnet.sweep.spec.recipe import Recipe
 
 RECIPE = Recipe(task="synthetic", image_size=8, model="mlp", widths=(8,), norm="none", batch_size=64, epochs=1)
 PLAN = Plan("doubt", RECIPE, {"plain": {}, "dropped": {"dropout": 0.5}}, seeds=2)
@@ -63,8 +63,8 @@ def test_a_network_without_dropout_has_no_doubt_to_ask_for(results):
 
 
 def test_a_plan_has_the_new_arms_behind_its_own(results):
-    asked = Asked("full", results.out.parent, until_decided=False, devices=None, quiet=True, command="a command")
-    plan = AskedAgain(PLAN, {"again": "dropped"}, passes=2)
+    asked = QuestionArgs("full", results.out.parent, until_decided=False, devices=None, quiet=True, command="a command")
+    plan = MonteCarloRuns(PLAN, {"again": "dropped"}, passes=2)
     assert plan.labels("full") == ("plain", "dropped", "again")
     assert plan.arms["again"] == {"dropout": 0.5}
     look = plan.train(asked, results.out, display_for(True), range(2), plan.labels("full"))

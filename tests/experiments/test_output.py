@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments._cli import guarded
-from experiments._output import Output, output_kept, settled_environment, width_of_output
+from fishnet.cli.output import Output, output_kept, settled_environment, width_of_output
+from fishnet.cli.parser import guarded
 
 ROOT = Path(__file__).parents[2]
 

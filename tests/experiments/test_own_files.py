@@ -5,11 +5,11 @@ import os
 import pytest
 
 from experiments import ablation, benchmark, capacity, claims, lr_range, train
-from experiments._own_files import check_own_file
-from experiments._question import Question, check_folder
-from experiments._sweep import main
+from fishnet.cli.main import main
+from fishnet.cli.own_files import check_own_file
 from fishnet.errors import UserError
-from fishnet.sweep.finished import check_no_sweep
+from fishnet.study.question import Question, check_folder
+from fishnet.sweep.store.finished import check_no_sweep
 
 TINY = ["--task", "synthetic", "--model", "mlp", "--widths", "8", "--epochs", "1", "--quiet"]
 

@@ -8,8 +8,8 @@ import sys
 import pandas as pd
 import pytest
 
-from experiments import _programs
-from experiments._programs import keep_programs, machine_key
+from fishnet.cli import compilation_cache as _programs
+from fishnet.cli.compilation_cache import keep_programs, machine_key
 
 COMMAND = "--task synthetic --model mlp --widths 8 --image-size 8 --epochs 2 --batch-size 32 --dropout 0.1 --quiet"
 # Of a command, not of the suite.

@@ -9,27 +9,28 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import _question as q
 from experiments import predict
-from experiments._own_runs import OwnRuns
-from experiments._plan import Plan
-from experiments._question import Asked, claims_of, contrasts_of
-from experiments._tuning import at_all_rates, at_tuned_rates, ends_of_grids, suggestions
 from fishnet.errors import UsageError, UserError
-from fishnet.report.claims import Claim
-from fishnet.report.evidence import Contrast, Look, Trial, column, until, weigh
 from fishnet.report.html import write_report
 from fishnet.report.results import Results
-from fishnet.sweep import folder, load_run
-from fishnet.sweep.progress import Display
-from fishnet.sweep.recipe import Recipe
+from fishnet.study import question as q
+from fishnet.study.claims import Claim
+from fishnet.study.contrasts import Contrast, Look, Trial, column, until, weigh
+from fishnet.study.custom_runs import CustomRuns
+from fishnet.study.plan import Plan
+from fishnet.study.question import QuestionArgs, claims_of, contrasts_of
+from fishnet.study.tuning import at_all_rates, at_tuned_rates, ends_of_grids, suggestions
+from fishnet.sweep import load_run
+from fishnet.sweep.run.progress import Display
+from fishnet.sweep.spec.recipe import Recipe
+from fishnet.sweep.store import folder
 
 ACCURACY = column("test_accuracy", "test accuracy")
 BASE = Recipe(task="synthetic", model="mlp", widths=(8,), epochs=2)
 
 
-def asked(size: str, out: Path) -> Asked:
-    return Asked(size, out, until_decided=False, devices=None, quiet=True, command="a command")
+def asked(size: str, out: Path) -> QuestionArgs:
+    return QuestionArgs(size, out, until_decided=False, devices=None, quiet=True, command="a command")
 
 
 def trial_of(columns, seeds=3, name="planted") -> Trial:
@@ -184,7 +185,7 @@ def calls(tmp_path):
 
 
 def test_runs_of_an_experiments_own_are_weighed_like_a_sweep(tmp_path, own_arms, calls):
-    own, out = OwnRuns("own", made_up, own_arms(3), seeds=3, first_seed=5), tmp_path / "out"
+    own, out = CustomRuns("own", made_up, own_arms(3), seeds=3, first_seed=5), tmp_path / "out"
     look = own.train(asked("full", out), out, Display(), own.seeds_from("full"), ("a", "b", "c"))
     assert calls() == [(by, seed) for by in (0, 1, 2) for seed in (5, 6, 7)]
     trial = Trial("own", (look,))
@@ -202,7 +203,7 @@ def test_runs_of_an_experiments_own_are_weighed_like_a_sweep(tmp_path, own_arms,
 
 @pytest.mark.parametrize("table", ["runs", "curves"])
 def test_own_runs_whose_tables_are_lost_or_damaged_are_run_again(tmp_path, own_arms, calls, table):
-    own, out = OwnRuns("own", made_up, own_arms(2), seeds=2), tmp_path / "out"
+    own, out = CustomRuns("own", made_up, own_arms(2), seeds=2), tmp_path / "out"
 
     def train():
         return own.train(asked("full", out), out, Display(), (0, 1), ("a", "b")).results
@@ -220,7 +221,7 @@ def test_own_runs_whose_tables_are_lost_or_damaged_are_run_again(tmp_path, own_a
 
 
 def test_own_runs_have_no_network_to_load(tmp_path, own_arms, capsys):
-    own = OwnRuns("own", made_up, own_arms(1), seeds=2)
+    own = CustomRuns("own", made_up, own_arms(1), seeds=2)
     own.train(asked("full", tmp_path), tmp_path, Display(), (0, 1), ("a",))
     for attempt in (load_run, write_report):
         with pytest.raises(UserError, match="trained with code of its own: there is no network in it"):
@@ -232,7 +233,7 @@ def test_own_runs_have_no_network_to_load(tmp_path, own_arms, capsys):
 
 
 def test_own_runs_that_end_before_they_say_so_still_know_their_tables(tmp_path, own_arms, calls, monkeypatch):
-    own, out = OwnRuns("own", made_up, own_arms(1), seeds=2), tmp_path / "out"
+    own, out = CustomRuns("own", made_up, own_arms(1), seeds=2), tmp_path / "out"
     write = folder.write_sweep_file
 
     def write_until_finished(out, content):
@@ -253,7 +254,7 @@ def test_own_runs_that_end_before_they_say_so_still_know_their_tables(tmp_path, 
 def test_own_runs_go_on_where_they_were_stopped(tmp_path, own_arms, calls):
     arms, out, fails = own_arms(3), tmp_path / "out", tmp_path / "fails"
     arms["b"]["fails_while"] = str(fails)
-    own = OwnRuns("own", made_up, arms, seeds=2)
+    own = CustomRuns("own", made_up, arms, seeds=2)
     fails.touch()
     with pytest.raises(KeyboardInterrupt):
         own.train(asked("full", out), out, Display(), (0, 1), tuple(arms))

@@ -7,7 +7,7 @@ from experiments.ablation import CONTROL, NORMED, TASKS, question, train_or_ask
 from fishnet.nn.activations import ACTIVATIONS
 from fishnet.nn.norms import NORMS
 from fishnet.stats import fewest_seeds
-from fishnet.sweep.validate import check_sweep
+from fishnet.sweep.spec.validation import check_sweep
 from tests.experiments.planted import trials_of, weighed
 
 GAIN = {"test_balanced_accuracy": 0.1, "test_accuracy": 0.1}

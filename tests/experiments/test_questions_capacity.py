@@ -3,7 +3,7 @@
 import pytest
 
 from experiments.capacity import HEART, NETWORKS, draw_of, question
-from fishnet.sweep.validate import check_sweep
+from fishnet.sweep.spec.validation import check_sweep
 from tests.experiments.planted import trials_of, weighed
 
 CLASSES = ("a", "b", "c", "d", "e")

@@ -2,9 +2,9 @@
 
 import pytest
 
-from experiments._tuning import tried
 from experiments.regularization import AGAIN, BATCHED, GRIDS, SELF, question
-from fishnet.sweep.validate import check_sweep
+from fishnet.study.tuning import tried
+from fishnet.sweep.spec.validation import check_sweep
 from tests.experiments.planted import trials_of, weighed
 
 CLASSES = ("a", "b", "c", "d", "e")

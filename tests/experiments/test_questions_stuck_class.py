@@ -4,7 +4,7 @@ import pytest
 
 from experiments.stuck_class import ALIKE, CAUSES, MORE, OTHERS, REMOVED, SPECIES, STUCK, held, question, task
 from fishnet.data import load_task
-from fishnet.sweep.validate import check_sweep
+from fishnet.sweep.spec.validation import check_sweep
 from tests.experiments.planted import trials_of, weighed
 
 CLASSES = tuple(sorted((SPECIES, ALIKE, *OTHERS)))

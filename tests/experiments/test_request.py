@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 
 from experiments import ablation, train
-from experiments._cli import guarded, usable_cores
-from experiments._request import Meeting, field_help, parser_for, understand
+from fishnet.cli.parser import guarded, usable_cores
+from fishnet.cli.sweep_flags import Meeting, field_help, parser_for, understand
 from fishnet.errors import UsageError, UserError
-from fishnet.sweep.domains import Choices, Range
-from fishnet.sweep.recipe import FIELDS, Recipe
-from fishnet.sweep.stopping import Stopping
-from fishnet.sweep.values import format_value, parse_value
+from fishnet.sweep.spec.field_parsing import format_value, parse_value
+from fishnet.sweep.spec.recipe import FIELDS, Recipe
+from fishnet.sweep.spec.search_space import Choices, Range
+from fishnet.sweep.spec.stopping import Stopping
 
 LISTS = {
     "widths": "8-16",

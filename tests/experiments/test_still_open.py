@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
-from experiments._question import Asked, decided, first_look, still_open
-from fishnet.report.evidence import Contrast, Evidence, Look, column, weigh
 from fishnet.report.results import Results
-from fishnet.sweep.progress import Display
+from fishnet.study.contrasts import Contrast, Evidence, Look, column, weigh
+from fishnet.study.question import QuestionArgs, decided, first_look, still_open
+from fishnet.sweep.run.progress import Display
 
 LABELS = ("control", "a, set 1", "a, set 2", "b, set 1", "b, set 2")
 BESIDE = {"a, set 1": ["a, set 2"], "b, set 1": ["b, set 2"]}
@@ -68,7 +68,7 @@ class Planned:
 def looked_at(effects, tmp_path):
     """The plan, and the evidence after all looks at it."""
     plan = Planned(effects)
-    asked = Asked("full", tmp_path, until_decided=True, devices=None, quiet=True, command="")
+    asked = QuestionArgs("full", tmp_path, until_decided=True, devices=None, quiet=True, command="")
     measure = column("test_loss", "loss", larger_is_better=False, margin=0.001)
     contrast = Contrast("losses", "", "planted", measure, arms=LABELS[1:])
     trials = {"planted": first_look(plan, asked, Display())}
@@ -99,7 +99,7 @@ def test_a_verdict_needs_more_where_there_will_be_further_looks(tmp_path):
     contrast = Contrast("losses", "", "planted", column("test_loss", "", larger_is_better=False), arms=LABELS[1:])
     for effect in np.linspace(0.0, 0.03, 121):
         effects = dict.fromkeys(LABELS, 0.0) | {"a, set 1": effect}
-        asked = Asked("full", tmp_path, until_decided=True, devices=None, quiet=True, command="")
+        asked = QuestionArgs("full", tmp_path, until_decided=True, devices=None, quiet=True, command="")
         trial = first_look(Planned(effects), asked, Display())
         if weigh(contrast, trial).row("a, set 1").verdict == "worse":
             break

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fishnet.sweep.checkpoint import Checkpoints
+from fishnet.sweep.store.checkpoint import Checkpoints
 from tests.faults.driver import LONGEST
 
 ROOT = Path(__file__).parents[2]

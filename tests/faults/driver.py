@@ -23,8 +23,9 @@ from pathlib import Path
 import jax
 
 from fishnet.errors import UserError
-from fishnet.sweep import Recipe, Stopping, Sweep, cohort, run_sweep
-from fishnet.sweep.progress import Display
+from fishnet.sweep import Recipe, Stopping, Sweep, run_sweep
+from fishnet.sweep.run import cohort
+from fishnet.sweep.run.progress import Display
 
 SMALL = {"task": "synthetic", "image_size": 8, "model": "mlp", "widths": (8,), "batch_size": 16, "dropout": 0.1}
 

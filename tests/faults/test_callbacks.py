@@ -3,9 +3,10 @@
 import pytest
 
 from fishnet.nn.activations import ACTIVATIONS
-from fishnet.sweep import Recipe, Sweep, cohort, load_run, run_sweep
-from fishnet.sweep.progress import Display
-from fishnet.sweep.tables import Tables
+from fishnet.sweep import Recipe, Sweep, load_run, run_sweep
+from fishnet.sweep.run import cohort
+from fishnet.sweep.run.progress import Display
+from fishnet.sweep.store.tables import Tables
 from tests.faults.conftest import assert_same
 
 pytestmark = pytest.mark.fault

@@ -4,9 +4,10 @@ import jax
 import pytest
 
 from fishnet.errors import UserError
-from fishnet.sweep import Recipe, Sweep, cohort, load_run, run_sweep
-from fishnet.sweep.program import Calls
-from fishnet.sweep.progress import Display
+from fishnet.sweep import Recipe, Sweep, load_run, run_sweep
+from fishnet.sweep.program.program import CompiledCalls
+from fishnet.sweep.run import cohort
+from fishnet.sweep.run.progress import Display
 from tests.faults.conftest import assert_same
 
 pytestmark = pytest.mark.fault
@@ -27,7 +28,7 @@ class Notes(Display):
 
 def failing(patch: pytest.MonkeyPatch, error: Exception, devices: int) -> None:
     """Has the twelfth call fail, and all of more than so many devices from then on."""
-    real, calls = Calls.__call__, []
+    real, calls = CompiledCalls.__call__, []
 
     def call(self, arguments):
         calls.append(1)
@@ -35,7 +36,7 @@ def failing(patch: pytest.MonkeyPatch, error: Exception, devices: int) -> None:
             raise error
         return real(self, arguments)
 
-    patch.setattr(Calls, "__call__", call)
+    patch.setattr(CompiledCalls, "__call__", call)
 
 
 ERRORS = {"device": jax.errors.JaxRuntimeError(TEXT), "host": MemoryError("Unable to allocate 8 GiB")}
@@ -74,6 +75,6 @@ def test_another_error_of_the_device_is_not_taken_for_it(tmp_path, monkeypatch):
     def call(self, arguments):
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")
 
-    monkeypatch.setattr(Calls, "__call__", call)
+    monkeypatch.setattr(CompiledCalls, "__call__", call)
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL: something else"):
         run_sweep(SWEEP, tmp_path / "out")

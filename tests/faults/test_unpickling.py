@@ -10,7 +10,8 @@ import pytest
 
 from fishnet.data import load_task
 from fishnet.report.html import write_report
-from fishnet.sweep import Interrupted, Recipe, Sweep, cohort, load_run, run_sweep
+from fishnet.sweep import Interrupted, Recipe, Sweep, load_run, run_sweep
+from fishnet.sweep.run import cohort
 from tests.sweep.conftest import Stopper
 
 pytestmark = pytest.mark.fault

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from fishnet.errors import UsageError
-from fishnet.optim.kernels import kernels, unit_norms
+from fishnet.optim.masks import kernels, unit_norms
 from fishnet.optim.optimizers import OPTIMIZERS
 
 

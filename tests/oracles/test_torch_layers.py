@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
+from fishnet.nn.conv_implementations import LOWERINGS
 from fishnet.nn.dropout import alpha_dropout, dropout, spatial_dropout
-from fishnet.nn.lowerings import LOWERINGS
 from fishnet.nn.pooling import POOLS
 from tests.oracles.there import F, channels_first, channels_last, compiled, draw, gradients, there
 

@@ -18,7 +18,7 @@ compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimizatio
 RNG = np.random.default_rng(0)
 
 
-def draw(*shape):
+def stream_key(*shape):
     return RNG.normal(size=shape).astype(np.float32)
 
 

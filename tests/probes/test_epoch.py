@@ -7,8 +7,8 @@ import pytest
 
 from fishnet.errors import UsageError
 from fishnet.losses import cross_entropy
+from fishnet.models.norm_statistics import normalisation_gap
 from fishnet.nn.activations import relu, tanh
-from fishnet.norm_statistics import normalisation_gap
 from fishnet.probes import Batches, recorded
 from fishnet.probes.classes import class_figures, margins
 from fishnet.probes.epoch import dead_units, features, gradient_noise, sharpness

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fishnet.errors import UsageError
-from fishnet.optim.kernels import global_norm
+from fishnet.optim.masks import global_norm
 from fishnet.probes.gradients import cosine, first_to_last, gradient_cosines, gradient_figures
 from fishnet.probes.layers import by_layer, finite_layers, layer_norms, layer_sizes, with_kernel
 from fishnet.probes.weights import small_fraction, sparsity_figures, update_figures, zero_fraction

@@ -11,7 +11,7 @@ from fishnet.errors import UsageError
 from fishnet.losses import cross_entropy
 from fishnet.models import MODELS
 from fishnet.nn.activations import gelu, prelu, relu, tanh
-from fishnet.nn.lowerings import LOWERINGS
+from fishnet.nn.conv_implementations import LOWERINGS
 from fishnet.nn.mixed_activation import ActivationByIndex
 from fishnet.nn.norm_formulas import KINDS
 from fishnet.nn.norms import NormByKind

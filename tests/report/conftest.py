@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fishnet import metrics
-from fishnet.sweep.folder import read_sweep_file, write_sweep_file
-from fishnet.sweep.grid import Sweep
-from fishnet.sweep.parquet import write_table
-from fishnet.sweep.recipe import Recipe
-from fishnet.sweep.samples import Samples
-from fishnet.sweep.values import shown_value
+from fishnet.metrics import classification as metrics
+from fishnet.sweep.spec.field_parsing import shown_value
+from fishnet.sweep.spec.random_search import Samples
+from fishnet.sweep.spec.recipe import Recipe
+from fishnet.sweep.spec.sweep import Sweep
+from fishnet.sweep.store.folder import read_sweep_file, write_sweep_file
+from fishnet.sweep.store.parquet import write_table
 
 SPECIES = ("Abudefduf vaigiensis", "Amphiprion clarkii", "Chaetodon lunulatus", "Neoniphon sammara", "Zebrasoma scopas")
 GRID = {"activation": ["relu", "leaky_relu", "elu", "gelu"], "norm": ["none", "batch", "layer", "group"]}

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fishnet.report.answer import (
+from fishnet.stats import accuracy_noise, compare
+from fishnet.study.answer import (
     Answer,
     DrawnFigure,
     answers_by_arm,
@@ -18,8 +19,7 @@ from fishnet.report.answer import (
     smallest_p,
     table,
 )
-from fishnet.report.evidence import Contrast, Trial, column, probed, weigh
-from fishnet.stats import accuracy_noise, compare
+from fishnet.study.contrasts import Contrast, Trial, column, probed, weigh
 from tests.report.test_evidence import ACCURACY, LABELS, SEEDS, look_of
 
 IMAGES = 40

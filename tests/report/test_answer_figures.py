@@ -4,8 +4,8 @@ import dataclasses
 
 from matplotlib.figure import Figure
 
-from fishnet.report.answer_figures import LINE, LONGEST, arms_panel, curves_panel, forest, in_lines
-from fishnet.report.evidence import Contrast, Trial, column, weigh
+from fishnet.study.contrasts import Contrast, Trial, column, weigh
+from fishnet.study.figures.answers import LINE, LONGEST, arms_panel, curves_panel, forest, in_lines
 from tests.report.test_evidence import look_of
 
 

@@ -14,12 +14,12 @@ import pandas as pd
 import pytest
 
 from fishnet.data.synthetic import CLASSES
-from fishnet.report.answer import Answer, DrawnFigure, write_answer
-from fishnet.report.answer_figures import arms_panel, curves_panel, forest, layers_panel, steps_panel
-from fishnet.report.claims import Claim, judge
-from fishnet.report.evidence import Contrast, Trial, weigh
 from fishnet.report.html import write_report
-from fishnet.sweep.samples import Samples
+from fishnet.study.answer import Answer, DrawnFigure, write_answer
+from fishnet.study.claims import Claim, judge
+from fishnet.study.contrasts import Contrast, Trial, weigh
+from fishnet.study.figures.answers import arms_panel, curves_panel, forest, layers_panel, steps_panel
+from fishnet.sweep.spec.random_search import Samples
 from tests.report.conftest import fabricate
 from tests.report.test_evidence import ACCURACY, LABELS, SEEDS, look_of
 

@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from fishnet.report.claims import Claim, excludes, judge
-from fishnet.report.evidence import Contrast, Evidence, column
 from fishnet.stats import Bounds, compare
+from fishnet.study.claims import Claim, excludes, judge
+from fishnet.study.contrasts import Contrast, Evidence, column
 
 ROWS = compare({"control": [0.5] * 10, "arm": [0.5] * 10}, "control", margin=0.03)
 

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from fishnet.errors import UsageError
-from fishnet.report.claims import Claim, judge
-from fishnet.report.evidence import Contrast, Look, Trial, at_end, class_column, column, weigh
 from fishnet.report.results import Results
+from fishnet.study.claims import Claim, judge
+from fishnet.study.contrasts import Contrast, Look, Trial, at_end, class_column, column, weigh
 
 SEEDS = 10
 LABELS = ("control", "better by .05", "the same", "unstable")

@@ -12,10 +12,20 @@ from hypothesis.extra import numpy as hnp
 from matplotlib.figure import Figure
 from sklearn import metrics
 
-from fishnet.report.canvas import SERIES, STYLE, VARIABLES, Panel, corners_of, draw_svg, follow_scheme, save, shortened
-from fishnet.report.class_figures import confusion_panel, roc_curve, roc_panels
-from fishnet.report.curve_figures import curve_panels, spread
-from fishnet.report.figures import overview
+from fishnet.report.figures.classes import confusion_panel, roc_curve, roc_panels
+from fishnet.report.figures.curves import curve_panels, spread
+from fishnet.report.figures.overview import overview
+from fishnet.report.figures.svg import (
+    SERIES,
+    STYLE,
+    VARIABLES,
+    Panel,
+    corners_of,
+    draw_svg,
+    follow_scheme,
+    save,
+    shortened,
+)
 from fishnet.report.results import load_results
 
 

@@ -16,16 +16,17 @@ from PIL import Image
 from rich.console import Console
 
 from experiments import predict, train
-from experiments._sweep import main
-from fishnet.names import printable
-from fishnet.report import class_figures, figures
-from fishnet.report.canvas import Panel, draw_svg, follow_scheme, save
+from fishnet.cli.main import main
+from fishnet.host.names import printable
+from fishnet.report.figures import classes as class_figures
+from fishnet.report.figures import overview as figures
+from fishnet.report.figures.svg import Panel, draw_svg, follow_scheme, save
 from fishnet.report.results import load_results
 from fishnet.report.tables import print_arms
 from fishnet.sweep import Sweep
-from fishnet.sweep.history import History
-from fishnet.sweep.progress import display_for
-from fishnet.sweep.records import runs_table
+from fishnet.sweep.run.progress import display_for
+from fishnet.sweep.spec.history import History
+from fishnet.sweep.store.records import runs_table
 
 FOLDERS = [
     b"#0072b2", b"\xff", b"\\xff", b"\\udcff", b"a\x1b[31mred", b"new\nline", b"tab\tbed", b"<script>alert(1)<br>",

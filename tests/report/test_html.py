@@ -9,15 +9,15 @@ import pytest
 
 from fishnet.data import load_task
 from fishnet.errors import UserError
-from fishnet.report.canvas import draw_svg
+from fishnet.report.figures.random_search import range_of, value_panel
+from fishnet.report.figures.svg import draw_svg
 from fishnet.report.html import mix_ups, write_report
 from fishnet.report.results import load_results
-from fishnet.report.sample_figures import range_of, value_panel
 from fishnet.report.tables import interval_text
-from fishnet.sweep.domains import Choices, Range
-from fishnet.sweep.folder import read_sweep_file, write_sweep_file
-from fishnet.sweep.recipe import Recipe
-from fishnet.sweep.samples import Samples
+from fishnet.sweep.spec.random_search import Samples
+from fishnet.sweep.spec.recipe import Recipe
+from fishnet.sweep.spec.search_space import Choices, Range
+from fishnet.sweep.store.folder import read_sweep_file, write_sweep_file
 from tests.report.conftest import drop, put
 
 SMALL = {"activation": ["relu", "elu"], "norm": ["none", "batch"]}

@@ -7,9 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fishnet.metrics import accuracy, confusion
-from fishnet.report.evidence import Look, Trial, at_end
-from fishnet.report.measures import (
+from fishnet.metrics.classification import accuracy, confusion
+from fishnet.metrics.roc import one_vs_rest_auc
+from fishnet.report.results import Results
+from fishnet.stats import bias_variance
+from fishnet.study.contrasts import Look, Trial, at_end
+from fishnet.study.derived_metrics import (
     apart_at_end,
     decades,
     draws_of,
@@ -19,12 +22,9 @@ from fishnet.report.measures import (
     over_sets,
     predicted,
 )
-from fishnet.report.prediction_figures import auc_change, auc_changes_panel, rejection_panel, split_of, split_panel
-from fishnet.report.results import Results
-from fishnet.roc import one_vs_rest_auc
-from fishnet.stats import bias_variance
-from fishnet.sweep.grid import Sweep
-from fishnet.sweep.recipe import Recipe
+from fishnet.study.figures.predictions import auc_change, auc_changes_panel, rejection_panel, split_of, split_panel
+from fishnet.sweep.spec.recipe import Recipe
+from fishnet.sweep.spec.sweep import Sweep
 
 DRAWS, SEEDS, IMAGES, CLASSES = 3, 2, 60, ("a", "b", "c")
 WIDTHS = ((8,), (16,))

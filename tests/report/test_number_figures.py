@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from fishnet.report.canvas import draw_svg
-from fishnet.report.evidence import column
-from fishnet.report.number_figures import cells_panel, number_line, numbers_panel, trade_panel
+from fishnet.report.figures.svg import draw_svg
+from fishnet.study.contrasts import column
+from fishnet.study.figures.numbers import cells_panel, number_line, numbers_panel, trade_panel
 from tests.experiments.test_question import trial_of
 
 LOSS = column("val_loss", "validation loss", larger_is_better=False)

@@ -7,7 +7,7 @@ import pytest
 from fishnet.errors import UserError
 from fishnet.report.results import load_results
 from fishnet.sweep import Range, Recipe, Samples
-from fishnet.sweep.folder import read_sweep_file, write_sweep_file
+from fishnet.sweep.store.folder import read_sweep_file, write_sweep_file
 from tests.report.conftest import put
 
 

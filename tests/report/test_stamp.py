@@ -4,7 +4,7 @@ import pytest
 
 from fishnet.report.html import write_report
 from fishnet.report.stamp import is_current
-from fishnet.sweep.folder import read_sweep_file, write_sweep_file
+from fishnet.sweep.store.folder import read_sweep_file, write_sweep_file
 
 
 @pytest.fixture

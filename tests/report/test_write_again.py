@@ -7,10 +7,10 @@ import subprocess
 import pytest
 
 from fishnet.errors import UserError
-from fishnet.names import shell_command
+from fishnet.host.names import shell_command
 from fishnet.report.results import load_results
 from fishnet.report.write_again import command_for
-from fishnet.sweep.folder import read_sweep_file, write_sweep_file
+from fishnet.sweep.store.folder import read_sweep_file, write_sweep_file
 
 COMMAND = ["python", "-m", "experiments.ablation"]
 

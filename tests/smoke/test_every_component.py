@@ -18,10 +18,10 @@ import pytest
 from fishnet.data import load_task
 from fishnet.optim.optimizers import OPTIMIZERS
 from fishnet.sweep import Recipe, Run, Samples, Sweep, load_run, run_sweep
-from fishnet.sweep.folder import read_sweep_file
-from fishnet.sweep.grouping import group_runs
-from fishnet.sweep.rules import NAMES
-from fishnet.sweep.validate import check_recipe, resolve
+from fishnet.sweep.plan.grouping import group_runs
+from fishnet.sweep.spec.rules import NAMES
+from fishnet.sweep.spec.validation import check_recipe, resolve
+from fishnet.sweep.store.folder import read_sweep_file
 
 pytestmark = pytest.mark.smoke
 BASE = Recipe(

@@ -12,10 +12,11 @@ import pytest
 from PIL import Image
 
 from experiments import predict, train
-from experiments._sweep import main
+from fishnet.cli.main import main
 from fishnet.data import load_task
 from fishnet.probes import PROBES
-from fishnet.sweep import Interrupted, Recipe, Sweep, cohort, load_run, run_sweep
+from fishnet.sweep import Interrupted, Recipe, Sweep, load_run, run_sweep
+from fishnet.sweep.run import cohort
 from tests.sweep.conftest import Stopper, assert_same_run
 
 pytestmark = pytest.mark.smoke

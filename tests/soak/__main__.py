@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from fishnet.sweep.folder import read_sweep_file
+from fishnet.sweep.store.folder import read_sweep_file
 from tests.faults.conftest import ROOT, assert_same, finished, start
 from tests.faults.driver import LONGEST, SWEEPS
 

@@ -9,7 +9,7 @@ from scipy import special, stats
 from sklearn.metrics import roc_auc_score
 
 from fishnet.errors import UsageError
-from fishnet.roc import delong_interval
+from fishnet.metrics.roc import delong_interval
 from fishnet.stats import delong_covariance, delong_test
 from fishnet.stats.delong import FEWEST
 

@@ -8,14 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fishnet.sweep import Interrupted, Recipe, Result, Sweep, cohort, run_sweep
-from fishnet.sweep.checkpoint import Checkpoints
-from fishnet.sweep.folder import write_sweep_file
-from fishnet.sweep.inputs import DataOptions, Inputs
-from fishnet.sweep.parquet import write_table
-from fishnet.sweep.plan import DEFAULT_WIDTH
-from fishnet.sweep.progress import Display
-from fishnet.sweep.run import describe
+from fishnet.sweep import Interrupted, Recipe, Result, Sweep, run_sweep
+from fishnet.sweep.plan.cohorts import DEFAULT_WIDTH
+from fishnet.sweep.run import cohort
+from fishnet.sweep.run.inputs import DataOptions, Inputs
+from fishnet.sweep.run.progress import Display
+from fishnet.sweep.run.sweep import describe
+from fishnet.sweep.store.checkpoint import Checkpoints
+from fishnet.sweep.store.folder import write_sweep_file
+from fishnet.sweep.store.parquet import write_table
 
 FIGURES = [
     f"{split}_{name}"

@@ -5,10 +5,10 @@ import pytest
 
 from fishnet.data import load_task
 from fishnet.sweep import Sweep, run_sweep
-from fishnet.sweep.cohort import CohortRunner
-from fishnet.sweep.plan import make_cohorts
-from fishnet.sweep.program import Program
-from fishnet.sweep.validate import resolve
+from fishnet.sweep.plan.cohorts import make_cohorts
+from fishnet.sweep.program.program import Program
+from fishnet.sweep.run.cohort import CohortRunner
+from fishnet.sweep.spec.validation import resolve
 from tests.sweep.conftest import BASE, TINY
 
 
@@ -21,7 +21,7 @@ def program(request) -> Program:
     runs = [replace(run, recipe=resolve(run.recipe)) for run in Sweep(BASE, axes=axes, seeds=2).runs()]
     task, devices = load_task("synthetic", 8), jax.devices()[:1]
     (cohort,) = make_cohorts(runs, {("synthetic", 8): task}, 4, request.param, devices)
-    return Program(cohort.shape, cohort.padded_knobs(), task, devices, chunk=64)
+    return Program(cohort.shape, cohort.padded_config(), task, devices, chunk=64)
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])

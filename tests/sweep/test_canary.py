@@ -7,8 +7,9 @@ import pytest
 
 from fishnet.errors import UserError
 from fishnet.nn.convolution import gemm
-from fishnet.sweep import Sweep, canary, run_sweep
-from fishnet.sweep.canary import CANARIES, check_backend
+from fishnet.sweep import Sweep, run_sweep
+from fishnet.sweep.run import backend_check as canary
+from fishnet.sweep.run.backend_check import CANARIES, check_backend
 from tests.sweep.conftest import TINY
 
 

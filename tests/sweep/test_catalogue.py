@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from benchmarks.catalogue import BASE, LANES, OWN, PROGRAMS, STEPS, differences, trained
-from fishnet.sweep.recipe import FIELDS
-from fishnet.sweep.rules import NAMES
-from fishnet.sweep.validate import check_recipe, resolve
+from fishnet.sweep.spec.recipe import FIELDS
+from fishnet.sweep.spec.rules import NAMES
+from fishnet.sweep.spec.validation import check_recipe, resolve
 
 
 @pytest.fixture(scope="module")

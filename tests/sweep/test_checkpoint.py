@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 
 from fishnet.errors import UserError
-from fishnet.sweep import Sweep, checkpoint, load_run, run_sweep
-from fishnet.sweep.checkpoint import FORMAT, Checkpoints, digest, identity
+from fishnet.sweep import Sweep, load_run, run_sweep
+from fishnet.sweep.store import checkpoint
+from fishnet.sweep.store.checkpoint import FORMAT, Checkpoints, digest, identity
 from tests.sweep.conftest import FIGURES, TINY, Stopper, assert_same_run, contents
 
 

@@ -19,7 +19,7 @@ from fishnet.errors import UserError
 from fishnet.nn.activations import ACTIVATIONS
 from fishnet.optim.optimizers import OPTIMIZERS
 from fishnet.sweep import Interrupted, Sweep, load_run, run_sweep
-from fishnet.sweep.cohort import CohortRunner
+from fishnet.sweep.run.cohort import CohortRunner
 from tests.sweep.conftest import FIGURES, TINY, Stopper, contents, trained
 
 FLAT = dataclasses.replace(TINY, norm="none", activation="identity", optimizer="sgd")
@@ -238,7 +238,7 @@ def test_a_quiet_sweep_says_nothing_at_all(tmp_path):
 
 
 def test_a_signal_before_training_ends_at_once_and_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.setattr("fishnet.sweep.inputs.load_tasks", lambda *args: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr("fishnet.sweep.run.inputs.load_tasks", lambda *args: signal.raise_signal(signal.SIGINT))
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(Interrupted, match="stopped by SIGINT; nothing was lost") as stop:
         run_sweep(Sweep(TINY, seeds=1), tmp_path / "out")
@@ -271,7 +271,7 @@ def test_a_signal_during_validation_is_obeyed_between_calls_and_changes_no_numbe
 COMPILING = """
 import signal, sys, threading
 from fishnet.sweep import Recipe, Sweep, run_sweep
-from fishnet.sweep.progress import Display
+from fishnet.sweep.run.progress import Display
 
 class Impatient(Display):
     def stage(self, text):

@@ -20,24 +20,28 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from fishnet.data import load_task
 from fishnet.errors import UsageError, UserError
-from fishnet.sweep import Recipe, Stopping, Sweep, processes, run_sweep
-from fishnet.sweep.compiling import compiler_options
-from fishnet.sweep.dealing import deal, dealt_in, groups_of, share_of, written
-from fishnet.sweep.evaluation import evaluation_chunk
-from fishnet.sweep.folder import locked
-from fishnet.sweep.interrupt import Interrupt
-from fishnet.sweep.parts import States, part_of, taking_part
-from fishnet.sweep.plan import make_cohorts
-from fishnet.sweep.processes import FINISHED, GONE, STOPPED, WORKING, Peer, Pulse, Team
-from fishnet.sweep.program import Program
-from fishnet.sweep.validate import resolve
+from fishnet.host.interrupt import Interrupt
+from fishnet.sweep import Recipe, Stopping, Sweep, run_sweep
+from fishnet.sweep.distributed import processes
+from fishnet.sweep.distributed.dealing import deal, dealt_in, groups_of, share_of, written
+from fishnet.sweep.distributed.processes import FINISHED, GONE, STOPPED, WORKING, Peer, Pulse, Team
+from fishnet.sweep.plan.cohorts import make_cohorts
+from fishnet.sweep.program.compile import compiler_options
+from fishnet.sweep.program.program import Program
+from fishnet.sweep.run.evaluation import evaluation_chunk
+from fishnet.sweep.spec.validation import resolve
+from fishnet.sweep.store.checkpoint_store import CheckpointStore, part_of, taking_part
+from fishnet.sweep.store.folder import locked
 from tests.sweep.conftest import contents, trained
 from tests.sweep.test_resume import assert_same_results
 
 SCRIPT = """
 import pickle, sys
 import jax
-from fishnet.sweep import cohort, processes, run_sweep, whole
+from fishnet.sweep import run_sweep
+from fishnet.sweep.run import cohort
+from fishnet.sweep.distributed import processes
+from fishnet.sweep.distributed import merge as whole
 
 out, port, count, index, devices, width, call, sweep = pickle.loads(bytes.fromhex(sys.argv[1]))
 cohort.CHECKPOINT_SECONDS = whole.UPDATE_SECONDS = 0.0  # at every epoch
@@ -186,7 +190,7 @@ def test_compiled_programs_hold_no_collective(mixed):
     (cohort,) = cohorts_of(mixed[0], width=1)
     (dealt,) = deal([cohort], 2, whole_arms=False)
     share = share_of(cohort, dealt, 1, devices=1)
-    program = Program(share.shape, share.padded_knobs(), share.task, jax.devices()[:1], evaluation_chunk(share))
+    program = Program(share.shape, share.padded_config(), share.task, jax.devices()[:1], evaluation_chunk(share))
     for name in ("init", "train", "evaluate", "keep"):
         compiled = program.lower(name, 0).compile(compiler_options=compiler_options("cpu"))
         assert "HloModule" in compiled.as_text()
@@ -223,14 +227,14 @@ def scattered(tmp_path_factory) -> Path:
         (part_of(out, Team(0, 2)), [0, 2], [40, 35]),
         (part_of(out, Team(1, 2)), [1], [20]),
     ):
-        states = States(out, part, "cohort_0", runs, "a hash")
+        states = CheckpointStore(out, part, "cohort_0", runs, "a hash")
         states.save(state(runs, steps))
         states.finish()
     return out
 
 
 def test_each_run_goes_on_from_where_it_is_furthest(scattered):
-    found = States(scattered, part_of(scattered, Team(2, 3)), "cohort_0", [2, 0, 3, 1], "a hash").restore(
+    found = CheckpointStore(scattered, part_of(scattered, Team(2, 3)), "cohort_0", [2, 0, 3, 1], "a hash").restore(
         None, pytest.fail
     )
     assert found.found.all()
@@ -240,18 +244,18 @@ def test_each_run_goes_on_from_where_it_is_furthest(scattered):
 
 
 def test_runs_that_no_part_has_begin_afresh(scattered):
-    found = States(scattered, scattered, "cohort_0", [7, 1], "a hash").restore(None, pytest.fail)
+    found = CheckpointStore(scattered, scattered, "cohort_0", [7, 1], "a hash").restore(None, pytest.fail)
     np.testing.assert_array_equal(found.found, [False, True])
     fresh = {"kernel": np.array([[-1.0], [-2.0]], np.float32)}
     np.testing.assert_allclose(found.over("lanes", fresh)["kernel"][:, 0], [-1, 1.2])
-    assert States(scattered, scattered, "cohort_0", [7, 8], "a hash").restore(None, pytest.fail) is None
-    assert States(scattered, scattered, "cohort_1", [0], "a hash").restore(None, pytest.fail) is None
+    assert CheckpointStore(scattered, scattered, "cohort_0", [7, 8], "a hash").restore(None, pytest.fail) is None
+    assert CheckpointStore(scattered, scattered, "cohort_1", [0], "a hash").restore(None, pytest.fail) is None
 
 
 def test_parts_of_another_sweep_are_refused(scattered):
     other = state([0], [0]) | {"lanes": {"kernel": np.zeros((1, 2), np.float32)}}
     with pytest.raises(UserError, match="cohort_0 are not those of this sweep; remove that folder"):
-        States(scattered, scattered, "cohort_0", [0], "a hash").restore(other, pytest.fail)
+        CheckpointStore(scattered, scattered, "cohort_0", [0], "a hash").restore(other, pytest.fail)
 
 
 def test_a_folder_with_a_living_part_is_refused(tmp_path):
@@ -306,7 +310,7 @@ def test_rules_that_compare_all_arms_are_refused(tmp_path, monkeypatch, rule):
 
 def test_processes_that_met_without_the_sweep_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    with pytest.raises(UserError, match=r"call fishnet.sweep.processes.join\(\) before anything else of JAX"):
+    with pytest.raises(UserError, match=r"call fishnet.sweep.distributed.processes.join\(\) before anything else"):
         run_sweep(Sweep(SMALL, seeds=2), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

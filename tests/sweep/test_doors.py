@@ -8,11 +8,11 @@ import pytest
 
 from fishnet.data import load_task
 from fishnet.errors import UsageError
+from fishnet.models.mc_dropout import check_dropout, check_passes
 from fishnet.report.html import write_report
 from fishnet.report.results import load_results
 from fishnet.sweep import DataOptions, Range, Recipe, Samples, Stopping, Sweep, load_run, run_sweep
-from fishnet.sweep.processes import join
-from fishnet.uncertainty import check_dropout, check_passes
+from fishnet.sweep.distributed.processes import join
 from tests.sweep.conftest import TINY, contents, leave_finished
 
 

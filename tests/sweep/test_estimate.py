@@ -11,19 +11,23 @@ import numpy as np
 import pytest
 from jax import lax
 
-from fishnet import best_effort
 from fishnet.data import load_task
+from fishnet.host import best_effort
 from fishnet.optim.schedules import SCHEDULES
-from fishnet.sweep import Sweep, cohort, estimate, fitting, program, run_sweep, training
-from fishnet.sweep.cost import PARTS, choices_of, count, equations
-from fishnet.sweep.dealing import deal
-from fishnet.sweep.estimate import estimated, pace_key, work_of
-from fishnet.sweep.folder import read_sweep_file
-from fishnet.sweep.plan import make_cohorts
-from fishnet.sweep.progress import Display
-from fishnet.sweep.remembered import PACES, Remembered
-from fishnet.sweep.validate import resolve
-from fishnet.sweep.wording import plan_rows
+from fishnet.sweep import Sweep, run_sweep
+from fishnet.sweep.distributed.dealing import deal
+from fishnet.sweep.plan import estimate
+from fishnet.sweep.plan import fit_memory as fitting
+from fishnet.sweep.plan.cache import SPEEDS, Remembered
+from fishnet.sweep.plan.cohorts import make_cohorts
+from fishnet.sweep.plan.cost import PARTS, choices_of, count, equations
+from fishnet.sweep.plan.estimate import estimated, pace_key, work_of
+from fishnet.sweep.program import program
+from fishnet.sweep.run import cohort, training
+from fishnet.sweep.run.progress import Display
+from fishnet.sweep.spec.text import plan_rows
+from fishnet.sweep.spec.validation import resolve
+from fishnet.sweep.store.folder import read_sweep_file
 from tests.sweep.conftest import TINY, assert_same_run
 
 
@@ -114,7 +118,7 @@ def test_what_a_sweep_planned_to_do_is_what_it_did_and_is_remembered(tmp_path, m
     sweep = Sweep(TINY, seeds=4)
     run_sweep(sweep, tmp_path / "first", lane_width=1, devices=2)
     plan = planned(sweep, 2)
-    work, entry = work_of(plan), PACES.find(pace_key(plan, jax.devices()[:2]))
+    work, entry = work_of(plan), SPEEDS.find(pace_key(plan, jax.devices()[:2]))
     assert (work.steps, work.chunks) == (entry["made"]["steps"], entry["made"]["chunks"])
     (before,) = read_sweep_file(tmp_path / "first")["plan"]
     assert before["estimated_from"] == "from the operations of the programs"
@@ -144,7 +148,7 @@ def test_other_programs_of_a_slower_machine_are_told_to_be_slower(tmp_path, monk
     assert training(0.0) == pytest.approx(usual)  # an accelerator, of which nothing is known
     for number in range(3):
         entry = {"step": 1.0, "chunk": 1.0, "scale": 3.0, "beside": False, "yardstick": estimate.YARDSTICK}
-        PACES.keep(f"{estimate.setting_key(devices)}-{number}", entry)
+        SPEEDS.keep(f"{estimate.setting_key(devices)}-{number}", entry)
     assert training(estimate.YARDSTICK) == pytest.approx(3 * usual)
     assert training(2 * estimate.YARDSTICK) == pytest.approx(6 * usual)
 

@@ -11,13 +11,13 @@ import pytest
 from scipy.special import log_softmax
 
 from fishnet.data import load_task
+from fishnet.host.interrupt import Interrupt
 from fishnet.optim.optimizers import OPTIMIZERS, Optimizer
 from fishnet.sweep import Sweep, load_run, run_sweep
-from fishnet.sweep.interrupt import Interrupt
-from fishnet.sweep.menu import averages_weights, estimates_statistics
-from fishnet.sweep.plan import make_cohorts
-from fishnet.sweep.program import Program
-from fishnet.sweep.validate import resolve
+from fishnet.sweep.plan.cohorts import make_cohorts
+from fishnet.sweep.program.features import averages_weights, estimates_statistics
+from fishnet.sweep.program.program import Program
+from fishnet.sweep.spec.validation import resolve
 from tests.sweep.conftest import TINY, assert_same_run, trained
 
 ONE = dataclasses.replace(TINY, epochs=1)
@@ -102,7 +102,7 @@ def test_an_average_is_the_debiased_one_of_every_step(task):
     (run,) = Sweep(recipe, seeds=1).runs()
     run = dataclasses.replace(run, recipe=resolve(recipe))
     (cohort,) = make_cohorts([run], {("synthetic", 8): task}, None, None, jax.devices()[:1])
-    program = Program(cohort.shape, cohort.padded_knobs(), cohort.task, jax.devices()[:1], chunk=64)
+    program = Program(cohort.shape, cohort.padded_config(), cohort.task, jax.devices()[:1], chunk=64)
     call = program.compile({name: partial(program.lower, name) for name in ("init", "train")}, Interrupt())
     lanes = call["init"]({0: (program.knobs[0], program.pixels[0])})[0]
     groups = np.full((program.lanes, cohort.shape.lane_width), program.lanes, np.int32)

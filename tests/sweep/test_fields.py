@@ -9,18 +9,18 @@ import pytest
 
 from fishnet.data import load_task
 from fishnet.data.task import make_task
+from fishnet.host.interrupt import Interrupt
 from fishnet.sweep import Recipe, Run
-from fishnet.sweep.cohort import CohortRunner
-from fishnet.sweep.components import plain_model
-from fishnet.sweep.grouping import group_runs
-from fishnet.sweep.history import CURVES, LOWER_IS_BETTER, History
-from fishnet.sweep.interrupt import Interrupt
-from fishnet.sweep.menu import STATIC_FIELDS
-from fishnet.sweep.parts import States
-from fishnet.sweep.plan import make_cohorts
-from fishnet.sweep.progress import Display
-from fishnet.sweep.recipe import FIELDS, SELECTABLE
-from fishnet.sweep.validate import check_recipe, resolve
+from fishnet.sweep.plan.cohorts import make_cohorts
+from fishnet.sweep.plan.grouping import group_runs
+from fishnet.sweep.program.build import plain_model
+from fishnet.sweep.program.features import STATIC_FIELDS
+from fishnet.sweep.run.cohort import CohortRunner
+from fishnet.sweep.run.progress import Display
+from fishnet.sweep.spec.history import CURVES, LOWER_IS_BETTER, History
+from fishnet.sweep.spec.recipe import FIELDS, SELECTABLE
+from fishnet.sweep.spec.validation import check_recipe, resolve
+from fishnet.sweep.store.checkpoint_store import CheckpointStore
 from tests.sweep.conftest import TINY
 
 BASE = dataclasses.replace(TINY, widths=(8, 8))
@@ -149,7 +149,7 @@ def history_of(recipes: dict[str, Recipe]) -> History:
         return None
 
     nowhere = Path("nowhere")
-    checkpoints = States(nowhere, nowhere, "cohort_0", range(len(runs)), "a hash")
+    checkpoints = CheckpointStore(nowhere, nowhere, "cohort_0", range(len(runs)), "a hash")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(CohortRunner, "_save", ignore)
         runner = CohortRunner(cohort, jax.devices()[:1], checkpoints, Interrupt(), Display(), ignore, ignore)

@@ -16,10 +16,10 @@ from PIL import Image
 from fishnet.errors import UserError
 from fishnet.report.results import load_results
 from fishnet.sweep import Recipe, Sweep, load_run, run_sweep
-from fishnet.sweep.folder import read_sweep_file, write_sweep_file
-from fishnet.sweep.inputs import DataOptions, Inputs, check_data
-from fishnet.sweep.parquet import bad_table, write_table
-from fishnet.sweep.tables import rows_from
+from fishnet.sweep.run.inputs import DataOptions, Inputs, check_data
+from fishnet.sweep.store.folder import read_sweep_file, write_sweep_file
+from fishnet.sweep.store.parquet import bad_table, write_table
+from fishnet.sweep.store.tables import rows_from
 from tests.sweep.conftest import TINY, contents, leave_finished
 
 TABLES = ("runs", "curves", "class_curves", "per_class", "predictions")

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from fishnet.sweep.history import CURVES, LOWER_IS_BETTER, SUMMARY, History
-from fishnet.sweep.recipe import SELECTABLE
+from fishnet.sweep.spec.history import CURVES, LOWER_IS_BETTER, SUMMARY, History
+from fishnet.sweep.spec.recipe import SELECTABLE
 
 
 def selected(values: list[float], select_by: str) -> int:

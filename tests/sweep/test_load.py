@@ -21,8 +21,8 @@ from fishnet.errors import UsageError, UserError
 from fishnet.models import CNN, MLP
 from fishnet.nn.norm_formulas import KINDS
 from fishnet.sweep import Recipe, Sweep, load_run, run_sweep
-from fishnet.sweep.checkpoint import Checkpoints, identity
-from fishnet.sweep.folder import read_sweep_file, write_sweep_file
+from fishnet.sweep.store.checkpoint import Checkpoints, identity
+from fishnet.sweep.store.folder import read_sweep_file, write_sweep_file
 from tests.sweep.conftest import TINY, trained
 
 

@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 
 from fishnet.errors import UserError
-from fishnet.sweep import Sweep, memory, program, run_sweep
-from fishnet.sweep.folder import read_sweep_file
-from fishnet.sweep.memory import USABLE, bytes_text, host_bytes
-from fishnet.sweep.progress import Display
+from fishnet.sweep import Sweep, run_sweep
+from fishnet.sweep.program import memory, program
+from fishnet.sweep.program.memory import USABLE, bytes_text, host_bytes
+from fishnet.sweep.run.progress import Display
+from fishnet.sweep.store.folder import read_sweep_file
 from tests.sweep.conftest import TINY, Stopper, assert_same_run
 
 # Most of what a call needs are its batches: 1.4 MB more for eight lanes at once than for one.

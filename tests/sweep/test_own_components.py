@@ -15,17 +15,18 @@ from fishnet.data import load_task
 from fishnet.errors import UsageError, UserError
 from fishnet.losses import LOSSES
 from fishnet.nn.activations import ACTIVATIONS
-from fishnet.nn.lowerings import LOWERINGS
+from fishnet.nn.conv_implementations import LOWERINGS
 from fishnet.nn.norms import NORMS
 from fishnet.optim.optimizers import OPTIMIZERS, Optimizer
-from fishnet.sweep import Recipe, Sweep, load_run, run_sweep, source_hash
-from fishnet.sweep.program import kept_functions
-from fishnet.sweep.remembered import program_key
-from fishnet.sweep.rules import COMPONENTS
-from fishnet.sweep.run import DataOptions, describe, spec_hash
-from fishnet.sweep.source_hash import hash_each
-from fishnet.sweep.user_components import functions_of, user_functions
-from fishnet.sweep.validate import check_recipe
+from fishnet.source_hash import digest as source_hash
+from fishnet.source_hash.digest import hash_each
+from fishnet.sweep import Recipe, Sweep, load_run, run_sweep
+from fishnet.sweep.plan.cache import program_key
+from fishnet.sweep.plan.user_components import functions_of, user_functions
+from fishnet.sweep.program.program import kept_functions
+from fishnet.sweep.run.sweep import DataOptions, describe, spec_hash
+from fishnet.sweep.spec.rules import COMPONENTS
+from fishnet.sweep.spec.validation import check_recipe
 
 TINY = Recipe(task="synthetic", image_size=8, model="mlp", widths=(8,), batch_size=64, epochs=1)
 SCALE = 1.0

@@ -14,12 +14,8 @@ from hypothesis import strategies as st
 from fishnet.data import load_task
 from fishnet.errors import UsageError, UserError
 from fishnet.nn.norm_formulas import KINDS
-from fishnet.sweep import Recipe, Run, Sweep, knobs
-from fishnet.sweep.components import plain_model
-from fishnet.sweep.grouping import sharing_costs_nothing
-from fishnet.sweep.layout import Layout
-from fishnet.sweep.menu import STATIC_FIELDS
-from fishnet.sweep.plan import (
+from fishnet.sweep import Recipe, Run, Sweep
+from fishnet.sweep.plan.cohorts import (
     DEFAULT_LOWERING,
     FALLBACK_WIDTH,
     abstract_params,
@@ -27,13 +23,18 @@ from fishnet.sweep.plan import (
     default_width,
     form_groups,
     group_runs,
-    likeness,
     make_cohorts,
     static_part,
+    vmap_key,
 )
-from fishnet.sweep.random import STREAMS, stream_keys
-from fishnet.sweep.recipe import FIELDS
-from fishnet.sweep.validate import resolve
+from fishnet.sweep.plan.grouping import sharing_costs_nothing
+from fishnet.sweep.plan.layout import Layout
+from fishnet.sweep.program import traced_config as knobs
+from fishnet.sweep.program.build import plain_model
+from fishnet.sweep.program.features import STATIC_FIELDS
+from fishnet.sweep.program.rng import STREAMS, stream_keys
+from fishnet.sweep.spec.recipe import FIELDS
+from fishnet.sweep.spec.validation import resolve
 from tests.sweep.conftest import TINY
 
 CNN = Recipe(task="synthetic", image_size=8, model="cnn", widths=(8, 16), batch_size=30)
@@ -135,12 +136,12 @@ def test_every_run_has_a_place_of_its_own(task, activations, width, devices):
     assert lanes % chosen == 0
     if width == "all":
         assert chosen == max(activations.count(name) for name in activations)
-    padded = cohort.padded_knobs()
+    padded = cohort.padded_config()
     for run, position in enumerate(cohort.position):
-        assert likeness(padded, True)[position] == likeness(cohort.knobs, True)[run]
+        assert vmap_key(padded, True)[position] == vmap_key(cohort.knobs, True)[run]
         np.testing.assert_array_equal(padded.numbers.keys[position], cohort.knobs.numbers.keys[run])
     # Lanes of one group, formed anew on each device, stay together: no device has more groups than were dealt to it.
-    kinds, dealt = cohort.likeness, 0
+    kinds, dealt = cohort.vmap_key, 0
     for device in range(cohort.devices):
         mine = [run for run in range(len(runs)) if cohort.position[run] // lanes == device]
         assert mine
@@ -294,7 +295,7 @@ def test_overrides_that_make_sense_pass():
 @pytest.mark.parametrize(("arms", "seeds"), [(1, 40), (3, 40), (3, 5)])
 def test_planning_looks_at_each_arm_once_however_many_seeds_it_has(task, monkeypatch, arms, seeds):
     looked = []
-    of_arm = knobs.knobs_of_arm
+    of_arm = knobs.trace_arm
     monkeypatch.setattr(knobs, "knobs_of_arm", lambda recipe, *rest: looked.append(recipe) or of_arm(recipe, *rest))
     (cohort,) = cohorts_of(Sweep(TINY, axes={"lr": [0.1, 0.2, 0.3][:arms]}, seeds=seeds), task)
     assert len(looked) == arms

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from fishnet.sweep import Sweep, run_sweep
-from fishnet.sweep.samples import Samples
+from fishnet.sweep.spec.random_search import Samples
 from tests.sweep.conftest import TINY
 
 HEALTHY = {"activation": "relu", "init": "he_normal", "init_gain": 1.0, "init_bias": 0.0, "lr": 0.05}

@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from fishnet.sweep import Interrupted, Sweep, cohort, run_sweep
-from fishnet.sweep.progress import Display
+from fishnet.sweep import Interrupted, Sweep, run_sweep
+from fishnet.sweep.run import cohort
+from fishnet.sweep.run.progress import Display
 from tests.sweep.conftest import TINY, assert_same_run, trained
 
 BASE = dataclasses.replace(TINY, epochs=1, pretrain_epochs=2)

@@ -14,10 +14,11 @@ from fishnet.errors import UsageError
 from fishnet.losses import cross_entropy
 from fishnet.probes import PROBES, Batches, Net, recorded
 from fishnet.probes.epoch import features
-from fishnet.sweep import Interrupted, Recipe, Sweep, cohort, load_run, run_sweep
-from fishnet.sweep.cost import PARTS, count
-from fishnet.sweep.validate import check_sweep
-from fishnet.sweep.values import coerce, format_value, parse_value
+from fishnet.sweep import Interrupted, Recipe, Sweep, load_run, run_sweep
+from fishnet.sweep.plan.cost import PARTS, count
+from fishnet.sweep.run import cohort
+from fishnet.sweep.spec.field_parsing import coerce, format_value, parse_value
+from fishnet.sweep.spec.validation import check_sweep
 from tests.sweep.conftest import TINY, Stopper, assert_same_run, trained
 
 # 8 steps an epoch, of which 0, 3 and 6 are measured; the last two epochs' ends are not and are.

@@ -4,9 +4,9 @@ import io
 
 import pytest
 
-from fishnet.sweep import progress
-from fishnet.sweep.progress import Display, LineDisplay, LiveDisplay, display_for
-from fishnet.sweep.wording import seconds_text
+from fishnet.sweep.run import progress
+from fishnet.sweep.run.progress import Display, LineDisplay, LiveDisplay, display_for
+from fishnet.sweep.spec.text import seconds_text
 
 COHORT = {
     "runs": 6,

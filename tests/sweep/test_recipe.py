@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from fishnet.errors import UsageError
 from fishnet.sweep import Recipe, Sweep
-from fishnet.sweep.recipe import FIELDS
-from fishnet.sweep.values import coerce, format_value, parse_value
+from fishnet.sweep.spec.field_parsing import coerce, format_value, parse_value
+from fishnet.sweep.spec.recipe import FIELDS
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 
 from fishnet.data import load_task
-from fishnet.sweep import Recipe, Sweep, records, run_sweep, tables
-from fishnet.sweep.history import CURVES, DIVERGED, OK, SUMMARY, History
-from fishnet.sweep.parquet import write_table
-from fishnet.sweep.progress import Display
+from fishnet.sweep import Recipe, Sweep, run_sweep
+from fishnet.sweep.run.progress import Display
+from fishnet.sweep.spec.history import CURVES, DIVERGED, OK, SUMMARY, History
+from fishnet.sweep.store import records, tables
+from fishnet.sweep.store.parquet import write_table
 from tests.sweep.conftest import FIGURES, TINY
 
 TABLES = ("runs", "curves", "class_curves", "per_class", "predictions")
@@ -173,7 +174,7 @@ class Reader(Display):
 
 
 def test_tables_can_be_read_at_any_time_and_hold_every_run_from_the_first(tmp_path, monkeypatch):
-    monkeypatch.setattr("fishnet.sweep.cohort.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("fishnet.sweep.run.cohort.CHECKPOINT_SECONDS", 0.0)
     reader = Reader(tmp_path / "out")
     run_sweep(Sweep(TINY, axes={"momentum": [0.5, 0.9]}, seeds=2), tmp_path / "out", devices=1, display=reader)
     assert reader.seen

@@ -17,7 +17,7 @@ from tests.sweep.conftest import FIGURES
 SCRIPT = """
 import sys
 from fishnet.sweep import Recipe, Sweep, run_sweep
-from fishnet.sweep import cohort
+from fishnet.sweep.run import cohort
 
 cohort.CHECKPOINT_SECONDS = 0.0  # a checkpoint at every epoch
 cohort.CALL_SECONDS = 0.02  # many small calls, so that a stop falls between any two of them

@@ -15,7 +15,8 @@ import pytest
 
 from fishnet.errors import UsageError, UserError
 from fishnet.sweep import Sweep, load_run, run_sweep
-from fishnet.sweep.folder import (
+from fishnet.sweep.run.sweep import DataOptions, describe
+from fishnet.sweep.store.folder import (
     LOCK_FILE,
     changed_setting,
     check_same_sweep,
@@ -24,13 +25,12 @@ from fishnet.sweep.folder import (
     times,
     write_sweep_file,
 )
-from fishnet.sweep.run import DataOptions, describe
 from tests.sweep.conftest import TINY, assert_same_run, contents
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from fishnet.sweep.folder import locked
+from fishnet.sweep.store.folder import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

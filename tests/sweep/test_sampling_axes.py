@@ -16,10 +16,10 @@ from fishnet.errors import UsageError, UserError
 from fishnet.report.html import write_report
 from fishnet.report.results import load_results
 from fishnet.sweep import Range, Recipe, Samples, Stopping, Sweep, load_run, run_sweep
-from fishnet.sweep.folder import check_same_order, check_same_sweep
-from fishnet.sweep.samples import METHODS, differences
-from fishnet.sweep.validate import check_sweep
-from fishnet.sweep.values import format_value, parse_value
+from fishnet.sweep.spec.field_parsing import format_value, parse_value
+from fishnet.sweep.spec.random_search import METHODS, differences
+from fishnet.sweep.spec.validation import check_sweep
+from fishnet.sweep.store.folder import check_same_order, check_same_sweep
 from tests.sweep.conftest import TINY, assert_same_run
 
 SPACE = {

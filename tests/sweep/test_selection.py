@@ -10,12 +10,12 @@ from sklearn.metrics import roc_auc_score
 from experiments.predict import why_none
 from fishnet.data.task import make_task
 from fishnet.errors import UsageError
-from fishnet.metrics import summary, undefined_metrics
+from fishnet.metrics.classification import summary, undefined_metrics
 from fishnet.sweep import Recipe, Sweep, run_sweep
-from fishnet.sweep.history import DIVERGED, OK, RUNNING
-from fishnet.sweep.load import why_unselected
-from fishnet.sweep.selection import check_selection, selection_notes
-from fishnet.sweep.stopping import Stopping
+from fishnet.sweep.spec.history import DIVERGED, OK, RUNNING
+from fishnet.sweep.spec.selection import check_selection, selection_notes
+from fishnet.sweep.spec.stopping import Stopping
+from fishnet.sweep.store.load import why_unselected
 
 RECIPE = Recipe()
 ONE_CLASS = {"train": [0, 1], "val": [0, 0], "test": [0, 1]}

@@ -11,16 +11,17 @@ import pandas as pd
 import pytest
 
 from experiments import describe
-from experiments._cli import guarded
-from experiments._sweep import main
 from experiments.predict import probabilities_of
 from experiments.train import EXPERIMENT
+from fishnet.cli.main import main
+from fishnet.cli.parser import guarded
 from fishnet.errors import UserError
+from fishnet.host.jax_settings import HELD, check_start_settings, held_settings, start_settings
+from fishnet.host.machine import visible_devices
 from fishnet.models import CNN
-from fishnet.sweep import Recipe, Sweep, load_run, program, run_sweep
-from fishnet.sweep.folder import read_sweep_file, write_sweep_file
-from fishnet.sweep.machine import visible_devices
-from fishnet.sweep.settings import HELD, check_start_settings, held_settings, start_settings
+from fishnet.sweep import Recipe, Sweep, load_run, run_sweep
+from fishnet.sweep.program import program
+from fishnet.sweep.store.folder import read_sweep_file, write_sweep_file
 
 RECIPE = Recipe(task="synthetic", image_size=8, model="mlp", widths=(8,), epochs=1, dropout=0.2, optimizer="adam")
 SWEEP = Sweep(RECIPE, axes={"activation": ["gelu", "rrelu"]}, seeds=1)

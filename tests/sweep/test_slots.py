@@ -8,8 +8,8 @@ import numpy as np
 import optax
 import pytest
 
+from fishnet.optim.optimizer_state import direction, empty_slots
 from fishnet.optim.optimizers import OPTIMIZERS
-from fishnet.sweep.slots import direction, empty_slots
 
 MOMENTUM, DECAY, LR, STEPS = 0.8, 0.05, 0.1, 5
 

@@ -29,11 +29,11 @@ import scipy.special
 from fishnet.errors import UsageError
 from fishnet.nn.activations import ACTIVATIONS
 from fishnet.optim.optimizers import Optimizer
+from fishnet.source_hash.code import FISHNET, STDLIB, code_text, names_in, package_of
+from fishnet.source_hash.digest import describe_source, source_hash
 from fishnet.sweep import Recipe
-from fishnet.sweep.load import check_functions
-from fishnet.sweep.rules import COMPONENTS
-from fishnet.sweep.source_code import FISHNET, STDLIB, code_text, names_in, package_of
-from fishnet.sweep.source_hash import describe_source, source_hash
+from fishnet.sweep.spec.rules import COMPONENTS
+from fishnet.sweep.store.load import check_functions
 
 
 def module(text: str, name: str = "users_own") -> types.ModuleType:

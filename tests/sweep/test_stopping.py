@@ -8,8 +8,8 @@ import pytest
 
 from fishnet.errors import UsageError
 from fishnet.sweep import Interrupted, Stopping, Sweep, run_sweep
-from fishnet.sweep.history import CURVES, RUNNING, STOPPED, History
-from fishnet.sweep.stopping import Referee, parse_target
+from fishnet.sweep.spec.history import CURVES, RUNNING, STOPPED, History
+from fishnet.sweep.spec.stopping import ArmStopper, parse_target
 from tests.sweep.conftest import TINY, Stopper, assert_same_run
 
 LOSS = CURVES.index("val_loss")
@@ -27,7 +27,7 @@ def history_of(losses: list[list[float]], epochs: int = 9) -> History:
 def stopped(stopping: Stopping, losses: list[list[float]], arms: list[str] | None = None, referee=None) -> list[int]:
     history = history_of(losses)
     names = arms or [f"arm {run}" for run in range(len(losses))]
-    (referee or Referee(stopping, "val_loss")).judge(names, history, [9] * len(losses))
+    (referee or ArmStopper(stopping, "val_loss")).judge(names, history, [9] * len(losses))
     return np.flatnonzero(history.status == STOPPED).tolist()
 
 
@@ -68,7 +68,7 @@ def test_the_median_is_of_the_others_mean_figures():
 
 def test_later_programs_are_compared_with_all_that_came_before():
     stopping = Stopping(halving=2)
-    referee = Referee(stopping, "val_loss")
+    referee = ArmStopper(stopping, "val_loss")
     assert stopped(stopping, [[1.0], [2.0]], ["a", "b"], referee) == [1]
     assert stopped(stopping, [[3.0], [4.0]], ["c", "d"], referee) == [0, 1]
     assert stopped(stopping, [[0.5]], ["e"], referee) == []
@@ -84,7 +84,7 @@ def test_an_arm_ends_when_its_target_is_reached(target, values, ends):
 
 def test_the_last_epoch_is_nobodys_to_end():
     history = history_of([[1.0], [2.0]], epochs=1)
-    Referee(Stopping(halving=2, target="val_loss<=5"), "val_loss").judge(["a", "b"], history, [1, 1])
+    ArmStopper(Stopping(halving=2, target="val_loss<=5"), "val_loss").judge(["a", "b"], history, [1, 1])
     assert (history.status == RUNNING).all()
 
 
@@ -155,7 +155,7 @@ def test_the_stopped_have_the_figures_of_their_best_epoch_so_far(whole, halved):
 
 def test_a_halved_sweep_that_was_stopped_goes_on_to_the_same_end(halved, tmp_path, monkeypatch):
     sweep, result = halved
-    monkeypatch.setattr("fishnet.sweep.cohort.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("fishnet.sweep.run.cohort.CHECKPOINT_SECONDS", 0.0)
     with pytest.raises(Interrupted):
         run_sweep(sweep, tmp_path / "out", devices=1, display=Stopper(20.0))
     again = run_sweep(sweep, tmp_path / "out", devices=1)

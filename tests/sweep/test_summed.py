@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from fishnet.sweep import Sweep, run_sweep
-from fishnet.sweep.summed import summed_value_and_grad
+from fishnet.sweep.program.summed import summed_value_and_grad
 from tests.sweep.conftest import TINY
 
 

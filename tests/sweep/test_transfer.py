@@ -13,16 +13,16 @@ import pytest
 
 from fishnet.data import load_task
 from fishnet.errors import UsageError, UserError
+from fishnet.host.interrupt import Interrupt
 from fishnet.models import MODELS
 from fishnet.optim.optimizers import OPTIMIZERS
 from fishnet.sweep import Recipe, Sweep, load_run, run_sweep
-from fishnet.sweep.components import plain_model
-from fishnet.sweep.interrupt import Interrupt
-from fishnet.sweep.lane import epoch_order
-from fishnet.sweep.plan import make_cohorts
-from fishnet.sweep.program import Program
-from fishnet.sweep.progress import Display
-from fishnet.sweep.validate import parse_trunk, resolve
+from fishnet.sweep.plan.cohorts import make_cohorts
+from fishnet.sweep.program.build import plain_model
+from fishnet.sweep.program.program import Program
+from fishnet.sweep.program.train_step import epoch_order
+from fishnet.sweep.run.progress import Display
+from fishnet.sweep.spec.validation import parse_trunk, resolve
 from tests.sweep.conftest import TINY, contents, trained
 
 ONE = dataclasses.replace(TINY, epochs=1)
@@ -182,7 +182,7 @@ class OneRun:
         run = dataclasses.replace(run, recipe=resolve(recipe))
         devices, self.task = jax.devices()[:1], load_task("synthetic", 8)
         (self.cohort,) = make_cohorts([run], {("synthetic", 8): self.task}, None, None, devices)
-        self.program = Program(self.cohort.shape, self.cohort.padded_knobs(), self.task, devices, chunk=64)
+        self.program = Program(self.cohort.shape, self.cohort.padded_config(), self.task, devices, chunk=64)
         names = ("init", "train")
         self.call = self.program.compile({name: partial(self.program.lower, name) for name in names}, Interrupt())
         self.lanes = self.call["init"]({0: (self.program.knobs[0], self.program.pixels[0])})[0]

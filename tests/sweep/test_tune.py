@@ -8,13 +8,14 @@ import pytest
 
 from fishnet.data import load_task
 from fishnet.errors import UserError
-from fishnet.sweep import Sweep, run_sweep, tune
-from fishnet.sweep.folder import read_sweep_file
-from fishnet.sweep.grouping import form_groups, likeness
-from fishnet.sweep.interrupt import Interrupt
-from fishnet.sweep.memory import OutOfMemory
-from fishnet.sweep.tune import Candidate
-from fishnet.sweep.validate import resolve
+from fishnet.host.interrupt import Interrupt
+from fishnet.sweep import Sweep, run_sweep
+from fishnet.sweep.plan import autotune as tune
+from fishnet.sweep.plan.autotune import Candidate
+from fishnet.sweep.plan.grouping import form_groups, vmap_key
+from fishnet.sweep.program.memory import OutOfMemory
+from fishnet.sweep.spec.validation import resolve
+from fishnet.sweep.store.folder import read_sweep_file
 from tests.sweep.conftest import TINY, Stopper
 
 
@@ -37,7 +38,7 @@ def test_the_fastest_layout_is_taken_written_down_and_kept(tmp_path):
 def layouts_of(sweep: Sweep, devices: int, stages: list[str]) -> list[dict]:
     runs = [dataclasses.replace(run, recipe=resolve(run.recipe)) for run in sweep.runs()]
     tasks = {("synthetic", 8): load_task("synthetic", 8)}
-    return tune.fastest_layouts(runs, tasks, None, jax.devices()[:devices], stages.append, Interrupt())
+    return tune.autotune_layouts(runs, tasks, None, jax.devices()[:devices], stages.append, Interrupt())
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def costs(tmp_path, monkeypatch):
             cost = table[candidate.width, candidate.devices]
             if cost is None:
                 raise OutOfMemory(2, 1)
-            groups = form_groups(range(len(cohort.runs)), likeness(cohort.knobs, False), candidate.width)
+            groups = form_groups(range(len(cohort.runs)), vmap_key(cohort.knobs, False), candidate.width)
             self.candidate, self.seconds, self._cost = candidate, [], cost
             self._rounds, self._runs = -(-len(groups) // candidate.devices), len(cohort.runs)
 

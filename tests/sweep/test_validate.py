@@ -7,11 +7,11 @@ import pytest
 
 from fishnet.errors import UsageError, UserError
 from fishnet.nn.activations import ACTIVATIONS
+from fishnet.source_hash.digest import hash_each
 from fishnet.sweep import Recipe, Sweep
-from fishnet.sweep.rules import NAMES
-from fishnet.sweep.source_hash import hash_each
-from fishnet.sweep.user_components import user_functions
-from fishnet.sweep.validate import check_sweep, resolve
+from fishnet.sweep.plan.user_components import user_functions
+from fishnet.sweep.spec.rules import NAMES
+from fishnet.sweep.spec.validation import check_sweep, resolve
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,166 @@
+"""The contestant fishnet: all runs in one program of the sweep engine, over all cores or accelerators."""
+
+import dataclasses
+import tempfile
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax.serialization import to_state_dict
+
+from benchmarks.baselines.baseline import Baseline
+from benchmarks.baselines.nets import ACTIVATIONS, CLASSES, LR, MOMENTUM, NORMS, examples
+from fishnet.data import Task
+from fishnet.data.task import make_task
+from fishnet.host.interrupt import Interrupt
+from fishnet.probes import PROBES
+from fishnet.sweep import Recipe, Run, Sweep
+from fishnet.sweep.plan.autotune import autotune_layouts
+from fishnet.sweep.plan.cohorts import Cohort, make_cohorts
+from fishnet.sweep.plan.layout import Layout
+from fishnet.sweep.program.program import Program
+from fishnet.sweep.run.evaluation import evaluation_chunk
+from fishnet.sweep.spec.validation import resolve
+from fishnet.sweep.store.checkpoint import Checkpoints
+
+
+class Fishnet(Baseline):
+    """See the module."""
+
+    lane_width: int | str | None = None
+    lowering: str | None = None
+    share_batches: bool | None = None
+
+    def cohort(self) -> Cohort:
+        """The runs and their layout."""
+        runs, tasks = self.work()
+        layout = self.lane_width, self.lowering, jax.devices()
+        (cohort,) = make_cohorts(runs, tasks, *layout, share_batches=self.share_batches)
+        return cohort
+
+    def work(self) -> tuple[list[Run], dict[tuple[str, int], Task]]:
+        """The runs, with resolved recipes, and their data."""
+        net = self.net
+        images, labels = examples(net)
+        extra = np.arange(2)
+        task = make_task(
+            "benchmark",
+            np.concatenate([images, images[:2]]),
+            np.concatenate([labels, labels[:2]]),
+            {"train": np.arange(len(images)), "val": len(images) + extra[:1], "test": len(images) + extra[1:]},
+            [str(c) for c in range(CLASSES)],
+        )
+        recipe = Recipe(
+            task="synthetic",
+            image_size=net.image[0],
+            model=net.model,
+            widths=net.widths,
+            depth=net.depth,
+            norm=net.norm,
+            activation=net.activation,
+            optimizer="momentum",
+            momentum=MOMENTUM,
+            lr=LR,
+            weight_decay=0.0,
+            schedule="constant",
+            batch_size=net.batch,
+            epochs=10**6,
+        )
+        # One seed, and hence the same batches for all, as the peers have it.
+        sweep = Sweep(recipe, axes={"lr": list(LR * (1 + 1e-3 * np.arange(net.runs)))}, seeds=1)
+        if net.arms:
+            sweep = Sweep(recipe, axes={"activation": ACTIVATIONS, "norm": NORMS}, seeds=1)
+        runs = [dataclasses.replace(run, recipe=resolve(run.recipe)) for run in sweep.runs()]
+        return runs, {("synthetic", net.image[0]): task}
+
+    def prepare(self) -> int:
+        """See `Baseline.prepare`."""
+        cohort = self.cohort()
+        devices = jax.devices()[: cohort.devices]
+        program = Program(cohort.shape, cohort.padded_config(), cohort.task, devices, evaluation_chunk(cohort))
+        calls = program.compile({name: partial(program.lower, name) for name in ("init", "train")}, Interrupt())
+        of = dict(enumerate(zip(program.knobs, program.pixels, strict=True)))
+        self.lanes = calls["init"](of)
+        self.groups, counts = Layout(cohort).groups(range(len(cohort.runs)))
+        self.windows = np.stack([np.zeros_like(counts), counts], axis=-1)
+        self.rates = np.ones(program.lanes, np.float32)
+        self.program, self.call, self.step = program, calls["train"], 0
+        self.train(1)
+        return int(cohort.params.sum())
+
+    def memory(self) -> dict[str, int]:
+        """See `Baseline.memory`; of one device."""
+        of = self.call.compiled[0].memory_analysis()
+        state = sum(leaf.nbytes for leaf in jax.tree.leaves(self.lanes[0])) // self.program.lanes
+        return {"arguments": of.argument_size_in_bytes, "temporary": of.temp_size_in_bytes, "state a lane": state}
+
+    def train(self, steps: int) -> None:
+        """See `Baseline.train`; an epoch a call, as a sweep does it."""
+        program, per_epoch = self.program, self.net.batches
+        while steps:
+            stop = min(self.step + steps, (self.step // per_epoch + 1) * per_epoch)
+            span = np.array([self.step, stop], np.int32)
+            self.lanes = self.call(
+                {
+                    device: (
+                        program.knobs[device],
+                        self.lanes[device],
+                        self.rates,
+                        program.pixels[device],
+                        self.groups[device],
+                        self.windows[device],
+                        span,
+                    )
+                    for device in self.lanes
+                }
+            )
+            steps, self.step = steps - (stop - self.step), stop
+            if self.step % per_epoch == 0:
+                self.end_epoch()
+
+    def end_epoch(self) -> None:
+        """What is done after the last step of an epoch."""
+
+
+class Tuned(Fishnet):
+    """fishnet as `--lane-width auto` lays it out."""
+
+    def cohort(self) -> Cohort:
+        """See `Fishnet.cohort`."""
+        runs, tasks = self.work()
+        layouts = autotune_layouts(runs, tasks, None, jax.devices(), lambda _: None, Interrupt())
+        (cohort,) = make_cohorts(runs, tasks, None, None, jax.devices(), layouts)
+        return cohort
+
+
+class Probed(Fishnet):
+    """fishnet with all probes of a step, `EVERY` steps apart."""
+
+    EVERY = 50
+
+    def work(self) -> tuple[list[Run], dict[tuple[str, int], Task]]:
+        """See `Fishnet.work`."""
+        runs, tasks = super().work()
+        probes = tuple(name for name, probe in PROBES.items() if probe.kind == "step")
+        fields = {"probes": probes, "probe_every": self.EVERY}
+        return [dataclasses.replace(run, recipe=dataclasses.replace(run.recipe, **fields)) for run in runs], tasks
+
+
+class Saving(Fishnet):
+    """fishnet with a checkpoint of all runs after every epoch, written while the next one trains."""
+
+    def prepare(self) -> int:
+        """See `Baseline.prepare`."""
+        count = super().prepare()
+        self.folder = tempfile.TemporaryDirectory()
+        self.checkpoints = Checkpoints(Path(self.folder.name) / "cohort_0")
+        return count
+
+    def end_epoch(self) -> None:
+        """See `Fishnet.end_epoch`."""
+        self.checkpoints.save({"lanes": [to_state_dict(jax.device_get(lanes)) for lanes in self.lanes.values()]})
+
+    def finish(self) -> None:
+        """See `Baseline.finish`."""
+        self.checkpoints.finish()

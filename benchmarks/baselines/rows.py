@@ -1,0 +1,104 @@
+"""What the benchmark measured, and how it is told."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from benchmarks.baselines.nets import Net
+
+# What goals are over: a jitted step a call, naive vmap, and PyTorch eager. Others have no goal and stand in the table.
+BEST_OF = {"serial": ("serial",), "vmap": ("vmap",), "torch": ("torch",)}
+FISHNET = ("fishnet", "fishnet auto")  # as it lays lanes out without being told, and by `--lane-width auto`
+
+
+@dataclass
+class Row:
+    """One contestant with one network."""
+
+    contestant: str
+    compile_seconds: list[float] = field(default_factory=list)
+    milliseconds: list[float] = field(default_factory=list)  # a step and run, by round
+    memory: Mapping[str, int] = field(default_factory=dict)  # bytes, where it says so
+    missing: str | None = None
+
+
+def fastest(rows: Sequence[Row], contestants: Sequence[str]) -> Row | None:
+    """The row of the fastest of some contestants, by its median; None where none of them ran."""
+    ran = [row for row in rows if row.contestant in contestants and row.milliseconds]
+    return min(ran, key=lambda row: statistics.median(row.milliseconds), default=None)
+
+
+def ratios(rows: Sequence[Row], peers: Sequence[str], ours: Sequence[str] = FISHNET) -> list[float] | None:
+    """Time of the fastest of `peers` over that of the fastest of `ours`, by round; None where none of them ran."""
+    best, own = fastest(rows, peers), fastest(rows, ours)
+    if best is None or own is None:
+        return None
+    return [theirs / mine for theirs, mine in zip(best.milliseconds, own.milliseconds, strict=True)]
+
+
+def with_range(values: Sequence[float], digits: int = 2) -> str:
+    """`1.52 (1.48 to 1.60)`: the median and the range."""
+    middle, low, high = statistics.median(values), min(values), max(values)
+    return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def table(found: Mapping[Net, Sequence[Row]]) -> str:
+    """All contestants as Markdown: times, and how many times as long as fishnet each peer took."""
+    lines = [
+        "| net | contestant | ms a step and run | seconds to prepare | over fishnet's faster mode |",
+        "|---|---|---|---|---|",
+    ]
+    for net, rows in found.items():
+        for row in rows:
+            if row.missing:
+                lines.append(f"| {net.name} | {row.contestant} | {row.missing} | | |")
+                continue
+            peer = row.contestant not in (*FISHNET, "matmul")
+            over = with_range(of) if peer and (of := ratios(rows, [row.contestant])) else ""
+            cells = [net.name, row.contestant, with_range(row.milliseconds, 3)]
+            cells += [f"{statistics.median(row.compile_seconds):.1f}", over]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def verdicts(found: Mapping[Net, Sequence[Row]]) -> str:
+    """The goals as Markdown: for each network the fastest peer of each kind over fishnet, and what was aimed at."""
+    lines = ["| net | peer | its fastest mode | ours | over fishnet | goal | met |", "|---|---|---|---|---|---|---|"]
+    for net, rows in found.items():
+        for kind, goal in net.goals.items():
+            of = ratios(rows, BEST_OF[kind])
+            if of is None:
+                continue
+            best, own = fastest(rows, BEST_OF[kind]).contestant, fastest(rows, FISHNET).contestant
+            met = "yes" if statistics.median(of) >= goal else "no"
+            lines.append(f"| {net.name} | {kind} | {best} | {own} | {with_range(of)} | {goal:g} | {met} |")
+    return "\n".join(lines)
+
+
+def scaling_table(found: Mapping[Net, Sequence[Row]]) -> str:
+    """fishnet alone with more and more runs, as Markdown: time a run, and memory of one device."""
+    lines = [
+        "| net | runs | ms a step and run | over fewest runs | MiB of arguments | MiB of temporaries "
+        "| KiB of state a run |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    fewest: dict[str, Row] = {}
+    for net, (row,) in found.items():
+        first = fewest.setdefault(net.name, row)
+        over = [mine / base for mine, base in zip(row.milliseconds, first.milliseconds, strict=True)]
+        of = row.memory
+        sizes = [f"{of[key] / 2**20:.1f}" for key in ("arguments", "temporary")] + [f"{of['state a lane'] / 2**10:.1f}"]
+        cells = [net.name, str(net.runs), with_range(row.milliseconds, 3), "" if row is first else with_range(over)]
+        lines.append(f"| {' | '.join([*cells, *sizes])} |")
+    return "\n".join(lines)
+
+
+def upkeep_table(found: Mapping[Net, Sequence[Row]]) -> str:
+    """fishnet with something done beside training against fishnet without, as Markdown: the time that it adds."""
+    lines = ["| net | with | ms a step and run | over without |", "|---|---|---|---|"]
+    for net, rows in found.items():
+        for row in rows:
+            of = ratios([row, rows[0]], [row.contestant], [rows[0].contestant]) if row is not rows[0] else None
+            cells = [net.name, row.contestant.partition(", ")[2] or "nothing", with_range(row.milliseconds, 3)]
+            lines.append(f"| {' | '.join([*cells, with_range(of, 3) if of else ''])} |")
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Checks of arguments, arrays and traced values, each with one clear message."""

@@ -1,0 +1,1 @@
+"""Command lines: parsing, flags, the main of an experiment."""

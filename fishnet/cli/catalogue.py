@@ -1,0 +1,320 @@
+"""What `experiments.describe` lists: for each part the names to choose from and the recipe fields that go with them.
+
+What is said of a name stands at the function or module that does it: its docstring is what gets printed. A plain text
+stands here for what is done in several places.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+WHEN = {"step": "Every --probe-every steps", "epoch": "Every --probe-epochs epochs", "failure": "When a run diverges"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of the catalogue.
+
+    Args:
+        choice: the recipe field (or the flag) that the names are values of; "" where they are none.
+        names: name -> what says what it is: functions, modules or texts.
+        fields: further recipe fields that belong here -> what says more of them than the recipe itself.
+    """
+
+    choice: str = ""
+    names: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    fields: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+
+
+def each(table: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
+    """The entries of a table, each described by itself."""
+    return {name: (entry,) for name, entry in table.items()}
+
+
+def plain(*names: str) -> dict[str, tuple[Any, ...]]:
+    """Fields of which the recipe says all there is to say."""
+    return dict.fromkeys(names, ())
+
+
+def tasks() -> Part:
+    from fishnet.data.folder import load_folder
+    from fishnet.data.mnist import load_mnist
+    from fishnet.data.mnist_mini import load_mnist_mini
+    from fishnet.data.reef import load_reef
+    from fishnet.data.synthetic import load_synthetic
+
+    digits = 'Source: LeCun et al., "Gradient-Based Learning Applied to Document Recognition", 1998'
+    names = {
+        "reef": (load_reef, "Source: Fish4Knowledge, University of Edinburgh; see fishnet/data/assets/reef/NOTICE.txt"),
+        "mnist": (load_mnist, digits),
+        "mnist-mini": (load_mnist_mini, digits),
+        "folder:PATH": (load_folder,),
+        "synthetic": (load_synthetic,),
+    }
+    return Part("task", names, plain("image_size"))
+
+
+def plants() -> Part:
+    from fishnet.data import corruptions as plants
+    from fishnet.data import image_corruptions as planted_images
+
+    draw = "Behind the amount of mix, vary, shift=noise, train, few and noise: other random choices; 0 when not given."
+    names = {
+        "only=CLASS+CLASS": (plants.only,),
+        "mix=CLASS:OTHER:SHARE": (plants.mix, planted_images.blended),
+        "vary=CLASS:STRENGTH": (plants.vary, planted_images.varied),
+        "blur=CLASS:SIGMA": (plants.blur, planted_images.blurred),
+        "low=CLASS:PIXELS": (plants.low, planted_images.coarse),
+        "shift=blur:SIGMA": (plants.shift, planted_images.blurred),
+        "shift=contrast:AMOUNT": (plants.shift, planted_images.contrasted),
+        "shift=brightness:AMOUNT": (plants.shift, planted_images.brighter),
+        "shift=noise:AMOUNT": (plants.shift, planted_images.noisy),
+        "train=SHARE": (plants.train,),
+        "few=CLASS:IMAGES": (plants.few,),
+        "noise=SHARE or noise=CLASS:SHARE": (plants.noise, plants.mislabelled),
+        "@DRAW": (draw,),
+    }
+    return Part(names=names)
+
+
+def models() -> Part:
+    from fishnet.nn.squeeze_excitation import SqueezeExcitation
+
+    se = {"se_reduction": (SqueezeExcitation,)}
+    return Part("model", {}, plain("widths", "depth", "stem_stride", "block", "shortcut", "compound") | se)
+
+
+def from_scratch() -> Part:
+    from fishnet.models import scratch
+
+    functions = (scratch.initial, scratch.forward, scratch.loss, scratch.backward, scratch.update, scratch.train)
+    return Part(names={f"fishnet.models.scratch.{f.__name__}": (f,) for f in functions})
+
+
+def activations() -> Part:
+    from fishnet.nn.activations import ACTIVATIONS
+
+    return Part("activation", each(ACTIVATIONS), plain("act_coefficient"))
+
+
+def norms() -> Part:
+    from fishnet.models.norm_statistics import STATISTICS, precise_statistics
+    from fishnet.nn.norms import NORMS
+    from fishnet.nn.standardize import Standardize
+
+    position = (
+        "pre: act(norm(layer(x)));   post: norm(act(layer(x)))\n"
+        "Source: pre: Ioffe and Szegedy, arXiv:1502.03167; both compared: Mishkin et al., arXiv:1606.02228"
+    )
+    precise = "mean = average of batch means, var = average of (batch var + batch mean^2) - mean^2"
+    fields = {
+        "norm_position": (position,),
+        "norm_layers": (),
+        "ghost_batch": ("Source: Hoffer, Hubara and Soudry, arXiv:1705.08741",),
+        "input_norm": ("standardize:", Standardize, "batch: the norm batch of the raw pixels, with scale and shift"),
+        "eval_statistics": (f"{', '.join(STATISTICS)}, or precise:", precise_statistics, precise),
+    }
+    return Part("norm", each(NORMS), fields)
+
+
+def initialisers() -> Part:
+    from fishnet.nn.initializers import INITIALIZERS
+
+    return Part("init", each(INITIALIZERS), plain("init_gain", "init_bias"))
+
+
+def pooling() -> Part:
+    from fishnet.nn.pooling import POOLS
+
+    return Part("pool", each(POOLS))
+
+
+def dropout() -> Part:
+    from fishnet.nn.dropout import DROPOUTS, alpha_dropout, dropout, spatial_dropout
+
+    functions = (dropout, spatial_dropout, alpha_dropout)
+    names = dict(zip(DROPOUTS, functions, strict=True))
+    return Part("dropout_kind", each(names), plain("dropout", "dropout_layers"))
+
+
+def regularisation() -> Part:
+    from fishnet.augment.mixing import cutmix, cutout, mixup
+    from fishnet.losses import cross_entropy
+    from fishnet.nn.stochastic_depth import linear_rates, stochastic_depth
+    from fishnet.optim.constraints import ema, l1_penalty, l2_penalty, max_norm
+    from fishnet.optim.decay import kernel_decay
+
+    stopping = (
+        "A run ends after the epoch e with e - best >= patience, best being the epoch of its best select_by so far\n"
+        'Source: Prechelt, "Early Stopping - But When?", Neural Networks: Tricks of the Trade, 1998'
+    )
+    fields = {
+        "weight_decay": (kernel_decay,),
+        "l1": (l1_penalty,),
+        "l2": (l2_penalty,),
+        "max_norm": (max_norm,),
+        "max_norm_layers": (),
+        "ema": (ema,),
+        "label_smoothing": (cross_entropy,),
+        "stochastic_depth": (stochastic_depth, linear_rates),
+        "mixup": (mixup,),
+        "cutmix": (cutmix,),
+        "cutout": (cutout,),
+        "patience": (stopping,),
+    }
+    return Part(fields=fields)
+
+
+def augmentation() -> Part:
+    from fishnet.augment import images as augment
+
+    numbers = ("TURN", "ZOOM", "LIGHT", "CONTRAST")
+    names = each(augment.AUGMENTATIONS)
+    names["strong"] += (", ".join(f"{name} = {getattr(augment, name)}" for name in numbers),)
+    return Part("augment", names)
+
+
+def sampling() -> Part:
+    from fishnet.augment.sampling import balanced_positions, choose_by_class, sampling_weights
+
+    fields = {
+        "class_sampling": (sampling_weights, balanced_positions),
+        "hard_classes": (),
+        "hard_sampling": ("The factor f_c of class_sampling.",),
+        "hard_augment": (choose_by_class,),
+    }
+    return Part(fields=fields)
+
+
+def losses() -> Part:
+    from fishnet.losses import LOSSES, ldam_margins, log_priors
+
+    fields = plain("focal_gamma", "poly_epsilon", "ldam_scale")
+    return Part("loss", each(LOSSES), fields | {"ldam_margin": (ldam_margins,), "logit_tau": (log_priors,)})
+
+
+def class_weights() -> Part:
+    from fishnet.losses import CLASS_WEIGHTINGS, deferred
+
+    return Part("class_weighting", each(CLASS_WEIGHTINGS), {"reweight_from": (deferred,)})
+
+
+def optimizers() -> Part:
+    from fishnet.optim.optimizers import OPTIMIZERS
+    from fishnet.stats.lr_range import suggest
+
+    fields = {"lr": ("found by experiments.lr_range:", suggest)}
+    return Part("optimizer", each(OPTIMIZERS), fields | plain("momentum", "rho"))
+
+
+def clipping() -> Part:
+    from fishnet.optim.clipping import adaptive_clip, clip_by_global_norm, clip_by_value
+
+    names = {"value": clip_by_value, "norm": clip_by_global_norm, "adaptive": adaptive_clip}
+    return Part("clip_by", each(names), plain("clip"))
+
+
+def schedules() -> Part:
+    from fishnet.optim.plateau import plateau_update
+    from fishnet.optim.schedules import SCHEDULES, with_floor, with_warmup
+
+    names = each(SCHEDULES) | {"plateau": (SCHEDULES["plateau"], plateau_update)}
+    fields = {"lr_min": (with_floor,), "warmup": (with_warmup,)}
+    return Part("schedule", names, fields | plain("cycles", "plateau_factor", "plateau_patience"))
+
+
+def transfer() -> Part:
+    from fishnet.optim.freezing import layer_rates
+    from fishnet.pretraining import with_trunk
+
+    source = "Source: Yosinski et al., arXiv:1411.1792"
+    frozen = "p <- p exactly, whatever the optimizer and its decay; a gradient that only frozen layers need is left out"
+    fields = {"trunk": (with_trunk, source), "freeze": (frozen, source), "unfreeze": (layer_rates,)}
+    return Part(fields=fields | plain("unfreeze_rates", "layer_rate"))
+
+
+def pretraining() -> Part:
+    from fishnet.pretraining import OBJECTIVES
+    from fishnet.pretraining.contrastive import nt_xent
+
+    names = each(OBJECTIVES)
+    names["contrastive"] += (nt_xent,)
+    return Part("pretrain", names, plain("pretrain_epochs", "pretrain_lr"))
+
+
+def probes() -> Part:
+    from fishnet.probes import PROBES
+
+    def text(name: str) -> tuple[Any, ...]:
+        probe = PROBES[name]
+        figures = ", ".join(f"{figure} [{measure.axis}]" for figure, measure in probe.gives.items())
+        return probe, f"{WHEN[probe.kind]}: {figures or 'first_bad_phase, first_bad_layer'}. Costs {probe.cost}."
+
+    return Part("probes", {name: text(name) for name in PROBES}, plain("probe_every", "probe_epochs", "probe_images"))
+
+
+def uncertainty() -> Part:
+    from fishnet.models import mc_dropout as uncertainty
+    from fishnet.models import norm_statistics
+
+    functions = (uncertainty.mc_dropout, uncertainty.summarise, norm_statistics.normalisation_gap)
+    names = {f"{f.__module__}.{f.__name__}": (f,) for f in functions}
+    names["fishnet.models.mc_dropout.mc_dropout"] += ("On photographs: python -m experiments.predict --mc-dropout T",)
+    return Part(names=names)
+
+
+def selection() -> Part:
+    from fishnet.metrics import classification as metrics
+    from fishnet.metrics import roc
+
+    names = {
+        "val_loss": (metrics.nll,),
+        "val_accuracy": (metrics.accuracy,),
+        "val_balanced_accuracy": (metrics.balanced_accuracy,),
+        "val_macro_auc": (roc.macro_auc, roc.one_vs_rest_auc),
+        "val_macro_f1": (metrics.macro_f1,),
+        "val_ece": (metrics.ece,),
+    }
+    return Part("select_by", names)
+
+
+def convolutions() -> Part:
+    from fishnet.nn.conv_implementations import LOWERINGS, SUMMED
+
+    rules = {
+        "native": ("XLA's own convolution, lax.conv_general_dilated.",),
+        SUMMED: ("As native; gradients are those of the sum of vectorised lanes' losses: other convolutions.",),
+    }
+    return Part("lowering", each(LOWERINGS) | rules)
+
+
+def runs() -> Part:
+    return Part(fields=plain("batch_size", "epochs", "precision", "seed"))
+
+
+PARTS: dict[str, Callable[[], Part]] = {
+    "tasks": tasks,
+    "plants": plants,
+    "models": models,
+    "from scratch": from_scratch,
+    "activations": activations,
+    "norms": norms,
+    "initialisers": initialisers,
+    "pooling": pooling,
+    "dropout": dropout,
+    "regularisation": regularisation,
+    "augmentation": augmentation,
+    "sampling": sampling,
+    "losses": losses,
+    "class weights": class_weights,
+    "optimizers": optimizers,
+    "clipping": clipping,
+    "schedules": schedules,
+    "transfer": transfer,
+    "pretraining": pretraining,
+    "probes": probes,
+    "uncertainty": uncertainty,
+    "selection": selection,
+    "convolutions": convolutions,
+    "runs": runs,
+}

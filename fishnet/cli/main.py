@@ -1,0 +1,154 @@
+"""From a command line to a trained sweep, its table and its report."""
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fishnet.cli.compilation_cache import keep_programs, tell_what_is_not_kept
+from fishnet.cli.output import width_of_output
+from fishnet.cli.parser import guarded, usable_cores
+from fishnet.cli.sweep_flags import Experiment, Request, understand
+from fishnet.errors import UsageError
+from fishnet.host.best_effort import best_effort
+from fishnet.host.names import shell_word, visible
+from fishnet.sweep.run.progress import Display, display_for
+
+if TYPE_CHECKING:
+    from fishnet.sweep import DataOptions, Sweep
+
+REPORT_SECONDS = 5.0  # table, figures and page: as measured by `python -m benchmarks.plan_time`
+
+
+def main(experiment: Experiment, argv: Sequence[str] | None = None) -> int:
+    """Runs an experiment from its command line.
+
+    Returns:
+        the exit code: 0, 2 for bad usage, 130 or 143 when stopped, 1 for every other error.
+    """
+    return guarded(lambda words: train(understand(experiment, words)), argv)
+
+
+def train(request: Request, show_result: Callable[[Path, Display, str | None], None] | None = None) -> int:
+    """Trains what is asked for (or goes on with it, or finds it finished), and shows it.
+
+    Args:
+        request: the command line, understood.
+        show_result: `f(folder, display, data_dir)` prints the result and writes what belongs to it; None: table and
+            report, as `show` does.
+    """
+    use_cores(request.devices)
+    keep_programs()
+    from fishnet.sweep import DataOptions, run_sweep
+    from fishnet.sweep.distributed.processes import Team, join
+    from fishnet.sweep.spec.validation import check_sweep
+
+    data = DataOptions(data_dir=request.data_dir, group_regex=request.group_regex, strict=request.strict)
+    display = display_for(request.quiet)
+    tell_what_is_not_kept(display)
+    try:
+        team = join(**vars(request.meeting)) if request.meeting else Team()
+        check_sweep(request.sweep, data.data_dir, data.group_regex, data.strict)
+        out = Path(request.out or default_folder(request, data))
+        report = partial(report_seconds, request.sweep)
+        then = {"report": best_effort("the time that the report takes", report, display.note, REPORT_SECONDS)}
+        result = run_sweep(
+            request.sweep,
+            out,
+            lane_width=request.lane_width,
+            lowering=request.lowering,
+            share_batches=request.share_batches,
+            devices=request.devices,
+            quiet=request.quiet,
+            display=display,
+            data=data,
+            command=request.command,
+            then=then if show_result is None else None,
+        )
+    except UsageError as error:
+        raise request.as_typed(error) from error
+    finally:
+        display.finish()
+    if team.index:  # process 0 shows what all have done
+        return 0
+    if result.finished:
+        display.note("this sweep was finished before: nothing is trained")
+    began = time.perf_counter()
+    (show_result or show)(out, display, request.data_dir)
+    if not result.finished and show_result is None:
+        keep = partial(keep_report_seconds, request.sweep, round(time.perf_counter() - began, 2))
+        best_effort("the time that the report took", keep, display.note, None)
+    return 0
+
+
+def report_key(sweep: "Sweep") -> str:
+    """Where it is remembered how long tables and figures of sweeps like this one took."""
+    from fishnet.host.machine import visible_devices
+    from fishnet.sweep.plan.cache import setting_key
+
+    return f"{setting_key(visible_devices())}-{sweep.recipe.task}-{len(sweep.arms())}"
+
+
+def report_seconds(sweep: "Sweep") -> float:
+    """How long the report of a sweep will take: as the last of its size did, or as on the machine of the benchmarks."""
+    from fishnet.sweep.plan.cache import REPORTS
+
+    known = REPORTS.find(report_key(sweep))
+    return known["seconds"] if known else REPORT_SECONDS
+
+
+def keep_report_seconds(sweep: "Sweep", seconds: float) -> None:
+    """Remembers how long the report of a sweep took."""
+    from fishnet.sweep.plan.cache import REPORTS
+
+    REPORTS.keep(report_key(sweep), {"seconds": seconds})
+
+
+def use_cores(devices: int | None) -> None:
+    """Makes every usable CPU core (or as many as asked for) a jax device; the first use of a device fixes it."""
+    import jax
+
+    if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
+        return
+    with contextlib.suppress(RuntimeError):  # a session that already uses its devices keeps them
+        jax.config.update("jax_num_cpu_devices", devices or usable_cores())
+
+
+def default_folder(request: Request, data: "DataOptions") -> str:
+    """`runs/<experiment>-<first 10 of the spec hash>`: the same command always finds its folder."""
+    from fishnet.sweep.run.sweep import spec_hash
+
+    digest = spec_hash(request.sweep, data, request.lowering, request.lane_width)
+    return os.path.join("runs", f"{request.experiment.name}-{digest[:10]}")
+
+
+def show(out: Path, display: Display, data_dir: str | None) -> None:
+    """Prints the table of a finished sweep and the path of its report, written unless it is there and whole."""
+    from rich.console import Console
+
+    from fishnet.report.results import load_results
+    from fishnet.report.stamp import PAGE, is_current
+    from fishnet.report.tables import print_arms, print_recipe
+
+    results = load_results(out)
+    console = Console(width=width_of_output(), markup=False, highlight=False, emoji=False)
+    console.print()
+    (print_arms if results.axes else print_recipe)(console, results)
+    report = out / PAGE
+    if not is_current(out):
+        from fishnet.report.html import write_report
+
+        display.stage("writing the report")
+        try:
+            write_report(out, data_dir=data_dir)
+        finally:
+            display.finish()
+    console.print(f"\nreport   {visible(str(report))}", soft_wrap=True)
+    if results.best_run is not None:
+        run = shell_word(str(out))
+        console.print(f"predict  python -m experiments.predict --run {run} --images PHOTO_OR_FOLDER", soft_wrap=True)
+    sys.stdout.flush()

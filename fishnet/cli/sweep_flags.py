@@ -1,0 +1,347 @@
+"""The command line of a training experiment: a flag for every recipe field, axes, seeds and the plan's overrides."""
+
+import argparse
+import ast
+import inspect
+import itertools
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from fishnet.cli.parser import MOST_DEVICES, Parser, whole
+from fishnet.cli.search_flags import add_sample_flags, samples_of
+from fishnet.errors import UsageError
+from fishnet.host.names import shell_command
+from fishnet.lookup import unknown
+from fishnet.sweep.spec.field_parsing import format_value, parse_value
+from fishnet.sweep.spec.limits import MOST_RUNS
+from fishnet.sweep.spec.recipe import FIELDS, TYPES, Recipe
+from fishnet.sweep.spec.stopping import Stopping
+from fishnet.sweep.spec.sweep import Sweep
+
+METAVARS = {int: "N", float: "X", str: "NAME"}
+LISTS = {"int": "N-N-N", "float": "X-X-X", "str": "NAME+NAME"}
+CLUSTER_SIZES = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
+CLUSTER_NUMBERS = (  # what JAX reads where it is not told how the processes meet
+    *("SLURM_JOB_ID", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID"),
+    *("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"),
+    *("TPU_WORKER_ID", "MEGASCALE_NUM_SLICES", "MEGASCALE_SLICE_ID"),
+)
+SEED_HELP = "train with this one seed, in place of --seeds"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What `python -m experiments.<name>` runs when nothing is asked for.
+
+    Args:
+        name: of the module.
+        about: its docstring, shown by --help.
+        recipe: the values that the flags start from.
+        axes: the axes when the user gives none.
+        seeds: how many seeds when the user does not say.
+        takes_axes: whether --axis is accepted at all.
+        package: where the module is.
+    """
+
+    name: str
+    about: str
+    recipe: Recipe = field(default_factory=Recipe)
+    axes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    seeds: int = 1
+    takes_axes: bool = True
+    package: str = "experiments"
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """Where the processes of a job meet; None: as JAX finds it from Slurm, a TPU pod, Open MPI or Kubernetes."""
+
+    coordinator: str | None = None  # host:port of process 0
+    processes: int | None = None
+    process: int | None = None  # from 0
+
+
+@dataclass(frozen=True)
+class Request:
+    """One command line, understood."""
+
+    experiment: Experiment
+    sweep: Sweep
+    out: str | None
+    lane_width: int | str | None
+    lowering: str | None
+    share_batches: bool | None
+    devices: int | None
+    meeting: Meeting | None  # None: this process works alone
+    data_dir: str | None
+    group_regex: str | None
+    strict: bool
+    quiet: bool
+    command: str
+    typed: Mapping[str, str]  # value as fishnet writes it -> as the user typed it, where they differ
+
+    def as_typed(self, error: UsageError) -> UsageError:
+        """`error`, with the user's own spelling of a value added where it quotes fishnet's."""
+        return as_typed(error, self.typed)
+
+
+def parser_for(experiment: Experiment) -> Parser:
+    """All flags of a training experiment; recipe fields get theirs, with their docstrings as help."""
+    module = f"python -m {experiment.package}.{experiment.name}"
+    parser = Parser(prog=module, usage=f"{module} [--FLAG VALUE ...]", description=experiment.about)
+    job = parser.add_argument_group("what to run")
+    usual = " ".join(f"--axis {name}={','.join(map(format_value, values))}" for name, values in experiment.axes.items())
+    job.add_argument(
+        "--axis",
+        action="append",
+        default=[],
+        metavar="FIELD=V1,V2",
+        help=(
+            "a recipe field and the values to try; repeat it for a grid; lists join with hyphens (widths=16-32,32-64)"
+            + (f"; replaces the usual {usual}" if usual else "")
+        )
+        if experiment.takes_axes
+        else argparse.SUPPRESS,
+    )
+    add_sample_flags(job, shown=experiment.takes_axes)
+    job.add_argument("--seeds", metavar="N|A,B,C", help=f"how many seeds, or which; default {experiment.seeds}")
+    job.add_argument("--halving", metavar="ETA", help="at each rung only one arm in ETA goes on (3, say); default: all")
+    job.add_argument("--median-stop", action="store_true", help="end arms that are worse than the median of the others")
+    job.add_argument("--rung", metavar="N", help="epochs before the first rung, or before the median counts; default 1")
+    job.add_argument("--target", metavar="METRIC>=X", help="end an arm that has reached this (val_accuracy>=0.8)")
+    job.add_argument(
+        "--out", metavar="DIR", help=f"output folder; default runs/{experiment.name}-<hash of what is run>"
+    )
+    job.add_argument("--data-dir", metavar="DIR", help="where the files of the task mnist are")
+    job.add_argument(
+        "--group-regex",
+        metavar="REGEX",
+        help=(
+            "folder tasks: images whose file names agree in what it matches (or in its first group) stay in one split"
+        ),
+    )
+    job.add_argument(
+        "--strict", action="store_true", help="folder tasks: refuse unreadable images instead of skipping them"
+    )
+    how = parser.add_argument_group("how to run it (results do not depend on it beyond rounding)")
+    how.add_argument("--lane-width", metavar="N|all|auto", help="runs vectorised together; auto times the candidates")
+    how.add_argument(
+        "--share-batches",
+        action="store_true",
+        help="vectorise lanes of one seed only: they share their batches (for lane widths above 1; auto tries it)",
+    )
+    how.add_argument("--lowering", metavar="NAME", help="how convolutions are computed; default by device")
+    how.add_argument(
+        "--devices", metavar="N", help="devices to spread the runs over; default all, a CPU core being one"
+    )
+    how.add_argument("--quiet", action="store_true", help="log lines instead of a live progress bar")
+    how.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    many = parser.add_argument_group("several processes or machines, each started with the same command")
+    many.add_argument(
+        "--distributed",
+        action=argparse.BooleanOptionalAction,
+        help="share the runs among the processes of this job; default: if Slurm, Open MPI or a TPU pod says so",
+    )
+    many.add_argument(
+        "--coordinator", metavar="HOST:PORT", help="without those: an address of process 0, for all alike"
+    )
+    many.add_argument("--processes", metavar="N", help="and how many processes there are")
+    many.add_argument("--process", metavar="I", help="and which of them this one is, from 0")
+    recipe = parser.add_argument_group("recipe, shared by all runs")
+    for name, text in field_help().items():
+        text = SEED_HELP if name == "seed" else f"{text} (default {format_value(getattr(experiment.recipe, name))})"
+        metavar = METAVARS.get(TYPES[name]) or metavar_of(str(TYPES[name]))
+        recipe.add_argument(f"--{name.replace('_', '-')}", metavar=metavar, help=text.replace("%", "%%"))
+    return parser
+
+
+def metavar_of(annotation: str) -> str:
+    """How a value is written in the help of a field whose type is none of `METAVARS`."""
+    if "tuple" not in annotation:
+        return "X"
+    return next(shown for kind, shown in LISTS.items() if f"tuple[{kind}" in annotation)
+
+
+def field_help() -> dict[str, str]:
+    """Recipe field -> the docstring under it."""
+    body = ast.parse(inspect.getsource(Recipe)).body[0].body
+    docstrings = {
+        line.target.id: text.value.value
+        for line, text in itertools.pairwise(body)
+        if isinstance(line, ast.AnnAssign) and isinstance(text, ast.Expr)
+    }
+    return {name: docstrings.get(name, "") for name in FIELDS}
+
+
+def understand(experiment: Experiment, argv: Sequence[str], flags: argparse.Namespace | None = None) -> Request:
+    """The command line as a `Request`.
+
+    Args:
+        experiment: whose command line it is.
+        argv: as it was typed.
+        flags: parsed by a parser that has further flags than the experiment's own; None: by that.
+
+    Raises:
+        UsageError: anything that is mistyped, as far as that can be told without jax.
+    """
+    flags = parser_for(experiment).parse(argv) if flags is None else flags
+    for what in ("axis", "sample"):
+        if (given := getattr(flags, what)) and not experiment.takes_axes:
+            raise UsageError(
+                f"{what} {given[0]!r}: {experiment.name} trains one recipe; several go to experiments.ablation"
+            )
+    typed: dict[str, str] = {}
+
+    def parsed(name: str, text: str) -> Any:
+        value = parse_value(name, text)
+        if format_value(value) != text:
+            typed[format_value(value)] = text
+        return value
+
+    values = {name: parsed(name, text) for name in FIELDS if (text := getattr(flags, name)) is not None}
+    axes: dict[str, list[Any]] = {}
+    for text in flags.axis:
+        name, texts = split_axis(text)
+        if name in axes:
+            raise UsageError(f"axis {name!r} is given twice: join its values with commas")
+        if name in values:
+            raise UsageError(
+                f"{name} is given both as an axis and as --{name.replace('_', '-')} {getattr(flags, name)}"
+            )
+        axes[name] = [parsed(name, value) for value in texts]
+    if flags.seeds is not None and flags.seed is not None:
+        raise UsageError(f"--seed {flags.seed} and --seeds {flags.seeds} are both given")
+    seeds = [values.pop("seed")] if flags.seed is not None else parse_seeds(flags.seeds or str(experiment.seeds))
+    try:
+        samples = samples_of(flags, parsed, typed)
+        for name in samples.space.keys() & values.keys():
+            flag = f"--{name.replace('_', '-')} {getattr(flags, name)}"
+            raise UsageError(f"{name} is given both to be sampled and as {flag}")
+        if not axes and not samples:  # a flag for a field of the usual axes fixes it
+            axes = {name: list(usual) for name, usual in experiment.axes.items() if name not in values}
+        sweep = Sweep(replace(experiment.recipe, **values), axes, seeds, stopping_of(flags), samples)
+    except UsageError as error:
+        raise as_typed(error, typed) from error
+    return Request(
+        experiment=experiment,
+        sweep=sweep,
+        out=flags.out,
+        lane_width=flags.lane_width
+        if flags.lane_width in (None, "all", "auto")
+        else whole("lane-width", flags.lane_width, most=MOST_RUNS),
+        lowering=flags.lowering,
+        share_batches=flags.share_batches or None,
+        devices=None if flags.devices is None else whole("devices", flags.devices, most=MOST_DEVICES),
+        meeting=meeting_of(flags),
+        data_dir=flags.data_dir,
+        group_regex=flags.group_regex,
+        strict=flags.strict,
+        quiet=flags.quiet,
+        command=f"python -m experiments.{experiment.name} {shell_command(argv)}".rstrip(),
+        typed=typed,
+    )
+
+
+def meeting_of(flags: argparse.Namespace) -> Meeting | None:
+    """Where this process meets others; None where it is to work alone.
+
+    Raises:
+        UsageError: flags that contradict each other or belong together, or an address or number that is none, there or
+            in what a cluster tells in the environment.
+    """
+    given = {name: text for name in ("coordinator", "processes", "process") if (text := getattr(flags, name))}
+    if not given:
+        if flags.distributed is False or not (flags.distributed or announced()):
+            return None
+        for name in CLUSTER_NUMBERS:
+            number_in_environment(name)
+        return Meeting()
+    if flags.distributed is False:
+        raise UsageError(f"--no-distributed and --{next(iter(given))} contradict each other")
+    for name in ("coordinator", "processes", "process"):
+        if name not in given:
+            raise UsageError(f"--coordinator, --processes and --process belong together: --{name} is missing")
+    host, _, port = given["coordinator"].rpartition(":")
+    if not host or not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
+        raise UsageError(f"--coordinator: {given['coordinator']!r} is not HOST:PORT, as in 10.0.0.1:1234")
+    count = whole("processes", given["processes"], most=MOST_RUNS)  # each has a run, or there is nothing to share
+    if not re.fullmatch(r"[0-9]{1,9}", given["process"]) or int(given["process"]) >= count:
+        raise UsageError(f"--process: {given['process']!r} is not a whole number from 0 to {count - 1}")
+    return Meeting(given["coordinator"], count, int(given["process"]))
+
+
+def announced() -> bool:
+    """Whether the environment tells of several processes: those of a Slurm or Open MPI step, or of a TPU pod."""
+    several = any(number_in_environment(name) > 1 for name in CLUSTER_SIZES)
+    return several or "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
+
+
+def number_in_environment(name: str) -> int:
+    """What a cluster tells in a variable of the environment; 0 where it tells nothing.
+
+    Raises:
+        UsageError: it is no number.
+    """
+    text = os.environ.get(name, "")
+    if not re.fullmatch(r"[0-9]{0,18}", text):
+        raise UsageError(f"{name} in the environment is {text!r}, no whole number: unset it, or give --no-distributed")
+    return int(text or 0)
+
+
+def stopping_of(flags: argparse.Namespace) -> Stopping:
+    """When the flags have arms end early.
+
+    Raises:
+        UsageError: numbers out of range, a rung without rungs, or a target that says nothing.
+    """
+    if flags.rung is not None and flags.halving is None and not flags.median_stop:
+        raise UsageError(f"--rung {flags.rung} would have no effect: it belongs to --halving and --median-stop")
+    return Stopping(
+        halving=0 if flags.halving is None else whole("halving", flags.halving),
+        median=flags.median_stop,
+        first=1 if flags.rung is None else whole("rung", flags.rung),
+        target=flags.target or "",
+    )
+
+
+def split_axis(text: str) -> tuple[str, list[str]]:
+    """`norm=none,batch` as the field's name and its values; the name may have hyphens.
+
+    Raises:
+        UsageError: no field, no values, an unknown field, or `seed`.
+    """
+    name, equals, values = text.partition("=")
+    name = name.strip().replace("-", "_")
+    if name == "seed":
+        raise UsageError(f"axis {text!r} is refused: give seeds with --seeds")
+    if name not in FIELDS:
+        raise unknown("axis", name, [f for f in FIELDS if f != "seed"])
+    if not equals or not values.strip():
+        raise UsageError(f"axis {text!r} has no values: write --axis {name}=V1,V2")
+    texts = [value.strip() for value in values.split(",")]
+    if "" in texts:
+        raise UsageError(f"axis {text!r} has an empty value")
+    return name, texts
+
+
+def parse_seeds(text: str) -> int | list[int]:
+    """`3` as three seeds, `3,5,8` as those seeds, `7,` as the one seed 7."""
+    parts = [part.strip() for part in (text.rstrip(",") if "," in text else text).split(",")]
+    try:
+        if not all(re.fullmatch(r"[+-]?[0-9]+", part) for part in parts):
+            raise ValueError
+        return list(map(int, parts)) if "," in text else int(text)
+    except ValueError:
+        raise UsageError(f"seeds: {text!r} is neither a number of seeds nor a list such as 3,5,8") from None
+
+
+def as_typed(error: UsageError, typed: Mapping[str, str]) -> UsageError:
+    """`error`, with the user's own spelling added for each value that it quotes as fishnet writes it."""
+    message = str(error)
+    for written, text in typed.items():
+        if repr(written) in message and text not in message:
+            message += f" (typed as {text!r})"
+    return type(error)(message)

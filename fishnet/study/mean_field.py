@@ -1,0 +1,85 @@
+"""Mean-field theory beside the gradients that a sweep of perceptrons has measured before its first step."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from fishnet.sweep.spec.recipe import Recipe
+
+if TYPE_CHECKING:
+    from fishnet.report.results import Results
+    from fishnet.study.contrasts import Trial
+
+# fan-in times the variance of a weight, in layers of equal width.
+VARIANCES = {"glorot_normal": 1.0, "lecun_normal": 1.0, "he_normal": 2.0}
+HIDDEN = "dense_"  # how the names of hidden layers begin
+FIELDS = ("activation", "init", "init_gain")  # of a recipe, that the theory knows of
+
+
+def has_theory(fields: Mapping[str, Any], base: Recipe) -> bool:
+    """Whether the theory speaks of an arm as it is computed here: plain layers of independent weights."""
+    return set(fields) <= {*FIELDS, "lr"} and fields.get("init", base.init) in VARIANCES
+
+
+def theory(fields: Mapping[str, Any], base: Recipe, depth: int) -> np.ndarray:
+    """The sizes of the hidden kernels' gradients, [layer], the last one's being 1.
+
+    Args:
+        fields: of the arm.
+        base: the recipe that it changes.
+        depth: hidden layers.
+    """
+    from fishnet.nn.activations import ACTIVATIONS
+    from fishnet.probes.mean_field import gradient_profile, mean_field
+
+    activation, init, gain = (fields.get(name, getattr(base, name)) for name in FIELDS)
+    variance = VARIANCES[str(init)] * float(gain) ** 2
+    return np.asarray(gradient_profile(mean_field(ACTIVATIONS[str(activation)], variance, depth)))
+
+
+def away_from_theory(base: Recipe) -> Callable[["Results"], dict[int, float]]:
+    """A measure: by how many decades the first gradient of a hidden layer is away from the theory, at the most.
+
+    Both profiles are relative to the last hidden layer. Runs with norms or other weights than the theory's, and those
+    of which a layer has no gradient, are left out.
+
+    Args:
+        base: the recipe that the arms change.
+    """
+
+    def of(results: "Results") -> dict[int, float]:
+        profiles, runs = first_gradients(results.probes), results.runs.set_index("run")
+        found, expected = {}, {}
+        for run, values in profiles.items():
+            row = {name: runs.loc[run].get(name, getattr(base, name)) for name in (*FIELDS, "norm")}
+            if row.pop("norm") != "none" or not has_theory(row, base):
+                continue
+            key = (*row.values(), len(values))
+            if key not in expected:
+                expected[key] = np.log10(theory(row, base, len(values)))
+            with np.errstate(divide="ignore"):
+                measured = np.log10(values / values[-1])
+            if np.isfinite(measured).all():
+                found[run] = float(np.abs(measured - expected[key]).max())
+        return found
+
+    return of
+
+
+def first_gradients(probes: pd.DataFrame) -> dict[int, np.ndarray]:
+    """Run -> root mean square of the hidden kernels' gradients at the first measurement, [layer]."""
+    if not len(probes):
+        return {}
+    table = probes[(probes["probe"] == "gradient_rms") & probes["layer"].astype(str).str.startswith(HIDDEN)]
+    table = table[table["step"] == table.groupby("run")["step"].transform("min")].sort_values("index")
+    return {run: values.to_numpy(np.float64) for run, values in table.groupby("run")["value"]}
+
+
+def last_gradient(trial: "Trial", label: str) -> float:
+    """That of an arm's last hidden kernel, geometric mean over seeds; NaN if unknown."""
+    look = trial.looks[0]
+    found = first_gradients(look.results.probes)
+    own = [found[run][-1] for run in look.runs(label) if run in found]
+    return float(np.exp(np.log(own).mean())) if own else float("nan")

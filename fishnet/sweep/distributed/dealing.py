@@ -1,0 +1,131 @@
+"""Deals the runs of a sweep out to processes, and lays each process's share out on the devices of its own machine."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from fishnet.sweep.plan.cohorts import Cohort, lay_out
+from fishnet.sweep.plan.grouping import form_groups
+from fishnet.sweep.program.program import ProgramFunctions
+
+
+@dataclass(frozen=True)
+class Share(Cohort):
+    """The runs of a cohort that one process trains; its program is that of the whole cohort."""
+
+    whole: Cohort = dataclasses.field(kw_only=True)
+
+    @property
+    def epochs(self) -> int:
+        """Of the longest run of the whole cohort, so that the parts of all processes fit together."""
+        return self.whole.epochs
+
+    @property
+    def functions(self) -> ProgramFunctions:
+        """Likewise: traced once."""
+        return self.whole.functions
+
+    @property
+    def pretrain_epochs(self) -> int:
+        """Likewise, of pretraining."""
+        return self.whole.pretrain_epochs
+
+
+def deal(cohorts: Sequence[Cohort], processes: int, whole_arms: bool) -> list[list[list[int]]]:
+    """Gives the heaviest unit that is left to the process with the least work, until all are dealt.
+
+    A unit is a lane group, so that groups, and with them a run's last bits, are those of a single process.
+
+    Args:
+        cohorts: of the whole sweep.
+        processes: how many there are.
+        whole_arms: whether a unit is an arm with all its seeds instead.
+
+    Returns:
+        For each cohort and process the numbers of its runs, ascending; empty where there are more processes than units.
+    """
+    units = []  # (seconds, cohort, rows)
+    known = all(cohort.estimated_seconds for cohort in cohorts)  # otherwise a step of any program counts alike
+    for number, cohort in enumerate(cohorts):
+        epochs = np.array(
+            [run.recipe.epochs + run.recipe.pretrain_epochs * (run.recipe.pretrain != "none") for run in cohort.runs]
+        )
+        whole = cohort.estimated_seconds if known else epochs.sum() * cohort.shape.steps_per_epoch
+        seconds = whole * epochs / epochs.sum()
+        of = arms_of(cohort) if whole_arms else groups_of(cohort, range(len(cohort.runs)))
+        units += [(float(seconds[rows].sum()), number, rows) for rows in of]
+    load = np.zeros(processes)
+    dealt: list[list[list[int]]] = [[[] for _ in range(processes)] for _ in cohorts]
+    for seconds, number, rows in sorted(units, key=lambda unit: -unit[0]):  # equal ones stay in order
+        least = int(load.argmin())
+        load[least] += seconds
+        dealt[number][least] += [cohorts[number].runs[row].index for row in rows]
+    return [[sorted(runs) for runs in of] for of in dealt]
+
+
+def groups_of(cohort: Cohort, rows: Sequence[int]) -> list[list[int]]:
+    """The lane groups of some runs of a cohort."""
+    return form_groups(rows, [cohort.vmap_key[row] for row in rows], cohort.shape.lane_width)
+
+
+def arms_of(cohort: Cohort) -> list[list[int]]:
+    """The rows of each arm of a cohort."""
+    rows: dict[str, list[int]] = {}
+    for row, run in enumerate(cohort.runs):
+        rows.setdefault(run.arm, []).append(row)
+    return list(rows.values())
+
+
+def share_of(cohort: Cohort, dealt: Sequence[Sequence[int]], process: int, devices: int) -> Share | None:
+    """What one process trains of a cohort; None where it is nothing.
+
+    Args:
+        cohort: the whole of it.
+        dealt: the numbers of the runs of each process.
+        process: from 0.
+        devices: of each process.
+
+    Returns:
+        Its runs on its own devices, each of which holds as many lanes as those of the others: one program for all.
+    """
+    at = {run.index: row for row, run in enumerate(cohort.runs)}
+    groups = [groups_of(cohort, [at[run] for run in runs]) for runs in dealt]
+    if not groups[process]:
+        return None
+    used = [min(devices, len(of)) for of in groups]
+    layouts = [
+        lay_out(of, count, len(at), cohort.shape.lane_width) if of else (None, 0)
+        for of, count in zip(groups, used, strict=True)
+    ]
+    position, lanes = layouts[process]
+    most = max(lanes for _, lanes in layouts)
+    mine = np.array([at[run] for run in dealt[process]])
+    whole = {field.name: getattr(cohort, field.name) for field in dataclasses.fields(Cohort)}
+    own = {
+        "runs": tuple(cohort.runs[row] for row in mine),
+        "knobs": jax.tree.map(lambda leaf: leaf[mine], cohort.knobs),
+        "params": cohort.params[mine],
+        "devices": used[process],
+        "position": position[mine] // lanes * most + position[mine] % lanes,
+        "lanes_per_device": most,
+    }
+    return Share(**(whole | own), whole=cohort)
+
+
+def written(dealt: Sequence[Sequence[int]]) -> list[str]:
+    """The runs of each process as `sweep.json` has them: `0,2,4`."""
+    return [",".join(map(str, runs)) for runs in dealt]
+
+
+def dealt_in(content: Mapping[str, Any]) -> list[list[list[int]]]:
+    """The inverse of `written`, for each cohort of the plan in a `sweep.json`."""
+    return [[[int(run) for run in runs.split(",") if run] for runs in view["dealt"]] for view in content["plan"]]
+
+
+def runs_each(dealt: Sequence[Sequence[Sequence[int]]]) -> list[int]:
+    """How many runs each process has, over all cohorts."""
+    return [sum(map(len, runs)) for runs in zip(*dealt, strict=True)]

@@ -1,0 +1,267 @@
+"""`--lane-width auto`: times a few steps of each layout on this machine and takes the fastest, or what it took before.
+
+A layout is a lane width, a lowering and, on CPU, how many devices work side by side (one device alone has all cores for
+each product). Serial, one lane at a time on every device, is among them, so the choice is never slower.
+"""
+
+import dataclasses
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from fishnet.data import Task
+from fishnet.host.interrupt import Interrupt
+from fishnet.nn.conv_implementations import LOWERINGS, SUMMED
+from fishnet.source_hash.digest import hash_each
+from fishnet.sweep.plan.cache import TUNED, program_key
+from fishnet.sweep.plan.cohorts import Cohort, make_cohorts
+from fishnet.sweep.plan.grouping import form_groups, group_runs, sharing_costs_nothing, vmap_key
+from fishnet.sweep.plan.layout import Layout
+from fishnet.sweep.plan.user_components import functions_of
+from fishnet.sweep.program.memory import OutOfMemory
+from fishnet.sweep.program.program import Program
+from fishnet.sweep.run.evaluation import evaluation_chunk
+from fishnet.sweep.spec.sweep import Run
+from fishnet.sweep.spec.text import counted
+
+WIDTHS = (1, 4, 16)
+SECONDS = 60.0  # for all cohorts together
+COMPILING = 0.7  # of that time, after which no further candidate is compiled
+CALL_SECONDS = 0.2  # of one timed call
+ROUNDS = 5  # in each of which every candidate is timed once
+PRUNE_FACTOR = 2.0  # times the best median, from the third round on
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """One way to lay a cohort out."""
+
+    width: int
+    lowering: str
+    devices: int  # side by side
+    share: bool = False  # the batches, among the lanes that are vectorised together
+
+    def name(self, devices: int) -> str:
+        """As it is written down, where there are so many devices."""
+        shared = " with shared batches" * self.share
+        return f"width {self.width}{shared}, {self.lowering}" + f", {counted(self.devices, 'device')}" * (devices > 1)
+
+
+class Trial:
+    """A candidate's program, ready to be timed on its first groups.
+
+    Args:
+        candidate: to be timed.
+        cohort: serial, whose runs are to be laid out.
+        tasks: by (task, image size).
+        devices: there are.
+        interrupt: looked at meanwhile.
+
+    Raises:
+        OutOfMemory: it does not fit.
+    """
+
+    def __init__(
+        self,
+        candidate: Candidate,
+        cohort: Cohort,
+        tasks: Mapping[tuple[str, int], Task],
+        devices: Sequence[jax.Device],
+        interrupt: Interrupt,
+    ) -> None:
+        self.candidate = candidate
+        groups = form_groups(range(len(cohort.runs)), vmap_key(cohort.knobs, candidate.share), candidate.width)
+        groups.sort(key=len, reverse=True)
+        # As many rounds of steps as the device with most groups makes for one step of every run.
+        self._rounds = -(-len(groups) // candidate.devices)
+        self._runs = len(cohort.runs)
+        some = [cohort.runs[run] for group in groups[: candidate.devices] for run in group]
+        used = list(devices[: candidate.devices])
+        layout = {"share_batches": candidate.share}
+        cohort = make_cohorts(some, tasks, candidate.width, candidate.lowering, used, **layout)[0]
+        chunk = evaluation_chunk(cohort)
+        self._program = Program(cohort.shape, cohort.padded_config(), cohort.task, used[: cohort.devices], chunk)
+        names = ("init", "train")
+        lower = {name: lambda device, name=name: self._program.lower(name, device) for name in names}
+        self._call = self._program.compile(lower, interrupt)
+        arguments = enumerate(zip(self._program.knobs, self._program.pixels, strict=True))
+        self._lanes = self._call["init"](dict(arguments))
+        self._groups, counts = Layout(cohort).groups(range(len(some)))
+        self._windows = [np.array([0, count], np.int32) for count in counts]
+        self._most = cohort.shape.steps_per_epoch
+        self._steps = min(2, self._most)
+        self.seconds: list[float] = []  # a step of all groups side by side
+        self._warm_up()
+
+    def _warm_up(self) -> None:
+        self._take()
+        self._steps = max(1, min(self._most, int(CALL_SECONDS / self._take())))
+
+    def _take(self) -> float:
+        """Seconds a step, of one call."""
+        program, rates = self._program, np.ones(self._program.lanes, np.float32)
+        steps = np.array([0, self._steps], np.int32)
+        arguments = {
+            device: (
+                program.knobs[device],
+                lanes,
+                rates,
+                program.pixels[device],
+                self._groups[device],
+                self._windows[device],
+                steps,
+            )
+            for device, lanes in self._lanes.items()
+        }
+        began = time.perf_counter()
+        self._lanes = self._call["train"](arguments)
+        return (time.perf_counter() - began) / self._steps
+
+    def take(self) -> None:
+        """Times one call."""
+        self.seconds.append(self._take())
+
+    @property
+    def milliseconds(self) -> float:
+        """A step and run of the whole cohort, incomplete groups and idle devices included: the median."""
+        return float(np.median(self.seconds)) * self._rounds / self._runs * 1e3
+
+
+def autotune_layouts(
+    runs: Sequence[Run],
+    tasks: Mapping[tuple[str, int], Task],
+    lowering: str | None,
+    devices: Sequence[jax.Device],
+    stage: Callable[[str], None],
+    interrupt: Interrupt,
+) -> list[dict[str, Any]]:
+    """The layout that trains fastest, for each cohort.
+
+    Args:
+        runs: with resolved recipes.
+        tasks: by (task, image size).
+        lowering: the only one to try; None: all of them.
+        devices: there are.
+        stage: told in a line what is being timed.
+        interrupt: looked at meanwhile.
+
+    Returns:
+        For each cohort, in the plan's order, what its `view` has of them: `lane_width`, `share_batches`, `lowering`,
+        `most_devices`, `why` in words, and `timings`, milliseconds a step and run of every candidate.
+    """
+    # With which weights it begins does not change how long a step takes.
+    runs = [dataclasses.replace(run, recipe=dataclasses.replace(run.recipe, trunk="none")) for run in runs]
+    cohorts = list(group_runs(runs).values())
+    layouts = []
+    for number, members in enumerate(cohorts, start=1):
+        cohort = make_cohorts(members, tasks, 1, lowering, devices)[0]
+        sizes = similar(cohort)
+        shape = dataclasses.replace(cohort.shape, lane_width=0)
+        tried = functions_of([run.recipe for run in cohort.runs], LOWERINGS if lowering is None else [lowering])
+        key = program_key(shape, hash_each(tried), devices, lowering, sizes)
+        if (found := TUNED.find(key)) is not None:
+            layout = dict(found["layout"])
+            layout["why"] += f" (remembered from {found['date'][:10]})"
+        else:
+            stage(f"timing layouts of program {number} of {len(cohorts)}")
+            layout = _timed(cohort, tasks, lowering, devices, SECONDS / len(cohorts), interrupt)
+            if layout["timings"]:
+                TUNED.keep(key, {"layout": layout})
+        layouts.append(layout)
+    return layouts
+
+
+def similar(cohort: Cohort) -> list[int]:
+    """How many runs of a cohort could be vectorised together, group by group, largest first."""
+    return sorted(Counter(vmap_key(cohort.knobs, same_seed=False)).values(), reverse=True)
+
+
+def candidates(cohort: Cohort, lowering: str | None, devices: Sequence[jax.Device]) -> Iterator[Candidate]:
+    """What may be fastest: serial first, then what differs from it in one respect, then the rest.
+
+    Args:
+        cohort: serial, in its usual lowering.
+        lowering: the only one to try; None: all of them.
+        devices: there are.
+    """
+    sizes = similar(cohort)
+    usual = cohort.shape.lowering
+    flat = cohort.shape.recipe.model == "mlp"  # no convolutions
+    lowerings = [usual] if lowering or flat else sorted(LOWERINGS, key=lambda name: name != usual)
+    widths = [width for width in WIDTHS if width <= sizes[0]]
+    # Lanes of one seed look at the same images: where sharing them makes no further groups, it can only save.
+    share = {width: width > 1 and sharing_costs_nothing(cohort.knobs, width) for width in widths}
+    splits = len(devices), 1
+    every = [Candidate(width, name, split, share[width]) for width in widths for name in lowerings for split in splits]
+
+    def groups(width: int) -> int:
+        return sum(-(-size // width) for size in sizes)
+
+    def sensible(candidate: Candidate) -> bool:
+        if candidate.lowering == SUMMED and not lowering and (candidate.width == 1 or devices[0].platform == "cpu"):
+            return False  # at width 1 it is native, and XLA's own convolutions are no match on CPU
+        if candidate.devices > 1:
+            return groups(candidate.width) > 1
+        return devices[0].platform == "cpu" or len(devices) == 1 or groups(candidate.width) == 1
+
+    def changes(candidate: Candidate) -> int:
+        return (candidate.width > 1) + (candidate.lowering != usual) + (candidate.devices < cohort.devices)
+
+    yield from sorted(filter(sensible, dict.fromkeys(every)), key=changes)
+
+
+def _timed(
+    cohort: Cohort,
+    tasks: Mapping[tuple[str, int], Task],
+    lowering: str | None,
+    devices: Sequence[jax.Device],
+    limit: float,
+    interrupt: Interrupt,
+) -> dict[str, Any]:
+    """The fastest layout of one cohort, in at most about `limit` seconds."""
+    began, trials = time.monotonic(), []
+    left_out = 0
+    for candidate in candidates(cohort, lowering, devices):
+        if trials and time.monotonic() - began > COMPILING * limit:
+            left_out += 1
+            continue
+        try:
+            trials.append(Trial(candidate, cohort, tasks, devices, interrupt))
+        except OutOfMemory:
+            continue
+    if not trials:  # for `fitted` to say what it takes
+        return {
+            "runs": len(cohort.runs),
+            "lane_width": 1,
+            "share_batches": False,
+            "lowering": cohort.shape.lowering,
+            "timings": {},
+        }
+    serial, alive = trials[0], list(trials)
+    for number in range(ROUNDS):
+        if number and time.monotonic() - began > limit:
+            break
+        for trial in alive:
+            interrupt.check("nothing was lost: the same command starts or goes on")
+            trial.take()
+        if number >= 1:
+            best = min(trial.milliseconds for trial in alive)
+            alive = [trial for trial in alive if trial.milliseconds < PRUNE_FACTOR * best or trial is serial]
+    best = min(alive, key=lambda trial: trial.milliseconds)
+    chosen = best.candidate
+    why = f"{chosen.name(len(devices))}: {best.milliseconds:.3g} ms a step and run"
+    why += f", serial {serial.milliseconds:.3g}" if best is not serial else ", which is serial"
+    why += f", the fastest of {counted(len(trials), 'layout')} timed" + f" ({left_out} more left out)" * bool(left_out)
+    return {
+        "runs": len(cohort.runs),
+        "lane_width": chosen.width,
+        "share_batches": chosen.share,
+        "lowering": chosen.lowering,
+        "most_devices": chosen.devices if chosen.devices < len(devices) else None,
+        "why": why,
+        "timings": {trial.candidate.name(len(devices)): round(trial.milliseconds, 4) for trial in trials},
+    }

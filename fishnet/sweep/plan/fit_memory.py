@@ -1,0 +1,122 @@
+"""Makes a cohort fit its memory: lowers the lane width, then the number of devices side by side, and says so."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from fishnet.errors import UserError
+from fishnet.optim.optimizer_state import empty_slots
+from fishnet.sweep.plan.cohorts import Cohort, bare_model, narrowed
+from fishnet.sweep.plan.cost import LINEAR, equations
+from fishnet.sweep.program.memory import COPIES, OutOfMemory, available_bytes, tree_bytes
+
+
+def fit_memory(cohort: Cohort, devices: Sequence[jax.Device], note: Callable[[str], None]) -> Cohort:
+    """The cohort at the highest lane width, up to its own, that may fit; before anything is compiled.
+
+    What is counted here is certain to be needed. What a program needs exactly is known when it has been compiled (see
+    `Program.compile`).
+
+    Args:
+        cohort: as laid out.
+        devices: there are.
+        note: told in a line what was lowered.
+
+    Raises:
+        UserError: not even one lane at a time fits.
+    """
+    available, before, problem = available_bytes(devices[0]), cohort, None
+    need = MemoryEstimate(cohort, devices[0].platform)
+    while available is not None and (least := need.least(cohort)) > available:
+        now = OutOfMemory(least, available, need.least(cohort, width=0))
+        cohort, problem = reduce_layout(cohort, devices, now), problem or now
+    if problem:
+        note(lowering_text(before, cohort, problem))
+    return cohort
+
+
+def reduce_layout(cohort: Cohort, devices: Sequence[jax.Device], problem: OutOfMemory, begun: bool = False) -> Cohort:
+    """The next smaller layout: half the lane width or as much less as the figures ask for, then half the CPU devices.
+
+    Args:
+        cohort: as laid out.
+        devices: there are.
+        problem: the figures.
+        begun: whether some of it has been trained, at a lane width that must stay.
+
+    Raises:
+        UserError: there is none.
+    """
+    width = cohort.shape.lane_width
+    if width > 1 and not begun:
+        lower = width // 2
+        if problem.needed and problem.available:  # so much for each lane: down to what should just fit
+            lane = (problem.needed - problem.fixed) / width
+            while lower > 1 and problem.fixed + lower * lane > problem.available:
+                lower //= 2
+        return narrowed(cohort, lower, min(cohort.most_devices or len(devices), len(devices)))
+    if cohort.devices > 1 and devices[0].platform == "cpu":
+        return narrowed(cohort, width, cohort.devices // 2, most_devices=cohort.devices // 2)
+    together = "one at a time" if width == 1 else f"{width} at a time"
+    raise UserError(
+        f"out of memory: {len(cohort.runs):,} x {cohort.shape.recipe.model}, trained {together}, need "
+        f"{problem.figures}: choose a smaller batch_size, widths or image_size, or fewer runs"
+    ) from problem
+
+
+def lowering_text(before: Cohort, after: Cohort, problem: OutOfMemory) -> str:
+    """What was lowered, in words: `lane width 16 needs 61 GiB of 24 GiB: lowered to 4`."""
+    if after.shape.lane_width < before.shape.lane_width:
+        text = f"lane width {before.shape.lane_width} needs {problem.figures}: lowered to {after.shape.lane_width}"
+        fewer = f" on {after.devices} devices" if after.devices > 1 else " on 1 device"
+        return text + (fewer if after.devices < before.devices else "")
+    return f"{before.devices} devices side by side need {problem.figures}: lowered to {after.devices}"
+
+
+class MemoryEstimate:
+    """A lower bound on the memory that a cohort needs: of all its devices together on CPU, otherwise of one.
+
+    The state of its lanes and their copies, the images, and for one batch the outputs of convolutions and dense layers,
+    which stay until the gradients have been computed.
+
+    Args:
+        cohort: in any layout.
+        platform: of its devices.
+    """
+
+    def __init__(self, cohort: Cohort, platform: str) -> None:
+        self.platform, self.images = platform, cohort.task.images.nbytes
+        shape = cohort.shape
+        model = bare_model(cohort.runs[0].recipe, cohort.task)
+        self.outputs, params = outputs_of(model, shape.recipe.batch_size, shape.image_shape)
+        slots = jax.eval_shape(lambda params: empty_slots(shape.optimizers, params), params)
+        kept = 3 if shape.menu.average else 2  # trained, best, averaged
+        self.lane = kept * tree_bytes(params) + tree_bytes(slots)
+
+    def least(self, cohort: Cohort, width: int | None = None) -> int:
+        """Bytes in the layout of `cohort`, with `width` lanes vectorised together; None: as many as it says."""
+        state = self.lane * cohort.lanes_per_device
+        batch = self.outputs * (cohort.shape.lane_width if width is None else width)
+        if self.platform != "cpu":
+            return self.images + state + batch
+        return self.images + cohort.devices * ((1 + COPIES) * state + batch)
+
+
+def outputs_of(model: nn.Module, batch: int, image_shape: tuple[int, ...]) -> tuple[int, Any]:
+    """Bytes of the outputs of the linear layers of `model` for a batch, and the shapes of its parameters.
+
+    Args:
+        model: with static components.
+        batch: images a step.
+        image_shape: (h, w, c).
+    """
+    images = jax.ShapeDtypeStruct((batch, *image_shape), np.uint8)
+    forward = jax.make_jaxpr(
+        lambda images: model.init_with_output(jax.random.key(0), images, train=False), return_shape=True
+    )
+    jaxpr, (_, variables) = forward(images)
+    outputs = [equation.outvars[0].aval for equation in equations(jaxpr) if equation.primitive.name in LINEAR]
+    return sum(aval.size * aval.dtype.itemsize for aval in outputs), variables["params"]

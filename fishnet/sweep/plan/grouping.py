@@ -1,0 +1,46 @@
+"""Which runs share a program, and which of their lanes can be vectorised together."""
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from fishnet.sweep.program.features import static_key
+from fishnet.sweep.program.traced_config import TracedConfig
+from fishnet.sweep.spec.sweep import Run
+
+
+def group_runs(runs: Sequence[Run]) -> dict[tuple, list[Run]]:
+    """Runs by the values of their static fields, in order of first appearance."""
+    by_key: dict[tuple, list[Run]] = {}
+    for run in runs:
+        by_key.setdefault(static_key(run.recipe), []).append(run)
+    return by_key
+
+
+def form_groups(positions: Sequence[int], kinds: Sequence[tuple], width: int) -> list[list[int]]:
+    """Splits lanes into groups of at most `width` that agree in their kinds, in order of first appearance."""
+    by_kind: dict[tuple, list[int]] = {}
+    for position, kind in zip(positions, kinds, strict=True):
+        by_kind.setdefault(kind, []).append(position)
+    return [lanes[i : i + width] for lanes in by_kind.values() for i in range(0, len(lanes), width)]
+
+
+def vmap_key(knobs: TracedConfig, same_seed: bool) -> list[tuple]:
+    """In what lanes of one group must agree: each run's choices among functions.
+
+    Args:
+        knobs: [run, ...].
+        same_seed: whether in their seed as well, so that they look at the same images in the same order.
+    """
+    columns = [np.asarray(leaf).tolist() for leaf in jax.tree.leaves(knobs.kinds)]
+    if same_seed:
+        columns.append([key.tobytes() for key in np.asarray(knobs.numbers.keys)])
+    return list(zip(*columns, strict=True))
+
+
+def sharing_costs_nothing(knobs: TracedConfig, width: int) -> bool:
+    """Whether groups of `width` lanes that also agree in their seed are as few as those that need not."""
+    runs = range(len(knobs.numbers.lr))
+    free, bound = (form_groups(runs, vmap_key(knobs, same_seed), width) for same_seed in (False, True))
+    return len(bound) == len(free)

@@ -1,0 +1,52 @@
+"""Finds the components of a sweep that the user has added or replaced."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from fishnet.nn.conv_implementations import LOWERINGS
+from fishnet.sweep.spec.effects import has_convolutions
+from fishnet.sweep.spec.recipe import Recipe
+from fishnet.sweep.spec.rules import COMPONENTS, DEFAULT_LOWERING
+from fishnet.sweep.spec.sweep import Sweep
+from fishnet.sweep.spec.validation import AUTO_AUGMENT
+
+TABLES = COMPONENTS | {"lowering": LOWERINGS}
+
+
+def user_functions(sweep: Sweep, lowering: str | None = None, lane_width: int | str | None = None) -> dict[str, object]:
+    """The components that a sweep names and that are not fishnet's own, by "field=name".
+
+    Args:
+        sweep: what is run.
+        lowering: of convolutions; None: not named.
+        lane_width: "auto" may choose any lowering where none is named.
+    """
+    named: dict[str, Iterable] = {
+        field: {getattr(sweep.recipe, field), *sweep.varied.get(field, ())} for field in COMPONENTS
+    }
+    if lowering is not None:
+        named["lowering"] = {lowering}
+    elif has_convolutions(sweep):
+        named["lowering"] = LOWERINGS if lane_width == "auto" else DEFAULT_LOWERING.values()
+    return _users(named)
+
+
+def functions_of(recipes: Sequence[Recipe], lowerings: Iterable[str]) -> dict[str, object]:
+    """The components that resolved recipes name and that are not fishnet's own; see `user_functions`.
+
+    Args:
+        recipes: of the runs of a program.
+        lowerings: of its convolutions.
+    """
+    named = {field: {getattr(recipe, field) for recipe in recipes} for field in COMPONENTS}
+    return _users(named | {"lowering": set(lowerings)})
+
+
+def _users(named: Mapping[str, Iterable]) -> dict[str, object]:
+    found = {}
+    for field, values in named.items():
+        table = TABLES[field]
+        names = {name for value in values for name in (value if isinstance(value, tuple) else [value])}
+        if field == "augment" and "auto" in names:
+            names |= set(AUTO_AUGMENT)
+        found |= {f"{field}={name}": table[name] for name in sorted(names & table.keys()) if not table.is_own(name)}
+    return found

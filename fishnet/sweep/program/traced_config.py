@@ -1,0 +1,206 @@
+"""By what the runs of one program differ: the names in their recipes as traced numbers."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from flax import struct
+
+from fishnet.augment.mixing import beta_table
+from fishnet.augment.sampling import class_mask, sampling_weights
+from fishnet.data import Task
+from fishnet.losses import LossNumbers, class_weights, ldam_margins, log_priors
+from fishnet.nn.dropout import DROPOUTS
+from fishnet.nn.initializers import INITIALIZERS
+from fishnet.nn.norm_formulas import KINDS
+from fishnet.optim.freezing import LayerRates, layer_rates
+from fishnet.optim.schedules import SCHEDULES
+from fishnet.sweep.program.features import (
+    FOCAL,
+    IMPLIED_WEIGHTING,
+    ProgramFeatures,
+    clipping,
+    estimates_statistics,
+    family,
+    hard_augment,
+    hard_class_names,
+    layer_mask,
+)
+from fishnet.sweep.program.rng import stream_keys
+from fishnet.sweep.spec.recipe import Recipe
+
+LSUV_ROUNDS = 10  # as often as a kernel is rescaled, at most; one or two do for most
+
+
+@struct.dataclass
+class BranchIds:
+    """Choices among functions. Lanes that are vectorised together agree in them, so each is one real branch."""
+
+    activation: jax.Array  # [lane] int32, position in the menu
+    optimizer: jax.Array  # [lane] int32, position in the menu
+    augment: jax.Array  # [lane] int32, position in the menu
+    hard_augment: jax.Array  # [lane] int32, position in the menu of augmentations, for the hard classes
+    clipping: jax.Array  # [lane] int32, position in the menu
+    loss: jax.Array  # [lane] int32, position in the menu of families
+    dropout: jax.Array  # [lane] bool, whether any feature is dropped
+
+
+@struct.dataclass
+class Hyperparameters:
+    """Traced values that differ from lane to lane within a vectorised group."""
+
+    keys: jax.Array  # [lane, stream, 2] uint32, see random.py
+    act_coefficient: jax.Array  # [lane] float32, NaN for the activation's own
+    norm: jax.Array  # [lane, site] int32, position in KINDS of the norm after each layer
+    init_scale: jax.Array  # [lane] float32
+    init_fan: jax.Array  # [lane] int32
+    init_distribution: jax.Array  # [lane] int32
+    init_gain: jax.Array  # [lane] float32
+    init_bias: jax.Array  # [lane] float32
+    lr: jax.Array  # [lane] float32, peak, per step
+    lr_floor: jax.Array  # [lane] float32, lowest learning rate over peak
+    momentum: jax.Array  # [lane] float32
+    weight_decay: jax.Array  # [lane] float32
+    rho: jax.Array  # [lane] float32, radius of sam
+    clip: jax.Array  # [lane] float32, inf for none
+    schedule: jax.Array  # [lane] int32, position in SCHEDULES
+    cycles: jax.Array  # [lane] float32, of the cyclic schedules
+    warmup: jax.Array  # [lane] float32, fraction of the run
+    total_steps: jax.Array  # [lane] float32
+    loss: LossNumbers  # [lane, ...]
+    reweight_from: jax.Array  # [lane] float32, fraction of the run before class weights hold
+    l1: jax.Array  # [lane] float32
+    l2: jax.Array  # [lane] float32
+    max_norm: jax.Array  # [lane, layer] float32, inf for none; the head last
+    layer_rates: LayerRates  # [lane, ...]
+    hard: jax.Array  # [lane, class] bool
+    precise: jax.Array  # [lane] bool
+    batch_evaluation: jax.Array  # [lane] bool
+    lsuv_rounds: jax.Array  # [lane] int32, 0 for none
+    pretrain_lr: jax.Array  # [lane] float32, peak
+    pretrain_steps: jax.Array  # [lane] float32, of the whole pretraining
+    ema: jax.Array  # [lane] float32
+    dropout: jax.Array  # [lane] float32
+    dropout_kind: jax.Array  # [lane] int32, position in DROPOUTS
+    stochastic_depth: jax.Array  # [lane] float32, rate of the last block
+    mixup: jax.Array  # [lane, 257] int32, table of shares
+    cutmix: jax.Array  # [lane, 257] int32, table of shares
+    cutout: jax.Array  # [lane] int32, pixels
+    sampling: jax.Array  # [lane, class] int32, weights
+
+
+@struct.dataclass
+class TracedConfig:
+    """By what the lanes of one program differ."""
+
+    kinds: BranchIds
+    numbers: Hyperparameters
+
+
+def trace_recipes(
+    recipes: Sequence[Recipe], menu: ProgramFeatures, task: Task, sites: int, steps_per_epoch: int
+) -> TracedConfig:
+    """The traced values of the runs of a cohort, as NumPy arrays with a leading run axis.
+
+    Recipes that differ in their seed alone are looked at once.
+
+    Args:
+        recipes: of its runs, without `auto`.
+        menu, task, sites, steps_per_epoch: as for `trace_arm`.
+    """
+    numbers: dict[Recipe, int] = {}
+    arm = [numbers.setdefault(dataclasses.replace(recipe, seed=0), len(numbers)) for recipe in recipes]
+    arms = [trace_arm(recipe, menu, task, sites, steps_per_epoch) for recipe in numbers]
+    knobs = jax.tree.map(lambda *leaves: np.stack(leaves)[arm], *arms)
+    return knobs.replace(numbers=knobs.numbers.replace(keys=stream_keys([recipe.seed for recipe in recipes])))
+
+
+def trace_arm(recipe: Recipe, menu: ProgramFeatures, task: Task, sites: int, steps_per_epoch: int) -> TracedConfig:
+    """The traced values of one resolved recipe but its keys, as NumPy scalars and vectors.
+
+    Args:
+        recipe: without `auto`.
+        menu: of the cohort.
+        task: supplies the class counts of the training split.
+        sites: how many norms the model has.
+        steps_per_epoch: batches an epoch.
+    """
+    init = INITIALIZERS[recipe.init]
+    norm = np.where(layer_mask(recipe.norm_layers, sites), KINDS.index(recipe.norm), KINDS.index("none"))
+    hard = class_mask(task.classes, hard_class_names(recipe, task.classes))
+    limit = recipe.max_norm or np.inf
+    counts = np.bincount(task.labels[task.splits["train"]], minlength=len(task.classes))
+    return TracedConfig(
+        BranchIds(
+            activation=np.int32(menu.activation.index(recipe.activation)),
+            optimizer=np.int32(menu.optimizer.index(recipe.optimizer)),
+            augment=np.int32(menu.augment.index(recipe.augment)),
+            hard_augment=np.int32(menu.augment.index(hard_augment(recipe))),
+            clipping=np.int32(menu.clipping.index(clipping(recipe))),
+            loss=np.int32(menu.families.index(family(recipe))),
+            dropout=np.bool_(recipe.dropout > 0),
+        ),
+        Hyperparameters(
+            keys=np.uint32(0),  # of each run
+            act_coefficient=np.float32(np.nan if recipe.act_coefficient == "auto" else recipe.act_coefficient),
+            norm=np.asarray(norm, np.int32),
+            init_scale=np.float32(init.scale),
+            init_fan=np.int32(init.fan),
+            init_distribution=np.int32(init.distribution),
+            init_gain=np.float32(init.gain * recipe.init_gain),
+            init_bias=np.float32(recipe.init_bias),
+            lr=np.float32(recipe.lr),
+            lr_floor=np.float32(recipe.lr_min / recipe.lr),
+            momentum=np.float32(recipe.momentum),
+            weight_decay=np.float32(recipe.weight_decay),
+            rho=np.float32(recipe.rho),
+            clip=np.float32(recipe.clip or np.inf),
+            schedule=np.int32(list(SCHEDULES).index(recipe.schedule)),
+            cycles=np.float32(recipe.cycles),
+            warmup=np.float32(recipe.warmup),
+            total_steps=np.float32(steps_per_epoch * recipe.epochs),
+            loss=loss_numbers(recipe, counts),
+            reweight_from=np.float32(recipe.reweight_from),
+            l1=np.float32(recipe.l1),
+            l2=np.float32(recipe.l2),
+            max_norm=np.where(layer_mask(recipe.max_norm_layers, sites + 1), limit, np.inf).astype(np.float32),
+            layer_rates=layer_rates(sites, recipe.layer_rate, recipe.unfreeze, recipe.unfreeze_rates, steps_per_epoch),
+            hard=hard,
+            precise=np.bool_(estimates_statistics(recipe)),
+            batch_evaluation=np.bool_(recipe.eval_statistics == "batch"),
+            pretrain_lr=np.float32(recipe.pretrain_lr),
+            pretrain_steps=np.float32(steps_per_epoch * recipe.pretrain_epochs),
+            lsuv_rounds=np.int32(LSUV_ROUNDS if init.unit_variance else 0),
+            ema=np.float32(recipe.ema),
+            dropout=np.float32(recipe.dropout),
+            dropout_kind=np.int32(DROPOUTS.index(recipe.dropout_kind)),
+            stochastic_depth=np.float32(recipe.stochastic_depth),
+            mixup=beta_table(recipe.mixup),
+            cutmix=beta_table(recipe.cutmix),
+            cutout=np.int32(recipe.cutout),
+            sampling=sampling_weights(counts, recipe.class_sampling, np.where(hard, recipe.hard_sampling, 1.0)),
+        ),
+    )
+
+
+def loss_numbers(recipe: Recipe, counts: np.ndarray) -> LossNumbers:
+    """The numbers of a recipe's loss.
+
+    Args:
+        recipe: its `loss` and what belongs to it.
+        counts: [k] training images of each class.
+    """
+    weighting = recipe.class_weighting
+    if weighting == "none":
+        weighting = IMPLIED_WEIGHTING.get(recipe.loss, "none")
+    nothing = np.zeros(len(counts), np.float32)
+    return LossNumbers(
+        class_weights=np.asarray(class_weights(counts, weighting), np.float32),
+        gamma=np.float32(recipe.focal_gamma if recipe.loss in FOCAL else 0.0),
+        smoothing=np.float32(recipe.label_smoothing),
+        poly=np.float32(recipe.poly_epsilon if recipe.loss == "poly1" else 0.0),
+        scale=np.float32(recipe.ldam_scale if recipe.loss == "ldam" else 1.0),
+        margins=np.float32(ldam_margins(counts, recipe.ldam_margin)) if recipe.loss == "ldam" else nothing,
+        offsets=np.float32(log_priors(counts, recipe.logit_tau)) if recipe.loss == "logit_adjusted" else nothing,
+    )

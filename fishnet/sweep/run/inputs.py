@@ -1,0 +1,81 @@
+"""Loads the data of a sweep (tasks, trunks of earlier runs) and fingerprints them."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from fishnet.checks.arguments import check_flag, check_type
+from fishnet.data import Task, load_tasks
+from fishnet.errors import UserError
+from fishnet.sweep.spec.sweep import Run, Sweep
+from fishnet.sweep.spec.validation import resolve
+from fishnet.sweep.store.backbones import Trunk, load_trunks, own_trunk
+from fishnet.sweep.store.backbones import fingerprints as trunk_fingerprints
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Where and how data are read: the same for all tasks of a sweep."""
+
+    data_dir: str | os.PathLike | None = None  # folder with the MNIST files
+    group_regex: str | None = None  # what it (or its first group) finds in photos' names keeps these in one split
+    strict: bool = False  # refuse unreadable photos instead of skipping them
+
+    def __post_init__(self) -> None:
+        check_type("data_dir", self.data_dir, (str, os.PathLike, type(None)), "the path of a folder, or None")
+        check_type("group_regex", self.group_regex, (str, type(None)), "a regular expression as a text, or None")
+        check_flag("strict", self.strict)
+
+
+class Inputs:
+    """The runs of a sweep and all that they read, each part loaded when it is first asked for.
+
+    Args:
+        sweep: what is run.
+        data: where and how data are read.
+    """
+
+    def __init__(self, sweep: Sweep, data: DataOptions) -> None:
+        self.sweep, self.data = sweep, data
+
+    @cached_property
+    def runs(self) -> list[Run]:
+        """Runs with every `auto` resolved and with the trunk of their seed."""
+        return [dataclasses.replace(run, recipe=own_trunk(resolve(run.recipe))) for run in self.sweep.runs()]
+
+    @cached_property
+    def tasks(self) -> dict[tuple[str, int | None], Task]:
+        """The tasks by name and image size."""
+        wanted = dict.fromkeys((run.recipe.task, run.recipe.image_size) for run in self.runs)
+        return load_tasks(wanted, self.data.data_dir, self.data.group_regex, self.data.strict)
+
+    @cached_property
+    def trunks(self) -> dict[str, Trunk]:
+        """The variables of the runs that others begin from, by the text in their field `trunk`."""
+        return load_trunks(run.recipe for run in self.runs)
+
+    @cached_property
+    def fingerprints(self) -> dict[str, str]:
+        """Digest of all that training sees of each task and trunk, as `sweep.json` keeps it."""
+        found = {f"{name} at {size}": task.fingerprint for (name, size), task in self.tasks.items()}
+        return found | trunk_fingerprints(self.trunks)
+
+
+def check_data(out: Path, found: Mapping[str, Any], fingerprints: Mapping[str, str]) -> None:
+    """Refuses the folder of a sweep, finished or not, whose data were others than they are now.
+
+    Args:
+        out: the folder.
+        found: its `sweep.json`.
+        fingerprints: of the data now.
+
+    Raises:
+        UserError: the data have changed since.
+    """
+    for name, fingerprint in fingerprints.items():
+        if found["data"].get(name) != fingerprint:
+            raise UserError(f"the data of {name} have changed since the sweep of {out} was begun: choose another --out")

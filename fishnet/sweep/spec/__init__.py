@@ -1,0 +1,1 @@
+"""What is asked for: recipes, sweeps, search spaces, their texts and checks."""

@@ -1,0 +1,77 @@
+"""The plan, numbers and durations in words, for displays and reports."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fishnet.host.names import visible
+
+
+def plan_rows(view: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The plan in words, as (name, text): device first, then what runs on it and for how long."""
+    cohorts = view.get("cohorts") or ()
+    rows = [
+        ("device", str(view["device"])),
+        (
+            "runs",
+            f"{view['runs']} = {counted(view['arms'], 'arm')} x {counted(view['seeds'], 'seed')}, "
+            f"in {counted(view['programs'], 'compiled program')}",
+        ),
+    ]
+    if len(each := view.get("processes") or ()) > 1:
+        rows.append(("processes", f"{len(each)}, with {', '.join(map(str, each))} runs"))
+    for number, cohort in enumerate(cohorts, start=1):
+        rows.append(("program" if len(cohorts) == 1 else f"program {number}", cohort_text(cohort)))
+    rows += [("estimate", estimate_text(view))] if cohorts else []
+    return [*rows, ("output", visible(str(view["out"])))]
+
+
+def estimate_text(view: Mapping[str, Any]) -> str:
+    """How long a sweep takes from here on, and what takes it: `about 2 min 41 s: compiling 22 s, training ...`."""
+    if not all(cohort["estimate"] for cohort in view["cohorts"]):
+        return "unknown"
+    parts: dict[str, float] = {}
+    for estimate in [*(cohort["estimate"] for cohort in view["cohorts"]), view.get("then") or {}]:
+        for what, seconds in estimate.items():
+            parts[what] = parts.get(what, 0.0) + seconds
+    text = f"about {seconds_text(sum(parts.values()))}: "
+    text += ", ".join(f"{what} {seconds_text(seconds)}" for what, seconds in parts.items())
+    sources = dict.fromkeys(cohort.get("estimated_from") for cohort in view["cohorts"])
+    return text + "".join(f"; {source}" for source in sources if source)
+
+
+def cohort_text(cohort: Mapping[str, Any]) -> str:
+    """One cohort of the plan in words."""
+    runs = cohort["runs"] if isinstance(cohort["runs"], int) else len(cohort["runs"])
+    shared = " with shared batches" * bool(cohort.get("share_batches"))
+    parts = [counted(runs, "run"), f"lane width {cohort['lane_width']}{shared}", f"{cohort['lowering']} convolutions"]
+    if cohort.get("devices"):
+        parts.append(counted(cohort["devices"], "device"))
+    if cohort.get("params"):
+        parts.append(f"{cohort['params']:,} parameters" if isinstance(cohort["params"], int) else str(cohort["params"]))
+    if cohort.get("steps_per_epoch"):
+        parts.append(f"{cohort['epochs']} epochs of {cohort['steps_per_epoch']} steps")
+    text = ", ".join(parts)
+    if cohort.get("dropped_images"):
+        text += f"; each epoch drops the {counted(cohort['dropped_images'], 'image')} of its incomplete last batch"
+    if cohort.get("pretraining"):
+        text += f"; pretraining of its own program each: {', '.join(cohort['pretraining'])}"
+    if cohort.get("why"):
+        text += f"; chosen by timing: {cohort['why']}"
+    return text + (f"; {cohort['reason']}" if cohort.get("reason") else "")
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 run`, `3 runs`."""
+    return f"{number:,} {noun}" + "s" * (number != 1)
+
+
+def seconds_text(seconds: float) -> str:
+    """A duration as a person says it: 0.4 s, 45 s, 4 min 12 s, 1 h 05 min."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

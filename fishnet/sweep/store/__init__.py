@@ -1,0 +1,1 @@
+"""The output folder: sweep.json, checkpoints, tables, and runs loaded from them."""

@@ -1,0 +1,276 @@
+"""Checkpoints of one cohort through Orbax, with a digest that tells a damaged one from a sound one."""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from fishnet.errors import UserError, first_line
+from fishnet.host.machine import versions
+
+FORMAT = 4  # of what is saved and how: raise it when `LaneState`, `History`, `PretrainState` or the record change
+LATE = 0.2  # seconds in which reads and writes that were under way come to their end
+
+
+def digest(tree: Any) -> str:
+    """sha256 over the paths, shapes, types and bytes of the arrays of `tree`."""
+    total = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        leaf = np.ascontiguousarray(leaf)
+        total.update(f"{jax.tree_util.keystr(path)} {leaf.shape} {leaf.dtype}\n".encode())
+        total.update(leaf.data if leaf.size else b"")
+    return total.hexdigest()
+
+
+def same_layout(a: Any, b: Any) -> bool:
+    """Whether two trees have the same structure, shapes and types."""
+    if jax.tree.structure(a) != jax.tree.structure(b):
+        return False
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return all(x.shape == y.shape and x.dtype == y.dtype for x, y in pairs)
+
+
+class OtherFormat(UserError):
+    """A sound checkpoint of another version of fishnet, which may be further than those of this one: it is left."""
+
+
+def identity(spec_hash: str, name: str) -> dict[str, str]:
+    """What the checkpoints of a cohort are of, in JSON values.
+
+    Args:
+        spec_hash: of the sweep.
+        name: of the cohort and, in pretraining, its objective. Which runs they are of stands in their arrays.
+    """
+    return {"sweep": spec_hash, "name": name}
+
+
+class NoneSound(UserError):
+    """Raised where there are checkpoints and none of them can be used."""
+
+
+class Checkpoints:
+    """The checkpoints of a cohort: the last two are kept, numbered upwards.
+
+    A tree of NumPy arrays is written in the background; it must not be changed afterwards.
+
+    Args:
+        folder: where they live; made when first saved to.
+        of: what they are of, as `identity` says it: those of something else are passed over; None: not looked at.
+    """
+
+    def __init__(self, folder: Path, of: Mapping[str, Any] | None = None) -> None:
+        for library in ("absl", "asyncio"):
+            logging.getLogger(library).setLevel(logging.CRITICAL)  # what matters comes as an error
+        self.folder, self.of = folder.absolute(), of
+        self._manager: ocp.CheckpointManager | None = None
+        self._number, self._tree = 0, None  # last written, or being written
+        self._quiet = ExitStack()
+
+    def save(self, tree: Any) -> None:
+        """Starts to write `tree`; waits for the one before it first.
+
+        Raises:
+            UserError: it cannot be written; what was there stays.
+        """
+        self._trying(lambda: self._begin(tree))
+
+    def finish(self) -> None:
+        """Waits until everything is on disk.
+
+        Raises:
+            UserError: the last checkpoint could not be written.
+        """
+        if self._manager is not None:
+            try:
+                self._trying(self._end)
+            finally:
+                self._drop()
+
+    def _trying(self, step: Callable[[], None]) -> None:
+        """Takes a step of writing, and once more where Orbax gave up because the clock was set forward."""
+        try:
+            try:
+                step()
+            except TimeoutError:
+                late, self._manager = self._tree, None
+                if late is not None:
+                    self._begin(late)
+                step()
+        except (OSError, ValueError, RuntimeError) as error:
+            time.sleep(LATE)
+            raise UserError(f"cannot write a checkpoint to {self.folder}: {_line(error)}") from error
+
+    def _begin(self, tree: Any) -> None:
+        manager = self._open()
+        manager.wait_until_finished()
+        # What was given up may still be written to: its number is not taken again.
+        self._number = max([self._number, *manager.all_steps()]) + 1
+        self._tree = tree
+        manager.save(
+            self._number,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(tree),
+                digest=ocp.args.JsonSave(record(digest(tree), self.of)),
+            ),
+        )
+
+    def _end(self) -> None:
+        self._manager.wait_until_finished()
+        self._manager.close()
+
+    def _drop(self) -> None:
+        self._manager = self._tree = None
+        self._quiet.close()
+
+    def give_up(self) -> None:
+        """Waits for what is being written, whatever comes of it: for the way out after another error."""
+        with suppress(UserError):
+            self.finish()
+
+    def restore(self, abstract: Any, warn: Callable[[str], None]) -> Any | None:
+        """The newest sound checkpoint, or None where there is none at all.
+
+        Args:
+            abstract: the expected tree, as `jax.ShapeDtypeStruct`; None: as it was saved.
+            warn: told of every damaged checkpoint that was passed over.
+
+        Raises:
+            NoneSound: there are checkpoints, and none of them is sound.
+            OtherFormat: the newest is of another version.
+        """
+        if not self.folder.is_dir():
+            return None
+        numbers = sorted((int(p.name) for p in self.folder.iterdir() if p.name.isdigit()), reverse=True)
+        with plain_path(self.folder) as plain:
+            for number in numbers:
+                try:
+                    return self._read(plain / str(number), number, abstract)
+                except OtherFormat:
+                    raise
+                except Exception as error:  # Orbax, TensorStore and JSON each raise their own
+                    warn(f"checkpoint {self.folder / str(number)} is damaged and was passed over: {_line(error)}")
+        if numbers:
+            raise NoneSound(
+                f"no checkpoint in {self.folder} can be read; remove that folder to start this part of the sweep again"
+            )
+        return None
+
+    def _read(self, folder: Path, number: int, abstract: Any) -> Any:
+        """Checkpoint `number`, at a plain path."""
+        checkpointer = ocp.Checkpointer(ocp.JsonCheckpointHandler())
+        recorded = checkpointer.restore(folder / "digest", args=ocp.args.JsonRestore())
+        check_record(recorded, self.of, self.folder / str(number))
+        with _without_late_complaints(), ocp.StandardCheckpointer() as reader:
+            found = reader.metadata(folder / "state").item_metadata
+            if found is None:
+                raise ValueError("its list of arrays cannot be read")
+            as_numpy = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), found.tree)
+            if abstract is not None and not same_layout(as_numpy, abstract):
+                raise ValueError("its arrays are not those of this sweep")
+            tree = reader.restore(folder / "state", target=as_numpy)
+        if digest(tree) != recorded["sha256"]:
+            raise ValueError("its content does not match its digest")
+        return tree
+
+    def _open(self) -> ocp.CheckpointManager:
+        if self._manager is None:
+            self._quiet.enter_context(_without_late_complaints())
+            self.folder.mkdir(parents=True, exist_ok=True)
+            plain = self._quiet.enter_context(plain_path(self.folder))
+            options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=True, create=True)
+            self._manager = ocp.CheckpointManager(plain, options=options)
+        return self._manager
+
+
+@contextmanager
+def plain_path(folder: Path) -> Iterator[Path]:
+    """Gives a path to a folder that Orbax and TensorStore can take: they read [ ] as a pattern, \\ as an escape and
+    gs: as an address, and refuse bytes that are no UTF-8. It is the folder's own, or that of a link to it.
+    """
+    if re.fullmatch(r"[\w /.,+=@%#~-]*", str(folder)):
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="fishnet-") as place:
+        link = Path(place) / "checkpoints"
+        link.symlink_to(folder, target_is_directory=True)
+        yield link
+
+
+def record(sha256: str, of: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What is kept beside the arrays, in JSON values, with a digest of its own.
+
+    Args:
+        sha256: of the arrays.
+        of: as in `Checkpoints`.
+    """
+    content = {"sha256": sha256, "format": FORMAT, "fishnet": versions()["fishnet"], "of": of}
+    return content | {"record_sha256": _record_digest(content)}
+
+
+def check_record(recorded: Mapping[str, Any], of: Mapping[str, Any] | None, folder: Path) -> None:
+    """Refuses a checkpoint by what is kept beside its arrays.
+
+    Args:
+        recorded: as `record` made it, now or in another version.
+        of: what the checkpoint has to be of; None: anything.
+        folder: of the checkpoint.
+
+    Raises:
+        OtherFormat: it was written by another version of fishnet.
+        ValueError: it is damaged, or of something else.
+    """
+    content = {name: value for name, value in recorded.items() if name != "record_sha256"}
+    early = content["format"] == 1 and "record_sha256" not in recorded  # it had no digest of its own
+    if not early and recorded["record_sha256"] != _record_digest(content):
+        raise ValueError("its record does not match its digest")
+    if content["format"] != FORMAT:
+        raise OtherFormat(
+            f"{folder} was written by another version of fishnet ({content.get('fishnet', 'an early one')}, checkpoint "
+            f"format {content['format']}; this one reads {FORMAT}): only that version can use it; for this version "
+            "train the sweep again, into another folder"
+        )
+    if of is not None and content["of"] != of:
+        raise ValueError("it is of another sweep or of another part of it")
+
+
+def _record_digest(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+@contextmanager
+def _without_late_complaints():
+    """Keeps reads and writes that were under way when another one failed from printing that their loop is gone."""
+    usual = sys.unraisablehook
+
+    def hook(complaint: Any) -> None:
+        if "Event loop is closed" not in str(complaint.exc_value):
+            usual(complaint)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    except Exception:
+        time.sleep(LATE)
+        raise
+    finally:
+        sys.unraisablehook = usual
+
+
+def _line(error: BaseException) -> str:
+    """What the operating system says, or the first line of an error's text, or its type."""
+    # TensorStore puts it at the end of a long line.
+    if found := re.search(r"(?:OS error |os_error_code=')(\d+)", str(error)):
+        return os.strerror(int(found[1]))
+    return first_line(error)[:300]

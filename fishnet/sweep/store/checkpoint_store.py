@@ -1,0 +1,248 @@
+"""The parts of a sweep: what each process keeps of its own runs, and the newest state of a run among all parts.
+
+A sweep of one process keeps everything in the output folder itself. With several, each process has a part there,
+`parts/of_2/process_1`, with checkpoints and tables of its own runs; when all are finished, process 0 puts them together
+as one process would have left them, and removes the parts. A sweep goes on from whatever parts an earlier start has
+left: a run's state depends on nothing but the run, so each goes on from where it is furthest.
+"""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from fishnet.errors import UserError
+from fishnet.host.interrupt import Interrupt
+from fishnet.sweep.distributed.processes import FINISHED, WORKING, Peer, Pulse, Team
+from fishnet.sweep.store.checkpoint import Checkpoints, NoneSound, identity
+from fishnet.sweep.store.folder import locked, read_sweep_file
+
+CHECKPOINTS = "checkpoints"
+PARTS = "parts"
+SHARED = ("pixels",)  # entries of a state that have no run axis
+POLL_SECONDS = 0.2
+AGAIN = "nothing is lost: the same command goes on from here"
+
+
+def part_of(out: Path, team: Team, index: int | None = None) -> Path:
+    """The folder that a process of a team (this one) writes its runs to."""
+    number = team.index if index is None else index
+    return out if team.count == 1 else out / PARTS / f"of_{team.count}" / f"process_{number}"
+
+
+def parts_in(out: Path) -> list[Path]:
+    """The parts of all processes that there are, of every number of processes."""
+    return sorted((out / PARTS).glob("of_*/process_*"))
+
+
+@dataclass(frozen=True)
+class RestoredState:
+    """The states of some runs, as far as there are any."""
+
+    tree: Any  # leaves [run, ...]; where a run was not found, those of another
+    found: np.ndarray  # [run] bool
+
+    def over(self, name: str, fresh: Any) -> Any:
+        """The entry `name` of these states, with that of `fresh` for the runs that were not found."""
+
+        def rows(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+            return np.where(self.found.reshape(-1, *[1] * (old.ndim - 1)), old, new)
+
+        return jax.tree.map(rows, self.tree[name], fresh)
+
+
+class CheckpointStore:
+    """The checkpoints of the runs of a cohort: saved to one part, read from all of them.
+
+    Args:
+        out: the output folder.
+        part: that this process writes to.
+        name: of the folder of checkpoints.
+        runs: the numbers of the runs, in the order of a state's run axis.
+        spec_hash: of the sweep.
+    """
+
+    def __init__(self, out: Path, part: Path, name: str, runs: Sequence[int], spec_hash: str) -> None:
+        self.out, self.part, self.name, self.spec_hash = out, part, name, spec_hash
+        self.runs = np.array(runs, np.int64)
+        self.own = self._in(part)
+
+    def beside(self, suffix: str) -> "CheckpointStore":
+        """Other states of the same runs."""
+        return CheckpointStore(self.out, self.part, f"{self.name}_{suffix}", self.runs, self.spec_hash)
+
+    @property
+    def begun(self) -> bool:
+        """Whether any part has saved some of it, its pretraining included."""
+        folders = [part / CHECKPOINTS for part in [self.out, *parts_in(self.out)]]
+        return any((folder / self.name).exists() or any(folder.glob(f"{self.name}_*")) for folder in folders)
+
+    def save(self, tree: Any) -> None:
+        """Starts to write the state of all runs; see `Checkpoints.save`."""
+        self.own.save(tree | {"runs": self.runs.copy()})
+
+    def finish(self) -> None:
+        """Waits until everything is on disk."""
+        self.own.finish()
+
+    def give_up(self) -> None:
+        """Waits for what is being written, whatever comes of it; see `Checkpoints.give_up`."""
+        self.own.give_up()
+
+    def forget(self) -> None:
+        """Removes what this process has saved."""
+        self.finish()
+        shutil.rmtree(self.own.folder, ignore_errors=True)
+
+    def restore(self, abstract: Any, warn: Callable[[str], None]) -> RestoredState | None:
+        """The furthest state of each run in any part; None where there is none of any.
+
+        Args:
+            abstract: the expected tree, as `jax.ShapeDtypeStruct`; None: as it was saved.
+            warn: told of every damaged checkpoint that was passed over.
+
+        Raises:
+            NoneSound: a part has checkpoints and none of them is sound, or they are of another sweep.
+            OtherFormat: they are of another version.
+        """
+        best: Any = None
+        progress = np.full((len(self.runs), 3), -1)
+        for part in [self.out, *parts_in(self.out)]:
+            checkpoints = self._in(part)
+            tree = checkpoints.restore(None, warn)
+            if tree is None:
+                continue
+            at = {int(run): row for row, run in enumerate(tree.pop("runs", ()))}
+            if not at or (abstract is not None and not same_but_for_runs(tree, abstract)):
+                raise NoneSound(
+                    f"the arrays in {checkpoints.folder} are not those of this sweep; remove that folder to start "
+                    "this part of the sweep again"
+                )
+            there = progress_of(tree)
+            rows = np.array([at.get(int(run), -1) for run in self.runs])
+            further = np.array([row >= 0 and tuple(there[row]) > tuple(progress[i]) for i, row in enumerate(rows)])
+            if best is None:
+                best = rows_of(tree, np.maximum(rows, 0))
+            elif further.any():
+                best = put(best, further, rows_of(tree, rows[further]))
+            progress[further] = there[rows[further]]
+        found = progress[:, 0] >= 0
+        return RestoredState(best, found) if found.any() else None
+
+    def _in(self, part: Path) -> Checkpoints:
+        """The checkpoints of a part."""
+        return Checkpoints(part / CHECKPOINTS / self.name, identity(self.spec_hash, self.name))
+
+
+def progress_of(tree: Any) -> np.ndarray:
+    """How far each run of a state is, to be compared from the first figure on, [run, 3]."""
+    history = tree.get("history", {})
+    steps = tree["steps"] if "steps" in tree else history["steps"]
+    zeros = np.zeros(len(steps), np.int64)
+    # The status is RUNNING (0) until a run has ended.
+    return np.stack([steps, history.get("epochs", zeros), history.get("status", zeros) > 0], axis=-1).astype(np.int64)
+
+
+def rows_of(tree: Any, rows: np.ndarray) -> Any:
+    """The state of some of its runs."""
+    return {
+        name: value if name in SHARED else jax.tree.map(lambda leaf: np.asarray(leaf)[rows], value)
+        for name, value in tree.items()
+    }
+
+
+def put(tree: Any, rows: np.ndarray, other: Any) -> Any:
+    """`tree` with the runs of `other` in these rows; the arrays of `tree` are given up."""
+
+    def place(leaf: np.ndarray, new: np.ndarray) -> np.ndarray:
+        leaf[rows] = new
+        return leaf
+
+    return {
+        name: other[name] if name in SHARED else jax.tree.map(place, value, other[name]) for name, value in tree.items()
+    }
+
+
+def same_but_for_runs(a: Any, b: Any) -> bool:
+    """Whether two states have the same structure, shapes and types, however many runs each is of."""
+    if jax.tree.structure(a) != jax.tree.structure(b):
+        return False
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return all(x.shape[1:] == y.shape[1:] and x.dtype == y.dtype for x, y in pairs)
+
+
+@contextmanager
+def taking_part(out: Path, team: Team, interrupt: Interrupt) -> Iterator[Pulse | None]:
+    """Holds the locks of what this process writes to and, with others, gives signs of life.
+
+    Raises:
+        UserError: another job uses the folder, or process 0 of this one did not begin.
+    """
+    part = part_of(out, team)
+    with ExitStack() as stack:
+        if team.index == 0:
+            stack.enter_context(locked(out))
+            for other in parts_in(out):  # a job whose process 0 is dead may still have others at work
+                with locked(other):
+                    pass
+        else:
+            wait_for_first(out, team, interrupt, lambda first: first.heard)
+        if team.count == 1:
+            yield None
+            return
+        if team.index == 0:
+            stack.callback(leave_nothing, out)
+        stack.enter_context(locked(part))
+        for table in part.glob("*.parquet"):  # of an earlier start, of which `out` has the newest
+            table.unlink()
+        yield stack.enter_context(Pulse(part, team.session))
+
+
+def leave_nothing(out: Path) -> None:
+    """Removes the parts of a sweep that ended before it began."""
+    if read_sweep_file(out) is None:
+        shutil.rmtree(out / PARTS, ignore_errors=True)
+
+
+def wait_for_first(out: Path, team: Team, interrupt: Interrupt, enough: Callable[[Peer], bool]) -> None:
+    """Waits for process 0 until `enough` says so.
+
+    Raises:
+        UserError: process 0 has ended.
+    """
+    first = Peer(0, part_of(out, team, 0), team.session)
+    while True:
+        state = first.state()
+        if enough(first):
+            return
+        if state not in (WORKING, FINISHED):
+            raise UserError(f"{first.ending()}: {AGAIN}")
+        interrupt.check(AGAIN)
+        time.sleep(POLL_SECONDS)
+
+
+def planned(out: Path, team: Team, interrupt: Interrupt) -> dict[str, Any]:
+    """`sweep.json` as process 0 has written it in this session."""
+    found: dict[str, Any] = {}
+
+    def written(first: Peer) -> bool:
+        found.update(read_sweep_file(out) or {})
+        return found.get("session") == team.session
+
+    wait_for_first(out, team, interrupt, written)
+    return found
+
+
+def wait_for_end(out: Path, team: Team, interrupt: Interrupt) -> None:
+    """Waits until process 0 has put the sweep together.
+
+    Raises:
+        UserError: it has ended before that.
+    """
+    wait_for_first(out, team, interrupt, lambda first: bool((read_sweep_file(out) or {}).get("finished")))

@@ -1,0 +1,153 @@
+"""The Parquet files of a sweep: brought up to date and written as its cohorts are trained."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from fishnet.sweep.plan.cohorts import Cohort
+from fishnet.sweep.run.cohort import CohortRunner
+from fishnet.sweep.run.host_probes import failures, has_figures, probes_table
+from fishnet.sweep.spec.history import SUMMARY, History
+from fishnet.sweep.spec.sweep import Sweep
+from fishnet.sweep.store import records
+from fishnet.sweep.store.parquet import BadTable, read_table, write_table
+
+TABLES = ("runs", "curves", "class_curves", "per_class", "predictions")
+PRETRAINING = ("pretrain_curves",)  # only where some run pretrains
+PROBING = ("probes",)  # only where some run is probed
+PREDICTIONS_FOR_ALL = 200  # runs; beyond it the best and worst run of each arm
+
+
+class Tables:
+    """The Parquet files of a sweep, or of one process's part of it, put together from its cohorts.
+
+    Args:
+        out: the folder to write to.
+        sweep: what is run.
+        cohorts: whose runs the tables are to hold.
+        spec_hash: of the sweep.
+        earlier: the folder with the tables of an earlier session; None: `out`.
+    """
+
+    def __init__(
+        self, out: Path, sweep: Sweep, cohorts: list[Cohort], spec_hash: str, earlier: Path | None = None
+    ) -> None:
+        self.out, self.sweep, self.spec_hash, self.earlier = out, sweep, spec_hash, earlier or out
+        self.written: dict[str, str] = {}  # table -> sha256 of its file
+        self.names = TABLES + (PRETRAINING if any(cohort.objectives for cohort in cohorts) else ())
+        self.names += PROBING if any(map(has_figures, cohorts)) else ()
+        self.parts: list[dict[str, pd.DataFrame]] = [self._so_far(cohort) for cohort in cohorts]
+
+    def _so_far(self, cohort: Cohort) -> dict[str, pd.DataFrame]:
+        """What an earlier session wrote of a cohort, so that its rows stay while other cohorts are trained."""
+        runs, history = cohort.runs, History.empty(len(cohort.runs), cohort.epochs, len(cohort.task.classes))
+        nothing = np.full((len(runs), len(SUMMARY)), np.nan)
+        bad = failures(history, cohort)
+        part = {"runs": records.runs_table(runs, self.sweep.varied, history, cohort.params, nothing, bad)}
+        for name in self.names:
+            rows = rows_from(self.earlier, name, [run.index for run in runs], self.spec_hash)
+            if rows is not None and len(rows):
+                part[name] = rows
+        return part
+
+    def update(self, number: int, runner: CohortRunner) -> None:
+        """Writes all tables with the present state of one cohort."""
+        runs, history, task = runner.cohort.runs, runner.history, runner.cohort.task
+        self.parts[number] |= {
+            "runs": records.runs_table(
+                runs, self.sweep.varied, history, runner.cohort.params, runner.test, failures(history, runner.cohort)
+            ),
+            "curves": records.curves_table(runs, history),
+            "pretrain_curves": records.pretrain_curves_table(runs, history),
+            "class_curves": records.class_curves_table(runs, history, task.classes),
+        }
+        if has_figures(runner.cohort):
+            self.parts[number]["probes"] = probes_table(runner.cohort, history)
+        nothing = np.zeros((0, 0, len(task.classes)), np.float32)
+        self.parts[number].setdefault("per_class", records.per_class_table([], task, nothing))
+        self.parts[number].setdefault("predictions", records.predictions_table([], task, "test", nothing))
+        self.write()
+
+    def finish(self, number: int, runner: CohortRunner) -> None:
+        """Evaluates the test split of one cohort and writes all tables."""
+        logits = runner.finish()
+        runs, task = runner.cohort.runs, runner.cohort.task
+        selected = np.flatnonzero(runner.history.best_epoch)
+        index = np.asarray([run.index for run in runs])
+        self.parts[number]["per_class"] = records.per_class_table(index[selected], task, logits[selected])
+        shown = selected
+        if len(self.sweep.runs()) > PREDICTIONS_FOR_ALL:
+            table = records.runs_table(runs, {}, runner.history, runner.cohort.params, runner.test)
+            shown = np.flatnonzero(np.isin(index, extremes(table)))
+        parts = [records.predictions_table(index[shown], task, "test", logits[shown])]
+        if len(shown):
+            validation = runner.test_logits("val", shown)
+            parts.insert(0, records.predictions_table(index[shown], task, "val", validation))
+        self.parts[number]["predictions"] = pd.concat(parts, ignore_index=True)
+        self.update(number, runner)
+
+    def absorb(self, folders: Iterable[Path]) -> None:
+        """Takes the rows of the runs of other processes from their parts, in the order of a single process."""
+        for folder in folders:
+            for part in self.parts:
+                runs = rows_from(folder, "runs", part["runs"].run, self.spec_hash)
+                for name in self.names if runs is not None and len(runs) else ():
+                    rows = rows_from(folder, name, runs.run, self.spec_hash)
+                    if rows is not None:
+                        part[name] = in_order([without(part.get(name), runs.run), rows])
+        if len(self.sweep.runs()) > PREDICTIONS_FOR_ALL:
+            for part in self.parts:
+                table = part.get("predictions")
+                if table is not None:
+                    part["predictions"] = table[table.run.isin(extremes(part["runs"]))].reset_index(drop=True)
+
+    def runs(self) -> pd.DataFrame:
+        """All runs so far."""
+        return self._joined("runs").sort_values("run", ignore_index=True)
+
+    def write(self) -> None:
+        """Writes every table of which there is something, each whole or not at all."""
+        for name in [name for name in self.names if any(name in part for part in self.parts)]:
+            table = self.runs() if name == "runs" else self._joined(name)
+            self.written[name] = write_table(self.out / f"{name}.parquet", table, self.spec_hash)
+
+    def _joined(self, name: str) -> pd.DataFrame:
+        return joined([part[name] for part in self.parts if name in part])
+
+
+def extremes(table: pd.DataFrame) -> list[int]:
+    """The best and the worst run of each arm by validation accuracy, ties by loss, as the report ranks them."""
+    keep = []
+    table = table[table.best_epoch.notna()].sort_values(["val_accuracy", "val_loss"], ascending=[False, True])
+    for _, rows in table.groupby("arm"):
+        keep += [rows.run.iloc[0], rows.run.iloc[-1]]
+    return keep
+
+
+def joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """Tables below each other; an empty one, whose columns may be of other types, only where there is nothing else."""
+    full = [table for table in tables if len(table)]
+    return pd.concat(full, ignore_index=True) if full else tables[0]
+
+
+def without(table: pd.DataFrame | None, runs: Iterable[int]) -> pd.DataFrame | None:
+    """A table without the rows of some runs."""
+    return None if table is None else table[~table.run.isin(list(runs))]
+
+
+def in_order(tables: Iterable[pd.DataFrame | None]) -> pd.DataFrame:
+    """Tables of one cohort below each other: split by split where they tell them apart, run by run."""
+    table = joined([table for table in tables if table is not None])
+    split = table["split"] == "test" if "split" in table else np.zeros(len(table), bool)
+    return table.iloc[np.lexsort([table.run, split])].reset_index(drop=True)
+
+
+def rows_from(folder: Path, name: str, runs: Iterable[int], spec_hash: str) -> pd.DataFrame | None:
+    """The rows of some runs in a table of a folder; None where there is no such table, or none of this sweep."""
+    try:
+        table = read_table(folder / f"{name}.parquet", spec_hash)
+    except BadTable:  # training fills it again
+        return None
+    return table[table["run"].isin(list(runs))].reset_index(drop=True)
