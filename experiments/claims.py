@@ -203,6 +203,8 @@ def ledger(found: Mapping[str, Mapping[str, Any]], size: str) -> str:
         made = dict(record["made"])
         lines += [
             "",
+            f'<a id="{name}"></a>',  # links to an answer outlast the wording of its question
+            "",
             f"## {record['question']}",
             "",
             *in_paragraphs(record["answer"]),

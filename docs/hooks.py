@@ -1,0 +1,95 @@
+"""Pages that mkdocs generates from the code: command line, catalogue, API, and pages kept outside docs/.
+
+mkdocs calls `on_files` with the pages that it has found under docs/; the generated ones join them, so that links
+between both kinds are checked.
+"""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("nn", "optim", "losses", "augment", "metrics", "stats", "models", "data", "probes", "pretraining", "sweep")
+COMMANDS = ("experiments", "configs")  # packages whose modules are run by `python -m`
+OUTSIDE = ("CHANGELOG.md", "CONTRIBUTING.md", "benchmarks/**/*.md")  # pages kept beside what they describe
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Adds the generated pages."""
+    pages = {f"api/{name}.md": api_page(name) for name in PACKAGES}
+    pages |= {"cli.md": command_line_page(), "catalogue.md": catalogue_page()}
+    for pattern in OUTSIDE:
+        for path in sorted(ROOT.glob(pattern)):
+            pages[str(path.relative_to(ROOT))] = path.read_text().replace("](docs/", "](")
+    for name, content in pages.items():
+        files.append(File.generated(config, name, content=content))
+    return files
+
+
+def api_page(package: str) -> str:
+    """Markdown of one package: its modules in alphabetical order, each with its public members."""
+    lines = [f"# fishnet.{package}", ""]
+    for module in public_modules(package):
+        lines += [f"::: {module}", ""]
+    return "\n".join(lines)
+
+
+def public_modules(package: str) -> list[str]:
+    """Dotted names of a package's documented modules; of the sweep engine only what users import."""
+    if package == "sweep":
+        return ["fishnet.sweep"]
+    folder = ROOT / "fishnet" / package
+    names = [f"fishnet.{package}.{path.stem}" for path in sorted(folder.glob("[!_]*.py"))]
+    return [f"fishnet.{package}"] * has_docstring(folder / "__init__.py") + names
+
+
+def has_docstring(path: Path) -> bool:
+    """Whether a module says what it is."""
+    return ast.get_docstring(ast.parse(path.read_text())) is not None
+
+
+def command_line_page() -> str:
+    """Markdown with the help of every command."""
+    modules = [f"{package}.{path.stem}" for package in COMMANDS for path in sorted((ROOT / package).glob("[!_]*.py"))]
+    with ThreadPoolExecutor(2) as pool:
+        helps = list(pool.map(lambda module: output_of("-m", module, "--help"), modules))
+    lines = [
+        "# Command line",
+        "",
+        "What each command prints with `--help`. Every recipe field is a flag, `--lr 0.1`, and an axis, "
+        "`--axis lr=0.01,0.1`. The names that a field takes, with formulas and papers, are in the "
+        "[catalogue](catalogue.md).",
+    ]
+    for module, text in zip(modules, helps, strict=True):
+        lines += ["", f"## python -m {module}", "", "```text", text.rstrip(), "```"]
+    return "\n".join(lines) + "\n"
+
+
+def catalogue_page() -> str:
+    """Markdown with every component, as `python -m experiments.describe` prints it."""
+    lines = [
+        "# Catalogue",
+        "",
+        "Every component with its formula and its source, as `python -m experiments.describe` prints it. The names "
+        "of a section are values of the flag in its heading.",
+    ]
+    # Each heading is underlined with equals signs.
+    _, *sections = re.split(r"^(.+)\n=+$", output_of("-m", "experiments.describe"), flags=re.MULTILINE)
+    for heading, body in zip(sections[::2], sections[1::2], strict=True):
+        name, flag = re.fullmatch(r"(.+?)(?:  \((--[\w-]+)\))?", heading).groups()
+        lines += ["", f"## {name}" + (f" (`{flag}`)" if flag else ""), "", "```text", body.strip("\n"), "```"]
+    return "\n".join(lines) + "\n"
+
+
+def output_of(*arguments: str) -> str:
+    """Standard output of a Python command, 100 columns wide."""
+    environment = os.environ | {"COLUMNS": "100", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=environment).stdout
