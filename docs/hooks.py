@@ -17,6 +17,7 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("nn", "optim", "losses", "augment", "metrics", "stats", "models", "data", "probes", "pretraining", "sweep")
+FIRST = ["Recipe", "Sweep", "run_sweep", "Result", "load_run", "LoadedRun"]  # of the page of fishnet.sweep
 COMMANDS = ("experiments", "configs")  # packages whose modules are run by `python -m`
 OUTSIDE = ("CHANGELOG.md", "CONTRIBUTING.md", "benchmarks/**/*.md")  # pages kept beside what they describe
 
@@ -36,18 +37,26 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def api_page(package: str) -> str:
     """Markdown of one package: its modules in alphabetical order, each with its public members."""
     lines = [f"# fishnet.{package}", ""]
+    if package == "sweep":
+        return "\n".join([*lines, "::: fishnet.sweep", "    options:", f"      members: {public_face()}", ""])
     for module in public_modules(package):
         lines += [f"::: {module}", ""]
     return "\n".join(lines)
 
 
 def public_modules(package: str) -> list[str]:
-    """Dotted names of a package's documented modules; of the sweep engine only what users import."""
-    if package == "sweep":
-        return ["fishnet.sweep"]
+    """Dotted names of a package's documented modules."""
     folder = ROOT / "fishnet" / package
     names = [f"fishnet.{package}.{path.stem}" for path in sorted(folder.glob("[!_]*.py"))]
     return [f"fishnet.{package}"] * has_docstring(folder / "__init__.py") + names
+
+
+def public_face() -> list[str]:
+    """Names that `from fishnet.sweep import ...` gives, the most used ones first."""
+    tree = ast.parse((ROOT / "fishnet" / "sweep" / "__init__.py").read_text())
+    assigned = {node.targets[0].id: node.value for node in tree.body if isinstance(node, ast.Assign)}
+    names = ast.literal_eval(assigned["__all__"])
+    return sorted(names, key=lambda name: (FIRST.index(name) if name in FIRST else len(FIRST), name))
 
 
 def has_docstring(path: Path) -> bool:
