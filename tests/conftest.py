@@ -4,6 +4,7 @@ import atexit
 import os
 import shutil
 import tempfile
+import time
 
 # The level that the engine itself asks for on CPU; the default takes two thirds longer to compile.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
@@ -53,6 +54,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return next((i for i, name in enumerate(LONGEST) if f"tests/{name}" in item.nodeid), len(LONGEST))
 
     items.sort(key=place)
+
+
+_CPU = [0.0]
+
+
+def _cpu_seconds_since_last() -> float:
+    """CPU seconds of this process, its threads and its ended children since the last call."""
+    before, _CPU[0] = _CPU[0], time.process_time() + sum(os.times()[2:4])
+    return _CPU[0] - before
+
+
+def pytest_runtest_logstart() -> None:
+    _cpu_seconds_since_last()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    """Let `--durations` show CPU seconds, which do not depend on what else the machine does."""
+    report = yield
+    report.duration = _cpu_seconds_since_last()
+    return report
 
 
 @pytest.fixture(autouse=True)
