@@ -296,11 +296,11 @@ def test_overrides_that_make_sense_pass():
 def test_planning_looks_at_each_arm_once_however_many_seeds_it_has(task, monkeypatch, arms, seeds):
     looked = []
     of_arm = knobs.trace_arm
-    monkeypatch.setattr(knobs, "knobs_of_arm", lambda recipe, *rest: looked.append(recipe) or of_arm(recipe, *rest))
+    monkeypatch.setattr(knobs, "trace_arm", lambda recipe, *rest: looked.append(recipe) or of_arm(recipe, *rest))
     (cohort,) = cohorts_of(Sweep(TINY, axes={"lr": [0.1, 0.2, 0.3][:arms]}, seeds=seeds), task)
     assert len(looked) == arms
     assert cohort.knobs.numbers.keys.shape == (arms * seeds, len(STREAMS), 2)
-    assert sorted(set(cohort.knobs.numbers.lr.tolist())) == np.float32([0.1, 0.2, 0.3][:arms]).tolist()
+    assert sorted(set(cohort.knobs.numbers.scalars["lr"].tolist())) == np.float32([0.1, 0.2, 0.3][:arms]).tolist()
 
 
 def test_a_run_has_the_keys_of_its_seed_whoever_is_beside_it():

@@ -41,6 +41,6 @@ def vmap_key(knobs: TracedConfig, same_seed: bool) -> list[tuple]:
 
 def sharing_costs_nothing(knobs: TracedConfig, width: int) -> bool:
     """Whether groups of `width` lanes that also agree in their seed are as few as those that need not."""
-    runs = range(len(knobs.numbers.lr))
+    runs = range(len(knobs.numbers.keys))
     free, bound = (form_groups(runs, vmap_key(knobs, same_seed), width) for same_seed in (False, True))
     return len(bound) == len(free)

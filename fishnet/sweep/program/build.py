@@ -65,11 +65,11 @@ def lane_model(
         NormByKind(numbers.norm[site], ghost=recipe.ghost_batch, pixels=menu.pixel_norm, weights=menu.weight_norm)
         for site in range(numbers.norm.shape[-1])
     )
-    drops = {"dropout": numbers.dropout, "dropping": kinds.dropout}
+    drops = {"dropout": numbers.scalars["dropout"], "dropping": kinds.dropout}
     if menu.mixed_dropout:
         drops["dropout_kind"] = numbers.dropout_kind
     if menu.stochastic_depth:
-        drops["stochastic_depth"] = numbers.stochastic_depth
+        drops["stochastic_depth"] = numbers.scalars["stochastic_depth"]
     return _build(recipe, classes, experts, LOWERINGS[lowering], act, norms, init, drops)
 
 
@@ -83,7 +83,7 @@ def with_initial_biases(numbers: Hyperparameters, params: Any) -> Any:
 
     def started(path: tuple, leaf: jax.Array) -> jax.Array:
         hidden = path[-1].key == "bias" and path[0].key.startswith(("conv_", "dense_", "norm_"))
-        return leaf + numbers.init_bias if hidden else leaf
+        return leaf + numbers.scalars["init_bias"] if hidden else leaf
 
     return jax.tree_util.tree_map_with_path(started, params)
 
@@ -191,7 +191,7 @@ def lane_losses(menu: ProgramFeatures, kinds: BranchIds, numbers: Hyperparameter
         kinds, numbers: the lane's knobs, without the lane axis.
         progress: [] float32, share of the run done.
     """
-    weights = deferred(numbers.loss.class_weights, progress, numbers.reweight_from)
+    weights = deferred(numbers.loss.class_weights, progress, numbers.scalars["reweight_from"])
     return partial(mixed_loss, kinds.loss, numbers=numbers.loss.replace(class_weights=weights), families=menu.families)
 
 
@@ -363,10 +363,12 @@ def add_penalties(
         return loss, grads
 
     def penalised(loss: jax.Array, grads: Any, params: Any) -> tuple[jax.Array, Any]:
-        term, slopes = jax.value_and_grad(lambda p: l1_penalty(p, numbers.l1) + l2_penalty(p, numbers.l2))(params)
+        term, slopes = jax.value_and_grad(
+            lambda p: l1_penalty(p, numbers.scalars["l1"]) + l2_penalty(p, numbers.scalars["l2"])
+        )(params)
         return loss + term, jax.tree.map(jnp.add, grads, slopes)
 
-    wanted = (numbers.l1 > 0) | (numbers.l2 > 0)
+    wanted = (numbers.scalars["l1"] > 0) | (numbers.scalars["l2"] > 0)
     return lax.cond(wanted, penalised, lambda loss, grads, params: (loss, grads), loss, grads, params)
 
 
@@ -381,7 +383,9 @@ def rate_multiplier(numbers: Hyperparameters, progress: jax.Array) -> jax.Array:
     """
 
     def shape(progress: jax.Array) -> jax.Array:
-        values = [f(progress, numbers.cycles) if name in CYCLIC else f(progress) for name, f in SCHEDULES.items()]
+        values = [
+            f(progress, numbers.scalars["cycles"]) if name in CYCLIC else f(progress) for name, f in SCHEDULES.items()
+        ]
         return lax.select_n(numbers.schedule, *[jnp.asarray(value, jnp.float32) for value in values])
 
-    return with_warmup(lambda p: with_floor(shape(p), numbers.lr_floor), progress, numbers.warmup)
+    return with_warmup(lambda p: with_floor(shape(p), numbers.lr_floor), progress, numbers.scalars["warmup"])

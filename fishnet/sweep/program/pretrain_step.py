@@ -128,7 +128,7 @@ def pretrain_lane(
 
         (loss, (solved, statistics)), grads = jax.value_and_grad(loss_of, has_aux=True)(pupil.params)
         finite = (pupil.first_bad_step < 0) & jnp.isfinite(loss) & jnp.isfinite(global_norm(grads))
-        lr = numbers.pretrain_lr * 0.5 * (1 + jnp.cos(jnp.pi * i / numbers.pretrain_steps))
+        lr = numbers.scalars["pretrain_lr"] * 0.5 * (1 + jnp.cos(jnp.pi * i / numbers.pretrain_steps))
 
         def update(pupil: PretrainState) -> PretrainState:
             down, adam = ADAM.update(grads, pupil.adam, pupil.params)

@@ -139,7 +139,7 @@ class Program:
     ) -> None:
         self.shape, self.chunk, self.functions = shape, chunk, functions or ProgramFunctions(shape)
         self.devices = [devices[0]] * len(devices) if devices[0].platform == "cpu" else devices
-        self.lanes = len(knobs.numbers.lr) // len(devices)
+        self.lanes = len(knobs.numbers.keys) // len(devices)
         free = partial(available_bytes, devices[0])  # before anything is there
         self.available = best_effort("how much memory there is", free, warnings.warn, None)
         self.knobs = self.split(knobs)

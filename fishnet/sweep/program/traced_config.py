@@ -30,6 +30,11 @@ from fishnet.sweep.program.features import (
 from fishnet.sweep.program.rng import stream_keys
 from fishnet.sweep.spec.recipe import Recipe
 
+# Fields that a program reads as they are.
+SCALARS = (
+    *("init_bias", "lr", "momentum", "weight_decay", "rho", "cycles", "warmup", "reweight_from", "l1", "l2"),
+    *("pretrain_lr", "ema", "dropout", "stochastic_depth", "cutout"),
+)
 LSUV_ROUNDS = 10  # as often as a kernel is rescaled, at most; one or two do for most
 
 
@@ -50,43 +55,29 @@ class BranchIds:
 class Hyperparameters:
     """Traced values that differ from lane to lane within a vectorised group."""
 
-    keys: jax.Array  # [lane, stream, 2] uint32, see random.py
+    keys: jax.Array  # [lane, stream, 2] uint32, see rng.py
+    scalars: dict[str, jax.Array]  # recipe field -> [lane] float32 or int32: the number as the recipe has it
     act_coefficient: jax.Array  # [lane] float32, NaN for the activation's own
     norm: jax.Array  # [lane, site] int32, position in KINDS of the norm after each layer
     init_scale: jax.Array  # [lane] float32
     init_fan: jax.Array  # [lane] int32
     init_distribution: jax.Array  # [lane] int32
     init_gain: jax.Array  # [lane] float32
-    init_bias: jax.Array  # [lane] float32
-    lr: jax.Array  # [lane] float32, peak, per step
     lr_floor: jax.Array  # [lane] float32, lowest learning rate over peak
-    momentum: jax.Array  # [lane] float32
-    weight_decay: jax.Array  # [lane] float32
-    rho: jax.Array  # [lane] float32, radius of sam
     clip: jax.Array  # [lane] float32, inf for none
     schedule: jax.Array  # [lane] int32, position in SCHEDULES
-    cycles: jax.Array  # [lane] float32, of the cyclic schedules
-    warmup: jax.Array  # [lane] float32, fraction of the run
     total_steps: jax.Array  # [lane] float32
     loss: LossNumbers  # [lane, ...]
-    reweight_from: jax.Array  # [lane] float32, fraction of the run before class weights hold
-    l1: jax.Array  # [lane] float32
-    l2: jax.Array  # [lane] float32
     max_norm: jax.Array  # [lane, layer] float32, inf for none; the head last
     layer_rates: LayerRates  # [lane, ...]
     hard: jax.Array  # [lane, class] bool
     precise: jax.Array  # [lane] bool
     batch_evaluation: jax.Array  # [lane] bool
     lsuv_rounds: jax.Array  # [lane] int32, 0 for none
-    pretrain_lr: jax.Array  # [lane] float32, peak
     pretrain_steps: jax.Array  # [lane] float32, of the whole pretraining
-    ema: jax.Array  # [lane] float32
-    dropout: jax.Array  # [lane] float32
     dropout_kind: jax.Array  # [lane] int32, position in DROPOUTS
-    stochastic_depth: jax.Array  # [lane] float32, rate of the last block
     mixup: jax.Array  # [lane, 257] int32, table of shares
     cutmix: jax.Array  # [lane, 257] int32, table of shares
-    cutout: jax.Array  # [lane] int32, pixels
     sampling: jax.Array  # [lane, class] int32, weights
 
 
@@ -143,45 +134,36 @@ def trace_arm(recipe: Recipe, menu: ProgramFeatures, task: Task, sites: int, ste
         ),
         Hyperparameters(
             keys=np.uint32(0),  # of each run
+            scalars={name: as_scalar(getattr(recipe, name)) for name in SCALARS},
             act_coefficient=np.float32(np.nan if recipe.act_coefficient == "auto" else recipe.act_coefficient),
             norm=np.asarray(norm, np.int32),
             init_scale=np.float32(init.scale),
             init_fan=np.int32(init.fan),
             init_distribution=np.int32(init.distribution),
             init_gain=np.float32(init.gain * recipe.init_gain),
-            init_bias=np.float32(recipe.init_bias),
-            lr=np.float32(recipe.lr),
             lr_floor=np.float32(recipe.lr_min / recipe.lr),
-            momentum=np.float32(recipe.momentum),
-            weight_decay=np.float32(recipe.weight_decay),
-            rho=np.float32(recipe.rho),
             clip=np.float32(recipe.clip or np.inf),
             schedule=np.int32(list(SCHEDULES).index(recipe.schedule)),
-            cycles=np.float32(recipe.cycles),
-            warmup=np.float32(recipe.warmup),
             total_steps=np.float32(steps_per_epoch * recipe.epochs),
             loss=loss_numbers(recipe, counts),
-            reweight_from=np.float32(recipe.reweight_from),
-            l1=np.float32(recipe.l1),
-            l2=np.float32(recipe.l2),
             max_norm=np.where(layer_mask(recipe.max_norm_layers, sites + 1), limit, np.inf).astype(np.float32),
             layer_rates=layer_rates(sites, recipe.layer_rate, recipe.unfreeze, recipe.unfreeze_rates, steps_per_epoch),
             hard=hard,
             precise=np.bool_(estimates_statistics(recipe)),
             batch_evaluation=np.bool_(recipe.eval_statistics == "batch"),
-            pretrain_lr=np.float32(recipe.pretrain_lr),
             pretrain_steps=np.float32(steps_per_epoch * recipe.pretrain_epochs),
             lsuv_rounds=np.int32(LSUV_ROUNDS if init.unit_variance else 0),
-            ema=np.float32(recipe.ema),
-            dropout=np.float32(recipe.dropout),
             dropout_kind=np.int32(DROPOUTS.index(recipe.dropout_kind)),
-            stochastic_depth=np.float32(recipe.stochastic_depth),
             mixup=beta_table(recipe.mixup),
             cutmix=beta_table(recipe.cutmix),
-            cutout=np.int32(recipe.cutout),
             sampling=sampling_weights(counts, recipe.class_sampling, np.where(hard, recipe.hard_sampling, 1.0)),
         ),
     )
+
+
+def as_scalar(value: int | float) -> np.int32 | np.float32:
+    """A number of a recipe in the precision that programs compute in."""
+    return np.int32(value) if isinstance(value, int) else np.float32(value)
 
 
 def loss_numbers(recipe: Recipe, counts: np.ndarray) -> LossNumbers:

@@ -182,7 +182,7 @@ def train_lane(
         if menu.mixing:
             fill = jnp.round(pixels.mean).astype(jnp.uint8)
             key = stream_key(numbers.keys, "mix", i)
-            images, partner, share = mix(key, images, numbers.mixup, numbers.cutmix, numbers.cutout, fill)
+            images, partner, share = mix(key, images, numbers.mixup, numbers.cutmix, numbers.scalars["cutout"], fill)
 
         def losses_of(logits: jax.Array) -> jax.Array:
             of = partial(lane_losses(menu, kinds, numbers, progress), logits)
@@ -224,7 +224,7 @@ def train_lane(
         (loss, seen), grads = value_and_grad(lane.params)
         if probe:
             uphill = where_learning(rates, grads, jax.tree.map(jnp.zeros_like, grads))
-            grads = value_and_grad(probe(lane.params, uphill, numbers.rho))[1]
+            grads = value_and_grad(probe(lane.params, uphill, numbers.scalars["rho"]))[1]
         loss, grads = add_penalties(menu, numbers, loss, grads, lane.params)
         return loss, seen, where_learning(rates, grads, jax.tree.map(jnp.zeros_like, grads)), rates
 
@@ -233,7 +233,7 @@ def train_lane(
         loss, (logits, statistics), raw, rates = gradients(i, lane, images, losses_of)
         norm = global_norm(raw)
         finite = (lane.first_bad_step < 0) & jnp.isfinite(loss) & jnp.isfinite(norm)
-        lr = numbers.lr * rate_multiplier(numbers, progress) * rate
+        lr = numbers.scalars["lr"] * rate_multiplier(numbers, progress) * rate
         grads, clip = clipping_of(menu, kinds, numbers, raw, norm, lane.params)
 
         def kept(new: Any, old: Any) -> Any:
@@ -241,7 +241,7 @@ def train_lane(
 
         def updated(optimizer: Optimizer) -> tuple[Any, OptimizerState]:
             """Parameters and slots after the step: all of it in one branch, so that each is read and written once."""
-            own = numbers.momentum, numbers.weight_decay, lr
+            own = numbers.scalars["momentum"], numbers.scalars["weight_decay"], lr
             down, slots = direction(optimizer, clip(grads), lane.slots, lane.params, *own)
             if rates is None:
                 params = jax.tree.map(lambda p, d: p - lr * d, lane.params, down)
@@ -270,7 +270,7 @@ def train_lane(
             own = OPTIMIZERS[menu.own_optimizer] if menu.own_optimizer else None
             if own and own.evaluate:
                 params = own.evaluate(params, state_of(own, slots, params))
-            return kept(ema(lane.average, params, numbers.ema, i + 1), lane.average)
+            return kept(ema(lane.average, params, numbers.scalars["ema"], i + 1), lane.average)
 
         params, slots = lax.switch(kinds.optimizer, [partial(updated, optimizer) for optimizer in shape.optimizers])
         totals = lane.epoch
@@ -314,7 +314,7 @@ def train_lane(
         lane = lane.replace(estimated=lax.cond(stop % per_epoch == 0, estimate, lambda: lane.statistics))
         # Those of the trained weights are also what probes see, and what the running averages go on from.
         own = OPTIMIZERS[menu.own_optimizer].evaluate if menu.own_optimizer else None
-        averaged = (numbers.ema > 0) | (own is not None)
+        averaged = (numbers.scalars["ema"] > 0) | (own is not None)
         statistics = jax.tree.map(partial(jnp.where, averaged), lane.statistics, lane.estimated)
         lane = lane.replace(statistics=statistics)
     return lane
