@@ -29,12 +29,12 @@ from fishnet.optim.optimizers import OPTIMIZERS
 from fishnet.optim.schedules import SCHEDULES
 from fishnet.sweep import Recipe, Run, Sweep
 from fishnet.sweep.plan.cohorts import Cohort, make_cohorts
+from fishnet.sweep.plan.layout import evaluation_chunk
 from fishnet.sweep.program.build import plain_model
 from fishnet.sweep.program.compile import compiler_options
 from fishnet.sweep.program.program import Program
 from fishnet.sweep.program.rng import stream_key
 from fishnet.sweep.program.state import DeviceData, constants
-from fishnet.sweep.run.evaluation import evaluation_chunk
 from fishnet.sweep.spec.validation import resolve
 
 ARMS = {

@@ -224,24 +224,17 @@ def print_models(size: int, widths: tuple[int, ...], depth: int) -> None:
         widths, depth: of the models.
     """
     import jax
-    import numpy as np
 
     from fishnet.models import MODELS
-    from fishnet.sweep.plan.cost import PARTS, count
-    from fishnet.sweep.plan.fit_memory import outputs_of
+    from fishnet.sweep.plan.fit_memory import linear_layers
 
     print(f"at {size} px, widths {'-'.join(map(str, widths))}, depth {depth}, 15 classes; activations in float32")
-    image = jax.ShapeDtypeStruct((1, size, size, 3), np.uint8)
     for name, model in MODELS.items():
         print(f"{name}\n{summary(model)}")
         for fields in VARIANTS.get(name, ({},)):
             made = model(classes=15, widths=widths, depth=depth, **fields)
-            outputs, shapes = outputs_of(made, 1, (size, size, 3))
+            outputs, products, shapes = linear_layers(made, 1, (size, size, 3))
             params = sum(leaf.size for leaf in jax.tree.leaves(shapes))
-            forward = jax.make_jaxpr(
-                lambda i, made=made: made.init_with_output(jax.random.key(0), i, train=False)[0]
-            )(image)  # fmt: skip
-            products = count(forward, {}).whole[PARTS.index("multiplications")]
             given = "".join(f"{field}={value}: " for field, value in fields.items())
             counted = f"{params:,} parameters, {products / 1e6:.2f} M multiply-adds"
             print(f"    {given}{counted}, {outputs / 2**10:,.1f} KiB of activations")

@@ -44,9 +44,7 @@ LAYERS = (
 # Still upward; each entry that is mended goes.
 KNOWN = {
     ("fishnet/sweep/distributed/merge.py", "fishnet/sweep/run/progress.py"),
-    ("fishnet/sweep/plan/autotune.py", "fishnet/sweep/run/evaluation.py"),
     ("fishnet/sweep/plan/cohorts.py", "fishnet/sweep/store/backbones.py"),
-    ("fishnet/sweep/plan/estimate.py", "fishnet/sweep/run/evaluation.py"),
     ("fishnet/sweep/spec/rules.py", "fishnet/sweep/program/features.py"),
     ("fishnet/sweep/spec/validation.py", "fishnet/sweep/program/features.py"),
     ("fishnet/sweep/store/checkpoint_store.py", "fishnet/sweep/distributed/processes.py"),

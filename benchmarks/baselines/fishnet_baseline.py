@@ -18,9 +18,8 @@ from fishnet.probes import PROBES
 from fishnet.sweep import Recipe, Run, Sweep
 from fishnet.sweep.plan.autotune import autotune_layouts
 from fishnet.sweep.plan.cohorts import Cohort, make_cohorts
-from fishnet.sweep.plan.layout import Layout
+from fishnet.sweep.plan.layout import Layout, evaluation_chunk
 from fishnet.sweep.program.program import Program
-from fishnet.sweep.run.evaluation import evaluation_chunk
 from fishnet.sweep.spec.validation import resolve
 from fishnet.sweep.store.checkpoint import Checkpoints
 

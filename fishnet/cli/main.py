@@ -3,9 +3,7 @@
 import contextlib
 import os
 import sys
-import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,14 +12,11 @@ from fishnet.cli.output import width_of_output
 from fishnet.cli.parser import guarded, usable_cores
 from fishnet.cli.sweep_flags import Experiment, Request, understand
 from fishnet.errors import UsageError
-from fishnet.host.best_effort import best_effort
 from fishnet.host.names import shell_word, visible
 from fishnet.sweep.run.progress import Display, display_for
 
 if TYPE_CHECKING:
-    from fishnet.sweep import DataOptions, Sweep
-
-REPORT_SECONDS = 5.0  # table, figures and page: as measured by `python -m benchmarks.plan_time`
+    from fishnet.sweep import DataOptions
 
 
 def main(experiment: Experiment, argv: Sequence[str] | None = None) -> int:
@@ -54,8 +49,6 @@ def train(request: Request, show_result: Callable[[Path, Display, str | None], N
         team = join(**vars(request.meeting)) if request.meeting else Team()
         check_sweep(request.sweep, data.data_dir, data.group_regex, data.strict)
         out = Path(request.out or default_folder(request, data))
-        report = partial(report_seconds, request.sweep)
-        then = {"report": best_effort("the time that the report takes", report, display.note, REPORT_SECONDS)}
         result = run_sweep(
             request.sweep,
             out,
@@ -67,7 +60,6 @@ def train(request: Request, show_result: Callable[[Path, Display, str | None], N
             display=display,
             data=data,
             command=request.command,
-            then=then if show_result is None else None,
         )
     except UsageError as error:
         raise request.as_typed(error) from error
@@ -77,35 +69,8 @@ def train(request: Request, show_result: Callable[[Path, Display, str | None], N
         return 0
     if result.finished:
         display.note("this sweep was finished before: nothing is trained")
-    began = time.perf_counter()
     (show_result or show)(out, display, request.data_dir)
-    if not result.finished and show_result is None:
-        keep = partial(keep_report_seconds, request.sweep, round(time.perf_counter() - began, 2))
-        best_effort("the time that the report took", keep, display.note, None)
     return 0
-
-
-def report_key(sweep: "Sweep") -> str:
-    """Where it is remembered how long tables and figures of sweeps like this one took."""
-    from fishnet.host.machine import visible_devices
-    from fishnet.sweep.plan.cache import setting_key
-
-    return f"{setting_key(visible_devices())}-{sweep.recipe.task}-{len(sweep.arms())}"
-
-
-def report_seconds(sweep: "Sweep") -> float:
-    """How long the report of a sweep will take: as the last of its size did, or as on the machine of the benchmarks."""
-    from fishnet.sweep.plan.cache import REPORTS
-
-    known = REPORTS.find(report_key(sweep))
-    return known["seconds"] if known else REPORT_SECONDS
-
-
-def keep_report_seconds(sweep: "Sweep", seconds: float) -> None:
-    """Remembers how long the report of a sweep took."""
-    from fishnet.sweep.plan.cache import REPORTS
-
-    REPORTS.keep(report_key(sweep), {"seconds": seconds})
 
 
 def use_cores(devices: int | None) -> None:

@@ -126,7 +126,6 @@ def fabricate(
         "lane_width": 1,
         "lowering": "gemm",
         "devices": 2,
-        "estimated_seconds": 190.0,
         "steps_per_epoch": 35,
         "epochs": epochs,
         "dropped_images": 8,

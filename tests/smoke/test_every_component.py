@@ -21,7 +21,6 @@ from fishnet.sweep import Recipe, Run, Samples, Sweep, load_run, run_sweep
 from fishnet.sweep.plan.grouping import group_runs
 from fishnet.sweep.spec.rules import NAMES
 from fishnet.sweep.spec.validation import check_recipe, resolve
-from fishnet.sweep.store.folder import read_sweep_file
 
 pytestmark = pytest.mark.smoke
 BASE = Recipe(
@@ -99,9 +98,8 @@ def test_every_name_of_every_table_is_among_the_arms():
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_what_is_trained_is_finite_and_the_plain_model_says_the_same(name, tmp_path):
-    """Planned with an estimate, compiled, trained, saved, loaded: its test figures, again in Flax and NumPy."""
+    """Planned, compiled, trained, saved, loaded: its test figures, again in Flax and NumPy."""
     result = run_sweep(sweep_of(PROGRAMS[name]), tmp_path / "out")
-    assert all(program["estimated_seconds"] > 0 for program in read_sweep_file(result.out)["plan"])
     wrong = result.runs.index[result.runs["status"] != "ok"]
     assert not len(wrong), [PROGRAMS[name][run] for run in wrong]
     curves = pd.read_parquet(result.out / "curves.parquet")

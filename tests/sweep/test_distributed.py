@@ -26,9 +26,9 @@ from fishnet.sweep.distributed import processes
 from fishnet.sweep.distributed.dealing import deal, dealt_in, groups_of, share_of, written
 from fishnet.sweep.distributed.processes import FINISHED, GONE, STOPPED, WORKING, Peer, Pulse, Team
 from fishnet.sweep.plan.cohorts import make_cohorts
+from fishnet.sweep.plan.layout import evaluation_chunk
 from fishnet.sweep.program.compile import compiler_options
 from fishnet.sweep.program.program import Program
-from fishnet.sweep.run.evaluation import evaluation_chunk
 from fishnet.sweep.spec.validation import resolve
 from fishnet.sweep.store.checkpoint_store import CheckpointStore, part_of, taking_part
 from fishnet.sweep.store.folder import locked

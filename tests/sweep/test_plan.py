@@ -74,7 +74,6 @@ def test_a_program_sees_static_fields_only():
 def test_the_view_is_plain_json_and_counts_dropped_images(task):
     (cohort,) = cohorts_of(Sweep(CNN, seeds=2), task)
     view = json.loads(json.dumps(cohort.view()))
-    assert (view.pop("estimated_seconds"), view.pop("estimate"), view.pop("estimated_from")) == (None, {}, "")  # so far
     assert view == {
         "runs": 2,
         "lane_width": 1,

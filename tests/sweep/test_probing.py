@@ -1,10 +1,8 @@
 """Probes in a sweep: they change nothing, are those of the run alone, go on after a stop, and measure what they say."""
 
 import dataclasses
-import json
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,7 +13,6 @@ from fishnet.losses import cross_entropy
 from fishnet.probes import PROBES, Batches, Net, recorded
 from fishnet.probes.epoch import features
 from fishnet.sweep import Interrupted, Recipe, Sweep, load_run, run_sweep
-from fishnet.sweep.plan.cost import PARTS, count
 from fishnet.sweep.run import cohort
 from fishnet.sweep.spec.field_parsing import coerce, format_value, parse_value
 from fishnet.sweep.spec.validation import check_sweep
@@ -239,23 +236,6 @@ def test_a_list_of_names_is_written_with_pluses():
     }.items():
         assert parse_value("probes", text) == coerce("probes", list(names)) == names
         assert format_value(names) == format_value(list(names)) == text
-
-
-def test_the_estimate_knows_of_probes(probed):
-    """Measured now and then, a step's probes cost a share of what they would at every step; an epoch's are extra."""
-    content = json.loads((probed.out / "sweep.json").read_text())
-    assert "probing" in content["plan"][0]["estimate"]
-
-    def program(x):
-        def probe_step(x):
-            return jnp.exp(x).sum()
-
-        return x.sum() + jax.jit(probe_step)(x)
-
-    traced = jax.make_jaxpr(program)(jax.ShapeDtypeStruct((1000,), jnp.float32))
-    functions = PARTS.index("functions")
-    assert count(traced, {}).whole[functions] == 1000
-    assert count(traced, {}, {"probe_step": 0.02}).whole[functions] == 20
 
 
 def test_a_slope_that_only_neighbours_learn_is_no_layer_of_a_run(tmp_path):

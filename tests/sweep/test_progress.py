@@ -4,6 +4,7 @@ import io
 
 import pytest
 
+from fishnet.sweep.plan.past_times import PastTime
 from fishnet.sweep.run import progress
 from fishnet.sweep.run.progress import Display, LineDisplay, LiveDisplay, display_for
 from fishnet.sweep.spec.text import seconds_text
@@ -13,9 +14,7 @@ COHORT = {
     "lane_width": 1,
     "lowering": "gemm",
     "devices": 2,
-    "estimated_seconds": 60.0,
-    "estimate": {"compiling": 12.0, "training": 48.0},
-    "estimated_from": "as measured on 2026-11-22",
+    "last_time": PastTime({"compiling": 12.0, "training": 48.0}, "2026-11-22"),
     "steps_per_epoch": 36,
     "epochs": 8,
     "dropped_images": 1,
@@ -33,7 +32,6 @@ PLAN = {
     "out": "runs/[b]x[/b]",
     "cohorts": [COHORT],
     "notes": ["2 files skipped"],
-    "then": {"report": 5.0},
 }
 
 
@@ -80,7 +78,7 @@ def test_lines_say_device_first_and_warn_of_unused_accelerators():
     assert lines[3] == "device    cpu x 2 (a cpu)"
     assert "runs      6 = 2 arms x 3 seeds, in 1 compiled program" in lines
     assert "output    runs/[b]x[/b]" in lines
-    assert "estimate  about 1 min 05 s: compiling 12 s, training 48 s, report 5.0 s; as measured on 2026-11-22" in lines
+    assert "estimate  about 1 min 00 s: compiling 12 s, training 48 s; as it took on 2026-11-22" in lines
     assert any("each epoch drops the 1 image of its incomplete last batch" in line for line in lines)
     assert lines[-1].startswith("100 %  epoch 1 of 8")
     assert "1 diverged" in lines[-1]
@@ -98,9 +96,9 @@ def test_lines_of_progress_are_rare(monkeypatch):
         display.advance(done, 1, 1)
     display.finish()
     lines = stream.getvalue().splitlines()
-    assert len(lines) == 10
-    assert lines[4].startswith(" 50 %")
-    assert "50 s left" in lines[4]
+    assert len(lines) == 11
+    assert lines[0].startswith("  1 %") and "1 min 39 s left" in lines[0]  # from the first calls on
+    assert lines[5].startswith(" 51 %") and "49 s left" in lines[5]
 
 
 def test_time_left_counts_only_this_session(monkeypatch):

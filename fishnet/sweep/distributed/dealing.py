@@ -48,21 +48,19 @@ def deal(cohorts: Sequence[Cohort], processes: int, whole_arms: bool) -> list[li
     Returns:
         For each cohort and process the numbers of its runs, ascending; empty where there are more processes than units.
     """
-    units = []  # (seconds, cohort, rows)
-    known = all(cohort.estimated_seconds for cohort in cohorts)  # otherwise a step of any program counts alike
+    units = []  # (steps, cohort, rows)
     for number, cohort in enumerate(cohorts):
         epochs = np.array(
             [run.recipe.epochs + run.recipe.pretrain_epochs * (run.recipe.pretrain != "none") for run in cohort.runs]
         )
-        whole = cohort.estimated_seconds if known else epochs.sum() * cohort.shape.steps_per_epoch
-        seconds = whole * epochs / epochs.sum()
+        steps = epochs * cohort.shape.steps_per_epoch  # a step of any program counts alike
         of = arms_of(cohort) if whole_arms else groups_of(cohort, range(len(cohort.runs)))
-        units += [(float(seconds[rows].sum()), number, rows) for rows in of]
+        units += [(float(steps[rows].sum()), number, rows) for rows in of]
     load = np.zeros(processes)
     dealt: list[list[list[int]]] = [[[] for _ in range(processes)] for _ in cohorts]
-    for seconds, number, rows in sorted(units, key=lambda unit: -unit[0]):  # equal ones stay in order
+    for steps, number, rows in sorted(units, key=lambda unit: -unit[0]):  # equal ones stay in order
         least = int(load.argmin())
-        load[least] += seconds
+        load[least] += steps
         dealt[number][least] += [cohorts[number].runs[row].index for row in rows]
     return [[sorted(runs) for runs in of] for of in dealt]
 

@@ -20,11 +20,10 @@ from fishnet.source_hash.digest import hash_each
 from fishnet.sweep.plan.cache import TUNED, program_key
 from fishnet.sweep.plan.cohorts import Cohort, make_cohorts
 from fishnet.sweep.plan.grouping import form_groups, group_runs, sharing_costs_nothing, vmap_key
-from fishnet.sweep.plan.layout import Layout
+from fishnet.sweep.plan.layout import Layout, evaluation_chunk
 from fishnet.sweep.plan.user_components import functions_of
 from fishnet.sweep.program.memory import OutOfMemory
 from fishnet.sweep.program.program import Program
-from fishnet.sweep.run.evaluation import evaluation_chunk
 from fishnet.sweep.spec.sweep import Run
 from fishnet.sweep.spec.text import counted
 

@@ -84,13 +84,6 @@ LAYOUT = {
     "timings": dict,
 }
 TUNED = Remembered("tuned.json", {"layout": LAYOUT})  # what `--lane-width auto` chose
-SPEEDS = Remembered("paces.json", {"step": float, "chunk": float, "scale": float, "beside": bool, "yardstick": float})
-REPORTS = Remembered("reports.json", {"seconds": float})  # how long reports took
-
-
-def setting_key(devices: Sequence[jax.Device]) -> str:
-    """Kind and number of devices, and versions, in a few characters."""
-    return _short(device_name(list(devices)), sorted(versions().items()))
 
 
 def program_key(shape: ProgramConfig, made_of: Mapping[str, str], devices: Sequence[jax.Device], *more: Any) -> str:
@@ -102,7 +95,8 @@ def program_key(shape: ProgramConfig, made_of: Mapping[str, str], devices: Seque
         devices: where it runs.
         more: what else matters.
     """
-    return f"{setting_key(devices)}-{_short(shape, more, *made_of.items())}"
+    setting = _short(device_name(list(devices)), sorted(versions().items()))
+    return f"{setting}-{_short(shape, more, *made_of.items())}"
 
 
 def _short(*of: Any) -> str:

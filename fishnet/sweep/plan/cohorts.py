@@ -79,9 +79,6 @@ class Cohort:
     asked_width: int  # the lane width before memory lowered it
     most_devices: int | None  # that work side by side, as chosen by timing or by memory; None: all there are
     why: str = ""  # it is laid out like this, in words, where that was timed
-    estimate: Mapping[str, float] = field(default_factory=dict)  # seconds by what takes them; empty: unknown
-    estimated_from: str = ""
-    yardstick: float = 0.0  # seconds that the yardstick took then, see `estimate.py`
     made_of: Mapping[str, str] = field(default_factory=dict)  # digests of the user's components that its runs name
 
     @property
@@ -133,11 +130,6 @@ class Cohort:
         first = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), self.knobs)
         return axes_of(self.shape, model_of(self.shape, first.kinds, first.numbers))
 
-    @property
-    def estimated_seconds(self) -> float | None:
-        """Estimated seconds of the whole; None: unknown."""
-        return sum(self.estimate.values()) if self.estimate else None
-
     def padded_config(self) -> TracedConfig:
         """The knobs by position."""
         return jax.tree.map(lambda leaf: leaf[self.run_at], self.knobs)
@@ -153,9 +145,6 @@ class Cohort:
             "asked_width": self.asked_width,
             "most_devices": self.most_devices,
             "why": self.why,
-            "estimated_seconds": None if self.estimated_seconds is None else round(self.estimated_seconds, 1),
-            "estimate": {what: round(seconds, 1) for what, seconds in self.estimate.items()},
-            "estimated_from": self.estimated_from,
             "steps_per_epoch": self.shape.steps_per_epoch,
             "epochs": self.epochs,
             "dropped_images": self.dropped_images,

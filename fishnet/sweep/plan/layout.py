@@ -70,3 +70,10 @@ class Layout:
         chosen = np.zeros(self.cohort.devices * self.cohort.lanes_per_device, bool)
         chosen[self.cohort.position[np.asarray(runs, np.int64)]] = True
         return np.split(chosen, self.cohort.devices)
+
+
+def evaluation_chunk(cohort: Cohort) -> int:
+    """Images an evaluation step: about a million first-layer values, between 16 and 256."""
+    height, width, _ = cohort.shape.image_shape
+    values = (1 if cohort.shape.recipe.model == "mlp" else height * width) * cohort.shape.recipe.widths[0]
+    return int(np.clip(2 ** int(np.log2(max(2**20 // max(values, 1), 1))), 16, 256))

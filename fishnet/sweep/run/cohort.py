@@ -13,11 +13,11 @@ from fishnet.host.interrupt import Interrupt
 from fishnet.metrics import classification as metrics
 from fishnet.optim.plateau import Plateau, plateau_update
 from fishnet.sweep.plan.cohorts import Cohort
-from fishnet.sweep.plan.layout import Layout
+from fishnet.sweep.plan.layout import Layout, evaluation_chunk
 from fishnet.sweep.program.program import Program
 from fishnet.sweep.program.state import LaneState
 from fishnet.sweep.run.call_pacer import CallPacer
-from fishnet.sweep.run.evaluation import evaluation_chunk, logits_of
+from fishnet.sweep.run.evaluation import logits_of
 from fishnet.sweep.run.host_probes import is_due, nothing_measured, probe_runs, take_steps
 from fishnet.sweep.run.pretraining import Pretraining
 from fishnet.sweep.run.progress import Display
@@ -184,9 +184,9 @@ class CohortRunner:
         return {"compiling": self._compiling} | {what: self._pace[name].taken for what, name in paces.items()}
 
     @property
-    def made(self) -> dict[str, int]:
-        """Steps of training and chunks of evaluation, of the device that had most groups."""
-        return {"steps": self._pace["train"].made, "chunks": self._pace["evaluate"].made}
+    def steps_made(self) -> int:
+        """Steps of training in this session, of the device that had most groups."""
+        return self._pace["train"].made
 
     def train(self) -> None:
         """Trains every run to its end, epoch by epoch, saving on the way."""

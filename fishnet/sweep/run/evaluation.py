@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from fishnet.sweep.plan.cohorts import Cohort
 from fishnet.sweep.plan.layout import Layout
 from fishnet.sweep.program.program import CompiledCalls, Program
 from fishnet.sweep.run.call_pacer import CallPacer
@@ -68,10 +67,3 @@ def logits_of(
             result[of_group[of_group >= 0]] = flat[of_group >= 0][:, unmixed]
         between()
     return result[runs]
-
-
-def evaluation_chunk(cohort: Cohort) -> int:
-    """Images an evaluation step: about a million first-layer values, between 16 and 256."""
-    height, width, _ = cohort.shape.image_shape
-    values = (1 if cohort.shape.recipe.model == "mlp" else height * width) * cohort.shape.recipe.widths[0]
-    return int(np.clip(2 ** int(np.log2(max(2**20 // max(values, 1), 1))), 16, 256))

@@ -33,8 +33,8 @@ class Display:
 
         Args:
             view: device (str), devices (int), visible_accelerators (list of str: seen but not used), runs, arms, seeds,
-                programs, out, cohorts (list of mappings: runs, lane_width, lowering, devices, estimated_seconds,
-                steps_per_epoch, epochs, dropped_images, reason, params), notes (list of str).
+                programs, out, cohorts (list of mappings: runs, lane_width, lowering, devices, steps_per_epoch, epochs,
+                dropped_images, reason, params, last_time), notes (list of str).
         """
 
     def stage(self, text: str) -> None:
@@ -92,7 +92,7 @@ class LineDisplay(Display):
         self._print(Text(visible_lines(text)))
 
     def start(self, total: float, done: float = 0.0) -> None:
-        self._clock, self._printed = Clock(total, done), time.monotonic()
+        self._clock, self._printed = Clock(total, done), float("-inf")  # the first calls tell how long it takes
 
     def advance(self, done: float, epoch: int, epochs: int, best: str | None = None, diverged: int = 0) -> None:
         self._clock.advance(done)

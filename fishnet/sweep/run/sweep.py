@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from fishnet.checks.arguments import as_folder, check_finite, check_flag, check_mapping, check_text, check_type
+from fishnet.checks.arguments import as_folder, check_flag, check_type
 from fishnet.errors import UsageError, UserError
 from fishnet.host.best_effort import best_effort
 from fishnet.host.interrupt import Interrupt
@@ -25,8 +25,9 @@ from fishnet.sweep.distributed.merge import Whole
 from fishnet.sweep.distributed.processes import FINISHED, Pulse, Team, check_apart, current
 from fishnet.sweep.plan.autotune import autotune_layouts
 from fishnet.sweep.plan.cohorts import Cohort, check_overrides, make_cohorts
-from fishnet.sweep.plan.estimate import with_estimates
 from fishnet.sweep.plan.fit_memory import fit_memory, lowering_text, reduce_layout
+from fishnet.sweep.plan.past_times import PastTime, find_time
+from fishnet.sweep.plan.trace import check_traces
 from fishnet.sweep.plan.user_components import user_functions
 from fishnet.sweep.program.build import unmeasured_norms
 from fishnet.sweep.program.memory import OutOfMemory
@@ -63,7 +64,6 @@ class Options:
     lowering: str | None
     share_batches: bool | None
     devices: int | None
-    then: Mapping[str, float]
 
 
 @held_settings()
@@ -77,7 +77,6 @@ def run_sweep(
     display: Display | None = None,
     data: DataOptions | None = None,
     command: str | None = None,
-    then: Mapping[str, float] | None = None,
     share_batches: bool | None = None,
 ) -> Result:
     """Trains every run of `sweep` and writes its folder; goes on where an earlier call stopped.
@@ -99,7 +98,6 @@ def run_sweep(
         display: shown the plan and the progress instead.
         data: where and how the data are read; None: as without options.
         command: kept in `sweep.json`; None: this process's command line.
-        then: seconds of what the caller will do with the result, by name, for the estimate of the whole.
         share_batches: whether lanes are only vectorised together if they have one seed: they then share their batches,
             whose augmentation and products with the first layer are computed once; None: as a timing ("auto") chose,
             otherwise not. At lane width 1 it is refused.
@@ -113,7 +111,7 @@ def run_sweep(
             process has ended before its runs were trained; everything done so far is saved.
         Interrupted: Ctrl-C or SIGTERM came; everything done so far is saved.
     """
-    check_arguments(sweep, quiet, display, data, command, then, share_batches)
+    check_arguments(sweep, quiet, display, data, command, share_batches)
     out, data = as_folder("out", out), data or DataOptions()
     if display is None:
         display = Quiet() if quiet else display_for(quiet=False)
@@ -130,7 +128,7 @@ def run_sweep(
     content, inputs = describe(sweep, data, functions, digests, command), Inputs(sweep, data)
     if (result := finished_before(out, content, inputs)) is not None:
         return result
-    options = Options(lane_width, lowering, share_batches, devices, then or {})
+    options = Options(lane_width, lowering, share_batches, devices)
     choose_devices(devices)  # refused before anything is made
     try:
         with Interrupt() as interrupt:
@@ -157,7 +155,6 @@ def check_arguments(
     display: object,
     data: object,
     command: object,
-    then: object,
     share_batches: object,
 ) -> None:
     """Refuses arguments of `run_sweep` that are of another type; the others have checks of their own.
@@ -171,11 +168,6 @@ def check_arguments(
     check_type("data", data, (DataOptions, type(None)), "DataOptions, or None")
     check_type("command", command, (str, type(None)), "a text, or None")
     check_type("share_batches", share_batches, (bool, type(None)), "True, False or None")
-    if then is not None:
-        check_mapping("then", then, "a dictionary from names to seconds, or None")
-        for name, seconds in then.items():
-            check_text("then", name)
-            check_finite(f"then: {name}", seconds, least=0)
 
 
 class Quiet(Display):
@@ -281,7 +273,7 @@ def _run(
         check_start_settings(out, found)
     cohorts, timings, notes = plan_cohorts(inputs, options, found, used, team, display, interrupt)
     dealt = dealt_in(found) if team.index else deal(cohorts, team.count, whole_arms=bool(sweep.stopping))
-    content |= team.view() | plan_content(cohorts, timings, dealt, inputs, options, found, used)
+    content |= team.view() | plan_content(cohorts, timings, dealt, inputs, used)
     timing = times(out, found)
     content |= timing | {"paused": (found or {}).get("paused", 0.0)}  # until more is done than was there
     if found is not None and (changes := changed_setting(found, content)):
@@ -290,8 +282,7 @@ def _run(
             display.warn(notes[-1])
     if found is not None and found["finished"] and (problem := bad_table(out, found)):
         notes.append(f"{problem}: the tables are written again from the checkpoints")
-    view = plan_view(sweep, out, cohorts, used, notes)
-    display.plan(view | {"processes": runs_each(dealt), "then": content["then"]})
+    display.plan(plan_view(sweep, out, cohorts, used, notes) | {"processes": runs_each(dealt)})
     interrupt.defer()
     if team.index == 0:
         write_sweep_file(out, content)
@@ -370,7 +361,9 @@ def plan_cohorts(
         what = "how much memory the programs need"
         cohorts = [best_effort(what, f, notes.append, cohort) for f, cohort in zip(fit, cohorts, strict=True)]
     display.stage("planning")
-    return with_estimates(cohorts, used, notes.append), layouts or [{}] * len(cohorts), notes
+    for cohort in cohorts:
+        check_traces(cohort)
+    return cohorts, layouts or [{}] * len(cohorts), notes
 
 
 def frozen_unmeasured(cohorts: list[Cohort], trunks: Mapping[str, Trunk]) -> list[str]:
@@ -393,35 +386,21 @@ def plan_content(
     layouts: list[Mapping[str, Any]],
     dealt: list[list[list[int]]],
     inputs: Inputs,
-    options: Options,
-    found: Mapping[str, Any] | None,
     used: list[jax.Device],
 ) -> dict[str, Any]:
     """What planning adds to `sweep.json`; arguments as for and from `plan_cohorts`, and whose runs are whose."""
     return {
         "programs": len(cohorts),
         "plan": [
-            cohort.view() | {"timings": {}} | kept(layout, begun=found is not None) | {"dealt": written(of)}
+            cohort.view() | {"timings": layout.get("timings", {}), "dealt": written(of)}
             for cohort, layout, of in zip(cohorts, layouts, dealt, strict=True)
         ],
-        "then": (found or {}).get("then") or {what: round(seconds, 1) for what, seconds in options.then.items()},
         "data": inputs.fingerprints,
         "classes": {name: list(task.classes) for (name, _), task in inputs.tasks.items()},
         "versions": versions(),
         "device": device_name(used),
         "settings": start_settings(),
     }
-
-
-def kept(view: Mapping[str, Any], begun: bool) -> dict[str, Any]:
-    """What `sweep.json` keeps of an earlier plan of a cohort.
-
-    Args:
-        view: the cohort as it was planned, or as it was tuned.
-        begun: whether that was in an earlier call: then what was estimated stands.
-    """
-    names = ("timings", "estimated_seconds", "estimate", "estimated_from") if begun else ("timings",)
-    return {name: view[name] for name in names if name in view}
 
 
 def plan_view(
@@ -437,9 +416,17 @@ def plan_view(
         "seeds": len(sweep.seeds),
         "programs": len(cohorts),
         "out": str(out),
-        "cohorts": [cohort.view() | {"params": params_text(cohort)} for cohort in cohorts],
+        "cohorts": [
+            cohort.view() | {"params": params_text(cohort), "last_time": last_time(cohort, used, notes)}
+            for cohort in cohorts
+        ],
         "notes": notes,
     }
+
+
+def last_time(cohort: Cohort, used: list[jax.Device], notes: list[str]) -> PastTime | None:
+    """What a cohort will take if its program runs as fast as the last time; None: unknown."""
+    return best_effort("the time to train", partial(find_time, cohort, used), notes.append, None)
 
 
 def params_text(cohort: Cohort) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 from fishnet.host.best_effort import best_effort
 from fishnet.host.interrupt import Interrupt
 from fishnet.sweep.distributed.dealing import Share
-from fishnet.sweep.plan.estimate import remember
+from fishnet.sweep.plan.past_times import keep_time
 from fishnet.sweep.program.memory import OutOfMemory, out_of_memory
 from fishnet.sweep.run.cohort import CohortRunner
 from fishnet.sweep.run.progress import Display
@@ -90,8 +90,8 @@ class Training:
                     tables.finish(place, runner)
                     history = runner.history
                     spent = runner.spent | {"whole": time.perf_counter() - began}
-                    keep = partial(remember, share, self.used, spent, runner.made)
-                    best_effort("how fast this program ran", keep, self.display.note, None)
+                    keep = partial(keep_time, share, self.used, spent, runner.steps_made)
+                    best_effort("how long this program took", keep, self.display.note, None)
                 except (OutOfMemory, MemoryError, jax.errors.JaxRuntimeError) as error:
                     if not out_of_memory(error):
                         raise

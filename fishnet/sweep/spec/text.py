@@ -26,17 +26,17 @@ def plan_rows(view: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def estimate_text(view: Mapping[str, Any]) -> str:
-    """How long a sweep takes from here on, and what takes it: `about 2 min 41 s: compiling 22 s, training ...`."""
-    if not all(cohort["estimate"] for cohort in view["cohorts"]):
-        return "unknown"
+    """How long a sweep will take and what takes it, where all of its programs have run on this machine before."""
+    times = [cohort.get("last_time") for cohort in view["cohorts"]]
+    if not all(times):
+        return "unknown until the first calls: then the progress says how much time is left"
     parts: dict[str, float] = {}
-    for estimate in [*(cohort["estimate"] for cohort in view["cohorts"]), view.get("then") or {}]:
-        for what, seconds in estimate.items():
+    for time in times:
+        for what, seconds in time.seconds.items():
             parts[what] = parts.get(what, 0.0) + seconds
-    text = f"about {seconds_text(sum(parts.values()))}: "
-    text += ", ".join(f"{what} {seconds_text(seconds)}" for what, seconds in parts.items())
-    sources = dict.fromkeys(cohort.get("estimated_from") for cohort in view["cohorts"])
-    return text + "".join(f"; {source}" for source in sources if source)
+    text = ", ".join(f"{what} {seconds_text(seconds)}" for what, seconds in parts.items())
+    dates = ", ".join(dict.fromkeys(time.date for time in times))
+    return f"about {seconds_text(sum(parts.values()))}: {text}; as it took on {dates}"
 
 
 def cohort_text(cohort: Mapping[str, Any]) -> str:

@@ -1,0 +1,61 @@
+"""How long a program took when it last ran on this machine: all that a plan says of the time that it will take."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+
+from fishnet.sweep.plan.cache import Remembered, program_key
+from fishnet.sweep.plan.cohorts import Cohort
+from fishnet.sweep.plan.layout import Layout
+
+PER_STEP = ("training", "evaluating", "probing")  # take longer with more steps; the rest is taken to be fixed
+FIXED = ("compiling", "other")
+TIMES = Remembered("times.json", dict.fromkeys(("steps", *PER_STEP, *FIXED), float))
+
+
+@dataclass(frozen=True)
+class PastTime:
+    """Seconds that a cohort would take if its program ran as fast as the last time."""
+
+    seconds: Mapping[str, float]  # by what takes them
+    date: str  # of that time, as 2026-11-30
+
+
+def find_time(cohort: Cohort, devices: Sequence[jax.Device]) -> PastTime | None:
+    """What the program of a cohort took when it last ran; None where it has not.
+
+    Args:
+        cohort: as laid out.
+        devices: there are.
+    """
+    entry = TIMES.find(time_key(cohort, devices))
+    if entry is None or entry["steps"] <= 0:
+        return None
+    epochs = np.mean([run.recipe.epochs for run in cohort.runs])
+    groups = Layout(cohort).groups(range(len(cohort.runs)))[1].max()  # of the device that has most
+    longer = float(groups * epochs * cohort.shape.steps_per_epoch / entry["steps"])
+    seconds = {what: entry[what] * (longer if what in PER_STEP else 1.0) for what in (*FIXED[:1], *PER_STEP, "other")}
+    return PastTime({what: value for what, value in seconds.items() if value}, entry["date"][:10])
+
+
+def keep_time(cohort: Cohort, devices: Sequence[jax.Device], spent: Mapping[str, float], steps: int) -> None:
+    """Remembers what the program of a cohort took.
+
+    Args:
+        cohort: that has been trained.
+        devices: there are.
+        spent: seconds by what took them: "whole", and of it "compiling" and what is in `PER_STEP`.
+        steps: of training that were made, of one group on the device that had most; 0: nothing is remembered.
+    """
+    if not steps:
+        return
+    known = {what: spent.get(what, 0.0) for what in ("compiling", *PER_STEP)}
+    entry = known | {"other": max(spent["whole"] - sum(known.values()), 0.0)}
+    TIMES.keep(time_key(cohort, devices), {what: round(value, 3) for what, value in entry.items()} | {"steps": steps})
+
+
+def time_key(cohort: Cohort, devices: Sequence[jax.Device]) -> str:
+    """Key of a cohort's program among those that are remembered."""
+    return program_key(cohort.shape, cohort.made_of, devices, cohort.devices, len(cohort.task.splits["val"]))
