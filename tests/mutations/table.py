@@ -18,38 +18,38 @@ MUTATIONS = [
         "update_uphill",
         "lambda p, d: p - lr * d, lane.params, down",
         "lambda p, d: p + lr * d, lane.params, down",
-        ("lanes", "slots", "fields"),
+        ("evaluated_weights", "planted_causes", "predict", "stopping"),
     ),
     Mutation(
         "update_skipped_once",
         "return kept((params, slots), (lane.params, lane.slots))",
         "params = jax.tree.map(lambda a, b: jnp.where(i == 3, b, a), params, lane.params)\n"
         "            return kept((params, slots), (lane.params, lane.slots))",
-        ("lanes", "slots", "fields"),
+        ("evaluated_weights", "planted_causes", "probing"),
     ),
     Mutation(
         "bad_step_not_frozen",
         "finite = (lane.first_bad_step < 0) & jnp.isfinite(loss) & jnp.isfinite(norm)",
         "finite = jnp.isfinite(loss) | True",
-        ("lanes", "failures", "fields"),
+        ("cohorts", "lanes"),
     ),
     Mutation(
         "frozen_for_one_step_only",
         "finite = (lane.first_bad_step < 0) & jnp.isfinite(loss)",
         "finite = jnp.isfinite(loss)",
-        ("lanes", "failures", "history"),
+        ("cohorts", "lanes"),
     ),
     Mutation(
         "mixup_labels_swapped",
         "share * of(labels) + (1 - share) * of(labels[partner])",
         "share * of(labels[partner]) + (1 - share) * of(labels)",
-        ("mixing", "fields", "lanes"),
+        ("mixing", "fields"),
     ),
     Mutation(
         "same_noise_every_step",
         "return jax.random.fold_in(key, step)",
         "return jax.random.fold_in(key, 0 * step)",
-        ("lanes", "fields", "evaluated_weights"),
+        ("own_components", "probing", "fields"),
     ),
     # Optimizers, schedules, constraints.
     Mutation(
@@ -132,7 +132,7 @@ MUTATIONS = [
         "program_trains_on_validation_too",
         "(task.images, task.labels, train, task.mean, task.std)",
         '(task.images, task.labels, np.append(train[1:], task.splits["val"][:1]).astype("i4"), task.mean, task.std)',
-        ("lanes", "plan", "load"),
+        ("load", "evaluated_weights", "planted_causes"),
     ),
     # Metrics and statistics.
     Mutation(
@@ -156,13 +156,13 @@ MUTATIONS = [
         "lanes_read_one_off",
         'leaf.at[members].get(mode="clip")',
         'leaf.at[members + 1].get(mode="clip")',
-        ("lanes", "cohorts"),
+        ("lanes",),
     ),
     Mutation(
         "lanes_written_in_reverse",
         'leaf.at[members].set(new, mode="drop", unique_indices=False)',
         'leaf.at[members[::-1]].set(new, mode="drop", unique_indices=False)',
-        ("lanes", "cohorts"),
+        ("lanes",),
     ),
     Mutation(
         "resume_skips_an_epoch",
@@ -171,25 +171,25 @@ MUTATIONS = [
         "            late = self.history.status == RUNNING\n"
         "            self.history.epochs[late] += 1\n"
         "            self.history.steps[late] += self.cohort.shape.steps_per_epoch",
-        ("resume", "checkpoint"),
+        ("resume",),
     ),
     Mutation(
         "checkpoint_in_order_of_position",
         "self.layout.gather(self.lanes, np.arange(len(self.cohort.runs)))",
         "self.layout.gather(self.lanes, np.argsort(self.cohort.position))",
-        ("load", "lanes", "resume"),
+        ("load", "resume"),
     ),
     Mutation(
         "worst_epoch_selected",
         "column[epoch] < best if select_by in LOWER_IS_BETTER else column[epoch] > best",
         "column[epoch] > best if select_by in LOWER_IS_BETTER else column[epoch] < best",
-        ("history", "selection", "records"),
+        ("history", "records"),
     ),
     Mutation(
         "last_variables_tested",
         "(lanes.best_params, lanes.best_statistics) if best else (lanes.evaluated,",
         "(lanes.evaluated, lanes.evaluated_statistics) if best else (lanes.evaluated,",
-        ("selection", "load", "records"),
+        ("evaluated_weights", "records"),
     ),
     Mutation(
         "halving_keeps_one_too_many",
@@ -198,17 +198,17 @@ MUTATIONS = [
         ("stopping",),
     ),
     # Commands and reports.
-    Mutation("flag_ignored", "lane_width=request.lane_width,", "lane_width=None,", ("commands", "flags")),
+    Mutation("flag_ignored", "lane_width=request.lane_width,", "lane_width=None,", ("request", "commands")),
     Mutation(
         "table_shows_the_epoch_before",
         "epoch {run['best_epoch']} of",
         "epoch {run['best_epoch'] - 1} of",
-        ("tables", "commands"),
+        ("tables",),
     ),
     Mutation(
         "runs_table_shows_the_epoch_before",
         "pd.array([int(b) or None for b in best]",
         "pd.array([int(b) - 1 or None for b in best]",
-        ("records", "tables"),
+        ("records",),
     ),
 ]
