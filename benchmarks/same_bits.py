@@ -76,10 +76,10 @@ CASES: dict[str, str] = {
     "mixed_width_4": f"ablation {MLP} {DENSE} --seeds 1 --lane-width 4",
     "shared_batches": f"ablation {MLP} --axis norm=none,batch,layer,rms --axis optimizer=sgd,adam --seeds 2 "
     "--lane-width 4 --share-batches",
-    "own_programs": f"ablation {CNN} --axis optimizer=muon,sam,schedule_free --axis norm=batch,layer_channel --seeds 2",
-    "static_fields": f"ablation {CNN} --axis pool=max,mean --axis norm_position=pre,post --axis ghost_batch=0,8 "
-    "--axis eval_statistics=running,precise,batch --seeds 1",
-    "bfloat16": f"train {CNN} --precision bfloat16 --input-norm batch --se-reduction 2 --init lsuv",
+    "own_programs": f"ablation {MLP} --axis optimizer=muon,sam,schedule_free --seeds 2",
+    "static_fields": f"ablation {CNN} --pool mean --norm-position post --ghost-batch 8 --axis ema=0,0.9 --seeds 2",
+    "other_statistics": f"ablation {CNN} --axis eval_statistics=running,precise,batch --seeds 1",
+    "bfloat16": f"train {CNN} --norm layer_channel --precision bfloat16 --input-norm batch --se-reduction 2 --init lsuv",
     "hard_classes": f"ablation {CNN} --hard-classes rising+falling --axis hard_augment=same,strong "
     "--axis hard_sampling=1,4 --seeds 1",
     "probes": f"ablation {CNN} --axis lr=0.05,1e20 --probes {PROBES} --probe-every 3 --seeds 1",
