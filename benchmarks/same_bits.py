@@ -38,6 +38,7 @@ RESPELLED: dict[str, str] = {}
 SMALL = "--task synthetic?few=rising:16 --image-size 8 --batch-size 32 --epochs 2"
 CNN = f"{SMALL} --model cnn --widths 8-8"
 MLP = f"{SMALL} --model mlp --widths 16-16"
+LONG = MLP.replace("--epochs 2", "--epochs 5")
 ACTIVATIONS = (
     "identity,relu,leaky_relu,elu,selu,gelu,silu,tanh,sigmoid,softplus,hard_swish,mish,relu6,exponential,squareplus,"
     "prelu,rrelu"
@@ -79,22 +80,24 @@ CASES: dict[str, str] = {
     "own_programs": f"ablation {MLP} --axis optimizer=muon,sam,schedule_free --seeds 2",
     "static_fields": f"ablation {CNN} --pool mean --norm-position post --ghost-batch 8 --axis ema=0,0.9 --seeds 2",
     "other_statistics": f"ablation {CNN} --axis eval_statistics=running,precise,batch --seeds 1",
-    "bfloat16": f"train {CNN} --norm layer_channel --precision bfloat16 --input-norm batch --se-reduction 2 --init lsuv",
+    "bfloat16": f"train {CNN} --norm layer_channel --precision bfloat16 --input-norm batch --se-reduction 2 "
+    "--init lsuv",
     "hard_classes": f"ablation {CNN} --hard-classes rising+falling --axis hard_augment=same,strong "
     "--axis hard_sampling=1,4 --seeds 1",
-    "probes": f"ablation {CNN} --axis lr=0.05,1e20 --probes {PROBES} --probe-every 3 --seeds 1",
+    "probes": f"ablation {CNN} --axis lr=0.05,1000000 --loss mse --probes {PROBES} --probe-every 3 --seeds 1",
     "pretrained": f"ablation {CNN} --axis pretrain=autoencoder,denoising,rotation,contrastive,gan --pretrain-epochs 1 "
     "--seeds 1",
-    "transfer": f"ablation {CNN} --epochs 3 --trunk {{pretrained}}:0 --axis freeze=none,trunk --seeds 2",
-    "unfreeze": f"train {CNN} --epochs 3 --trunk {{pretrained}}:0 --unfreeze 1-2 --unfreeze-rates 1-0.3-0.1",
-    "halving": f"ablation {MLP} --epochs 4 --axis lr=0.001,0.01,0.1,0.3 --halving 2 --seeds 2",
-    "stopping": f"ablation {MLP} --epochs 6 --axis lr=0.001,0.01,0.1,1000 --patience 1 --median-stop "
-    "--schedule plateau --plateau-patience 1 --seeds 2",
+    "transfer": f"ablation {CNN} --trunk {{pretrained}}:0 --axis freeze=none,trunk --seeds 2",
+    "unfreeze": f"train {CNN} --trunk {{pretrained}}:0 --unfreeze 1 --unfreeze-rates 1-0.3",
+    "halving": f"ablation {LONG} --axis lr=0.001,0.01,0.1,0.3 --halving 2 --seeds 2",
+    "stopping": f"ablation {LONG} --axis lr=0.001,0.01,0.1,10 --patience 1 --median-stop --schedule plateau "
+    "--plateau-patience 1 --seeds 2",
     "mlp": "train --task mnist-mini --model mlp --widths 32-16 --epochs 2 --dropout 0.2 --seeds 2",
     "cnn": "train --task reef?train=0.1 --model cnn --widths 8-16 --epochs 2",
     "resnet": "train --task reef?train=0.1 --model resnet --widths 8-16 --epochs 2 --stochastic-depth 0.3",
     "separable": "train --task reef?train=0.1 --model separable --widths 8-16 --epochs 2",
-    "efficientnet": "train --task reef?train=0.1 --model efficientnet --widths 8-16 --epochs 2 --compound 0.5",
+    "efficientnet": "train --task reef?train=0.1 --model efficientnet --widths 8-16 --epochs 2 --compound 0.5 "
+    "--image-size 32",
     "hybrid": f"train {SMALL} --model hybrid --widths 8-16 --hard-classes rising+falling",
     "main": "ablation",
 }
