@@ -146,7 +146,7 @@ def summary(component: Any) -> str:
     if source is not None:
         lines.append(wrapped(source.replace("\n", " ")))
     if getattr(component, "probe", None):
-        lines = [summary(component.probe), indented("The gradient found there goes into momentum:"), *lines]
+        lines = [summary(component.ascend), indented("The gradient found there goes into momentum:"), *lines]
     if getattr(component, "evaluate", None):
         lines.append(summary(component.evaluate))
     rate = getattr(component, "default_lr", None)

@@ -17,7 +17,7 @@ from fishnet.models.norm_statistics import (
     batch_moments,
     empty_population,
     logits_with,
-    normalisation_gap,
+    normalization_gap,
     precise_statistics,
 )
 from fishnet.nn.activations import relu
@@ -170,18 +170,18 @@ def test_a_model_without_batch_norm_passes_unchanged():
 def test_logits_with_each_kind_of_statistics():
     model = MODEL.clone(dropout=0.0)
     images = BATCHES[1]
-    in_training = model.apply(VARIABLES, images, train=True, mutable=["batch_stats"])[0]
-    np.testing.assert_allclose(logits_with(MODEL, VARIABLES, images, "batch"), in_training, atol=1e-5)
+    apply_in_training = model.apply(VARIABLES, images, train=True, mutable=["batch_stats"])[0]
+    np.testing.assert_allclose(logits_with(MODEL, VARIABLES, images, "batch"), apply_in_training, atol=1e-5)
     in_evaluation = model.apply(VARIABLES, images, train=False)
     np.testing.assert_allclose(logits_with(MODEL, VARIABLES, images, "running"), in_evaluation, atol=1e-5)
-    assert np.abs(in_training - in_evaluation).max() > 0.1
+    assert np.abs(apply_in_training - in_evaluation).max() > 0.1
     with pytest.raises(UsageError, match=r"'runing'.*did you mean 'running'"):
         logits_with(MODEL, VARIABLES, images, "runing")
 
 
 def test_gap_is_measured():
     images = BATCHES[0]
-    found = normalisation_gap(MODEL, VARIABLES, images, LABELS, BATCHES)
+    found = normalization_gap(MODEL, VARIABLES, images, LABELS, BATCHES)
     precise = precise_statistics(MODEL, VARIABLES, BATCHES)
     logits = {
         "running": MODEL.apply(VARIABLES, images, train=False),

@@ -15,7 +15,7 @@ from scipy.stats import entropy
 from fishnet.errors import UsageError
 from fishnet.models import MODELS
 from fishnet.models import mc_dropout as uncertainty
-from fishnet.models.mc_dropout import check_passes, mc_dropout, summarise
+from fishnet.models.mc_dropout import check_passes, mc_dropout, summarize
 from fishnet.nn.convolution import gemm
 from fishnet.nn.norms import NORMS
 
@@ -49,7 +49,7 @@ def runner(model):
 
 
 mlp_run = runner(MLP)
-summarised = jax.jit(summarise)
+summarised = jax.jit(summarize)
 entropy_in_nats = jax.jit(uncertainty.entropy)
 
 
@@ -138,7 +138,7 @@ def test_what_the_two_figures_tell_apart():
     np.testing.assert_allclose(found.entropy, [np.log(2), np.log(3), 0], atol=1e-6)
     np.testing.assert_allclose(found.mutual_information, [np.log(2), 0, 0], atol=1e-6)
     with pytest.raises(UsageError, match="none"):
-        summarise(np.zeros((0, 2, 3), np.float32))
+        summarize(np.zeros((0, 2, 3), np.float32))
 
 
 def test_an_even_spread_is_at_the_bound():

@@ -41,23 +41,23 @@ class Plain(nn.Module):
             return nn.Dense(CLASSES)(x)
         if net.model == "cnn":
             for width in net.widths:
-                x = ACTIVATIONS[net.activation](self.normed(self.conv(width)(x)))
+                x = ACTIVATIONS[net.activation](self.apply_norm(self.conv(width)(x)))
                 x = nn.max_pool(x, (2, 2), (2, 2))
         if net.model == "separable":
-            x = nn.relu(self.normed(self.conv(net.widths[0])(x)))
+            x = nn.relu(self.apply_norm(self.conv(net.widths[0])(x)))
             for width in net.widths:
-                x = nn.relu(self.normed(self.conv(x.shape[-1], groups=x.shape[-1])(x)))
-                x = nn.relu(self.normed(self.conv(width, size=1)(x)))
+                x = nn.relu(self.apply_norm(self.conv(x.shape[-1], groups=x.shape[-1])(x)))
+                x = nn.relu(self.apply_norm(self.conv(width, size=1)(x)))
                 x = nn.max_pool(x, (2, 2), (2, 2))
         if net.model == "resnet":
-            x = nn.relu(self.normed(self.conv(net.widths[0])(x)))
+            x = nn.relu(self.apply_norm(self.conv(net.widths[0])(x)))
             for stage, width in enumerate(net.widths):
                 for block in range(net.depth):
                     stride = 2 if stage and not block else 1
-                    y = nn.relu(self.normed(self.conv(width, stride=stride)(x)))
-                    y = self.normed(self.conv(width)(y))
+                    y = nn.relu(self.apply_norm(self.conv(width, stride=stride)(x)))
+                    y = self.apply_norm(self.conv(width)(y))
                     if x.shape != y.shape:
-                        x = self.normed(self.conv(width, size=1, stride=stride)(x))
+                        x = self.apply_norm(self.conv(width, size=1, stride=stride)(x))
                     x = nn.relu(x + y)
         return nn.Dense(CLASSES)(x.mean((1, 2)))
 

@@ -112,7 +112,7 @@ def affine(image: Num[Array, "h w c"], matrix: Int32[Array, "2 2"], move: Int32[
     Raises:
         UsageError: `image` is not uint8.
     """
-    require_uint8("affine", image)
+    check_uint8("affine", image)
     h, w, _ = image.shape
     y, x = 2 * jnp.arange(h)[:, None] - (h - 1), 2 * jnp.arange(w) - (w - 1)
 
@@ -145,7 +145,7 @@ def relight(image: Num[Array, "h w c"], light: Int32[Array, ""], contrast: Int32
     Raises:
         UsageError: `image` is not uint8.
     """
-    require_uint8("relight", image)
+    check_uint8("relight", image)
     wide = image.astype(jnp.int32)
     mean = wide.sum((0, 1)) // (image.shape[0] * image.shape[1])
     return jnp.clip(mean + light + ((contrast * (wide - mean) + 128) >> 8), 0, 255).astype(jnp.uint8)
@@ -172,7 +172,7 @@ def strong(key: PRNGKeyArray, images: Num[Array, "b h w c"]) -> UInt8[Array, "b 
     Source: the transforms and magnitudes of RandAugment's geometric and light operations, Cubuk et al. 2020,
     https://arxiv.org/abs/1909.13719, all applied at once.
     """
-    require_uint8("strong", images)
+    check_uint8("strong", images)
     b, h, w, _ = images.shape
     level = round(255 * LIGHT)
     choices = np.array([2, 257, 257, 257, h * 64 + 1, w * 64 + 1, 2 * level + 1, 257], np.uint32)
@@ -191,7 +191,7 @@ def strong(key: PRNGKeyArray, images: Num[Array, "b h w c"]) -> UInt8[Array, "b 
     return jax.vmap(view)(drawn, images)
 
 
-def require_uint8(what: str, images: Num[Array, "..."]) -> None:
+def check_uint8(what: str, images: Num[Array, "..."]) -> None:
     """Refuses images of another type: rounded to integers, floats in 0..1 would be black.
 
     Raises:

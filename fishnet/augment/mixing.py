@@ -14,8 +14,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float32, Int32, Num, PRNGKeyArray, UInt8, UInt32
 from scipy.special import betaincinv
 
-from fishnet.augment.images import require_uint8
-from fishnet.checks.traced import violates, whole_in
+from fishnet.augment.images import check_uint8
+from fishnet.checks.traced import is_whole_in, violates
 from fishnet.errors import UsageError
 
 # The side of a box whose area is 1 - share of the image's: all in units of 1/256, position = share.
@@ -49,7 +49,7 @@ def beta_table(alpha: int | float) -> np.ndarray:
     return np.concatenate([low, np.array([128], np.int32), 256 - low[::-1]])
 
 
-def mixup(key: PRNGKeyArray, images: UInt8[Array, "b h w c"], shares: Int32[ArrayLike, "257"]) -> Mixed:
+def mixup(key: PRNGKeyArray, images: Num[Array, "b h w c"], shares: Int32[ArrayLike, "257"]) -> Mixed:
     """Blends each image with another of the batch.
 
         out = l image + (1 - l) images[partner], rounded;   l ~ Beta(alpha, alpha), the share
@@ -70,7 +70,7 @@ def mixup(key: PRNGKeyArray, images: UInt8[Array, "b h w c"], shares: Int32[Arra
 
     Source: Zhang et al. 2018, https://arxiv.org/abs/1710.09412
     """
-    require_uint8("mixup", images)
+    check_uint8("mixup", images)
     check_table(shares)
     return _mixup(_bits(key, images), images, jnp.asarray(shares, jnp.int32))
 
@@ -130,11 +130,11 @@ def cutout(
 
 def mix(
     key: PRNGKeyArray,
-    images: UInt8[Array, "b h w c"],
+    images: Num[Array, "b h w c"],
     mixup_table: Int32[ArrayLike, "257"],
     cutmix_table: Int32[ArrayLike, "257"],
     cutout_size: ArrayLike,
-    fill: UInt8[ArrayLike, " c"],
+    fill: Num[ArrayLike, " c"],
 ) -> Mixed:
     """`cutout`, then `mixup` or `cutmix`; where both are on, each batch takes one of them with probability 1/2.
 
@@ -160,7 +160,7 @@ def mix(
 
     Source: see `mixup`, `cutmix` and `cutout`; the choice for each batch is timm's.
     """
-    require_uint8("mix", images)
+    check_uint8("mix", images)
     check_cutout(cutout_size)
     check_table(mixup_table)
     check_table(cutmix_table)
@@ -183,7 +183,7 @@ def check_cutout(size: ArrayLike) -> None:
     Raises:
         UsageError: it is negative, not whole, or too large for int32.
     """
-    if violates(size, whole_in(0, 2**31)):
+    if violates(size, is_whole_in(0, 2**31)):
         raise UsageError(f"cutout of {size} pixels: must be a whole number, 0 or more")
 
 
@@ -193,7 +193,7 @@ def check_table(shares: ArrayLike) -> None:
     Raises:
         UsageError: not [257], or a value that is no whole number from 0 to 256.
     """
-    if jnp.shape(shares) != (257,) or violates(shares, whole_in(0, 257)):
+    if jnp.shape(shares) != (257,) or violates(shares, is_whole_in(0, 257)):
         raise UsageError(
             "shares must be a table of fishnet.augment.mixing.beta_table: [257] whole numbers from 0 to 256"
         )
@@ -202,7 +202,7 @@ def check_table(shares: ArrayLike) -> None:
 def _pixel(fill: ArrayLike, dtype: jnp.dtype) -> Num[Array, " c"]:
     if jnp.issubdtype(dtype, jnp.integer):
         low, high = jnp.iinfo(dtype).min, jnp.iinfo(dtype).max
-        if violates(fill, whole_in(low, high + 1)):
+        if violates(fill, is_whole_in(low, high + 1)):
             raise UsageError(f"fill {fill} is no pixel of images of {dtype}: whole numbers from {low} to {high}")
     return jnp.asarray(fill, dtype)
 

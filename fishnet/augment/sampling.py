@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Int, Int32, PRNGKeyArray, UInt32
 
 from fishnet.checks.arrays import whole_numbers
-from fishnet.checks.traced import violates, whole_in
+from fishnet.checks.traced import is_whole_in, violates
 from fishnet.errors import UsageError
 from fishnet.lookup import unknown
 
@@ -72,7 +72,7 @@ def weighted_positions(key: PRNGKeyArray, weights: Int32[ArrayLike, " n"], size:
     Raises:
         UsageError: known weights that are no whole numbers from 0 on, or whose sum is out of its range.
     """
-    if violates(weights, whole_in(0, 2**31)) or violates(weights, lambda w: 0 < w.sum(dtype=np.float64) < 2**31):
+    if violates(weights, is_whole_in(0, 2**31)) or violates(weights, lambda w: 0 < w.sum(dtype=np.float64) < 2**31):
         raise UsageError("sampling weights must be whole numbers, 0 or more, with a sum of 1 to 2^31 - 1")
     ends = jnp.cumsum(jnp.asarray(weights), dtype=jnp.int32)
     place = _high_product(jax.random.bits(key, (size,)), ends[-1].astype(jnp.uint32))

@@ -19,7 +19,7 @@ def violates(value: ArrayLike, holds: Callable[[np.ndarray], np.ndarray]) -> boo
     return not isinstance(value, jax.core.Tracer) and not np.all(holds(np.asarray(value)))
 
 
-def whole_in(low: int, high: int) -> Callable[[np.ndarray], np.ndarray]:
+def is_whole_in(low: int, high: int) -> Callable[[np.ndarray], np.ndarray]:
     """A condition for `violates`: whole numbers in [low, high), whatever their type."""
     return lambda value: (value >= low) & (value < high) & (value == np.floor(value))
 

@@ -194,9 +194,9 @@ def losses() -> Part:
 
 
 def class_weights() -> Part:
-    from fishnet.losses import CLASS_WEIGHTINGS, deferred
+    from fishnet.losses import CLASS_WEIGHTINGS, defer_weights
 
-    return Part("class_weighting", each(CLASS_WEIGHTINGS), {"reweight_from": (deferred,)})
+    return Part("class_weighting", each(CLASS_WEIGHTINGS), {"reweight_from": (defer_weights,)})
 
 
 def optimizers() -> Part:
@@ -215,21 +215,21 @@ def clipping() -> Part:
 
 
 def schedules() -> Part:
-    from fishnet.optim.plateau import plateau_update
+    from fishnet.optim.plateau import update_plateau
     from fishnet.optim.schedules import SCHEDULES, with_floor, with_warmup
 
-    names = each(SCHEDULES) | {"plateau": (SCHEDULES["plateau"], plateau_update)}
+    names = each(SCHEDULES) | {"plateau": (SCHEDULES["plateau"], update_plateau)}
     fields = {"lr_min": (with_floor,), "warmup": (with_warmup,)}
     return Part("schedule", names, fields | plain("cycles", "plateau_factor", "plateau_patience"))
 
 
 def transfer() -> Part:
-    from fishnet.optim.freezing import layer_rates
+    from fishnet.optim.freezing import layer_scales
     from fishnet.pretraining import with_trunk
 
     source = "Source: Yosinski et al., arXiv:1411.1792"
     frozen = "p <- p exactly, whatever the optimizer and its decay; a gradient that only frozen layers need is left out"
-    fields = {"trunk": (with_trunk, source), "freeze": (frozen, source), "unfreeze": (layer_rates,)}
+    fields = {"trunk": (with_trunk, source), "freeze": (frozen, source), "unfreeze": (layer_scales,)}
     return Part(fields=fields | plain("unfreeze_rates", "layer_rate"))
 
 
@@ -257,7 +257,7 @@ def uncertainty() -> Part:
     from fishnet.models import mc_dropout as uncertainty
     from fishnet.models import norm_statistics
 
-    functions = (uncertainty.mc_dropout, uncertainty.summarise, norm_statistics.normalisation_gap)
+    functions = (uncertainty.mc_dropout, uncertainty.summarize, norm_statistics.normalization_gap)
     names = {f"{f.__module__}.{f.__name__}": (f,) for f in functions}
     names["fishnet.models.mc_dropout.mc_dropout"] += ("On photographs: python -m experiments.predict --mc-dropout T",)
     return Part(names=names)

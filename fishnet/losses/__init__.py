@@ -10,7 +10,7 @@ from fishnet.lookup import Table
 from fishnet.losses.class_counts import (
     CLASS_WEIGHTINGS,
     class_weights,
-    deferred,
+    defer_weights,
     effective_number,
     inverse_frequency,
     ldam_margins,
@@ -31,7 +31,7 @@ __all__ = [
     "class_weighted",
     "class_weights",
     "cross_entropy",
-    "deferred",
+    "defer_weights",
     "effective_number",
     "focal",
     "hinge",

@@ -78,7 +78,9 @@ def effective_number(counts: np.ndarray, beta: int | float = 0.999) -> np.ndarra
     return weights * counts.sum() / np.dot(weights, counts)
 
 
-def deferred(class_weights: Float[ArrayLike, " k"], progress: ArrayLike, start: ArrayLike = 0.8) -> Float[Array, " k"]:
+def defer_weights(
+    class_weights: Float[ArrayLike, " k"], progress: ArrayLike, start: ArrayLike = 0.8
+) -> Float[Array, " k"]:
     """Deferred re-weighting: every weight is exactly 1 until `start`, then `class_weights`.
 
     Args:

@@ -9,7 +9,7 @@ from flax import struct
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
-from fishnet.checks.traced import violates, whole_in
+from fishnet.checks.traced import is_whole_in, violates
 from fishnet.errors import UsageError
 from fishnet.losses.non_softmax import hinge, mse, one_vs_rest
 from fishnet.losses.softmax import softmax_loss
@@ -66,7 +66,7 @@ def mixed_loss(
         UsageError: a known index that is no position; fewer than 2 classes.
     """
     families = FAMILIES if families is None else families
-    if violates(kind_index, whole_in(0, len(families))):
+    if violates(kind_index, is_whole_in(0, len(families))):
         raise UsageError(f"loss family {kind_index} is not a position in {', '.join(families)}")
     branches = [_BY_NUMBERS[name] for name in families]
     return jax.lax.switch(kind_index, branches, jnp.asarray(logits), jnp.asarray(labels), numbers)

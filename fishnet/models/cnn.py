@@ -17,11 +17,11 @@ class CNN(Network):
 
     def features(self, images: Num[Array | np.ndarray, "..."], train: bool) -> Float[Array, "b *s f"]:
         """See `Network.features`."""
-        x, sites = self.standardised(images, train), count()
+        x, sites = self.normalize_input(images, train), count()
         for width in self.widths:
             for _ in range(self.depth):
                 site = next(sites)
-                x = self.activated(self.convolved(x, site, width), site, train)
-            x = self.gated(x, site, train)
-            x = self.dropped(self.shrunk(x), "blocks", f"dropout_{site}", train)
+                x = self.conv_norm_act(x, site, width, train)
+            x = self.squeeze_excite(x, site, train)
+            x = self.apply_dropout(self.apply_pool(x), "blocks", f"dropout_{site}", train)
         return x

@@ -50,17 +50,17 @@ class EfficientNet(Network):
     def features(self, images: Num[Array | np.ndarray, "..."], train: bool) -> Float[Array, "b *s f"]:
         """See `Network.features`."""
         widths, depth = compound_widths(self.widths, self.compound), compound_depth(self.depth, self.compound)
-        x, sites = self.standardised(images, train), count()
+        x, sites = self.normalize_input(images, train), count()
         highest = 0.0 if self.stochastic_depth is None else self.stochastic_depth
         rates = iter(linear_rates(highest, len(widths) * depth))
         site = next(sites)
-        x = self.activated(self.convolved(x, site, widths[0], stride=self.stem_stride), site, train)
+        x = self.conv_norm_act(x, site, widths[0], train, stride=self.stem_stride)
         for stage, width in enumerate(widths):
             for block in range(depth):
                 stride = 2 if stage and not block else 1
                 x = self.bottleneck(x, sites, EXPANSION if stage else 1, width, stride, next(rates), train)
         site = next(sites)
-        return self.activated(self.convolved(x, site, HEAD * widths[-1], size=1), site, train)
+        return self.conv_norm_act(x, site, HEAD * widths[-1], train, size=1)
 
     def bottleneck(
         self, x: Array, sites: Iterator[int], expansion: int, width: int, stride: int, rate: ArrayLike, train: bool
@@ -82,17 +82,19 @@ class EfficientNet(Network):
         y, c = x, x.shape[-1]
         if expansion > 1:
             site = next(sites)
-            y = self.activated(self.convolved(y, site, expansion * c, size=1), site, train)
+            y = self.conv_norm_act(y, site, expansion * c, train, size=1)
         site = next(sites)
-        y = self.activated(self.convolved(y, site, expansion * c, stride=stride, groups=expansion * c), site, train)
-        y = self.gated(y, site, train, channels=c)
+        y = self.apply_norm_act(
+            self.apply_conv(y, site, expansion * c, stride=stride, groups=expansion * c), site, train
+        )
+        y = self.squeeze_excite(y, site, train, channels=c)
         site = next(sites)
-        y = self.normed(self.convolved(y, site, width, size=1), site, train)
+        y = self.apply_norm(self.apply_conv(y, site, width, size=1), site, train)
         if stride == 1 and c == width:
             if self.stochastic_depth is not None:
                 y = StochasticDepth(rate, name=f"depth_{site}")(y, train or self.monte_carlo)
             y = y + x
-        return self.dropped(y, "blocks", f"dropout_{site}", train)
+        return self.apply_dropout(y, "blocks", f"dropout_{site}", train)
 
 
 def compound_widths(widths: Sequence[int], phi: float) -> tuple[int, ...]:

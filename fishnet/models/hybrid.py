@@ -43,12 +43,12 @@ class Hybrid(CNN):
         check_experts(self.experts, self.classes)
         return super().features(images, train)
 
-    def classified(self, x: Array, train: bool) -> Float[Array, "b k"]:
+    def apply_head(self, x: Array, train: bool) -> Float[Array, "b k"]:
         """The general head's logits [b, classes] with the expert's added, of maps [b, h, w, c]."""
-        logits = super().classified(x, train)
+        logits = super().apply_head(x, train)
         site = len(self.widths) * self.depth
-        x = self.activated(self.convolved(x, site, x.shape[-1]), site, train).mean((1, 2), dtype=jnp.float32)
-        x = self.dropped(x, "dense", "dropout_expert", train)
+        x = self.conv_norm_act(x, site, x.shape[-1], train).mean((1, 2), dtype=jnp.float32)
+        x = self.apply_dropout(x, "dense", "dropout_expert", train)
         head = nn.Dense(len(self.experts), dtype=jnp.float32, kernel_init=self.kernel_init, name="expert_head")
         return logits.at[:, np.array(self.experts)].add(head(x))
 

@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Num, PRNGKeyArray
 
 from fishnet.checks.arguments import check_type
-from fishnet.checks.traced import violates, whole_in
+from fishnet.checks.traced import is_whole_in, violates
 from fishnet.errors import UsageError
 from fishnet.models.network import Network
 
@@ -79,10 +79,10 @@ def mc_dropout(
     shapes = jax.eval_shape(add, jnp.int32(0), (0.0, 0.0))
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     p, h = jax.tree.map(lambda total: total / passes, lax.fori_loop(0, passes, add, zeros))
-    return _taken_together(p, h)
+    return _summarize(p, h)
 
 
-def summarise(probabilities: Float[Array | np.ndarray, "t b k"]) -> MonteCarlo:
+def summarize(probabilities: Float[Array | np.ndarray, "t b k"]) -> MonteCarlo:
     """Several answers to the same images taken together, such as those of an ensemble of networks.
 
         p = (1/T) sum_t p_t,   mutual information = H(p) - (1/T) sum_t H(p_t)
@@ -99,7 +99,7 @@ def summarise(probabilities: Float[Array | np.ndarray, "t b k"]) -> MonteCarlo:
     if not len(probabilities):
         raise UsageError("there must be at least one answer to take together, got none")
     probabilities = jnp.asarray(probabilities)
-    return _taken_together(probabilities.mean(0), entropy(probabilities).mean(0))
+    return _summarize(probabilities.mean(0), entropy(probabilities).mean(0))
 
 
 def entropy(p: Float[Array | np.ndarray, "*b k"]) -> Float[Array, "*b"]:
@@ -121,7 +121,7 @@ def check_passes(passes: ArrayLike) -> None:
         UsageError: `passes` is below 1 or not whole.
     """
     check_type("passes", passes, (int, float, np.number, np.ndarray, jax.Array), "a whole number of at least 1")
-    if violates(passes, whole_in(1, 2**31)):
+    if violates(passes, is_whole_in(1, 2**31)):
         raise UsageError(f"Monte-Carlo dropout needs 1, 2, ... passes, got {passes}")
 
 
@@ -139,7 +139,7 @@ def check_dropout(model: Network) -> None:
         raise UsageError("Monte-Carlo dropout needs a model with dropout: without it all passes are alike")
 
 
-def _taken_together(p: Array, mean_entropy: Array) -> MonteCarlo:
+def _summarize(p: Array, mean_entropy: Array) -> MonteCarlo:
     h = entropy(p)
     # Rounding may put the mean of entropies above the entropy of the mean.
     return MonteCarlo(p, h, jnp.maximum(h - mean_entropy, 0.0))

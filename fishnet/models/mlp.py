@@ -32,10 +32,10 @@ class MLP(Network):
         """
         if self.reduction():
             raise UsageError(f"se_reduction {self.reduction()}: squeeze-and-excitation gates maps, and an mlp has none")
-        x = self.standardised(images, train)
+        x = self.normalize_input(images, train)
         x = x.reshape(x.shape[0], -1)
         for site, width in enumerate(width for width in self.widths for _ in range(self.depth)):
             if site:
-                x = self.dropped(x, "dense", f"dropout_{site}", train)
-            x = self.activated(self.dense(x, site, width), site, train)
+                x = self.apply_dropout(x, "dense", f"dropout_{site}", train)
+            x = self.apply_norm_act(self.apply_dense(x, site, width), site, train)
         return x

@@ -21,13 +21,13 @@ from fishnet.nn.norms import BatchNorm
 from fishnet.nn.parametric import Activation, Parametric
 from fishnet.nn.pooling import max_pool
 from fishnet.nn.squeeze_excitation import SqueezeExcitation
-from fishnet.nn.standardize import Standardize, float_images
+from fishnet.nn.standardize import Standardize, to_float_images
 
 NORM_POSITIONS = ("pre", "post")
 INPUT_NORMS = ("standardize", "batch")
 
 
-def at(choices: Any, index: int) -> Any:
+def pick_site(choices: Any, index: int) -> Any:
     """What stands at site `index`: `choices` itself, or its entry when it holds one a site.
 
     Args:
@@ -140,13 +140,13 @@ class Network(nn.Module):
     def __call__(self, images: Num[Array | np.ndarray, "..."], train: bool) -> Float[Array, "b *s k"]:
         """Logits [b, classes] float32 of images [b, h, w, c], uint8 or floats in 0..255; `features` if `headless`."""
         x = self.features(images, train)
-        return x if self.headless else self.classified(x, train)
+        return x if self.headless else self.apply_head(x, train)
 
     def features(self, images: Num[Array | np.ndarray, "..."], train: bool) -> Float[Array, "b *s f"]:
         """The trunk: the last maps [b, h, w, c] or features [b, f] of images [b, h, w, c], all but the head."""
         raise NotImplementedError
 
-    def standardised(self, images: Num[Array | np.ndarray, "..."], train: bool) -> Float[Array, "b h w c"]:
+    def normalize_input(self, images: Num[Array | np.ndarray, "..."], train: bool) -> Float[Array, "b h w c"]:
         """The images with zero mean and unit variance, in `dtype`, after the input's dropout.
 
         Raises:
@@ -155,12 +155,12 @@ class Network(nn.Module):
         check_choice("norm_position", self.norm_position, NORM_POSITIONS)
         check_choice("input_norm", self.input_norm, INPUT_NORMS)
         if self.input_norm == "batch":
-            x = self._normed(BatchNorm, "input_norm", float_images(images), train).astype(self.dtype)
+            x = self._apply_norm(BatchNorm, "input_norm", to_float_images(images), train).astype(self.dtype)
         else:
             x = Standardize(self.dtype, name="standardize")(images)
-        return self.dropped(x, "input", "dropout_input", train)
+        return self.apply_dropout(x, "input", "dropout_input", train)
 
-    def convolved(self, x: Array, site: int, width: int, size: int = 3, stride: int = 1, groups: int = 1) -> Array:
+    def apply_conv(self, x: Array, site: int, width: int, size: int = 3, stride: int = 1, groups: int = 1) -> Array:
         """The convolution of a site, SAME padding, with a bias only where no norm brings one.
 
         Args:
@@ -187,7 +187,7 @@ class Network(nn.Module):
         )
         return conv(x)
 
-    def dense(self, x: Array, site: int, width: int) -> Float[Array, "b width"]:
+    def apply_dense(self, x: Array, site: int, width: int) -> Float[Array, "b width"]:
         """The dense layer of a site, with a bias only where no norm brings one.
 
         Args:
@@ -210,16 +210,16 @@ class Network(nn.Module):
 
     def kernel_transform(self, site: int) -> Callable[[Array], Array] | None:
         """What the norm of a site does to the kernel of its layer; None for nothing."""
-        norm = at(self.norm, site)
+        norm = pick_site(self.norm, site)
         while isinstance(norm, partial):
             norm = norm.func
         return getattr(norm, "kernel", None)
 
-    def normed(self, x: Array, site: int, train: bool) -> Array:
+    def apply_norm(self, x: Array, site: int, train: bool) -> Array:
         """The norm of a site, of maps [b, h, w, c] or features [b, c]."""
-        return self._normed(at(self.norm, site), f"norm_{site}", x, train)
+        return self._apply_norm(pick_site(self.norm, site), f"norm_{site}", x, train)
 
-    def _normed(self, norm: Callable, name: str, x: Array, train: bool) -> Array:
+    def _apply_norm(self, norm: Callable, name: str, x: Array, train: bool) -> Array:
         frozen = self.frozen_norms.get(name, False)
         if frozen is True:
             return norm(name=name)(x, False)
@@ -232,24 +232,30 @@ class Network(nn.Module):
         own = {collection: tree[name] for collection, tree in self.variables.items() if name in tree}
         return module.apply(own, x, True, mutable=["batch_stats"])[0]
 
-    def activated(self, x: Array, site: int, train: bool, suffix: str = "") -> Array:
+    def apply_norm_act(self, x: Array, site: int, train: bool, suffix: str = "") -> Array:
         """Norm and activation of a site, in the order of `norm_position`, of maps [b, h, w, c] or features [b, c]."""
         if self.norm_position == "pre":
-            return self.acted(self.normed(x, site, train), site, train, suffix)
-        return self.normed(self.acted(x, site, train, suffix), site, train)
+            return self.apply_act(self.apply_norm(x, site, train), site, train, suffix)
+        return self.apply_norm(self.apply_act(x, site, train, suffix), site, train)
 
-    def acted(self, x: Array, site: int, train: bool, suffix: str = "") -> Array:
+    def apply_act(self, x: Array, site: int, train: bool, suffix: str = "") -> Array:
         """The activation of a site, of maps [b, h, w, c] or features [b, c]; a second one needs a `suffix`."""
-        act, name = at(self.act, site), f"act_{site}{suffix}"
+        act, name = pick_site(self.act, site), f"act_{site}{suffix}"
         if isinstance(act, ActivationByIndex):
             return act.module(name)(x, train)
         return Activation(act, name=name)(x, train) if isinstance(act, Parametric) else act(x)
+
+    def conv_norm_act(
+        self, x: Array, site: int, width: int, train: bool, size: int = 3, stride: int = 1, groups: int = 1
+    ) -> Array:
+        """Convolution, norm and activation of a site; arguments as for `apply_conv` and `apply_norm_act`."""
+        return self.apply_norm_act(self.apply_conv(x, site, width, size, stride, groups), site, train)
 
     def reduction(self) -> int:
         """`se_reduction`, or what the model has of its own; 0 for no squeeze-and-excitation."""
         return self.own_se_reduction if self.se_reduction is None else self.se_reduction
 
-    def gated(self, x: Array, site: int, train: bool, channels: int | None = None) -> Array:
+    def squeeze_excite(self, x: Array, site: int, train: bool, channels: int | None = None) -> Array:
         """Squeeze-and-excitation of maps [b, h, w, c] by the activation of a site, if the model has any.
 
         Args:
@@ -260,14 +266,16 @@ class Network(nn.Module):
         """
         if self.reduction() == 0:
             return x
-        gate = SqueezeExcitation(self.reduction(), at(self.act, site), self.kernel_init, channels, name=f"se_{site}")
+        gate = SqueezeExcitation(
+            self.reduction(), pick_site(self.act, site), self.kernel_init, channels, name=f"se_{site}"
+        )
         return gate(x, train)
 
-    def shrunk(self, x: Array) -> Array:
+    def apply_pool(self, x: Array) -> Array:
         """Maps [b, h, w, c] pooled to [b, h // 2, w // 2, c], as long as they have two pixels a side."""
         return self.pool(x) if min(x.shape[1:3]) >= 2 else x
 
-    def dropped(self, x: Array, where: str, name: str, train: bool) -> Array:
+    def apply_dropout(self, x: Array, where: str, name: str, train: bool) -> Array:
         """Dropout at rate `dropout`, in training (or `monte_carlo`), if `where` is one of `dropout_layers`."""
         if where not in self.dropout_layers:
             return x
@@ -276,9 +284,9 @@ class Network(nn.Module):
             return Dropout(self.dropout, self.dropping, name=name)(x, train)
         return MixedDropout(self.dropout_kind, self.dropout, self.dropping, name=name)(x, train)
 
-    def classified(self, x: Array, train: bool) -> Float[Array, "b k"]:
+    def apply_head(self, x: Array, train: bool) -> Float[Array, "b k"]:
         """Global mean of maps, dropout and a dense layer, in float32: logits [b, classes]."""
         if x.ndim == 4:
             x = x.mean((1, 2), dtype=jnp.float32)
-        x = self.dropped(x, "dense", "dropout_head", train)
+        x = self.apply_dropout(x, "dense", "dropout_head", train)
         return nn.Dense(self.classes, dtype=jnp.float32, kernel_init=self.kernel_init, name="head")(x)

@@ -19,7 +19,7 @@ from fishnet.errors import UsageError
 from fishnet.lookup import Table, lookup
 from fishnet.losses import cross_entropy
 from fishnet.models.network import Network
-from fishnet.nn.norms import KEEP
+from fishnet.nn.norms import BATCH_NORM_MOMENTUM
 
 # From where a statistic sets out when a batch is asked for its own: so small that nothing of it is left in the result,
 # and not zero, so that one which has not moved (of a norm of another kind) is told from one that has moved to zero.
@@ -63,7 +63,7 @@ def batch_moments(model: Network, variables: Any, images: Num[Array | np.ndarray
     )[1]["batch_stats"]
 
     def own(held: ArrayLike, old: Array, new: Array) -> Array:
-        return jnp.where(held | (new == START), old, (new - KEEP * START) / (1 - KEEP))
+        return jnp.where(held | (new == START), old, (new - BATCH_NORM_MOMENTUM * START) / (1 - BATCH_NORM_MOMENTUM))
 
     moved = _plain(moved)
     return {name: jax.tree.map(partial(own, held[name]), old, moved[name]) for name, old in statistics.items()}
@@ -169,7 +169,7 @@ def logits_with(
     return lookup(STATISTICS, statistics, "statistics")(model).apply(variables, images, train=False)
 
 
-def normalisation_gap(
+def normalization_gap(
     model: Network,
     variables: Any,
     images: Num[Array | np.ndarray, "b h w c"],
@@ -193,15 +193,15 @@ def normalisation_gap(
     """
 
     @partial(jax.jit, static_argnums=0)
-    def figures(statistics: str, variables: Any, images: Array, labels: Array) -> dict[str, Array]:
+    def evaluate(statistics: str, variables: Any, images: Array, labels: Array) -> dict[str, Array]:
         logits = logits_with(model, variables, images, statistics)
         return {"loss": cross_entropy(logits, labels).mean(), "accuracy": (logits.argmax(-1) == labels).mean()}
 
     precise = precise_statistics(model, variables, train_batches)
     found = {
-        "running": figures("running", variables, images, labels),
-        "batch": figures("batch", variables, images, labels),
-        "precise": figures("running", precise, images, labels),
+        "running": evaluate("running", variables, images, labels),
+        "batch": evaluate("batch", variables, images, labels),
+        "precise": evaluate("running", precise, images, labels),
     }
     return {name: {figure: float(value) for figure, value in row.items()} for name, row in found.items()}
 

@@ -58,37 +58,45 @@ class ResNet(Network):
         """See `Network.features`."""
         self.check()
         basic = self.block == "basic"
-        x, sites = self.standardised(images, train), count()
+        x, sites = self.normalize_input(images, train), count()
         highest = 0.0 if self.stochastic_depth is None else self.stochastic_depth
         rates = iter(linear_rates(highest, len(self.widths) * self.depth))
         site = next(sites)
-        x = self.activated(self.convolved(x, site, self.widths[0], stride=self.stem_stride), site, train)
+        x = self.conv_norm_act(x, site, self.widths[0], train, stride=self.stem_stride)
         carried = x  # by the identity; x is what the next convolution sees
         for stage, width in enumerate(self.widths):
             for block in range(self.depth):
                 stride = 2 if stage and not block else 1
                 site = next(sites)
-                y = self.activated(self.convolved(x, site, width, stride=stride), site, train)
+                y = self.conv_norm_act(x, site, width, train, stride=stride)
                 last = next(sites)
-                y = self.convolved(y, last, width)
+                y = self.apply_conv(y, last, width)
                 if basic:
-                    y = self.normed(self.acted(y, last, train) if self.norm_position == "post" else y, last, train)
-                y = self.gated(y, last, train)
+                    y = self.apply_norm(
+                        self.apply_act(y, last, train) if self.norm_position == "post" else y, last, train
+                    )
+                y = self.squeeze_excite(y, last, train)
                 if self.stochastic_depth is not None:
                     y = StochasticDepth(next(rates), name=f"depth_{last}")(y, train or self.monte_carlo)
                 if self.shortcut == "identity":
                     if carried.shape != y.shape:
-                        carried = self.projected(x, next(sites) if basic else last, width, stride, train)
+                        carried = self.project_shortcut(x, next(sites) if basic else last, width, stride, train)
                     y = y + carried
-                x = self.acted(y, last, train, suffix="_sum") if basic else self.activated(y, last, train, "_sum")
-                x = self.dropped(x, "blocks", f"dropout_{last}", train)
+                x = (
+                    self.apply_act(y, last, train, suffix="_sum")
+                    if basic
+                    else self.apply_norm_act(y, last, train, "_sum")
+                )
+                x = self.apply_dropout(x, "blocks", f"dropout_{last}", train)
                 carried = x if basic else y
         return x
 
-    def projected(self, x: Array, site: int, width: int, stride: int, train: bool) -> Float[Array, "b p q width"]:
+    def project_shortcut(
+        self, x: Array, site: int, width: int, stride: int, train: bool
+    ) -> Float[Array, "b p q width"]:
         """The shortcut's 1x1 convolution: a site of its own with norm in a basic block, a linear map in the other."""
         if self.block == "basic":
-            return self.normed(self.convolved(x, site, width, size=1, stride=stride), site, train)
+            return self.apply_norm(self.apply_conv(x, site, width, size=1, stride=stride), site, train)
         conv = nn.Conv(
             width,
             (1, 1),

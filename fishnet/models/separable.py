@@ -21,14 +21,14 @@ class Separable(Network):
 
     def features(self, images: Num[Array | np.ndarray, "..."], train: bool) -> Float[Array, "b *s f"]:
         """See `Network.features`."""
-        x, sites = self.standardised(images, train), count()
+        x, sites = self.normalize_input(images, train), count()
         site = next(sites)
-        x = self.activated(self.convolved(x, site, self.widths[0]), site, train)
+        x = self.conv_norm_act(x, site, self.widths[0], train)
         for width in self.widths:
             for _ in range(self.depth):
                 site = next(sites)
-                x = self.activated(self.convolved(x, site, x.shape[-1], groups=x.shape[-1]), site, train)
+                x = self.conv_norm_act(x, site, x.shape[-1], train, groups=x.shape[-1])
                 site = next(sites)
-                x = self.gated(self.activated(self.convolved(x, site, width, size=1), site, train), site, train)
-            x = self.dropped(self.shrunk(x), "blocks", f"dropout_{site}", train)
+                x = self.squeeze_excite(self.conv_norm_act(x, site, width, train, size=1), site, train)
+            x = self.apply_dropout(self.apply_pool(x), "blocks", f"dropout_{site}", train)
         return x

@@ -60,7 +60,7 @@ def gemm(
     Source: Chellapilla, Puri and Simard, "High Performance Convolutional Neural Networks for Document Processing",
     IWFHR 2006.
     """
-    lhs = padded_maps(
+    lhs = pad_maps(
         lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers, feature_group_count,
         batch_group_count,
     )  # fmt: skip
@@ -91,7 +91,7 @@ def gemm(
     return jnp.concatenate(parts, axis=-1)
 
 
-def padded_maps(
+def pad_maps(
     lhs: Float[Array, "..."],
     rhs: Float[Array, "..."],
     window_strides: Sequence[int],

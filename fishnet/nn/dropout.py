@@ -11,7 +11,7 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from fishnet.checks.traced import violates, whole_in
+from fishnet.checks.traced import is_whole_in, violates
 from fishnet.errors import UsageError
 
 DROPOUTS = ("plain", "spatial", "alpha")
@@ -38,7 +38,7 @@ def dropout(key: Array, x: Float[Array, "..."], rate: ArrayLike) -> Float[Array,
 
     Source: Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from Overfitting", JMLR 2014.
     """
-    return dropout_of_shape(x.shape, key, x, rate)
+    return broadcast_dropout(x.shape, key, x, rate)
 
 
 def spatial_dropout(key: Array, x: Float[Array, "b *s c"], rate: ArrayLike) -> Float[Array, "b *s c"]:
@@ -62,7 +62,7 @@ def spatial_dropout(key: Array, x: Float[Array, "b *s c"], rate: ArrayLike) -> F
 
     Source: Tompson et al., "Efficient Object Localization Using Convolutional Networks", arXiv:1411.4280.
     """
-    return dropout_of_shape(_channels(x), key, x, rate)
+    return broadcast_dropout(_channels(x), key, x, rate)
 
 
 def alpha_dropout(key: Array, x: Float[Array, "..."], rate: ArrayLike) -> Float[Array, "..."]:
@@ -84,10 +84,10 @@ def alpha_dropout(key: Array, x: Float[Array, "..."], rate: ArrayLike) -> Float[
 
     Source: Klambauer et al., "Self-Normalizing Neural Networks", arXiv:1706.02515, section 3.
     """
-    return _masked(_kept(key, rate, x.shape), x, *_alpha(1.0 - jnp.asarray(rate, jnp.float32)))
+    return _apply_mask(_draw_mask(key, rate, x.shape), x, *_alpha_constants(1.0 - jnp.asarray(rate, jnp.float32)))
 
 
-def dropout_of_shape(shape: tuple[int, ...], key: Array, x: Float[Array, "..."], rate: ArrayLike) -> Array:
+def broadcast_dropout(shape: tuple[int, ...], key: Array, x: Float[Array, "..."], rate: ArrayLike) -> Array:
     """`dropout` with one draw for all entries along the axes where `shape` has 1.
 
     Args:
@@ -102,7 +102,7 @@ def dropout_of_shape(shape: tuple[int, ...], key: Array, x: Float[Array, "..."],
     Raises:
         UsageError: a known rate outside [0, 1).
     """
-    return _masked(_kept(key, rate, shape), x, 1.0 / (1.0 - jnp.asarray(rate, jnp.float32)))
+    return _apply_mask(_draw_mask(key, rate, shape), x, 1.0 / (1.0 - jnp.asarray(rate, jnp.float32)))
 
 
 def mixed_dropout(kind: ArrayLike, key: Array, x: Float[Array, "b *s c"], rate: ArrayLike) -> Float[Array, "b *s c"]:
@@ -124,19 +124,19 @@ def mixed_dropout(kind: ArrayLike, key: Array, x: Float[Array, "b *s c"], rate: 
         UsageError: a known rate outside [0, 1), or a known kind that there is not.
     """
     check_rate(rate)
-    if violates(kind, whole_in(0, len(DROPOUTS))):
+    if violates(kind, is_whole_in(0, len(DROPOUTS))):
         raise UsageError(f"kind of dropout {kind} is not a position in {', '.join(DROPOUTS)}")
     keep = 1.0 - jnp.asarray(rate, jnp.float32)
     alpha = jnp.asarray(kind) == DROPOUTS.index("alpha")
-    numbers = [jnp.where(alpha, a, b) for a, b in zip(_alpha(keep), (1.0 / keep, 0.0, 0.0), strict=True)]
+    numbers = [jnp.where(alpha, a, b) for a, b in zip(_alpha_constants(keep), (1.0 / keep, 0.0, 0.0), strict=True)]
     kept = lax.cond(
         jnp.asarray(kind) == DROPOUTS.index("spatial"),
-        lambda key, rate: jnp.broadcast_to(_kept(key, rate, _channels(x)), x.shape),
-        lambda key, rate: _kept(key, rate, x.shape),
+        lambda key, rate: jnp.broadcast_to(_draw_mask(key, rate, _channels(x)), x.shape),
+        lambda key, rate: _draw_mask(key, rate, x.shape),
         key,
         jnp.asarray(rate, jnp.float32),
     )
-    return _masked(kept, x, *numbers)
+    return _apply_mask(kept, x, *numbers)
 
 
 def _channels(x: Array) -> tuple[int, ...]:
@@ -144,7 +144,7 @@ def _channels(x: Array) -> tuple[int, ...]:
     return (x.shape[0], *(1 for _ in x.shape[1:-1]), x.shape[-1])
 
 
-def _kept(key: Array, rate: ArrayLike, shape: tuple[int, ...]) -> Array:
+def _draw_mask(key: Array, rate: ArrayLike, shape: tuple[int, ...]) -> Array:
     """Which draws of `shape` keep; UsageError for a known rate outside [0, 1)."""
     check_rate(rate)
     # Drawn in a row, which gives the same bits: XLA's CPU backend unrolls short loops over axes, and the generator in
@@ -152,14 +152,14 @@ def _kept(key: Array, rate: ArrayLike, shape: tuple[int, ...]) -> Array:
     return jax.random.bernoulli(key, 1.0 - jnp.asarray(rate, jnp.float32), (prod(shape),)).reshape(shape)
 
 
-def _alpha(keep: Array) -> tuple[Array, Array, Array]:
+def _alpha_constants(keep: Array) -> tuple[Array, Array, Array]:
     """a, b and a f + b of `alpha_dropout`."""
     scale = 1.0 / jnp.sqrt(keep * (1 + SELU_FLOOR**2 * (1 - keep)))
     shift = -scale * SELU_FLOOR * (1 - keep)
     return scale, shift, scale * SELU_FLOOR + shift
 
 
-def _masked(kept: Array, x: Array, scale: Array, shift: ArrayLike = 0.0, dropped: ArrayLike = 0.0) -> Array:
+def _apply_mask(kept: Array, x: Array, scale: Array, shift: ArrayLike = 0.0, dropped: ArrayLike = 0.0) -> Array:
     """`scale x + shift` where `kept`, else `dropped`."""
     # A product: what XLA makes of a quotient, its own rounding or that of a reciprocal, hangs on the code around it.
     y = x * scale.astype(x.dtype)
@@ -168,7 +168,7 @@ def _masked(kept: Array, x: Array, scale: Array, shift: ArrayLike = 0.0, dropped
     return jnp.where(kept, y, jnp.asarray(dropped, x.dtype))
 
 
-def in_training(
+def apply_in_training(
     function: Callable, rate: ArrayLike, new_key: Callable, x: Array, train: bool, active: ArrayLike | None = None
 ) -> Array:
     """`function(key, x, rate)` in training, the identity in evaluation and, exactly, at rate 0.
@@ -211,11 +211,11 @@ def check_rate(rate: ArrayLike, what: str = "dropout rate") -> None:
 class Dropout(nn.Module):
     """`dropout` in training, the identity in evaluation; draws from the rng stream "dropout".
 
-    A rate of 0 is exactly the identity, see `in_training`.
+    A rate of 0 is exactly the identity, see `apply_in_training`.
 
     Args:
         rate: probability of zero in [0, 1), a Python number or a traced scalar.
-        active: as for `in_training`.
+        active: as for `apply_in_training`.
 
     Raises:
         UsageError: a Python rate outside [0, 1), when called.
@@ -227,7 +227,7 @@ class Dropout(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "..."], train: bool) -> Float[Array, "..."]:
         """Applies dropout to `x` of any shape when `train` is true."""
-        return in_training(dropout, self.rate, partial(self.make_rng, "dropout"), x, train, self.active)
+        return apply_in_training(dropout, self.rate, partial(self.make_rng, "dropout"), x, train, self.active)
 
 
 class SpatialDropout(nn.Module):
@@ -238,7 +238,7 @@ class SpatialDropout(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b *s c"], train: bool) -> Float[Array, "b *s c"]:
         """Drops channels of `x` [b, h, w, c] or entries of [b, c] when `train` is true."""
-        return in_training(spatial_dropout, self.rate, partial(self.make_rng, "dropout"), x, train)
+        return apply_in_training(spatial_dropout, self.rate, partial(self.make_rng, "dropout"), x, train)
 
 
 class AlphaDropout(nn.Module):
@@ -249,7 +249,7 @@ class AlphaDropout(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "..."], train: bool) -> Float[Array, "..."]:
         """Applies alpha dropout to `x` of any shape when `train` is true."""
-        return in_training(alpha_dropout, self.rate, partial(self.make_rng, "dropout"), x, train)
+        return apply_in_training(alpha_dropout, self.rate, partial(self.make_rng, "dropout"), x, train)
 
 
 class MixedDropout(nn.Module):
@@ -258,7 +258,7 @@ class MixedDropout(nn.Module):
     Args:
         kind: index into `DROPOUTS`, a Python int or a traced int32 scalar.
         rate: probability of being dropped in [0, 1), a Python number or a traced scalar.
-        active: as for `in_training`.
+        active: as for `apply_in_training`.
 
     Raises:
         UsageError: when called: a Python rate outside [0, 1), or a Python kind that does not exist.
@@ -274,4 +274,4 @@ class MixedDropout(nn.Module):
         if isinstance(self.kind, int) and not 0 <= self.kind < len(DROPOUTS):
             raise UsageError(f"kind of dropout must be an index into {', '.join(DROPOUTS)}, got {self.kind}")
         function, new_key = partial(mixed_dropout, self.kind), partial(self.make_rng, "dropout")
-        return in_training(function, self.rate, new_key, x, train, self.active)
+        return apply_in_training(function, self.rate, new_key, x, train, self.active)

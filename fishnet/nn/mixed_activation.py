@@ -10,7 +10,7 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from fishnet.checks.traced import violates, whole_in
+from fishnet.checks.traced import is_whole_in, violates
 from fishnet.errors import UsageError
 from fishnet.nn.parametric import Activation, Parametric, coefficient_or_default
 
@@ -40,7 +40,7 @@ class MixedActivation(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b *s c"], train: bool) -> Float[Array, "b *s c"]:
         """Activates `x` [b, h, w, c] or [b, c]."""
-        if violates(self.index, whole_in(0, len(self.functions))):
+        if violates(self.index, is_whole_in(0, len(self.functions))):
             raise UsageError(f"index {self.index} is no position among {len(self.functions)} activations")
         index = jnp.asarray(self.index, jnp.int32)
 

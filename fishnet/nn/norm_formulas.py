@@ -66,7 +66,7 @@ def check_norm(kind: str, shape: tuple[int, ...], groups: int = 8, ghost: int = 
         )
 
 
-def mix(
+def mix_moments(
     kind: str, mean: Float[Array, "b c"], var: Float[Array, "b c"], groups: int = 8, ghost: int = 0
 ) -> tuple[Array, Array]:
     """Moments of each sample and channel to the moments that a kind of norm normalises with.
@@ -105,10 +105,10 @@ def mix(
     return centre, pool(var + jnp.square(mean - centre))
 
 
-def mix_traced(
+def mix_moments_traced(
     kind: Int[Array, ""], mean: Float[Array, "b c"], var: Float[Array, "b c"], groups: int = 8, ghost: int = 0
 ) -> tuple[Array, Array]:
-    """`mix` for a traced kind; what it gives for "none" and the norms of weights has no meaning.
+    """`mix_moments` for a traced kind; what it gives for "none" and the norms of weights has no meaning.
 
     Sums are products with a vector of ones (or a matrix that says which samples belong together) and with a [c, groups]
     matrix that says which channels belong together (all of them for "layer" and "rms"). A choice among five reductions
@@ -138,14 +138,14 @@ def mix_traced(
     def pool(m: Array) -> Array:
         over_batch = jnp.matmul(together, m, precision=lax.Precision.HIGHEST) / (ghost or b)
         blocks = jnp.matmul(m, member, precision=lax.Precision.HIGHEST) / block
-        over_channels = jnp.matmul(blocks, member.T, precision=lax.Precision.HIGHEST)
-        return jnp.where(batch, over_batch, jnp.where(layer | group, over_channels, m))
+        normalize_channels = jnp.matmul(blocks, member.T, precision=lax.Precision.HIGHEST)
+        return jnp.where(batch, over_batch, jnp.where(layer | group, normalize_channels, m))
 
     centre = jnp.where(rms, 0.0, pool(mean))
     return centre, pool(var + jnp.square(mean - centre))
 
 
-def over_channels(
+def normalize_channels(
     x: Float[Array, "b *s c"], scale: Float[Array, " c"], bias: Float[Array, " c"]
 ) -> Float[Array, "b *s c"]:
     """Each pixel normalised over its channels: `scale (x - mean_c x) / sqrt(var_c x + eps) + bias`.

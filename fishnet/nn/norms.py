@@ -18,10 +18,18 @@ from jaxtyping import Array, Bool, Float
 
 from fishnet.lookup import Table
 from fishnet.nn.moments import affine, moments
-from fishnet.nn.norm_formulas import EPS, KINDS, WEIGHT_KINDS, check_norm, mix, mix_traced, over_channels
-from fishnet.nn.weight_norms import kernel_by_kind, standardised_kernel, unit_kernel
+from fishnet.nn.norm_formulas import (
+    EPS,
+    KINDS,
+    WEIGHT_KINDS,
+    check_norm,
+    mix_moments,
+    mix_moments_traced,
+    normalize_channels,
+)
+from fishnet.nn.weight_norms import normalize_kernel, normalize_kernel_by_kind, standardize_kernel
 
-KEEP = 0.9
+BATCH_NORM_MOMENTUM = 0.9
 
 
 class _Norm(nn.Module):
@@ -39,13 +47,13 @@ class _Norm(nn.Module):
         """Moves a running statistic [c] towards `new` [b, c], the same for all of a (ghost) batch, if `batch`."""
         if not self.is_initializing():
             new = (new.mean(0) if ghost else new[0]).astype(jnp.float32)
-            old.value = jnp.where(batch, KEEP * old.value + (1 - KEEP) * new, old.value)
+            old.value = jnp.where(batch, BATCH_NORM_MOMENTUM * old.value + (1 - BATCH_NORM_MOMENTUM) * new, old.value)
 
 
 class MomentNorm(_Norm):
     """Any kind of norm, chosen by a number that may be traced.
 
-        y = scale (x - M) / sqrt(V + eps) + bias, M and V as in `mix`;   none: y = x + bias
+        y = scale (x - M) / sqrt(V + eps) + bias, M and V as in `mix_moments`;   none: y = x + bias
         weight, weight_standardised: y = scale x + bias, behind a kernel as in `weight_norms`
 
     In kind none the scale has no effect and an exactly zero gradient. The running statistics change in kind batch and
@@ -85,7 +93,7 @@ class MomentNorm(_Norm):
         running_mean, running_var = self.running(c)
 
         def by_moments(x: Array, scale: Array, bias: Array, mean: Array, var: Array) -> tuple[Array, Array, Array]:
-            centre, spread = mix_traced(kind, *moments(x), self.groups, self.ghost if train else 0)
+            centre, spread = mix_moments_traced(kind, *moments(x), self.groups, self.ghost if train else 0)
             if not train or self.frozen is not False:
                 kept = batch & self.frozen if train else batch
                 centre, spread = jnp.where(kept, mean, centre), jnp.where(kept, var, spread)
@@ -97,7 +105,7 @@ class MomentNorm(_Norm):
 
         def by_pixel(x: Array, scale: Array, bias: Array, mean: Array, var: Array) -> tuple[Array, Array, Array]:
             nothing = jnp.zeros((x.shape[0], c), jnp.promote_types(x.dtype, jnp.float32))
-            return over_channels(x, scale, bias), nothing, nothing
+            return normalize_channels(x, scale, bias), nothing, nothing
 
         arguments = x, scale, bias, running_mean.value, running_var.value
         if self.pixels:
@@ -137,7 +145,7 @@ class NormByKind:
         """What is applied to a kernel [i, o] or [kh, kw, i, o] before its layer is; None for nothing."""
         if not self.weights:
             return None
-        return partial(kernel_by_kind, jnp.asarray(self.kind), *map(KINDS.index, WEIGHT_KINDS))
+        return partial(normalize_kernel_by_kind, jnp.asarray(self.kind), *map(KINDS.index, WEIGHT_KINDS))
 
 
 class NoNorm(_Norm):
@@ -185,7 +193,7 @@ class BatchNorm(_Norm):
         running_mean, running_var = self.running(shape[1])
         kept = tuple(jnp.broadcast_to(s.value, shape) for s in (running_mean, running_var))
         if train:
-            own = mix("batch", *moments(x), ghost=self.ghost)
+            own = mix_moments("batch", *moments(x), ghost=self.ghost)
             frozen = jnp.asarray(self.frozen)
             mean, var = own if self.frozen is False else jax.tree.map(partial(jnp.where, frozen), kept, own)
             self.update(~frozen, running_mean, own[0], self.ghost)
@@ -206,7 +214,7 @@ class _SampleNorm(_Norm):
         """Normalises `x` [b, h, w, c] or [b, c]."""
         check_norm(self.kind, x.shape, self.groups)
         scale, bias = self.scale_and_bias(x.shape[-1])
-        mean, var = mix(self.kind, *moments(x), self.groups)
+        mean, var = mix_moments(self.kind, *moments(x), self.groups)
         return affine(x, mean, lax.rsqrt(var + EPS) * scale, jnp.broadcast_to(bias, mean.shape))
 
 
@@ -279,7 +287,7 @@ class LayerChannelNorm(_Norm):
     def __call__(self, x: Float[Array, "b *s c"], train: bool) -> Float[Array, "b *s c"]:
         """Normalises `x` [b, h, w, c] or [b, c]."""
         check_norm("layer_channel", x.shape)
-        return over_channels(x, *self.scale_and_bias(x.shape[-1]))
+        return normalize_channels(x, *self.scale_and_bias(x.shape[-1]))
 
 
 class WeightNorm(_Norm):
@@ -292,7 +300,7 @@ class WeightNorm(_Norm):
     Source: Salimans and Kingma, arXiv:1602.07868.
     """
 
-    kernel = staticmethod(unit_kernel)
+    kernel = staticmethod(normalize_kernel)
 
     @nn.compact
     def __call__(self, x: Float[Array, "b *s c"], train: bool) -> Float[Array, "b *s c"]:
@@ -301,7 +309,7 @@ class WeightNorm(_Norm):
         return (x * scale + bias).astype(x.dtype)
 
 
-class WeightStandardisedNorm(WeightNorm):
+class WeightStandardizedNorm(WeightNorm):
     """As weight norm, with the mean of each unit's weights taken off: `w = g (v - mean v) / |v - mean v|`.
 
     The scaled form: divided by the length, not by the standard deviation as in Qiao et al., so that g means the same
@@ -310,7 +318,7 @@ class WeightStandardisedNorm(WeightNorm):
     Source: Qiao et al., arXiv:1903.10520; scaled: Brock, De and Smith, arXiv:2101.08692.
     """
 
-    kernel = staticmethod(standardised_kernel)
+    kernel = staticmethod(standardize_kernel)
 
 
 NORMS: dict[str, Callable[..., nn.Module]] = Table(
@@ -323,6 +331,6 @@ NORMS: dict[str, Callable[..., nn.Module]] = Table(
         "rms": RMSNorm,
         "layer_channel": LayerChannelNorm,
         "weight": WeightNorm,
-        "weight_standardised": WeightStandardisedNorm,
+        "weight_standardised": WeightStandardizedNorm,
     }
 )

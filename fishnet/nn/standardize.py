@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Num
 from fishnet.errors import UsageError
 
 
-def float_images(x: Num[Array | np.ndarray, "..."]) -> Float[Array, "b h w c"]:
+def to_float_images(x: Num[Array | np.ndarray, "..."]) -> Float[Array, "b h w c"]:
     """Images `x` [b, h, w, c], uint8 or floats in 0..255, as float32.
 
     Raises:
@@ -41,7 +41,7 @@ class Standardize(nn.Module):
         Raises:
             UsageError: `x` is not of rank 4.
         """
-        x = float_images(x)
+        x = to_float_images(x)
         c = x.shape[-1]
         mean = self.variable("constants", "mean", jnp.zeros, (c,), jnp.float32).value
         std = self.variable("constants", "std", jnp.ones, (c,), jnp.float32).value

@@ -7,7 +7,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from fishnet.errors import UsageError
-from fishnet.nn.dropout import check_rate, dropout_of_shape, in_training
+from fishnet.nn.dropout import apply_in_training, broadcast_dropout, check_rate
 
 
 def linear_rates(last: ArrayLike, blocks: int) -> tuple[ArrayLike, ...]:
@@ -53,13 +53,13 @@ def stochastic_depth(key: Array, branch: Float[Array, "b ..."], rate: ArrayLike)
 
     Source: Huang et al., "Deep Networks with Stochastic Depth", arXiv:1603.09382.
     """
-    return dropout_of_shape((branch.shape[0], *(1 for _ in branch.shape[1:])), key, branch, rate)
+    return broadcast_dropout((branch.shape[0], *(1 for _ in branch.shape[1:])), key, branch, rate)
 
 
 class StochasticDepth(nn.Module):
     """`stochastic_depth` in training, the identity in evaluation; draws from the rng stream "dropout".
 
-    A rate of 0 is exactly the identity, see `fishnet.nn.dropout.in_training`.
+    A rate of 0 is exactly the identity, see `fishnet.nn.dropout.apply_in_training`.
 
     Args:
         rate: probability that an example skips the branch, in [0, 1), a Python number or a traced scalar.
@@ -73,4 +73,4 @@ class StochasticDepth(nn.Module):
     @nn.compact
     def __call__(self, branch: Float[Array, "b ..."], train: bool) -> Float[Array, "b ..."]:
         """The branch [b, ...] as it is to be added to the skip connection."""
-        return in_training(stochastic_depth, self.rate, partial(self.make_rng, "dropout"), branch, train)
+        return apply_in_training(stochastic_depth, self.rate, partial(self.make_rng, "dropout"), branch, train)

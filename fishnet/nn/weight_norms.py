@@ -11,7 +11,7 @@ from fishnet.errors import UsageError
 TINY = 1e-12  # of a squared length: a unit without weights stays without
 
 
-def unit_kernel(kernel: Float[Array, "*s o"]) -> Float[Array, "*s o"]:
+def normalize_kernel(kernel: Float[Array, "*s o"]) -> Float[Array, "*s o"]:
     """Each unit's weights at length 1: `v / |v|`, over all axes but the last.
 
     Args:
@@ -25,7 +25,7 @@ def unit_kernel(kernel: Float[Array, "*s o"]) -> Float[Array, "*s o"]:
     return kernel * lax.rsqrt(_squared_length(kernel) + TINY)
 
 
-def standardised_kernel(kernel: Float[Array, "*s o"]) -> Float[Array, "*s o"]:
+def standardize_kernel(kernel: Float[Array, "*s o"]) -> Float[Array, "*s o"]:
     """Each unit's weights with mean 0 and length 1: `(v - mean v) / |v - mean v|`, over all axes but the last.
 
     Args:
@@ -41,13 +41,13 @@ def standardised_kernel(kernel: Float[Array, "*s o"]) -> Float[Array, "*s o"]:
     """
     if prod(kernel.shape[:-1]) == 1:
         raise UsageError(f"a kernel {kernel.shape} cannot be standardised: the single weight of each unit becomes 0")
-    return unit_kernel(kernel - kernel.mean(_units(kernel), keepdims=True))
+    return normalize_kernel(kernel - kernel.mean(_units(kernel), keepdims=True))
 
 
-def kernel_by_kind(
+def normalize_kernel_by_kind(
     kind: Int[Array, ""], weight: int, standardised: int, kernel: Float[Array, "*s o"]
 ) -> Float[Array, "*s o"]:
-    """`unit_kernel`, `standardised_kernel` or the kernel as it is, bit for bit, by a number that may be traced.
+    """`normalize_kernel`, `standardize_kernel` or the kernel as it is, bit for bit, by a number that may be traced.
 
     Args:
         kind: [] int32.

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from fishnet.nn.convolution import gemm, padded_maps
+from fishnet.nn.convolution import gemm, pad_maps
 
 SMALLEST_CHANNELS = 16  # with fewer, the transforms cost more than the products save (benchmarks/README.md)
 
@@ -68,7 +68,7 @@ def winograd(
             lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers, feature_group_count,
             batch_group_count, precision, preferred_element_type,
         )  # fmt: skip
-    x = padded_maps(
+    x = pad_maps(
         lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers, feature_group_count,
         batch_group_count,
     )  # fmt: skip

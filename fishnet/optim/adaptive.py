@@ -8,7 +8,7 @@ import optax
 from jax.typing import ArrayLike
 
 from fishnet.optim.decay import check_numbers, kernel_decay
-from fishnet.optim.masks import kernels
+from fishnet.optim.masks import kernel_mask
 
 ADAM_B2 = 0.999
 ADAM_EPS = 1e-8
@@ -159,5 +159,5 @@ def lamb(momentum: ArrayLike = 0.9, weight_decay: ArrayLike = 0.0) -> optax.Grad
     return optax.chain(
         optax.scale_by_adam(b1=momentum, b2=ADAM_B2, eps=LAMB_EPS),
         kernel_decay(weight_decay),
-        optax.masked(optax.scale_by_trust_ratio(), kernels),
+        optax.masked(optax.scale_by_trust_ratio(), kernel_mask),
     )

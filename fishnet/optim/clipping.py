@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 from fishnet.checks.traced import violates
 from fishnet.errors import UsageError
 from fishnet.lookup import Table
-from fishnet.optim.masks import global_norm, kernels, unit_norms
+from fishnet.optim.masks import global_norm, kernel_mask, unit_norms
 
 Clipped = tuple[optax.Updates, jax.Array]
 Clipping = Callable[[optax.Updates, optax.Params, ArrayLike], Clipped]
@@ -38,7 +38,7 @@ def clip_by_value(grads: optax.Updates, limit: ArrayLike) -> Clipped:
     Source: Graves 2013, section 2.1, https://arxiv.org/abs/1308.0850
     """
     check_limit(limit)
-    return optax.tree.clip(grads, -limit, limit), share_outside(grads, limit)
+    return optax.tree.clip(grads, -limit, limit), clipped_fraction(grads, limit)
 
 
 def clip_by_global_norm(grads: optax.Updates, limit: ArrayLike) -> Clipped:
@@ -64,7 +64,7 @@ def clip_by_global_norm(grads: optax.Updates, limit: ArrayLike) -> Clipped:
     return jax.tree.map(lambda g: g * factor, grads), (norm > limit).astype(jnp.float32)
 
 
-def share_outside(grads: optax.Updates, limit: ArrayLike) -> jax.Array:
+def clipped_fraction(grads: optax.Updates, limit: ArrayLike) -> jax.Array:
     """The fraction of the entries other than 0 that lie outside [-limit, limit], [] float32."""
     outside = [jnp.sum(jnp.abs(g) > limit, dtype=jnp.float32) for g in jax.tree.leaves(grads)]
     # A parameter that only neighbours in a program use has no gradient, and must not count.
@@ -93,14 +93,14 @@ def adaptive_clip(grads: optax.Updates, params: optax.Params, limit: ArrayLike) 
         A tree like `grads`, and the fraction of units with a gradient that were scaled, [] float32.
 
     Raises:
-        UsageError: `limit` is a plain number that is negative or NaN, or no rule covers a parameter (see `kernels`).
+        UsageError: `limit` is a known number that is negative or NaN, or `kernel_mask` has no rule for a parameter.
 
     Source: Brock et al. 2021, https://arxiv.org/abs/2102.06171
     """
     check_limit(limit)
     leaves, tree = jax.tree.flatten(grads)
     clipped, counts, units = [], [], []
-    for g, w, kernel in zip(leaves, jax.tree.leaves(params), jax.tree.leaves(kernels(params)), strict=True):
+    for g, w, kernel in zip(leaves, jax.tree.leaves(params), jax.tree.leaves(kernel_mask(params)), strict=True):
         norm, allowed = unit_norms(g, kernel), limit * jnp.maximum(unit_norms(w, kernel), SMALLEST_UNIT)
         long = norm > allowed
         clipped.append(g * jnp.where(long, allowed / jnp.where(long, norm, 1.0), 1.0))

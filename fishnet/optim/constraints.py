@@ -11,16 +11,16 @@ from jax.typing import ArrayLike
 from fishnet.checks.traced import violates
 from fishnet.errors import UsageError
 from fishnet.optim.clipping import check_limit
-from fishnet.optim.masks import kernels, path_names, unit_norms
+from fishnet.optim.masks import kernel_mask, path_names, unit_norms
 
 
-def every_layer(path: tuple[str, ...]) -> bool:
+def select_all(path: tuple[str, ...]) -> bool:
     """True: selects the kernels of all layers."""
     return True
 
 
 def max_norm(
-    params: optax.Params, limit: ArrayLike | optax.Params, select: Callable[[tuple[str, ...]], bool] = every_layer
+    params: optax.Params, limit: ArrayLike | optax.Params, select: Callable[[tuple[str, ...]], bool] = select_all
 ) -> optax.Params:
     """Max-norm constraint, after an update: `w * min(1, limit / |w|)` for the weights w that lead into each unit.
 
@@ -36,7 +36,7 @@ def max_norm(
         A tree like `params`.
 
     Raises:
-        UsageError: `limit` is a plain number that is negative or NaN, or no rule covers a parameter (see `kernels`).
+        UsageError: `limit` is a known number that is negative or NaN, or `kernel_mask` has no rule for a parameter.
 
     Source: Srivastava et al. 2014, section 5.1, https://jmlr.org/papers/v15/srivastava14a.html
     """
@@ -51,7 +51,7 @@ def max_norm(
         long = norm > limit
         return w * jnp.where(long, limit / jnp.where(long, norm, 1.0), 1.0)
 
-    return jax.tree_util.tree_map_with_path(constrained, params, kernels(params), limit)
+    return jax.tree_util.tree_map_with_path(constrained, params, kernel_mask(params), limit)
 
 
 def l1_penalty(params: optax.Params, factor: ArrayLike) -> jax.Array:
@@ -130,7 +130,8 @@ def ema(average: optax.Params, params: optax.Params, decay: ArrayLike, step: Arr
 
 def kernel_leaves(params: optax.Params) -> list[jax.Array]:
     """The kernels of a tree of parameters."""
-    return [w for w, kernel in zip(jax.tree.leaves(params), jax.tree.leaves(kernels(params)), strict=True) if kernel]
+    mask = jax.tree.leaves(kernel_mask(params))
+    return [w for w, kernel in zip(jax.tree.leaves(params), mask, strict=True) if kernel]
 
 
 def check_factor(factor: ArrayLike) -> None:

@@ -6,7 +6,7 @@ from jax.typing import ArrayLike
 
 from fishnet.checks.traced import violates
 from fishnet.errors import UsageError
-from fishnet.optim.masks import kernels
+from fishnet.optim.masks import kernel_mask
 
 
 def kernel_decay(weight_decay: ArrayLike) -> optax.GradientTransformation:
@@ -24,7 +24,7 @@ def kernel_decay(weight_decay: ArrayLike) -> optax.GradientTransformation:
     Source: coupled: Krogh and Hertz, "A Simple Weight Decay Can Improve Generalization", NIPS 1991; decoupled:
     Loshchilov and Hutter, arXiv:1711.05101
     """
-    return optax.add_decayed_weights(weight_decay, mask=kernels)
+    return optax.add_decayed_weights(weight_decay, mask=kernel_mask)
 
 
 def check_numbers(momentum: ArrayLike, weight_decay: ArrayLike) -> None:

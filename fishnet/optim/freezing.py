@@ -19,12 +19,12 @@ TRUNK = "trunk"  # the pattern for everything but the head
 _SITE = re.compile(r"_(\d+)$")
 
 
-def in_head(path: tuple[str, ...]) -> bool:
+def is_in_head(path: tuple[str, ...]) -> bool:
     """Whether the leaf at `path` belongs to the layer that gives the logits (`head`, `expert_head`)."""
     return path[0].endswith("head")
 
 
-def frozen(params: Any, patterns: Sequence[str], head: Collection[str] = ("head",)) -> Any:
+def frozen_mask(params: Any, patterns: Sequence[str], head: Collection[str] = ("head",)) -> Any:
     """Which leaves are frozen.
 
     A pattern matches the whole path of a leaf ("conv_0/kernel") or its first name ("conv_0"), with the wildcards of
@@ -68,7 +68,7 @@ def frozen_layers(
 
     Args:
         layers: first names of the leaves of a network.
-        patterns, head: as for `frozen`.
+        patterns, head: as for `frozen_mask`.
 
     Returns:
         Names, in the order of `layers`.
@@ -80,18 +80,18 @@ def _names_layer(pattern: str, layer: str, head: Collection[str]) -> bool:
     return layer not in head if pattern == TRUNK else fnmatchcase(layer, pattern)
 
 
-def stop_frozen(params: Any, mask: Any) -> Any:
+def stop_gradients(params: Any, mask: Any) -> Any:
     """`params` whose frozen leaves pass no gradient on: the compiler leaves out what only they would need.
 
     Args:
         params: a tree of arrays.
-        mask: of `frozen`.
+        mask: of `frozen_mask`.
     """
     return jax.tree.map(lambda leaf, stop: lax.stop_gradient(leaf) if stop else leaf, params, mask)
 
 
 @struct.dataclass
-class LayerRates:
+class LayerScales:
     """Factors on the learning rate by layer and by stage of unfreezing; the last layer is the head."""
 
     factor: jax.Array  # [layer] float32, discriminative rates
@@ -105,13 +105,13 @@ class LayerRates:
         return jnp.where(step >= self.start, self.factor * jnp.asarray(self.stage_factor)[stage], 0.0)
 
 
-def layer_rates(
+def layer_scales(
     layers: int,
     decay: float = 1.0,
     unfreeze: Sequence[int] = (0,),
     stage_factors: Sequence[float] = (1.0,),
     steps_per_epoch: int = 1,
-) -> LayerRates:
+) -> LayerScales:
     """Discriminative rates and gradual unfreezing.
 
         rate of layer l = lr decay^(layers - l) stage factor, l = 0 the first layer, l = layers the head
@@ -146,7 +146,7 @@ def layer_rates(
     stage_start[: len(epochs)] = np.minimum(np.multiply(epochs, steps_per_epoch), limit)
     factors = np.ones(STAGES)
     factors[: len(epochs)] = stage_factors if len(stage_factors) > 1 else stage_factors[0]
-    return LayerRates(
+    return LayerScales(
         factor=np.asarray(np.power(float(decay), layers - np.arange(layers + 1)), np.float32),
         start=np.minimum(start, limit).astype(np.int32),
         stage_start=stage_start.astype(np.int32),
@@ -158,7 +158,7 @@ def check_stages(decay: float, unfreeze: Sequence[int], stage_factors: Sequence[
     """Refuses stages that make no sense in any network.
 
     Raises:
-        UsageError: see `layer_rates`.
+        UsageError: see `layer_scales`.
     """
     if not 0 < decay < np.inf:
         raise UsageError(f"layer_rate: {decay:g} is not above 0")
@@ -173,7 +173,7 @@ def check_stages(decay: float, unfreeze: Sequence[int], stage_factors: Sequence[
         raise UsageError(f"unfreeze_rates: {'-'.join(map('{:g}'.format, stage_factors))!r} has a factor not above 0")
 
 
-def by_layer(params: Any, layers: int, values: Any) -> Any:
+def select_by_layer(params: Any, layers: int, values: Any) -> Any:
     """The entry of `values` that belongs to the layer of each leaf.
 
     Args:
@@ -191,7 +191,7 @@ def by_layer(params: Any, layers: int, values: Any) -> Any:
     def pick(path: tuple, _: Any) -> Any:
         names = path_names(path)
         site = _SITE.search(names[0])
-        if in_head(names):
+        if is_in_head(names):
             return values[layers]
         if names[0] == "input_norm":
             return values[0]

@@ -16,7 +16,7 @@ NEVER_KERNELS = ("bias", "scale")
 BLOCKS, SMALLEST_BLOCK = 8, 1024  # in which squares are summed; entries of a block
 
 
-def kernels(params: optax.Params) -> optax.Params:
+def kernel_mask(params: optax.Params) -> optax.Params:
     """Which parameters are kernels: those of rank 2 or more that are no bias and no scale.
 
     Args:
@@ -55,7 +55,7 @@ def unit_norms(leaf: jax.Array, kernel: bool) -> jax.Array:
 
     Args:
         leaf: [...] weights, or their gradients.
-        kernel: whether the leaf is a kernel, from `kernels`.
+        kernel: whether the leaf is a kernel, from `kernel_mask`.
 
     Returns:
         Norms [1, ..., 1, o] or [1, ..., 1], of the leaf's rank.

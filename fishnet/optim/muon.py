@@ -8,7 +8,7 @@ from jax.typing import ArrayLike
 
 from fishnet.optim.adaptive import ADAM_B2, ADAM_EPS
 from fishnet.optim.decay import check_numbers, kernel_decay
-from fishnet.optim.masks import kernels
+from fishnet.optim.masks import kernel_mask
 
 UPDATE_RMS = 0.2  # of an entry of a kernel's direction: about Adam's
 
@@ -37,40 +37,40 @@ def muon(momentum: ArrayLike = 0.9, weight_decay: ArrayLike = 0.0) -> optax.Grad
     https://arxiv.org/abs/2502.16982
     """
     check_numbers(momentum, weight_decay)
-    return optax.chain(orthogonal_or_adam(momentum), kernel_decay(weight_decay))
+    return optax.chain(scale_by_muon_or_adam(momentum), kernel_decay(weight_decay))
 
 
-def orthogonal_or_adam(momentum: ArrayLike) -> optax.GradientTransformation:
+def scale_by_muon_or_adam(momentum: ArrayLike) -> optax.GradientTransformation:
     """The direction of `muon` without its weight decay, in the state of Adam over all parameters.
 
     `optax.contrib.muon` itself keeps the first moments of kernels and of the rest in two trees full of holes.
     """
     adam = optax.scale_by_adam(b1=momentum, b2=ADAM_B2, eps=ADAM_EPS)
-    orthogonal = optax.contrib.scale_by_muon(beta=momentum, weight_dimension_numbers=matrices)
+    orthogonal = optax.contrib.scale_by_muon(beta=momentum, weight_dimension_numbers=matrix_dimensions)
 
     def update(grads: optax.Updates, state: optax.ScaleByAdamState, params: optax.Params | None = None) -> tuple:
-        chosen = jax.tree.leaves(kernels(grads))
+        chosen = jax.tree.leaves(kernel_mask(grads))
 
-        def of_kernels(tree: optax.Params) -> list[jax.Array]:
+        def pick_kernels(tree: optax.Params) -> list[jax.Array]:
             return [leaf for leaf, kernel in zip(jax.tree.leaves(tree), chosen, strict=True) if kernel]
 
-        before = orthogonal.init(of_kernels(grads))._replace(count=state.count, mu=of_kernels(state.mu))
-        directions = iter(orthogonal.update(of_kernels(grads), before)[0])
+        before = orthogonal.init(pick_kernels(grads))._replace(count=state.count, mu=pick_kernels(state.mu))
+        directions = iter(orthogonal.update(pick_kernels(grads), before)[0])
         # Adam's first moment is Muon's too.
         updates, state = adam.update(grads, state, params)
         leaves, tree = jax.tree.flatten(updates)
-        leaves = [size_of_adams(next(directions)) if kernel else d for d, kernel in zip(leaves, chosen, strict=True)]
+        leaves = [rescale_to_adam(next(directions)) if kernel else d for d, kernel in zip(leaves, chosen, strict=True)]
         return tree.unflatten(leaves), state
 
     return optax.GradientTransformation(adam.init, update)
 
 
-def matrices(kernels: list[jax.Array]) -> list[optax.contrib.MuonDimensionNumbers]:
+def matrix_dimensions(kernels: list[jax.Array]) -> list[optax.contrib.MuonDimensionNumbers]:
     """Which axes of each kernel are the rows of its matrix: all but the last."""
     return [optax.contrib.MuonDimensionNumbers(tuple(range(k.ndim - 1)), k.ndim - 1) for k in kernels]
 
 
-def size_of_adams(orthogonal: jax.Array) -> jax.Array:
+def rescale_to_adam(orthogonal: jax.Array) -> jax.Array:
     """Rescales the `U V^T` of a matrix [i, o], whose entries have root mean square `1 / sqrt(max(i, o))`."""
     outputs = orthogonal.shape[-1]
     return orthogonal * (UPDATE_RMS * math.sqrt(max(orthogonal.size // outputs, outputs)))

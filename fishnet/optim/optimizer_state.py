@@ -20,7 +20,7 @@ class OptimizerState:
     counts: jax.Array  # [count] int32, updates made; or the bits of another scalar
 
 
-def empty_slots(optimizers: Sequence[Optimizer], params: Any) -> OptimizerState:
+def init_optimizer_state(optimizers: Sequence[Optimizer], params: Any) -> OptimizerState:
     """Zeroed slots large enough for any of `optimizers`, whose states must start from zero.
 
     Args:
@@ -36,7 +36,7 @@ def empty_slots(optimizers: Sequence[Optimizer], params: Any) -> OptimizerState:
     )
 
 
-def direction(
+def descent_direction(
     optimizer: Optimizer,
     grads: Any,
     slots: OptimizerState,
@@ -60,13 +60,13 @@ def direction(
         as before.
     """
     transform = optax.with_extra_args_support(_build(optimizer, momentum, weight_decay))
-    updates, state = transform.update(grads, state_of(optimizer, slots, params), params, learning_rate=lr)
+    updates, state = transform.update(grads, to_optax_state(optimizer, slots, params), params, learning_rate=lr)
     trees, counts = _split(state, params)
     counts = jnp.stack([*counts, *slots.counts[len(counts) :]])
     return updates, OptimizerState((*trees, *slots.trees[len(trees) :]), counts)
 
 
-def state_of(optimizer: Optimizer, slots: OptimizerState, params: Any) -> Any:
+def to_optax_state(optimizer: Optimizer, slots: OptimizerState, params: Any) -> Any:
     """The optax state of an optimizer as the slots have it.
 
     Args:

@@ -26,7 +26,7 @@ from fishnet.lookup import Table
 from fishnet.optim.adaptive import adagrad, adam, adamw, lamb, nadam, rmsprop
 from fishnet.optim.momentum import lion, momentum, nesterov, sgd
 from fishnet.optim.muon import muon
-from fishnet.optim.sam import sam_probe
+from fishnet.optim.sam import sam_ascend
 from fishnet.optim.schedule_free import evaluation_params, schedule_free
 
 
@@ -42,7 +42,7 @@ class Optimizer:
         uses_momentum: whether `momentum` has any effect.
         needs_lr: whether `update` must be told the rate of its step: `update(grads, state, params, learning_rate=lr)`,
             lr being what the direction is multiplied by, schedule and warm-up included.
-        probe: `probe(params, grads, rho) -> params`, where to take the gradient that goes into `update`, from the
+        ascend: `ascend(params, grads, rho) -> params`, where to take the gradient that goes into `update`, from the
             gradient at `params`; rho may be traced. None: there is no second gradient.
         evaluate: `evaluate(params, state) -> params`, what to validate, select and keep in place of the parameters that
             are trained. None: those themselves.
@@ -54,12 +54,12 @@ class Optimizer:
     default_lr: float
     uses_momentum: bool = True
     needs_lr: bool = False
-    probe: Callable[[optax.Params, optax.Updates, ArrayLike], optax.Params] | None = None
+    ascend: Callable[[optax.Params, optax.Updates, ArrayLike], optax.Params] | None = None
     evaluate: Callable[[optax.Params, optax.OptState], optax.Params] | None = None
     own_program: bool = False
 
     def __post_init__(self) -> None:
-        if self.probe or self.evaluate:
+        if self.ascend or self.evaluate:
             object.__setattr__(self, "own_program", True)
 
 
@@ -81,7 +81,7 @@ OPTIMIZERS: dict[str, Optimizer] = Table(
         "lamb": Optimizer(lamb, default_lr=1e-3),
         "lion": Optimizer(lion, default_lr=1e-4),
         "muon": Optimizer(muon, default_lr=1e-3, own_program=True),
-        "sam": Optimizer(momentum, default_lr=0.05, probe=sam_probe),
+        "sam": Optimizer(momentum, default_lr=0.05, ascend=sam_ascend),
         "schedule_free": Optimizer(schedule_free, default_lr=0.5, needs_lr=True, evaluate=evaluation_params),
     }
 )

@@ -12,7 +12,7 @@ THRESHOLD = 1e-4  # share of the lowest loss by which a loss must be lower to co
 
 
 def plateau(progress: ArrayLike) -> jax.Array:
-    """1 at any progress: the rate follows the validation loss instead, by the multiplier of `plateau_update`.
+    """1 at any progress: the rate follows the validation loss instead, by the multiplier of `update_plateau`.
 
     Args:
         progress: [...] in [0, 1].
@@ -28,26 +28,26 @@ def plateau(progress: ArrayLike) -> jax.Array:
 
 
 @struct.dataclass
-class Plateau:
-    """What `plateau_update` remembers."""
+class PlateauState:
+    """What `update_plateau` remembers."""
 
     best: jax.Array  # [] float32, the lowest loss that counted; infinity before the first
     bad_epochs: jax.Array  # [] int32, since then or since the last cut
     multiplier: jax.Array  # [] float32, of the learning rate
 
 
-def plateau_start() -> Plateau:
+def init_plateau() -> PlateauState:
     """The state before the first epoch: multiplier 1."""
-    return Plateau(best=jnp.float32(jnp.inf), bad_epochs=jnp.int32(0), multiplier=jnp.float32(1))
+    return PlateauState(best=jnp.float32(jnp.inf), bad_epochs=jnp.int32(0), multiplier=jnp.float32(1))
 
 
-def plateau_update(
-    state: Plateau,
+def update_plateau(
+    state: PlateauState,
     value: ArrayLike,
     factor: ArrayLike = 0.1,
     patience: ArrayLike = 10,
     minimum: ArrayLike = 0.0,
-) -> Plateau:
+) -> PlateauState:
     """At the end of an epoch: `multiplier <- max(factor * multiplier, minimum)` once more than `patience` were bad.
 
     An epoch is good when `value < (1 - 1e-4) * best`, and then value is the new best; otherwise, and when value is
@@ -79,7 +79,7 @@ def plateau_update(
     good = value < state.best * (1 - THRESHOLD)
     bad_epochs = jnp.where(good, 0, state.bad_epochs + 1)
     cut = bad_epochs > patience
-    return Plateau(
+    return PlateauState(
         best=jnp.where(good, value, state.best),
         bad_epochs=jnp.where(cut, 0, bad_epochs),
         multiplier=jnp.where(cut, jnp.maximum(state.multiplier * factor, minimum), state.multiplier),

@@ -13,7 +13,7 @@ from fishnet.optim.masks import global_norm
 RHO = 0.05  # radius of the neighbourhood, in the units of the parameters; the paper's for CIFAR-10 and ImageNet
 
 
-def sam_probe(params: optax.Params, grads: optax.Updates, rho: ArrayLike = RHO) -> optax.Params:
+def sam_ascend(params: optax.Params, grads: optax.Updates, rho: ArrayLike = RHO) -> optax.Params:
     """Where SAM takes its second gradient: `p + rho * g / |g|`, with |g| the norm over all parameters together.
 
     A step of SAM is: grads at params; at the probe the gradient of the same batch, with the same augmentation and

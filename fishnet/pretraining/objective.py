@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num, PRNGKeyArray
 
-from fishnet.models.network import Network, at
+from fishnet.models.network import Network, pick_site
 from fishnet.nn.mixed_activation import ActivationByIndex
 from fishnet.nn.standardize import Standardize
 
@@ -53,7 +53,7 @@ class Objective(nn.Module):
     @property
     def act(self) -> Callable | ActivationByIndex:
         """The activation of the trunk's first site."""
-        return at(self.trunk.act, 0)
+        return pick_site(self.trunk.act, 0)
 
     def pooled(self, images: Images, train: bool) -> Float[Array, "b f"]:
         """The trunk's features [b, f] float32 of images [b, h, w, c]: the global mean of its last maps."""

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array
 
-from fishnet.models.network import Network, at
+from fishnet.models.network import Network, pick_site
 from fishnet.nn.mixed_activation import ActivationByIndex
 
 HEAD = "head"  # the layer whose input is called the features
@@ -48,12 +48,12 @@ def recorded(run: Callable[[], Any]) -> Recorded:
         y = method(*args, **kwargs)
         module, name = context.module, "/".join(context.module.path)
 
-        def acted(x: Array, site: int, train: bool, suffix: str = "") -> None:
+        def record_site(x: Array, site: int, train: bool, suffix: str = "") -> None:
             name = f"act_{site}{suffix}"
-            sites[name] = Site(x, y, at(module.act, site), module.variables.get("params", {}).get(name, {}))
+            sites[name] = Site(x, y, pick_site(module.act, site), module.variables.get("params", {}).get(name, {}))
 
-        if context.method_name == "acted" and isinstance(module, Network):
-            acted(*args, **kwargs)
+        if isinstance(module, Network) and context.method_name == Network.apply_act.__name__:
+            record_site(*args, **kwargs)
         elif context.method_name == "__call__":
             if name == HEAD:
                 features.append(args[0])

@@ -11,7 +11,7 @@ from fishnet.errors import UsageError
 from fishnet.losses import (
     CLASS_WEIGHTINGS,
     class_weights,
-    deferred,
+    defer_weights,
     effective_number,
     ldam_margins,
     log_priors,
@@ -81,10 +81,10 @@ def test_log_priors_are_logarithms_of_frequencies() -> None:
 
 
 def test_deferred_weights_are_exactly_one_until_their_time() -> None:
-    f = jax.jit(deferred)
+    f = jax.jit(defer_weights)
     for progress in (0.0, 0.3, 0.799):
         np.testing.assert_array_equal(f(weights, progress), np.ones(K))
     for progress in (0.8, 0.99):
         np.testing.assert_array_equal(f(weights, progress), weights)
-    np.testing.assert_array_equal(deferred(weights, 0.0, 0), weights)
-    np.testing.assert_array_equal(deferred(weights, 0.999, 1), np.ones(K))
+    np.testing.assert_array_equal(defer_weights(weights, 0.0, 0), weights)
+    np.testing.assert_array_equal(defer_weights(weights, 0.999, 1), np.ones(K))

@@ -9,7 +9,7 @@ import pytest
 
 from fishnet.errors import UsageError
 from fishnet.models import MODELS
-from fishnet.models.network import at
+from fishnet.models.network import pick_site
 from fishnet.nn.activations import identity, relu
 from fishnet.nn.convolution import gemm
 from fishnet.nn.initializers import INITIALIZERS
@@ -290,5 +290,5 @@ def test_norms_that_do_not_fit_are_refused():
 
 
 def test_at():
-    assert at(relu, 3) is relu
-    assert at([relu, identity], 1) is identity
+    assert pick_site(relu, 3) is relu
+    assert pick_site([relu, identity], 1) is identity

@@ -13,7 +13,7 @@ from fishnet.errors import UsageError
 from fishnet.nn.moments import affine, moments
 from fishnet.nn.norm_formulas import EPS, KINDS, WEIGHT_KINDS, check_norm
 from fishnet.nn.norms import NORMS, BatchNorm, GroupNorm, InstanceNorm, LayerNorm, MomentNorm, RMSNorm
-from fishnet.nn.weight_norms import initial_scale, kernel_by_kind, standardised_kernel, unit_kernel
+from fishnet.nn.weight_norms import initial_scale, normalize_kernel, normalize_kernel_by_kind, standardize_kernel
 
 C = 16
 SHAPES = {"maps": (6, 5, 4, C), "values": (12, C)}
@@ -197,24 +197,24 @@ def test_normalised_kernels(shape):
     rng = np.random.default_rng(0)
     kernel = jnp.asarray(rng.normal(0.3, 1, shape), jnp.float32)
     x = jnp.asarray(rng.normal(size=(6, shape[0])), jnp.float32)
-    rows, by_kind = kernel.reshape(-1, shape[-1]), partial(kernel_by_kind, weight=1, standardised=2)
-    np.testing.assert_allclose(jnp.linalg.norm(unit_kernel(kernel).reshape(-1, 5), axis=0), 1, rtol=1e-5)
-    standard = standardised_kernel(kernel).reshape(-1, 5)
+    rows, by_kind = kernel.reshape(-1, shape[-1]), partial(normalize_kernel_by_kind, weight=1, standardised=2)
+    np.testing.assert_allclose(jnp.linalg.norm(normalize_kernel(kernel).reshape(-1, 5), axis=0), 1, rtol=1e-5)
+    standard = standardize_kernel(kernel).reshape(-1, 5)
     np.testing.assert_allclose(standard, (rows - rows.mean(0)) / rows.std(0) / np.sqrt(len(rows)), atol=1e-6)
-    for kind, expected in enumerate((kernel, unit_kernel(kernel), standardised_kernel(kernel))):
+    for kind, expected in enumerate((kernel, normalize_kernel(kernel), standardize_kernel(kernel))):
         close(jax.jit(by_kind)(jnp.int32(kind), kernel=kernel), expected, tol=1e-6)
     np.testing.assert_array_equal(jax.jit(by_kind)(jnp.int32(0), kernel=kernel), kernel)
-    close(unit_kernel(kernel) * initial_scale("weight", kernel), kernel)
-    close(standardised_kernel(kernel) * initial_scale("weight_standardised", kernel), kernel - rows.mean(0))
-    assert not unit_kernel(jnp.zeros(shape)).any()
-    assert jnp.isfinite(jax.grad(lambda k: unit_kernel(k).sum())(jnp.zeros(shape))).all()
+    close(normalize_kernel(kernel) * initial_scale("weight", kernel), kernel)
+    close(standardize_kernel(kernel) * initial_scale("weight_standardised", kernel), kernel - rows.mean(0))
+    assert not normalize_kernel(jnp.zeros(shape)).any()
+    assert jnp.isfinite(jax.grad(lambda k: normalize_kernel(k).sum())(jnp.zeros(shape))).all()
     if len(shape) == 2:
         dense = nn.Dense(5, use_bias=False)
         theirs = nn.WeightNorm(dense, variable_filter={"kernel"})
         variables = theirs.init(jax.random.key(0), x)
         scale = next(leaf for leaf in jax.tree.leaves(variables["params"]) if leaf.ndim == 1)
         held = jax.tree.map(lambda leaf: kernel if leaf.ndim == 2 else leaf, variables)
-        close(x @ unit_kernel(kernel) * scale, theirs.apply(held, x))
+        close(x @ normalize_kernel(kernel) * scale, theirs.apply(held, x))
 
 
 def test_leaves():
@@ -333,7 +333,7 @@ def test_batch_norm_of_one_value_a_channel():
     with pytest.raises(UsageError, match="batch norm over a single value"):
         BatchNorm(ghost=1).apply(variables, jnp.ones((4, C)), True, mutable=["batch_stats"])
     with pytest.raises(UsageError, match="the single weight of each unit becomes 0"):
-        standardised_kernel(jnp.ones((1, 5)))
+        standardize_kernel(jnp.ones((1, 5)))
 
 
 @pytest.mark.parametrize("frozen", [True, False])

@@ -55,9 +55,9 @@ def bottoms(name: str) -> np.ndarray:
             params, state = carry
             rate = lr * (1 - i / STEPS)
             grads = jax.grad(value)(params)
-            if optimizer.probe:
+            if optimizer.ascend:
                 # The radius falls with the rate: at a fixed one SAM comes to rest at that distance from a sharp bottom.
-                grads = jax.grad(value)(optimizer.probe(params, grads, RHO * (1 - i / STEPS)))
+                grads = jax.grad(value)(optimizer.ascend(params, grads, RHO * (1 - i / STEPS)))
             direction, state = rule.update(grads, state, params, learning_rate=rate)
             return jax.tree.map(lambda p, d: p - rate * d, params, direction), state
 

@@ -7,7 +7,7 @@ import pytest
 
 from fishnet.errors import UsageError
 from fishnet.models import MODELS
-from fishnet.optim.freezing import STAGES, by_layer, frozen, frozen_layers, layer_rates, stop_frozen
+from fishnet.optim.freezing import STAGES, frozen_layers, frozen_mask, layer_scales, select_by_layer, stop_gradients
 
 PARAMS = {
     "conv_0": {"kernel": jnp.ones((3, 3, 1, 2))},
@@ -34,7 +34,7 @@ def names(mask) -> set[str]:
     ],
 )
 def test_frozen(patterns, expected):
-    assert names(frozen(PARAMS, patterns)) == expected
+    assert names(frozen_mask(PARAMS, patterns)) == expected
 
 
 @pytest.mark.parametrize(
@@ -54,18 +54,18 @@ def test_layers_are_frozen_by_their_name_and_parameters_behind_a_slash(patterns,
 
 def test_what_cannot_be_frozen():
     with pytest.raises(UsageError, match="'dense_0' matches no parameter; layers are trunk, conv_0"):
-        frozen(PARAMS, ["conv_0", "dense_0"])
+        frozen_mask(PARAMS, ["conv_0", "dense_0"])
     with pytest.raises(UsageError, match="freezes every parameter"):
-        frozen(PARAMS, ["trunk", "head"])
+        frozen_mask(PARAMS, ["trunk", "head"])
 
 
 def test_a_frozen_leaf_has_no_gradient_and_costs_none():
     def loss(params, mask):
-        params = stop_frozen(params, mask)
+        params = stop_gradients(params, mask)
         hidden = jnp.tanh(jnp.ones((4, 2)) @ params["conv_10"]["kernel"][0, 0])
         return jnp.square(hidden @ params["head"]["kernel"] + params["head"]["bias"]).sum()
 
-    masks = frozen(PARAMS, ["trunk"]), frozen(PARAMS, [])
+    masks = frozen_mask(PARAMS, ["trunk"]), frozen_mask(PARAMS, [])
     grads, whole = (jax.grad(loss)(PARAMS, mask) for mask in masks)
     assert (grads["conv_10"]["kernel"] == 0).all() and (whole["conv_10"]["kernel"] != 0).any()
     np.testing.assert_array_equal(grads["head"]["kernel"], whole["head"]["kernel"])
@@ -76,7 +76,7 @@ def test_a_frozen_leaf_has_no_gradient_and_costs_none():
 def test_rates_at_every_step():
     """Against the rule, layer by layer and step by step."""
     layers, decay, unfreeze, factors, per_epoch = 5, 0.5, (1, 3), (1.0, 0.3, 0.1), 4
-    rates = layer_rates(layers, decay, unfreeze, factors, per_epoch)
+    rates = layer_scales(layers, decay, unfreeze, factors, per_epoch)
     at = jax.jit(rates.at)
     for step in range(20):
         epoch = step // per_epoch
@@ -87,12 +87,12 @@ def test_rates_at_every_step():
 
 
 def test_neutral_rates_are_exactly_one():
-    rates = layer_rates(7)
+    rates = layer_scales(7)
     assert (np.asarray(rates.at(jnp.int32(0))) == 1).all() and rates.stage_start.shape == (STAGES,)
 
 
 def test_one_factor_holds_for_all_stages():
-    rates = layer_rates(2, unfreeze=(1,), stage_factors=(0.25,))
+    rates = layer_scales(2, unfreeze=(1,), stage_factors=(0.25,))
     np.testing.assert_array_equal(rates.at(jnp.int32(0)), [0, 0, 0.25])
     np.testing.assert_array_equal(rates.at(jnp.int32(1)), [0.25] * 3)
 
@@ -111,7 +111,7 @@ def test_one_factor_holds_for_all_stages():
 )
 def test_refused_stages(arguments, message):
     with pytest.raises(UsageError, match=message):
-        layer_rates(3, **arguments)
+        layer_scales(3, **arguments)
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn", "resnet", "separable"])
@@ -120,9 +120,9 @@ def test_every_leaf_of_every_model_has_a_layer(name):
     images = jnp.zeros((1, 8, 8, 1), jnp.uint8)
     params = jax.eval_shape(lambda: model.init(jax.random.key(0), images, False))["params"]
     layers = sum(name.startswith("norm_") for name in params)
-    found = by_layer(params, layers, list(range(layers + 1)))
+    found = select_by_layer(params, layers, list(range(layers + 1)))
     assert found["head"]["kernel"] == layers
     for layer in range(layers):
         assert found[f"norm_{layer}"]["bias"] == layer
     with pytest.raises(UsageError, match=f"no layer of {layers - 1}"):
-        by_layer(params, layers - 1, range(layers))
+        select_by_layer(params, layers - 1, range(layers))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from fishnet.errors import UsageError
-from fishnet.optim.masks import kernels, unit_norms
+from fishnet.optim.masks import kernel_mask, unit_norms
 from fishnet.optim.optimizers import OPTIMIZERS
 
 
@@ -15,7 +15,7 @@ def test_kernels_by_rank_and_by_name() -> None:
         "w": np.ones((2, 2)),
         "s": np.ones(()),
     }
-    assert kernels(params) == {"attention": {"kernel": True, "bias": False}, "w": True, "s": False}
+    assert kernel_mask(params) == {"attention": {"kernel": True, "bias": False}, "w": True, "s": False}
 
 
 @pytest.mark.parametrize("leaf", [np.ones(3), np.ones((2, 2), np.int32)])

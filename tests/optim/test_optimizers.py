@@ -42,8 +42,8 @@ def train(optimizer: Optimizer, momentum: float, weight_decay: float, lr: float)
     def step(carry: tuple, i: jax.Array) -> tuple:
         params, state = carry
         grads = gradient(params, i, jnp)
-        if optimizer.probe:
-            grads = gradient(optimizer.probe(params, grads, RHO), i, jnp)
+        if optimizer.ascend:
+            grads = gradient(optimizer.ascend(params, grads, RHO), i, jnp)
         direction, state = rule.update(grads, state, params, learning_rate=lr)
         return (jax.tree.map(lambda p, d: p - lr * d, params, direction), state), None
 
@@ -54,7 +54,7 @@ def train(optimizer: Optimizer, momentum: float, weight_decay: float, lr: float)
 def train_alias(alias: optax.GradientTransformationExtraArgs) -> dict:
     def step(carry: tuple, i: jax.Array) -> tuple:
         params, state = carry
-        again = lambda probe, _: gradient(probe, i, jnp)  # noqa: E731
+        again = lambda params, _: gradient(params, i, jnp)  # noqa: E731
         updates, state = alias.update(gradient(params, i, jnp), state, params, grad_fn=again)
         return (optax.apply_updates(params, updates), state), None
 
@@ -197,7 +197,7 @@ def test_the_table_is_complete_and_its_rates_are_documented_ones() -> None:
     }
     assert [name for name, o in OPTIMIZERS.items() if not o.uses_momentum] == ["sgd", "adagrad"]
     assert [name for name, o in OPTIMIZERS.items() if o.own_program] == ["muon", "sam", "schedule_free"]
-    assert [name for name, o in OPTIMIZERS.items() if o.probe] == ["sam"]
+    assert [name for name, o in OPTIMIZERS.items() if o.ascend] == ["sam"]
     assert [name for name, o in OPTIMIZERS.items() if o.evaluate or o.needs_lr] == ["schedule_free"]
 
 

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from fishnet.errors import UsageError
-from fishnet.optim.plateau import Plateau, plateau_start, plateau_update
+from fishnet.optim.plateau import PlateauState, init_plateau, update_plateau
 
 EPOCHS = 60
 # (factor, patience, minimum)
@@ -23,21 +23,21 @@ def losses() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def states() -> Plateau:
+def states() -> PlateauState:
     """[lane, epoch] in one program: all numbers are traced."""
 
-    def run(factor: jax.Array, patience: jax.Array, minimum: jax.Array) -> Plateau:
-        def epoch(state: Plateau, loss: jax.Array) -> tuple[Plateau, Plateau]:
-            state = plateau_update(state, loss, factor, patience, minimum)
+    def run(factor: jax.Array, patience: jax.Array, minimum: jax.Array) -> PlateauState:
+        def epoch(state: PlateauState, loss: jax.Array) -> tuple[PlateauState, PlateauState]:
+            state = update_plateau(state, loss, factor, patience, minimum)
             return state, state
 
-        return jax.lax.scan(epoch, plateau_start(), jnp.asarray(losses()))[1]
+        return jax.lax.scan(epoch, init_plateau(), jnp.asarray(losses()))[1]
 
     return jax.jit(jax.vmap(run))(*jnp.asarray(LANES).T)
 
 
 @pytest.mark.parametrize("i", range(len(LANES)))
-def test_equals_the_rule_written_out(states: Plateau, i: int) -> None:
+def test_equals_the_rule_written_out(states: PlateauState, i: int) -> None:
     factor, patience, minimum = LANES[i]
     best, bad, multiplier = np.inf, 0, 1.0
     for epoch, loss in enumerate(losses()):
@@ -54,7 +54,7 @@ def test_equals_the_rule_written_out(states: Plateau, i: int) -> None:
 
 
 @pytest.mark.parametrize("i", range(len(LANES)))
-def test_equals_optax(states: Plateau, i: int) -> None:
+def test_equals_optax(states: PlateauState, i: int) -> None:
     # Optax cuts when the count reaches its patience, PyTorch when it exceeds it.
     factor, patience, minimum = LANES[i]
     rule = optax.contrib.reduce_on_plateau(factor, patience + 1, rtol=1e-4, min_scale=minimum)
@@ -68,8 +68,8 @@ def test_equals_optax(states: Plateau, i: int) -> None:
 
 
 def test_the_state_is_three_scalars_of_fixed_type() -> None:
-    state = plateau_start()
-    after = jax.eval_shape(plateau_update, state, jnp.float32(1))
+    state = init_plateau()
+    after = jax.eval_shape(update_plateau, state, jnp.float32(1))
     assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
     assert [x.dtype for x in jax.tree.leaves(state)] == [jnp.float32, jnp.int32, jnp.float32]
 
@@ -86,4 +86,4 @@ def test_the_state_is_three_scalars_of_fixed_type() -> None:
 )
 def test_numbers_out_of_range_are_refused(numbers: tuple, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        plateau_update(plateau_start(), 1.0, *numbers)
+        update_plateau(init_plateau(), 1.0, *numbers)

@@ -152,7 +152,7 @@ def test_logits_and_gradients(case):
         gradient, (logits, moved) = jax.grad(loss, has_aux=True)(variables["params"])
         return logits, model.apply(variables, images, train=False), gradient, moved
 
-    in_training, in_evaluation, gradient, moved = run(variables, images)
+    apply_in_training, in_evaluation, gradient, moved = run(variables, images)
     pools = {"max": nn.MaxPool2d, "mean": nn.AvgPool2d}
     module = NETWORKS[kind](8, NORMS_THERE[norm], ACTIVATIONS_THERE[act], pools[pool]).double()
     theirs = pairs(module, variables["params"])
@@ -169,7 +169,7 @@ def test_logits_and_gradients(case):
     # Six layers of sums of up to 150 products in float32.
     np.testing.assert_allclose(in_evaluation, module.eval()(pixels).detach(), rtol=1e-4, atol=2e-5)
     logits = module.train()(pixels)
-    np.testing.assert_allclose(in_training, logits.detach(), rtol=1e-4, atol=2e-5)
+    np.testing.assert_allclose(apply_in_training, logits.detach(), rtol=1e-4, atol=2e-5)
     F.cross_entropy(logits, torch.tensor(labels)).backward()
     for parameter, (layer, leaf) in theirs:
         expected = as_ours(parameter.grad.numpy())

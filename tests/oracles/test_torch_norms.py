@@ -7,7 +7,7 @@ import pytest
 
 from fishnet.nn.norm_formulas import WEIGHT_KINDS
 from fishnet.nn.norms import NORMS, BatchNorm
-from fishnet.nn.weight_norms import unit_kernel
+from fishnet.nn.weight_norms import normalize_kernel
 from tests.oracles.there import F, channels_first, channels_last, compiled, draw, gradients, there, torch
 
 MAPS = (6, 4, 5, 16)
@@ -105,7 +105,7 @@ def test_weight_norm():
     @compiled
     def run(x, kernel, scale, dy):
         def apply(x, kernel, scale):
-            y = jax.lax.conv_general_dilated(x, unit_kernel(kernel), (1, 1), "SAME", dimension_numbers=LAYOUT)
+            y = jax.lax.conv_general_dilated(x, normalize_kernel(kernel), (1, 1), "SAME", dimension_numbers=LAYOUT)
             params = {"scale": scale, "bias": jnp.zeros(7)}
             return NORMS["weight"]().apply({"params": params}, y, True)
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from fishnet.optim import schedules
-from fishnet.optim.plateau import plateau_start, plateau_update
+from fishnet.optim.plateau import init_plateau, update_plateau
 from tests.oracles.there import compiled, draw, torch
 
 RUN = 400  # steps; the peaks of all shapes are at a step
@@ -75,10 +75,10 @@ def test_plateau_at_every_epoch(factor, patience, minimum):
     schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, **options)
 
     def epoch(state, loss):
-        state = plateau_update(state, loss, factor, patience, minimum)
+        state = update_plateau(state, loss, factor, patience, minimum)
         return state, state.multiplier
 
-    ours = compiled(lambda losses: jax.lax.scan(epoch, plateau_start(), losses)[1])(losses)
+    ours = compiled(lambda losses: jax.lax.scan(epoch, init_plateau(), losses)[1])(losses)
     expected = []
     for loss in losses.astype(np.float32).tolist():
         schedule.step(loss)

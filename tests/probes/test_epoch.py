@@ -7,7 +7,7 @@ import pytest
 
 from fishnet.errors import UsageError
 from fishnet.losses import cross_entropy
-from fishnet.models.norm_statistics import normalisation_gap
+from fishnet.models.norm_statistics import normalization_gap
 from fishnet.nn.activations import relu, tanh
 from fishnet.probes import Batches, recorded
 from fishnet.probes.classes import class_figures, margins
@@ -171,12 +171,12 @@ def test_a_class_without_images():
 
 
 def test_gap_equals_the_one_on_the_host():
-    """On one batch, for which `normalisation_gap` takes all images as one."""
+    """On one batch, for which `normalization_gap` takes all images as one."""
     model = mlp(norm="batch")
     net = net_of(model)
     batches = Batches.of(IMAGES, LABELS, 24)
     found = jax.jit(lambda v: norm_gap(net._replace(variables=v), batches))(net.variables)
-    expected = normalisation_gap(model, net.variables, IMAGES, LABELS, [IMAGES])
+    expected = normalization_gap(model, net.variables, IMAGES, LABELS, [IMAGES])
     for name, row in expected.items():
         assert found[f"loss_{name}"] == pytest.approx(row["loss"], rel=1e-4)
         assert found[f"accuracy_{name}"] == pytest.approx(row["accuracy"])

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from fishnet.optim.optimizer_state import direction, empty_slots
+from fishnet.optim.optimizer_state import descent_direction, init_optimizer_state
 from fishnet.optim.optimizers import OPTIMIZERS
 
 MOMENTUM, DECAY, LR, STEPS = 0.8, 0.05, 0.1, 5
@@ -49,7 +49,7 @@ def slotted_step(index, grads, slots, params):
     """One step of the optimizer at a traced position, with traced numbers."""
 
     def updated(optimizer):
-        down, after = direction(optimizer, grads, slots, params, *map(jnp.float32, (MOMENTUM, DECAY, LR)))
+        down, after = descent_direction(optimizer, grads, slots, params, *map(jnp.float32, (MOMENTUM, DECAY, LR)))
         return jax.tree.map(lambda p, d: p - LR * d, params, down), after
 
     return jax.lax.switch(index, [partial(updated, optimizer) for optimizer in OPTIMIZERS.values()])
@@ -59,7 +59,7 @@ def slotted_step(index, grads, slots, params):
 def test_five_steps_equal_those_without_slots(problem, name):
     start, gradients = problem
     index = jnp.int32(list(OPTIMIZERS).index(name))
-    params, slots = start, empty_slots(tuple(OPTIMIZERS.values()), start)
+    params, slots = start, init_optimizer_state(tuple(OPTIMIZERS.values()), start)
     for grads, expected in zip(gradients, by_itself(name, start, gradients), strict=True):
         params, slots = slotted_step(index, grads, slots, params)
         assert_close(params, expected)
@@ -74,7 +74,9 @@ def test_lanes_with_an_optimizer_each_keep_apart(problem):
         one = lambda lane: slotted_step(lane[0], grads, lane[2], lane[1])  # noqa: E731
         return jax.lax.map(one, (jnp.arange(many), *lanes)), None
 
-    lanes = jax.tree.map(lambda leaf: jnp.stack([leaf] * many), (start, empty_slots(tuple(OPTIMIZERS.values()), start)))
+    lanes = jax.tree.map(
+        lambda leaf: jnp.stack([leaf] * many), (start, init_optimizer_state(tuple(OPTIMIZERS.values()), start))
+    )
     sequence = jax.tree.map(lambda *leaves: jnp.stack(leaves), *gradients)
     (params, _), _ = jax.jit(lambda lanes: jax.lax.scan(step, lanes, sequence))(lanes)
     for lane, name in enumerate(OPTIMIZERS):
@@ -84,8 +86,8 @@ def test_lanes_with_an_optimizer_each_keep_apart(problem):
 
 def test_slots_are_no_larger_than_the_hungriest_optimizer(problem):
     params, _ = problem
-    slots = empty_slots(tuple(OPTIMIZERS.values()), params)
+    slots = init_optimizer_state(tuple(OPTIMIZERS.values()), params)
     assert len(slots.trees) == 2  # adam's two moments
     assert slots.counts.shape == (2,)  # schedule_free's two numbers
     assert all(not leaf.any() for leaf in jax.tree.leaves(slots))
-    assert not empty_slots([OPTIMIZERS["sgd"]], params).trees
+    assert not init_optimizer_state([OPTIMIZERS["sgd"]], params).trees

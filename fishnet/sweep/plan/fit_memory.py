@@ -10,7 +10,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from fishnet.errors import UserError
-from fishnet.optim.optimizer_state import empty_slots
+from fishnet.optim.optimizer_state import init_optimizer_state
 from fishnet.sweep.plan.cohorts import Cohort, bare_model, narrowed
 from fishnet.sweep.program.memory import COPIES, OutOfMemory, available_bytes, tree_bytes
 
@@ -93,7 +93,7 @@ class MemoryEstimate:
         shape = cohort.shape
         model = bare_model(cohort.runs[0].recipe, cohort.task)
         self.outputs, _, params = linear_layers(model, shape.recipe.batch_size, shape.image_shape)
-        slots = jax.eval_shape(lambda params: empty_slots(shape.optimizers, params), params)
+        slots = jax.eval_shape(lambda params: init_optimizer_state(shape.optimizers, params), params)
         kept = 3 if shape.menu.average else 2  # trained, best, averaged
         self.lane = kept * tree_bytes(params) + tree_bytes(slots)
 

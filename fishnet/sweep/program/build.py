@@ -13,7 +13,7 @@ from jax import lax
 
 from fishnet.augment.images import AUGMENTATIONS
 from fishnet.augment.sampling import choose_by_class, class_mask
-from fishnet.losses import deferred, mixed_loss
+from fishnet.losses import defer_weights, mixed_loss
 from fishnet.models import MODELS
 from fishnet.models.network import Network
 from fishnet.nn.activations import ACTIVATIONS
@@ -25,9 +25,9 @@ from fishnet.nn.norm_formulas import KINDS, WEIGHT_KINDS
 from fishnet.nn.norms import NORMS, NormByKind
 from fishnet.nn.pooling import POOLS
 from fishnet.nn.weight_norms import initial_scale
-from fishnet.optim.clipping import CLIPPINGS, norm_factor, share_outside
+from fishnet.optim.clipping import CLIPPINGS, clipped_fraction, norm_factor
 from fishnet.optim.constraints import l1_penalty, l2_penalty
-from fishnet.optim.freezing import by_layer, frozen, frozen_layers
+from fishnet.optim.freezing import frozen_layers, frozen_mask, select_by_layer
 from fishnet.optim.schedules import CYCLIC, SCHEDULES, with_floor, with_warmup
 from fishnet.sweep.program.features import ProgramFeatures, hard_class_names, layer_mask
 from fishnet.sweep.program.traced_config import BranchIds, Hyperparameters
@@ -191,7 +191,7 @@ def lane_losses(menu: ProgramFeatures, kinds: BranchIds, numbers: Hyperparameter
         kinds, numbers: the lane's knobs, without the lane axis.
         progress: [] float32, share of the run done.
     """
-    weights = deferred(numbers.loss.class_weights, progress, numbers.scalars["reweight_from"])
+    weights = defer_weights(numbers.loss.class_weights, progress, numbers.scalars["reweight_from"])
     return partial(mixed_loss, kinds.loss, numbers=numbers.loss.replace(class_weights=weights), families=menu.families)
 
 
@@ -239,7 +239,7 @@ def learning_rates(
         return None
     layers = numbers.norm.shape[-1]
     at = numbers.layer_rates.at(step) if menu.layer_rates else [jnp.float32(1)] * (layers + 1)
-    rates = by_layer(params, layers, at)
+    rates = select_by_layer(params, layers, at)
     return jax.tree.map(lambda rate, stop: jnp.zeros_like(rate) if stop else rate, rates, frozen_leaves(recipe, params))
 
 
@@ -247,9 +247,9 @@ def frozen_leaves(recipe: Recipe, params: Any) -> Any:
     """Which leaves never learn: a tree like `params` of Python booleans.
 
     Raises:
-        UsageError: see `fishnet.optim.freezing.frozen`.
+        UsageError: see `fishnet.optim.freezing.frozen_mask`.
     """
-    return frozen(params, freeze_patterns(recipe), MODELS[recipe.model].head_modules(params))
+    return frozen_mask(params, freeze_patterns(recipe), MODELS[recipe.model].head_modules(params))
 
 
 def freeze_patterns(recipe: Recipe) -> list[str]:
@@ -297,7 +297,7 @@ def norms_frozen_at(
     """
     found: dict[str, bool | jax.Array] = {}
     if menu.layer_rates:
-        rates = by_layer(dict.fromkeys(norms, 0), numbers.norm.shape[-1], numbers.layer_rates.at(step))
+        rates = select_by_layer(dict.fromkeys(norms, 0), numbers.norm.shape[-1], numbers.layer_rates.at(step))
         found = {name: rate == 0 for name, rate in rates.items()}
     return found | frozen_norms(recipe, norms)
 
@@ -340,7 +340,7 @@ def clipping_of(
         share = jnp.float32(0)
     ways = {
         "none": lambda: Clip(one, infinite, jnp.float32(0)),
-        "value": lambda: Clip(one, limit, share_outside(grads, limit)),
+        "value": lambda: Clip(one, limit, clipped_fraction(grads, limit)),
         "norm": lambda: Clip(norm_factor(norm, limit), infinite, (norm > limit).astype(jnp.float32)),
         "adaptive": lambda: Clip(one, infinite, share),
     }

@@ -14,7 +14,7 @@ from fishnet.losses import LossNumbers, class_weights, ldam_margins, log_priors
 from fishnet.nn.dropout import DROPOUTS
 from fishnet.nn.initializers import INITIALIZERS
 from fishnet.nn.norm_formulas import KINDS
-from fishnet.optim.freezing import LayerRates, layer_rates
+from fishnet.optim.freezing import LayerScales, layer_scales
 from fishnet.optim.schedules import SCHEDULES
 from fishnet.sweep.program.features import (
     FOCAL,
@@ -69,7 +69,7 @@ class Hyperparameters:
     total_steps: jax.Array  # [lane] float32
     loss: LossNumbers  # [lane, ...]
     max_norm: jax.Array  # [lane, layer] float32, inf for none; the head last
-    layer_rates: LayerRates  # [lane, ...]
+    layer_rates: LayerScales  # [lane, ...]
     hard: jax.Array  # [lane, class] bool
     precise: jax.Array  # [lane] bool
     batch_evaluation: jax.Array  # [lane] bool
@@ -147,7 +147,7 @@ def trace_arm(recipe: Recipe, menu: ProgramFeatures, task: Task, sites: int, ste
             total_steps=np.float32(steps_per_epoch * recipe.epochs),
             loss=loss_numbers(recipe, counts),
             max_norm=np.where(layer_mask(recipe.max_norm_layers, sites + 1), limit, np.inf).astype(np.float32),
-            layer_rates=layer_rates(sites, recipe.layer_rate, recipe.unfreeze, recipe.unfreeze_rates, steps_per_epoch),
+            layer_rates=layer_scales(sites, recipe.layer_rate, recipe.unfreeze, recipe.unfreeze_rates, steps_per_epoch),
             hard=hard,
             precise=np.bool_(estimates_statistics(recipe)),
             batch_evaluation=np.bool_(recipe.eval_statistics == "batch"),

@@ -16,9 +16,9 @@ from fishnet.models.norm_statistics import Population, add_batch, batch_moments,
 from fishnet.nn.conv_implementations import SUMMED
 from fishnet.nn.lsuv import layer_order, layer_outputs, lsuv
 from fishnet.optim.constraints import ema, max_norm
-from fishnet.optim.freezing import by_layer, stop_frozen
+from fishnet.optim.freezing import select_by_layer, stop_gradients
 from fishnet.optim.masks import global_norm
-from fishnet.optim.optimizer_state import OptimizerState, direction, empty_slots, state_of
+from fishnet.optim.optimizer_state import OptimizerState, descent_direction, init_optimizer_state, to_optax_state
 from fishnet.optim.optimizers import OPTIMIZERS, Optimizer
 from fishnet.probes import Net
 from fishnet.sweep.program.build import (
@@ -127,7 +127,7 @@ def init_lane(shape: ProgramConfig, kinds: BranchIds, numbers: Hyperparameters, 
     return LaneState(
         params=params,
         statistics=statistics,
-        slots=empty_slots(shape.optimizers, params),
+        slots=init_optimizer_state(shape.optimizers, params),
         average=params if shape.menu.average else (),
         estimated=statistics if shape.menu.precise else (),
         best_params=params,
@@ -163,7 +163,7 @@ def train_lane(
     recipe, menu, per_epoch = shape.recipe, shape.menu, shape.steps_per_epoch
     batch_size = recipe.batch_size
     model = model_of(shape, kinds, numbers)
-    probe = OPTIMIZERS[menu.own_optimizer].probe if menu.own_optimizer else None
+    probe = OPTIMIZERS[menu.own_optimizer].ascend if menu.own_optimizer else None
     differentiated = summed_value_and_grad if shape.lowering == SUMMED else partial(jax.value_and_grad, has_aux=True)
     order = epoch_order(shape, numbers, pixels, start // per_epoch)
     fresh = start % per_epoch == 0
@@ -212,7 +212,7 @@ def train_lane(
         """The loss of a step, logits and statistics (or what `watch` has seen), the gradients, and `learning_rates`."""
 
         def objective(params):
-            params = stop_frozen(params, frozen_leaves(recipe, params))
+            params = stop_gradients(params, frozen_leaves(recipe, params))
             if watch:
                 (logits, _), seen = watch(lambda: forward(i, lane, params, images))
                 return losses_of(logits).mean(), seen
@@ -242,7 +242,7 @@ def train_lane(
         def updated(optimizer: Optimizer) -> tuple[Any, OptimizerState]:
             """Parameters and slots after the step: all of it in one branch, so that each is read and written once."""
             own = numbers.scalars["momentum"], numbers.scalars["weight_decay"], lr
-            down, slots = direction(optimizer, clip(grads), lane.slots, lane.params, *own)
+            down, slots = descent_direction(optimizer, clip(grads), lane.slots, lane.params, *own)
             if rates is None:
                 params = jax.tree.map(lambda p, d: p - lr * d, lane.params, down)
             else:
@@ -258,7 +258,7 @@ def train_lane(
         def constrained(rates: Any, params: Any) -> Any:
             """The parameters with the weights into each unit no longer than they may be, but the frozen ones."""
             layers = numbers.norm.shape[-1]
-            limits = by_layer(params, layers, numbers.max_norm)
+            limits = select_by_layer(params, layers, numbers.max_norm)
             if rates is not None:
                 limits = jax.tree.map(lambda limit, rate: jnp.where(rate > 0, limit, jnp.inf), limits, rates)
             return max_norm(params, limits)
@@ -269,7 +269,7 @@ def train_lane(
                 return ()
             own = OPTIMIZERS[menu.own_optimizer] if menu.own_optimizer else None
             if own and own.evaluate:
-                params = own.evaluate(params, state_of(own, slots, params))
+                params = own.evaluate(params, to_optax_state(own, slots, params))
             return kept(ema(lane.average, params, numbers.scalars["ema"], i + 1), lane.average)
 
         params, slots = lax.switch(kinds.optimizer, [partial(updated, optimizer) for optimizer in shape.optimizers])

@@ -11,7 +11,7 @@ from flax.serialization import from_state_dict, to_state_dict
 
 from fishnet.host.interrupt import Interrupt
 from fishnet.metrics import classification as metrics
-from fishnet.optim.plateau import Plateau, plateau_update
+from fishnet.optim.plateau import PlateauState, update_plateau
 from fishnet.sweep.plan.cohorts import Cohort
 from fishnet.sweep.plan.layout import Layout, evaluation_chunk
 from fishnet.sweep.program.program import Program
@@ -353,10 +353,10 @@ class CohortRunner:
         for run in runs:
             recipe = self.cohort.runs[run].recipe
             if recipe.schedule == "plateau":
-                state = Plateau(history.plateau_best[run], history.plateau_bad[run], history.rate[run])
+                state = PlateauState(history.plateau_best[run], history.plateau_bad[run], history.rate[run])
                 loss = history.curves[run, epoch, CURVES.index("val_loss")]
                 lowest = recipe.lr_min / recipe.lr
-                state = plateau_update(state, loss, recipe.plateau_factor, recipe.plateau_patience, lowest)
+                state = update_plateau(state, loss, recipe.plateau_factor, recipe.plateau_patience, lowest)
                 history.plateau_best[run], history.plateau_bad[run] = state.best, state.bad_epochs
                 history.rate[run] = state.multiplier
 
