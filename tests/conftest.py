@@ -41,7 +41,7 @@ for name, value in {
     os.environ[name.upper()] = str(value)
 
 # Signatures of what is small and called often are checked against their jaxtyping annotations.
-install_import_hook(["fishnet.nn", "fishnet.models", "fishnet.losses", "fishnet.augment"], "beartype.beartype")
+install_import_hook(["fishnet.nn", "fishnet.models", "fishnet.losses", "fishnet.augment.images"], "beartype.beartype")
 
 
 LONGEST = ("sweep/test_probing", "sweep/", "test_transfer", "probes/", "experiments/", "test_memory")

@@ -7,6 +7,8 @@ throughout, as in augment.py: a float would be rounded otherwise in another prog
 made on the host, for a draw from a beta distribution with a traced parameter would take a loop of rejections.
 """
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,7 +51,7 @@ def beta_table(alpha: int | float) -> np.ndarray:
     return np.concatenate([low, np.array([128], np.int32), 256 - low[::-1]])
 
 
-def mixup(key: PRNGKeyArray, images: Num[Array, "b h w c"], shares: Int32[ArrayLike, "257"]) -> Mixed:
+def mixup(key: PRNGKeyArray, images: Num[Array, "b h w c"], shares: ArrayLike) -> Mixed:
     """Blends each image with another of the batch.
 
         out = l image + (1 - l) images[partner], rounded;   l ~ Beta(alpha, alpha), the share
@@ -59,7 +61,7 @@ def mixup(key: PRNGKeyArray, images: Num[Array, "b h w c"], shares: Int32[ArrayL
     Args:
         key: a random key.
         images: [b, h, w, c] uint8.
-        shares: as from `beta_table`, possibly traced.
+        shares: [257] int32, as from `beta_table`, possibly traced.
 
     Returns:
         Images [b, h, w, c] uint8; partner [b] int32, positions in the batch, an image's own where its share is 1;
@@ -75,7 +77,7 @@ def mixup(key: PRNGKeyArray, images: Num[Array, "b h w c"], shares: Int32[ArrayL
     return _mixup(_bits(key, images), images, jnp.asarray(shares, jnp.int32))
 
 
-def cutmix(key: PRNGKeyArray, images: Num[Array, "b h w c"], shares: Int32[ArrayLike, "257"]) -> Mixed:
+def cutmix(key: PRNGKeyArray, images: Num[Array, "b h w c"], shares: ArrayLike) -> Mixed:
     """Replaces a box of each image by the same box of another of the batch.
 
         out = images[partner] in a box of h sqrt(1 - l) by w sqrt(1 - l) pixels, image elsewhere
@@ -88,7 +90,7 @@ def cutmix(key: PRNGKeyArray, images: Num[Array, "b h w c"], shares: Int32[Array
     Args:
         key: a random key.
         images: [b, h, w, c] of any numeric type, of fewer than 2^24 pixels each.
-        shares: as from `beta_table`, possibly traced.
+        shares: [257] int32, as from `beta_table`, possibly traced.
 
     Returns:
         Images [b, h, w, c] of the same type; partner [b] int32, positions in the batch, an image's own where its
@@ -104,7 +106,7 @@ def cutmix(key: PRNGKeyArray, images: Num[Array, "b h w c"], shares: Int32[Array
 
 
 def cutout(
-    key: PRNGKeyArray, images: Num[Array, "b h w c"], size: ArrayLike, fill: Num[ArrayLike, " c"]
+    key: PRNGKeyArray, images: Num[Array, "b h w c"], size: ArrayLike, fill: ArrayLike | Sequence
 ) -> Num[Array, "b h w c"]:
     """Paints a square of `size` pixels a side, which may reach beyond the image's edge.
 
@@ -131,10 +133,10 @@ def cutout(
 def mix(
     key: PRNGKeyArray,
     images: Num[Array, "b h w c"],
-    mixup_table: Int32[ArrayLike, "257"],
-    cutmix_table: Int32[ArrayLike, "257"],
+    mixup_table: ArrayLike,
+    cutmix_table: ArrayLike,
     cutout_size: ArrayLike,
-    fill: Num[ArrayLike, " c"],
+    fill: ArrayLike | Sequence,
 ) -> Mixed:
     """`cutout`, then `mixup` or `cutmix`; where both are on, each batch takes one of them with probability 1/2.
 
@@ -199,7 +201,7 @@ def check_table(shares: ArrayLike) -> None:
         )
 
 
-def _pixel(fill: ArrayLike, dtype: jnp.dtype) -> Num[Array, " c"]:
+def _pixel(fill: ArrayLike | Sequence, dtype: jnp.dtype) -> Num[Array, " c"]:
     if jnp.issubdtype(dtype, jnp.integer):
         low, high = jnp.iinfo(dtype).min, jnp.iinfo(dtype).max
         if violates(fill, is_whole_in(low, high + 1)):
