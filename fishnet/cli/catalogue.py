@@ -279,13 +279,9 @@ def selection() -> Part:
 
 
 def convolutions() -> Part:
-    from fishnet.nn.conv_implementations import LOWERINGS, SUMMED
+    from fishnet.nn.conv_implementations import LOWERINGS
 
-    rules = {
-        "native": ("XLA's own convolution, lax.conv_general_dilated.",),
-        SUMMED: ("As native; gradients are those of the sum of vectorised lanes' losses: other convolutions.",),
-    }
-    return Part("lowering", each(LOWERINGS) | rules)
+    return Part("lowering", each(LOWERINGS) | {"native": ("XLA's own convolution, lax.conv_general_dilated.",)})
 
 
 def runs() -> Part:

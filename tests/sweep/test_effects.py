@@ -141,6 +141,6 @@ def test_a_lowering_of_convolutions_where_there_are_none():
     check_lowering(Sweep(BASE), "gemm")
     check_lowering(Sweep(BASE, {"model": ("mlp", "cnn")}), "gemm")
     check_lowering(Sweep(dataclasses.replace(mlp, pretrain="autoencoder")), "gemm")
-    check_lowering(Sweep(mlp), "native_summed")
+    check_lowering(Sweep(mlp), None)
     with pytest.raises(UsageError, match="an mlp has no convolutions"):
         check_lowering(Sweep(mlp), "gemm")

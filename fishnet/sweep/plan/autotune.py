@@ -15,7 +15,7 @@ import numpy as np
 
 from fishnet.data import Task
 from fishnet.host.interrupt import Interrupt
-from fishnet.nn.conv_implementations import LOWERINGS, SUMMED
+from fishnet.nn.conv_implementations import LOWERINGS
 from fishnet.source_hash.digest import hash_each
 from fishnet.sweep.plan.cache import TUNED, program_key
 from fishnet.sweep.plan.cohorts import Cohort, make_cohorts
@@ -201,8 +201,6 @@ def candidates(cohort: Cohort, lowering: str | None, devices: Sequence[jax.Devic
         return sum(-(-size // width) for size in sizes)
 
     def sensible(candidate: Candidate) -> bool:
-        if candidate.lowering == SUMMED and not lowering and (candidate.width == 1 or devices[0].platform == "cpu"):
-            return False  # at width 1 it is native, and XLA's own convolutions are no match on CPU
         if candidate.devices > 1:
             return groups(candidate.width) > 1
         return devices[0].platform == "cpu" or len(devices) == 1 or groups(candidate.width) == 1

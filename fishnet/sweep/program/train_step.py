@@ -13,7 +13,6 @@ from fishnet.augment.sampling import balanced_positions
 from fishnet.losses import cross_entropy
 from fishnet.models.network import Network
 from fishnet.models.norm_statistics import Population, add_batch, batch_moments, empty_population
-from fishnet.nn.conv_implementations import SUMMED
 from fishnet.nn.lsuv import layer_order, layer_outputs, lsuv
 from fishnet.optim.constraints import ema, max_norm
 from fishnet.optim.freezing import select_by_layer, stop_gradients
@@ -37,7 +36,6 @@ from fishnet.sweep.program.build import (
 )
 from fishnet.sweep.program.rng import stream_key
 from fishnet.sweep.program.state import DeviceData, EpochSums, LaneState, ProbeState, ProgramConfig, constants
-from fishnet.sweep.program.summed import summed_value_and_grad
 from fishnet.sweep.program.traced_config import BranchIds, Hyperparameters
 from fishnet.sweep.program.traced_probes import (
     axes_of,
@@ -164,7 +162,7 @@ def train_lane(
     batch_size = recipe.batch_size
     model = model_of(shape, kinds, numbers)
     probe = OPTIMIZERS[menu.own_optimizer].ascend if menu.own_optimizer else None
-    differentiated = summed_value_and_grad if shape.lowering == SUMMED else partial(jax.value_and_grad, has_aux=True)
+    differentiated = partial(jax.value_and_grad, has_aux=True)
     order = epoch_order(shape, numbers, pixels, start // per_epoch)
     fresh = start % per_epoch == 0
     lane = lane.replace(

@@ -4,7 +4,6 @@ import dataclasses
 
 from fishnet.data.corruption_spec import split_name
 from fishnet.errors import UsageError
-from fishnet.nn.conv_implementations import SUMMED
 from fishnet.sweep.spec.field_parsing import format_value
 from fishnet.sweep.spec.recipe import FIELDS
 from fishnet.sweep.spec.rules import USES
@@ -52,9 +51,9 @@ def check_lowering(sweep: Sweep, lowering: str | None) -> None:
     """Refuses a lowering of convolutions where there are none.
 
     Raises:
-        UsageError: all networks are mlps, which only `SUMMED` computes in another way.
+        UsageError: all networks are mlps.
     """
-    if lowering not in (None, SUMMED) and not has_convolutions(sweep):
+    if lowering is not None and not has_convolutions(sweep):
         raise UsageError(f"lowering {lowering} would have no effect: an mlp has no convolutions")
 
 
