@@ -4,9 +4,9 @@
     python -m tests.mutations
     python -m tests.mutations dropout_not_rescaled resume_skips_an_epoch --likely
 
-Runs the test files that are likely to fail first, and only if they pass the other tests that `python -m pytest`
-selects. Prints a line a mutation: caught or missed, by which test, after how many seconds; exit code 1 if any is
-missed.
+Runs the test files that are likely to fail first, and only if they pass all others, those marked slow last; what fails
+is run once more without the change. Prints a line a mutation: caught or missed, by which test, after how many seconds.
+Exit code 1 if any is missed.
 """
 
 import argparse
@@ -80,22 +80,27 @@ def attempt(mutation: Mutation, place: Path, scratch: Path, only_likely: bool) -
     tree = scratch / "tree"
     shutil.rmtree(tree, ignore_errors=True)
     shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(*NOT_COPIED))
-    source = (tree / place).read_text()
-    (tree / place).write_text(source.replace(mutation.old, mutation.new))
+    source = (tree / place).read_text().replace(mutation.old, mutation.new)
+    compile(source, str(place), "exec")  # what cannot be read is no mutation
+    (tree / place).write_text(source)
     wanted = [f"test_{name}.py" for name in mutation.likely]
     found = {path.name: str(path.relative_to(tree)) for path in (tree / "tests").rglob("test_*.py")}
     if missing := [name for name in wanted if name not in found]:
         print(f"{mutation.name}: no {', '.join(missing)}", flush=True)
     likely = [found[name] for name in wanted if name in found]
-    outcome = run_tests(tree, scratch, ["-n0", *likely]) if likely else Outcome("", 0.0)
-    if not outcome.failed and not only_likely:
-        rest = run_tests(tree, scratch, [f"--ignore={path}" for path in likely])
-        outcome = Outcome(rest.failed, outcome.seconds + rest.seconds)
-    if not outcome.failed:
-        return f"MISSED by {' '.join(likely) if only_likely else 'all tests'}, {outcome.seconds:.0f} s"
-    if run_tests(ROOT, scratch, ["-n0", outcome.failed]).failed:
-        return f"UNKNOWN: {outcome.failed} fails without it too"
-    return f"{CAUGHT} {outcome.failed}, {outcome.seconds:.0f} s"
+    others = [f"--ignore={path}" for path in likely]
+    stages = [["-n0", *likely], ["-n0", "-m", "slow", *likely]] if likely else []
+    stages += [] if only_likely else [others, ["-m", "slow", *others]]
+    seconds = 0.0
+    for arguments in stages:
+        outcome = run_tests(tree, scratch, arguments)
+        seconds += outcome.seconds
+        if outcome.failed:
+            slow = ["-m", "slow"] if "slow" in arguments else []
+            if run_tests(ROOT, scratch, ["-n0", *slow, outcome.failed]).failed:
+                return f"UNKNOWN: {outcome.failed} fails without it too"
+            return f"{CAUGHT} {outcome.failed}{' (slow)' if slow else ''}, {seconds:.0f} s"
+    return f"MISSED by {' '.join(likely) if only_likely else 'all tests'}, {seconds:.0f} s"
 
 
 def run_tests(tree: Path, scratch: Path, arguments: Sequence[str]) -> Outcome:
