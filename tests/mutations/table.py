@@ -60,7 +60,7 @@ MUTATIONS = [
     ),
     Mutation(
         "weight_decay_on_biases",
-        "optax.add_decayed_weights(weight_decay, mask=kernels)",
+        "optax.add_decayed_weights(weight_decay, mask=kernel_mask)",
         "optax.add_decayed_weights(weight_decay)",
         ("directions", "optimizers", "descent"),
     ),
