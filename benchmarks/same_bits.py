@@ -22,7 +22,6 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -121,11 +120,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     if found.returncode:
         parser.error(f"no commit {flags.base} here")
+    commit = found.stdout.strip()
     names = [name for name in CASES if name in with_sources(flags.only or CASES)]
-    with checkout(found.stdout.strip()) as (base, scratch):
-        out = (flags.out or scratch).resolve()
-        old, new = out / "base", out / "now"
-        results = [compare_case(name, base, old, new, found.stdout.strip(), scratch) for name in names]
+    with tempfile.TemporaryDirectory(prefix="same-bits-") as folder:
+        scratch = Path(folder)
+        unpack_commit(commit, scratch / "base")
+        copy_working_tree(scratch / "now")
+        out = (flags.out or scratch / "out").resolve()
+        results = [compare_case(name, commit, scratch, out) for name in names]
     print(f"{sum(results)} of {len(results)} cases equal")
     return 0 if all(results) else 1
 
@@ -138,31 +140,35 @@ def with_sources(names: Sequence[str]) -> set[str]:
     return wanted
 
 
-@contextmanager
-def checkout(commit: str):
-    """Yields (folder with the files of a commit, temporary folder), both gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="same-bits-") as scratch:
-        tree = Path(scratch) / "tree"
-        packed = subprocess.run(["git", "-C", ROOT, "archive", commit], capture_output=True, check=True).stdout
-        with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
-            archive.extractall(tree, filter="data")
-        yield tree, Path(scratch)
+def unpack_commit(commit: str, folder: Path) -> None:
+    """Writes the files of a commit into a new folder."""
+    packed = subprocess.run(["git", "-C", ROOT, "archive", commit], capture_output=True, check=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+        archive.extractall(folder, filter="data")
 
 
-def compare_case(name: str, base: Path, old: Path, new: Path, commit: str, scratch: Path) -> bool:
+def copy_working_tree(folder: Path) -> None:
+    """Copies the files that git does not ignore into a new folder, so that editing may go on meanwhile."""
+    listed = ["git", "-C", ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    for name in subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split("\0"):
+        if name and (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+
+
+def compare_case(name: str, commit: str, scratch: Path, out: Path) -> bool:
     """Runs a case with both versions, prints a line and what differs, and returns whether nothing does.
 
     Args:
         name: of the case.
-        base: the files of the base.
-        old: folder of the base's results, which are reused.
-        new: folder of this version's results.
-        commit: of the base.
-        scratch: where the two keep their caches.
+        commit: the base.
+        scratch: holds the files of the two, `base` and `now`, and their caches.
+        out: folder of results; those of the base are reused.
     """
+    old, new = out / "base", out / "now"
     try:
-        before = run_once(name, base, old, commit, scratch / "base-cache")
-        seconds = run(name, ROOT, new, scratch / "cache", RESPELLED)
+        before = run_once(name, scratch / "base", old, commit, scratch / "base-cache")
+        seconds = run(name, scratch / "now", new, scratch / "now-cache", RESPELLED)
     except CaseFailed as error:
         print(f"{name:15} {error}", flush=True)
         return False
