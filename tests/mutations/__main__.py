@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,33 +46,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown := set(flags.names) - {mutation.name for mutation in MUTATIONS}:
         parser.error(f"no mutation is called {', '.join(sorted(unknown))}")
     chosen = [mutation for mutation in MUTATIONS if not flags.names or mutation.name in flags.names]
-    places = {mutation.name: find(mutation) for mutation in chosen}
+    texts = {path.relative_to(ROOT): path.read_text() for source in SOURCES for path in (ROOT / source).rglob("*.py")}
+    places = {mutation.name: find(mutation, texts) for mutation in chosen}
+    if lost := [f"{mutation.name}: {mutation.old!r}" for mutation in chosen if len(places[mutation.name]) != 1]:
+        print("not once in the sources:", *lost, sep="\n    ", file=sys.stderr)
+        return 1
     if flags.list:
         for mutation in chosen:
-            print(f"{mutation.name:36} {places[mutation.name]}")
+            print(f"{mutation.name:36} {places[mutation.name][0]}")
         return 0
     missed = 0
     with tempfile.TemporaryDirectory(prefix="fishnet-mutations-") as scratch:
         for mutation in chosen:
-            verdict = attempt(mutation, places[mutation.name], Path(scratch), flags.likely)
+            verdict = attempt(mutation, places[mutation.name][0], Path(scratch), flags.likely)
             missed += not verdict.startswith(CAUGHT)
             print(f"{mutation.name:36} {verdict}", flush=True)
     print(f"{len(chosen) - missed} of {len(chosen)} caught")
     return 1 if missed else 0
 
 
-def find(mutation: Mutation) -> Path:
-    """The file, relative to the root, in which the text of a mutation stands.
-
-    Raises:
-        SystemExit: it does not stand exactly once in the sources.
-    """
-    paths = [path for source in SOURCES for path in sorted((ROOT / source).rglob("*.py"))]
-    counts = {path: path.read_text().count(mutation.old) for path in paths}
-    if sum(counts.values()) != 1:
-        places = [str(path.relative_to(ROOT)) for path, count in counts.items() if count]
-        raise SystemExit(f"{mutation.name}: its text stands in {places or 'no file'}, and not once: {mutation.old!r}")
-    return next(path for path, count in counts.items() if count).relative_to(ROOT)
+def find(mutation: Mutation, texts: Mapping[Path, str]) -> list[Path]:
+    """The file in which the text of a mutation stands, as often as it does."""
+    return [path for path, text in texts.items() for _ in range(text.count(mutation.old))]
 
 
 def attempt(mutation: Mutation, place: Path, scratch: Path, only_likely: bool) -> str:

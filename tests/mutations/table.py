@@ -86,14 +86,14 @@ MUTATIONS = [
     # Layers and losses.
     Mutation(
         "dropout_not_rescaled",
-        "_masked(_kept(key, rate, shape), x, 1.0 / (1.0 - jnp.asarray(rate, jnp.float32)))",
-        "_masked(_kept(key, rate, shape), x, jnp.float32(1.0))",
+        "x, 1.0 / (1.0 - jnp.asarray(rate, jnp.float32)))",
+        "x, jnp.float32(1.0))",
         ("dropout",),
     ),
     Mutation(
         "dropout_of_lanes_not_rescaled",
-        "zip(_alpha(keep), (1.0 / keep, 0.0, 0.0), strict=True)",
-        "zip(_alpha(keep), (keep / keep, 0.0, 0.0), strict=True)",
+        "(1.0 / keep, 0.0, 0.0)",
+        "(keep / keep, 0.0, 0.0)",
         ("dropout",),
     ),
     Mutation(
@@ -103,9 +103,9 @@ MUTATIONS = [
         ("norms", "standardize"),
     ),
     Mutation(
-        "running_statistics_stand_still",
-        "jnp.where(batch, KEEP * old.value + (1 - KEEP) * new, old.value)",
-        "jnp.where(batch, old.value, old.value)",
+        "running_statistics_decay_to_zero",
+        "* new, old.value)",
+        "* new * 0, old.value)",
         ("norms", "norm_statistics"),
     ),
     Mutation(
