@@ -129,7 +129,7 @@ PROGRAMS: list[tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]] = [
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Trains every program and every run alone; returns 1 if any differ."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.catalogue", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.catalogue", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--programs", type=int, default=len(PROGRAMS), help="only so many, from the first")
     flags = parser.parse_args(argv)
     different = 0

@@ -60,7 +60,7 @@ def photographs() -> tuple[list[Image.Image], list[Image.Image]]:
     groups = {}
     for row in read_records()[1]["train"]:
         groups.setdefault(row["group"], row["image"])
-    images = [Image.open(io.BytesIO(data)) for data in list(groups.values())[: 2 * MANY]]
+    images: list[Image.Image] = [Image.open(io.BytesIO(data)) for data in list(groups.values())[: 2 * MANY]]
     return images[::2], images[1::2]
 
 

@@ -97,7 +97,7 @@ def single_program(run: Run, cohort: Cohort, pixels: DeviceData, steps: int):
 
 def main() -> None:
     """Runs the benchmark from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--steps", type=int, default=12, help="training steps a measurement")
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each side, in turns")
     options = parser.parse_args()

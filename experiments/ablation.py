@@ -26,6 +26,7 @@ Cost. 27 arms a task, 10 seeds (fewer could decide nothing among 16 arms), 4 epo
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from fishnet.cli.main import main
 from fishnet.cli.sweep_flags import Experiment
@@ -57,9 +58,9 @@ SMOKE = {
 FEW = ["leaky_relu", "elu", "gelu", "tanh", NORMED, "layer norm", "group norm", "resnet"]
 
 
-def arms_of(activations: Sequence[str], norms: Sequence[str]) -> dict[str, dict[str, object]]:
+def arms_of(activations: Sequence[str], norms: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Every activation, every norm and every model: one thing changed at a time."""
-    arms: dict[str, dict[str, object]] = {CONTROL: {}}
+    arms: dict[str, dict[str, Any]] = {CONTROL: {}}
     arms |= {name: {"activation": name} for name in activations if name != "relu"}
     arms |= {norm_label(name): {"norm": name} for name in norms if name != "none"}
     return arms | {name: {"model": name, "norm": "batch"} for name in OTHER_MODELS}

@@ -26,6 +26,7 @@ Cost. 31 arms with 10 seeds and 15 networks and draws with 8, of 5 to 48 epochs.
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from fishnet.study.plan import Plan
 from fishnet.study.question import Figure, Question, listed, main
@@ -47,7 +48,7 @@ BASE = Recipe(
     epochs=30,
 )
 LONG = replace(BASE, schedule="constant", epochs=45)  # a falling rate is one of the changes
-FALLS: Mapping[str, Mapping[str, object]] = {
+FALLS: dict[str, dict[str, Any]] = {
     HEART: {},
     "quarter of the width": {"widths": (4, 8, 16)},
     "separable": {"model": "separable"},
@@ -64,7 +65,7 @@ FALLS: Mapping[str, Mapping[str, object]] = {
     "all images": {"task": f"{FISH}&{WRONG}", "epochs": 11},  # as many steps
     "clean labels": {"task": f"{FISH}&train=0.25"},
 }
-DENSE: Mapping[str, Mapping[str, object]] = {
+DENSE: dict[str, dict[str, Any]] = {
     "dense 256-128": {"model": "mlp", "widths": (256, 128)},
     "dense 16-16": {"model": "mlp", "widths": (16, 16)},
     "dense 256-128, dropout": {"model": "mlp", "widths": (256, 128), "dropout": 0.5},
@@ -72,7 +73,7 @@ DENSE: Mapping[str, Mapping[str, object]] = {
 }
 WIDTHS = {"narrow": (4, 8, 16), "usual": (16, 32, 64)}
 SHARES = {"a tenth": (0.1, 48), "a third": (0.33, 15), "all": (1.0, 5)}  # of the images, and epochs
-NETWORKS: Mapping[str, Mapping[str, object]] = {
+NETWORKS: dict[str, dict[str, Any]] = {
     "width 4": {"widths": (4, 8, 16)},
     "width 8": {"widths": (8, 16, 32)},
     "width 16": {"widths": (16, 32, 64)},
@@ -84,7 +85,7 @@ DRAWS = 3
 GAP = "training accuracy, as trained with, less validation accuracy, at the end"
 
 
-def size_arms() -> dict[str, dict[str, object]]:
+def size_arms() -> dict[str, dict[str, Any]]:
     """Width, depth and training-set size."""
     arms = {}
     for share, (part, epochs) in SHARES.items():
@@ -101,7 +102,7 @@ def draw_of(network: str, draw: int) -> str:
     return f"{network}, set {draw}"
 
 
-def set_arms() -> dict[str, dict[str, object]]:
+def set_arms() -> dict[str, dict[str, Any]]:
     """Every network on every draw."""
     return {
         draw_of(name, draw): {"task": f"{FISH}&train=0.2@{draw}", **fields}

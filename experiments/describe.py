@@ -166,8 +166,8 @@ def indented(line: str) -> str:
 def wrapped(text: str) -> str:
     """A sentence or two in as many lines as they need."""
     text = unmarked(re.sub(r"\s+", " ", text))
-    options = {"break_long_words": False, "break_on_hyphens": False}
-    return textwrap.fill(text, WIDTH, initial_indent="    ", subsequent_indent="      ", **options)
+    wrapper = textwrap.TextWrapper(WIDTH, "    ", "      ", break_long_words=False, break_on_hyphens=False)
+    return wrapper.fill(text)
 
 
 def unmarked(text: str) -> str:

@@ -25,13 +25,14 @@ Cost. 34 arms, 10 seeds and 8 epochs each.
 
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from fishnet.study.plan import Plan
 from fishnet.study.question import Figure, Question, listed, main
 from fishnet.sweep.spec.recipe import Recipe
 
 BIAS, USUAL, RATE = -2.0, 0.05, 0.1
-CURES: Mapping[str, Mapping[str, object]] = {
+CURES: dict[str, dict[str, Any]] = {
     "leaky_relu": {"activation": "leaky_relu"},
     "leaky_relu, slope .25": {"activation": "leaky_relu", "act_coefficient": 0.25},
     "prelu": {"activation": "prelu"},
@@ -60,14 +61,14 @@ SMALL = {
 }
 
 
-def arms_of(start: Mapping[str, object]) -> dict[str, dict[str, object]]:
+def arms_of(start: Mapping[str, object]) -> dict[str, dict[str, Any]]:
     """The network that dies, and single changes to it."""
     return {"relu": dict(start)} | {name: {**start, **change} for name, change in CURES.items()}
 
 
-def doses() -> dict[str, dict[str, object]]:
+def doses() -> dict[str, dict[str, Any]]:
     """The bias, the rate and the initialiser, one at a time."""
-    arms: dict[str, dict[str, object]] = {"relu": {"lr": USUAL}}
+    arms: dict[str, dict[str, Any]] = {"relu": {"lr": USUAL}}
     arms |= {f"bias {bias:g}": {"lr": USUAL, "init_bias": bias} for bias in BIASES}
     arms |= {f"rate {rate:g}": {"lr": rate} for rate in RATES}
     return arms | {init: {"lr": USUAL, "init": init} for init in INITS}

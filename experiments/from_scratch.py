@@ -26,7 +26,7 @@ Cost. 22 networks in NumPy and 8 in the engine, 10 seeds each.
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fishnet.study.custom_runs import CustomRuns
 from fishnet.study.failures import first_bad
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from fishnet.study.contrasts import Evidence
 
 RAW, SUM, BARE = {"divisor": 1.0}, {"mean": False}, {"shift": False}
-ERRORS: Mapping[str, Mapping[str, object]] = {
+ERRORS: dict[str, dict[str, Any]] = {
     "right": {},
     "raw pixels": RAW,
     "no 1/m": SUM,
@@ -53,7 +53,7 @@ ERRORS: Mapping[str, Mapping[str, object]] = {
     "uniform weights": {"weights": "uniform"},
 }
 ALL = RAW | SUM | BARE
-MENDING: Mapping[str, Mapping[str, object]] = {
+MENDING: dict[str, dict[str, Any]] = {
     "as found": ALL,
     "pixels scaled": SUM | BARE,
     "1/m": RAW | BARE,
@@ -82,7 +82,7 @@ ENGINE = Recipe(
     epochs=300,
     patience=20,
 )
-MENDED: Mapping[str, Mapping[str, object]] = {
+MENDED: dict[str, dict[str, Any]] = {
     "full batches": {},
     "rate .3": {"lr": 0.3},
     "rate 1": {"lr": 1.0},

@@ -99,7 +99,8 @@ def grid_of(flags: argparse.Namespace) -> list[float]:
     number = whole("rates", flags.rates, FEWEST, MOST)
     if not ends[0] < ends[1]:
         raise UsageError(f"--lowest: {flags.lowest!r} is not below the highest rate, {flags.highest!r}")
-    return rate_grid(*ends, number)
+    low, high = ends
+    return rate_grid(low, high, number)
 
 
 def show(out: Path, display: Display, data_dir: str | None) -> None:

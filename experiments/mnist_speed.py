@@ -26,7 +26,7 @@ Cost. 11 arms, 8 seeds each, on the 55,000 training images of MNIST, which are f
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fishnet.study.plan import Plan
 from fishnet.study.question import Figure, Question, listed, main
@@ -49,7 +49,7 @@ SHORT = Recipe(
 )
 LONG = replace(SHORT, widths=(8, 32, 64), depth=2, augment="shift", label_smoothing=0.1, epochs=10)
 CONTROL = "2 epochs"
-ARMS: Mapping[str, Mapping[str, object]] = {
+ARMS: dict[str, dict[str, Any]] = {
     CONTROL: {},
     "1 epoch": {"epochs": 1},
     "3 epochs": {"epochs": 3},
@@ -64,7 +64,7 @@ LENGTHS = ("1 epoch", "3 epochs")
 APART = ("batches of 256", "wider")  # arms with programs of their own, and so with seconds of their own
 CHANGES = tuple(label for label in ARMS if label not in (CONTROL, *LENGTHS))
 DEEPER, WIDER = "deeper, 10 epochs", "wider, 3 epochs"
-FAR: Mapping[str, Mapping[str, object]] = {
+FAR: dict[str, dict[str, Any]] = {
     DEEPER: {},
     WIDER: {"widths": (16, 32, 64), "depth": 1, "augment": "none", "label_smoothing": 0.0, "epochs": 3},
 }

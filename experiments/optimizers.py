@@ -24,6 +24,7 @@ Cost. 396 arms with 2 seeds to tune, 71 with 10 seeds to compare.
 
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from fishnet.study.plan import Plan
 from fishnet.study.question import Figure, Question, listed, main
@@ -32,7 +33,7 @@ from fishnet.sweep.spec.recipe import Recipe
 
 FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)  # on the documented default rate
 # Those that share a step; weight decay as documented, without which adamw is adam.
-SHARED: Mapping[str, Mapping[str, object]] = {
+SHARED: dict[str, dict[str, Any]] = {
     "momentum": {"optimizer": "momentum"},
     "sgd": {"optimizer": "sgd"},
     "nesterov": {"optimizer": "nesterov"},
@@ -45,7 +46,7 @@ SHARED: Mapping[str, Mapping[str, object]] = {
     "lion": {"optimizer": "lion"},
 }
 # Those that step in their own way, and so have programs of their own.
-OWN: Mapping[str, Mapping[str, object]] = {
+OWN: dict[str, dict[str, Any]] = {
     "muon": {"optimizer": "muon"},
     "sam": {"optimizer": "sam"},
     "schedule_free": {"optimizer": "schedule_free"},
@@ -77,7 +78,7 @@ def grid(lr: float) -> tuple[float, ...]:
     return tuple(float(f"{factor * lr:.3g}") for factor in FACTORS)
 
 
-def digits_arms() -> dict[str, dict[str, object]]:
+def digits_arms() -> dict[str, dict[str, Any]]:
     """Every optimizer with every schedule; those with programs of their own at a constant rate alone."""
     arms = {f"{name}, {how}": {**fields, **SCHEDULES[how]} for how in SCHEDULES for name, fields in SHARED.items()}
     return arms | {f"{name}, constant": {**fields, **SCHEDULES["constant"]} for name, fields in OWN.items()}
@@ -106,17 +107,17 @@ def question() -> Question:
     val_loss = column("val_loss", "validation loss", larger_is_better=False)
     lr, digits = defaults(), digits_arms()
     rates = {label: grid(lr[label.split(",")[0]]) for label in digits}
-    fish: dict[str, Mapping[str, object]] = dict(SHARED | OWN)
+    fish: dict[str, dict[str, Any]] = dict(SHARED | OWN)
     fish_rates = {name: grid(lr[name]) for name in fish}
 
-    def compared(trials: Mapping) -> dict[str, dict[str, object]]:
+    def compared(trials: Mapping) -> dict[str, dict[str, Any]]:
         arms = at_tuned_rates(digits, rates, trials["tune"])
         usual = {name: {"lr": float(f"{lr[name]:.3g}")} for name in AT_DEFAULT}  # as in the grids: trained once
         return arms | {
             at_default(name): {**SHARED[name], **SCHEDULES["constant"], **usual[name]} for name in AT_DEFAULT
         }
 
-    def compared_fish(trials: Mapping) -> dict[str, dict[str, object]]:
+    def compared_fish(trials: Mapping) -> dict[str, dict[str, Any]]:
         return at_tuned_rates(fish, fish_rates, trials["tune fish"])
 
     def answer(evidence: Mapping) -> str:

@@ -77,7 +77,7 @@ def predict(argv: list[str]) -> int:
     check_recipes(results.out, results.sweep)
     run = results.best_run if index is None else index
     if run is None:
-        raise UserError(f"no run in {flags.run} has a selected epoch: {why_none(results.runs['status'])}")
+        raise UserError(f"no run in {flags.run} has a selected epoch: {why_none(list(results.runs['status']))}")
     if run not in set(results.runs["run"]):
         raise UsageError(f"--index: {run} is not among the runs 0 to {len(results.runs) - 1} of {flags.run}")
     from fishnet.sweep import load_run
@@ -279,7 +279,7 @@ def write_csv(
     table.writerow([*HEADER, *(f"p_{name}" for name in classes), *doubts])
     figures = np.column_stack([probabilities, *doubts.values()])
     for name, row, best in zip(names, figures, probabilities.argmax(-1), strict=True):
-        cells = csv_cell(name), csv_cell(classes[best])
+        cells = csv_cell(name), csv_cell(classes[int(best)])
         table.writerow([*cells, f"{row[best]:.6f}", *(f"{value:.6f}" for value in row)])
     try:
         write_whole(Path(os.path.realpath(path)), text.getvalue().encode())

@@ -27,6 +27,7 @@ Cost. 30 arms, 10 seeds each, and 23 at five or six rates with 2 seeds to tune, 
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from fishnet.study.plan import Plan
 from fishnet.study.question import Figure, Question, listed, main
@@ -52,7 +53,7 @@ BASE = Recipe(
 )
 L1, L2, LIMIT, RATE = {"l1": 3e-4}, {"l2": 3e-3}, {"max_norm": 2.0}, {"dropout": 0.5}
 SELU = {"activation": "selu", "init": "lecun_normal"}
-ARMS: Mapping[str, Mapping[str, object]] = {
+ARMS: dict[str, dict[str, Any]] = {
     PLAIN: {},
     "L1": L1,
     "L2": L2,
@@ -79,7 +80,7 @@ DEEP = Recipe(
 )
 BATCHED, SELF = "he, elu, batch norm, one-cycle", "lecun, selu, alpha dropout, one-cycle"
 ELU = {"init": "he_normal", "activation": "elu"}
-DIGITS: Mapping[str, Mapping[str, object]] = {
+DIGITS: dict[str, dict[str, Any]] = {
     BATCHED: ELU | {"norm": "batch"},
     "relu instead": {"init": "he_normal", "activation": "relu", "norm": "batch"},
     "glorot instead": ELU | {"init": "glorot_normal", "norm": "batch"},
@@ -91,13 +92,16 @@ DIGITS: Mapping[str, Mapping[str, object]] = {
     "selu, plain dropout": SELU | {"dropout": 0.05},
     "selu, no dropout": SELU,
 }
-DOUBT: Mapping[str, Mapping[str, object]] = {
+DOUBT: dict[str, dict[str, Any]] = {
     "no dropout": {},
     "dropout .3": {"dropout": 0.3},
     "dropout .5": {"dropout": 0.5},
     "dropout .2 everywhere": {"dropout": 0.2, "dropout_layers": "dense+blocks"},
 }
-GRIDS = {"fish": (0.02, 0.05, 0.1, 0.2, 0.4), "digits": (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)}
+GRIDS: dict[str, tuple[float, ...]] = {
+    "fish": (0.02, 0.05, 0.1, 0.2, 0.4),
+    "digits": (0.005, 0.01, 0.02, 0.05, 0.1, 0.2),
+}
 PROBED: Mapping[str, tuple[str, ...]] = {"fish": ("sparsity",), "digits": ()}
 AGAIN = {f"{name}, Monte-Carlo": name for name in DOUBT if name != "no dropout"}
 
@@ -195,7 +199,7 @@ def question() -> Question:
     small = {"fish": {"widths": (8,), "epochs": 1}, "digits": {"task": "synthetic", "epochs": 1, "depth": 2}}
     kept = {"fish": [PLAIN, "L2", "dropout"], "digits": [BATCHED, SELF]}
 
-    def tuning(name: str, recipe: Recipe, arms: Mapping, quick: Mapping) -> tuple[Plan, Plan]:
+    def tuning(name: str, recipe: Recipe, arms: Mapping, quick: dict[str, Any]) -> tuple[Plan, Plan]:
         """The plan that finds the rates of a sweep's arms, and the one that compares them at these."""
         grid = GRIDS[name]
         rates = dict.fromkeys(arms, grid)

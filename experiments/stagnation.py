@@ -30,6 +30,7 @@ Cost. 92 arms of 200 epochs, 10 seeds each, and a range test of 11 rates.
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from fishnet.study.plan import Plan
 from fishnet.study.question import Figure, Question, listed, main
@@ -52,7 +53,7 @@ BASE = Recipe(
     epochs=200,
 )
 # What is planted, and what cures it for certain.
-CAUSES: Mapping[str, Mapping[str, object]] = {
+CAUSES: dict[str, dict[str, Any]] = {
     "low": {"lr": 1e-5},
     "high": {"lr": 2.0},
     "saddle": {"init_gain": 0.08, "lr": 0.03},
@@ -66,7 +67,7 @@ IN_WORDS = {
     "alike": "units alike",
     "narrow": "network too small",
 }
-CURES: Mapping[str, Mapping[str, Mapping[str, object]]] = {
+CURES: dict[str, dict[str, dict[str, Any]]] = {
     "low": {"usual rate": {"lr": RATE}},
     "high": {"usual rate": {"lr": RATE}, "clipping at 1": {"clip": 1.0}},
     "saddle": {"he weights": {"init_gain": 1.0}, "lsuv": {"init": "lsuv", "init_gain": 1.0}},
@@ -89,7 +90,7 @@ IN_20, CYCLE_IN_20 = "constant, 20 epochs", "one cycle to three times it, 20 epo
 FOUND = {"from the range test": 1.0, "a tenth of it": 0.1, "a third of it": 1 / 3, "three times it": 3.0}
 
 
-def remedies(lr: float) -> dict[str, dict[str, object]]:
+def remedies(lr: float) -> dict[str, dict[str, Any]]:
     """The single changes that are tried whatever the cause, to a network trained at a rate."""
     cycle = {"lr": 10 * lr, "lr_min": lr / 10}
     return {
@@ -110,14 +111,14 @@ def remedies(lr: float) -> dict[str, dict[str, object]]:
     }
 
 
-def arms_of(cause: str) -> dict[str, dict[str, object]]:
+def arms_of(cause: str) -> dict[str, dict[str, Any]]:
     """A network that stands still for one cause, and every change to it."""
     planted = CAUSES[cause]
     lr = float(planted.get("lr", RATE))
     return {label: {**planted, "lr": lr, **change} for label, change in (remedies(lr) | CURES[cause]).items()}
 
 
-def found(trials: Mapping) -> dict[str, dict[str, object]]:
+def found(trials: Mapping) -> dict[str, dict[str, Any]]:
     """The rate that the range test speaks for, others around it, one cycle and momentum at it."""
     best = suggestions(trials["range"], list(RATES), RATES)["sgd"]
     rate = best.rate if best else RATE

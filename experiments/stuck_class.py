@@ -27,6 +27,7 @@ Cost. 7 causes of 11 arms, 10 seeds and 12 epochs each.
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from fishnet.study.plan import Plan
 from fishnet.study.question import Figure, Question, listed, main
@@ -77,7 +78,7 @@ BASE = Recipe(
     epochs=12,
 )
 PROBED = {"probe_epochs": 4, "probe_images": 256}
-CURES: Mapping[str, Mapping[str, object]] = {
+CURES: dict[str, dict[str, Any]] = {
     "unweighted": {"loss": "cross_entropy"},
     "focal": {"loss": "focal"},
     "class-balanced focal": {"loss": "class_balanced_focal"},

@@ -26,6 +26,7 @@ Cost. 46 arms, 10 seeds each.
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from fishnet.study.plan import Plan
 from fishnet.study.question import Figure, Question, listed, main
@@ -84,9 +85,9 @@ def arms_for(epochs: int, sources: Sequence[str]):
         sources: the labels of all sources; one that a smaller size does not train is an arm that it does not have.
     """
 
-    def arms(trials: Mapping) -> dict[str, dict[str, object]]:
+    def arms(trials: Mapping) -> dict[str, dict[str, Any]]:
         trained = [name for name in sources if trials["sources"].looks[0].runs(name)]
-        found: dict[str, dict[str, object]] = {"from scratch": {}}
+        found: dict[str, dict[str, Any]] = {"from scratch": {}}
         if "labels" in trained:
             start = {"trunk": trunk(trials, "labels")}
             found |= {

@@ -27,7 +27,7 @@ Cost. 42 arms, 10 seeds each (skip: 9), and 13 at four rates with 2 seeds to tun
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fishnet.study.failures import first_bad
 from fishnet.study.mean_field import away_from_theory, has_theory, last_gradient, theory
@@ -119,7 +119,7 @@ HEART = Recipe(
 HIGH: dict[str, object] = {"init_gain": 1.0, "lr": 0.5}  # weights as they should be, ten times the usual rate
 
 
-def of_depths() -> dict[str, dict[str, object]]:
+def of_depths() -> dict[str, dict[str, Any]]:
     """Some of the networks with fewer and more layers."""
     return {
         at_depth(name, depth): {**ARMS[name], "depth": depth, "lr": SHALLOW_RATE}
@@ -177,7 +177,7 @@ def question() -> Question:
     fitted = at_end("train_accuracy", "training accuracy at the end", diverged=1 / 15)
     fresh = at_end("val_accuracy", "validation accuracy at the end", diverged=1 / 15)
 
-    def tuned(trials: Mapping) -> dict[str, dict[str, object]]:
+    def tuned(trials: Mapping) -> dict[str, dict[str, Any]]:
         return at_tuned_rates(ARMS, RATES, trials["tune"])
 
     def answer(evidence: Mapping) -> str:
@@ -203,10 +203,12 @@ def question() -> Question:
             text += " Skip connections change the accuracy of the convolutional network by "
             text += f"{evidence['skip'].phrase('skip')}, with batch norm in both by "
             text += f"{evidence['skip_normed'].phrase('skip, batch norm')}."
-        heart = [next(iter(evidence[name].rows.values())).mean for name in ("fitted", "fresh", "later")]
+        trained, validated, later = (
+            next(iter(evidence[name].rows.values())).mean for name in ("fitted", "fresh", "later")
+        )
         return (
-            f"{text} A network that reaches {heart[0]:.0%} on its training and {heart[1]:.0%} on validation images "
-            f"ends with a ratio of {heart[2]:.2g}{by_heart(*heart, ratios['sigmoid'])}."
+            f"{text} A network that reaches {trained:.0%} on its training and {validated:.0%} on validation images "
+            f"ends with a ratio of {later:.2g}{by_heart(trained, validated, later, ratios['sigmoid'])}."
         )
 
     def panels(trials: Mapping, evidence: Mapping) -> Sequence:
@@ -228,7 +230,9 @@ def question() -> Question:
         some = [label for label in PLAIN if label in trial.labels]
         normed = [label for label in NORMED if label in trial.labels]
         ratios = trials["depths"].by_seed(ratio)
-        lines = {name: {depth: at_depth(name, depth) for depth in (DEPTHS[0], DEPTH, DEPTHS[1])} for name in OF_DEPTHS}
+        lines: dict[str, dict[float, str]] = {
+            name: {depth: at_depth(name, depth) for depth in (DEPTHS[0], DEPTH, DEPTHS[1])} for name in OF_DEPTHS
+        }
         found = [
             layers_panel(trial, "gradient_rms", "before the first step", "gradient, rms", some,
                          expected=expected, only="dense"),

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from fishnet.errors import UsageError
 
@@ -58,7 +58,7 @@ def lookup(table: Mapping[str, T], name: str | Callable, what: str) -> T:
         UsageError: the name is not in the table; the message lists the valid names and the nearest one.
     """
     if callable(name):
-        return name
+        return cast(T, name)
     if name not in table:
         raise unknown(what, name, table)
     return table[name]

@@ -125,7 +125,8 @@ class FlaxPeer(Baseline):
     def batch(self, i: int | jax.Array) -> tuple[jax.Array, jax.Array]:
         """The images and labels of step `i`."""
         start = (i % self.net.batches) * self.net.batch
-        return tuple(jax.lax.dynamic_slice_in_dim(a, start, self.net.batch) for a in (self.images, self.labels))
+        images, labels = (jax.lax.dynamic_slice_in_dim(a, start, self.net.batch) for a in (self.images, self.labels))
+        return images, labels
 
     def count(self, state: dict[str, Any]) -> int:
         """Parameters of a state."""

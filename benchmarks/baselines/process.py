@@ -48,6 +48,7 @@ class Worker:
         Raises:
             UserError: the process has ended.
         """
+        assert self.process.stdout is not None, "a pipe"
         line = self.process.stdout.readline()
         if not line:
             errors = self.process.stderr.read().strip().splitlines() if self.process.stderr else []
@@ -56,6 +57,7 @@ class Worker:
 
     def ask(self, line: str) -> dict:
         """The answer to a line."""
+        assert self.process.stdin is not None, "a pipe"
         self.process.stdin.write(line + "\n")
         self.process.stdin.flush()
         return self.answer()

@@ -66,12 +66,12 @@ def verdicts(found: Mapping[Net, Sequence[Row]]) -> str:
     lines = ["| net | peer | its fastest mode | ours | over fishnet | goal | met |", "|---|---|---|---|---|---|---|"]
     for net, rows in found.items():
         for kind, goal in net.goals.items():
-            of = ratios(rows, BEST_OF[kind])
-            if of is None:
+            of, best, own = ratios(rows, BEST_OF[kind]), fastest(rows, BEST_OF[kind]), fastest(rows, FISHNET)
+            if of is None or best is None or own is None:
                 continue
-            best, own = fastest(rows, BEST_OF[kind]).contestant, fastest(rows, FISHNET).contestant
             met = "yes" if statistics.median(of) >= goal else "no"
-            lines.append(f"| {net.name} | {kind} | {best} | {own} | {with_range(of)} | {goal:g} | {met} |")
+            cells = [net.name, kind, best.contestant, own.contestant]
+            lines.append(f"| {' | '.join(cells)} | {with_range(of)} | {goal:g} | {met} |")
     return "\n".join(lines)
 
 

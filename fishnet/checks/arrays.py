@@ -19,6 +19,9 @@ class SupportsArray(Protocol):
 # A union, which jaxtyping can give a shape: NumPy's own is none any more from 2.5 on, and JAX's needs an import of JAX.
 ArrayLike = np.ndarray | np.bool_ | np.number | bool | int | float | complex | SupportsArray
 
+# What a function over leading axes returns: an array, or a number where there are no leading axes.
+FloatOrArray = np.ndarray | np.floating | float
+
 
 def whole_numbers(values: ArrayLike | Sequence, what: str, low: int, high: int) -> Int64[np.ndarray, "..."]:
     """Integers from an array-like of whole numbers; nothing is rounded, wrapped or parsed.

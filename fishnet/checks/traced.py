@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import jax
+import jax.core
 import numpy as np
 from jax.typing import ArrayLike
 

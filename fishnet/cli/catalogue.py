@@ -26,7 +26,7 @@ class Part:
     fields: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
 
-def each(table: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
+def each(table: Mapping[Any, Any]) -> dict[str, tuple[Any, ...]]:
     """The entries of a table, each described by itself."""
     return {name: (entry,) for name, entry in table.items()}
 
@@ -258,7 +258,7 @@ def uncertainty() -> Part:
     from fishnet.models import norm_statistics
 
     functions = (uncertainty.mc_dropout, uncertainty.summarize, norm_statistics.normalization_gap)
-    names = {f"{f.__module__}.{f.__name__}": (f,) for f in functions}
+    names: dict[str, tuple[Any, ...]] = {f"{f.__module__}.{f.__name__}": (f,) for f in functions}
     names["fishnet.models.mc_dropout.mc_dropout"] += ("On photographs: python -m experiments.predict --mc-dropout T",)
     return Part(names=names)
 

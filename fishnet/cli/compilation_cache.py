@@ -6,6 +6,7 @@ import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from fishnet.data.cache import cache_dir, no_place
 from fishnet.sweep.run.progress import Display
@@ -25,7 +26,8 @@ def keep_programs() -> Path | None:
     """
     import jax
 
-    if jax.config.jax_compilation_cache_dir or not jax.config.jax_enable_compilation_cache:
+    settings: Any = jax.config  # its options are made at run time, which a type checker does not see
+    if settings.jax_compilation_cache_dir or not settings.jax_enable_compilation_cache:
         return None
     place = cache_dir()
     if place is None:

@@ -47,7 +47,7 @@ class Experiment:
     """
 
     name: str
-    about: str
+    about: str | None
     recipe: Recipe = field(default_factory=Recipe)
     axes: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     seeds: int = 1
@@ -167,10 +167,10 @@ def metavar_of(annotation: str) -> str:
 
 def field_help() -> dict[str, str]:
     """Recipe field -> the docstring under it."""
-    body = ast.parse(inspect.getsource(Recipe)).body[0].body
+    (recipe,) = (node for node in ast.parse(inspect.getsource(Recipe)).body if isinstance(node, ast.ClassDef))
     docstrings = {
-        line.target.id: text.value.value
-        for line, text in itertools.pairwise(body)
+        ast.unparse(line.target): str(ast.literal_eval(text.value))
+        for line, text in itertools.pairwise(recipe.body)
         if isinstance(line, ast.AnnAssign) and isinstance(text, ast.Expr)
     }
     return {name: docstrings.get(name, "") for name in FIELDS}

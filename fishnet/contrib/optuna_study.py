@@ -113,7 +113,9 @@ def study_sweeps(
             for trial in waiting:
                 study.tell(trial, state=TrialState.FAIL)
             raise
-        curves = read_table(folder / "curves.parquet", read_sweep_file(folder)["spec_hash"])
+        written = read_sweep_file(folder)
+        assert written is not None, "`run_sweep` has just written it"
+        curves = read_table(folder / "curves.parquet", written["spec_hash"])
         for trial in waiting:
             rows = result.runs[result.runs["arm"] == arm_name(point_of(trial.params))]
             tell(study, trial, rows, curves[curves["run"].isin(rows["run"])], metric)
@@ -197,7 +199,8 @@ def tell(study: optuna.Study, trial: optuna.Trial, runs: pd.DataFrame, curves: p
         curves: its rows of `curves.parquet`.
         metric: a column of both.
     """
-    for epoch, value in curves.groupby("epoch")[metric].mean().items():
+    means = curves.groupby("epoch")[metric].mean()
+    for epoch, value in zip(means.index, means, strict=True):
         if np.isfinite(value):
             trial.report(float(value), int(epoch))
     value = float(runs[metric].mean(skipna=False))

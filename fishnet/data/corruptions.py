@@ -77,7 +77,7 @@ class Draft:
         rows = np.sort(np.concatenate(list(self.splits.values()))) if split is None else self.splits[split]
         return rows[self.truth[rows] == self.classes.index(name)]
 
-    def change(self, rows: Sequence[int], function: Callable[[np.ndarray, int], np.ndarray]) -> None:
+    def change(self, rows: np.ndarray, function: Callable[[np.ndarray, int], np.ndarray]) -> None:
         """Puts `function(image, i)` in the place of the i-th of the images."""
         if not self.images.flags.writeable:
             self.images = self.images.copy()

@@ -91,7 +91,7 @@ def difference_hash(
 
 
 def _content(images: np.ndarray) -> np.ndarray:
-    digests = [hashlib.blake2b(np.ascontiguousarray(image), digest_size=16).hexdigest() for image in images]
+    digests = [hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).hexdigest() for image in images]
     return np.unique(digests, return_inverse=True)[1]
 
 

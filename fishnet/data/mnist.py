@@ -79,6 +79,7 @@ def check_mnist(data_dir: str | os.PathLike | None = None) -> None:
     if folder is not None:
         for stem in STEMS:
             path = _path(folder, stem)
+            assert path is not None, "`find_mnist` gives complete folders"
             read_checked(path, SHA256[path.name])
 
 

@@ -107,11 +107,11 @@ def fingerprint(
         64 hexadecimal digits, the same on every platform.
     """
     digest = hashlib.sha256(repr((images.shape, tuple(classes))).encode())
-    digest.update(np.ascontiguousarray(images))
-    digest.update(np.ascontiguousarray(labels, dtype="<i4"))
+    digest.update(np.ascontiguousarray(images).data)
+    digest.update(np.ascontiguousarray(labels, dtype="<i4").data)
     for split in SPLITS:
         digest.update(f"{split} {len(splits[split])}".encode())
-        digest.update(np.ascontiguousarray(splits[split], dtype="<i4"))
+        digest.update(np.ascontiguousarray(splits[split], dtype="<i4").data)
     return digest.hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
 
 from fishnet.errors import UserError
@@ -25,7 +26,7 @@ class Interrupt:
     def __init__(self) -> None:
         self.number: int | None = None
         self._deferred = False
-        self._previous: dict[int, object] = {}
+        self._previous: dict[int, Callable | int | signal.Handlers | None] = {}
 
     def __enter__(self) -> "Interrupt":
         if threading.current_thread() is threading.main_thread():

@@ -67,7 +67,7 @@ HELD: dict[str, Any] = {
     "jax_transfer_guard_device_to_host": "allow",
     "jax_transfer_guard_host_to_device": "allow",
 }
-FLOAT_ERRORS = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}  # NumPy's own defaults
+FLOAT_ERRORS: Any = {"divide": "warn", "over": "warn", "under": "ignore", "invalid": "warn"}  # NumPy's own defaults
 NO_MESH = jax.sharding.Mesh(np.empty((), object), ())  # of devices, that arrays would be spread over
 # Variables that the backend reads once, when it starts: they cannot be held, so `sweep.json` keeps them.
 VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "NVIDIA_TF32_OVERRIDE")
@@ -81,7 +81,8 @@ def held_settings() -> Iterator[None]:
     """Holds `HELD`, the mesh and NumPy's float errors at their defaults in this thread; a decorator too."""
     with ExitStack() as stack:
         for name, value in HELD.items():
-            if (state := jax.config._value_holders.get(name)) is not None:
+            state: Any = jax.config._value_holders.get(name)
+            if state is not None:
                 stack.enter_context(state(value))
         stack.enter_context(jax.set_mesh(NO_MESH))
         stack.enter_context(np.errstate(**FLOAT_ERRORS))

@@ -3,7 +3,9 @@
 import importlib.metadata
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 import jax
 
@@ -13,7 +15,19 @@ PLATFORM_OPTIONS = ("jax_platforms", "jax_platform_name")
 PACKAGES = ("fishnet", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
 
-def choose_devices(devices: int | None) -> list[jax.Device]:
+class Device(Protocol):
+    """A device of JAX, with what fishnet asks of it: `jax.Device` is a native class that type checkers cannot read."""
+
+    id: int
+    platform: str
+    device_kind: str
+
+    def memory_stats(self) -> Mapping[str, int] | None:
+        """Bytes by what they count; None on a device that does not keep count."""
+        ...
+
+
+def choose_devices(devices: int | None) -> list[Device]:
     """The first `devices` of the visible ones, or all.
 
     Raises:
@@ -26,7 +40,7 @@ def choose_devices(devices: int | None) -> list[jax.Device]:
     return visible[:devices]
 
 
-def visible_devices() -> list[jax.Device]:
+def visible_devices() -> list[Device]:
     """The devices that JAX computes on in this process.
 
     Raises:
@@ -42,7 +56,7 @@ def visible_devices() -> list[jax.Device]:
         raise UserError(f"JAX finds no device to compute on ({first_line(error)})") from error
 
 
-def unused_accelerators(used: list[jax.Device]) -> list[str]:
+def unused_accelerators(used: list[Device]) -> list[str]:
     """Accelerators that this machine shows and this process does not use."""
     if used[0].platform != "cpu":
         spare = [d for d in jax.devices() if d not in used]
@@ -51,7 +65,7 @@ def unused_accelerators(used: list[jax.Device]) -> list[str]:
     return found + [f"TPU {p.name}" for p in Path("/dev").glob("accel[0-9]*")]
 
 
-def device_name(used: list[jax.Device]) -> str:
+def device_name(used: list[Device]) -> str:
     """`cpu x 2 (AMD EPYC ...)`, or the accelerator's own name."""
     if used[0].platform != "cpu":
         return f"{used[0].device_kind} x {len(used)}"

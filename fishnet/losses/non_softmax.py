@@ -3,6 +3,8 @@
 Each gives a value an example, as the softmax losses do, and `w_y`, the weight of the true class, multiplies it.
 """
 
+from typing import cast
+
 import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
@@ -106,7 +108,7 @@ def _prepare(logits: ArrayLike, labels: ArrayLike) -> tuple[Float[Array, "b k"],
 
 def _targets(own: Bool[Array, "b k"], smoothing: ArrayLike) -> Float[Array, "b k"]:
     check_in_range("smoothing", smoothing, 0, 1)
-    return (1 - smoothing) * own + smoothing / own.shape[-1]
+    return cast(Array, (1 - smoothing) * own + smoothing / own.shape[-1])
 
 
 def _weights(own: Bool[Array, "b k"], class_weights: Float[ArrayLike, " k"] | None) -> Float[Array, "b 1"]:

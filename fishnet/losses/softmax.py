@@ -5,6 +5,7 @@ divided by their sum), which is what `class_weights` are scaled for: their mean 
 """
 
 import math
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -81,7 +82,7 @@ def softmax_loss(
     total = jax.nn.logsumexp(logits, -1)
     rest = jax.nn.logsumexp(jnp.where(own, -jnp.inf, logits), -1)
     # Without smoothing the other classes stay out of it, for a logit of -inf would make 0 * inf of the spread part.
-    spread = jnp.where(smoothing > 0, smoothing * (total - jnp.sum(logits / k, -1)), 0.0)
+    spread = jnp.where(cast(Array, smoothing) > 0, smoothing * (total - jnp.sum(logits / k, -1)), 0.0)
     # The floor keeps gamma 0 from meeting -inf, where the other classes' logits are that far below.
     log_rest = jnp.maximum(rest - total, jnp.finfo(logits.dtype).min)
     weight = jnp.sum(jnp.where(own, jnp.asarray(class_weights, logits.dtype), 0.0), -1)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Float, Int, Real, Shaped
 
-from fishnet.checks.arrays import ArrayLike, whole_numbers
+from fishnet.checks.arrays import ArrayLike, FloatOrArray, whole_numbers
 from fishnet.errors import UsageError
 from fishnet.metrics.roc import auc_interval, defined_mean, fitting, macro_auc, one_vs_rest_auc, ratio
 
@@ -18,7 +18,7 @@ ROUNDING = 1e-2  # of a sum of probabilities, such as of a thousand classes in h
 CHUNK = 1 << 18  # logits worked on at a time: the temporaries of thousands of runs stay in the cache
 
 
-def summary(labels: ArrayLike | Sequence, logits: ArrayLike | Sequence) -> dict[str, ArrayLike]:
+def summary(labels: ArrayLike | Sequence, logits: ArrayLike | Sequence) -> dict[str, FloatOrArray]:
     """The six numbers that the tables hold for each split.
 
     Args:
@@ -33,7 +33,7 @@ def summary(labels: ArrayLike | Sequence, logits: ArrayLike | Sequence) -> dict[
         UsageError: no samples, or shapes or labels that do not fit.
     """
 
-    def of_chunk(labels: np.ndarray, logits: np.ndarray) -> dict[str, np.ndarray]:
+    def of_chunk(labels: np.ndarray, logits: np.ndarray) -> dict[str, FloatOrArray]:
         losses, probabilities = log_loss_and_probabilities(labels, logits)
         counts = confusion(labels, logits.argmax(-1), logits.shape[-1])
         return {
@@ -62,7 +62,7 @@ def undefined_metrics(labels: Int[ArrayLike, " n"], classes: int) -> tuple[str, 
     return tuple(name for name, value in numbers.items() if np.isnan(value))
 
 
-def class_figures(labels: ArrayLike | Sequence, logits: ArrayLike | Sequence) -> dict[str, ArrayLike]:
+def class_figures(labels: ArrayLike | Sequence, logits: ArrayLike | Sequence) -> dict[str, FloatOrArray]:
     """What can be followed of each class from epoch to epoch.
 
     Args:
@@ -89,7 +89,7 @@ def class_figures(labels: ArrayLike | Sequence, logits: ArrayLike | Sequence) ->
 
 def per_class(
     labels: ArrayLike | Sequence, logits: ArrayLike | Sequence, confidence: float = 0.95
-) -> dict[str, ArrayLike]:
+) -> dict[str, FloatOrArray]:
     """What the tables hold for each class at the end.
 
     Args:
@@ -120,10 +120,10 @@ def per_class(
     values = over_runs(of_chunk, labels, logits)
     k = np.shape(logits)[-1]
     support = np.bincount(whole_numbers(labels, "labels", 0, k), minlength=k)
-    return {"support": np.broadcast_to(support, values["auc"].shape), **values}
+    return {"support": np.broadcast_to(support, np.shape(values["auc"])), **values}
 
 
-def nll(labels: Int[ArrayLike, " n"], logits: Real[ArrayLike, "*runs n k"]) -> Float[ArrayLike, "*runs"]:
+def nll(labels: Int[ArrayLike, " n"], logits: Real[ArrayLike, "*runs n k"]) -> Float[FloatOrArray, "*runs"]:
     """Mean negative log likelihood in nats: `mean_i -log softmax(logits_i)[y_i]`.
 
     Args:
@@ -163,7 +163,7 @@ def confusion(
     return binned(labels * classes + predicted, None, classes**2).reshape(*predicted.shape[:-1], classes, classes)
 
 
-def accuracy(counts: Int[ArrayLike, "*runs k k"]) -> Float[ArrayLike, "*runs"]:
+def accuracy(counts: Int[ArrayLike, "*runs k k"]) -> Float[FloatOrArray, "*runs"]:
     """The share of samples that are right: `trace / sum`.
 
     Args:
@@ -175,7 +175,7 @@ def accuracy(counts: Int[ArrayLike, "*runs k k"]) -> Float[ArrayLike, "*runs"]:
     return ratio(diagonal(counts).sum(-1), np.sum(counts, (-2, -1)))
 
 
-def balanced_accuracy(counts: Int[ArrayLike, "*runs k k"]) -> Float[ArrayLike, "*runs"]:
+def balanced_accuracy(counts: Int[ArrayLike, "*runs k k"]) -> Float[FloatOrArray, "*runs"]:
     """Mean recall over the classes that have samples: `mean_c TP_c / n_c`.
 
     Args:
@@ -189,7 +189,7 @@ def balanced_accuracy(counts: Int[ArrayLike, "*runs k k"]) -> Float[ArrayLike, "
     return defined_mean(ratio(diagonal(counts), np.sum(counts, -1)))
 
 
-def macro_f1(counts: Int[ArrayLike, "*runs k k"]) -> Float[ArrayLike, "*runs"]:
+def macro_f1(counts: Int[ArrayLike, "*runs k k"]) -> Float[FloatOrArray, "*runs"]:
     """Mean over classes of `F1 = 2 TP / (2 TP + FP + FN)`, without those that have neither samples nor predictions.
 
     Args:
@@ -205,7 +205,7 @@ def macro_f1(counts: Int[ArrayLike, "*runs k k"]) -> Float[ArrayLike, "*runs"]:
 
 def ece(
     labels: Int[ArrayLike, " n"], probabilities: Real[ArrayLike, "*runs n k"], bins: int = ECE_BINS
-) -> Float[ArrayLike, "*runs"]:
+) -> Float[FloatOrArray, "*runs"]:
     """Expected calibration error of the top probability: `sum_b (n_b / n) |accuracy_b - mean confidence_b|`.
 
     Args:
@@ -229,7 +229,7 @@ def ece(
     return np.abs(binned(of_bin, right - confidence, bins)).sum(-1) / confidence.shape[-1]
 
 
-def over_runs(f: Callable, labels: ArrayLike | Sequence, logits: ArrayLike | Sequence) -> dict[str, ArrayLike]:
+def over_runs(f: Callable, labels: ArrayLike | Sequence, logits: ArrayLike | Sequence) -> dict[str, FloatOrArray]:
     """`f(labels [n], logits [r, n, k])` over the leading axes, a few runs at a time; NaN where a logit is not finite.
 
     Returns:
@@ -248,7 +248,7 @@ def over_runs(f: Callable, labels: ArrayLike | Sequence, logits: ArrayLike | Seq
     parts = []
     for start in range(0, max(len(runs), 1), size):
         part = np.asarray(runs[start : start + size], np.float64)
-        finite = np.isfinite(part).all((1, 2))
+        finite = np.all(np.isfinite(part), axis=(1, 2))
         values = f(labels, np.where(finite[:, None, None], part, 0.0))
         parts.append({name: np.where(finite.reshape(-1, *[1] * (v.ndim - 1)), v, np.nan) for name, v in values.items()})
     merged = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Real
 from scipy import special  # not scipy.stats: it takes a second to import
 
-from fishnet.checks.arrays import ArrayLike, whole_numbers
+from fishnet.checks.arrays import ArrayLike, FloatOrArray, whole_numbers
 from fishnet.errors import UsageError
 
 BISECTIONS = 60  # halvings of [0, 1]: beyond float64's resolution
@@ -36,7 +36,7 @@ def one_vs_rest_auc(labels: Int[ArrayLike, " n"], scores: Real[ArrayLike, "*runs
     return ratio(np.where(own, below, 0).sum(-1), m * (positive.shape[-1] - m))
 
 
-def macro_auc(labels: Int[ArrayLike, " n"], scores: Real[ArrayLike, "*runs n k"]) -> Float[ArrayLike, "*runs"]:
+def macro_auc(labels: Int[ArrayLike, " n"], scores: Real[ArrayLike, "*runs n k"]) -> Float[FloatOrArray, "*runs"]:
     """Mean one-versus-rest AUC over the classes that have positives and negatives: `mean_c AUC_c`.
 
     Args:
@@ -267,7 +267,7 @@ def ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.where(b > 0, a / np.where(b > 0, b, 1), np.nan)
 
 
-def defined_mean(values: Float[np.ndarray, "*runs k"]) -> Float[ArrayLike, "*runs"]:
+def defined_mean(values: Float[np.ndarray, "*runs k"]) -> Float[FloatOrArray, "*runs"]:
     """Mean over the last axis of what is not NaN; NaN where nothing is."""
     defined = ~np.isnan(values)
     return ratio(np.where(defined, values, 0).sum(-1), defined.sum(-1))

@@ -64,7 +64,7 @@ def mc_dropout(
     check_dropout(model)
     network = model.clone(monte_carlo=True, batch_statistics=False)
 
-    def answer(key: PRNGKeyArray, image: Array) -> tuple[Array, Array]:
+    def answer(key: PRNGKeyArray, image: Array | np.ndarray) -> tuple[Array, Array]:
         logits = network.apply(variables, image[None], train=False, rngs={"dropout": key})[0]
         p = jax.nn.softmax(logits)
         return p, entropy(p)

@@ -6,7 +6,7 @@ lag behind weights that still move; precise statistics are those of the populati
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -100,7 +100,8 @@ def add_batch(population: Population, moments: Any, weight: ArrayLike = 1.0) -> 
     """
     total = population.weight + weight
     s = weight / total
-    old, new = flatten_dict(population.moments), flatten_dict(moments)
+    old: dict[tuple[str, ...], Any] = flatten_dict(population.moments)
+    new: dict[tuple[str, ...], Any] = flatten_dict(moments)
     merged = {}
     for path, mean in old.items():
         if path[-1] != "mean":
@@ -166,7 +167,7 @@ def logits_with(
     Raises:
         UsageError: `statistics` is unknown.
     """
-    return lookup(STATISTICS, statistics, "statistics")(model).apply(variables, images, train=False)
+    return cast(Array, lookup(STATISTICS, statistics, "statistics")(model).apply(variables, images, train=False))
 
 
 def normalization_gap(

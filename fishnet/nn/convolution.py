@@ -9,10 +9,12 @@ import itertools
 from collections.abc import Sequence
 from functools import partial
 from math import prod
+from typing import cast
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from fishnet.errors import UsageError
@@ -28,8 +30,8 @@ def gemm(
     dimension_numbers: object = None,
     feature_group_count: int = 1,
     batch_group_count: int = 1,
-    precision: object = None,
-    preferred_element_type: object = None,
+    precision: lax.PrecisionLike = None,
+    preferred_element_type: DTypeLike | None = None,
 ) -> Float[Array, "b *t o"]:
     """Convolution as one matrix product: pad, take a strided slice a tap, concatenate on channels, multiply.
 
@@ -70,11 +72,11 @@ def gemm(
     if groups == c and groups > 1:
         lhs = jnp.repeat(lhs, d // c, axis=-1) if d > c else lhs
         y = _depthwise(lhs, rhs.reshape(*rhs.shape[:axes], d), tuple(window_strides), rhs_dilation)
-        return y.astype(preferred_element_type or lhs.dtype)
+        return cast(Array, y).astype(preferred_element_type or lhs.dtype)
     layout = tuple(zip(rhs.shape[:axes], window_strides, rhs_dilation, strict=True))
 
     def product(x: Array, kernel: Array) -> Array:
-        patches = _patches(x, layout, x.shape[1:-1])
+        patches = cast(Array, _patches(x, layout, x.shape[1:-1]))
         y = lax.dot_general(
             patches.reshape(-1, patches.shape[-1]),
             kernel.reshape(-1, kernel.shape[-1]),
@@ -136,7 +138,11 @@ def _check_layout(lhs: tuple[int, ...], rhs: tuple[int, ...], dimension_numbers:
 
 
 def _edges(
-    size: tuple[int, ...], reach: list[int], strides: Sequence[int], padding: object, dilation: tuple[int, ...]
+    size: tuple[int, ...],
+    reach: list[int],
+    strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    dilation: tuple[int, ...],
 ) -> list[tuple[int, int, int]]:
     """(low, high, interior) padding in pixels for each spatial axis."""
     if isinstance(padding, str):
@@ -216,7 +222,8 @@ def _wide(x: Array) -> Array:
 def _depthwise(x: Array, kernel: Array, strides: tuple[int, ...], dilation: tuple[int, ...]) -> Array:
     """Each channel of padded maps `x` with a kernel [kh, kw, c] of its own, in float32 or better."""
     taps = _taps(x, kernel.shape[:-1], strides, dilation)
-    return sum(_wide(tap) * _wide(k) for tap, k in zip(taps, kernel.reshape(-1, kernel.shape[-1]), strict=True))
+    pairs = zip(taps, kernel.reshape(-1, kernel.shape[-1]), strict=True)
+    return cast(Array, sum(_wide(tap) * _wide(k) for tap, k in pairs))
 
 
 def _depthwise_forward(x: Array, kernel: Array, strides: tuple, dilation: tuple) -> tuple[Array, tuple[Array, Array]]:
@@ -231,7 +238,7 @@ def _depthwise_backward(strides: tuple, dilation: tuple, kept: tuple[Array, Arra
     reach = [(k - 1) * r for k, r in zip(kernel.shape[:-1], dilation, strict=True)]
     around = [n + a for n, a in zip(x.shape[1:-1], reach, strict=True)]
     around = lax.pad(dy, jnp.zeros((), dy.dtype), _edges_of(reach, dy.shape[1:-1], strides, around))
-    dx = _depthwise(around, jnp.flip(kernel, axes), (1,) * len(axes), dilation)
+    dx = cast(Array, _depthwise(around, jnp.flip(kernel, axes), (1,) * len(axes), dilation))
     taps = _taps(x, kernel.shape[:-1], strides, dilation)
     dk = [_channel_sum(_wide(tap) * dy) for tap in taps]
     return dx.astype(x.dtype), jnp.stack(dk).reshape(kernel.shape).astype(kernel.dtype)
@@ -245,7 +252,7 @@ def _channel_sum(t: Array) -> Array:
         # loop that computes them, it writes a quarter. A product with ones then sums at the speed of the memory.
         n = t.shape[1]
         runs = max(k for k in (1, 2, 3, 4) if n % k == 0)
-        t = sum(t[:, i * (n // runs) : (i + 1) * (n // runs)] for i in range(runs))
+        t = cast(Array, sum(t[:, i * (n // runs) : (i + 1) * (n // runs)] for i in range(runs)))
         ones = jnp.ones(t.shape[:2], t.dtype)
         return lax.dot_general(ones, t, (((1,), (1,)), ((0,), (0,))), precision=lax.Precision.HIGHEST).sum(0)
 

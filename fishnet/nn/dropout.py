@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from math import prod
+from typing import cast
 
 import flax.linen as nn
 import jax
@@ -159,11 +160,11 @@ def _alpha_constants(keep: Array) -> tuple[Array, Array, Array]:
     return scale, shift, scale * SELU_FLOOR + shift
 
 
-def _apply_mask(kept: Array, x: Array, scale: Array, shift: ArrayLike = 0.0, dropped: ArrayLike = 0.0) -> Array:
+def _apply_mask(kept: Array, x: Array, scale: Array, shift: Array | float = 0.0, dropped: ArrayLike = 0.0) -> Array:
     """`scale x + shift` where `kept`, else `dropped`."""
     # A product: what XLA makes of a quotient, its own rounding or that of a reciprocal, hangs on the code around it.
     y = x * scale.astype(x.dtype)
-    if not isinstance(shift, float):
+    if isinstance(shift, Array):
         y = y + shift.astype(x.dtype)
     return jnp.where(kept, y, jnp.asarray(dropped, x.dtype))
 
@@ -195,7 +196,8 @@ def apply_in_training(
         return function(new_key(), x, rate) if train and rate else x
     if not train:
         return x
-    return lax.cond(rate > 0 if active is None else active, function, lambda key, x, rate: x, new_key(), x, rate)
+    active = cast(Array, rate) > 0 if active is None else active
+    return lax.cond(active, function, lambda key, x, rate: x, new_key(), x, rate)
 
 
 def check_rate(rate: ArrayLike, what: str = "dropout rate") -> None:

@@ -53,7 +53,7 @@ class MixedActivation(nn.Module):
 
         slope, coefficient, key = own("slope"), coefficient_or_default(self.coefficient, own("coefficient")), None
         if slope is not None:
-            slope = self.param("slope", lambda key, c: jnp.full(c, slope), x.shape[-1])
+            slope = self.param("slope", lambda key, c, start=slope: jnp.full(c, start), x.shape[-1])
         if train and any(isinstance(f, Parametric) and f.random for f in self.functions):
             key = self.make_rng("activation")
         return _switch(tuple(_pure(f, train) for f in self.functions))(index, x, slope, coefficient, key)

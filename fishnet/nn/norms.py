@@ -93,7 +93,8 @@ class MomentNorm(_Norm):
         running_mean, running_var = self.running(c)
 
         def by_moments(x: Array, scale: Array, bias: Array, mean: Array, var: Array) -> tuple[Array, Array, Array]:
-            centre, spread = mix_moments_traced(kind, *moments(x), self.groups, self.ghost if train else 0)
+            own_mean, own_var = moments(x)
+            centre, spread = mix_moments_traced(kind, own_mean, own_var, self.groups, self.ghost if train else 0)
             if not train or self.frozen is not False:
                 kept = batch & self.frozen if train else batch
                 centre, spread = jnp.where(kept, mean, centre), jnp.where(kept, var, spread)
@@ -214,7 +215,8 @@ class _SampleNorm(_Norm):
         """Normalises `x` [b, h, w, c] or [b, c]."""
         check_norm(self.kind, x.shape, self.groups)
         scale, bias = self.scale_and_bias(x.shape[-1])
-        mean, var = mix_moments(self.kind, *moments(x), self.groups)
+        own_mean, own_var = moments(x)
+        mean, var = mix_moments(self.kind, own_mean, own_var, self.groups)
         return affine(x, mean, lax.rsqrt(var + EPS) * scale, jnp.broadcast_to(bias, mean.shape))
 
 

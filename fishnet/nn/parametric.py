@@ -197,6 +197,7 @@ def _rrelu(x: Array, slope: object, coefficient: object, key: Array | None, trai
     if not train:
         return jax.nn.leaky_relu(x, jnp.asarray((LOWEST + HIGHEST) / 2, x.dtype))
     wide = jnp.promote_types(x.dtype, jnp.float32)
+    assert key is not None, "a random activation needs a key in training"
     # Drawn in a row, for XLA's CPU backend takes seconds to compile draws over several axes.
     slopes = jax.random.uniform(key, (x.size,), wide, LOWEST, HIGHEST).reshape(x.shape)
     return jnp.where(x >= 0, x, (slopes * x).astype(x.dtype))

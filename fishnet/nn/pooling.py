@@ -8,6 +8,7 @@ in one loop. A training step of CNN 16-32-64 at 32 x 32, batch 64, inside `fori_
 
 from collections.abc import Callable
 from functools import partial
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -126,7 +127,8 @@ _max.defvjp(_max_forward, _max_backward)
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def _mean(x: Array, window: int, size: tuple[int, int]) -> Array:
     wide = jnp.promote_types(x.dtype, jnp.float32)
-    return (sum(tap.astype(wide) for tap in _taps(x, window)) / window**2).astype(x.dtype)
+    total = cast(Array, sum(tap.astype(wide) for tap in _taps(x, window)))
+    return (total / window**2).astype(x.dtype)
 
 
 def _mean_forward(x: Array, window: int, size: tuple[int, int]) -> tuple[Array, None]:

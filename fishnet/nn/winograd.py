@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from fishnet.nn.convolution import gemm, pad_maps
@@ -22,7 +23,7 @@ def winograd(
     feature_group_count: int = 1,
     batch_group_count: int = 1,
     precision: lax.PrecisionLike = None,
-    preferred_element_type: object = None,
+    preferred_element_type: DTypeLike | None = None,
 ) -> Float[Array, "..."]:
     """F(2x2, 3x3) where it applies, `gemm` elsewhere; a drop-in for `nn.Conv(conv_general_dilated=...)`.
 
@@ -102,9 +103,9 @@ def _input_transform(x: Array, axis: int) -> list[Array]:
 
 def _kernel_transform(g: Array, axis: int) -> list[Array]:
     """G along one axis of length 3: four arrays of length 1."""
-    g = [lax.slice_in_dim(g, i, i + 1, 1, axis) for i in range(3)]
-    ends = 0.5 * (g[0] + g[2])
-    return [g[0], ends + 0.5 * g[1], ends - 0.5 * g[1], g[2]]
+    left, middle, right = (lax.slice_in_dim(g, i, i + 1, 1, axis) for i in range(3))
+    ends = 0.5 * (left + right)
+    return [left, ends + 0.5 * middle, ends - 0.5 * middle, right]
 
 
 def _output_transform(m: list[Array]) -> tuple[Array, Array]:

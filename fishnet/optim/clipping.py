@@ -5,6 +5,7 @@ that always or never takes hold is no clipping but another learning rate or noth
 """
 
 from collections.abc import Callable
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +39,7 @@ def clip_by_value(grads: optax.Updates, limit: ArrayLike) -> Clipped:
     Source: Graves 2013, section 2.1, https://arxiv.org/abs/1308.0850
     """
     check_limit(limit)
-    return optax.tree.clip(grads, -limit, limit), clipped_fraction(grads, limit)
+    return optax.tree.clip(grads, -cast(jax.Array, limit), limit), clipped_fraction(grads, limit)
 
 
 def clip_by_global_norm(grads: optax.Updates, limit: ArrayLike) -> Clipped:

@@ -1,6 +1,7 @@
 """What acts on the parameters beside the optimizer: max-norm, penalties in the loss, the average of the weights."""
 
 from collections.abc import Callable
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -41,8 +42,9 @@ def max_norm(
     Source: Srivastava et al. 2014, section 5.1, https://jmlr.org/papers/v15/srivastava14a.html
     """
     if jax.tree.structure(limit) != jax.tree.structure(params):
-        check_limit(limit)
-        limit = jax.tree.map(lambda _: limit, params)
+        one = cast(ArrayLike, limit)
+        check_limit(one)
+        limit = jax.tree.map(lambda _: one, params)
 
     def constrained(path: tuple, w: jax.Array, kernel: bool, limit: ArrayLike) -> jax.Array:
         if not (kernel and select(path_names(path))):
@@ -71,7 +73,8 @@ def l1_penalty(params: optax.Params, factor: ArrayLike) -> jax.Array:
     """
     check_factor(factor)
     # The gradient of `jnp.abs` at 0 is 1: weights that have come to rest there would be driven off again.
-    return factor * sum(jnp.sum(w * jax.lax.stop_gradient(jnp.sign(w))) for w in kernel_leaves(params))
+    total = sum(jnp.sum(w * jax.lax.stop_gradient(jnp.sign(w))) for w in kernel_leaves(params))
+    return cast(jax.Array, factor * total)
 
 
 def l2_penalty(params: optax.Params, factor: ArrayLike) -> jax.Array:
@@ -93,7 +96,7 @@ def l2_penalty(params: optax.Params, factor: ArrayLike) -> jax.Array:
     Source: Krogh and Hertz, "A Simple Weight Decay Can Improve Generalization", NIPS 1991
     """
     check_factor(factor)
-    return factor / 2 * sum(jnp.sum(jnp.square(w)) for w in kernel_leaves(params))
+    return cast(jax.Array, factor / 2 * sum(jnp.sum(jnp.square(w)) for w in kernel_leaves(params)))
 
 
 def ema(average: optax.Params, params: optax.Params, decay: ArrayLike, step: ArrayLike) -> optax.Params:

@@ -1,5 +1,8 @@
 """What all optimizers share: weight decay, and the range of their numbers."""
 
+from typing import cast
+
+import jax
 import numpy as np
 import optax
 from jax.typing import ArrayLike
@@ -24,7 +27,7 @@ def kernel_decay(weight_decay: ArrayLike) -> optax.GradientTransformation:
     Source: coupled: Krogh and Hertz, "A Simple Weight Decay Can Improve Generalization", NIPS 1991; decoupled:
     Loshchilov and Hutter, arXiv:1711.05101
     """
-    return optax.add_decayed_weights(weight_decay, mask=kernel_mask)
+    return optax.add_decayed_weights(cast(jax.Array, weight_decay), mask=kernel_mask)
 
 
 def check_numbers(momentum: ArrayLike, weight_decay: ArrayLike) -> None:

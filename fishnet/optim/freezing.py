@@ -94,10 +94,10 @@ def stop_gradients(params: Any, mask: Any) -> Any:
 class LayerScales:
     """Factors on the learning rate by layer and by stage of unfreezing; the last layer is the head."""
 
-    factor: jax.Array  # [layer] float32, discriminative rates
-    start: jax.Array  # [layer] int32, the step from which a layer learns
-    stage_start: jax.Array  # [STAGES] int32, first step of each stage; 2^31 - 1 for those there are not
-    stage_factor: jax.Array  # [STAGES] float32
+    factor: jax.Array | np.ndarray  # [layer] float32, discriminative rates
+    start: jax.Array | np.ndarray  # [layer] int32, the step from which a layer learns
+    stage_start: jax.Array | np.ndarray  # [STAGES] int32, first step of each stage; 2^31 - 1 for those there are not
+    stage_factor: jax.Array | np.ndarray  # [STAGES] float32
 
     def at(self, step: jax.Array) -> jax.Array:
         """The factor of each layer in a step, [layer] float32: exactly 0 while it is frozen, exactly 1 by default."""

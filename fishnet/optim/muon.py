@@ -1,6 +1,7 @@
 """Muon: kernels step along their orthogonalised momentum, everything else along Adam's direction."""
 
 import math
+from typing import Any, cast
 
 import jax
 import optax
@@ -46,9 +47,10 @@ def scale_by_muon_or_adam(momentum: ArrayLike) -> optax.GradientTransformation:
     `optax.contrib.muon` itself keeps the first moments of kernels and of the rest in two trees full of holes.
     """
     adam = optax.scale_by_adam(b1=momentum, b2=ADAM_B2, eps=ADAM_EPS)
-    orthogonal = optax.contrib.scale_by_muon(beta=momentum, weight_dimension_numbers=matrix_dimensions)
+    # Any: optax's types do not say that its rules take any tree and that their states are named tuples.
+    orthogonal: Any = optax.contrib.scale_by_muon(beta=momentum, weight_dimension_numbers=cast(Any, matrix_dimensions))
 
-    def update(grads: optax.Updates, state: optax.ScaleByAdamState, params: optax.Params | None = None) -> tuple:
+    def update(grads: optax.Updates, state: Any, params: optax.Params | None = None) -> tuple:
         chosen = jax.tree.leaves(kernel_mask(grads))
 
         def pick_kernels(tree: optax.Params) -> list[jax.Array]:
@@ -62,7 +64,7 @@ def scale_by_muon_or_adam(momentum: ArrayLike) -> optax.GradientTransformation:
         leaves = [rescale_to_adam(next(directions)) if kernel else d for d, kernel in zip(leaves, chosen, strict=True)]
         return tree.unflatten(leaves), state
 
-    return optax.GradientTransformation(adam.init, update)
+    return optax.GradientTransformation(adam.init, cast(Any, update))
 
 
 def matrix_dimensions(kernels: list[jax.Array]) -> list[optax.contrib.MuonDimensionNumbers]:

@@ -18,6 +18,7 @@ Three optimizers change more of a step than its direction; this step serves all 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import optax
 from jax.typing import ArrayLike
@@ -55,7 +56,7 @@ class Optimizer:
     uses_momentum: bool = True
     needs_lr: bool = False
     ascend: Callable[[optax.Params, optax.Updates, ArrayLike], optax.Params] | None = None
-    evaluate: Callable[[optax.Params, optax.OptState], optax.Params] | None = None
+    evaluate: Callable[[optax.Params, Any], optax.Params] | None = None
     own_program: bool = False
 
     def __post_init__(self) -> None:

@@ -1,6 +1,6 @@
 """Schedule-free SGD: gradients between a fast iterate and its average, evaluation at the average."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -73,7 +73,8 @@ def schedule_free(momentum: ArrayLike = 0.9, weight_decay: ArrayLike = 0.0) -> o
         lead = jax.tree.map(lambda g, lead: (1 - share) * (lead + (1 - momentum) * lr * g), grads, state.lead)
         return direction, ScheduleFreeState(lead, top_lr, weight_sum)
 
-    return optax.GradientTransformationExtraArgs(init, update)
+    # optax's type of an update lacks the keyword that this rule must be given.
+    return optax.GradientTransformationExtraArgs(init, cast(Any, update))
 
 
 def evaluation_params(params: optax.Params, state: ScheduleFreeState) -> optax.Params:

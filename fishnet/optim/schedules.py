@@ -7,6 +7,7 @@ known, what is outside [0, 1], such as a step, is refused. A rate that is to end
 """
 
 from collections.abc import Callable
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -211,7 +212,7 @@ def with_floor(multiplier: ArrayLike, floor: ArrayLike) -> jax.Array:
     """
     if violates(floor, lambda floor: (floor >= 0) & (floor <= 1)):
         raise UsageError(f"floor {floor} is not in [0, 1]: it is a share of the peak rate")
-    return floor + (1 - floor) * floating(multiplier)
+    return cast(jax.Array, floor + (1 - floor) * floating(multiplier))
 
 
 def with_warmup(shape: Schedule, progress: ArrayLike, warmup: ArrayLike) -> jax.Array:

@@ -30,8 +30,9 @@ class Autoencoder(Objective):
         mean, std = self.standardisation(images)
         target = (jnp.asarray(images, jnp.float32) - mean) / std
         features = self.body(self.seen(images, std), train)
+        _, h, w, c = images.shape
         decoder = Decoder(
-            images.shape[1:], trunk.widths, self.act, trunk.conv, trunk.kernel_init, dtype=trunk.dtype, name="decoder"
+            (h, w, c), trunk.widths, self.act, trunk.conv, trunk.kernel_init, dtype=trunk.dtype, name="decoder"
         )
         error = decoder(features, train).astype(jnp.float32) - target
         return jnp.square(error).mean((1, 2, 3)), None

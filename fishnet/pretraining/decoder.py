@@ -46,7 +46,7 @@ class Decoder(nn.Module):
     def __call__(self, x: Float[Array, "b *s f"], train: bool) -> Float[Array, "b h w c"]:
         """Images [b, h, w, c] without bounds, of maps [b, h', w', f] or features [b, f]."""
         h, w, c = self.image_shape
-        sizes = stage_sizes((h, w), x.shape[1:3]) if x.ndim == 4 else ((1, 1),) * len(self.widths)
+        sizes = stage_sizes((h, w), (x.shape[1], x.shape[2])) if x.ndim == 4 else ((1, 1),) * len(self.widths)
         widths = self.widths[-2::-1] or self.widths
         for i, size in enumerate(sizes):
             last = i == len(sizes) - 1

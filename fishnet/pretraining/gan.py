@@ -58,7 +58,8 @@ class GAN(Objective):
         if self.latent < 1:
             raise UsageError(f"a generator needs a latent vector of length 1 or more, got {self.latent}")
         trunk, z = self.trunk, gaussian(self.make_rng("objective"), (images.shape[0], self.latent))
-        fake = Generator(images.shape[1:], trunk.widths, trunk.conv, trunk.dtype, name="generator")(z, train)
+        _, h, w, c = images.shape
+        fake = Generator((h, w, c), trunk.widths, trunk.conv, trunk.dtype, name="generator")(z, train)
         real_logits = self.discriminate(images, train)
         # A pure function of parameters and images: the two calls below differ in what they hold fixed and in nothing
         # else, dropout included, so that XLA computes their common values once. What batch norm would keep is dropped.

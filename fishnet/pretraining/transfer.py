@@ -30,8 +30,8 @@ def with_trunk(
     Raises:
         UsageError: `pretrained` lacks a leaf of the trunk, or has it in another shape.
     """
-    leaves = flatten_dict(classifier, keep_empty_nodes=True, sep="/")
-    found = flatten_dict(pretrained, keep_empty_nodes=True, sep="/")
+    leaves: dict[str, Any] = flatten_dict(classifier, keep_empty_nodes=True, sep="/")
+    found: dict[str, Any] = flatten_dict(pretrained, keep_empty_nodes=True, sep="/")
     for name, leaf in leaves.items():
         module = name.split("/")[0]
         if module in head or (name not in found and module.startswith(optional)):

@@ -1,6 +1,7 @@
 """Random views of an image, of which contrastive learning says that they show the same."""
 
 import math
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -95,4 +96,4 @@ def luminance(image: Float[Array, "*s c"]) -> Float[Array, "*s 1"]:
     """`LUMA` of red, green and blue, [..., 1]; the mean of any other number of channels."""
     if image.shape[-1] != len(LUMA):
         return image.mean(-1, keepdims=True)
-    return sum(weight * image[..., i : i + 1] for i, weight in enumerate(LUMA))
+    return cast(Array, sum(weight * image[..., i : i + 1] for i, weight in enumerate(LUMA)))

@@ -1,6 +1,7 @@
 """What activations do to a batch: moments of what they give, how much lies on their flat parts, units that are dead."""
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -28,8 +29,8 @@ def slope(site: Site, x: Float[Array, "b *s c"]) -> Float[Array, "b *s c"]:
 
     def f(x: Array) -> Array:
         if isinstance(act, ActivationByIndex):
-            return act.module().apply(variables, x, False)
-        return Activation(act).apply(variables, x, False) if isinstance(act, Parametric) else act(x)
+            return cast(Array, act.module().apply(variables, x, False))
+        return cast(Array, Activation(act).apply(variables, x, False)) if isinstance(act, Parametric) else act(x)
 
     x = x.astype(jnp.float32)
     return jax.vjp(f, x)[1](jnp.ones_like(x))[0]

@@ -1,7 +1,7 @@
 """What probes look at: a training step that has just been made, or a network with training images."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -82,7 +82,7 @@ class Net(NamedTuple):
             as_trained: norms take the statistics of the batch, as they do in training, not the running ones.
         """
         variables = self.variables if params is None else {**self.variables, "params": params}
-        return self.model.clone(batch_statistics=as_trained).apply(variables, images, train=False)
+        return cast(Array, self.model.clone(batch_statistics=as_trained).apply(variables, images, train=False))
 
     def loss(self, params: Any, images: Array, labels: Array) -> Float[Array, ""]:
         """The mean loss of a batch as training has it, but without anything random and without penalties."""

@@ -66,6 +66,7 @@ def features(net: Net, batches: Batches) -> dict[str, Array]:
 
     def of_batch(images: Array) -> tuple[Array, Array]:
         seen = net.seen(images)
+        assert seen.features is not None, "a classifier has a head"
         return seen.features, seen.result
 
     h, logits = jax.eval_shape(of_batch, batches.at(0)[0])

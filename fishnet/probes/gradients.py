@@ -1,7 +1,7 @@
 """How gradients are distributed over the layers, and whether they go on pointing the same way."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -141,4 +141,4 @@ def _unit(tree: Any) -> Any:
 
 
 def _dot(a: Any, b: Any) -> Array:
-    return sum(jnp.sum(x * y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+    return cast(Array, sum(jnp.sum(x * y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)))

@@ -29,7 +29,8 @@ def by_layer(tree: Mapping[str, Any], layers: Sequence[str]) -> list[dict[str, A
         UsageError: a leaf that belongs to none of the layers, or a layer without leaves.
     """
     found: dict[str, dict[str, Array]] = {name: {} for name in layers}
-    for path, leaf in flatten_dict(tree).items():
+    flat: dict[tuple[str, ...], Any] = flatten_dict(tree)
+    for path, leaf in flat.items():
         name = "/".join(path[:-1])
         if name not in found:
             raise UsageError(f"parameter {'/'.join(path)} belongs to none of the layers {', '.join(layers)}")

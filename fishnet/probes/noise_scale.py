@@ -1,6 +1,6 @@
 """How noisy the gradient of a batch is: the batch size beyond which larger batches hardly help."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -81,7 +81,7 @@ def noise_scale(gradients: GradientSum, batch: ArrayLike) -> NoiseScale:
     small = gradients.squares / m
     large = jnp.square(global_norm(gradients.total) / m)
     square = (m * large - small) / (m - 1)
-    trace = batch * m * (small - large) / (m - 1)
+    trace = cast(Array, batch * m * (small - large) / (m - 1))
     scale = jnp.where(square <= 0, jnp.inf, trace / square)
     return NoiseScale(scale, trace, square)
 

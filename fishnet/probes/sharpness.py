@@ -1,7 +1,7 @@
 """How curved the loss is: the largest eigenvalue of its Hessian, from products of the Hessian with vectors."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +43,8 @@ def hessian_product(loss: Callable[[Any], Array], params: Any, vector: Any) -> A
 
     def along(params: Any) -> Array:
         grads = jax.grad(loss)(params)
-        return sum(jnp.vdot(g, v) for g, v in zip(jax.tree.leaves(grads), jax.tree.leaves(vector), strict=True))
+        pairs = zip(jax.tree.leaves(grads), jax.tree.leaves(vector), strict=True)
+        return cast(Array, sum(jnp.vdot(g, v) for g, v in pairs))
 
     return jax.grad(along)(params)
 

@@ -57,7 +57,7 @@ class Probe:
     @property
     def description(self) -> str:
         """What it measures, in a line."""
-        return inspect.getdoc(self.function).split("\n")[0]
+        return (inspect.getdoc(self.function) or "").split("\n")[0]
 
 
 def _each(axis: str, **units: str) -> dict[str, Measure]:
@@ -82,6 +82,7 @@ def _sparsity(step: Step) -> dict[str, Any]:
 
 
 def _activations(step: Step) -> dict[str, Any]:
+    assert step.seen is not None, "needed, see `Probe.needs`"
     return activation_figures(step.seen.sites)
 
 

@@ -1,6 +1,7 @@
 """report.html: one page that holds everything, figures included, and needs neither network nor scripts."""
 
 import math
+import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ class Picture:
 
 
 def write_report(
-    out: str | Path, command: str | None = None, data_dir: str | None = None, more: Sequence[str] = ()
+    out: str | Path, command: str | None = None, data_dir: str | os.PathLike | None = None, more: Sequence[str] = ()
 ) -> Path:
     """Writes `report.html` and `figures/` from the tables in an output folder.
 
@@ -96,7 +97,7 @@ def template(name: str) -> jinja2.Template:
     return environment.get_template(name)
 
 
-def contents(results: Results, command: str | None, data_dir: str | None) -> dict[str, Any]:
+def contents(results: Results, command: str | None, data_dir: str | os.PathLike | None) -> dict[str, Any]:
     """Everything that the template shows."""
     run = results.best_run if results.shown_run is None else results.shown_run
     wrong, credit, photo_problem = [], "", ""
@@ -108,7 +109,8 @@ def contents(results: Results, command: str | None, data_dir: str | None) -> dic
         except (UserError, OSError) as error:
             photo_problem = str(error)
     counts = results.confusion(run) if run is not None else None
-    confusion = [] if counts is None else [class_figures.confusion_panel(counts, results.classes_of(run))]
+    classes = [] if run is None else results.classes_of(run)
+    confusion = [] if counts is None else [class_figures.confusion_panel(counts, classes)]
     by_value = bool(results.sampled) and not (results.listed and len(results.arms) <= figures.MOST_DOTS)
     overview = sample_figures.value_panels(results) if by_value else figures.overview(results)
     return {
@@ -123,7 +125,7 @@ def contents(results: Results, command: str | None, data_dir: str | None) -> dic
         "curves": curves_pictures(results),
         "roc": picture(results, "roc", class_figures.roc_panels(results), columns=5, grid=True),
         "confusion": picture(results, "confusion", confusion, columns=1),
-        "mix_ups": [] if counts is None else mix_ups(counts, results.classes_of(run)),
+        "mix_ups": [] if counts is None else mix_ups(counts, classes),
         "classes": class_rows(results),
         "mistakes": wrong,
         "photo_problem": photo_problem,
@@ -198,7 +200,7 @@ def class_rows(results: Results) -> list[dict[str, Any]]:
     tables = [results.per_class[results.per_class["run"] == arm.runs[0]].set_index("class") for arm in arms]
     rows = []
     for name in results.classes_of(arms[0].runs[0]):
-        cells = [table.loc[name] for table in tables if name in table.index]
+        cells: list[Any] = [table.loc[name] for table in tables if name in table.index]
         if cells:
             rows.append({"class": name, "support": int(cells[0]["support"]), "cells": cells})
     return rows
@@ -209,7 +211,8 @@ def mix_ups(counts: np.ndarray, classes: Sequence[str], most: int = 12) -> list[
     wrong = counts - np.diag(np.diag(counts))
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]
     cells = [np.unravel_index(flat, wrong.shape) for flat in order]
-    return [(classes[i], classes[j], int(wrong[i, j]), wrong[i, j] / counts[i].sum()) for i, j in cells if wrong[i, j]]
+    found = [(int(i), int(j)) for i, j in cells if wrong[i, j]]
+    return [(classes[i], classes[j], int(wrong[i, j]), float(wrong[i, j] / counts[i].sum())) for i, j in found]
 
 
 def made(results: Results, command: str | None) -> list[tuple[str, str]]:

@@ -41,6 +41,8 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.core
+import jax.numpy as jnp
 import numpy as np
 
 from fishnet.errors import UsageError
@@ -283,7 +285,7 @@ class _Digest:
         parts: list[str | bytes] = [tree_text(tree)]
         return parts + self.imports_parts(names_in(code), spec.parent or None)
 
-    def module_parts(self, module: types.ModuleType, names: Names | None) -> list[str | bytes]:
+    def module_parts(self, module: Any, names: Names | None) -> list[str | bytes]:
         """What a function may read of a user's module: its attributes in `names`, all (None) if it passes it on."""
         if (version := own_version(module)) is not None:
             return ["module", version]
@@ -329,7 +331,7 @@ class _Digest:
     def array_parts(self, value: Any) -> list[str | bytes]:
         if isinstance(value, jax.core.Tracer):
             raise self.refusal("is not a value yet", value)
-        if isinstance(value, jax.Array) and jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+        if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
             return ["keys", str(value.dtype), *self.array_parts(jax.random.key_data(value))]
         array = np.asarray(value)
         content = [self.of(x) for x in array.ravel().tolist()] if array.dtype.hasobject else [array.tobytes()]
@@ -350,7 +352,8 @@ class _Digest:
     def ufunc_parts(self, value: np.ufunc) -> list[str | bytes]:
         """A ufunc by its name and package; one made by `np.frompyfunc` is refused: its function is hidden."""
         found = [m for m in list(sys.modules.values()) if isinstance(m, types.ModuleType)]
-        owners = {package_of_module(m) for m in found if vars(m).get(value.__name__) is value} - {None}
+        holders = (package_of_module(m) for m in found if vars(m).get(value.__name__) is value)
+        owners = {package for package in holders if package is not None}
         if not owners:
             raise self.refusal("does not show what it computes", value)
         package = min(owners, key=lambda name: (name != "numpy", name != "scipy", name))  # others only hold it
@@ -389,18 +392,21 @@ class _Digest:
             fields = [f.name for f in dataclasses.fields(value) if f.name not in ("parent", "name")]
             return ["module", self.of(kind), *self.named({name: getattr(value, name) for name in fields})]
         parts = [self.of(kind, "its class")]
+        base: Any  # whose own methods are called, whatever a derived class overrides
         for base in (int, float, complex, str, bytes):
             if isinstance(value, base):  # of a class derived from it
                 return [*parts, base.__name__, base.__repr__(value), *self.state(value)]
         if isinstance(value, (dict, types.MappingProxyType)):
             return parts + self.pairs(value) + self.state(value)
         if isinstance(value, (list, tuple)):
-            items = [*(list if isinstance(value, list) else tuple).__iter__(value)]  # whatever a derived class shows
+            base = list if isinstance(value, list) else tuple
+            items = [*base.__iter__(value)]
             if {*map(type, items)} <= {bool, int, float, str, type(None)}:  # long lists of numbers
                 return [*parts, repr(items), *self.state(value)]
             return parts + [self.of(item, f"[{place}]") for place, item in enumerate(items)] + self.state(value)
         if isinstance(value, (set, frozenset)):
-            items = (set if isinstance(value, set) else frozenset).__iter__(value)
+            base = set if isinstance(value, set) else frozenset
+            items = base.__iter__(value)
             return parts + sorted(map(self.alone, items)) + self.state(value)
         if (inner := attribute(value, "__wrapped__", NOTHING)) is not NOTHING:
             parts += ["wraps", self.of(inner, "what it wraps")]
@@ -425,7 +431,7 @@ class _Digest:
         kind = type(value)
         reduce = copyreg.dispatch_table.get(kind) or (lambda value: value.__reduce_ex__(4))
         try:
-            found = reduce(value)
+            found: Any = reduce(value)
         except (TypeError, NotImplementedError) as error:
             raise self.refusal("has state that cannot be read", value) from error
         own = [base for base in kind.__mro__ if packaged(base) is None]
@@ -436,7 +442,8 @@ class _Digest:
         as_any = kind.__reduce_ex__ is object.__reduce_ex__ and kind.__reduce__ is object.__reduce__
         if as_any and kind not in copyreg.dispatch_table and not defines(kind, "__getstate__"):
             return self.state(value)
-        maker, arguments, state, items, pairs = (*found, *[None] * (5 - len(found)))[:5]
+        reduced: list[Any] = [*found, *[None] * (5 - len(found))]
+        maker, arguments, state, items, pairs = reduced[:5]
         parts = [self.of(maker), *(self.of(argument, "its state") for argument in arguments)]
         for half in state if isinstance(state, tuple) else (state,):  # attributes and slots, each in any order
             is_named = type(half) is dict and all(type(name) is str for name in half)
@@ -451,7 +458,7 @@ class _Digest:
 
     def pairs(self, found: Mapping[Any, Any]) -> list[str | bytes]:
         """Keys and values in their order, which `for value in steps.values()` follows."""
-        kind = next((kind for kind in (collections.OrderedDict, dict) if isinstance(found, kind)), type(found))
+        kind: Any = next((kind for kind in (collections.OrderedDict, dict) if isinstance(found, kind)), type(found))
         parts: list[str | bytes] = []
         for key, value in kind.items(found):  # whatever a derived class shows
             parts += [self.alone(key), self.of(value, f"[{key!r}]" if isinstance(key, PLAIN) else "a value")]

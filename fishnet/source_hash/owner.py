@@ -108,7 +108,7 @@ def package_of_module(module: types.ModuleType) -> str | None:
     return package_of(module.__file__)
 
 
-def by_name(package: str, name: str) -> list[str]:
+def by_name(package: str, name: str) -> list[str | bytes]:
     """Identity of an object of a package: its name, and the package's version unless `sweep.json` records it."""
     return [name] if package == "python" or package in PACKAGES else [name, _version(package)]
 

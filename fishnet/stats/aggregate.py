@@ -14,8 +14,8 @@ RESAMPLES = 9999
 
 
 def interquartile_mean(
-    scores: Sequence[ArrayLike], confidence: float = 0.95, resamples: int = RESAMPLES
-) -> tuple[float, Bounds]:
+    scores: Sequence[ArrayLike | Sequence[float]], confidence: float = 0.95, resamples: int = RESAMPLES
+) -> tuple[float, Bounds[float]]:
     """Interquartile mean over all runs of all tasks, and its stratified bootstrap interval.
 
     The mean of what is left of the N sorted scores without `floor(N / 4)` at either end: not moved by single runs as
@@ -59,7 +59,12 @@ def interquartile_mean(
     if min(map(len, tasks)) < FEWEST_RUNS or degrees < FEWEST_DEGREES:
         return estimate, Bounds(np.nan, np.nan)
     drawn = stats.bootstrap(
-        tasks, statistic, n_resamples=resamples, vectorized=True, method="percentile", random_state=0
+        tasks,
+        statistic,
+        n_resamples=resamples,
+        vectorized=True,
+        method="percentile",
+        random_state=0,  # pyright: ignore[reportCallIssue]: SciPy's decorator hides it; `rng` draws other numbers
     ).bootstrap_distribution
     tails = np.array([1 - confidence, 1 + confidence]) / 2
     wider = np.sqrt(runs / degrees) * stats.t.ppf(tails[1], degrees) / stats.norm.ppf(tails[1])

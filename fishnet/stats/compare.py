@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
+from fishnet.checks.arrays import FloatOrArray
 from fishnet.errors import UsageError
 from fishnet.lookup import unknown
 from fishnet.stats.intervals import Bounds, check_confidence, mean_bounds, mean_interval
@@ -28,15 +29,15 @@ class Comparison:
     diverged: int  # of the arm's runs among them
     control_diverged: int
     mean: float  # of the arm, a diverged run counting as the value given for it
-    interval: Bounds  # of that mean, for this arm alone
+    interval: Bounds[float]  # of that mean, for this arm alone
     difference: float  # mean of arm - control
-    difference_interval: Bounds  # for this arm alone
-    simultaneous_interval: Bounds  # for all arms at once: what the verdict is read from
+    difference_interval: Bounds[float]  # for this arm alone
+    simultaneous_interval: Bounds[float]  # for all arms at once: what the verdict is read from
     p: float  # two-sided
     p_holm: float  # after Holm over the arms
     smallest_p: float  # that n seeds can attain, before Holm
     probability_of_improvement: float  # P(the arm does better than the control on the same seed)
-    improvement_interval: Bounds
+    improvement_interval: Bounds[float]
     effect_size: float  # of the difference, in standard deviations (Hedges' g_z)
     further_seeds: int | None  # that would probably decide; 0 once decided, None where unknown or above 1000
     verdict: str  # one of VERDICTS
@@ -164,10 +165,10 @@ def compare(
     return {arm: rows[arm] for arm in values}
 
 
-def _counted(arm: str, runs: Sequence[float], diverged: float | None) -> tuple[np.ndarray, np.ndarray]:
+def _counted(arm: str, values: Sequence[float], diverged: float | None) -> tuple[np.ndarray, np.ndarray]:
     """The values of an arm with diverged runs counted as they are to be, and which those are, each [n]."""
     try:
-        runs = np.asarray(runs, np.float64)
+        runs = np.asarray(values, np.float64)
     except (TypeError, ValueError):
         raise UsageError(f"the values of arm {arm!r} are not numbers") from None
     if runs.ndim != 1:
@@ -229,7 +230,7 @@ def _alone(arm: str, runs: np.ndarray, bad: np.ndarray, confidence: float) -> Co
     )
 
 
-def _verdict(bounds: Bounds, margin: float | None, larger_is_better: bool) -> str:
+def _verdict(bounds: Bounds[float], margin: float | None, larger_is_better: bool) -> str:
     if margin is not None and -margin < bounds.low and bounds.high < margin:
         return "equivalent"
     if bounds.low > 0 or bounds.high < 0:
@@ -263,5 +264,5 @@ def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else np.nan
 
 
-def _plain(bounds: Bounds) -> Bounds:
+def _plain(bounds: Bounds[FloatOrArray]) -> Bounds[float]:
     return Bounds(float(bounds.low), float(bounds.high))

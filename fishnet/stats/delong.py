@@ -23,7 +23,7 @@ class AucTest(NamedTuple):
     auc_a: np.ndarray
     auc_b: np.ndarray
     difference: np.ndarray  # a - b
-    interval: Bounds  # of the difference
+    interval: Bounds[np.ndarray]  # of the difference
     p: np.ndarray  # two-sided
 
 

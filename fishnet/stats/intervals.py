@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Float, Real
 from scipy import stats
 
-from fishnet.checks.arrays import ArrayLike
+from fishnet.checks.arrays import ArrayLike, FloatOrArray
 from fishnet.errors import UsageError
 
 BOOTSTRAP_FROM = 10  # seeds; below, resamples are too few and too alike to tell a skew from chance
@@ -26,11 +26,14 @@ class Interval:
     n: int
 
 
-class Bounds(NamedTuple):
+Ends = TypeVar("Ends", bound=FloatOrArray)
+
+
+class Bounds(NamedTuple, Generic[Ends]):
     """The two ends of a confidence interval that need not be symmetric."""
 
-    low: ArrayLike
-    high: ArrayLike
+    low: Ends
+    high: Ends
 
 
 def t_interval(
@@ -67,7 +70,9 @@ def interval(values: np.ndarray, confidence: float = 0.95) -> Interval:
     return Interval(float(mean), float(half), int(n))
 
 
-def mean_interval(values: Real[ArrayLike, "*sets n"], confidence: float = 0.95, resamples: int = RESAMPLES) -> Bounds:
+def mean_interval(
+    values: Real[ArrayLike, "*sets n"], confidence: float = 0.95, resamples: int = RESAMPLES
+) -> Bounds[FloatOrArray]:
     """A confidence interval for a mean: Student's t, and from 10 values on the wider of it and the bootstrap-t.
 
         t:            mean -+ t_{n - 1} s / sqrt(n)
@@ -109,7 +114,7 @@ def mean_interval(values: Real[ArrayLike, "*sets n"], confidence: float = 0.95, 
     """
     check_confidence(confidence)
     low, high = mean_bounds(values, np.array([(1 - confidence) / 2]), resamples)
-    return Bounds(low[..., 0][()], high[..., 0][()])
+    return Bounds[FloatOrArray](low[..., 0][()], high[..., 0][()])
 
 
 def mean_bounds(

@@ -49,7 +49,7 @@ def suggest(rates: Sequence[float] | np.ndarray, losses: np.ndarray) -> Suggesti
         raise UsageError(f"losses of shape {losses.shape} are not [rates, seeds] for {rates.size} rates")
     if not (np.diff(rates) > 0).all() or not (rates > 0).all():
         raise UsageError(f"rates {rates.tolist()} are not positive and ascending")
-    finite = np.isfinite(losses).all(1)
+    finite = np.all(np.isfinite(losses), axis=1)
     if not finite.any():
         return None
     means = np.where(finite, np.where(finite[:, None], losses, 0.0).mean(1), np.inf)

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from fishnet.checks.arrays import ArrayLike
 
@@ -70,7 +70,7 @@ def holm_intervals(low: Float[np.ndarray, "m m"], high: Float[np.ndarray, "m m"]
     return HolmIntervals(bottom, -top, below, above)
 
 
-def _step_down(low: Float[np.ndarray, "m m"]) -> tuple[Float[np.ndarray, " m"], Int[np.ndarray, ""]]:
+def _step_down(low: Float[np.ndarray, "m m"]) -> tuple[Float[np.ndarray, " m"], int]:
     m = len(low)
     rejected = np.zeros(m, bool)
     while (r := m - int(rejected.sum())) and (newly := ~rejected & (low[:, r - 1] > 0)).any():

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Real
 from scipy import special, stats
 
-from fishnet.checks.arrays import ArrayLike
+from fishnet.checks.arrays import ArrayLike, FloatOrArray
 from fishnet.lookup import unknown
 from fishnet.stats.intervals import Bounds
 from fishnet.stats.proportions import wilson_interval
@@ -21,7 +21,9 @@ ROUNDING = 1e-12  # relative: sums of flipped differences that are equal but for
 ALTERNATIVES = ("two-sided", "greater", "less")
 
 
-def sign_flip_p(differences: Real[ArrayLike, "*sets n"], alternative: str = "two-sided") -> Float[ArrayLike, "*sets"]:
+def sign_flip_p(
+    differences: Real[ArrayLike, "*sets n"], alternative: str = "two-sided"
+) -> Float[FloatOrArray, "*sets"]:
     """P-value of the sign-flip permutation test: could the differences as well have had the other signs?
 
         p = share of the sign vectors e in {-1, 1}^n with  sum_i e_i |d_i| >= sum_i d_i  (greater)
@@ -72,7 +74,7 @@ def smallest_sign_flip_p(n: int) -> float:
     return min(1.0, 2.0 ** (1 - n)) if n <= EXACT_SEEDS else 2 / (1 + SAMPLED_FLIPS)
 
 
-def t_test_p(differences: Real[ArrayLike, "*sets n"], alternative: str = "two-sided") -> Float[ArrayLike, "*sets"]:
+def t_test_p(differences: Real[ArrayLike, "*sets n"], alternative: str = "two-sided") -> Float[FloatOrArray, "*sets"]:
     """P-value of the paired t test: `t = mean / (s / sqrt(n))` with n - 1 degrees of freedom.
 
     Exact for normal differences. Differences without spread have p = 0, or 1 where they are all 0.
@@ -99,7 +101,7 @@ def t_test_p(differences: Real[ArrayLike, "*sets n"], alternative: str = "two-si
     return _by_alternative(alternative, stats.t.sf(t, n - 1), stats.t.cdf(t, n - 1))[()]
 
 
-def effect_size(differences: Real[ArrayLike, "*sets n"]) -> Float[ArrayLike, "*sets"]:
+def effect_size(differences: Real[ArrayLike, "*sets n"]) -> Float[FloatOrArray, "*sets"]:
     """Standardised effect of a paired comparison: Cohen's d_z with Hedges' correction of its bias, in deviations.
 
         g_z = J(n - 1) mean / s,   J(f) = Gamma(f / 2) / (sqrt(f / 2) Gamma((f - 1) / 2))
@@ -127,7 +129,7 @@ def effect_size(differences: Real[ArrayLike, "*sets n"]) -> Float[ArrayLike, "*s
 
 def probability_of_improvement(
     differences: Real[ArrayLike, "*sets n"], confidence: float = 0.95
-) -> tuple[Float[ArrayLike, "*sets"], Bounds]:
+) -> tuple[Float[FloatOrArray, "*sets"], Bounds[FloatOrArray]]:
     """P(A > B) on one and the same seed: the share of positive differences, ties counted half, and its interval.
 
     Paired, unlike the probability of improvement of Agarwal et al. 2021, which compares every run of A with every run

@@ -9,14 +9,14 @@ import numpy as np
 from jaxtyping import Float, Int, Real
 from scipy import stats
 
-from fishnet.checks.arrays import ArrayLike
+from fishnet.checks.arrays import ArrayLike, FloatOrArray
 from fishnet.errors import UsageError
 from fishnet.stats.intervals import Bounds, check_confidence
 
 
 def wilson_interval(
     successes: Real[ArrayLike, "*sets"], total: Real[ArrayLike, "*sets"], confidence: float = 0.95
-) -> Bounds:
+) -> Bounds[FloatOrArray]:
     """Wilson's score interval for a proportion: the p for which `|k / n - p| <= z sqrt(p (1 - p) / n)`.
 
         (k + z^2 / 2) / (n + z^2) -+ z / (n + z^2) sqrt(k (n - k) / n + z^2 / 4)
@@ -47,12 +47,12 @@ def wilson_interval(
         half = z / (n + z**2) * np.sqrt(k * (n - k) / n + z**2 / 4)
     # Rounding would leave k = 0 and k = n just outside their own intervals.
     low, high = np.where(k == 0, 0, middle - half), np.where(k == n, 1, middle + half)
-    return Bounds(np.where(n > 0, low, np.nan)[()], np.where(n > 0, high, np.nan)[()])
+    return Bounds[FloatOrArray](np.where(n > 0, low, np.nan)[()], np.where(n > 0, high, np.nan)[()])
 
 
 def accuracy_noise(
     right: Real[ArrayLike, "*runs n"], labels: Int[ArrayLike, " n"] | None = None, confidence: float = 0.95
-) -> Float[ArrayLike, "*runs"]:
+) -> Float[FloatOrArray, "*runs"]:
     """Noise floor of one accuracy: half the width of the interval that the number of test images allows.
 
         z sqrt(sum_c v_c / (n_c - 1 + a)) / k,   v_c the variance of `right` in class c with a pseudo-images added,
@@ -85,7 +85,7 @@ def difference_noise(
     right_b: Real[ArrayLike, "*runs n"],
     labels: Int[ArrayLike, " n"] | None = None,
     confidence: float = 0.95,
-) -> Float[ArrayLike, "*runs"]:
+) -> Float[FloatOrArray, "*runs"]:
     """Noise floor of a difference of two accuracies on the same test images, by McNemar's paired variance.
 
         z sqrt(sum_c v_c / (n_c - 1 + a)) / k,   v_c the variance of `right_a - right_b` in class c with a pseudo-images
@@ -118,8 +118,9 @@ def difference_noise(
 
 def _validate(right: ArrayLike, labels: ArrayLike | None) -> np.ndarray:
     right = np.asarray(right, np.float64)
-    if right.ndim < 1 or right.shape[-1] == 0 or (labels is not None and np.shape(labels) != right.shape[-1:]):
-        raise UsageError(f"right {right.shape} and labels {np.shape(labels)} are not [..., n] and [n] above 0")
+    shape = None if labels is None else np.shape(labels)
+    if right.ndim < 1 or right.shape[-1] == 0 or shape not in (None, right.shape[-1:]):
+        raise UsageError(f"right {right.shape} and labels {shape} are not [..., n] and [n] above 0")
     if (bad := right[(right < 0) | (right > 1)]).size:
         raise UsageError(f"right must be 0 or 1, or a share between, got {bad[0]:g}")
     return right

@@ -131,9 +131,10 @@ def noise(evidence: Evidence, predicted: Mapping[str, Mapping[str, Sequence]]) -
         return ""
     balanced = contrast.measure.column == BALANCED
     floors = [accuracy_noise(p.argmax(-1) == labels, labels if balanced else None) for labels, p in found]
+    noise = float(np.median(np.array(floors)))
     return (
         f"; {len(found[0][0]):,} test images leave the accuracy of one network uncertain by "
-        f"\u00b1{float(np.median(floors)):.{contrast.measure.digits}f} (95 %), which is no part of these intervals"
+        f"\u00b1{noise:.{contrast.measure.digits}f} (95 %), which is no part of these intervals"
     )
 
 
@@ -143,7 +144,8 @@ def small_classes(answer: Answer) -> list[str]:
     for evidence in answer.evidence:
         if evidence.contrast.measure.column == BALANCED and evidence.contrast.trial in answer.trials:
             classes = answer.trials[evidence.contrast.trial].looks[0].results.per_class
-            found |= classes.groupby("class")["support"].min().astype(int).to_dict() if len(classes) else {}
+            for name, rows in classes.groupby("class") if len(classes) else ():
+                found[str(name)] = int(rows["support"].min())
     few = [f"{name} ({number})" for name, number in found.items() if 0 < number < FEWEST_IMAGES]
     if not few:
         return []
@@ -207,12 +209,12 @@ def smallest_p(evidence: Sequence[Evidence]) -> str:
     return ", ".join(f"{p_text(found[n])} with {n} seeds" for n in sorted(found))
 
 
-def percent(bounds: Bounds) -> str:
+def percent(bounds: Bounds[float]) -> str:
     """`[60, 98]`, of shares between 0 and 1."""
     return "" if bounds.low != bounds.low else f"[{100 * bounds.low:.0f}, {100 * bounds.high:.0f}]"
 
 
-def bounds_text(bounds: Bounds, digits: int, signed: bool = True) -> str:
+def bounds_text(bounds: Bounds[float], digits: int, signed: bool = True) -> str:
     """`[+.031, +.073]`; empty where there is no interval."""
     if bounds.low != bounds.low:
         return ""

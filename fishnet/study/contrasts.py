@@ -109,7 +109,8 @@ def column(name: str, words: str, **settings: Any) -> Measure:
     def of(results: Results) -> dict[int, float]:
         return _by_run(results.runs[results.runs["status"] != "diverged"], name)
 
-    return Measure(words, of, **_fraction(name) | {"column": name} | settings)
+    settings = _fraction(name) | {"column": name} | settings
+    return Measure(words, of, **settings)
 
 
 def _fraction(name: str) -> dict[str, Any]:
@@ -148,7 +149,7 @@ def until(name: str, level: float, words: str, falling: bool = True, **settings:
         values = table[name].astype(float)
         passed = table[values < level if falling else values > level]
         never = dict.fromkeys(table["run"].unique(), float(table["epoch"].max() + 1))
-        return never | passed.groupby("run")["epoch"].min().astype(float).to_dict()
+        return never | values_by_run(passed.groupby("run")["epoch"].min())
 
     return Measure(words, of, larger_is_better=False, **settings)
 
@@ -159,7 +160,8 @@ def class_column(name: str, words: str, class_name: str, **settings: Any) -> Mea
     def of(results: Results) -> dict[int, float]:
         return _by_run(_rows(results.per_class, lambda table: table[table["class"] == class_name]), name)
 
-    return Measure(words, of, **_fraction(name) | {"of_class": class_name} | settings)
+    settings = _fraction(name) | {"of_class": class_name} | settings
+    return Measure(words, of, **settings)
 
 
 def probed(
@@ -197,7 +199,7 @@ def measured(
         chosen = table.groupby("run")["step"].transform("max" if when == "last" else "min")
         table = table[table["step"] == chosen]
     by_step = table.groupby(["run", "step"])["value"].agg(over)
-    return by_step.groupby("run").mean().astype(float).to_dict()
+    return values_by_run(by_step.groupby("run").mean())
 
 
 def without_diverged(results: Results, values: Mapping[int, float]) -> dict[int, float]:
@@ -209,6 +211,11 @@ def without_diverged(results: Results, values: Mapping[int, float]) -> dict[int,
 def _rows(table: pd.DataFrame, choose: Callable[[pd.DataFrame], pd.DataFrame]) -> pd.DataFrame:
     """Some rows of a table that may be missing."""
     return choose(table) if len(table) else table
+
+
+def values_by_run(values: pd.Series) -> dict[int, float]:
+    """Run -> value, of a column whose index is the runs."""
+    return {int(run): float(value) for run, value in zip(values.index, values, strict=True)}
 
 
 def _by_run(table: pd.DataFrame, name: str) -> dict[int, float]:
@@ -359,8 +366,9 @@ def _few_images(class_name: str, trial: Trial) -> str:
 def _within(row: Comparison, low: float, high: float) -> Comparison:
     """A comparison whose intervals end where values and their differences do; open ones stay open."""
 
-    def cut(ends: Bounds, low: float, high: float) -> Bounds:
-        return Bounds(*(min(max(end, low), high) if np.isfinite(end) else end for end in ends))
+    def cut(ends: Bounds[float], low: float, high: float) -> Bounds[float]:
+        first, last = (min(max(end, low), high) if np.isfinite(end) else end for end in ends)
+        return Bounds(first, last)
 
     most = high - low
     return replace(

@@ -137,7 +137,7 @@ def tables_in(out: Path, found: Mapping[str, Any]) -> dict[str, "pd.DataFrame"]:
     """
     from fishnet.sweep.store.parquet import BadTable, read_table
 
-    digests = found.get("tables") or dict.fromkeys(OWN_TABLES)
+    digests: Mapping[str, str | None] = found.get("tables") or dict.fromkeys(OWN_TABLES)
     paths = {name: out / f"{name}.parquet" for name in digests}
     try:
         return {

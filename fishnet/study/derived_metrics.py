@@ -1,16 +1,17 @@
 """Further figures of a run, beside those of `evidence`: what its curves, its classes and its predictions come to."""
 
 import json
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from fishnet.data.corruption_spec import parse, split_name
 from fishnet.report.results import Results
 from fishnet.stats import bias_variance
-from fishnet.study.contrasts import Measure, without_diverged
+from fishnet.study.contrasts import Measure, values_by_run, without_diverged
 
 
 def fallen(name: str, words: str, **settings: Any) -> Measure:
@@ -26,9 +27,10 @@ def fallen(name: str, words: str, **settings: Any) -> Measure:
         if not len(results.curves):
             return {}
         by_run = results.curves.sort_values("epoch").groupby("run")[name]
-        return without_diverged(results, (by_run.max() - by_run.last()).astype(float).to_dict())
+        return without_diverged(results, values_by_run(by_run.max() - by_run.last()))
 
-    return Measure(words, of, **{"larger_is_better": False} | settings)
+    settings = {"larger_is_better": False} | settings
+    return Measure(words, of, **settings)
 
 
 def apart_at_end(first: str, second: str, words: str, **settings: Any) -> Measure:
@@ -45,9 +47,10 @@ def apart_at_end(first: str, second: str, words: str, **settings: Any) -> Measur
         if not len(results.curves):
             return {}
         last = results.curves.sort_values("epoch").groupby("run").tail(1).set_index("run")
-        return without_diverged(results, (last[first] - last[second]).astype(float).to_dict())
+        return without_diverged(results, values_by_run(last[first] - last[second]))
 
-    return Measure(words, of, **{"larger_is_better": False} | settings)
+    settings = {"larger_is_better": False} | settings
+    return Measure(words, of, **settings)
 
 
 def logarithm(measure: Measure, words: str, **settings: Any) -> Measure:
@@ -86,7 +89,8 @@ def decades(
         table = table[(table["probe"] == figure) & table["layer"].astype(str).str.match("dense_|conv_|head")]
         table = table[table["step"] == table.groupby("run")["step"].transform("min")].sort_values("index")
         found = {}
-        for run, values in table.groupby("run")["value"]:
+        for run, rows in iterate_runs(table):
+            values = rows["value"]
             with np.errstate(divide="ignore", invalid="ignore"):
                 value = np.log10(of_layers(values.astype(float).tolist()))
             if np.isfinite(value):
@@ -112,7 +116,7 @@ def other_classes(name: str, words: str, class_name: str, over: str = "min", **s
         if not len(table):
             return {}
         others = table[(table["class"] != class_name) & table[name].notna()]
-        return others.groupby("run")[name].agg(over).astype(float).to_dict()
+        return values_by_run(others.groupby("run")[name].agg(over))
 
     return Measure(words, of, **settings)
 
@@ -159,7 +163,8 @@ def over_sets(part: str, words: str, split: str = "test", **settings: Any) -> Me
                 values |= dict.fromkeys(runs, float(getattr(split_up, part)))
         return values
 
-    return Measure(words, of, **{"larger_is_better": False} | settings)
+    settings = {"larger_is_better": False} | settings
+    return Measure(words, of, **settings)
 
 
 def answers(results: Results, split: str = "test") -> dict[int, tuple[np.ndarray, np.ndarray]]:
@@ -168,11 +173,17 @@ def answers(results: Results, split: str = "test") -> dict[int, tuple[np.ndarray
     if not len(table):
         return {}
     found = {}
-    for run, rows in table[table["split"] == split].groupby("run"):
+    for run, rows in iterate_runs(table[table["split"] == split]):
         rows = rows.sort_values("example").dropna(axis=1, how="all")
         columns = [name for name in rows if str(name).startswith("p_")]  # other tasks' classes are empty here
-        found[int(run)] = rows["label"].to_numpy(), rows[columns].to_numpy(np.float64)
+        found[run] = rows["label"].to_numpy(), rows[columns].to_numpy(np.float64)
     return found
+
+
+def iterate_runs(table: pd.DataFrame) -> Iterator[tuple[int, pd.DataFrame]]:
+    """Runs of a table and their rows, in the order of the runs."""
+    for run, rows in table.groupby("run"):
+        yield int(str(run)), rows
 
 
 def draws_of(results: Results, runs: Iterable[int]) -> dict[Hashable, list[int]]:

@@ -6,7 +6,7 @@ for the first that is not finite. Examples are rows.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -102,7 +102,7 @@ def gradient_error(how: NetVariant, x: np.ndarray, labels: np.ndarray, seed: int
 
     Source: https://cs231n.github.io/neural-networks-3/#gradcheck
     """
-    exact = NetVariant(**vars(how) | {"precision": "float64"})
+    exact = replace(how, precision="float64")
     x, labels = x[:CHECKED].astype(np.float64), labels[:CHECKED]
     params = start(exact, x.shape[1], int(labels.max()) + 1, seed)
     with np.errstate(all="ignore"):
@@ -175,10 +175,10 @@ def train(fields: Mapping[str, Any], seed: int) -> dict[str, list[dict[str, Any]
             figures = {"train_loss": loss, "lr": how.lr, "val_loss": val_loss, "val_accuracy": right}
             curves.append({"epoch": epoch} | figures)
             probes += [
-                measured(epoch, "gradient_norm", place, f"dense_{place}", np.linalg.norm(gradients[name]))
+                measured(epoch, "gradient_norm", place, f"dense_{place}", float(np.linalg.norm(gradients[name])))
                 for place, name in enumerate(("w1", "w2"))
             ]
-            probes.append(measured(epoch, "dead_units", 0, "act_0", np.mean(~(layers["z1"] > 0).any(0))))
+            probes.append(measured(epoch, "dead_units", 0, "act_0", float(np.mean(~(layers["z1"] > 0).any(0)))))
             if val_loss < best[0] or not np.isfinite(best[0]):
                 best = (val_loss, epoch, params)
             if how.patience and epoch - best[1] >= how.patience:
@@ -207,5 +207,5 @@ def measured(epoch: int, figure: str, index: int, layer: str, value: float) -> d
         "layer": layer,
         "index": index,
         "class": "",
-        "value": float(value),
+        "value": value,
     }

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from fishnet.study.derived_metrics import iterate_runs
 from fishnet.sweep.spec.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def away_from_theory(base: Recipe) -> Callable[["Results"], dict[int, float]]:
         profiles, runs = first_gradients(results.probes), results.runs.set_index("run")
         found, expected = {}, {}
         for run, values in profiles.items():
-            row = {name: runs.loc[run].get(name, getattr(base, name)) for name in (*FIELDS, "norm")}
+            row: dict[str, Any] = {name: runs.loc[run].get(name, getattr(base, name)) for name in (*FIELDS, "norm")}
             if row.pop("norm") != "none" or not has_theory(row, base):
                 continue
             key = (*row.values(), len(values))
@@ -74,7 +75,7 @@ def first_gradients(probes: pd.DataFrame) -> dict[int, np.ndarray]:
         return {}
     table = probes[(probes["probe"] == "gradient_rms") & probes["layer"].astype(str).str.startswith(HIDDEN)]
     table = table[table["step"] == table.groupby("run")["step"].transform("min")].sort_values("index")
-    return {run: values.to_numpy(np.float64) for run, values in table.groupby("run")["value"]}
+    return {run: rows["value"].to_numpy(np.float64) for run, rows in iterate_runs(table)}
 
 
 def last_gradient(trial: "Trial", label: str) -> float:

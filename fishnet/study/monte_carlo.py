@@ -38,7 +38,7 @@ class MonteCarloRuns:
     arms: Mapping[str, Mapping[str, Any]] = field(init=False)  # new ones with the fields of those that are asked
 
     def __post_init__(self) -> None:
-        arms = dict(self.plan.arms)
+        arms = dict(self.plan.settled_arms)
         object.__setattr__(self, "name", self.plan.name)
         object.__setattr__(self, "arms", arms | {label: arms[base] for label, base in self.again.items()})
 
@@ -134,6 +134,7 @@ def asked_again(results: Results, of: Mapping[int, int], passes: int) -> pd.Data
     for run, base in of.items():
         loaded = load_run(results.out, base)
         recipe = loaded.recipe
+        assert recipe.image_size != "auto", "a saved recipe has its size in pixels"
         if not (recipe.dropout or recipe.stochastic_depth):
             raise UsageError(f"Monte-Carlo dropout: run {base} of {results.out} was trained without dropout")
         if recipe.task not in tasks:
@@ -173,11 +174,11 @@ def with_answers(results: Results, of: Mapping[int, int], table: pd.DataFrame) -
     rows, classes = [], []
     known = results.runs.set_index("run")
     for run, base in of.items():
-        row = known.loc[base].to_dict() | {"run": run}
+        row: dict[str, Any] = {str(name): value for name, value in known.loc[base].items()} | {"run": run}
         row |= {name: np.nan for name in row if name.startswith(("val_", "test_"))}
         mine = table[table["run"] == run].dropna(axis=1, how="all")
         if len(mine):
-            names = [name for name in mine if str(name).startswith("p_")]
+            names = [name for name in map(str, mine) if name.startswith("p_")]
             labels, p = mine["label"].to_numpy(), mine[names].to_numpy(np.float64)
             logits = np.log(np.maximum(p, np.finfo(np.float64).tiny))
             row |= {f"test_{name}": float(value) for name, value in summary(labels, logits).items()}

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fishnet.sweep.run.progress import Display
 from fishnet.sweep.spec.field_parsing import coerce
@@ -16,6 +16,33 @@ if TYPE_CHECKING:
     from fishnet.study.question import QuestionArgs
 
 Arms = Mapping[str, Mapping[str, Any]]  # label -> what differs
+
+
+class TrialPlan(Protocol):
+    """Trains the arms of one trial: a `Plan`, or `CustomRuns` or `MonteCarloRuns`."""
+
+    @property
+    def name(self) -> str:
+        """Name of the trial."""
+        ...
+
+    def settled(self, trials: Mapping[str, "Trial"]) -> "TrialPlan":
+        """The same plan with its arms written out, once the plans before it are trained."""
+        ...
+
+    def labels(self, size: str) -> tuple[str, ...]:
+        """Labels of the arms of a size."""
+        ...
+
+    def seeds_from(self, size: str, done: int = 0) -> range:
+        """Seeds of a look, after the first `done` seeds."""
+        ...
+
+    def train(
+        self, asked: "QuestionArgs", out: Path, display: Display, seeds: Sequence[int], labels: Sequence[str]
+    ) -> "Look":
+        """Trains what is missing of some arms and seeds, and reads the tables."""
+        ...
 
 
 def reads_files(plan: "Plan", size: str) -> bool:
@@ -51,13 +78,19 @@ class Plan:
         """The same with its arms written out, once the plans before it are trained."""
         return replace(self, arms=self.arms(trials)) if callable(self.arms) else self
 
+    @property
+    def settled_arms(self) -> Arms:
+        """Arms of a settled plan."""
+        assert not callable(self.arms), f"the arms of {self.name} depend on trials: call `settled` first"
+        return self.arms
+
     def labels(self, size: str) -> tuple[str, ...]:
-        """The arms of a size, of a settled plan."""
-        return tuple(self.sizes.get(size, {}).get("arms", self.arms))
+        """Labels of the arms of a size, of a settled plan."""
+        return tuple(self.sizes.get(size, {}).get("arms", self.settled_arms))
 
     def tasks(self, size: str) -> set[str]:
         """The tasks of a size, as far as they are known before the plans before this one are trained."""
-        arms = [] if callable(self.arms) else [self.arms[label] for label in self.labels(size)]
+        arms = [] if callable(self.arms) else [self.settled_arms[label] for label in self.labels(size)]
         shared = self.shared(size).task
         return {arm.get("task", shared) for arm in arms} or {shared}
 
@@ -105,7 +138,7 @@ class Plan:
 
     def draws(self, size: str, labels: Sequence[str]) -> list[dict[str, Any]]:
         """Values of each arm in all fields in which some arm differs from the recipe."""
-        recipe, arms = self.shared(size), [self.arms[label] for label in labels]
+        recipe, arms = self.shared(size), [self.settled_arms[label] for label in labels]
         names = list(dict.fromkeys(name for arm in arms for name in arm))
         given = [{name: arm.get(name, getattr(recipe, name)) for name in names} for arm in arms]
         return [{name: coerce(name, value) for name, value in draw.items()} for draw in given]

@@ -14,7 +14,7 @@ from fishnet.cli.parser import MOST_DEVICES, Parser, guarded, whole
 from fishnet.errors import UsageError, UserError
 from fishnet.host.names import shell_command
 from fishnet.lookup import unknown
-from fishnet.study.plan import Plan, reads_files
+from fishnet.study.plan import Plan, TrialPlan, reads_files
 from fishnet.study.record import SIZES, check_answer
 from fishnet.sweep.run.progress import Display, display_for
 
@@ -73,10 +73,10 @@ class Question:
     """
 
     name: str
-    about: str
+    about: str | None
     title: str
     question: str
-    plans: Sequence["Plan | OwnRuns"]
+    plans: Sequence[TrialPlan]
     contrasts: Sequence["Contrast"]
     answer: Callable[[Mapping[str, "Evidence"]], str]
     evidence: Figure
@@ -201,7 +201,7 @@ def check_folder(question: Question, out: Path) -> None:
         raise UserError(f"{out} holds {', '.join(there)}, which are not of {question.name}: choose another --out")
 
 
-def contrasts_of(question: Question, plans: Mapping[str, "Plan | OwnRuns"], size: str) -> list["Contrast"]:
+def contrasts_of(question: Question, plans: Mapping[str, TrialPlan], size: str) -> list["Contrast"]:
     """The contrasts of a size: without arms that it does not train, and none whose control is one of these.
 
     Args:
@@ -217,8 +217,8 @@ def contrasts_of(question: Question, plans: Mapping[str, "Plan | OwnRuns"], size
         plan = plans[of.trial]
         trained = plan.labels(size)
         for label in (*([of.control] if of.control else ()), *(of.arms or ())):
-            if size == "full" and label not in plan.arms:
-                raise unknown("arm", label, plan.arms)
+            if size == "full" and label not in trained:
+                raise unknown("arm", label, trained)
         arms = of.arms and tuple(label for label in of.arms if label in trained)
         if (of.control is None or of.control in trained) and arms != ():
             found.append(replace(of, arms=arms))
@@ -236,7 +236,7 @@ def claims_of(question: Question, evidence: Mapping[str, "Evidence"], size: str)
     ]
 
 
-def first_look(plan: "Plan | OwnRuns", asked: QuestionArgs, display: Display) -> "Trial":
+def first_look(plan: TrialPlan, asked: QuestionArgs, display: Display) -> "Trial":
     """The trial of a settled plan at the size that is asked for."""
     from fishnet.study.contrasts import Trial
 
@@ -245,7 +245,7 @@ def first_look(plan: "Plan | OwnRuns", asked: QuestionArgs, display: Display) ->
 
 
 def train_look(
-    plan: "Plan | OwnRuns",
+    plan: TrialPlan,
     asked: QuestionArgs,
     out: Path,
     display: Display,
@@ -261,7 +261,7 @@ def train_look(
 
 def decided(
     contrasts: Sequence["Contrast"],
-    plans: Mapping[str, "Plan | OwnRuns"],
+    plans: Mapping[str, TrialPlan],
     asked: QuestionArgs,
     trials: dict[str, "Trial"],
     display: Display,

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
@@ -135,7 +136,7 @@ def roc_curve(positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.
     return false / false[-1], true / true[-1]
 
 
-def auc_text(row: Mapping[str, float]) -> str:
+def auc_text(row: Mapping[str, float] | pd.Series) -> str:
     """`.993 [.973, .998]` from a row of `per_class`; a dash where there is no AUC."""
     auc, low, high = (float(row[name]) for name in ("auc", "auc_low", "auc_high"))
     return number_text(auc) + (f" [{number_text(low)}, {number_text(high)}]" if low == low else "")

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +27,7 @@ class Mistake:
     guesses: tuple[tuple[str, float], ...]  # class, probability; most probable first
 
 
-def task_of(results: Results, run: int, data_dir: str | None = None) -> Task:
+def task_of(results: Results, run: int, data_dir: str | os.PathLike | None = None) -> Task:
     """The task that a run was trained on, as it was.
 
     Raises:

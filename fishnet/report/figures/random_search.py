@@ -29,6 +29,8 @@ def value_panels(results: Results) -> list[Panel]:
 
 def value_panel(results: Results, name: str) -> Panel:
     """Every arm at its value of field `name`: numbers on their scale, names side by side."""
+    best = results.best
+    assert best is not None, "`value_panels` draws nothing without a best arm"
     domain = results.sampled.get(name)
     scale = range_of(domain)
     place, finish, foot_room = numbers(results, name, scale) if scale else names(results, name)
@@ -39,7 +41,7 @@ def value_panel(results: Results, name: str) -> Panel:
         foot = axes.get_xaxis_transform()
         for i, arm in enumerate(results.arms):
             mean = arm.metrics[RANK_BY].mean
-            if arm is results.best or np.isnan(mean):
+            if arm is best or np.isnan(mean):
                 continue
             values = results.runs.loc[results.runs["run"].isin(arm.runs), RANK_BY]
             if len(values) > 1:
@@ -48,13 +50,17 @@ def value_panel(results: Results, name: str) -> Panel:
             axes.plot(place(i, arm), mean, "o", markersize=4, markeredgecolor=SERIES[0], markerfacecolor=face)
         lost = [place(i, arm) for i, arm in enumerate(results.arms) if not arm.runs and arm.diverged]
         axes.plot(lost, np.zeros(len(lost)), "x", color=MUTED, markersize=5, transform=foot, clip_on=False)
-        best = results.best
-        place_of_best = place(results.arms.index(best), best)
-        axes.plot(place_of_best, best.metrics[RANK_BY].mean, "D", color=SERIES[1], markersize=6, zorder=4)
+        axes.plot(
+            place(results.arms.index(best), best),
+            best.metrics[RANK_BY].mean,
+            "D",
+            color=SERIES[1],
+            markersize=6,
+            zorder=4,
+        )
         axes.set(xlabel=name, ylabel=NAMES[RANK_BY])
         axes.grid(axis="y")
 
-    best = results.best
     drawn = "" if domain is None else f", drawn from {domain}"
     alt = (
         f"Validation accuracy of {len(results.arms)} arms by {name}{drawn}. "
@@ -97,7 +103,8 @@ def numbers(results: Results, name: str, domain: Range) -> Scale:
 
 def names(results: Results, name: str) -> Scale:
     """Where an arm stands among the values of an axis or of a list that is drawn from, and the same."""
-    levels = [shown_value(v) for v in results.sampled[name].values] if name in results.sampled else results.axes[name]
+    domain = results.sampled.get(name)
+    levels = [shown_value(v) for v in domain.values] if isinstance(domain, Choices) else results.axes[name]
 
     def place(i: int, arm: Arm) -> float:
         # Steps of the golden ratio spread any number of arms evenly, and the same ones in every panel alike.

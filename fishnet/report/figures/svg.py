@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -30,7 +31,7 @@ SERIES = ("#0072b2", "#d55e00", "#009e73", "#c2579b", "#b97f00", "#3a9bd9")
 MARKERS = ("o", "s", "^", "D", "v", "P")  # so that no line is told apart by its colour alone
 # In the page these colours become CSS variables, which the dark scheme sets otherwise.
 VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid"} | {c: f"--c{i}" for i, c in enumerate(SERIES)}
-STYLE = {
+STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: sharp, searchable, in the page's own font
     "svg.hashsalt": "fishnet",  # the same sweep makes the same file
     "text.parse_math": False,  # a class may be called $x$
@@ -216,7 +217,7 @@ class _quiet_style:
         self._level = logging.getLogger("matplotlib").level
         logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, *error: Any) -> None:
         logging.getLogger("matplotlib").setLevel(self._level)
         self._warnings.__exit__(*error)
         self._rc.__exit__(*error)

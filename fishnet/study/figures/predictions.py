@@ -24,7 +24,7 @@ class AucChange(NamedTuple):
     name: str
     before: float
     after: float
-    interval: Bounds  # of after - before
+    interval: Bounds[float]  # of after - before
     p: float
 
 
@@ -53,7 +53,8 @@ def auc_change(trial: Trial, class_name: str, before: str, after: str, name: str
         return None
     c = names.index(class_name)
     # As two classes, of which the second is the class at hand.
-    test = delong_test((labels == c).astype(int), *(np.stack([-p[:, c], p[:, c]], 1) for p in (b, a)))
+    b, a = (np.stack([-p[:, c], p[:, c]], 1) for p in (b, a))
+    test = delong_test((labels == c).astype(int), b, a)
     interval = Bounds(float(test.interval.low[1]), float(test.interval.high[1]))
     return AucChange(name or after, float(test.auc_b[1]), float(test.auc_a[1]), interval, float(test.p[1]))
 

@@ -39,7 +39,7 @@ AUTO_AUGMENT = ("flip_shift", "none")  # of photographs, of all else
 
 
 def check_sweep(
-    sweep: Sweep, data_dir: str | None = None, group_regex: str | None = None, strict: bool = False
+    sweep: Sweep, data_dir: str | os.PathLike | None = None, group_regex: str | None = None, strict: bool = False
 ) -> None:
     """Checks every run's recipe and its task, and that everything that was asked for has an effect.
 
