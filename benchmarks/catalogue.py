@@ -30,7 +30,7 @@ from fishnet.sweep import Recipe
 from fishnet.sweep.plan.cohorts import make_cohorts
 from fishnet.sweep.plan.layout import Layout
 from fishnet.sweep.program.compile import compiler_options
-from fishnet.sweep.program.pretrain_step import init_pretrain, pretrain_groups, taught
+from fishnet.sweep.program.pretrain_step import init_pretrain, pretrain_groups
 from fishnet.sweep.program.program import Program
 from fishnet.sweep.spec.sweep import Run
 from fishnet.sweep.spec.validation import check_recipe, resolve
@@ -173,24 +173,24 @@ def trained(recipes: Sequence[Recipe]) -> list[Any]:
         check_recipe(recipe)
     runs = [Run(i, str(i), {}, resolve(recipe)) for i, recipe in enumerate(recipes)]
     (cohort,) = make_cohorts(runs, {("synthetic", 8): task}, None, None, [device])
-    program = Program(cohort.shape, cohort.padded_config(), task, [device], chunk=64)
+    program = Program(cohort.config, cohort.padded_config(), task, [device], chunk=64)
     options = compiler_options(device.platform)
-    knobs, pixels = program.knobs[0], program.pixels[0]
-    lanes = program.lower("init", 0).compile(compiler_options=options)(knobs, pixels)
+    traced, data = program.traced[0], program.data[0]
+    lanes = program.lower("init", 0).compile(compiler_options=options)(traced, data)
     (groups,), (count,) = Layout(cohort).groups(range(len(runs)))
     window, steps = np.array([0, count], np.int32), np.array([0, STEPS], np.int32)
     for name in cohort.objectives:
         init, teach, hand_over = (
-            jax.jit(lambda *of, f=f, name=name: f(cohort.shape, *name, *of))
-            for f, name in ((init_pretrain, (name,)), (pretrain_groups, (name,)), (taught, ()))
+            jax.jit(lambda *of, f=f, name=name: f(cohort.config, *name, *of))
+            for f, name in ((init_pretrain, (name,)), (pretrain_groups, (name,)), (apply_pretrained, ()))
         )
-        pupils = init.lower(knobs, lanes, pixels).compile(compiler_options=options)(knobs, lanes, pixels)
-        of = knobs, pupils, pixels, groups, window, steps
+        pupils = init.lower(traced, lanes, data).compile(compiler_options=options)(traced, lanes, data)
+        of = traced, pupils, data, groups, window, steps
         pupils = teach.lower(*of).compile(compiler_options=options)(*of)
         lanes = hand_over(lanes, pupils, np.ones(program.lanes, bool))
     rates = np.ones(program.lanes, np.float32)
     train = program.lower("train", 0).compile(compiler_options=options)
-    lanes = train(knobs, lanes, rates, pixels, groups, window, steps)
+    lanes = train(traced, lanes, rates, data, groups, window, steps)
     kept = jax.tree.map(np.asarray, (lanes.params, lanes.statistics, lanes.evaluated, lanes.epoch))
     return [jax.tree.map(lambda leaf, p=p: leaf[p], kept) for p in cohort.position]
 

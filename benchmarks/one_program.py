@@ -34,7 +34,7 @@ from fishnet.sweep.program.build import plain_model
 from fishnet.sweep.program.compile import compiler_options
 from fishnet.sweep.program.program import Program
 from fishnet.sweep.program.rng import stream_key
-from fishnet.sweep.program.state import DeviceData, constants
+from fishnet.sweep.program.state import DeviceData, pixel_constants
 from fishnet.sweep.spec.validation import resolve
 
 ARMS = {
@@ -57,11 +57,11 @@ def single_program(run: Run, cohort: Cohort, pixels: DeviceData, steps: int):
         The compiled function, its arguments, and the seconds that compilation took.
     """
     recipe, task = run.recipe, cohort.task
-    model = plain_model(recipe, task.classes, cohort.knobs.numbers.norm.shape[1])
-    model = dataclasses.replace(model, conv=LOWERINGS[cohort.shape.lowering])
+    model = plain_model(recipe, task.classes, cohort.traced.hparams.norm.shape[1])
+    model = dataclasses.replace(model, conv=LOWERINGS[cohort.config.lowering])
     optimizer = OPTIMIZERS[recipe.optimizer].build(MOMENTUM, recipe.weight_decay)
-    keys = jnp.asarray(cohort.knobs.numbers.keys[run.index])
-    total = float(cohort.knobs.numbers.total_steps[run.index])
+    keys = jnp.asarray(cohort.traced.hparams.keys[run.index])
+    total = float(cohort.traced.hparams.total_steps[run.index])
 
     def train(params, statistics, state, pixels: DeviceData):
         order = pixels.train[jnp.argsort(jax.random.bits(stream_key(keys, "order"), pixels.train.shape))]
@@ -74,7 +74,7 @@ def single_program(run: Run, cohort: Cohort, pixels: DeviceData, steps: int):
             def objective(params):
                 variables = {
                     "params": params,
-                    "constants": constants(pixels.mean, pixels.std),
+                    "constants": pixel_constants(pixels.mean, pixels.std),
                     "batch_stats": statistics,
                 }
                 logits, after = model.apply(variables, images, train=True, mutable=["batch_stats"])
@@ -106,13 +106,13 @@ def main() -> None:
     task: Task = load_task("reef", 32)
     device = jax.devices()[0]
     cohort = make_cohorts(runs, {("reef", 32): task}, 1, None, [device])[0]
-    program = Program(cohort.shape, cohort.padded_config(), task, [device], evaluation_chunk(cohort))
+    program = Program(cohort.config, cohort.padded_config(), task, [device], evaluation_chunk(cohort))
     compile_ = partial(jax.stages.Lowered.compile, compiler_options=compiler_options(device.platform))
-    lanes = compile_(program.lower("init", 0))(program.knobs[0], program.pixels[0])
+    lanes = compile_(program.lower("init", 0))(program.traced[0], program.data[0])
     began = time.perf_counter()
     train = compile_(program.lower("train", 0))
     together_compile = time.perf_counter() - began
-    alone = [single_program(run, cohort, program.pixels[0], options.steps) for run in runs]
+    alone = [single_program(run, cohort, program.data[0], options.steps) for run in runs]
 
     groups = np.full((program.lanes, 1), program.lanes, np.int32)
     groups[: len(runs), 0] = cohort.position
@@ -122,7 +122,7 @@ def main() -> None:
     together, apart, by_arm = [], [], []
     for turn in range(options.rounds + 1):
         began = time.perf_counter()
-        lanes = jax.block_until_ready(train(program.knobs[0], lanes, rates, program.pixels[0], groups, window, steps))
+        lanes = jax.block_until_ready(train(program.traced[0], lanes, rates, program.data[0], groups, window, steps))
         one = time.perf_counter() - began
         arms = []
         for compiled, arguments, _ in alone:
@@ -138,7 +138,7 @@ def main() -> None:
     for i in range(len(runs)):
         began = time.perf_counter()
         only = np.array([i, i + 1], np.int32)
-        lanes = jax.block_until_ready(train(program.knobs[0], lanes, rates, program.pixels[0], groups, only, steps))
+        lanes = jax.block_until_ready(train(program.traced[0], lanes, rates, program.data[0], groups, only, steps))
         lane_ms.append((time.perf_counter() - began) / options.steps * 1e3)
     arm_ms = np.median(np.asarray(by_arm), axis=0) / options.steps * 1e3
     ratios = np.asarray(lane_ms) / arm_ms

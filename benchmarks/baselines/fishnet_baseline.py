@@ -77,9 +77,9 @@ class Fishnet(Baseline):
         """See `Baseline.prepare`."""
         cohort = self.cohort()
         devices = jax.devices()[: cohort.devices]
-        program = Program(cohort.shape, cohort.padded_config(), cohort.task, devices, evaluation_chunk(cohort))
+        program = Program(cohort.config, cohort.padded_config(), cohort.task, devices, evaluation_chunk(cohort))
         calls = program.compile({name: partial(program.lower, name) for name in ("init", "train")}, Interrupt())
-        of = dict(enumerate(zip(program.knobs, program.pixels, strict=True)))
+        of = dict(enumerate(zip(program.traced, program.data, strict=True)))
         self.lanes = calls["init"](of)
         self.groups, counts = Layout(cohort).groups(range(len(cohort.runs)))
         self.windows = np.stack([np.zeros_like(counts), counts], axis=-1)
@@ -103,10 +103,10 @@ class Fishnet(Baseline):
             self.lanes = self.call(
                 {
                     device: (
-                        program.knobs[device],
+                        program.traced[device],
                         self.lanes[device],
                         self.rates,
-                        program.pixels[device],
+                        program.data[device],
                         self.groups[device],
                         self.windows[device],
                         span,

@@ -21,7 +21,7 @@ def program(request) -> Program:
     runs = [replace(run, recipe=resolve(run.recipe)) for run in Sweep(BASE, axes=axes, seeds=2).runs()]
     task, devices = load_task("synthetic", 8), jax.devices()[:1]
     (cohort,) = make_cohorts(runs, {("synthetic", 8): task}, 4, request.param, devices)
-    return Program(cohort.shape, cohort.padded_config(), task, devices, chunk=64)
+    return Program(cohort.config, cohort.padded_config(), task, devices, chunk=64)
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
@@ -30,7 +30,7 @@ def test_every_function_lowers_for_accelerators(program, name, platform):
     text = program.trace(name, 0).lower(lowering_platforms=(platform,)).as_text()
     assert "stablehlo" in text
     if name in ("train", "evaluate"):
-        assert ("stablehlo.convolution" in text) == (program.shape.lowering == "native")
+        assert ("stablehlo.convolution" in text) == (program.config.lowering == "native")
         assert "stablehlo.dot_general" in text
 
 

@@ -178,7 +178,7 @@ def test_all_processes_need_the_same_program():
     (dealt,) = deal([cohort], 2, whole_arms=False)
     shares = [share_of(cohort, dealt, process, devices=1) for process in (0, 1)]
     assert {len(share.runs) for share in shares} == {2, 4}
-    assert shares[0].shape is shares[1].shape is cohort.shape
+    assert shares[0].config is shares[1].config is cohort.config
     assert shares[0].lanes_per_device == shares[1].lanes_per_device == 4
     assert all(share.epochs == cohort.epochs for share in shares)
 
@@ -190,7 +190,7 @@ def test_compiled_programs_hold_no_collective(mixed):
     (cohort,) = cohorts_of(mixed[0], width=1)
     (dealt,) = deal([cohort], 2, whole_arms=False)
     share = share_of(cohort, dealt, 1, devices=1)
-    program = Program(share.shape, share.padded_config(), share.task, jax.devices()[:1], evaluation_chunk(share))
+    program = Program(share.config, share.padded_config(), share.task, jax.devices()[:1], evaluation_chunk(share))
     for name in ("init", "train", "evaluate", "keep"):
         compiled = program.lower(name, 0).compile(compiler_options=compiler_options("cpu"))
         assert "HloModule" in compiled.as_text()

@@ -15,7 +15,7 @@ from fishnet.host.interrupt import Interrupt
 from fishnet.optim.optimizers import OPTIMIZERS, Optimizer
 from fishnet.sweep import Sweep, load_run, run_sweep
 from fishnet.sweep.plan.cohorts import make_cohorts
-from fishnet.sweep.program.features import averages_weights, estimates_statistics
+from fishnet.sweep.program.config import averages_weights, estimates_statistics
 from fishnet.sweep.program.program import Program
 from fishnet.sweep.spec.validation import resolve
 from tests.sweep.conftest import TINY, assert_same_run, trained
@@ -102,15 +102,15 @@ def test_an_average_is_the_debiased_one_of_every_step(task):
     (run,) = Sweep(recipe, seeds=1).runs()
     run = dataclasses.replace(run, recipe=resolve(recipe))
     (cohort,) = make_cohorts([run], {("synthetic", 8): task}, None, None, jax.devices()[:1])
-    program = Program(cohort.shape, cohort.padded_config(), cohort.task, jax.devices()[:1], chunk=64)
+    program = Program(cohort.config, cohort.padded_config(), cohort.task, jax.devices()[:1], chunk=64)
     call = program.compile({name: partial(program.lower, name) for name in ("init", "train")}, Interrupt())
-    lanes = call["init"]({0: (program.knobs[0], program.pixels[0])})[0]
-    groups = np.full((program.lanes, cohort.shape.lane_width), program.lanes, np.int32)
+    lanes = call["init"]({0: (program.traced[0], program.data[0])})[0]
+    groups = np.full((program.lanes, cohort.config.lane_width), program.lanes, np.int32)
     groups[0, 0], rates, window = 0, np.ones(program.lanes, np.float32), np.array([0, 1], np.int32)
     kernels = []
     for step in range(6):
         steps = np.array([step, step + 1], np.int32)
-        lanes = call["train"]({0: (program.knobs[0], lanes, rates, program.pixels[0], groups, window, steps)})[0]
+        lanes = call["train"]({0: (program.traced[0], lanes, rates, program.data[0], groups, window, steps)})[0]
         kernels.append(np.float64(lanes.params["dense_0"]["kernel"][0]))
         weights = decay ** np.arange(step, -1, -1.0)
         expected = np.tensordot(weights / weights.sum(), np.stack(kernels), 1)

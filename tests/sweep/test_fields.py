@@ -14,7 +14,7 @@ from fishnet.sweep import Recipe, Run
 from fishnet.sweep.plan.cohorts import make_cohorts
 from fishnet.sweep.plan.grouping import group_runs
 from fishnet.sweep.program.build import plain_model
-from fishnet.sweep.program.features import STATIC_FIELDS
+from fishnet.sweep.program.config import STATIC_FIELDS
 from fishnet.sweep.run.cohort import CohortRunner
 from fishnet.sweep.run.progress import Display
 from fishnet.sweep.spec.history import CURVES, LOWER_IS_BETTER, History

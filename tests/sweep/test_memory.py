@@ -84,7 +84,7 @@ def test_a_backend_that_runs_out_of_memory_gets_a_smaller_layout(tmp_path, monke
     compile_program = program.Program.compile
 
     def compiled(self, lower, *rest, **options):
-        wide = self.shape.lane_width > 2
+        wide = self.config.lane_width > 2
         calls = compile_program(
             self, lower | ({"train": fail} if wide and when == "compiling" else {}), *rest, **options
         )

@@ -29,9 +29,9 @@ from fishnet.sweep.plan.cohorts import (
 )
 from fishnet.sweep.plan.grouping import sharing_costs_nothing
 from fishnet.sweep.plan.layout import Layout
-from fishnet.sweep.program import traced_config as knobs
+from fishnet.sweep.program import traced_config
 from fishnet.sweep.program.build import plain_model
-from fishnet.sweep.program.features import STATIC_FIELDS
+from fishnet.sweep.program.config import STATIC_FIELDS
 from fishnet.sweep.program.rng import STREAMS, stream_keys
 from fishnet.sweep.spec.recipe import FIELDS
 from fishnet.sweep.spec.validation import resolve
@@ -128,7 +128,7 @@ def test_every_run_has_a_place_of_its_own(task, activations, width, devices):
         Run(i, str(i), {}, dataclasses.replace(recipe, activation=name, seed=i)) for i, name in enumerate(activations)
     ]
     (cohort,) = make_cohorts(runs, {("synthetic", 8): task}, width, None, jax.devices()[:devices])
-    chosen, lanes = cohort.shape.lane_width, cohort.lanes_per_device
+    chosen, lanes = cohort.config.lane_width, cohort.lanes_per_device
     assert len(set(cohort.position)) == len(runs)
     assert cohort.position.min() >= 0
     assert cohort.position.max() < cohort.devices * lanes
@@ -137,8 +137,8 @@ def test_every_run_has_a_place_of_its_own(task, activations, width, devices):
         assert chosen == max(activations.count(name) for name in activations)
     padded = cohort.padded_config()
     for run, position in enumerate(cohort.position):
-        assert vmap_key(padded, True)[position] == vmap_key(cohort.knobs, True)[run]
-        np.testing.assert_array_equal(padded.numbers.keys[position], cohort.knobs.numbers.keys[run])
+        assert vmap_key(padded, True)[position] == vmap_key(cohort.traced, True)[run]
+        np.testing.assert_array_equal(padded.hparams.keys[position], cohort.traced.hparams.keys[run])
     # Lanes of one group, formed anew on each device, stay together: no device has more groups than were dealt to it.
     kinds, dealt = cohort.vmap_key, 0
     for device in range(cohort.devices):
@@ -152,7 +152,7 @@ def test_the_default_width_depends_on_backend_and_model_alone(task):
     assert default_width("cpu", "cnn") == FALLBACK_WIDTH["cpu"] == 1
     for seeds in (1, 20):
         (cohort,) = cohorts_of(Sweep(CNN, seeds=seeds), task)
-        assert (cohort.shape.lane_width, cohort.shape.lowering) == (1, DEFAULT_LOWERING["cpu"])
+        assert (cohort.config.lane_width, cohort.config.lowering) == (1, DEFAULT_LOWERING["cpu"])
 
 
 def test_lanes_that_share_batches_have_one_seed(task):
@@ -161,29 +161,29 @@ def test_lanes_that_share_batches_have_one_seed(task):
         cohorts_of(sweep, task, lane_width=1, share_batches=True)
     for width, groups in ((2, 12), (4, 6), ("all", 6)):
         (cohort,) = cohorts_of(sweep, task, lane_width=width, share_batches=True)
-        assert cohort.shape.share_batches
-        assert cohort.shape.lane_width == (3 if width == "all" else width)
+        assert cohort.config.share_batches
+        assert cohort.config.lane_width == (3 if width == "all" else width)
         positions, counts = Layout(cohort).groups(range(len(cohort.runs)))
         assert counts.sum() == groups
         for device, count in enumerate(counts):
             for group in positions[device, :count]:
                 members = [run for run in Layout(cohort).runs_at(device, group) if run >= 0]
                 assert len({(cohort.runs[run].recipe.seed, cohort.runs[run].recipe.activation) for run in members}) == 1
-    assert [sharing_costs_nothing(cohort.knobs, width) for width in (2, 3, 9)] == [False, True, False]
+    assert [sharing_costs_nothing(cohort.traced, width) for width in (2, 3, 9)] == [False, True, False]
     with pytest.raises(UserError, match="started with share_batches"):
         cohorts_of(sweep, task, started_with=[cohort.view()], share_batches=False)
     (again,) = cohorts_of(sweep, task, started_with=[cohort.view()])
-    assert again.shape == cohort.shape
+    assert again.config == cohort.config
 
 
 def test_a_resumed_sweep_keeps_the_layout_of_each_cohort(task):
     sweep = Sweep(CNN, axes={"model": ["mlp", "cnn"]}, seeds=2)
     mlp, cnn = started = cohorts_of(sweep, task, devices=1)
-    assert mlp.shape.lane_width != cnn.shape.lane_width
+    assert mlp.config.lane_width != cnn.config.lane_width
     views = [cohort.view() for cohort in started]
     for asked in (None, "all", "auto"):
         again = cohorts_of(sweep, task, lane_width=asked, devices=2, started_with=views)
-        assert [cohort.shape for cohort in again] == [cohort.shape for cohort in started]
+        assert [cohort.config for cohort in again] == [cohort.config for cohort in started]
     with pytest.raises(UserError, match="started with lane_width 1, not 8: its numbers would change"):
         cohorts_of(sweep, task, lane_width=8, started_with=views)
     with pytest.raises(UserError, match=r"started with lowering .*, not native"):
@@ -195,11 +195,11 @@ def test_a_resumed_sweep_keeps_the_layout_of_each_cohort(task):
 def test_whole_batches_are_those_of_as_many_images_as_there_are(task):
     """The same program, to the last field; but not shared, as cohorts are told apart before the data are read."""
     whole, given = cohorts_of(Sweep(TINY, axes={"batch_size": ["all", 256]}, seeds=2), task)
-    assert whole.shape == given.shape
-    assert whole.shape.steps_per_epoch == 1
+    assert whole.config == given.config
+    assert whole.config.steps_per_epoch == 1
     assert whole.dropped_images == 0
     assert {run.recipe.batch_size for run in whole.runs} == {256}
-    jax.tree.map(np.testing.assert_array_equal, whole.knobs.numbers, given.knobs.numbers)
+    jax.tree.map(np.testing.assert_array_equal, whole.traced.hparams, given.traced.hparams)
 
 
 @pytest.mark.parametrize(
@@ -294,12 +294,12 @@ def test_overrides_that_make_sense_pass():
 @pytest.mark.parametrize(("arms", "seeds"), [(1, 40), (3, 40), (3, 5)])
 def test_planning_looks_at_each_arm_once_however_many_seeds_it_has(task, monkeypatch, arms, seeds):
     looked = []
-    of_arm = knobs.trace_arm
-    monkeypatch.setattr(knobs, "trace_arm", lambda recipe, *rest: looked.append(recipe) or of_arm(recipe, *rest))
+    trace = traced_config.trace_arm
+    monkeypatch.setattr(traced_config, "trace_arm", lambda recipe, *rest: looked.append(recipe) or trace(recipe, *rest))
     (cohort,) = cohorts_of(Sweep(TINY, axes={"lr": [0.1, 0.2, 0.3][:arms]}, seeds=seeds), task)
     assert len(looked) == arms
-    assert cohort.knobs.numbers.keys.shape == (arms * seeds, len(STREAMS), 2)
-    assert sorted(set(cohort.knobs.numbers.scalars["lr"].tolist())) == np.float32([0.1, 0.2, 0.3][:arms]).tolist()
+    assert cohort.traced.hparams.keys.shape == (arms * seeds, len(STREAMS), 2)
+    assert sorted(set(cohort.traced.hparams.scalars["lr"].tolist())) == np.float32([0.1, 0.2, 0.3][:arms]).tolist()
 
 
 def test_a_run_has_the_keys_of_its_seed_whoever_is_beside_it():

@@ -20,7 +20,7 @@ from fishnet.sweep import Recipe, Sweep, load_run, run_sweep
 from fishnet.sweep.plan.cohorts import make_cohorts
 from fishnet.sweep.program.build import plain_model
 from fishnet.sweep.program.program import Program
-from fishnet.sweep.program.train_step import epoch_order
+from fishnet.sweep.program.state import Lane, epoch_order
 from fishnet.sweep.run.progress import Display
 from fishnet.sweep.spec.validation import parse_trunk, resolve
 from tests.sweep.conftest import TINY, contents, trained
@@ -182,18 +182,18 @@ class OneRun:
         run = dataclasses.replace(run, recipe=resolve(recipe))
         devices, self.task = jax.devices()[:1], load_task("synthetic", 8)
         (self.cohort,) = make_cohorts([run], {("synthetic", 8): self.task}, None, None, devices)
-        self.program = Program(self.cohort.shape, self.cohort.padded_config(), self.task, devices, chunk=64)
+        self.program = Program(self.cohort.config, self.cohort.padded_config(), self.task, devices, chunk=64)
         names = ("init", "train")
         self.call = self.program.compile({name: partial(self.program.lower, name) for name in names}, Interrupt())
-        self.lanes = self.call["init"]({0: (self.program.knobs[0], self.program.pixels[0])})[0]
+        self.lanes = self.call["init"]({0: (self.program.traced[0], self.program.data[0])})[0]
 
     def train(self, start: int, stop: int) -> None:
         """Makes the steps from `start` to `stop` of an epoch."""
         program = self.program
-        groups = np.full((program.lanes, self.cohort.shape.lane_width), program.lanes, np.int32)
+        groups = np.full((program.lanes, self.cohort.config.lane_width), program.lanes, np.int32)
         groups[0, 0], rates, window = 0, np.ones(program.lanes, np.float32), np.array([0, 1], np.int32)
         steps = np.array([start, stop], np.int32)
-        arguments = program.knobs[0], self.lanes, rates, program.pixels[0], groups, window, steps
+        arguments = program.traced[0], self.lanes, rates, program.data[0], groups, window, steps
         self.lanes = self.call["train"]({0: arguments})[0]
 
     def state(self) -> dict[str, np.ndarray]:
@@ -207,7 +207,7 @@ class OneRun:
 def gradual() -> list[dict[str, np.ndarray]]:
     """The states of a run with two blocks of layers, from the start of each of its four epochs."""
     run = OneRun(dataclasses.replace(TINY, widths=(8, 8), epochs=4, unfreeze=(1, 3), **HARSH))
-    found, per_epoch = [run.state()], run.cohort.shape.steps_per_epoch
+    found, per_epoch = [run.state()], run.cohort.config.steps_per_epoch
     for epoch in range(4):
         run.train(epoch * per_epoch, (epoch + 1) * per_epoch)
         found.append(run.state())
@@ -219,18 +219,17 @@ def test_sam_climbs_in_the_layers_that_learn():
     lr, rho = 0.1, 0.5
     recipe = dataclasses.replace(TINY, optimizer="sam", unfreeze=(1,), lr=lr, rho=rho, momentum=0.0)
     run = OneRun(recipe)
-    shape, knobs = run.cohort.shape, jax.tree.map(lambda leaf: leaf[0], run.program.knobs[0])
-    pixels = run.program.pixels[0]
-    seen = epoch_order(shape, knobs.numbers, pixels, 0)[: recipe.batch_size]
+    traced, data = jax.tree.map(lambda leaf: leaf[0], run.program.traced[0]), run.program.data[0]
+    seen = epoch_order(Lane(run.cohort.config, traced.ids, traced.hparams, data), 0)[: recipe.batch_size]
     params, statistics = jax.tree.map(lambda leaf: leaf[0].copy(), (run.lanes.params, run.lanes.statistics))
     model = plain_model(resolve(recipe), run.task.classes, 1)
     run.train(0, 1)
 
     def loss(head):
         variables = {"params": params | {"head": head}, "batch_stats": statistics}
-        constant = {"constants": {"standardize": {"mean": pixels.mean, "std": pixels.std}}}
-        logits = model.apply(variables | constant, pixels.images[seen], train=False)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, pixels.labels[seen]).mean()
+        constant = {"constants": {"standardize": {"mean": data.mean, "std": data.std}}}
+        logits = model.apply(variables | constant, data.images[seen], train=False)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, data.labels[seen]).mean()
 
     uphill = jax.grad(loss)(params["head"])
     length = np.sqrt(sum(np.square(leaf).sum() for leaf in jax.tree.leaves(uphill)))

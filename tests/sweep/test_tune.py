@@ -54,7 +54,7 @@ def costs(tmp_path, monkeypatch):
             cost = table[candidate.width, candidate.devices]
             if cost is None:
                 raise OutOfMemory(2, 1)
-            groups = form_groups(range(len(cohort.runs)), vmap_key(cohort.knobs, False), candidate.width)
+            groups = form_groups(range(len(cohort.runs)), vmap_key(cohort.traced, False), candidate.width)
             self.candidate, self.seconds, self._cost = candidate, [], cost
             self._rounds, self._runs = -(-len(groups) // candidate.devices), len(cohort.runs)
 

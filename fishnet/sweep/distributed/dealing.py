@@ -53,7 +53,7 @@ def deal(cohorts: Sequence[Cohort], processes: int, whole_arms: bool) -> list[li
         epochs = np.array(
             [run.recipe.epochs + run.recipe.pretrain_epochs * (run.recipe.pretrain != "none") for run in cohort.runs]
         )
-        steps = epochs * cohort.shape.steps_per_epoch  # a step of any program counts alike
+        steps = epochs * cohort.config.steps_per_epoch  # a step of any program counts alike
         of = arms_of(cohort) if whole_arms else groups_of(cohort, range(len(cohort.runs)))
         units += [(float(steps[rows].sum()), number, rows) for rows in of]
     load = np.zeros(processes)
@@ -67,7 +67,7 @@ def deal(cohorts: Sequence[Cohort], processes: int, whole_arms: bool) -> list[li
 
 def groups_of(cohort: Cohort, rows: Sequence[int]) -> list[list[int]]:
     """The lane groups of some runs of a cohort."""
-    return form_groups(rows, [cohort.vmap_key[row] for row in rows], cohort.shape.lane_width)
+    return form_groups(rows, [cohort.vmap_key[row] for row in rows], cohort.config.lane_width)
 
 
 def arms_of(cohort: Cohort) -> list[list[int]]:
@@ -96,7 +96,7 @@ def share_of(cohort: Cohort, dealt: Sequence[Sequence[int]], process: int, devic
         return None
     used = [min(devices, len(of)) for of in groups]
     layouts = [
-        lay_out(of, count, len(at), cohort.shape.lane_width) if of else (None, 0)
+        lay_out(of, count, len(at), cohort.config.lane_width) if of else (None, 0)
         for of, count in zip(groups, used, strict=True)
     ]
     position, lanes = layouts[process]
@@ -105,7 +105,7 @@ def share_of(cohort: Cohort, dealt: Sequence[Sequence[int]], process: int, devic
     whole = {field.name: getattr(cohort, field.name) for field in dataclasses.fields(Cohort)}
     own = {
         "runs": tuple(cohort.runs[row] for row in mine),
-        "knobs": jax.tree.map(lambda leaf: leaf[mine], cohort.knobs),
+        "traced": jax.tree.map(lambda leaf: leaf[mine], cohort.traced),
         "params": cohort.params[mine],
         "devices": used[process],
         "position": position[mine] // lanes * most + position[mine] % lanes,

@@ -73,7 +73,7 @@ class Trial:
         interrupt: Interrupt,
     ) -> None:
         self.candidate = candidate
-        groups = form_groups(range(len(cohort.runs)), vmap_key(cohort.knobs, candidate.share), candidate.width)
+        groups = form_groups(range(len(cohort.runs)), vmap_key(cohort.traced, candidate.share), candidate.width)
         groups.sort(key=len, reverse=True)
         # As many rounds of steps as the device with most groups makes for one step of every run.
         self._rounds = -(-len(groups) // candidate.devices)
@@ -83,15 +83,15 @@ class Trial:
         layout = {"share_batches": candidate.share}
         cohort = make_cohorts(some, tasks, candidate.width, candidate.lowering, used, **layout)[0]
         chunk = evaluation_chunk(cohort)
-        self._program = Program(cohort.shape, cohort.padded_config(), cohort.task, used[: cohort.devices], chunk)
+        self._program = Program(cohort.config, cohort.padded_config(), cohort.task, used[: cohort.devices], chunk)
         names = ("init", "train")
         lower = {name: lambda device, name=name: self._program.lower(name, device) for name in names}
         self._call = self._program.compile(lower, interrupt)
-        arguments = enumerate(zip(self._program.knobs, self._program.pixels, strict=True))
+        arguments = enumerate(zip(self._program.traced, self._program.data, strict=True))
         self._lanes = self._call["init"](dict(arguments))
         self._groups, counts = Layout(cohort).groups(range(len(some)))
         self._windows = [np.array([0, count], np.int32) for count in counts]
-        self._most = cohort.shape.steps_per_epoch
+        self._most = cohort.config.steps_per_epoch
         self._steps = min(2, self._most)
         self.seconds: list[float] = []  # a step of all groups side by side
         self._warm_up()
@@ -106,10 +106,10 @@ class Trial:
         steps = np.array([0, self._steps], np.int32)
         arguments = {
             device: (
-                program.knobs[device],
+                program.traced[device],
                 lanes,
                 rates,
-                program.pixels[device],
+                program.data[device],
                 self._groups[device],
                 self._windows[device],
                 steps,
@@ -159,7 +159,7 @@ def autotune_layouts(
     for number, members in enumerate(cohorts, start=1):
         cohort = make_cohorts(members, tasks, 1, lowering, devices)[0]
         sizes = similar(cohort)
-        shape = dataclasses.replace(cohort.shape, lane_width=0)
+        shape = dataclasses.replace(cohort.config, lane_width=0)
         tried = functions_of([run.recipe for run in cohort.runs], LOWERINGS if lowering is None else [lowering])
         key = program_key(shape, hash_each(tried), devices, lowering, sizes)
         if (found := TUNED.find(key)) is not None:
@@ -176,7 +176,7 @@ def autotune_layouts(
 
 def similar(cohort: Cohort) -> list[int]:
     """How many runs of a cohort could be vectorised together, group by group, largest first."""
-    return sorted(Counter(vmap_key(cohort.knobs, same_seed=False)).values(), reverse=True)
+    return sorted(Counter(vmap_key(cohort.traced, same_seed=False)).values(), reverse=True)
 
 
 def candidates(cohort: Cohort, lowering: str | None, devices: Sequence[jax.Device]) -> Iterator[Candidate]:
@@ -188,12 +188,12 @@ def candidates(cohort: Cohort, lowering: str | None, devices: Sequence[jax.Devic
         devices: there are.
     """
     sizes = similar(cohort)
-    usual = cohort.shape.lowering
-    flat = cohort.shape.recipe.model == "mlp"  # no convolutions
+    usual = cohort.config.lowering
+    flat = cohort.config.recipe.model == "mlp"  # no convolutions
     lowerings = [usual] if lowering or flat else sorted(LOWERINGS, key=lambda name: name != usual)
     widths = [width for width in WIDTHS if width <= sizes[0]]
     # Lanes of one seed look at the same images: where sharing them makes no further groups, it can only save.
-    share = {width: width > 1 and sharing_costs_nothing(cohort.knobs, width) for width in widths}
+    share = {width: width > 1 and sharing_costs_nothing(cohort.traced, width) for width in widths}
     splits = len(devices), 1
     every = [Candidate(width, name, split, share[width]) for width in widths for name in lowerings for split in splits]
 
@@ -235,7 +235,7 @@ def _timed(
             "runs": len(cohort.runs),
             "lane_width": 1,
             "share_batches": False,
-            "lowering": cohort.shape.lowering,
+            "lowering": cohort.config.lowering,
             "timings": {},
         }
     serial, alive = trials[0], list(trials)

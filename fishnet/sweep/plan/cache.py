@@ -15,7 +15,7 @@ from fishnet.data.cache import cache_dir
 from fishnet.errors import UserError
 from fishnet.host.files import read_regular_file, write_whole
 from fishnet.host.machine import device_name, versions
-from fishnet.sweep.program.state import ProgramConfig
+from fishnet.sweep.program.config import ProgramConfig
 
 MOST = 1000  # entries of a file; the oldest go first
 

@@ -23,14 +23,12 @@ from fishnet.source_hash.digest import hash_each
 from fishnet.sweep.plan.grouping import form_groups, group_runs, vmap_key
 from fishnet.sweep.plan.learnable import check_learns
 from fishnet.sweep.plan.user_components import functions_of
-from fishnet.sweep.program.build import experts_of, frozen_leaves, plain_model
-from fishnet.sweep.program.features import STATIC_FIELDS, ProgramFeatures, static_key
+from fishnet.sweep.program.build import build_model, experts_of, frozen_leaves, plain_model
+from fishnet.sweep.program.config import STATIC_FIELDS, ProgramConfig, ProgramFeatures, static_key
 from fishnet.sweep.program.pretrain_step import RNGS
 from fishnet.sweep.program.program import ProgramFunctions, kept_functions
-from fishnet.sweep.program.state import ProgramConfig
 from fishnet.sweep.program.traced_config import TracedConfig, trace_recipes
-from fishnet.sweep.program.traced_probes import Axes, axes_of
-from fishnet.sweep.program.train_step import model_of
+from fishnet.sweep.program.traced_probes import Axes, find_axes
 from fishnet.sweep.spec.field_parsing import format_value
 from fishnet.sweep.spec.limits import MOST_RUNS, MOST_STEPS
 from fishnet.sweep.spec.recipe import Recipe
@@ -68,8 +66,8 @@ class Cohort:
 
     runs: tuple[Run, ...]  # resolved recipes, in the sweep's order
     task: Task
-    shape: ProgramConfig
-    knobs: TracedConfig  # [run, ...]
+    config: ProgramConfig
+    traced: TracedConfig  # [run, ...]
     params: np.ndarray  # [run] int64, parameters that each arm uses: the scale of a norm of kind none is not one
     devices: int
     position: np.ndarray  # [run] int64: device * lanes_per_device + lane
@@ -100,12 +98,12 @@ class Cohort:
     @property
     def sites(self) -> int:
         """Hidden layers of its networks."""
-        return self.knobs.numbers.norm.shape[-1]
+        return self.traced.hparams.norm.shape[-1]
 
     @property
     def dropped_images(self) -> int:
         """Training images that each epoch leaves out: its incomplete last batch."""
-        return self.shape.train_images % self.shape.recipe.batch_size
+        return self.config.train_images % self.config.recipe.batch_size
 
     @property
     def run_at(self) -> np.ndarray:
@@ -117,35 +115,35 @@ class Cohort:
     @cached_property
     def vmap_key(self) -> list[tuple]:
         """In what the lanes of a group agree, run by run."""
-        return vmap_key(self.knobs, self.shape.share_batches)
+        return vmap_key(self.traced, self.config.share_batches)
 
     @cached_property
     def functions(self) -> ProgramFunctions:
         """Of its program, traced once, whoever asks first, in this sweep or an earlier one of the process."""
-        return kept_functions(self.shape, self.made_of)
+        return kept_functions(self.config, self.made_of)
 
     @cached_property
     def probe_axes(self) -> Axes:
         """What the figures of its probes are over."""
-        first = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), self.knobs)
-        return axes_of(self.shape, model_of(self.shape, first.kinds, first.numbers))
+        first = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), self.traced)
+        return find_axes(self.config, build_model(self.config, first.ids, first.hparams))
 
     def padded_config(self) -> TracedConfig:
-        """The knobs by position."""
-        return jax.tree.map(lambda leaf: leaf[self.run_at], self.knobs)
+        """The traced values by position."""
+        return jax.tree.map(lambda leaf: leaf[self.run_at], self.traced)
 
     def view(self) -> dict[str, Any]:
         """What the plan says of the cohort, in JSON values."""
         return {
             "runs": len(self.runs),
-            "lane_width": self.shape.lane_width,
-            "share_batches": self.shape.share_batches,
-            "lowering": self.shape.lowering,
+            "lane_width": self.config.lane_width,
+            "share_batches": self.config.share_batches,
+            "lowering": self.config.lowering,
             "devices": self.devices,
             "asked_width": self.asked_width,
             "most_devices": self.most_devices,
             "why": self.why,
-            "steps_per_epoch": self.shape.steps_per_epoch,
+            "steps_per_epoch": self.config.steps_per_epoch,
             "epochs": self.epochs,
             "dropped_images": self.dropped_images,
             "pretraining": self.objectives,
@@ -280,24 +278,24 @@ def _cohort(
                 trunks[run.recipe.trunk],
             )
     steps = train // recipe.batch_size
-    menu = ProgramFeatures.of([run.recipe for run in runs])
-    knobs = trace_recipes([run.recipe for run in runs], menu, task, sites, steps)
+    features = ProgramFeatures.of([run.recipe for run in runs])
+    traced = trace_recipes([run.recipe for run in runs], features, task, sites, steps)
     arms = {dataclasses.replace(run.recipe, seed=0): row for row, run in enumerate(runs)}
     for arm, row in arms.items():
-        check_learns(arm, jax.tree.map(lambda leaf, row=row: leaf[row], knobs.numbers))
+        check_learns(arm, jax.tree.map(lambda leaf, row=row: leaf[row], traced.hparams))
     backend = devices[0].platform if devices[0].platform in DEFAULT_LOWERING else "gpu"
     if choice.lane_width == "all":
-        width = max(Counter(vmap_key(knobs, same_seed=bool(choice.share_batches))).values())
+        width = max(Counter(vmap_key(traced, same_seed=bool(choice.share_batches))).values())
     else:
         width = choice.lane_width or default_width(backend, recipe.model)
     most = min(choice.most_devices or len(devices), len(devices))
     shared = bool(choice.share_batches) and width > 1
-    groups = form_groups(range(len(runs)), vmap_key(knobs, shared), width)
+    groups = form_groups(range(len(runs)), vmap_key(traced, shared), width)
     used = min(most, len(groups))
     position, lanes_per_device = lay_out(groups, used, len(runs), width)
-    shape = ProgramConfig(
+    config = ProgramConfig(
         recipe=static_part(recipe),
-        menu=menu,
+        features=features,
         classes=len(task.classes),
         experts=experts_of(recipe, task.classes),
         image_shape=task.images.shape[1:],
@@ -307,14 +305,14 @@ def _cohort(
         share_batches=shared,
     )
     # A learned slope is a parameter of the runs that learn it.
-    sizes = {name: norm_sites(dataclasses.replace(recipe, activation=name), task)[0] for name in menu.activation}
+    sizes = {name: norm_sites(dataclasses.replace(recipe, activation=name), task)[0] for name in features.activation}
     counted = np.array([sizes[run.recipe.activation] for run in runs], np.int64)
     return Cohort(
         runs=tuple(runs),
         task=task,
-        shape=shape,
-        knobs=knobs,
-        params=counted + (knobs.numbers.norm != KINDS.index("none")) @ channels,
+        config=config,
+        traced=traced,
+        params=counted + (traced.hparams.norm != KINDS.index("none")) @ channels,
         devices=used,
         position=position,
         lanes_per_device=lanes_per_device,
@@ -323,7 +321,7 @@ def _cohort(
         asked_width=choice.asked_width or width,
         most_devices=choice.most_devices,
         why=choice.why,
-        made_of=hash_each(functions_of([run.recipe for run in runs], [shape.lowering])),
+        made_of=hash_each(functions_of([run.recipe for run in runs], [config.lowering])),
     )
 
 
@@ -337,13 +335,13 @@ def narrowed(cohort: Cohort, width: int, devices: int, most_devices: int | None 
         most_devices: kept for a sweep that goes on later; None: as it was.
     """
     runs = range(len(cohort.runs))
-    shared = cohort.shape.share_batches and width > 1
-    groups = form_groups(runs, vmap_key(cohort.knobs, shared), width)
+    shared = cohort.config.share_batches and width > 1
+    groups = form_groups(runs, vmap_key(cohort.traced, shared), width)
     used = min(devices, len(groups))
     position, lanes = lay_out(groups, used, len(runs), width)
     return dataclasses.replace(
         cohort,
-        shape=dataclasses.replace(cohort.shape, lane_width=width, share_batches=shared),
+        config=dataclasses.replace(cohort.config, lane_width=width, share_batches=shared),
         devices=used,
         position=position,
         lanes_per_device=lanes,

@@ -51,7 +51,7 @@ def reduce_layout(cohort: Cohort, devices: Sequence[jax.Device], problem: OutOfM
     Raises:
         UserError: there is none.
     """
-    width = cohort.shape.lane_width
+    width = cohort.config.lane_width
     if width > 1 and not begun:
         lower = width // 2
         if problem.needed and problem.available:  # so much for each lane: down to what should just fit
@@ -63,15 +63,15 @@ def reduce_layout(cohort: Cohort, devices: Sequence[jax.Device], problem: OutOfM
         return narrowed(cohort, width, cohort.devices // 2, most_devices=cohort.devices // 2)
     together = "one at a time" if width == 1 else f"{width} at a time"
     raise UserError(
-        f"out of memory: {len(cohort.runs):,} x {cohort.shape.recipe.model}, trained {together}, need "
+        f"out of memory: {len(cohort.runs):,} x {cohort.config.recipe.model}, trained {together}, need "
         f"{problem.figures}: choose a smaller batch_size, widths or image_size, or fewer runs"
     ) from problem
 
 
 def lowering_text(before: Cohort, after: Cohort, problem: OutOfMemory) -> str:
     """What was lowered, in words: `lane width 16 needs 61 GiB of 24 GiB: lowered to 4`."""
-    if after.shape.lane_width < before.shape.lane_width:
-        text = f"lane width {before.shape.lane_width} needs {problem.figures}: lowered to {after.shape.lane_width}"
+    if after.config.lane_width < before.config.lane_width:
+        text = f"lane width {before.config.lane_width} needs {problem.figures}: lowered to {after.config.lane_width}"
         fewer = f" on {after.devices} devices" if after.devices > 1 else " on 1 device"
         return text + (fewer if after.devices < before.devices else "")
     return f"{before.devices} devices side by side need {problem.figures}: lowered to {after.devices}"
@@ -90,17 +90,17 @@ class MemoryEstimate:
 
     def __init__(self, cohort: Cohort, platform: str) -> None:
         self.platform, self.images = platform, cohort.task.images.nbytes
-        shape = cohort.shape
+        shape = cohort.config
         model = bare_model(cohort.runs[0].recipe, cohort.task)
         self.outputs, _, params = linear_layers(model, shape.recipe.batch_size, shape.image_shape)
         slots = jax.eval_shape(lambda params: init_optimizer_state(shape.optimizers, params), params)
-        kept = 3 if shape.menu.average else 2  # trained, best, averaged
+        kept = 3 if shape.features.average else 2  # trained, best, averaged
         self.lane = kept * tree_bytes(params) + tree_bytes(slots)
 
     def least(self, cohort: Cohort, width: int | None = None) -> int:
         """Bytes in the layout of `cohort`, with `width` lanes vectorised together; None: as many as it says."""
         state = self.lane * cohort.lanes_per_device
-        batch = self.outputs * (cohort.shape.lane_width if width is None else width)
+        batch = self.outputs * (cohort.config.lane_width if width is None else width)
         if self.platform != "cpu":
             return self.images + state + batch
         return self.images + cohort.devices * ((1 + COPIES) * state + batch)

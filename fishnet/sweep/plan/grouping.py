@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from fishnet.sweep.program.features import static_key
+from fishnet.sweep.program.config import static_key
 from fishnet.sweep.program.traced_config import TracedConfig
 from fishnet.sweep.spec.sweep import Run
 
@@ -26,21 +26,21 @@ def form_groups(positions: Sequence[int], kinds: Sequence[tuple], width: int) ->
     return [lanes[i : i + width] for lanes in by_kind.values() for i in range(0, len(lanes), width)]
 
 
-def vmap_key(knobs: TracedConfig, same_seed: bool) -> list[tuple]:
+def vmap_key(traced: TracedConfig, same_seed: bool) -> list[tuple]:
     """In what lanes of one group must agree: each run's choices among functions.
 
     Args:
-        knobs: [run, ...].
+        traced: [run, ...].
         same_seed: whether in their seed as well, so that they look at the same images in the same order.
     """
-    columns = [np.asarray(leaf).tolist() for leaf in jax.tree.leaves(knobs.kinds)]
+    columns = [np.asarray(leaf).tolist() for leaf in jax.tree.leaves(traced.ids)]
     if same_seed:
-        columns.append([key.tobytes() for key in np.asarray(knobs.numbers.keys)])
+        columns.append([key.tobytes() for key in np.asarray(traced.hparams.keys)])
     return list(zip(*columns, strict=True))
 
 
-def sharing_costs_nothing(knobs: TracedConfig, width: int) -> bool:
+def sharing_costs_nothing(traced: TracedConfig, width: int) -> bool:
     """Whether groups of `width` lanes that also agree in their seed are as few as those that need not."""
-    runs = range(len(knobs.numbers.keys))
-    free, bound = (form_groups(runs, vmap_key(knobs, same_seed), width) for same_seed in (False, True))
+    runs = range(len(traced.hparams.keys))
+    free, bound = (form_groups(runs, vmap_key(traced, same_seed), width) for same_seed in (False, True))
     return len(bound) == len(free)

@@ -25,7 +25,7 @@ class Layout:
         Returns:
             Positions [device, group, width] int32, and how many groups each device has, [device] int32.
         """
-        lanes, devices, width = self.cohort.lanes_per_device, self.cohort.devices, self.cohort.shape.lane_width
+        lanes, devices, width = self.cohort.lanes_per_device, self.cohort.devices, self.cohort.config.lane_width
         groups = np.full((devices, lanes, width), lanes, np.int32)
         counts = np.zeros(devices, np.int32)
         runs = np.asarray(runs, np.int64)
@@ -74,6 +74,6 @@ class Layout:
 
 def evaluation_chunk(cohort: Cohort) -> int:
     """Images an evaluation step: about a million first-layer values, between 16 and 256."""
-    height, width, _ = cohort.shape.image_shape
-    values = (1 if cohort.shape.recipe.model == "mlp" else height * width) * cohort.shape.recipe.widths[0]
+    height, width, _ = cohort.config.image_shape
+    values = (1 if cohort.config.recipe.model == "mlp" else height * width) * cohort.config.recipe.widths[0]
     return int(np.clip(2 ** int(np.log2(max(2**20 // max(values, 1), 1))), 16, 256))

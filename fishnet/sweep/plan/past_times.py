@@ -35,7 +35,7 @@ def find_time(cohort: Cohort, devices: Sequence[jax.Device]) -> PastTime | None:
         return None
     epochs = np.mean([run.recipe.epochs for run in cohort.runs])
     groups = Layout(cohort).groups(range(len(cohort.runs)))[1].max()  # of the device that has most
-    longer = float(groups * epochs * cohort.shape.steps_per_epoch / entry["steps"])
+    longer = float(groups * epochs * cohort.config.steps_per_epoch / entry["steps"])
     seconds = {what: entry[what] * (longer if what in PER_STEP else 1.0) for what in (*FIXED[:1], *PER_STEP, "other")}
     return PastTime({what: value for what, value in seconds.items() if value}, entry["date"][:10])
 
@@ -58,4 +58,4 @@ def keep_time(cohort: Cohort, devices: Sequence[jax.Device], spent: Mapping[str,
 
 def time_key(cohort: Cohort, devices: Sequence[jax.Device]) -> str:
     """Key of a cohort's program among those that are remembered."""
-    return program_key(cohort.shape, cohort.made_of, devices, cohort.devices, len(cohort.task.splits["val"]))
+    return program_key(cohort.config, cohort.made_of, devices, cohort.devices, len(cohort.task.splits["val"]))

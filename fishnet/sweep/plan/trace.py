@@ -18,7 +18,7 @@ def check_traces(cohort: Cohort) -> None:
     Raises:
         Exception: a program cannot be traced, and so not be trained: whatever its functions raise.
     """
-    shape, task, lanes = cohort.shape, cohort.task, cohort.lanes_per_device
+    config, task, lanes = cohort.config, cohort.task, cohort.lanes_per_device
 
     def like(leaf: Any, *lead: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((*lead, *np.shape(leaf)[len(lead) :]), leaf.dtype)
@@ -26,16 +26,16 @@ def check_traces(cohort: Cohort) -> None:
     def whole(*lead: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(lead, jnp.int32)
 
-    knobs = jax.tree.map(lambda leaf: like(leaf, lanes), cohort.knobs)
+    traced = jax.tree.map(lambda leaf: like(leaf, lanes), cohort.traced)
     train = np.asarray(task.splits["train"], np.int32)
-    pixels = jax.tree.map(like, DeviceData(task.images, np.asarray(task.labels), train, task.mean, task.std))
+    data = jax.tree.map(like, DeviceData(task.images, np.asarray(task.labels), train, task.mean, task.std))
     functions = cohort.functions
-    state = functions.init.eval_shape(knobs, pixels)
-    groups, two = whole(lanes, shape.lane_width), whole(2)
+    state = functions.init.eval_shape(traced, data)
+    groups, two = whole(lanes, config.lane_width), whole(2)
     rates = jax.ShapeDtypeStruct((lanes,), jnp.float32)
     chunk, variables = evaluation_chunk(cohort), (state.params, state.statistics)
-    functions.train.trace(knobs, state, rates, pixels, groups, two, two)
-    functions.evaluate.trace(knobs, *variables, pixels, groups, two, whole(chunks_of(task, chunk), chunk), whole())
-    if shape.probes("epoch"):
-        positions = whole(shape.probe_batches, shape.recipe.batch_size)
-        functions.probe.trace(knobs, *variables, state.lr, pixels, groups, two, positions, whole())
+    functions.train.trace(traced, state, rates, data, groups, two, two)
+    functions.evaluate.trace(traced, *variables, data, groups, two, whole(chunks_of(task, chunk), chunk), whole())
+    if config.probes("epoch"):
+        positions = whole(config.probe_batches, config.recipe.batch_size)
+        functions.probe.trace(traced, *variables, state.lr, data, groups, two, positions, whole())

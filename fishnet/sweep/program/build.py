@@ -1,4 +1,4 @@
-"""Recipes name things; here the names become objects, chosen by the traced numbers of knobs.py."""
+"""Builds the model of a lane or a recipe, its initial state and its loss: names become objects here."""
 
 import dataclasses
 from collections.abc import Callable, Collection, Sequence
@@ -8,11 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 from jax import lax
 
-from fishnet.augment.images import AUGMENTATIONS
-from fishnet.augment.sampling import choose_by_class, class_mask
+from fishnet.augment.sampling import class_mask
 from fishnet.losses import defer_weights, mixed_loss
 from fishnet.models import MODELS
 from fishnet.models.network import Network
@@ -20,99 +18,141 @@ from fishnet.nn.activations import ACTIVATIONS
 from fishnet.nn.conv_implementations import LOWERINGS
 from fishnet.nn.dropout import DROPOUTS
 from fishnet.nn.initializers import INITIALIZERS, VarianceScaling
+from fishnet.nn.lsuv import layer_order, layer_outputs, lsuv
 from fishnet.nn.mixed_activation import ActivationByIndex
 from fishnet.nn.norm_formulas import KINDS, WEIGHT_KINDS
 from fishnet.nn.norms import NORMS, NormByKind
 from fishnet.nn.pooling import POOLS
 from fishnet.nn.weight_norms import initial_scale
-from fishnet.optim.clipping import CLIPPINGS, clipped_fraction, norm_factor
-from fishnet.optim.constraints import l1_penalty, l2_penalty
 from fishnet.optim.freezing import frozen_layers, frozen_mask, select_by_layer
-from fishnet.optim.schedules import CYCLIC, SCHEDULES, with_floor, with_warmup
-from fishnet.sweep.program.features import ProgramFeatures, hard_class_names, layer_mask
+from fishnet.optim.optimizer_state import init_optimizer_state
+from fishnet.sweep.program.config import ProgramConfig, ProgramFeatures, hard_class_names, layer_mask
+from fishnet.sweep.program.rng import stream_key
+from fishnet.sweep.program.state import EpochSums, Lane, LaneState, epoch_order
 from fishnet.sweep.program.traced_config import BranchIds, Hyperparameters
+from fishnet.sweep.program.traced_probes import init_probes
 from fishnet.sweep.spec.recipe import Recipe
 
 MODEL_OPTIONS = ("stem_stride", "block", "shortcut", "compound")  # fields that some models have
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
-def lane_model(
-    recipe: Recipe,
-    menu: ProgramFeatures,
-    classes: int,
-    experts: tuple[int, ...],
-    lowering: str,
-    kinds: BranchIds,
-    numbers: Hyperparameters,
-) -> Network:
-    """The model of one lane: structure from the recipe's static fields, everything else from traced knobs.
+def build_model(config: ProgramConfig, ids: BranchIds, hparams: Hyperparameters) -> Network:
+    """Model of one lane: its structure follows from the static recipe fields, everything else from traced values.
 
     Args:
-        recipe: of the cohort.
-        menu: of the cohort.
-        classes: number of classes.
-        experts: positions of the hard classes, for a hybrid model.
-        lowering: a name in `LOWERINGS`.
-        kinds, numbers: the lane's knobs, without the lane axis.
+        config: of the program.
+        ids, hparams: of the lane, without the lane axis.
     """
-    functions = tuple(ACTIVATIONS[name] for name in menu.activation)
-    act = ActivationByIndex(functions, kinds.activation, numbers.act_coefficient)
+    recipe, features = config.recipe, config.features
+    functions = tuple(ACTIVATIONS[name] for name in features.activation)
+    act = ActivationByIndex(functions, ids.activation, hparams.act_coefficient)
     init = VarianceScaling(
-        numbers.init_scale, numbers.init_fan, numbers.init_distribution, numbers.init_gain, among=menu.distributions
+        *(hparams.init_scale, hparams.init_fan, hparams.init_distribution, hparams.init_gain),
+        among=features.distributions,
     )
     norms = tuple(
-        NormByKind(numbers.norm[site], ghost=recipe.ghost_batch, pixels=menu.pixel_norm, weights=menu.weight_norm)
-        for site in range(numbers.norm.shape[-1])
+        NormByKind(
+            hparams.norm[site], ghost=recipe.ghost_batch, pixels=features.pixel_norm, weights=features.weight_norm
+        )
+        for site in range(hparams.norm.shape[-1])
     )
-    drops = {"dropout": numbers.scalars["dropout"], "dropping": kinds.dropout}
-    if menu.mixed_dropout:
-        drops["dropout_kind"] = numbers.dropout_kind
-    if menu.stochastic_depth:
-        drops["stochastic_depth"] = numbers.scalars["stochastic_depth"]
-    return _build(recipe, classes, experts, LOWERINGS[lowering], act, norms, init, drops)
+    drops = {"dropout": hparams.scalars["dropout"], "dropping": ids.dropout}
+    if features.mixed_dropout:
+        drops["dropout_kind"] = hparams.dropout_kind
+    if features.stochastic_depth:
+        drops["stochastic_depth"] = hparams.scalars["stochastic_depth"]
+    return _assemble(recipe, config.classes, config.experts, LOWERINGS[config.lowering], act, norms, init, drops)
 
 
-def with_initial_biases(numbers: Hyperparameters, params: Any) -> Any:
-    """Parameters whose layers' biases start at the lane's `init_bias`; those of heads, gates and input norms at 0.
+def build_training_model(lane: Lane, statistics: Any, step: jax.Array) -> Network:
+    """Model of one lane in a training step: the norms of layers that do not learn in it are frozen.
 
     Args:
-        numbers: the lane's, without the lane axis.
-        params: of the lane, as initialised.
+        lane: the run.
+        statistics: of its norms.
+        step: [] int32.
     """
+    frozen = find_frozen_norms(lane, list(statistics), step)
+    return build_model(lane.config, lane.ids, lane.hparams).clone(frozen_norms=frozen)
 
-    def started(path: tuple, leaf: jax.Array) -> jax.Array:
+
+def build_loss(lane: Lane, progress: jax.Array) -> Callable:
+    """Loss of one lane, `f(logits [b, class], labels [b]) -> [b]`, after a fraction `progress` [] of its run."""
+    loss = lane.hparams.loss
+    weights = defer_weights(loss.class_weights, progress, lane.hparams.scalars["reweight_from"])
+    families = lane.config.features.families
+    return partial(mixed_loss, lane.ids.loss, numbers=loss.replace(class_weights=weights), families=families)
+
+
+def init_lane(lane: Lane) -> LaneState:
+    """State of one run before its first step, without the lane axis."""
+    config, hparams = lane.config, lane.hparams
+    features = config.features
+    model = build_model(config, lane.ids, hparams)
+    images = jnp.zeros((1, *config.image_shape), jnp.uint8)
+    variables = model.init({"params": stream_key(hparams.keys, "init")}, images, train=False)
+    params, statistics = variables["params"], variables.get("batch_stats", {})
+    params = init_scales(features, hparams, init_biases(hparams, params))
+    if features.unit_variance:
+        params = scale_kernels(lane, model, params, statistics)
+    zero, per_class = jnp.float32(0), jnp.zeros((config.classes,), jnp.float32)
+    return LaneState(
+        params=params,
+        statistics=statistics,
+        slots=init_optimizer_state(config.optimizers, params),
+        average=params if features.average else (),
+        estimated=statistics if features.precise else (),
+        best_params=params,
+        best_statistics=statistics,
+        first_bad_step=jnp.int32(-1),
+        lr=zero,
+        epoch=EpochSums(jnp.int32(0), zero, jnp.int32(0), zero, zero, per_class, per_class),
+        probed=init_probes(config, model, params),
+    )
+
+
+def scale_kernels(lane: Lane, model: Network, params: Any, statistics: Any) -> Any:
+    """Parameters rescaled on the first batch to outputs of variance 1, in lanes with the initializer lsuv."""
+    images = lane.data.images[epoch_order(lane, 0)[: lane.config.recipe.batch_size]]
+
+    def run(params: Any) -> jax.Array:
+        return model.apply(lane.variables(params, statistics), images, train=False)
+
+    layers = layer_order(lambda: run(params))
+    rounds = lane.hparams.lsuv_rounds
+    return lsuv(lambda params: layer_outputs(lambda: run(params)), params, layers, rounds=rounds)
+
+
+def init_biases(hparams: Hyperparameters, params: Any) -> Any:
+    """Parameters with the hidden layers' biases at `init_bias`; those of heads, gates and input norms stay 0."""
+
+    def start(path: tuple, leaf: jax.Array) -> jax.Array:
         hidden = path[-1].key == "bias" and path[0].key.startswith(("conv_", "dense_", "norm_"))
-        return leaf + numbers.scalars["init_bias"] if hidden else leaf
+        return leaf + hparams.scalars["init_bias"] if hidden else leaf
 
-    return jax.tree_util.tree_map_with_path(started, params)
+    return jax.tree_util.tree_map_with_path(start, params)
 
 
-def with_initial_scales(menu: ProgramFeatures, numbers: Hyperparameters, params: Any) -> Any:
-    """Parameters with the scales of weight norms at the lengths of the initial kernels, as if there were no norm.
-
-    Args:
-        menu: of the cohort.
-        numbers: the lane's, without the lane axis.
-        params: of the lane, as initialised.
-    """
-    if not menu.weight_norm:
+def init_scales(features: ProgramFeatures, hparams: Hyperparameters, params: Any) -> Any:
+    """Parameters with the scales of weight norms at the lengths of the kernels, as if there were no norm."""
+    if not features.weight_norm:
         return params
     params = dict(params)
-    for site in range(numbers.norm.shape[-1]):
+    for site in range(hparams.norm.shape[-1]):
         layer = next((name for name in (f"conv_{site}", f"dense_{site}") if name in params), None)
-        if layer is None:  # a norm behind a sum, and no kernel ahead of it
+        if layer is None:  # a norm behind a sum has no kernel ahead of it
             continue
         kernel = params[layer]["kernel"]
         scale = params[f"norm_{site}"]["scale"]
         for kind in WEIGHT_KINDS:
-            scale = jnp.where(numbers.norm[site] == KINDS.index(kind), initial_scale(kind, kernel), scale)
+            scale = jnp.where(hparams.norm[site] == KINDS.index(kind), initial_scale(kind, kernel), scale)
         params[f"norm_{site}"] = params[f"norm_{site}"] | {"scale": scale}
     return params
 
 
 def experts_of(recipe: Recipe, classes: Sequence[str]) -> tuple[int, ...]:
-    """The positions of a hybrid model's hard classes; none for other models.
+    """Positions of a hybrid model's hard classes; none for other models.
 
     Args:
         recipe: its `model` and `hard_classes`.
@@ -127,7 +167,7 @@ def experts_of(recipe: Recipe, classes: Sequence[str]) -> tuple[int, ...]:
 
 
 def plain_model(recipe: Recipe, classes: Sequence[str], sites: int) -> Network:
-    """The same model as an ordinary Linen module with static components.
+    """Model of a recipe as an ordinary Linen module with static components.
 
     Args:
         recipe: of the run, without `auto`.
@@ -145,12 +185,12 @@ def plain_model(recipe: Recipe, classes: Sequence[str], sites: int) -> Network:
     kind = None if recipe.dropout_kind == "plain" else DROPOUTS.index(recipe.dropout_kind)
     drops = {"dropout": recipe.dropout, "dropout_kind": kind, "stochastic_depth": recipe.stochastic_depth or None}
     experts = experts_of(recipe, classes)
-    model = _build(recipe, len(classes), experts, lax.conv_general_dilated, act, norms, init, drops)
+    model = _assemble(recipe, len(classes), experts, lax.conv_general_dilated, act, norms, init, drops)
     frozen = frozen_norms(recipe, [f"norm_{site}" for site in range(sites)] + ["input_norm"])
     return model.clone(batch_statistics=recipe.eval_statistics == "batch", frozen_norms=frozen)
 
 
-def _build(
+def _assemble(
     recipe: Recipe,
     classes: int,
     experts: tuple[int, ...],
@@ -183,68 +223,8 @@ def _build(
     )
 
 
-def lane_losses(menu: ProgramFeatures, kinds: BranchIds, numbers: Hyperparameters, progress: jax.Array) -> Callable:
-    """The loss of a lane, `f(logits [b, class], labels [b]) -> [b]`.
-
-    Args:
-        menu: of the cohort.
-        kinds, numbers: the lane's knobs, without the lane axis.
-        progress: [] float32, share of the run done.
-    """
-    weights = defer_weights(numbers.loss.class_weights, progress, numbers.scalars["reweight_from"])
-    return partial(mixed_loss, kinds.loss, numbers=numbers.loss.replace(class_weights=weights), families=menu.families)
-
-
-def augmented(
-    menu: ProgramFeatures,
-    kinds: BranchIds,
-    numbers: Hyperparameters,
-    key: jax.Array,
-    images: jax.Array,
-    labels: jax.Array,
-) -> jax.Array:
-    """Augments images in the lane's way, those of its hard classes in theirs.
-
-    Args:
-        menu: of the cohort.
-        kinds, numbers: the lane's knobs, without the lane axis.
-        key: a random key.
-        images: [b, h, w, c] uint8.
-        labels: [b] int32.
-    """
-    functions = tuple(AUGMENTATIONS[name] for name in menu.augment)
-    usual = lax.switch(kinds.augment, functions, key, images)
-    if not menu.hard_augment:
-        return usual
-
-    def by_class(images: jax.Array, usual: jax.Array) -> jax.Array:
-        stronger = lax.switch(kinds.hard_augment, functions, key, images)
-        return choose_by_class(labels, numbers.hard, stronger, usual)
-
-    return lax.cond(kinds.hard_augment != kinds.augment, by_class, lambda images, usual: usual, images, usual)
-
-
-def learning_rates(
-    recipe: Recipe, menu: ProgramFeatures, numbers: Hyperparameters, params: Any, step: jax.Array
-) -> Any | None:
-    """The factor on the learning rate of each leaf in a step, exactly 0 while it is frozen; None: 1 for all, always.
-
-    Args:
-        recipe, menu: of the cohort.
-        numbers: the lane's, without the lane axis.
-        params: of the lane.
-        step: [] int32.
-    """
-    if recipe.freeze == "none" and not menu.layer_rates:
-        return None
-    layers = numbers.norm.shape[-1]
-    at = numbers.layer_rates.at(step) if menu.layer_rates else [jnp.float32(1)] * (layers + 1)
-    rates = select_by_layer(params, layers, at)
-    return jax.tree.map(lambda rate, stop: jnp.zeros_like(rate) if stop else rate, rates, frozen_leaves(recipe, params))
-
-
 def frozen_leaves(recipe: Recipe, params: Any) -> Any:
-    """Which leaves never learn: a tree like `params` of Python booleans.
+    """Leaves of `params` that never learn: a tree like it of Python booleans.
 
     Raises:
         UsageError: see `fishnet.optim.freezing.frozen_mask`.
@@ -253,139 +233,26 @@ def frozen_leaves(recipe: Recipe, params: Any) -> Any:
 
 
 def freeze_patterns(recipe: Recipe) -> list[str]:
-    """The patterns in a recipe's `freeze`."""
+    """Patterns in a recipe's `freeze`."""
     return [] if recipe.freeze == "none" else recipe.freeze.split("+")
 
 
 def frozen_norms(recipe: Recipe, norms: Collection[str]) -> dict[str, bool]:
-    """Which norms are frozen for good, as `Network.frozen_norms` has them.
-
-    Args:
-        recipe: of the run.
-        norms: the names of all norms of its network.
-    """
+    """Norms among `norms` that are frozen in all steps, as `Network.frozen_norms` takes them."""
     head = MODELS[recipe.model].head_modules(norms)
     return dict.fromkeys(frozen_layers(norms, freeze_patterns(recipe), head), True)
 
 
-def unmeasured_norms(recipe: Recipe, sites: int, measured: Collection[str]) -> list[str]:
-    """Names of the batch norms that a run freezes, for good or for a time, and whose statistics nothing has measured.
+def find_frozen_norms(lane: Lane, norms: Collection[str], step: jax.Array) -> dict[str, bool | jax.Array]:
+    """Norms that are frozen in a step, for good or because their layer has not begun to learn.
 
     Args:
-        recipe: of the run.
-        sites: how many norms its network has.
-        measured: names of the norms of which its trunk has statistics; empty without a trunk.
-    """
-    if recipe.pretrain != "none":
-        return []
-    here = layer_mask(recipe.norm_layers, sites) & (recipe.norm == "batch")
-    norms = [f"norm_{site}" for site in np.flatnonzero(here)] + ["input_norm"] * (recipe.input_norm == "batch")
-    frozen = norms if recipe.unfreeze != (0,) else frozen_norms(recipe, norms)
-    return [name for name in norms if name in frozen and name not in measured]
-
-
-def norms_frozen_at(
-    recipe: Recipe, menu: ProgramFeatures, numbers: Hyperparameters, norms: Collection[str], step: jax.Array
-) -> dict[str, bool | jax.Array]:
-    """Which norms are frozen in a step, for good or because their layer has not begun to learn.
-
-    Args:
-        recipe, menu: of the cohort.
-        numbers: the lane's, without the lane axis.
-        norms: the names of all norms of its network.
+        lane: the run.
+        norms: names of all norms of its network.
         step: [] int32.
     """
-    found: dict[str, bool | jax.Array] = {}
-    if menu.layer_rates:
-        rates = select_by_layer(dict.fromkeys(norms, 0), numbers.norm.shape[-1], numbers.layer_rates.at(step))
+    hparams, found = lane.hparams, {}
+    if lane.config.features.layer_rates:
+        rates = select_by_layer(dict.fromkeys(norms, 0), hparams.norm.shape[-1], hparams.layer_rates.at(step))
         found = {name: rate == 0 for name, rate in rates.items()}
-    return found | frozen_norms(recipe, norms)
-
-
-@struct.dataclass
-class Clip:
-    """Clipping that an update applies entry by entry, on its way: `min(max(g factor, -bound), bound)`."""
-
-    factor: jax.Array  # [] float32
-    bound: jax.Array  # [] float32
-    share: jax.Array  # [] float32, of the gradient that is clipped, see `fishnet.optim.clipping`
-
-    def __call__(self, grads: Any) -> Any:
-        return jax.tree.map(lambda g: jnp.clip(g * self.factor, -self.bound, self.bound), grads)
-
-
-def clipping_of(
-    menu: ProgramFeatures, kinds: BranchIds, numbers: Hyperparameters, grads: Any, norm: jax.Array, params: Any
-) -> tuple[Any, Clip]:
-    """What a lane clips.
-
-    Args:
-        menu: of the cohort.
-        kinds, numbers: the lane's knobs, without the lane axis.
-        grads: a tree like `params`.
-        norm: [] float32, of all gradients together.
-        params: of the lane.
-
-    Returns:
-        The gradients, already clipped where that is done unit by unit, and what is left to do. Infinite limits leave
-        every gradient as it is, bit for bit.
-    """
-    one, infinite, limit = jnp.float32(1), jnp.float32(jnp.inf), numbers.clip
-    if "adaptive" in menu.clipping:
-        chosen = kinds.clipping == menu.clipping.index("adaptive")
-        grads, share = lax.cond(
-            chosen, lambda: CLIPPINGS["adaptive"](grads, params, limit), lambda: (grads, jnp.float32(0))
-        )
-    else:
-        share = jnp.float32(0)
-    ways = {
-        "none": lambda: Clip(one, infinite, jnp.float32(0)),
-        "value": lambda: Clip(one, limit, clipped_fraction(grads, limit)),
-        "norm": lambda: Clip(norm_factor(norm, limit), infinite, (norm > limit).astype(jnp.float32)),
-        "adaptive": lambda: Clip(one, infinite, share),
-    }
-    return grads, lax.switch(kinds.clipping, [ways[name] for name in menu.clipping])
-
-
-def add_penalties(
-    menu: ProgramFeatures, numbers: Hyperparameters, loss: jax.Array, grads: Any, params: Any
-) -> tuple[jax.Array, Any]:
-    """The loss with the L1 and L2 penalties of the lane, and its gradients.
-
-    Args:
-        menu: of the cohort.
-        numbers: the lane's, without the lane axis.
-        loss: [] float32, of the data.
-        grads: its gradients, a tree like `params`.
-        params: of the lane.
-    """
-    if not menu.penalties:
-        return loss, grads
-
-    def penalised(loss: jax.Array, grads: Any, params: Any) -> tuple[jax.Array, Any]:
-        term, slopes = jax.value_and_grad(
-            lambda p: l1_penalty(p, numbers.scalars["l1"]) + l2_penalty(p, numbers.scalars["l2"])
-        )(params)
-        return loss + term, jax.tree.map(jnp.add, grads, slopes)
-
-    wanted = (numbers.scalars["l1"] > 0) | (numbers.scalars["l2"] > 0)
-    return lax.cond(wanted, penalised, lambda loss, grads, params: (loss, grads), loss, grads, params)
-
-
-def rate_multiplier(numbers: Hyperparameters, progress: jax.Array) -> jax.Array:
-    """What the peak learning rate is multiplied by: the lane's schedule with its warm-up and its floor.
-
-    All schedules are computed, each is a few scalar operations.
-
-    Args:
-        numbers: the lane's, without the lane axis.
-        progress: [] float32, share of the run done.
-    """
-
-    def shape(progress: jax.Array) -> jax.Array:
-        values = [
-            f(progress, numbers.scalars["cycles"]) if name in CYCLIC else f(progress) for name, f in SCHEDULES.items()
-        ]
-        return lax.select_n(numbers.schedule, *[jnp.asarray(value, jnp.float32) for value in values])
-
-    return with_warmup(lambda p: with_floor(shape(p), numbers.lr_floor), progress, numbers.scalars["warmup"])
+    return found | frozen_norms(lane.config.recipe, norms)

@@ -1,43 +1,198 @@
-"""Lanes in groups: read, vectorised, trained or evaluated one group after the other, written back."""
+"""Lanes in groups: read, vectorized, trained or evaluated one group after the other, written back."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from fishnet.sweep.program.state import DeviceData, LaneState, ProgramConfig
-from fishnet.sweep.program.traced_config import BranchIds, Hyperparameters, TracedConfig
-from fishnet.sweep.program.train_step import evaluate_lane, init_lane, probe_lane, train_lane
+from fishnet.sweep.program.build import init_lane
+from fishnet.sweep.program.config import ProgramConfig
+from fishnet.sweep.program.eval_step import evaluate_lane, probe_lane
+from fishnet.sweep.program.state import DeviceData, Lane, LaneState
+from fishnet.sweep.program.traced_config import TracedConfig
+from fishnet.sweep.program.train_step import train_lane
 
 
-def init_lanes(shape: ProgramConfig, knobs: TracedConfig, pixels: DeviceData) -> LaneState:
-    """The state of all lanes before their first step, made one lane at a time."""
-    return lax.map(lambda k: init_lane(shape, k.kinds, k.numbers, pixels), knobs)
+def init_lanes(config: ProgramConfig, traced: TracedConfig, data: DeviceData) -> LaneState:
+    """State of all lanes before their first step, made one lane at a time."""
+    return lax.map(lambda own: init_lane(Lane(config, own.ids, own.hparams, data)), traced)
 
 
-def vectorised(function: Callable, shape: ProgramConfig) -> Callable:
-    """`function(kinds, numbers, tree)` over a group of lanes that agree in their kinds, of the width in `shape`.
+def train_groups(
+    config: ProgramConfig,
+    traced: TracedConfig,
+    state: LaneState,
+    lr_scales: jax.Array,
+    data: DeviceData,
+    groups: jax.Array,
+    window: jax.Array,
+    steps: jax.Array,
+) -> LaneState:
+    """Trains the lane groups in a window, one after the other.
 
-    At width 1 it is called without `vmap`, so that every `lax.cond` and `lax.switch` stays a real branch. Wider
-    groups share one (unbatched) set of kinds, so that choosing an activation stays a real branch there too, and where
-    they have one seed one set of keys: what depends on it alone, such as a batch and its augmentation, is computed
-    once, and the products of the first layer with the batch become one.
+    Args:
+        config: of the program.
+        traced, state: of all lanes, [lane, ...].
+        lr_scales: [lane] float32, as for `train_lane`.
+        data: of the device.
+        groups: [group, width] int32, lanes by position; padding is the number of lanes.
+        window: [2] int32, the first group to train and the one after the last.
+        steps: [2] int32, `start` and `stop` of `train_lane`.
     """
 
-    def group(kinds: BranchIds, numbers: Hyperparameters, tree: Any) -> Any:
-        first = jax.tree.map(lambda kind: kind[0], kinds)
-        if shape.lane_width == 1:
-            result = function(first, *jax.tree.map(lambda leaf: leaf[0], (numbers, tree)))
-            return jax.tree.map(lambda leaf: leaf[None], result)
-        axes = jax.tree.map(lambda _: 0, numbers)
-        if shape.share_batches:
-            numbers, axes = numbers.replace(keys=numbers.keys[0]), axes.replace(keys=None)
-        return jax.vmap(partial(function, first), in_axes=(axes, 0))(numbers, tree)
+    def train(lane: Lane, state: LaneState, lr_scale: jax.Array) -> LaneState:
+        return train_lane(lane, state, lr_scale, steps[0], steps[1])
 
-    return group
+    return update_groups(train, config, traced, state, (lr_scales,), data, groups, window)
+
+
+def evaluate_groups(
+    config: ProgramConfig,
+    traced: TracedConfig,
+    params: Any,
+    statistics: Any,
+    data: DeviceData,
+    groups: jax.Array,
+    window: jax.Array,
+    positions: jax.Array,
+    chunks: jax.Array,
+) -> jax.Array:
+    """Logits of the lanes of the groups in a window, from the start of the output on.
+
+    Args:
+        config, traced, data, groups, window: as for `train_groups`.
+        params, statistics: variables of all lanes, [lane, ...].
+        positions, chunks: as for `evaluate_lane`.
+
+    Returns:
+        [group, width, chunk, image, class] float32, with as many groups as fit one call.
+    """
+
+    def evaluate(lane: Lane, params: Any, statistics: Any) -> jax.Array:
+        return evaluate_lane(lane, params, statistics, positions, chunks)
+
+    def one_group(i: jax.Array, logits: jax.Array) -> jax.Array:
+        _, result = run_group(evaluate, config, traced, (params, statistics), data, groups, i)
+        return lax.dynamic_update_index_in_dim(logits, result, i - window[0], 0)
+
+    capacity = min(groups.shape[0], evaluation_capacity(config, positions.shape[0] * positions.shape[1]))
+    empty = jnp.zeros((capacity, config.lane_width, *positions.shape, config.classes), jnp.float32)
+    return lax.fori_loop(window[0], window[1], one_group, empty)
+
+
+def probe_groups(
+    config: ProgramConfig,
+    traced: TracedConfig,
+    params: Any,
+    statistics: Any,
+    lr: jax.Array,
+    data: DeviceData,
+    groups: jax.Array,
+    window: jax.Array,
+    positions: jax.Array,
+    steps: jax.Array,
+) -> dict[str, jax.Array]:
+    """Measures of the epoch probes, of the lanes of the groups in a window.
+
+    Args:
+        config, traced, data, groups, window: as for `train_groups`.
+        params, statistics, lr: of all lanes, [lane, ...].
+        positions, steps: as for `probe_lane`.
+
+    Returns:
+        [group, width, ...] float32 each; undefined in groups outside of the window.
+    """
+
+    def probe(lane: Lane, params: Any, statistics: Any, lr: jax.Array) -> dict[str, jax.Array]:
+        return probe_lane(lane, params, statistics, lr, positions, steps)
+
+    def of_group(i: jax.Array) -> dict[str, jax.Array]:
+        return run_group(probe, config, traced, (params, statistics, lr), data, groups, i)[1]
+
+    def one_group(i: jax.Array, found: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        return jax.tree.map(lambda all, own: all.at[i].set(own), found, of_group(i))
+
+    shapes = jax.eval_shape(of_group, window[0])
+    empty = jax.tree.map(lambda leaf: jnp.zeros((groups.shape[0], *leaf.shape), leaf.dtype), shapes)
+    return lax.fori_loop(window[0], window[1], one_group, empty)
+
+
+def keep_best(state: LaneState, better: jax.Array) -> LaneState:
+    """Copies the evaluated variables of the lanes in `better` ([lane] bool) into their best ones."""
+
+    def choose(best: jax.Array, now: jax.Array) -> jax.Array:
+        return jnp.where(better.reshape(-1, *[1] * (now.ndim - 1)), now, best)
+
+    return state.replace(
+        best_params=jax.tree.map(choose, state.best_params, state.evaluated),
+        best_statistics=jax.tree.map(choose, state.best_statistics, state.evaluated_statistics),
+    )
+
+
+def evaluation_capacity(config: ProgramConfig, images: int) -> int:
+    """Number of groups in one evaluation call: 32 MiB of logits a device, at least one group."""
+    return max(1, 2**25 // (4 * config.lane_width * images * config.classes))
+
+
+def update_groups(
+    function: Callable,
+    config: ProgramConfig,
+    traced: TracedConfig,
+    state: Any,
+    extra: tuple,
+    data: DeviceData,
+    groups: jax.Array,
+    window: jax.Array,
+) -> Any:
+    """State of all lanes after `function(lane, state, *extra) -> state` on the groups in a window, one after the other.
+
+    Args:
+        function: of one lane.
+        config, traced, data, groups, window: as for `train_groups`.
+        state: of all lanes, each leaf [lane, ...].
+        extra: further arguments of the function, each leaf [lane, ...].
+    """
+
+    def one_group(i: jax.Array, state: Any) -> Any:
+        members, result = run_group(function, config, traced, (state, *extra), data, groups, i)
+        return scatter(state, members, result)
+
+    return lax.fori_loop(window[0], window[1], one_group, state)
+
+
+def run_group(
+    function: Callable,
+    config: ProgramConfig,
+    traced: TracedConfig,
+    arguments: tuple,
+    data: DeviceData,
+    groups: jax.Array,
+    i: jax.Array,
+) -> tuple[jax.Array, Any]:
+    """Calls `function(lane, *arguments)` on group `i`: the group's lanes [width] and the results [width, ...].
+
+    At width 1 there is no `vmap`, so that every `lax.cond` and `lax.switch` stays a real branch. Wider groups share one
+    unbatched set of branch ids, so that choosing an activation stays a real branch there too. Where they share batches
+    they also share one set of keys: a batch and its augmentation are then computed once, and the products of the first
+    layer with the batch become one.
+    """
+    members = lax.dynamic_index_in_dim(groups, i, keepdims=False)
+    mine = gather(traced, members)
+    arguments, hparams = gather(arguments, members), mine.hparams
+    ids = jax.tree.map(lambda leaf: leaf[0], mine.ids)
+
+    def run(hparams: Any, arguments: tuple) -> Any:
+        return function(Lane(config, ids, hparams, data), *arguments)
+
+    if config.lane_width == 1:
+        result = run(*jax.tree.map(lambda leaf: leaf[0], (hparams, arguments)))
+        return members, jax.tree.map(lambda leaf: leaf[None], result)
+    axes = jax.tree.map(lambda _: 0, hparams)
+    if config.share_batches:
+        hparams, axes = hparams.replace(keys=hparams.keys[0]), axes.replace(keys=None)
+    return members, jax.vmap(run, in_axes=(axes, 0))(hparams, arguments)
 
 
 def gather(tree: Any, members: jax.Array) -> Any:
@@ -69,155 +224,3 @@ def scatter(tree: Any, members: jax.Array, lanes: Any) -> Any:
     if members.shape[0] == 1:
         return jax.tree.map(lambda leaf, new: lax.dynamic_update_slice_in_dim(leaf, new, members[0], 0), tree, lanes)
     return jax.tree.map(lambda leaf, new: leaf.at[members].set(new, mode="drop", unique_indices=False), tree, lanes)
-
-
-def train_groups(
-    shape: ProgramConfig,
-    knobs: TracedConfig,
-    lanes: LaneState,
-    rates: jax.Array,
-    pixels: DeviceData,
-    groups: jax.Array,
-    window: jax.Array,
-    steps: jax.Array,
-) -> LaneState:
-    """Trains the lane groups in `window`, one after the other.
-
-    Args:
-        rates: [lane] float32, `rate` of `train_lane`.
-        groups: [group, width] int32, lanes by position; padding is the number of lanes.
-        window: [2] int32, the first group to train and the one after the last.
-        steps: [2] int32, `start` and `stop` of `train_lane`.
-    """
-
-    def train(kinds: BranchIds, numbers: Hyperparameters, state: tuple[LaneState, jax.Array]) -> LaneState:
-        return train_lane(shape, kinds, numbers, *state, pixels, steps[0], steps[1])
-
-    return over_groups(train, shape, knobs, lanes, (rates,), groups, window)
-
-
-def over_groups(
-    function: Callable,
-    shape: ProgramConfig,
-    knobs: TracedConfig,
-    lanes: Any,
-    beside: tuple,
-    groups: jax.Array,
-    window: jax.Array,
-) -> Any:
-    """The state of lanes after `function(kinds, numbers, (lane, *beside)) -> lane`, one group after the other.
-
-    Args:
-        function: of one lane.
-        shape: of the cohort.
-        knobs: of all lanes.
-        lanes: their state, each leaf [lane, ...].
-        beside: what else the function is told of each lane, each leaf [lane, ...].
-        groups, window: as for `train_groups`.
-    """
-
-    def one_group(i: jax.Array, lanes: Any) -> Any:
-        members = lax.dynamic_index_in_dim(groups, i, keepdims=False)
-        mine = gather(knobs, members)
-        state = gather((lanes, *beside), members)
-        return scatter(lanes, members, vectorised(function, shape)(mine.kinds, mine.numbers, state))
-
-    return lax.fori_loop(window[0], window[1], one_group, lanes)
-
-
-def evaluate_groups(
-    shape: ProgramConfig,
-    knobs: TracedConfig,
-    params: Any,
-    statistics: Any,
-    pixels: DeviceData,
-    groups: jax.Array,
-    window: jax.Array,
-    positions: jax.Array,
-    chunks: jax.Array,
-) -> jax.Array:
-    """Logits of the lanes of the groups in a window, from the start of the output on.
-
-    Args:
-        shape, knobs, pixels, groups, window: as for `train_groups`.
-        params, statistics: variables of all lanes, [lane, ...].
-        positions, chunks: as for `evaluate_lane`.
-
-    Returns:
-        [group, width, chunk, image, class] float32, with as many groups as fit one call.
-    """
-
-    def evaluate(kinds: BranchIds, numbers: Hyperparameters, variables: tuple[Any, Any]) -> jax.Array:
-        return evaluate_lane(shape, kinds, numbers, *variables, pixels, positions, chunks)
-
-    def one_group(i: jax.Array, logits: jax.Array) -> jax.Array:
-        members = lax.dynamic_index_in_dim(groups, i, keepdims=False)
-        mine = gather(knobs, members)
-        result = vectorised(evaluate, shape)(mine.kinds, mine.numbers, gather((params, statistics), members))
-        return lax.dynamic_update_index_in_dim(logits, result, i - window[0], 0)
-
-    capacity = min(groups.shape[0], evaluation_capacity(shape, positions.shape[0] * positions.shape[1]))
-    empty = jnp.zeros((capacity, shape.lane_width, *positions.shape, shape.classes), jnp.float32)
-    return lax.fori_loop(window[0], window[1], one_group, empty)
-
-
-def probe_groups(
-    shape: ProgramConfig,
-    knobs: TracedConfig,
-    params: Any,
-    statistics: Any,
-    lr: jax.Array,
-    pixels: DeviceData,
-    groups: jax.Array,
-    window: jax.Array,
-    positions: jax.Array,
-    steps: jax.Array,
-) -> dict[str, jax.Array]:
-    """All figures of the probes of an epoch, of the lanes of the groups in a window.
-
-    Args:
-        shape, knobs, pixels, groups, window: as for `train_groups`.
-        params, statistics, lr: of all lanes, [lane, ...].
-        positions, steps: as for `probe_lane`.
-
-    Returns:
-        [group, width, ...] float32 each; of groups outside of the window it means nothing.
-    """
-
-    def probe(kinds: BranchIds, numbers: Hyperparameters, state: tuple[Any, Any, jax.Array]) -> dict[str, jax.Array]:
-        return probe_lane(shape, kinds, numbers, *state, pixels, positions, steps)
-
-    def of_group(i: jax.Array) -> dict[str, jax.Array]:
-        members = lax.dynamic_index_in_dim(groups, i, keepdims=False)
-        mine = gather(knobs, members)
-        state = gather((params, statistics, lr), members)
-        return vectorised(probe, shape)(mine.kinds, mine.numbers, state)
-
-    def one_group(i: jax.Array, figures: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        return jax.tree.map(lambda all, own: all.at[i].set(own), figures, of_group(i))
-
-    shapes = jax.eval_shape(of_group, window[0])
-    empty = jax.tree.map(lambda leaf: jnp.zeros((groups.shape[0], *leaf.shape), leaf.dtype), shapes)
-    return lax.fori_loop(window[0], window[1], one_group, empty)
-
-
-def evaluation_capacity(shape: ProgramConfig, images: int) -> int:
-    """How many groups one evaluation call holds: 32 MiB of logits a device, at least one group."""
-    return max(1, 2**25 // (4 * shape.lane_width * images * shape.classes))
-
-
-def keep_best(lanes: LaneState, better: jax.Array) -> LaneState:
-    """Copies the current variables of some lanes into their best ones.
-
-    Args:
-        lanes: the state.
-        better: [lane] bool, which lanes.
-    """
-
-    def choose(best: jax.Array, now: jax.Array) -> jax.Array:
-        return jnp.where(better.reshape(-1, *[1] * (now.ndim - 1)), now, best)
-
-    return lanes.replace(
-        best_params=jax.tree.map(choose, lanes.best_params, lanes.evaluated),
-        best_statistics=jax.tree.map(choose, lanes.best_statistics, lanes.evaluated_statistics),
-    )

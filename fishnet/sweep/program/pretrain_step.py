@@ -1,5 +1,6 @@
-"""The steps of pretraining: lanes whose trunk first learns something without labels, in a program an objective."""
+"""Pretraining of one run: the trunk first learns an objective without labels, in a program of its own."""
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -12,11 +13,12 @@ from jax import lax
 from fishnet.models import MODELS
 from fishnet.optim.masks import global_norm
 from fishnet.pretraining import OBJECTIVES, Objective, with_trunk
-from fishnet.sweep.program.lane_groups import over_groups
+from fishnet.sweep.program.build import build_model
+from fishnet.sweep.program.config import ProgramConfig
+from fishnet.sweep.program.lane_groups import update_groups
 from fishnet.sweep.program.rng import stream_key
-from fishnet.sweep.program.state import DeviceData, LaneState, ProgramConfig, constants
-from fishnet.sweep.program.traced_config import BranchIds, Hyperparameters, TracedConfig
-from fishnet.sweep.program.train_step import model_of
+from fishnet.sweep.program.state import DeviceData, Lane, LaneState
+from fishnet.sweep.program.traced_config import TracedConfig
 
 RNGS = ("objective", "dropout", "activation")
 ADAM = optax.scale_by_adam()
@@ -24,7 +26,7 @@ ADAM = optax.scale_by_adam()
 
 @struct.dataclass
 class PretrainState:
-    """The state of lanes in pretraining: arrays only, each with a leading lane axis."""
+    """Pretraining state of lanes: arrays only, each with a leading lane axis."""
 
     params: Any  # [lane, ...] float32, of the objective: the trunk and what it needs beside it
     statistics: Any  # [lane, ...] float32, running moments of batch norm
@@ -35,41 +37,42 @@ class PretrainState:
     first_bad_step: jax.Array  # [lane] int32, -1 while everything was finite
 
 
-def objective_of(shape: ProgramConfig, name: str, kinds: BranchIds, numbers: Hyperparameters) -> Objective:
-    """The objective around the trunk of one lane.
+@dataclass(frozen=True)
+class PretrainingLane(Lane):
+    """One run in the calls of one epoch of pretraining."""
 
-    Args:
-        shape: what is static.
-        name: in `OBJECTIVES`.
-        kinds, numbers: the lane's knobs, without the lane axis.
-    """
-    return OBJECTIVES[name](trunk=model_of(shape, kinds, numbers))
+    objective: Objective  # around the trunk of the run
+    order: jax.Array  # [n_train] int32, positions of the training images in the order of the epoch
+
+
+def build_objective(config: ProgramConfig, name: str, traced: TracedConfig) -> Objective:
+    """Objective of `OBJECTIVES` around the trunk of one lane; `traced` without the lane axis."""
+    return OBJECTIVES[name](trunk=build_model(config, traced.ids, traced.hparams))
 
 
 def init_pretrain(
-    shape: ProgramConfig, name: str, knobs: TracedConfig, lanes: LaneState, pixels: DeviceData
+    config: ProgramConfig, name: str, traced: TracedConfig, lanes: LaneState, data: DeviceData
 ) -> PretrainState:
-    """The state of all lanes before their first step: their trunks as they are, the rest drawn anew.
+    """State of all lanes before their first step: the trunks of `lanes`, and new parameters beside them.
 
     Args:
-        shape: what is static.
+        config: of the program.
         name: in `OBJECTIVES`.
-        knobs, lanes: of all lanes.
-        pixels: the data.
+        traced, lanes: of all lanes.
+        data: of the device.
     """
 
-    def one(of: tuple[TracedConfig, Any, Any]) -> PretrainState:
-        knobs, params, statistics = of
-        images = jnp.zeros((2, *shape.image_shape), jnp.uint8)
-        key = stream_key(knobs.numbers.keys, "pretrain", 2**31 - 1)
+    def init(arguments: tuple[TracedConfig, Any, Any]) -> PretrainState:
+        traced, params, statistics = arguments
+        images = jnp.zeros((2, *config.image_shape), jnp.uint8)
+        key = stream_key(traced.hparams.keys, "pretrain", 2**31 - 1)
         rngs = {stream: jax.random.fold_in(key, i) for i, stream in enumerate(("params", *RNGS))}
-        objective = objective_of(shape, name, knobs.kinds, knobs.numbers)
-        variables = objective.init(rngs, images, train=False)
-        own, moved = variables["params"], variables.get("batch_stats", {})
+        variables = build_objective(config, name, traced).init(rngs, images, train=False)
+        own, moments = variables["params"], variables.get("batch_stats", {})
         trunk = own | {module: leaves for module, leaves in params.items() if module in own}
         return PretrainState(
             params=trunk,
-            statistics=moved | {module: leaves for module, leaves in statistics.items() if module in moved},
+            statistics=moments | {module: leaves for module, leaves in statistics.items() if module in moments},
             adam=ADAM.init(trunk),
             steps=jnp.int32(0),
             loss=jnp.float32(0),
@@ -77,113 +80,110 @@ def init_pretrain(
             first_bad_step=jnp.int32(-1),
         )
 
-    return lax.map(one, (knobs, lanes.params, lanes.statistics))
-
-
-def pretrain_lane(
-    shape: ProgramConfig,
-    name: str,
-    kinds: BranchIds,
-    numbers: Hyperparameters,
-    pupil: PretrainState,
-    pixels: DeviceData,
-    start: jax.Array,
-    stop: jax.Array,
-) -> PretrainState:
-    """Pretrains one lane from step `start` to step `stop` of the same epoch; its first non-finite step freezes it.
-
-    Adam at `pretrain_lr`, down to 0 along a half cosine.
-
-    Args:
-        shape: what is static.
-        name: in `OBJECTIVES`.
-        kinds, numbers: the lane's knobs, without the lane axis.
-        pupil: its state, without the lane axis.
-        pixels: the data.
-        start: [] int32, steps made since the start of pretraining.
-        stop: [] int32, at most the end of the epoch that `start` is in.
-    """
-    per_epoch, batch_size = shape.steps_per_epoch, shape.recipe.batch_size
-    objective = objective_of(shape, name, kinds, numbers)
-    shuffle = jax.random.bits(stream_key(numbers.keys, "pretrain_order", start // per_epoch), pixels.train.shape)
-    order = pixels.train[jnp.argsort(shuffle)]
-    fresh = start % per_epoch == 0
-    zeroed = {total: jnp.where(fresh, 0, getattr(pupil, total)) for total in ("steps", "loss", "solved")}
-    pupil = pupil.replace(**zeroed)
-
-    def step(i: jax.Array, pupil: PretrainState) -> PretrainState:
-        images = pixels.images[lax.dynamic_slice(order, ((i % per_epoch) * batch_size,), (batch_size,))]
-        key = stream_key(numbers.keys, "pretrain", i)
-        rngs = {stream: jax.random.fold_in(key, j) for j, stream in enumerate(RNGS)}
-
-        def loss_of(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
-            variables = {
-                "params": params,
-                "batch_stats": pupil.statistics,
-                "constants": constants(pixels.mean, pixels.std),
-            }
-            (losses, solved), after = objective.apply(variables, images, train=True, rngs=rngs, mutable=["batch_stats"])
-            solved = jnp.float32(jnp.nan) if solved is None else solved.mean()
-            return losses.mean(), (solved, after.get("batch_stats", {}))
-
-        (loss, (solved, statistics)), grads = jax.value_and_grad(loss_of, has_aux=True)(pupil.params)
-        finite = (pupil.first_bad_step < 0) & jnp.isfinite(loss) & jnp.isfinite(global_norm(grads))
-        lr = numbers.scalars["pretrain_lr"] * 0.5 * (1 + jnp.cos(jnp.pi * i / numbers.pretrain_steps))
-
-        def update(pupil: PretrainState) -> PretrainState:
-            down, adam = ADAM.update(grads, pupil.adam, pupil.params)
-            return pupil.replace(
-                params=jax.tree.map(lambda p, d: p - lr * d, pupil.params, down),
-                statistics=statistics,
-                adam=adam,
-                steps=pupil.steps + 1,
-                loss=pupil.loss + loss,
-                solved=pupil.solved + solved,
-            )
-
-        def freeze(pupil: PretrainState) -> PretrainState:
-            return pupil.replace(first_bad_step=jnp.where(pupil.first_bad_step < 0, i, pupil.first_bad_step))
-
-        return lax.cond(finite, update, freeze, pupil)
-
-    return lax.fori_loop(start, stop, step, pupil)
+    return lax.map(init, (traced, lanes.params, lanes.statistics))
 
 
 def pretrain_groups(
-    shape: ProgramConfig,
+    config: ProgramConfig,
     name: str,
-    knobs: TracedConfig,
-    pupils: PretrainState,
-    pixels: DeviceData,
+    traced: TracedConfig,
+    state: PretrainState,
+    data: DeviceData,
     groups: jax.Array,
     window: jax.Array,
     steps: jax.Array,
 ) -> PretrainState:
     """Pretrains the lane groups in `window`, one after the other; arguments as for `train_groups`."""
 
-    def train(kinds: BranchIds, numbers: Hyperparameters, state: tuple[PretrainState]) -> PretrainState:
-        return pretrain_lane(shape, name, kinds, numbers, *state, pixels, steps[0], steps[1])
+    def pretrain(lane: Lane, state: PretrainState) -> PretrainState:
+        return pretrain_lane(lane, name, state, steps[0], steps[1])
 
-    return over_groups(train, shape, knobs, pupils, (), groups, window)
+    return update_groups(pretrain, config, traced, state, (), data, groups, window)
 
 
-def taught(shape: ProgramConfig, lanes: LaneState, pupils: PretrainState, members: jax.Array) -> LaneState:
+def pretrain_lane(lane: Lane, name: str, state: PretrainState, start: jax.Array, stop: jax.Array) -> PretrainState:
+    """Pretrains one run from step `start` to step `stop` of the same epoch; its first non-finite step freezes it.
+
+    Args:
+        lane: the run.
+        name: in `OBJECTIVES`.
+        state: of the run, without the lane axis.
+        start: [] int32, steps made since the start of pretraining.
+        stop: [] int32, at most the end of the epoch that `start` is in.
+    """
+    config, keys, train = lane.config, lane.hparams.keys, lane.data.train
+    objective = build_objective(config, name, TracedConfig(lane.ids, lane.hparams))
+    shuffle = jax.random.bits(stream_key(keys, "pretrain_order", start // config.steps_per_epoch), train.shape)
+    lane = PretrainingLane(**vars(lane), objective=objective, order=train[jnp.argsort(shuffle)])
+    fresh = start % config.steps_per_epoch == 0
+    zeroed = {total: jnp.where(fresh, 0, getattr(state, total)) for total in ("steps", "loss", "solved")}
+    return lax.fori_loop(start, stop, partial(pretrain_step, lane), state.replace(**zeroed))
+
+
+def pretrain_step(lane: PretrainingLane, step: jax.Array, state: PretrainState) -> PretrainState:
+    """Makes one step of pretraining with Adam at `pretrain_lr`, which falls to 0 along a half cosine.
+
+    Args:
+        lane: the run.
+        step: [] int32, steps made since the start of pretraining.
+        state: of the run, without the lane axis.
+    """
+    hparams, size = lane.hparams, lane.config.recipe.batch_size
+    first = (step % lane.config.steps_per_epoch) * size
+    images = lane.data.images[lax.dynamic_slice(lane.order, (first,), (size,))]
+    (loss, (solved, statistics)), grads = pretrain_gradients(lane, state, images, step)
+    finite = (state.first_bad_step < 0) & jnp.isfinite(loss) & jnp.isfinite(global_norm(grads))
+    lr = hparams.scalars["pretrain_lr"] * 0.5 * (1 + jnp.cos(jnp.pi * step / hparams.pretrain_steps))
+
+    def update(state: PretrainState) -> PretrainState:
+        down, adam = ADAM.update(grads, state.adam, state.params)
+        return state.replace(
+            params=jax.tree.map(lambda p, d: p - lr * d, state.params, down),
+            statistics=statistics,
+            adam=adam,
+            steps=state.steps + 1,
+            loss=state.loss + loss,
+            solved=state.solved + solved,
+        )
+
+    def freeze(state: PretrainState) -> PretrainState:
+        return state.replace(first_bad_step=jnp.where(state.first_bad_step < 0, step, state.first_bad_step))
+
+    return lax.cond(finite, update, freeze, state)
+
+
+def pretrain_gradients(lane: PretrainingLane, state: PretrainState, images: jax.Array, step: jax.Array) -> Any:
+    """Computes `((loss, (solved, statistics)), gradients)` of the objective on images [b, h, w, c]."""
+    key = stream_key(lane.hparams.keys, "pretrain", step)
+    rngs = {stream: jax.random.fold_in(key, j) for j, stream in enumerate(RNGS)}
+
+    def loss_of(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
+        variables = lane.variables(params, state.statistics)
+        outputs, changed = lane.objective.apply(variables, images, train=True, rngs=rngs, mutable=["batch_stats"])
+        losses, solved = outputs
+        solved = jnp.float32(jnp.nan) if solved is None else solved.mean()
+        return losses.mean(), (solved, changed.get("batch_stats", {}))
+
+    return jax.value_and_grad(loss_of, has_aux=True)(state.params)
+
+
+def apply_pretrained(config: ProgramConfig, lanes: LaneState, states: PretrainState, members: jax.Array) -> LaneState:
     """Lanes that begin with pretrained trunks.
 
     Args:
-        shape: what is static.
+        config: of the program.
         lanes: before their first step.
-        pupils: after their last.
+        states: after pretraining.
         members: [lane] bool, whose trunks are taken over.
     """
 
-    def one(of: tuple[jax.Array, Any, Any, PretrainState]) -> tuple[Any, Any]:
-        member, params, statistics, pupil = of
-        head = MODELS[shape.recipe.model].head_modules(params)
+    def apply(arguments: tuple[jax.Array, Any, Any, PretrainState]) -> tuple[Any, Any]:
+        member, params, statistics, state = arguments
+        head = MODELS[config.recipe.model].head_modules(params)
 
-        def taken(own: Any, theirs: Any) -> Any:
-            return jax.tree.map(partial(jnp.where, member), with_trunk(own, theirs, head), own)
+        def choose(own: Any, pretrained: Any) -> Any:
+            return jax.tree.map(partial(jnp.where, member), with_trunk(own, pretrained, head), own)
 
-        return taken(params, pupil.params), taken(statistics, pupil.statistics)
+        return choose(params, state.params), choose(statistics, state.statistics)
 
-    return lanes.beginning_with(*lax.map(one, (members, lanes.params, lanes.statistics, pupils)))
+    return lanes.with_initial(*lax.map(apply, (members, lanes.params, lanes.statistics, states)))

@@ -25,6 +25,7 @@ from fishnet.host.best_effort import best_effort
 from fishnet.host.interrupt import Interrupt
 from fishnet.host.jax_settings import held_settings
 from fishnet.sweep.program.compile import compiler_options, in_background
+from fishnet.sweep.program.config import ProgramConfig
 from fishnet.sweep.program.lane_groups import (
     evaluate_groups,
     evaluation_capacity,
@@ -34,7 +35,7 @@ from fishnet.sweep.program.lane_groups import (
     train_groups,
 )
 from fishnet.sweep.program.memory import OutOfMemory, available_bytes, check_memory, out_of_memory, tree_bytes
-from fishnet.sweep.program.state import DeviceData, LaneState, ProgramConfig
+from fishnet.sweep.program.state import DeviceData, LaneState
 from fishnet.sweep.program.traced_config import TracedConfig
 
 
@@ -81,13 +82,13 @@ class CompiledCalls:
 class ProgramFunctions:
     """The functions of a program; what they are traced to for the same shapes is kept."""
 
-    def __init__(self, shape: ProgramConfig) -> None:
-        self.shape = shape
-        self.init = jax.jit(partial(init_lanes, shape))
-        self.train = jax.jit(partial(train_groups, shape), donate_argnums=1)
-        self.evaluate = jax.jit(partial(evaluate_groups, shape))
+    def __init__(self, config: ProgramConfig) -> None:
+        self.config = config
+        self.init = jax.jit(partial(init_lanes, config))
+        self.train = jax.jit(partial(train_groups, config), donate_argnums=1)
+        self.evaluate = jax.jit(partial(evaluate_groups, config))
         self.keep = jax.jit(keep_best, donate_argnums=0)
-        self.probe = jax.jit(partial(probe_groups, shape))
+        self.probe = jax.jit(partial(probe_groups, config))
 
 
 KEPT = 8  # programs whose traces a process keeps for later sweeps
@@ -95,7 +96,7 @@ _kept: dict[tuple, ProgramFunctions] = {}
 _traced: dict[str, str] = {}  # the user's components, by what they were made of when they were last traced
 
 
-def kept_functions(shape: ProgramConfig, made_of: Mapping[str, str]) -> ProgramFunctions:
+def kept_functions(config: ProgramConfig, made_of: Mapping[str, str]) -> ProgramFunctions:
     """The functions of a program, as an earlier sweep of this process has traced them, if one has.
 
     A trace holds the values that the user's components read when it was made. If one of them is made of something else
@@ -103,14 +104,14 @@ def kept_functions(shape: ProgramConfig, made_of: Mapping[str, str]) -> ProgramF
     (`jax.clear_caches`): those of functions inside a program, and of what the user has jitted.
 
     Args:
-        shape: what is static.
+        config: of the program.
         made_of: digests of the user's components that the functions are made of, by "field=name".
     """
     if any(_traced.get(name) != now for name, now in made_of.items()):
         jax.clear_caches()
     _traced.update(made_of)
-    key = (shape, *made_of.items())
-    _kept[key] = _kept.pop(key, None) or ProgramFunctions(shape)
+    key = (config, *made_of.items())
+    _kept[key] = _kept.pop(key, None) or ProgramFunctions(config)
     for oldest in list(_kept)[:-KEPT]:
         del _kept[oldest]
     return _kept[key]
@@ -120,8 +121,8 @@ class Program:
     """The functions of a cohort and what they work on, on each of a number of devices.
 
     Args:
-        shape: what is static.
-        knobs: of all lanes, [devices * lanes] leading, in the order of their positions.
+        config: of the program.
+        traced: of all lanes, [devices * lanes] leading, in the order of their positions.
         task: the images.
         devices: where to run; lanes are split evenly among them.
         chunk: images an evaluation step.
@@ -130,25 +131,25 @@ class Program:
 
     def __init__(
         self,
-        shape: ProgramConfig,
-        knobs: TracedConfig,
+        config: ProgramConfig,
+        traced: TracedConfig,
         task: Task,
         devices: list[jax.Device],
         chunk: int,
         functions: ProgramFunctions | None = None,
     ) -> None:
-        self.shape, self.chunk, self.functions = shape, chunk, functions or ProgramFunctions(shape)
+        self.config, self.chunk, self.functions = config, chunk, functions or ProgramFunctions(config)
         self.devices = [devices[0]] * len(devices) if devices[0].platform == "cpu" else devices
-        self.lanes = len(knobs.numbers.keys) // len(devices)
+        self.lanes = len(traced.hparams.keys) // len(devices)
         free = partial(available_bytes, devices[0])  # before anything is there
         self.available = best_effort("how much memory there is", free, warnings.warn, None)
-        self.knobs = self.split(knobs)
+        self.traced = self.split(traced)
         train = np.asarray(task.splits["train"], np.int32)
-        pixels = DeviceData(task.images, task.labels, train, task.mean, task.std)
-        placed = {device: jax.device_put(pixels, device) for device in dict.fromkeys(self.devices)}
-        self.pixels = [placed[device] for device in self.devices]
+        data = DeviceData(task.images, task.labels, train, task.mean, task.std)
+        placed = {device: jax.device_put(data, device) for device in dict.fromkeys(self.devices)}
+        self.data = [placed[device] for device in self.devices]
         self.chunks = chunks_of(task, chunk)
-        self.capacity = min(self.lanes, evaluation_capacity(shape, self.chunks * chunk))
+        self.capacity = min(self.lanes, evaluation_capacity(config, self.chunks * chunk))
         self._tracing = Lock()
         self._threads = ThreadPoolExecutor(len(devices))
 
@@ -167,30 +168,30 @@ class Program:
     def trace(self, name: str, device: int) -> jax.stages.Traced:
         """The function `name` ("init", "train", "evaluate", "probe", "keep") on what one of the devices holds.
 
-        init(knobs, pixels) -> lanes; train(knobs, lanes, rates, pixels, groups, window, steps) -> lanes;
-        evaluate(knobs, params, statistics, pixels, groups, window, positions, chunks) -> logits;
-        probe(knobs, params, statistics, lr, pixels, groups, window, positions, steps) -> figures;
+        init(traced, data) -> lanes; train(traced, lanes, rates, data, groups, window, steps) -> lanes;
+        evaluate(traced, params, statistics, data, groups, window, positions, chunks) -> logits;
+        probe(traced, params, statistics, lr, data, groups, window, positions, steps) -> figures;
         keep(lanes, better) -> lanes. Lanes that go in are given up.
         """
         own = partial(abstract, self.devices[device])
-        knobs, pixels = self.knobs[device], self.pixels[device]
+        traced, data = self.traced[device], self.data[device]
         lanes = jax.tree.map(lambda leaf: own(leaf.shape, leaf.dtype), self.abstract_lanes)
-        groups = own((self.lanes, self.shape.lane_width))
+        groups = own((self.lanes, self.config.lane_width))
         with self._tracing:  # of one device while the others wait: what they ask for is the same and is kept
             if name == "init":
-                return self.functions.init.trace(knobs, pixels)
+                return self.functions.init.trace(traced, data)
             elif name == "train":
                 rates = own((self.lanes,), jnp.float32)
-                return self.functions.train.trace(knobs, lanes, rates, pixels, groups, own((2,)), own((2,)))
+                return self.functions.train.trace(traced, lanes, rates, data, groups, own((2,)), own((2,)))
             elif name == "evaluate":
                 positions = own((self.chunks, self.chunk))
                 return self.functions.evaluate.trace(
-                    knobs, lanes.params, lanes.statistics, pixels, groups, own((2,)), positions, own(())
+                    traced, lanes.params, lanes.statistics, data, groups, own((2,)), positions, own(())
                 )
             elif name == "probe":
-                positions = own((self.shape.probe_batches, self.shape.recipe.batch_size))
+                positions = own((self.config.probe_batches, self.config.recipe.batch_size))
                 state = lanes.params, lanes.statistics, lanes.lr
-                return self.functions.probe.trace(knobs, *state, pixels, groups, own((2,)), positions, own(()))
+                return self.functions.probe.trace(traced, *state, data, groups, own((2,)), positions, own(()))
             else:
                 return self.functions.keep.trace(lanes, own((self.lanes,), jnp.bool_))
 
@@ -206,7 +207,7 @@ class Program:
             lower: name -> what lowers the function for a device, given its number; "init" makes a state that is on the
                 device when the others are called.
             interrupt: looked at meanwhile.
-            beside: bytes that each device holds beside lanes, knobs and images.
+            beside: bytes that each device holds beside lanes, traced and images.
 
         Raises:
             OutOfMemory: a call would need more than there is.
@@ -224,8 +225,8 @@ class Program:
         }
 
     def _check_memory(self, compiled: list[tuple[str, jax.stages.Compiled]], beside: int) -> None:
-        lanes, images = tree_bytes(self.abstract_lanes), tree_bytes(self.pixels[0])
-        held = tree_bytes(self.knobs[0]) + images + lanes + beside
+        lanes, images = tree_bytes(self.abstract_lanes), tree_bytes(self.data[0])
+        held = tree_bytes(self.traced[0]) + images + lanes + beside
         one_memory = self.devices[0].platform == "cpu"  # of all devices, and of the copies for checkpoints
         check = partial(
             check_memory,
@@ -242,7 +243,7 @@ class Program:
     def abstract_lanes(self) -> LaneState:
         """Shapes and types of the state of the lanes of one device."""
         with self._tracing:
-            return self.functions.init.eval_shape(self.knobs[0], self.pixels[0])
+            return self.functions.init.eval_shape(self.traced[0], self.data[0])
 
 
 def chunks_of(task: Task, chunk: int) -> int:

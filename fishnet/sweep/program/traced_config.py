@@ -16,7 +16,7 @@ from fishnet.nn.initializers import INITIALIZERS
 from fishnet.nn.norm_formulas import KINDS
 from fishnet.optim.freezing import LayerScales, layer_scales
 from fishnet.optim.schedules import SCHEDULES
-from fishnet.sweep.program.features import (
+from fishnet.sweep.program.config import (
     FOCAL,
     IMPLIED_WEIGHTING,
     ProgramFeatures,
@@ -42,12 +42,12 @@ LSUV_ROUNDS = 10  # as often as a kernel is rescaled, at most; one or two do for
 class BranchIds:
     """Choices among functions. Lanes that are vectorised together agree in them, so each is one real branch."""
 
-    activation: jax.Array  # [lane] int32, position in the menu
-    optimizer: jax.Array  # [lane] int32, position in the menu
-    augment: jax.Array  # [lane] int32, position in the menu
-    hard_augment: jax.Array  # [lane] int32, position in the menu of augmentations, for the hard classes
-    clipping: jax.Array  # [lane] int32, position in the menu
-    loss: jax.Array  # [lane] int32, position in the menu of families
+    activation: jax.Array  # [lane] int32, position in the features
+    optimizer: jax.Array  # [lane] int32, position in the features
+    augment: jax.Array  # [lane] int32, position in the features
+    hard_augment: jax.Array  # [lane] int32, position in the features' augmentations, for the hard classes
+    clipping: jax.Array  # [lane] int32, position in the features
+    loss: jax.Array  # [lane] int32, position in the features' families
     dropout: jax.Array  # [lane] bool, whether any feature is dropped
 
 
@@ -85,12 +85,12 @@ class Hyperparameters:
 class TracedConfig:
     """By what the lanes of one program differ."""
 
-    kinds: BranchIds
-    numbers: Hyperparameters
+    ids: BranchIds
+    hparams: Hyperparameters
 
 
 def trace_recipes(
-    recipes: Sequence[Recipe], menu: ProgramFeatures, task: Task, sites: int, steps_per_epoch: int
+    recipes: Sequence[Recipe], features: ProgramFeatures, task: Task, sites: int, steps_per_epoch: int
 ) -> TracedConfig:
     """The traced values of the runs of a cohort, as NumPy arrays with a leading run axis.
 
@@ -98,21 +98,21 @@ def trace_recipes(
 
     Args:
         recipes: of its runs, without `auto`.
-        menu, task, sites, steps_per_epoch: as for `trace_arm`.
+        features, task, sites, steps_per_epoch: as for `trace_arm`.
     """
     numbers: dict[Recipe, int] = {}
     arm = [numbers.setdefault(dataclasses.replace(recipe, seed=0), len(numbers)) for recipe in recipes]
-    arms = [trace_arm(recipe, menu, task, sites, steps_per_epoch) for recipe in numbers]
-    knobs = jax.tree.map(lambda *leaves: np.stack(leaves)[arm], *arms)
-    return knobs.replace(numbers=knobs.numbers.replace(keys=stream_keys([recipe.seed for recipe in recipes])))
+    arms = [trace_arm(recipe, features, task, sites, steps_per_epoch) for recipe in numbers]
+    traced = jax.tree.map(lambda *leaves: np.stack(leaves)[arm], *arms)
+    return traced.replace(hparams=traced.hparams.replace(keys=stream_keys([recipe.seed for recipe in recipes])))
 
 
-def trace_arm(recipe: Recipe, menu: ProgramFeatures, task: Task, sites: int, steps_per_epoch: int) -> TracedConfig:
+def trace_arm(recipe: Recipe, features: ProgramFeatures, task: Task, sites: int, steps_per_epoch: int) -> TracedConfig:
     """The traced values of one resolved recipe but its keys, as NumPy scalars and vectors.
 
     Args:
         recipe: without `auto`.
-        menu: of the cohort.
+        features: of the cohort.
         task: supplies the class counts of the training split.
         sites: how many norms the model has.
         steps_per_epoch: batches an epoch.
@@ -124,12 +124,12 @@ def trace_arm(recipe: Recipe, menu: ProgramFeatures, task: Task, sites: int, ste
     counts = np.bincount(task.labels[task.splits["train"]], minlength=len(task.classes))
     return TracedConfig(
         BranchIds(
-            activation=np.int32(menu.activation.index(recipe.activation)),
-            optimizer=np.int32(menu.optimizer.index(recipe.optimizer)),
-            augment=np.int32(menu.augment.index(recipe.augment)),
-            hard_augment=np.int32(menu.augment.index(hard_augment(recipe))),
-            clipping=np.int32(menu.clipping.index(clipping(recipe))),
-            loss=np.int32(menu.families.index(family(recipe))),
+            activation=np.int32(features.activation.index(recipe.activation)),
+            optimizer=np.int32(features.optimizer.index(recipe.optimizer)),
+            augment=np.int32(features.augment.index(recipe.augment)),
+            hard_augment=np.int32(features.augment.index(hard_augment(recipe))),
+            clipping=np.int32(features.clipping.index(clipping(recipe))),
+            loss=np.int32(features.families.index(family(recipe))),
             dropout=np.bool_(recipe.dropout > 0),
         ),
         Hyperparameters(

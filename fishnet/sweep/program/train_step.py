@@ -1,410 +1,405 @@
-"""One run inside a program: its state, the steps of its training, its evaluation; no lane axis anywhere."""
+"""Training of one run: `train_step`, the functions that it is made of, and the loop over the steps of a call."""
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 from jax import lax
 
+from fishnet.augment.images import AUGMENTATIONS
 from fishnet.augment.mixing import mix
-from fishnet.augment.sampling import balanced_positions
+from fishnet.augment.sampling import choose_by_class
 from fishnet.losses import cross_entropy
-from fishnet.models.network import Network
-from fishnet.models.norm_statistics import Population, add_batch, batch_moments, empty_population
-from fishnet.nn.lsuv import layer_order, layer_outputs, lsuv
-from fishnet.optim.constraints import ema, max_norm
+from fishnet.optim.clipping import CLIPPINGS, clipped_fraction, norm_factor
+from fishnet.optim.constraints import ema, l1_penalty, l2_penalty, max_norm
 from fishnet.optim.freezing import select_by_layer, stop_gradients
 from fishnet.optim.masks import global_norm
-from fishnet.optim.optimizer_state import OptimizerState, descent_direction, init_optimizer_state, to_optax_state
-from fishnet.optim.optimizers import OPTIMIZERS, Optimizer
-from fishnet.probes import Net
-from fishnet.sweep.program.build import (
-    add_penalties,
-    augmented,
-    clipping_of,
-    frozen_leaves,
-    frozen_norms,
-    lane_losses,
-    lane_model,
-    learning_rates,
-    norms_frozen_at,
-    rate_multiplier,
-    with_initial_biases,
-    with_initial_scales,
-)
+from fishnet.optim.optimizer_state import OptimizerState, descent_direction, to_optax_state
+from fishnet.optim.optimizers import Optimizer
+from fishnet.optim.schedules import CYCLIC, SCHEDULES, with_floor, with_warmup
+from fishnet.sweep.program.build import build_loss, build_model, build_training_model, frozen_leaves
+from fishnet.sweep.program.eval_step import estimate_statistics
 from fishnet.sweep.program.rng import stream_key
-from fishnet.sweep.program.state import DeviceData, EpochSums, LaneState, ProbeState, ProgramConfig, constants
-from fishnet.sweep.program.traced_config import BranchIds, Hyperparameters
-from fishnet.sweep.program.traced_probes import (
-    axes_of,
-    new_epoch,
-    nothing_probed,
-    probe_network,
-    with_failure,
-    with_step,
-)
-
-PRECISE_BATCHES = 32  # of an epoch, from which precise statistics are estimated
+from fishnet.sweep.program.state import EpochSums, Lane, LaneState, TrainingLane, epoch_order
+from fishnet.sweep.program.traced_config import Hyperparameters
+from fishnet.sweep.program.traced_probes import clear_probes, find_axes, locate_failure, measure_step
 
 
-def model_of(shape: ProgramConfig, kinds: BranchIds, numbers: Hyperparameters) -> Network:
-    """The model of one run; arguments as for `init_lane`."""
-    return lane_model(shape.recipe, shape.menu, shape.classes, shape.experts, shape.lowering, kinds, numbers)
+class Batch(NamedTuple):
+    """Examples of one training step."""
+
+    images: jax.Array  # [b, h, w, c] as the network sees them
+    labels: jax.Array  # [b] int32
+    partner: jax.Array | None  # [b] int32, the example that each is mixed with; None where no lane mixes
+    share: jax.Array | None  # [b] float32, of the example itself in the mixture
+    progress: jax.Array  # [] float32, fraction of the run done
 
 
-def where_learning(rates: Any, new: Any, old: Any) -> Any:
-    """A tree's leaves where their layer learns, those of another where it is frozen.
+@struct.dataclass
+class Clip:
+    """Clipping entry by entry, which the update applies on its way: `min(max(g factor, -bound), bound)`."""
 
-    Args:
-        rates: of `learning_rates`; None: all learn.
-        new, old: trees like the parameters.
-    """
-    return new if rates is None else jax.tree.map(lambda r, a, b: jnp.where(r > 0, a, b), rates, new, old)
+    factor: jax.Array  # [] float32
+    bound: jax.Array  # [] float32
+    share: jax.Array  # [] float32, of the gradient that is clipped, see `fishnet.optim.clipping`
 
-
-def model_in_training(
-    shape: ProgramConfig, kinds: BranchIds, numbers: Hyperparameters, statistics: Any, step: jax.Array
-) -> Network:
-    """Builds the model of one run for a training step: the norms of frozen layers are frozen.
-
-    Args:
-        shape, kinds, numbers: as for `init_lane`.
-        statistics: of its norms.
-        step: [] int32.
-    """
-    frozen = norms_frozen_at(shape.recipe, shape.menu, numbers, list(statistics), step)
-    return model_of(shape, kinds, numbers).clone(frozen_norms=frozen)
+    def __call__(self, grads: Any) -> Any:
+        return jax.tree.map(lambda g: jnp.clip(g * self.factor, -self.bound, self.bound), grads)
 
 
-def epoch_order(
-    shape: ProgramConfig, numbers: Hyperparameters, pixels: DeviceData, epoch: jax.Array | int
-) -> jax.Array:
-    """The positions in `pixels.images` of the training images in the order in which an epoch shows them, [n_train].
-
-    Args:
-        shape: what is static.
-        numbers: the run's, without the lane axis.
-        pixels: the data.
-        epoch: [] int32, from 0.
-    """
-    shuffle = jax.random.bits(stream_key(numbers.keys, "order", epoch), pixels.train.shape)
-    order = pixels.train[jnp.argsort(shuffle)]
-    if shape.menu.sampling:
-        order = balanced_positions(stream_key(numbers.keys, "sample", epoch), order, pixels.labels, numbers.sampling)
-    return order
-
-
-def init_lane(shape: ProgramConfig, kinds: BranchIds, numbers: Hyperparameters, pixels: DeviceData) -> LaneState:
-    """The state of one run before its first step.
-
-    Args:
-        shape: what is static.
-        kinds, numbers: the run's knobs, without the lane axis.
-        pixels: the data.
-
-    Returns:
-        Its state, without the lane axis.
-    """
-    model = model_of(shape, kinds, numbers)
-    images = jnp.zeros((1, *shape.image_shape), jnp.uint8)
-    variables = model.init({"params": stream_key(numbers.keys, "init")}, images, train=False)
-    params, statistics = variables["params"], variables.get("batch_stats", {})
-    params = with_initial_scales(shape.menu, numbers, with_initial_biases(numbers, params))
-    if shape.menu.unit_variance:
-        first = pixels.images[epoch_order(shape, numbers, pixels, 0)[: shape.recipe.batch_size]]
-
-        def run(params: Any) -> jax.Array:
-            constant = constants(pixels.mean, pixels.std)
-            return model.apply({"params": params, "batch_stats": statistics, "constants": constant}, first, train=False)
-
-        layers = layer_order(lambda: run(params))
-        params = lsuv(lambda params: layer_outputs(lambda: run(params)), params, layers, rounds=numbers.lsuv_rounds)
-    zero, per_class = jnp.float32(0), jnp.zeros((shape.classes,), jnp.float32)
-    return LaneState(
-        params=params,
-        statistics=statistics,
-        slots=init_optimizer_state(shape.optimizers, params),
-        average=params if shape.menu.average else (),
-        estimated=statistics if shape.menu.precise else (),
-        best_params=params,
-        best_statistics=statistics,
-        first_bad_step=jnp.int32(-1),
-        lr=zero,
-        epoch=EpochSums(jnp.int32(0), zero, jnp.int32(0), zero, zero, per_class, per_class),
-        probed=nothing_probed(shape, model, params),
-    )
-
-
-def train_lane(
-    shape: ProgramConfig,
-    kinds: BranchIds,
-    numbers: Hyperparameters,
-    lane: LaneState,
-    rate: jax.Array,
-    pixels: DeviceData,
-    start: jax.Array,
-    stop: jax.Array,
-) -> LaneState:
+def train_lane(lane: Lane, state: LaneState, lr_scale: jax.Array, start: jax.Array, stop: jax.Array) -> LaneState:
     """Trains one run from step `start` to step `stop` of the same epoch; its first non-finite step freezes it.
 
     Args:
-        shape: what is static.
-        kinds, numbers: the run's knobs, without the lane axis.
-        lane: its state, without the lane axis.
-        rate: [] float32, a further factor on the learning rate, which the host sets between epochs.
-        pixels: the data.
+        lane: the run.
+        state: of the run, without the lane axis.
+        lr_scale: [] float32, factor on the learning rate that the host sets between epochs.
         start: [] int32, steps made since the start of the run.
         stop: [] int32, at most the end of the epoch that `start` is in.
     """
-    recipe, menu, per_epoch = shape.recipe, shape.menu, shape.steps_per_epoch
-    batch_size = recipe.batch_size
-    model = model_of(shape, kinds, numbers)
-    probe = OPTIMIZERS[menu.own_optimizer].ascend if menu.own_optimizer else None
-    differentiated = partial(jax.value_and_grad, has_aux=True)
-    order = epoch_order(shape, numbers, pixels, start // per_epoch)
-    fresh = start % per_epoch == 0
-    lane = lane.replace(
-        epoch=jax.tree.map(lambda total: jnp.where(fresh, 0, total), lane.epoch), probed=new_epoch(lane.probed, fresh)
+    config = lane.config
+    order = epoch_order(lane, start // config.steps_per_epoch)
+    fresh = start % config.steps_per_epoch == 0
+    sums = jax.tree.map(lambda total: jnp.where(fresh, 0, total), state.epoch)
+    state = state.replace(epoch=sums, probed=clear_probes(state.probed, fresh))
+    lane = TrainingLane(**vars(lane), order=order, lr_scale=lr_scale, layers=probed_layers(lane))
+    state = lax.fori_loop(start, stop, partial(train_step, lane), state)
+    if config.probes("failure"):
+        state = locate_failure(lane, state, start, partial(repeat_step, lane, state))
+    if config.features.precise:
+        state = update_statistics(lane, state, stop)
+    return state
+
+
+def train_step(lane: TrainingLane, step: jax.Array, state: LaneState) -> LaneState:
+    """Makes one training step: batch, gradients, clipping, update, sums and average; a non-finite step changes nothing.
+
+    Args:
+        lane: the run.
+        step: [] int32, steps made since the start of the run.
+        state: of the run, without the lane axis.
+    """
+    hparams = lane.hparams
+    batch = load_batch(lane, step)
+    loss, (logits, statistics), raw_grads, lr_scales = loss_and_gradients(lane, state, batch, step)
+    grad_norm = global_norm(raw_grads)
+    finite = (state.first_bad_step < 0) & jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+    lr = hparams.scalars["lr"] * schedule_multiplier(hparams, batch.progress) * lane.lr_scale
+    grads, clip = clip_gradients(lane, raw_grads, grad_norm, state.params)
+    update = partial(update_params, lane, state, grads, clip, lr, lr_scales, finite)
+    params, slots = lax.switch(lane.ids.optimizer, [partial(update, rule) for rule in lane.config.optimizers])
+    sums = count_step(state.epoch, batch, logits, loss, grad_norm, clip.share)
+    return state.replace(
+        params=params,
+        slots=slots,
+        average=update_average(lane, state, params, slots, step, finite),
+        statistics=freeze_if_bad(finite, statistics, state.statistics),
+        epoch=freeze_if_bad(finite, sums, state.epoch),
+        first_bad_step=jnp.where(finite | (state.first_bad_step >= 0), state.first_bad_step, step),
+        lr=lr,
+        probed=measure_step(
+            lane, state, step, raw_grads, params, partial(apply_model, lane, state, batch, step, state.params)
+        ),
     )
-    layers = axes_of(shape, model).layer if isinstance(lane.probed, ProbeState) else ()
-
-    def shown(i: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, Callable]:
-        """The images of a step as the network sees them, labels, progress, and what gives the losses of logits."""
-        positions = lax.dynamic_slice(order, ((i % per_epoch) * batch_size,), (batch_size,))
-        images, labels = pixels.images[positions], pixels.labels[positions]
-        images = augmented(menu, kinds, numbers, stream_key(numbers.keys, "augment", i), images, labels)
-        progress = i / numbers.total_steps
-        partner, share = None, None
-        if menu.mixing:
-            fill = jnp.round(pixels.mean).astype(jnp.uint8)
-            key = stream_key(numbers.keys, "mix", i)
-            images, partner, share = mix(key, images, numbers.mixup, numbers.cutmix, numbers.scalars["cutout"], fill)
-
-        def losses_of(logits: jax.Array) -> jax.Array:
-            of = partial(lane_losses(menu, kinds, numbers, progress), logits)
-            if partner is None:
-                return of(labels)
-            mixed = lax.cond(
-                (share < 1).any(), lambda: share * of(labels) + (1 - share) * of(labels[partner]), lambda: of(labels)
-            )
-            return mixed
-
-        return images, labels, progress, losses_of
-
-    def forward(i: jax.Array, lane: LaneState, params: Any, images: jax.Array) -> tuple[jax.Array, Any]:
-        """Logits of a step, and what it makes of the running statistics."""
-        variables = {
-            "params": params,
-            "batch_stats": lane.statistics,
-            "constants": constants(pixels.mean, pixels.std),
-        }
-        rngs = {name: stream_key(numbers.keys, name, i) for name in ("dropout", "activation")}
-        model = model_in_training(shape, kinds, numbers, lane.statistics, i)
-        return model.apply(variables, images, train=True, rngs=rngs, mutable=["batch_stats"])
-
-    def gradients(
-        i: jax.Array, lane: LaneState, images: jax.Array, losses_of: Callable, watch: Callable | None = None
-    ) -> tuple[jax.Array, Any, Any, Any]:
-        """The loss of a step, logits and statistics (or what `watch` has seen), the gradients, and `learning_rates`."""
-
-        def objective(params):
-            params = stop_gradients(params, frozen_leaves(recipe, params))
-            if watch:
-                (logits, _), seen = watch(lambda: forward(i, lane, params, images))
-                return losses_of(logits).mean(), seen
-            logits, after = forward(i, lane, params, images)
-            return losses_of(logits).mean(), (logits, after.get("batch_stats", {}))
-
-        rates = learning_rates(recipe, menu, numbers, lane.params, i)
-        value_and_grad = differentiated(objective)
-        (loss, seen), grads = value_and_grad(lane.params)
-        if probe:
-            uphill = where_learning(rates, grads, jax.tree.map(jnp.zeros_like, grads))
-            grads = value_and_grad(probe(lane.params, uphill, numbers.scalars["rho"]))[1]
-        loss, grads = add_penalties(menu, numbers, loss, grads, lane.params)
-        return loss, seen, where_learning(rates, grads, jax.tree.map(jnp.zeros_like, grads)), rates
-
-    def step(i: jax.Array, lane: LaneState) -> LaneState:
-        images, labels, progress, losses_of = shown(i)
-        loss, (logits, statistics), raw, rates = gradients(i, lane, images, losses_of)
-        norm = global_norm(raw)
-        finite = (lane.first_bad_step < 0) & jnp.isfinite(loss) & jnp.isfinite(norm)
-        lr = numbers.scalars["lr"] * rate_multiplier(numbers, progress) * rate
-        grads, clip = clipping_of(menu, kinds, numbers, raw, norm, lane.params)
-
-        def kept(new: Any, old: Any) -> Any:
-            return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
-
-        def updated(optimizer: Optimizer) -> tuple[Any, OptimizerState]:
-            """Parameters and slots after the step: all of it in one branch, so that each is read and written once."""
-            own = numbers.scalars["momentum"], numbers.scalars["weight_decay"], lr
-            down, slots = descent_direction(optimizer, clip(grads), lane.slots, lane.params, *own)
-            if rates is None:
-                params = jax.tree.map(lambda p, d: p - lr * d, lane.params, down)
-            else:
-                params = jax.tree.map(lambda p, d, r: jnp.where(r > 0, p - lr * r * d, p), lane.params, down, rates)
-                # Else weight decay would gather in the slots of layers that have yet to begin.
-                trees = tuple(map(partial(where_learning, rates), slots.trees, lane.slots.trees))
-                slots = slots.replace(trees=trees)
-            if menu.max_norm:
-                limited = jnp.isfinite(numbers.max_norm).any()
-                params = lax.cond(limited, partial(constrained, rates), lambda p: p, params)
-            return kept((params, slots), (lane.params, lane.slots))
-
-        def constrained(rates: Any, params: Any) -> Any:
-            """The parameters with the weights into each unit no longer than they may be, but the frozen ones."""
-            layers = numbers.norm.shape[-1]
-            limits = select_by_layer(params, layers, numbers.max_norm)
-            if rates is not None:
-                limits = jax.tree.map(lambda limit, rate: jnp.where(rate > 0, limit, jnp.inf), limits, rates)
-            return max_norm(params, limits)
-
-        def evaluated(params: Any, slots: OptimizerState) -> Any:
-            """The parameters to validate and keep, after this step."""
-            if not menu.average:
-                return ()
-            own = OPTIMIZERS[menu.own_optimizer] if menu.own_optimizer else None
-            if own and own.evaluate:
-                params = own.evaluate(params, to_optax_state(own, slots, params))
-            return kept(ema(lane.average, params, numbers.scalars["ema"], i + 1), lane.average)
-
-        params, slots = lax.switch(kinds.optimizer, [partial(updated, optimizer) for optimizer in shape.optimizers])
-        totals = lane.epoch
-        one_hot = (labels[:, None] == jnp.arange(shape.classes)).astype(jnp.float32)
-        after = EpochSums(
-            steps=totals.steps + 1,
-            loss=totals.loss + loss,
-            correct=totals.correct + (logits.argmax(-1) == labels).sum(dtype=jnp.int32),
-            grad_norm=totals.grad_norm + norm,
-            clipped=totals.clipped + clip.share,
-            class_loss=totals.class_loss + cross_entropy(logits, labels) @ one_hot,
-            class_count=totals.class_count + one_hot.sum(0),
-        )
-        return lane.replace(
-            params=params,
-            slots=slots,
-            average=evaluated(params, slots),
-            statistics=kept(statistics, lane.statistics),
-            epoch=kept(after, totals),
-            first_bad_step=jnp.where(finite | (lane.first_bad_step >= 0), lane.first_bad_step, i),
-            lr=lr,
-            probed=with_step(shape, layers, lane, i, raw, params, lambda: forward(i, lane, lane.params, images)),
-        )
-
-    lane = lax.fori_loop(start, stop, step, lane)
-    if shape.probes("failure"):
-
-        def again(i: jax.Array, watch: Callable) -> tuple[jax.Array, Any, Any]:
-            images, _, _, losses_of = shown(i)
-            return gradients(i, lane, images, losses_of, watch)[:3]
-
-        lane = with_failure(lane, start, layers, again)
-    if menu.precise:
-
-        def estimate() -> Any:
-            trained = model_in_training(shape, kinds, numbers, lane.statistics, stop - 1)
-            precise = partial(precise_statistics, trained, order, lane, pixels, batch_size)
-            return lax.cond(numbers.precise, precise, lambda: lane.statistics)
-
-        # The end of an epoch is the same for all lanes of a group: a branch of its own, real under `vmap` too.
-        lane = lane.replace(estimated=lax.cond(stop % per_epoch == 0, estimate, lambda: lane.statistics))
-        # Those of the trained weights are also what probes see, and what the running averages go on from.
-        own = OPTIMIZERS[menu.own_optimizer].evaluate if menu.own_optimizer else None
-        averaged = (numbers.scalars["ema"] > 0) | (own is not None)
-        statistics = jax.tree.map(partial(jnp.where, averaged), lane.statistics, lane.estimated)
-        lane = lane.replace(statistics=statistics)
-    return lane
 
 
-def precise_statistics(model: Network, order: jax.Array, lane: LaneState, pixels: DeviceData, batch_size: int) -> Any:
-    """Computes mean and variance at each batch norm over training images, under the weights that a run evaluates.
+def probed_layers(lane: Lane) -> tuple[str, ...]:
+    """Names of the layers of the lane's network, where a probe looks at steps."""
+    if not lane.config.probes("step") and not lane.config.probes("failure"):
+        return ()
+    return find_axes(lane.config, build_model(lane.config, lane.ids, lane.hparams)).layer
+
+
+def load_batch(lane: TrainingLane, step: jax.Array) -> Batch:
+    """Batch of a step, augmented and mixed."""
+    config, hparams, data = lane.config, lane.hparams, lane.data
+    size = config.recipe.batch_size
+    positions = lax.dynamic_slice(lane.order, ((step % config.steps_per_epoch) * size,), (size,))
+    images, labels = data.images[positions], data.labels[positions]
+    images = augment_images(lane, stream_key(hparams.keys, "augment", step), images, labels)
+    progress = step / hparams.total_steps
+    partner, share = None, None
+    if config.features.mixing:
+        fill = jnp.round(data.mean).astype(jnp.uint8)
+        key = stream_key(hparams.keys, "mix", step)
+        images, partner, share = mix(key, images, hparams.mixup, hparams.cutmix, hparams.scalars["cutout"], fill)
+    return Batch(images, labels, partner, share, progress)
+
+
+def augment_images(lane: Lane, key: jax.Array, images: jax.Array, labels: jax.Array) -> jax.Array:
+    """Augments images in the lane's way, those of its hard classes in theirs.
 
     Args:
-        model: of the lane, as it is in training.
-        order: [n_train] int32, the positions of the epoch.
-        lane: its state, without the lane axis.
-        pixels: the data.
-        batch_size: images that are normalised together; up to `PRECISE_BATCHES` of them are looked at.
+        lane: the run.
+        key: a random key.
+        images: [b, h, w, c] uint8.
+        labels: [b] int32.
+    """
+    functions = tuple(AUGMENTATIONS[name] for name in lane.config.features.augment)
+    usual = lax.switch(lane.ids.augment, functions, key, images)
+    if not lane.config.features.hard_augment:
+        return usual
+
+    def by_class(images: jax.Array, usual: jax.Array) -> jax.Array:
+        stronger = lax.switch(lane.ids.hard_augment, functions, key, images)
+        return choose_by_class(labels, lane.hparams.hard, stronger, usual)
+
+    return lax.cond(lane.ids.hard_augment != lane.ids.augment, by_class, lambda images, usual: usual, images, usual)
+
+
+def batch_losses(lane: Lane, batch: Batch, logits: jax.Array) -> jax.Array:
+    """Losses [b] of logits [b, class]; of a mixed example the mean of its two, weighted by their shares."""
+    losses = partial(build_loss(lane, batch.progress), logits)
+    if batch.partner is None:
+        return losses(batch.labels)
+
+    def of_both() -> jax.Array:
+        return batch.share * losses(batch.labels) + (1 - batch.share) * losses(batch.labels[batch.partner])
+
+    return lax.cond((batch.share < 1).any(), of_both, lambda: losses(batch.labels))
+
+
+def apply_model(lane: Lane, state: LaneState, batch: Batch, step: jax.Array, params: Any) -> tuple[jax.Array, Any]:
+    """Logits [b, class] of a step in training mode, and the variables that it changed."""
+    rngs = {name: stream_key(lane.hparams.keys, name, step) for name in ("dropout", "activation")}
+    model = build_training_model(lane, state.statistics, step)
+    variables = lane.variables(params, state.statistics)
+    return model.apply(variables, batch.images, train=True, rngs=rngs, mutable=["batch_stats"])
+
+
+def keep_outputs(run: Callable[[], tuple[jax.Array, Any]]) -> tuple[jax.Array, Any]:
+    """Runs a forward pass and returns its logits, and what a training step needs of it: logits and statistics."""
+    logits, changed = run()
+    return logits, (logits, changed.get("batch_stats", {}))
+
+
+def loss_and_gradients(
+    lane: Lane, state: LaneState, batch: Batch, step: jax.Array, watch: Callable = keep_outputs
+) -> tuple[jax.Array, Any, Any, Any]:
+    """Computes the loss of a step and its gradients.
+
+    Args:
+        lane, state: the run, without the lane axis.
+        batch: of the step.
+        step: [] int32.
+        watch: runs the forward pass that it is given; returns its logits and what the caller wants to know of it.
 
     Returns:
-        A tree like the running statistics.
+        The loss [], what `watch` gave, the gradients (a tree like the parameters, 0 where they do not learn) and the
+        learning-rate scales of the leaves.
     """
-    variables = {
-        "params": lane.evaluated,
-        "batch_stats": lane.statistics,
-        "constants": constants(pixels.mean, pixels.std),
+    config, hparams = lane.config, lane.hparams
+
+    def objective(params: Any) -> tuple[jax.Array, Any]:
+        params = stop_gradients(params, frozen_leaves(config.recipe, params))
+        logits, seen = watch(partial(apply_model, lane, state, batch, step, params))
+        return batch_losses(lane, batch, logits).mean(), seen
+
+    lr_scales = scale_layers(lane, state.params, step)
+    value_and_grad = jax.value_and_grad(objective, has_aux=True)
+    (loss, seen), grads = value_and_grad(state.params)
+    if config.own_optimizer and config.own_optimizer.ascend:
+        uphill = zero_frozen(lr_scales, grads)
+        grads = value_and_grad(config.own_optimizer.ascend(state.params, uphill, hparams.scalars["rho"]))[1]
+    loss, grads = add_penalties(lane, loss, grads, state.params)
+    return loss, seen, zero_frozen(lr_scales, grads), lr_scales
+
+
+def scale_layers(lane: Lane, params: Any, step: jax.Array) -> Any | None:
+    """Factor on the learning rate of each leaf in a step, exactly 0 while it is frozen; None: 1 for all, always."""
+    recipe, hparams = lane.config.recipe, lane.hparams
+    if recipe.freeze == "none" and not lane.config.features.layer_rates:
+        return None
+    layers = hparams.norm.shape[-1]
+    at = hparams.layer_rates.at(step) if lane.config.features.layer_rates else [jnp.float32(1)] * (layers + 1)
+    scales = select_by_layer(params, layers, at)
+    return jax.tree.map(
+        lambda scale, stop: jnp.zeros_like(scale) if stop else scale, scales, frozen_leaves(recipe, params)
+    )
+
+
+def keep_frozen(lr_scales: Any | None, new: Any, old: Any) -> Any:
+    """Leaves of `new` where their layer learns, those of `old` where it is frozen; `lr_scales` of `scale_layers`."""
+    return new if lr_scales is None else jax.tree.map(lambda s, a, b: jnp.where(s > 0, a, b), lr_scales, new, old)
+
+
+def zero_frozen(lr_scales: Any | None, grads: Any) -> Any:
+    """Gradients that are 0 where the layer is frozen."""
+    return keep_frozen(lr_scales, grads, jax.tree.map(jnp.zeros_like, grads))
+
+
+def add_penalties(lane: Lane, loss: jax.Array, grads: Any, params: Any) -> tuple[jax.Array, Any]:
+    """Adds the L1 and L2 penalties of the lane to the loss [] and their gradients to `grads`, a tree like `params`."""
+    if not lane.config.features.penalties:
+        return loss, grads
+    l1, l2 = lane.hparams.scalars["l1"], lane.hparams.scalars["l2"]
+
+    def penalize(loss: jax.Array, grads: Any, params: Any) -> tuple[jax.Array, Any]:
+        term, slopes = jax.value_and_grad(lambda p: l1_penalty(p, l1) + l2_penalty(p, l2))(params)
+        return loss + term, jax.tree.map(jnp.add, grads, slopes)
+
+    return lax.cond((l1 > 0) | (l2 > 0), penalize, lambda loss, grads, params: (loss, grads), loss, grads, params)
+
+
+def clip_gradients(lane: Lane, grads: Any, norm: jax.Array, params: Any) -> tuple[Any, Clip]:
+    """Clips gradients in the lane's way.
+
+    Args:
+        lane: the run.
+        grads: a tree like `params`.
+        norm: [] float32, of all gradients together.
+        params: of the lane.
+
+    Returns:
+        The gradients, already clipped where that is done unit by unit, and what the update has left to do. Infinite
+        limits leave every gradient as it is, bit for bit.
+    """
+    ways, chosen = lane.config.features.clipping, lane.ids.clipping
+    one, infinite, limit = jnp.float32(1), jnp.float32(jnp.inf), lane.hparams.clip
+    if "adaptive" in ways:
+        grads, share = lax.cond(
+            chosen == ways.index("adaptive"),
+            lambda: CLIPPINGS["adaptive"](grads, params, limit),
+            lambda: (grads, jnp.float32(0)),
+        )
+    else:
+        share = jnp.float32(0)
+    clips = {
+        "none": lambda: Clip(one, infinite, jnp.float32(0)),
+        "value": lambda: Clip(one, limit, clipped_fraction(grads, limit)),
+        "norm": lambda: Clip(norm_factor(norm, limit), infinite, (norm > limit).astype(jnp.float32)),
+        "adaptive": lambda: Clip(one, infinite, share),
     }
-
-    def add(i: jax.Array, population: Population) -> Population:
-        images = pixels.images[lax.dynamic_slice(order, (i * batch_size,), (batch_size,))]
-        return add_batch(population, batch_moments(model, variables, images))
-
-    batches = min(PRECISE_BATCHES, len(order) // batch_size)
-    population = lax.fori_loop(0, batches, add, empty_population(variables))
-    return population.moments
+    return grads, lax.switch(chosen, [clips[name] for name in ways])
 
 
-def evaluate_lane(
-    shape: ProgramConfig,
-    kinds: BranchIds,
-    numbers: Hyperparameters,
-    params: Any,
-    statistics: Any,
-    pixels: DeviceData,
-    positions: jax.Array,
-    chunks: jax.Array,
-) -> jax.Array:
-    """Logits of one run in evaluation mode.
+def schedule_multiplier(hparams: Hyperparameters, progress: jax.Array) -> jax.Array:
+    """Factor on the peak learning rate: the lane's schedule with its warm-up and its floor.
+
+    All schedules are computed; each is a few scalar operations.
 
     Args:
-        positions: [chunk, image] int32, which images; rows from `chunks` on are not computed.
-        chunks: [] int32.
-
-    Returns:
-        [chunk, image, class] float32, zero in the rows not computed.
+        hparams: of the lane.
+        progress: [] float32, fraction of the run done.
     """
-    model = model_of(shape, kinds, numbers)
-    variables = {"params": params, "batch_stats": statistics, "constants": constants(pixels.mean, pixels.std)}
 
-    def classify(images: jax.Array) -> jax.Array:
-        running = partial(model.apply, variables, train=False)
-        if not shape.menu.batch_evaluation:
-            return running(images)
-        frozen = frozen_norms(shape.recipe, list(statistics))
-        at_hand = partial(model.clone(batch_statistics=True, frozen_norms=frozen).apply, variables, train=False)
-        return lax.cond(numbers.batch_evaluation, at_hand, running, images)
+    def schedule(progress: jax.Array) -> jax.Array:
+        values = [
+            f(progress, hparams.scalars["cycles"]) if name in CYCLIC else f(progress) for name, f in SCHEDULES.items()
+        ]
+        return lax.select_n(hparams.schedule, *[jnp.asarray(value, jnp.float32) for value in values])
 
-    def chunk(i: jax.Array, logits: jax.Array) -> jax.Array:
-        images = pixels.images[lax.dynamic_index_in_dim(positions, i, keepdims=False)]
-        return lax.dynamic_update_index_in_dim(logits, classify(images), i, 0)
-
-    return lax.fori_loop(0, chunks, chunk, jnp.zeros((*positions.shape, shape.classes), jnp.float32))
+    return with_warmup(lambda p: with_floor(schedule(p), hparams.lr_floor), progress, hparams.scalars["warmup"])
 
 
-def probe_lane(
-    shape: ProgramConfig,
-    kinds: BranchIds,
-    numbers: Hyperparameters,
-    params: Any,
-    statistics: Any,
+def update_params(
+    lane: Lane,
+    state: LaneState,
+    grads: Any,
+    clip: Clip,
     lr: jax.Array,
-    pixels: DeviceData,
-    positions: jax.Array,
-    steps: jax.Array,
-) -> dict[str, jax.Array]:
-    """All figures of the probes of an epoch, of one run.
+    lr_scales: Any | None,
+    finite: jax.Array,
+    optimizer: Optimizer,
+) -> tuple[Any, OptimizerState]:
+    """Updates parameters and slots with one optimizer, or keeps them where the step is not finite.
+
+    All of it belongs to the optimizer's branch, so that each array is read and written once.
 
     Args:
-        shape: what is static.
-        kinds, numbers: the run's knobs, without the lane axis.
-        params, statistics, lr: of its state.
-        pixels: the data.
-        positions: [batch, image] int32, which images.
-        steps: [] int32, made so far.
+        lane, state: the run, without the lane axis.
+        grads: gradients, still to be clipped entry by entry with `clip`.
+        lr: [] float32, of the step.
+        lr_scales: of `scale_layers`.
+        finite: [] bool.
+        optimizer: one of those that the lanes choose among.
     """
-    variables = {"params": params, "batch_stats": statistics, "constants": constants(pixels.mean, pixels.std)}
-    losses = lane_losses(shape.menu, kinds, numbers, steps / numbers.total_steps)
-    model = model_in_training(shape, kinds, numbers, statistics, steps - 1)
-    return probe_network(shape, Net(model, variables, losses, lr), pixels, positions)
+    hparams, old = lane.hparams, state.params
+    down, slots = descent_direction(
+        optimizer, clip(grads), state.slots, old, hparams.scalars["momentum"], hparams.scalars["weight_decay"], lr
+    )
+    if lr_scales is None:
+        params = jax.tree.map(lambda p, d: p - lr * d, old, down)
+    else:
+        params = jax.tree.map(lambda p, d, s: jnp.where(s > 0, p - lr * s * d, p), old, down, lr_scales)
+        # Otherwise weight decay would accumulate in the slots of layers that have yet to begin.
+        slots = slots.replace(trees=tuple(map(partial(keep_frozen, lr_scales), slots.trees, state.slots.trees)))
+    if lane.config.features.max_norm:
+        limited = jnp.isfinite(hparams.max_norm).any()
+        params = lax.cond(limited, partial(limit_norms, hparams, lr_scales), lambda p: p, params)
+    return freeze_if_bad(finite, (params, slots), (old, state.slots))
+
+
+def limit_norms(hparams: Hyperparameters, lr_scales: Any | None, params: Any) -> Any:
+    """Parameters with the weights into each unit no longer than `max_norm`, but the frozen ones."""
+    limits = select_by_layer(params, hparams.norm.shape[-1], hparams.max_norm)
+    if lr_scales is not None:
+        limits = jax.tree.map(lambda limit, scale: jnp.where(scale > 0, limit, jnp.inf), limits, lr_scales)
+    return max_norm(params, limits)
+
+
+def update_average(
+    lane: Lane, state: LaneState, params: Any, slots: OptimizerState, step: jax.Array, finite: jax.Array
+) -> Any:
+    """Updates the averaged parameters, which are validated and kept, after a step; () where no lane averages."""
+    if not lane.config.features.average:
+        return ()
+    own = lane.config.own_optimizer
+    if own and own.evaluate:
+        params = own.evaluate(params, to_optax_state(own, slots, params))
+    return freeze_if_bad(finite, ema(state.average, params, lane.hparams.scalars["ema"], step + 1), state.average)
+
+
+def count_step(
+    sums: EpochSums, batch: Batch, logits: jax.Array, loss: jax.Array, grad_norm: jax.Array, clipped: jax.Array
+) -> EpochSums:
+    """Adds a step to the sums of its epoch.
+
+    Args:
+        sums: so far.
+        batch: of the step.
+        logits: [b, class].
+        loss, grad_norm, clipped: [] float32.
+    """
+    labels = batch.labels
+    one_hot = (labels[:, None] == jnp.arange(logits.shape[-1])).astype(jnp.float32)
+    return EpochSums(
+        steps=sums.steps + 1,
+        loss=sums.loss + loss,
+        correct=sums.correct + (logits.argmax(-1) == labels).sum(dtype=jnp.int32),
+        grad_norm=sums.grad_norm + grad_norm,
+        clipped=sums.clipped + clipped,
+        class_loss=sums.class_loss + cross_entropy(logits, labels) @ one_hot,
+        class_count=sums.class_count + one_hot.sum(0),
+    )
+
+
+def freeze_if_bad(finite: jax.Array, new: Any, old: Any) -> Any:
+    """Leaves of `new` while everything is finite [] bool, those of `old` from then on."""
+    return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
+
+
+def repeat_step(lane: TrainingLane, state: LaneState, step: jax.Array, watch: Callable) -> tuple[jax.Array, Any, Any]:
+    """Makes the forward and backward pass of a step once more: loss, what `watch` gave, gradients."""
+    return loss_and_gradients(lane, state, load_batch(lane, step), step, watch)[:3]
+
+
+def update_statistics(lane: TrainingLane, state: LaneState, stop: jax.Array) -> LaneState:
+    """Estimates batch norm's statistics anew if the epoch ends at step `stop`, in lanes that evaluate with them."""
+
+    def estimate() -> Any:
+        model = build_training_model(lane, state.statistics, stop - 1)
+        precise = partial(estimate_statistics, lane, model, lane.order, state)
+        return lax.cond(lane.hparams.precise, precise, lambda: state.statistics)
+
+    # The end of an epoch is the same for all lanes of a group: a branch of its own, real under `vmap` too.
+    ends = stop % lane.config.steps_per_epoch == 0
+    state = state.replace(estimated=lax.cond(ends, estimate, lambda: state.statistics))
+    # The statistics of the trained weights are also what probes see, and what the running averages go on from.
+    own = lane.config.own_optimizer
+    averaged = (lane.hparams.scalars["ema"] > 0) | (own is not None and own.evaluate is not None)
+    statistics = jax.tree.map(partial(jnp.where, averaged), state.statistics, state.estimated)
+    return state.replace(statistics=statistics)

@@ -58,7 +58,7 @@ class CohortRunner:
         self.cohort, self.checkpoints, self.interrupt, self.display = cohort, checkpoints, interrupt, display
         self.on_epoch, self.advance, self.referee = on_epoch, advance, referee
         self.program = Program(
-            cohort.shape,
+            cohort.config,
             cohort.padded_config(),
             cohort.task,
             devices,
@@ -91,7 +91,7 @@ class CohortRunner:
     @property
     def _probing(self) -> bool:
         """Whether there are probes of an epoch."""
-        return bool(self.cohort.shape.probes("epoch"))
+        return bool(self.cohort.config.probes("epoch"))
 
     @property
     def current(self) -> np.ndarray:
@@ -103,7 +103,7 @@ class CohortRunner:
     def run_epochs(self) -> float:
         """Epochs done, over all runs; a run that ended early counts as done."""
         planned = np.array([run.recipe.epochs for run in self.cohort.runs])
-        done = np.minimum(self.history.steps / self.cohort.shape.steps_per_epoch, planned)
+        done = np.minimum(self.history.steps / self.cohort.config.steps_per_epoch, planned)
         return float(np.where(self.history.status == RUNNING, done, planned).sum())
 
     def prepare(self) -> None:
@@ -119,7 +119,7 @@ class CohortRunner:
         self._call = self.program.compile({name: partial(self.program.lower, name) for name in names}, self.interrupt)
         self._compiling = time.perf_counter() - began
         if len(fresh):
-            arguments = enumerate(zip(self.program.knobs, self.program.pixels, strict=True))
+            arguments = enumerate(zip(self.program.traced, self.program.data, strict=True))
             self.lanes = list(self._call["init"](dict(arguments)).values())
         if restored:
             lanes = restored.over("lanes", self._by_run()) if len(fresh) else restored.tree["lanes"]
@@ -144,7 +144,7 @@ class CohortRunner:
             params, statistics = jax.tree.map(
                 lambda leaf, new, lane=lane: leaf.at[lane].set(new), (lanes.params, lanes.statistics), begun
             )
-            self.lanes[device] = lanes.beginning_with(params, statistics)
+            self.lanes[device] = lanes.with_initial(params, statistics)
 
     def _pretrain(self, fresh: np.ndarray) -> None:
         """Pretrains the fresh runs that ask for it, objective after objective, and keeps the trunks."""
@@ -221,7 +221,7 @@ class CohortRunner:
 
     def _train_epoch(self) -> None:
         """Takes every run to the end of the epoch in progress, in calls of about `CALL_SECONDS`."""
-        per_epoch = self.cohort.shape.steps_per_epoch
+        per_epoch = self.cohort.config.steps_per_epoch
         end = (self.epoch + 1) * per_epoch
         steps = self.history.steps
         for start in sorted(set(steps[self.current]) - {end}):
@@ -237,10 +237,10 @@ class CohortRunner:
         rates = np.split(self.history.rate[self.cohort.run_at], len(self.lanes))
         arguments = {
             device: (
-                program.knobs[device],
+                program.traced[device],
                 self.lanes[device],
                 rates[device],
-                program.pixels[device],
+                program.data[device],
                 groups[device],
                 window[device],
                 steps,
@@ -273,7 +273,7 @@ class CohortRunner:
         with np.errstate(invalid="ignore", divide="ignore"):
             trained = {
                 "train_loss": totals.loss / totals.steps,
-                "train_accuracy": totals.correct / (totals.steps * cohort.shape.recipe.batch_size),
+                "train_accuracy": totals.correct / (totals.steps * cohort.config.recipe.batch_size),
                 "lr": lr,
                 "grad_norm": totals.grad_norm / totals.steps,
                 "clipped": totals.clipped / totals.steps,
@@ -329,10 +329,10 @@ class CohortRunner:
 
     def _probe(self, runs: np.ndarray, epoch: int) -> None:
         """Fills in the figures of the probes of an epoch, where they are due."""
-        if not self._probing or not is_due(self.cohort.shape.recipe.probe_epochs, epoch):
+        if not self._probing or not is_due(self.cohort.config.recipe.probe_epochs, epoch):
             return
         began = time.perf_counter()
-        steps = (epoch + 1) * self.cohort.shape.steps_per_epoch
+        steps = (epoch + 1) * self.cohort.config.steps_per_epoch
         figures = probe_runs(
             self.layout,
             self.program,

@@ -48,9 +48,9 @@ def logits_of(
         began = time.perf_counter()
         arguments = {
             device: (
-                program.knobs[device],
+                program.traced[device],
                 *variables[device],
-                program.pixels[device],
+                program.data[device],
                 groups[device],
                 window[device],
                 padded,

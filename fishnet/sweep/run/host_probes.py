@@ -13,7 +13,7 @@ from fishnet.sweep.plan.cohorts import Cohort
 from fishnet.sweep.plan.layout import Layout
 from fishnet.sweep.program.program import CompiledCalls, Program
 from fishnet.sweep.program.state import LaneState, ProbeState
-from fishnet.sweep.program.traced_probes import figure_shapes
+from fishnet.sweep.program.traced_probes import measure_shapes
 from fishnet.sweep.run.call_pacer import CallPacer
 from fishnet.sweep.spec.history import FAILURE, History
 
@@ -22,11 +22,11 @@ COLUMNS = ("run", "epoch", "step", "probe", "layer", "index", "class", "value")
 
 def nothing_measured(cohort: Cohort) -> dict[str, np.ndarray]:
     """The arrays of `History.probes` before the first step; none where the runs have no probes."""
-    shape, runs = cohort.shape, len(cohort.runs)
+    shape, runs = cohort.config, len(cohort.runs)
     found: dict[str, np.ndarray] = {}
     for kind, lead in (("step", (shape.measurements,)), ("epoch", ())):
         probes = shape.probes(kind)
-        for figure, size in figure_shapes(probes, cohort.probe_axes).items() if probes else ():
+        for figure, size in measure_shapes(probes, cohort.probe_axes).items() if probes else ():
             found[figure] = np.full((runs, cohort.epochs, *lead, *size), np.nan, np.float32)
     if shape.probes("failure"):
         found[FAILURE] = np.full((runs, 2), -1, np.int32)
@@ -35,7 +35,7 @@ def nothing_measured(cohort: Cohort) -> dict[str, np.ndarray]:
 
 def has_figures(cohort: Cohort) -> bool:
     """Whether probes give its runs figures, for a table of their own."""
-    return any(PROBES[name].gives for name in cohort.shape.recipe.probes)
+    return any(PROBES[name].gives for name in cohort.config.recipe.probes)
 
 
 def take_steps(history: History, layout: Layout, lanes: Sequence[LaneState], runs: np.ndarray, epoch: int) -> None:
@@ -81,9 +81,9 @@ def probe_runs(
         began = time.perf_counter()
         arguments = {
             device: (
-                program.knobs[device],
+                program.traced[device],
                 *(lanes[device].params, lanes[device].statistics, lanes[device].lr),
-                program.pixels[device],
+                program.data[device],
                 groups[device],
                 window[device],
                 positions,
@@ -108,7 +108,7 @@ def probe_positions(cohort: Cohort) -> np.ndarray:
 
     In an order that mixes classes, which does not depend on the runs.
     """
-    shape = cohort.shape
+    shape = cohort.config
     mixed = np.random.default_rng(0).permutation(cohort.task.splits["train"])
     size = shape.recipe.batch_size
     return mixed[: shape.probe_batches * size].reshape(-1, size).astype(np.int32)
@@ -116,7 +116,7 @@ def probe_positions(cohort: Cohort) -> np.ndarray:
 
 def failures(history: History, cohort: Cohort) -> dict[str, list[str | None]]:
     """The columns that `runs.parquet` has of runs with the probe `first_bad`."""
-    if not cohort.shape.probes("failure"):
+    if not cohort.config.probes("failure"):
         return {}
     found = history.probes.get(FAILURE, np.full((len(cohort.runs), 2), -1)).tolist()
     texts = [failure_text(*row, cohort.probe_axes.layer) for row in found]
@@ -129,7 +129,7 @@ def probes_table(cohort: Cohort, history: History) -> pd.DataFrame:
     `step` is the number of the step that was measured, from 0, or, in figures of an epoch, of steps made. `index` is
     the place of a layer in order of execution, or of a class; a figure of the whole network has none.
     """
-    probes = [PROBES[name] for name in cohort.shape.recipe.probes]
+    probes = [PROBES[name] for name in cohort.config.recipe.probes]
     parts = [
         figure_rows(cohort, history, probe.kind, figure, measure.axis)
         for probe in probes
@@ -150,10 +150,10 @@ def figure_rows(cohort: Cohort, history: History, kind: str, figure: str, axis: 
         figure: its name.
         axis: what it is over, one of `fishnet.probes.table.AXES`.
     """
-    recipe, per_epoch = cohort.shape.recipe, cohort.shape.steps_per_epoch
+    recipe, per_epoch = cohort.config.recipe, cohort.config.steps_per_epoch
     values, epochs, bad = history.probes[figure], np.arange(cohort.epochs), history.first_bad_step[:, None, None]
     if kind == "step":
-        steps = epochs[:, None] * per_epoch + np.arange(cohort.shape.measurements) * recipe.probe_every
+        steps = epochs[:, None] * per_epoch + np.arange(cohort.config.measurements) * recipe.probe_every
         due = np.ones(cohort.epochs, bool)
     else:
         values = values[:, :, None]

@@ -12,7 +12,7 @@ from flax.serialization import from_state_dict, to_state_dict
 from fishnet.host.interrupt import Interrupt
 from fishnet.sweep.plan.layout import Layout
 from fishnet.sweep.program.memory import tree_bytes
-from fishnet.sweep.program.pretrain_step import PretrainState, init_pretrain, pretrain_groups, taught
+from fishnet.sweep.program.pretrain_step import PretrainState, apply_pretrained, init_pretrain, pretrain_groups
 from fishnet.sweep.program.program import Program, abstract
 from fishnet.sweep.program.state import LaneState
 from fishnet.sweep.run.call_pacer import CallPacer
@@ -77,7 +77,7 @@ class Pretraining:
         self.history.status[self.runs[bad >= 0]] = DIVERGED
         self.history.first_bad_step[self.runs[bad >= 0]] = 0
         members = self.layout.mask(self.runs)
-        hand_over = jax.jit(partial(taught, self.program.shape))
+        hand_over = jax.jit(partial(apply_pretrained, self.program.config))
         return [hand_over(*of) for of in zip(lanes, self.pupils, members, strict=True)]
 
     def forget(self) -> None:
@@ -86,9 +86,9 @@ class Pretraining:
 
     def _prepare(self, lanes: list[LaneState]) -> None:
         """Compiles what is needed; the state is the last checkpoint's or a fresh one."""
-        program, shape = self.program, self.program.shape
+        program, shape = self.program, self.program.config
         init = jax.jit(partial(init_pretrain, shape, self.name))
-        like = jax.eval_shape(init, program.knobs[0], lanes[0], program.pixels[0])
+        like = jax.eval_shape(init, program.traced[0], lanes[0], program.data[0])
         runs = len(self.layout.cohort.runs)
         whole = {
             "pupils": jax.tree.map(
@@ -102,12 +102,12 @@ class Pretraining:
         groups = (program.lanes, shape.lane_width)
 
         def lower(name: str, device: int) -> jax.stages.Lowered:
-            place, knobs, pixels = program.devices[device], program.knobs[device], program.pixels[device]
+            place, traced, pixels = program.devices[device], program.traced[device], program.data[device]
             if name == "init":
-                return init.lower(knobs, lanes[device], pixels)
+                return init.lower(traced, lanes[device], pixels)
             pupils = jax.tree.map(lambda leaf: abstract(place, leaf.shape, leaf.dtype), like)
             rest = (abstract(place, groups), abstract(place, (2,)), abstract(place, (2,)))
-            return train.lower(knobs, pupils, pixels, *rest)
+            return train.lower(traced, pupils, pixels, *rest)
 
         complete = restored is not None and restored.found[self.runs].all()
         names = ["train"] if complete else ["train", "init"]
@@ -115,7 +115,7 @@ class Pretraining:
         lowered = {name: partial(lower, name) for name in names}
         self._call = program.compile(lowered, self.interrupt, beside=tree_bytes(like))
         if not complete:
-            arguments = enumerate(zip(program.knobs, lanes, program.pixels, strict=True))
+            arguments = enumerate(zip(program.traced, lanes, program.data, strict=True))
             self.pupils = list(self._call["init"](dict(arguments)).values())
         if restored is not None:
             self.steps = restored.over("steps", self.steps)
@@ -127,7 +127,7 @@ class Pretraining:
 
     def _epoch(self, epoch: int) -> None:
         """Takes every run that is not further yet to the end of an epoch."""
-        per_epoch = self.program.shape.steps_per_epoch
+        per_epoch = self.program.config.steps_per_epoch
         end = (epoch + 1) * per_epoch
         recorded = np.isfinite(self.history.pretrain_curves[self.runs, epoch, PRETRAIN_CURVES.index("loss")])
         steps = self.steps[self.runs]
@@ -151,9 +151,9 @@ class Pretraining:
         program, steps = self.program, np.asarray([start, stop], np.int32)
         arguments = {
             device: (
-                program.knobs[device],
+                program.traced[device],
                 self.pupils[device],
-                program.pixels[device],
+                program.data[device],
                 groups[device],
                 window[device],
                 steps,

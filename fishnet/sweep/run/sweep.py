@@ -26,10 +26,10 @@ from fishnet.sweep.distributed.processes import FINISHED, Pulse, Team, check_apa
 from fishnet.sweep.plan.autotune import autotune_layouts
 from fishnet.sweep.plan.cohorts import Cohort, check_overrides, make_cohorts
 from fishnet.sweep.plan.fit_memory import fit_memory, lowering_text, reduce_layout
+from fishnet.sweep.plan.learnable import unmeasured_norms
 from fishnet.sweep.plan.past_times import PastTime, find_time
 from fishnet.sweep.plan.trace import check_traces
 from fishnet.sweep.plan.user_components import user_functions
-from fishnet.sweep.program.build import unmeasured_norms
 from fishnet.sweep.program.memory import OutOfMemory
 from fishnet.sweep.run.backend_check import check_backend
 from fishnet.sweep.run.inputs import DataOptions, Inputs, check_data

@@ -19,7 +19,7 @@ from fishnet.optim.optimizers import OPTIMIZERS
 from fishnet.optim.schedules import CYCLIC, SCHEDULES
 from fishnet.pretraining import OBJECTIVES
 from fishnet.probes import PROBES
-from fishnet.sweep.program.features import FOCAL, IMPLIED_WEIGHTING, family
+from fishnet.sweep.program.config import FOCAL, IMPLIED_WEIGHTING, family
 from fishnet.sweep.spec.recipe import SELECTABLE, Recipe
 
 RESIDUAL = ("resnet", "efficientnet")

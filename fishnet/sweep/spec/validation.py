@@ -19,7 +19,7 @@ from fishnet.nn.norms import NORMS
 from fishnet.optim.freezing import check_stages
 from fishnet.optim.optimizers import OPTIMIZERS
 from fishnet.probes import PROBES
-from fishnet.sweep.program.features import hard_class_names
+from fishnet.sweep.program.config import hard_class_names
 from fishnet.sweep.spec.effects import check_data_options, check_stopping, check_uses
 from fishnet.sweep.spec.field_parsing import TRUNK, format_value
 from fishnet.sweep.spec.limits import MOST_LAYERS, MOST_WIDTH, check_epochs

@@ -20,7 +20,7 @@ from fishnet.host.machine import visible_devices
 from fishnet.source_hash.digest import describe_source, source_hash
 from fishnet.sweep.plan.grouping import group_runs
 from fishnet.sweep.program.build import plain_model
-from fishnet.sweep.program.state import constants
+from fishnet.sweep.program.state import pixel_constants
 from fishnet.sweep.spec.field_parsing import coerce
 from fishnet.sweep.spec.history import DIVERGED
 from fishnet.sweep.spec.random_search import Samples
@@ -92,7 +92,7 @@ def load_run(out: str | Path, run: int = 0) -> LoadedRun:
     # Normalizes both names: links may have changed since training.
     classes = tuple({normal_task(name): names for name, names in content["classes"].items()}[recipe.task])
     model = plain_model(recipe, classes, sites)
-    variables = {"params": params, "batch_stats": statistics, "constants": constants(**tree["pixels"])}
+    variables = {"params": params, "batch_stats": statistics, "constants": pixel_constants(**tree["pixels"])}
     return LoadedRun(model, used_variables(model, variables, recipe.image_size), classes, recipe, run)
 
 

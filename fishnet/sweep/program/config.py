@@ -1,4 +1,4 @@
-"""What a program is compiled for: the static fields of its runs, and the table entries that they name."""
+"""Static configuration of a compiled program: the static recipe fields and the table entries that its runs use."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,8 @@ from fishnet.nn.activations import ACTIVATIONS
 from fishnet.nn.initializers import DISTRIBUTIONS, INITIALIZERS
 from fishnet.nn.norm_formulas import WEIGHT_KINDS
 from fishnet.optim.clipping import CLIPPINGS
-from fishnet.optim.optimizers import OPTIMIZERS
+from fishnet.optim.optimizers import OPTIMIZERS, Optimizer
+from fishnet.probes import PROBES, Probe
 from fishnet.sweep.spec.recipe import Recipe
 
 # Fields that change shapes or the structure of the program: runs that differ in one of them cannot share a program.
@@ -53,11 +54,11 @@ def family(recipe: Recipe) -> str:
 
 @dataclass(frozen=True)
 class ProgramFeatures:
-    """The table entries that the lanes of a cohort choose among, and the parts they need: a program holds no others.
+    """Table entries that the lanes of a program choose among, and the optional operations that some lane needs.
 
-    There are at least two entries of each table, so that a choice is always a real branch: XLA would put a single one
-    in line and fuse it with its neighbours, and a run alone would round otherwise than beside others. A part that only
-    some lanes use is a conditional of its own, for the same reason.
+    Each table has at least two entries, so that the choice is always a real branch: XLA would inline a single one and
+    fuse it with its neighbors, and a run alone would round differently than in a larger sweep. For the same reason an
+    operation that only some lanes use is a conditional.
     """
 
     activation: tuple[str, ...]
@@ -123,6 +124,51 @@ class ProgramFeatures:
             batch_evaluation=any(recipe.eval_statistics == "batch" for recipe in recipes),
             unit_variance=any(INITIALIZERS[recipe.init].unit_variance for recipe in recipes),
         )
+
+
+@dataclass(frozen=True)
+class ProgramConfig:
+    """Static configuration of a compiled program."""
+
+    recipe: Recipe  # only its static fields matter
+    features: ProgramFeatures
+    classes: int
+    experts: tuple[int, ...]  # positions of the classes with an expert head
+    image_shape: tuple[int, int, int]
+    train_images: int
+    lowering: str
+    lane_width: int
+    share_batches: bool = False  # whether the lanes of a group have one seed, and with it the same images in each step
+
+    @property
+    def optimizers(self) -> tuple[Optimizer, ...]:
+        """Optimizers that the lanes choose among."""
+        return tuple(OPTIMIZERS[name] for name in self.features.optimizer)
+
+    @property
+    def own_optimizer(self) -> Optimizer | None:
+        """Optimizer of all lanes, where it steps in its own way."""
+        return OPTIMIZERS[self.features.own_optimizer] if self.features.own_optimizer else None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches of the training split."""
+        return self.train_images // self.recipe.batch_size
+
+    def probes(self, kind: str) -> dict[str, Probe]:
+        """Probes of one kind ("step", "epoch", "failure"), in the order of the recipe."""
+        return {name: PROBES[name] for name in self.recipe.probes if PROBES[name].kind == kind}
+
+    @property
+    def measurements(self) -> int:
+        """Number of measurements that step probes take in an epoch."""
+        return -(-self.steps_per_epoch // self.recipe.probe_every)
+
+    @property
+    def probe_batches(self) -> int:
+        """Number of batches that epoch probes look at."""
+        images = min(self.recipe.probe_images or self.train_images, self.train_images)
+        return max(1, images // self.recipe.batch_size)
 
 
 def clipping(recipe: Recipe) -> str:

@@ -1,0 +1,91 @@
+"""Evaluation of one run: its logits, the probes of an epoch, and precise statistics of its batch norms."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from fishnet.models.network import Network
+from fishnet.models.norm_statistics import Population, add_batch, batch_moments, empty_population
+from fishnet.probes import Batches, Net
+from fishnet.sweep.program.build import build_loss, build_model, build_training_model, frozen_norms
+from fishnet.sweep.program.state import Lane, LaneState
+
+PRECISE_BATCHES = 32  # of an epoch, from which precise statistics are estimated
+
+
+def evaluate_lane(lane: Lane, params: Any, statistics: Any, positions: jax.Array, chunks: jax.Array) -> jax.Array:
+    """Logits of one run in evaluation mode.
+
+    Args:
+        lane: the run.
+        params, statistics: of its network.
+        positions: [chunk, image] int32, which images; rows from `chunks` on are not computed.
+        chunks: [] int32.
+
+    Returns:
+        [chunk, image, class] float32, zero in the rows not computed.
+    """
+    config = lane.config
+    model = build_model(config, lane.ids, lane.hparams)
+    variables = lane.variables(params, statistics)
+
+    def classify(images: jax.Array) -> jax.Array:
+        running = partial(model.apply, variables, train=False)
+        if not config.features.batch_evaluation:
+            return running(images)
+        frozen = frozen_norms(config.recipe, list(statistics))
+        at_hand = partial(model.clone(batch_statistics=True, frozen_norms=frozen).apply, variables, train=False)
+        return lax.cond(lane.hparams.batch_evaluation, at_hand, running, images)
+
+    def evaluate_chunk(i: jax.Array, logits: jax.Array) -> jax.Array:
+        images = lane.data.images[lax.dynamic_index_in_dim(positions, i, keepdims=False)]
+        return lax.dynamic_update_index_in_dim(logits, classify(images), i, 0)
+
+    return lax.fori_loop(0, chunks, evaluate_chunk, jnp.zeros((*positions.shape, config.classes), jnp.float32))
+
+
+def probe_lane(
+    lane: Lane, params: Any, statistics: Any, lr: jax.Array, positions: jax.Array, steps: jax.Array
+) -> dict[str, jax.Array]:
+    """Measures of the epoch probes of one run.
+
+    Args:
+        lane: the run.
+        params, statistics, lr: of its state.
+        positions: [batch, image] int32, which images.
+        steps: [] int32, made so far.
+    """
+    losses = build_loss(lane, steps / lane.hparams.total_steps)
+    model = build_training_model(lane, statistics, steps - 1)
+    net = Net(model, lane.variables(params, statistics), losses, lr)
+    batches = Batches(lane.data.images, lane.data.labels, positions)
+    found = {}
+    for probe in lane.config.probes("epoch").values():
+        found |= probe.measure(net, batches)
+    return found
+
+
+def estimate_statistics(lane: Lane, model: Network, order: jax.Array, state: LaneState) -> Any:
+    """Mean and variance at each batch norm over training images, under the weights that a run evaluates.
+
+    Args:
+        lane: the run.
+        model: of the lane, as it is in training.
+        order: [n_train] int32, of the images in the epoch; up to `PRECISE_BATCHES` batches of them are used.
+        state: of the run, without the lane axis.
+
+    Returns:
+        A tree like the running statistics.
+    """
+    size = lane.config.recipe.batch_size
+    variables = lane.variables(state.evaluated, state.statistics)
+
+    def add(i: jax.Array, population: Population) -> Population:
+        images = lane.data.images[lax.dynamic_slice(order, (i * size,), (size,))]
+        return add_batch(population, batch_moments(model, variables, images))
+
+    batches = min(PRECISE_BATCHES, len(order) // size)
+    return lax.fori_loop(0, batches, add, empty_population(variables)).moments
