@@ -16,33 +16,33 @@ MUTATIONS = [
     # The step.
     Mutation(
         "update_uphill",
-        "lambda p, d: p - lr * d, lane.params, down",
-        "lambda p, d: p + lr * d, lane.params, down",
+        "lambda p, d: p - lr * d, old, down",
+        "lambda p, d: p + lr * d, old, down",
         ("evaluated_weights", "planted_causes", "predict", "stopping"),
     ),
     Mutation(
         "update_skipped_once",
-        "return kept((params, slots), (lane.params, lane.slots))",
-        "params = jax.tree.map(lambda a, b: jnp.where(i == 3, b, a), params, lane.params)\n"
-        "            return kept((params, slots), (lane.params, lane.slots))",
+        "return freeze_if_bad(finite, (params, slots), (old, state.slots))",
+        "params = jax.tree.map(lambda a, b: jnp.where(state.epoch.steps == 3, b, a), params, old)\n"
+        "    return freeze_if_bad(finite, (params, slots), (old, state.slots))",
         ("evaluated_weights", "planted_causes", "probing"),
     ),
     Mutation(
         "bad_step_not_frozen",
-        "finite = (lane.first_bad_step < 0) & jnp.isfinite(loss) & jnp.isfinite(norm)",
+        "finite = (state.first_bad_step < 0) & jnp.isfinite(loss) & jnp.isfinite(grad_norm)",
         "finite = jnp.isfinite(loss) | True",
         ("cohorts", "lanes"),
     ),
     Mutation(
         "frozen_for_one_step_only",
-        "finite = (lane.first_bad_step < 0) & jnp.isfinite(loss)",
-        "finite = jnp.isfinite(loss)",
+        "(state.first_bad_step < 0) & jnp.isfinite(loss) & jnp.isfinite(grad_norm)",
+        "jnp.isfinite(loss) & jnp.isfinite(grad_norm)",
         ("cohorts", "lanes"),
     ),
     Mutation(
         "mixup_labels_swapped",
-        "share * of(labels) + (1 - share) * of(labels[partner])",
-        "share * of(labels[partner]) + (1 - share) * of(labels)",
+        "batch.share * losses(batch.labels) + (1 - batch.share) * losses(batch.labels[batch.partner])",
+        "batch.share * losses(batch.labels[batch.partner]) + (1 - batch.share) * losses(batch.labels)",
         ("mixing", "fields"),
     ),
     Mutation(
@@ -170,7 +170,7 @@ MUTATIONS = [
         'self.history = History.of(restored.over("history", self.history.arrays()))\n'
         "            late = self.history.status == RUNNING\n"
         "            self.history.epochs[late] += 1\n"
-        "            self.history.steps[late] += self.cohort.shape.steps_per_epoch",
+        "            self.history.steps[late] += self.cohort.config.steps_per_epoch",
         ("resume",),
     ),
     Mutation(
