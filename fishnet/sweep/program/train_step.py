@@ -60,12 +60,12 @@ def train_lane(lane: Lane, state: LaneState, lr_scale: jax.Array, start: jax.Arr
         start: [] int32, steps made since the start of the run.
         stop: [] int32, at most the end of the epoch that `start` is in.
     """
-    config = lane.config
+    config, layers = lane.config, probed_layers(lane)
     order = epoch_order(lane, start // config.steps_per_epoch)
     fresh = start % config.steps_per_epoch == 0
     sums = jax.tree.map(lambda total: jnp.where(fresh, 0, total), state.epoch)
     state = state.replace(epoch=sums, probed=clear_probes(state.probed, fresh))
-    lane = TrainingLane(**vars(lane), order=order, lr_scale=lr_scale, layers=probed_layers(lane))
+    lane = TrainingLane(**vars(lane), order=order, lr_scale=lr_scale, layers=layers)
     state = lax.fori_loop(start, stop, partial(train_step, lane), state)
     if config.probes("failure"):
         state = locate_failure(lane, state, start, partial(repeat_step, lane, state))
