@@ -1,12 +1,12 @@
 """Settings of the whole suite: two CPU devices, shapes in signatures checked, no network, no user cache."""
 
-import atexit
 import os
 import shutil
-import tempfile
 import time
+from pathlib import Path
 
-# The level that the engine itself asks for on CPU; the default takes two thirds longer to compile.
+# For what the tests compile themselves, components mostly: a quarter to half less than at LLVM's default level. The
+# engine asks for level 1 at every call of the compiler, which wins over this: sweeps are tested as users run them.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # see experiments/__init__.py
@@ -22,16 +22,31 @@ from fishnet.host import best_effort
 settings.register_profile("fishnet", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("fishnet")
 
-# An estimate that fails is a note to the user; here it is a failure.
-best_effort.RAISE = True
-
 # Before JAX makes its devices: many tests spread lanes over two.
 jax.config.update("jax_num_cpu_devices", 2)
 
-# Programs of the same shapes are compiled once a session, by whichever of its processes needs one first.
+# Signatures of what is small and called often are checked against their jaxtyping annotations.
+install_import_hook(["fishnet.nn", "fishnet.models", "fishnet.losses", "fishnet.augment.images"], "beartype.beartype")
+
+# An estimate that fails is a note to the user; here it is a failure.
+best_effort.RAISE = True
+
+KEPT = Path(__file__).parents[1] / ".pytest_cache" / "programs"
+MOST_KEPT = 2**30  # bytes
+
+
+def _folder_of_programs() -> str:
+    """Folder where JAX keeps compiled programs, which it finds again by their content, for this and later sessions."""
+    from fishnet.cli.compilation_cache import machine_key
+
+    if sum(path.stat().st_size for path in KEPT.rglob("*") if path.is_file()) > MOST_KEPT:
+        shutil.rmtree(KEPT)
+    return str(KEPT / machine_key())
+
+
+# Compiled by whichever of a session's processes needs a program first; the first of them sets the variable.
 if (PROGRAMS := os.environ.get("FISHNET_TEST_PROGRAMS")) is None:
-    PROGRAMS = os.environ["FISHNET_TEST_PROGRAMS"] = tempfile.mkdtemp(prefix="fishnet-programs-")
-    atexit.register(shutil.rmtree, PROGRAMS, ignore_errors=True)
+    PROGRAMS = os.environ["FISHNET_TEST_PROGRAMS"] = _folder_of_programs()
 for name, value in {
     "jax_compilation_cache_dir": PROGRAMS,
     "jax_persistent_cache_min_compile_time_secs": 0.0,
@@ -40,19 +55,25 @@ for name, value in {
     jax.config.update(name, value)
     os.environ[name.upper()] = str(value)
 
-# Signatures of what is small and called often are checked against their jaxtyping annotations.
-install_import_hook(["fishnet.nn", "fishnet.models", "fishnet.losses", "fishnet.augment.images"], "beartype.beartype")
-
-
 LONGEST = ("sweep/test_probing", "sweep/", "test_transfer", "probes/", "experiments/", "test_memory")
+# Folders and files of the inner loop: what stands alone, and of the engine what compiles no sweep.
+QUICK = (
+    *("augment/", "data/", "losses/", "metrics/", "nn/", "optim/", "report/", "stats/", "test_"),
+    *(f"sweep/test_{name}.py" for name in ("doors", "history", "limits", "recipe", "slices", "validate")),
+)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that take long first: one that is begun last keeps one process busy while the others have ended."""
+    """Mark what is quick, and put files that take long first: begun last, they would leave one process without work."""
 
     def place(item: pytest.Item) -> int:
         return next((i for i, name in enumerate(LONGEST) if f"tests/{name}" in item.nodeid), len(LONGEST))
 
+    for item in items:
+        other = any(item.get_closest_marker(name) for name in ("slow", "fault", "smoke"))
+        if item.nodeid.removeprefix("tests/").startswith(QUICK) and not other:
+            item.add_marker("quick")
     items.sort(key=place)
 
 

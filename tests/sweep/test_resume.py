@@ -1,93 +1,41 @@
-"""Stopped at any moment and started again, a sweep ends with exactly the numbers of an undisturbed one."""
+"""Stopped by a signal and started again, a sweep ends with exactly the numbers of an undisturbed one.
 
-import os
-import random
+What kill -9 leaves behind is gone on with in tests/faults.
+"""
+
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from fishnet.sweep import run_sweep
-from tests.sweep.conftest import FIGURES
-
-SCRIPT = """
-import sys
-from fishnet.sweep import Recipe, Sweep, run_sweep
+from fishnet.sweep import Interrupted, run_sweep
 from fishnet.sweep.run import cohort
-
-cohort.CHECKPOINT_SECONDS = 0.0  # a checkpoint at every epoch
-cohort.CALL_SECONDS = 0.02  # many small calls, so that a stop falls between any two of them
-base = Recipe(task="synthetic", image_size=8, model="mlp", widths=(8,), batch_size=8, epochs=30, dropout=0.1)
-sweep = Sweep(base, axes={"optimizer": ["momentum", "adam"], "norm": ["batch", "layer"]}, seeds=2)
-try:
-    run_sweep(sweep, sys.argv[1], lane_width=1)
-except Exception as error:
-    sys.exit(getattr(error, "exit_code", 99))
-"""
+from tests.sweep.conftest import Stopper, assert_same_run, trained
 
 
-def start(out: Path) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-c", SCRIPT, str(out)], env=os.environ | {"JAX_PLATFORMS": "cpu"})
-
-
-def training(out: Path, process: subprocess.Popen) -> bool:
-    """Waits until the first checkpoint is there; false when the process ended before."""
-    folder = out / "checkpoints" / "cohort_0"
-    while process.poll() is None:
-        if folder.is_dir() and any(p.name.isdigit() for p in folder.iterdir()):
-            return True
-        time.sleep(0.02)
-    return False
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("undisturbed") / "out"
-    assert start(out).wait(timeout=300) == 0
-    return out
-
-
-def assert_same_results(one: Path, other: Path) -> None:
-    a, b = pd.read_parquet(one / "runs.parquet"), pd.read_parquet(other / "runs.parquet")
-    for name in [*FIGURES, "run", "arm", "seed", "status", "best_epoch", "first_bad_step", "params"]:
-        pd.testing.assert_series_equal(a[name], b[name], check_exact=True)
-    for table in ("curves", "class_curves", "per_class", "predictions"):
-        a, b = pd.read_parquet(one / f"{table}.parquet"), pd.read_parquet(other / f"{table}.parquet")
-        pd.testing.assert_frame_equal(a, b, check_exact=True)
-
-
-def test_three_kills_change_nothing(undisturbed, tmp_path):
-    out, rng = tmp_path / "out", random.Random(1)
-    killed = 0
-    for _ in range(3):
-        process = start(out)
-        if training(out, process):
-            time.sleep(rng.uniform(0, 0.6))
-        killed += process.poll() is None
-        process.kill()
-        process.wait()
-    assert killed == 3, "the sweep ended before it could be killed three times"
-    assert start(out).wait(timeout=300) == 0
-    assert_same_results(undisturbed, out)
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_signal_saves_at_once_and_the_sweep_goes_on(undisturbed, tmp_path, number, code):
-    out = tmp_path / "out"
-    process = start(out)
-    assert training(out, process)
-    sent = time.monotonic()
-    process.send_signal(number)
-    assert process.wait(timeout=60) == code
-    assert time.monotonic() - sent < 10
+@pytest.mark.parametrize(
+    ("undisturbed", "after", "number", "code"),
+    [("tiny", 5.4, signal.SIGTERM, 143), ("mixed", 20.5, signal.SIGINT, 130)],
+)
+def test_a_signal_saves_at_once_and_the_sweep_goes_on(undisturbed, after, number, code, request, tmp_path, monkeypatch):
+    """Within the second epoch, when some runs are behind others: lanes side by side, or one by one on two devices."""
+    sweep, result = request.getfixturevalue(undisturbed)
+    out, devices = tmp_path / "out", 1 if undisturbed == "tiny" else 2
+    monkeypatch.setattr(cohort, "CALL_SECONDS", 1e-6)
+    with pytest.raises(Interrupted) as stop:
+        run_sweep(sweep, out, devices=devices, display=Stopper(after, number))
+    assert stop.value.exit_code == code
     assert (pd.read_parquet(out / "runs.parquet").status == "running").any()
-    if number == signal.SIGTERM:  # both are handled alike; a process takes long to start
-        assert start(out).wait(timeout=300) == 0
-        assert_same_results(undisturbed, out)
+    steps = trained(out)["history"]["steps"]
+    assert (steps % (trained(result.out)["history"]["steps"].max() // sweep.recipe.epochs) > 0).any()
+    run_sweep(sweep, out, devices=devices)
+    for run in range(len(result.runs)):
+        assert_same_run(result.out, run, out, run)
+    for name in ("runs", "curves", "class_curves", "per_class", "predictions"):
+        one, other = (pd.read_parquet(folder / f"{name}.parquet") for folder in (result.out, out))
+        pd.testing.assert_frame_equal(
+            *(table.drop(columns="train_seconds", errors="ignore") for table in (one, other)), check_exact=True
+        )
 
 
 def test_finished_sweep_changes_nothing(tiny):
