@@ -60,8 +60,8 @@ MUTATIONS = [
     ),
     Mutation(
         "weight_decay_on_biases",
-        "optax.add_decayed_weights(weight_decay, mask=kernel_mask)",
-        "optax.add_decayed_weights(weight_decay)",
+        "add_decayed_weights(weight_decay, mask=",
+        "add_decayed_weights(weight_decay, mask=None and ",
         ("directions", "optimizers", "descent"),
     ),
     Mutation(
