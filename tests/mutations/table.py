@@ -60,8 +60,8 @@ MUTATIONS = [
     ),
     Mutation(
         "weight_decay_on_biases",
-        "add_decayed_weights(weight_decay, mask=",
-        "add_decayed_weights(weight_decay, mask=None and ",
+        ", mask=kernel_mask)",
+        ")",
         ("directions", "optimizers", "descent"),
     ),
     Mutation(
