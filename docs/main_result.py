@@ -36,23 +36,24 @@ def main(folder: str) -> None:
 
 
 def draw_photographs(figure: Figure, results: Results) -> None:
-    """Draws a test photograph each of the most frequent species, with its name."""
+    """Draws a test photograph of each of the most frequent species, the one with most contrast, and its name."""
     task = load_task(results.sweep["recipe"]["task"], 64)
     test = task.splits["test"]
     frequent = np.argsort(-np.bincount(task.labels), kind="stable")[:SPECIES]
     for i, label in enumerate(frequent):
-        axes = figure.add_axes((0.02 + 0.1205 * i, 0.745, 0.1165, 0.2))
-        axes.imshow(task.images[test[task.labels[test] == label][0]])
-        axes.set_title(task.classes[label].replace("_", "\n"), fontsize=8, style="italic", pad=3)
+        axes = figure.add_axes((0.02 + 0.1205 * i, 0.715, 0.1165, 0.2))
+        photographs = task.images[test[task.labels[test] == label]]
+        axes.imshow(photographs[photographs.std((1, 2, 3)).argmax()])
+        axes.set_title(task.classes[label].replace(" ", "\n"), fontsize=8, style="italic", pad=3)
         axes.set_axis_off()
-    figure.text(0.02, 0.712, "Photographs: Fish4Knowledge, University of Edinburgh", fontsize=7, color=MUTED)
+    figure.text(0.02, 0.682, "Photographs: Fish4Knowledge, University of Edinburgh", fontsize=7, color=MUTED)
 
 
 def draw_heat_map(axes: Axes, results: Results) -> None:
     """Draws a cell an arm with mean and interval; the frame marks the arm that validation ranks best."""
     rows, columns = list(results.axes.values())
     means = np.array([arm.metrics[METRIC].mean for arm in results.arms]).reshape(len(rows), len(columns))
-    axes.imshow(means, cmap="YlGnBu", vmin=np.nanmin(means) - 0.1, vmax=np.nanmax(means) + 0.15, aspect="auto")
+    axes.imshow(means, cmap="YlGnBu", vmin=np.nanmin(means) - 0.1, vmax=np.nanmax(means) + 0.25, aspect="auto")
     for arm in results.arms:
         row, column = (list(values).index(arm.values[axis]) for axis, values in results.axes.items())
         value = arm.metrics[METRIC]
@@ -86,7 +87,7 @@ def sentence(results: Results) -> str:
     """What the picture shows: how many runs, the best arm, device and versions."""
     best: Arm = results.best
     validation, test = best.metrics["val_accuracy"], best.metrics[METRIC]
-    versions = ", ".join(f"{name} {results.sweep['versions'][name]}" for name in ("fishnet", "jax", "flax"))
+    versions = ", ".join(f"{name} {results.sweep['versions'][name]}" for name in ("python", "jax", "flax"))
     arm = " and ".join(f"{axis} {value}" for axis, value in best.values.items())
     return (
         f"{len(results.runs)} runs: {len(results.arms)} arms, {best.seeds} seeds each; mean and 95 % Student t "
