@@ -32,8 +32,9 @@ from fishnet.sweep.plan.layout import Layout
 from fishnet.sweep.program.compile import compiler_options
 from fishnet.sweep.program.pretrain_step import init_pretrain, pretrain_groups
 from fishnet.sweep.program.program import Program
+from fishnet.sweep.spec.combinations import check_recipe
+from fishnet.sweep.spec.recipe import resolve
 from fishnet.sweep.spec.sweep import Run
-from fishnet.sweep.spec.validation import check_recipe, resolve
 
 BASE = Recipe(
     task="synthetic",

@@ -35,7 +35,7 @@ from fishnet.sweep.program.compile import compiler_options
 from fishnet.sweep.program.program import Program
 from fishnet.sweep.program.rng import stream_key
 from fishnet.sweep.program.state import DeviceData, pixel_constants
-from fishnet.sweep.spec.validation import resolve
+from fishnet.sweep.spec.recipe import resolve
 
 ARMS = {
     "activation": ["relu", "leaky_relu", "elu", "selu", "gelu", "silu", "tanh", "sigmoid"],

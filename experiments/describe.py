@@ -5,8 +5,8 @@
     python -m experiments.describe --part models --image-size 64 --widths 32-64-128
 
 Names are values of the recipe field beside a part's heading, `--axis activation=relu,mish` on any experiment; entries
-that begin with -- are fields themselves; plants follow a task's name, `--task "reef?train=0.5&noise=0.1"`. Models are
-listed with their parameters, multiply-adds and activations for one image.
+that begin with -- are fields themselves; corruptions follow a task's name, `--task "reef?train=0.5&noise=0.1"`. Models
+are listed with their parameters, multiply-adds and activations for one image.
 """
 
 import inspect
@@ -18,9 +18,8 @@ from typing import Any
 
 from fishnet.cli.catalogue import PARTS
 from fishnet.cli.parser import Parser, guarded
-from fishnet.cli.sweep_flags import METAVARS, field_help, metavar_of
 from fishnet.errors import UsageError
-from fishnet.sweep.spec.recipe import TYPES, Recipe
+from fishnet.sweep.spec.recipe import FIELDS, Recipe
 
 WIDTH = 116  # columns of text; formulas stand as they are written
 COUNTED = {  # field -> (how it is written, default, what it is)
@@ -29,14 +28,14 @@ COUNTED = {  # field -> (how it is written, default, what it is)
     "depth": ("N", "1", "depth"),
 }
 LARGEST_SIDE = 4096  # pixels of an image that models are counted for
-# activation -> (initialiser, dropout, why)
+# activation -> (initializer, dropout, why)
 PAIRINGS = {
     "relu leaky_relu prelu rrelu relu6": ("he_normal", "plain or spatial", "half of the variance is cut off: He"),
     "elu gelu silu mish hard_swish softplus squareplus": ("he_normal", "plain or spatial", "nearly so for these"),
     "selu": ("lecun_normal", "alpha", "mean 0 and variance 1 are a fixed point, which alpha dropout keeps"),
     "tanh sigmoid": ("glorot_normal", "plain", "near 0 tanh is linear: forward and backward variance alike"),
     "identity": ("lecun_normal or orthogonal", "plain", "linear: the variance stays as it is"),
-    "exponential": ("lecun_normal with a small init_gain", "plain", "it grows without bound: normalise as well"),
+    "exponential": ("lecun_normal with a small init_gain", "plain", "it grows without bound: normalize as well"),
 }
 
 
@@ -64,8 +63,8 @@ def describe(argv: list[str]) -> int:
     """
     flags = parser().parse(argv)
     from fishnet.lookup import unknown
+    from fishnet.sweep.spec.combinations import check_recipe
     from fishnet.sweep.spec.field_parsing import coerce, parse_value
-    from fishnet.sweep.spec.validation import check_recipe
 
     names = [*PARTS, "pairings"]
     if flags.part is not None and flags.part not in names:
@@ -84,7 +83,7 @@ def describe(argv: list[str]) -> int:
         if name == "pairings":
             print("\npairings\n========")
             for activations, (init, dropout, why) in PAIRINGS.items():
-                print(f"{activations}\n    initialiser {init}; dropout {dropout}: {why}")
+                print(f"{activations}\n    initializer {init}; dropout {dropout}: {why}")
             continue
         part = PARTS[name]()
         heading = name + (f"  (--{part.choice.replace('_', '-')})" if part.choice else "")
@@ -110,12 +109,12 @@ def entries(name: str) -> dict[str, str]:
     Returns:
         heading (a name, or the flag of a field) -> lines, indented.
     """
-    part, helps = PARTS[name](), field_help()
+    part = PARTS[name]()
     found = {entry: "\n".join(map(summary, described)) for entry, described in part.names.items()}
-    for entry, described in part.fields.items():
-        metavar = METAVARS.get(TYPES[entry]) or metavar_of(str(TYPES[entry]))
-        flag = f"--{entry.replace('_', '-')} {metavar}"
-        found[flag] = "\n".join([wrapped(f"{helps[entry]}."), *map(summary, described)])
+    for field in FIELDS.values():
+        if field.part == name and field.name != part.choice:
+            said = [wrapped(f"{field.help}."), *map(summary, part.more.get(field.name, ()))]
+            found[f"{field.flag} {field.metavar}"] = "\n".join(said + [wrapped(text) for text in field.rules()])
     return found
 
 
@@ -123,12 +122,12 @@ def summary(component: Any) -> str:
     """First line, formula and source of a component's docstring, indented.
 
     Args:
-        component: a function, a module, what holds one (`Parametric`, `Optimizer`), an initialiser, or a text.
+        component: a function, a module, what holds one (`Parametric`, `Optimizer`), an initializer, or a text.
     """
     from fishnet.nn.initializers import VarianceScaling
 
     if isinstance(component, VarianceScaling):
-        return initialiser_text(component)
+        return initializer_text(component)
     if isinstance(component, str):
         return "\n".join(map(wrapped, component.split("\n")))
     documented = getattr(component, "function", None) or getattr(component, "build", None) or component
@@ -175,7 +174,7 @@ def unmarked(text: str) -> str:
     return re.sub(r"`([^`]*)`", lambda code: code[0] if re.fullmatch(r"[A-Za-z_]\w{3,}", code[1]) else code[1], text)
 
 
-def initialiser_text(init: Any) -> str:
+def initializer_text(init: Any) -> str:
     """A line or two on a `VarianceScaling`."""
     from fishnet.nn.initializers import DISTRIBUTIONS, FANS
 

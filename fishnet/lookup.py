@@ -8,6 +8,14 @@ from fishnet.errors import UsageError
 
 T = TypeVar("T")
 
+# Values of earlier versions -> how they are spelled now.
+RENAMED = {
+    "weight_standardised": "weight_standardized",
+    "initialisers": "initializers",
+    "plants": "corruptions",
+    "regularisation": "regularization",
+}
+
 
 class Table(dict[str, T]):
     """Components by name, to which users may add, and which remembers the entries that fishnet put there.
@@ -30,7 +38,9 @@ class Table(dict[str, T]):
 
 
 def unknown(what: str, name: object, valid: Iterable[str]) -> UsageError:
-    """The error for a name that is not in a table: repeats it as typed, lists the valid ones and the nearest.
+    """The error for a name that is not in a table: repeats it as typed, and lists the valid ones and the nearest.
+
+    A name of an earlier version is refused with the one that it has now.
 
     Args:
         what: what the name stands for, in the singular, such as "activation".
@@ -41,6 +51,8 @@ def unknown(what: str, name: object, valid: Iterable[str]) -> UsageError:
         A `UsageError` to raise.
     """
     valid = list(valid)
+    if (now := RENAMED.get(str(name))) in valid:
+        return UsageError(f"{what}: {str(name)!r} is now spelled {now!r}")
     near = difflib.get_close_matches(str(name), valid, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return UsageError(f"unknown {what} {str(name)!r}: valid are {', '.join(valid)}{hint}")

@@ -45,8 +45,6 @@ LAYERS = (
 KNOWN = {
     ("fishnet/sweep/distributed/merge.py", "fishnet/sweep/run/progress.py"),
     ("fishnet/sweep/plan/cohorts.py", "fishnet/sweep/store/backbones.py"),
-    ("fishnet/sweep/spec/rules.py", "fishnet/sweep/program/config.py"),
-    ("fishnet/sweep/spec/validation.py", "fishnet/sweep/program/config.py"),
     ("fishnet/sweep/store/checkpoint_store.py", "fishnet/sweep/distributed/processes.py"),
     ("fishnet/sweep/store/finished.py", "fishnet/sweep/run/inputs.py"),
     ("fishnet/sweep/store/tables.py", "fishnet/sweep/run/cohort.py"),
@@ -102,7 +100,7 @@ def test_a_folder_imports_only_those_before_it(name):
     assert not upward, "\n".join(upward)
 
 
-MOST = {"spec": 13, "program": 13}
+MOST = {"program": 13}
 
 
 def test_a_folder_of_the_engine_holds_at_most_twelve_modules():

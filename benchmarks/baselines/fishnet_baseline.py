@@ -20,7 +20,7 @@ from fishnet.sweep.plan.autotune import autotune_layouts
 from fishnet.sweep.plan.cohorts import Cohort, make_cohorts
 from fishnet.sweep.plan.layout import Layout, evaluation_chunk
 from fishnet.sweep.program.program import Program
-from fishnet.sweep.spec.validation import resolve
+from fishnet.sweep.spec.recipe import resolve
 from fishnet.sweep.store.checkpoint import Checkpoints
 
 

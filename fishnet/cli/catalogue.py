@@ -1,7 +1,7 @@
-"""What `experiments.describe` lists: for each part the names to choose from and the recipe fields that go with them.
+"""What `experiments.describe` lists: for each part the names to choose from, and what says more of its recipe fields.
 
-What is said of a name stands at the function or module that does it: its docstring is what gets printed. A plain text
-stands here for what is done in several places.
+A recipe field names its part where it is declared. What is said of a name stands at the function or module that does
+it: its docstring is what gets printed. A plain text stands here for what is done in several places.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,22 +18,17 @@ class Part:
     Args:
         choice: the recipe field (or the flag) that the names are values of; "" where they are none.
         names: name -> what says what it is: functions, modules or texts.
-        fields: further recipe fields that belong here -> what says more of them than the recipe itself.
+        more: recipe field -> what says more of it than its help.
     """
 
     choice: str = ""
     names: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    fields: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    more: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
 
 def each(table: Mapping[Any, Any]) -> dict[str, tuple[Any, ...]]:
     """The entries of a table, each described by itself."""
     return {name: (entry,) for name, entry in table.items()}
-
-
-def plain(*names: str) -> dict[str, tuple[Any, ...]]:
-    """Fields of which the recipe says all there is to say."""
-    return dict.fromkeys(names, ())
 
 
 def tasks() -> Part:
@@ -51,27 +46,27 @@ def tasks() -> Part:
         "folder:PATH": (load_folder,),
         "synthetic": (load_synthetic,),
     }
-    return Part("task", names, plain("image_size"))
+    return Part("task", names)
 
 
-def plants() -> Part:
-    from fishnet.data import corruptions as plants
-    from fishnet.data import image_corruptions as planted_images
+def corruptions() -> Part:
+    from fishnet.data import corruptions as on_tasks
+    from fishnet.data import image_corruptions as on_images
 
     draw = "Behind the amount of mix, vary, shift=noise, train, few and noise: other random choices; 0 when not given."
     names = {
-        "only=CLASS+CLASS": (plants.only,),
-        "mix=CLASS:OTHER:SHARE": (plants.mix, planted_images.blended),
-        "vary=CLASS:STRENGTH": (plants.vary, planted_images.varied),
-        "blur=CLASS:SIGMA": (plants.blur, planted_images.blurred),
-        "low=CLASS:PIXELS": (plants.low, planted_images.coarse),
-        "shift=blur:SIGMA": (plants.shift, planted_images.blurred),
-        "shift=contrast:AMOUNT": (plants.shift, planted_images.contrasted),
-        "shift=brightness:AMOUNT": (plants.shift, planted_images.brighter),
-        "shift=noise:AMOUNT": (plants.shift, planted_images.noisy),
-        "train=SHARE": (plants.train,),
-        "few=CLASS:IMAGES": (plants.few,),
-        "noise=SHARE or noise=CLASS:SHARE": (plants.noise, plants.mislabelled),
+        "only=CLASS+CLASS": (on_tasks.only,),
+        "mix=CLASS:OTHER:SHARE": (on_tasks.mix, on_images.blended),
+        "vary=CLASS:STRENGTH": (on_tasks.vary, on_images.varied),
+        "blur=CLASS:SIGMA": (on_tasks.blur, on_images.blurred),
+        "low=CLASS:PIXELS": (on_tasks.low, on_images.coarse),
+        "shift=blur:SIGMA": (on_tasks.shift, on_images.blurred),
+        "shift=contrast:AMOUNT": (on_tasks.shift, on_images.contrasted),
+        "shift=brightness:AMOUNT": (on_tasks.shift, on_images.brighter),
+        "shift=noise:AMOUNT": (on_tasks.shift, on_images.noisy),
+        "train=SHARE": (on_tasks.train,),
+        "few=CLASS:IMAGES": (on_tasks.few,),
+        "noise=SHARE or noise=CLASS:SHARE": (on_tasks.noise, on_tasks.mislabelled),
         "@DRAW": (draw,),
     }
     return Part(names=names)
@@ -80,8 +75,7 @@ def plants() -> Part:
 def models() -> Part:
     from fishnet.nn.squeeze_excitation import SqueezeExcitation
 
-    se = {"se_reduction": (SqueezeExcitation,)}
-    return Part("model", {}, plain("widths", "depth", "stem_stride", "block", "shortcut", "compound") | se)
+    return Part("model", more={"se_reduction": (SqueezeExcitation,)})
 
 
 def from_scratch() -> Part:
@@ -94,7 +88,7 @@ def from_scratch() -> Part:
 def activations() -> Part:
     from fishnet.nn.activations import ACTIVATIONS
 
-    return Part("activation", each(ACTIVATIONS), plain("act_coefficient"))
+    return Part("activation", each(ACTIVATIONS))
 
 
 def norms() -> Part:
@@ -107,20 +101,19 @@ def norms() -> Part:
         "Source: pre: Ioffe and Szegedy, arXiv:1502.03167; both compared: Mishkin et al., arXiv:1606.02228"
     )
     precise = "mean = average of batch means, var = average of (batch var + batch mean^2) - mean^2"
-    fields = {
+    more = {
         "norm_position": (position,),
-        "norm_layers": (),
         "ghost_batch": ("Source: Hoffer, Hubara and Soudry, arXiv:1705.08741",),
         "input_norm": ("standardize:", Standardize, "batch: the norm batch of the raw pixels, with scale and shift"),
         "eval_statistics": (f"{', '.join(STATISTICS)}, or precise:", precise_statistics, precise),
     }
-    return Part("norm", each(NORMS), fields)
+    return Part("norm", each(NORMS), more)
 
 
-def initialisers() -> Part:
+def initializers() -> Part:
     from fishnet.nn.initializers import INITIALIZERS
 
-    return Part("init", each(INITIALIZERS), plain("init_gain", "init_bias"))
+    return Part("init", each(INITIALIZERS))
 
 
 def pooling() -> Part:
@@ -134,10 +127,10 @@ def dropout() -> Part:
 
     functions = (dropout, spatial_dropout, alpha_dropout)
     names = dict(zip(DROPOUTS, functions, strict=True))
-    return Part("dropout_kind", each(names), plain("dropout", "dropout_layers"))
+    return Part("dropout_kind", each(names))
 
 
-def regularisation() -> Part:
+def regularization() -> Part:
     from fishnet.augment.mixing import cutmix, cutout, mixup
     from fishnet.losses import cross_entropy
     from fishnet.nn.stochastic_depth import linear_rates, stochastic_depth
@@ -148,12 +141,11 @@ def regularisation() -> Part:
         "A run ends after the epoch e with e - best >= patience, best being the epoch of its best select_by so far\n"
         'Source: Prechelt, "Early Stopping - But When?", Neural Networks: Tricks of the Trade, 1998'
     )
-    fields = {
+    more = {
         "weight_decay": (kernel_decay,),
         "l1": (l1_penalty,),
         "l2": (l2_penalty,),
         "max_norm": (max_norm,),
-        "max_norm_layers": (),
         "ema": (ema,),
         "label_smoothing": (cross_entropy,),
         "stochastic_depth": (stochastic_depth, linear_rates),
@@ -162,7 +154,7 @@ def regularisation() -> Part:
         "cutout": (cutout,),
         "patience": (stopping,),
     }
-    return Part(fields=fields)
+    return Part(more=more)
 
 
 def augmentation() -> Part:
@@ -177,20 +169,18 @@ def augmentation() -> Part:
 def sampling() -> Part:
     from fishnet.augment.sampling import balanced_positions, choose_by_class, sampling_weights
 
-    fields = {
+    more = {
         "class_sampling": (sampling_weights, balanced_positions),
-        "hard_classes": (),
         "hard_sampling": ("The factor f_c of class_sampling.",),
         "hard_augment": (choose_by_class,),
     }
-    return Part(fields=fields)
+    return Part(more=more)
 
 
 def losses() -> Part:
     from fishnet.losses import LOSSES, ldam_margins, log_priors
 
-    fields = plain("focal_gamma", "poly_epsilon", "ldam_scale")
-    return Part("loss", each(LOSSES), fields | {"ldam_margin": (ldam_margins,), "logit_tau": (log_priors,)})
+    return Part("loss", each(LOSSES), {"ldam_margin": (ldam_margins,), "logit_tau": (log_priors,)})
 
 
 def class_weights() -> Part:
@@ -203,15 +193,14 @@ def optimizers() -> Part:
     from fishnet.optim.optimizers import OPTIMIZERS
     from fishnet.stats.lr_range import suggest
 
-    fields = {"lr": ("found by experiments.lr_range:", suggest)}
-    return Part("optimizer", each(OPTIMIZERS), fields | plain("momentum", "rho"))
+    return Part("optimizer", each(OPTIMIZERS), {"lr": ("found by experiments.lr_range:", suggest)})
 
 
 def clipping() -> Part:
     from fishnet.optim.clipping import adaptive_clip, clip_by_global_norm, clip_by_value
 
     names = {"value": clip_by_value, "norm": clip_by_global_norm, "adaptive": adaptive_clip}
-    return Part("clip_by", each(names), plain("clip"))
+    return Part("clip_by", each(names))
 
 
 def schedules() -> Part:
@@ -219,8 +208,7 @@ def schedules() -> Part:
     from fishnet.optim.schedules import SCHEDULES, with_floor, with_warmup
 
     names = each(SCHEDULES) | {"plateau": (SCHEDULES["plateau"], update_plateau)}
-    fields = {"lr_min": (with_floor,), "warmup": (with_warmup,)}
-    return Part("schedule", names, fields | plain("cycles", "plateau_factor", "plateau_patience"))
+    return Part("schedule", names, {"lr_min": (with_floor,), "warmup": (with_warmup,)})
 
 
 def transfer() -> Part:
@@ -229,8 +217,7 @@ def transfer() -> Part:
 
     source = "Source: Yosinski et al., arXiv:1411.1792"
     frozen = "p <- p exactly, whatever the optimizer and its decay; a gradient that only frozen layers need is left out"
-    fields = {"trunk": (with_trunk, source), "freeze": (frozen, source), "unfreeze": (layer_scales,)}
-    return Part(fields=fields | plain("unfreeze_rates", "layer_rate"))
+    return Part(more={"trunk": (with_trunk, source), "freeze": (frozen, source), "unfreeze": (layer_scales,)})
 
 
 def pretraining() -> Part:
@@ -239,7 +226,7 @@ def pretraining() -> Part:
 
     names = each(OBJECTIVES)
     names["contrastive"] += (nt_xent,)
-    return Part("pretrain", names, plain("pretrain_epochs", "pretrain_lr"))
+    return Part("pretrain", names)
 
 
 def probes() -> Part:
@@ -250,7 +237,7 @@ def probes() -> Part:
         figures = ", ".join(f"{figure} [{measure.axis}]" for figure, measure in probe.gives.items())
         return probe, f"{WHEN[probe.kind]}: {figures or 'first_bad_phase, first_bad_layer'}. Costs {probe.cost}."
 
-    return Part("probes", {name: text(name) for name in PROBES}, plain("probe_every", "probe_epochs", "probe_images"))
+    return Part("probes", {name: text(name) for name in PROBES})
 
 
 def uncertainty() -> Part:
@@ -285,20 +272,20 @@ def convolutions() -> Part:
 
 
 def runs() -> Part:
-    return Part(fields=plain("batch_size", "epochs", "precision", "seed"))
+    return Part()
 
 
 PARTS: dict[str, Callable[[], Part]] = {
     "tasks": tasks,
-    "plants": plants,
+    "corruptions": corruptions,
     "models": models,
     "from scratch": from_scratch,
     "activations": activations,
     "norms": norms,
-    "initialisers": initialisers,
+    "initializers": initializers,
     "pooling": pooling,
     "dropout": dropout,
-    "regularisation": regularisation,
+    "regularization": regularization,
     "augmentation": augmentation,
     "sampling": sampling,
     "losses": losses,

@@ -1,9 +1,6 @@
 """The command line of a training experiment: a flag for every recipe field, axes, seeds and the plan's overrides."""
 
 import argparse
-import ast
-import inspect
-import itertools
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -15,14 +12,13 @@ from fishnet.cli.search_flags import add_sample_flags, samples_of
 from fishnet.errors import UsageError
 from fishnet.host.names import shell_command
 from fishnet.lookup import unknown
-from fishnet.sweep.spec.field_parsing import format_value, parse_value
-from fishnet.sweep.spec.limits import MOST_RUNS
-from fishnet.sweep.spec.recipe import FIELDS, TYPES, Recipe
+from fishnet.sweep.spec.field_parsing import parse_value
+from fishnet.sweep.spec.fields import format_value
+from fishnet.sweep.spec.random_search import MOST_RUNS
+from fishnet.sweep.spec.recipe import FIELDS, Recipe
 from fishnet.sweep.spec.stopping import Stopping
 from fishnet.sweep.spec.sweep import Sweep
 
-METAVARS = {int: "N", float: "X", str: "NAME"}
-LISTS = {"int": "N-N-N", "float": "X-X-X", "str": "NAME+NAME"}
 CLUSTER_SIZES = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 CLUSTER_NUMBERS = (  # what JAX reads where it is not told how the processes meet
     *("SLURM_JOB_ID", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID"),
@@ -151,29 +147,11 @@ def parser_for(experiment: Experiment) -> Parser:
     many.add_argument("--processes", metavar="N", help="and how many processes there are")
     many.add_argument("--process", metavar="I", help="and which of them this one is, from 0")
     recipe = parser.add_argument_group("recipe, shared by all runs")
-    for name, text in field_help().items():
-        text = SEED_HELP if name == "seed" else f"{text} (default {format_value(getattr(experiment.recipe, name))})"
-        metavar = METAVARS.get(TYPES[name]) or metavar_of(str(TYPES[name]))
-        recipe.add_argument(f"--{name.replace('_', '-')}", metavar=metavar, help=text.replace("%", "%%"))
+    for name, own in FIELDS.items():
+        usual = format_value(getattr(experiment.recipe, name))
+        text = SEED_HELP if name == "seed" else f"{own.help} (default {usual})"
+        recipe.add_argument(own.flag, metavar=own.metavar, help=text.replace("%", "%%"))
     return parser
-
-
-def metavar_of(annotation: str) -> str:
-    """How a value is written in the help of a field whose type is none of `METAVARS`."""
-    if "tuple" not in annotation:
-        return "X"
-    return next(shown for kind, shown in LISTS.items() if f"tuple[{kind}" in annotation)
-
-
-def field_help() -> dict[str, str]:
-    """Recipe field -> the docstring under it."""
-    (recipe,) = (node for node in ast.parse(inspect.getsource(Recipe)).body if isinstance(node, ast.ClassDef))
-    docstrings = {
-        ast.unparse(line.target): str(ast.literal_eval(text.value))
-        for line, text in itertools.pairwise(recipe.body)
-        if isinstance(line, ast.AnnAssign) and isinstance(text, ast.Expr)
-    }
-    return {name: docstrings.get(name, "") for name in FIELDS}
 
 
 def understand(experiment: Experiment, argv: Sequence[str], flags: argparse.Namespace | None = None) -> Request:
@@ -208,9 +186,7 @@ def understand(experiment: Experiment, argv: Sequence[str], flags: argparse.Name
         if name in axes:
             raise UsageError(f"axis {name!r} is given twice: join its values with commas")
         if name in values:
-            raise UsageError(
-                f"{name} is given both as an axis and as --{name.replace('_', '-')} {getattr(flags, name)}"
-            )
+            raise UsageError(f"{name} is given both as an axis and as {FIELDS[name].flag} {getattr(flags, name)}")
         axes[name] = [parsed(name, value) for value in texts]
     if flags.seeds is not None and flags.seed is not None:
         raise UsageError(f"--seed {flags.seed} and --seeds {flags.seeds} are both given")
@@ -218,8 +194,8 @@ def understand(experiment: Experiment, argv: Sequence[str], flags: argparse.Name
     try:
         samples = samples_of(flags, parsed, typed)
         for name in samples.space.keys() & values.keys():
-            flag = f"--{name.replace('_', '-')} {getattr(flags, name)}"
-            raise UsageError(f"{name} is given both to be sampled and as {flag}")
+            given = f"{FIELDS[name].flag} {getattr(flags, name)}"
+            raise UsageError(f"{name} is given both to be sampled and as {given}")
         if not axes and not samples:  # a flag for a field of the usual axes fixes it
             axes = {name: list(usual) for name, usual in experiment.axes.items() if name not in values}
         sweep = Sweep(replace(experiment.recipe, **values), axes, seeds, stopping_of(flags), samples)

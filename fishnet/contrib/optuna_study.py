@@ -31,7 +31,8 @@ from fishnet.errors import UsageError, UserError
 from fishnet.lookup import unknown
 from fishnet.sweep.run.inputs import DataOptions
 from fishnet.sweep.run.sweep import run_sweep
-from fishnet.sweep.spec.field_parsing import format_value, parse_value
+from fishnet.sweep.spec.field_parsing import parse_value
+from fishnet.sweep.spec.fields import format_value
 from fishnet.sweep.spec.history import LOWER_IS_BETTER
 from fishnet.sweep.spec.random_search import Samples
 from fishnet.sweep.spec.recipe import SELECTABLE, Recipe

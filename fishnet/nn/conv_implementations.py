@@ -9,6 +9,7 @@ from fishnet.lookup import Table
 from fishnet.nn.convolution import gemm
 from fishnet.nn.winograd import winograd
 
+DEFAULT_LOWERING = {"cpu": "winograd", "gpu": "native", "tpu": "native"}  # by backend
 LOWERINGS: dict[str, Callable[..., Array]] = Table(
     {
         "gemm": gemm,

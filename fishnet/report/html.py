@@ -25,7 +25,7 @@ from fishnet.report.figures.svg import Panel, draw_svg, follow_scheme, save
 from fishnet.report.results import Results, load_results
 from fishnet.report.stamp import PAGE, stamp
 from fishnet.report.tables import COLUMNS, METRIC_NAMES, caption, interval_text, number_text
-from fishnet.sweep.spec.field_parsing import format_value
+from fishnet.sweep.spec.fields import format_value
 from fishnet.sweep.spec.text import cohort_text, counted, seconds_text
 from fishnet.sweep.store.folder import check_recipes
 

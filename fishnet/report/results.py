@@ -15,7 +15,8 @@ from fishnet.errors import UserError
 from fishnet.host.names import visible
 from fishnet.report.write_again import way_back
 from fishnet.stats import Interval, interval, t_interval
-from fishnet.sweep.spec.field_parsing import format_value, shown_value
+from fishnet.sweep.spec.field_parsing import shown_value
+from fishnet.sweep.spec.fields import format_value
 from fishnet.sweep.spec.search_space import Choices, Range, domain_from, domain_of
 from fishnet.sweep.spec.sweep import arm_name
 from fishnet.sweep.store.finished import check_checkpoints

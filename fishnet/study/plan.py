@@ -48,9 +48,9 @@ class TrialPlan(Protocol):
 def reads_files(plan: "Plan", size: str) -> bool:
     """Whether a size of a plan reads files of a data folder."""
     from fishnet.data.corruption_spec import split_name
-    from fishnet.sweep.spec.effects import FROM_FILES
+    from fishnet.sweep.spec.validation import READS_FILES
 
-    return not {split_name(task)[0] for task in plan.tasks(size)}.isdisjoint(FROM_FILES)
+    return READS_FILES in {split_name(task)[0] for task in plan.tasks(size)}
 
 
 @dataclass(frozen=True)

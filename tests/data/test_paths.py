@@ -19,7 +19,8 @@ from fishnet.errors import UsageError, UserError
 from fishnet.sweep import DataOptions, Recipe, Sweep
 from fishnet.sweep.plan.cache import Remembered
 from fishnet.sweep.run.sweep import describe
-from fishnet.sweep.spec.validation import check_out, parse_trunk
+from fishnet.sweep.spec.trunk import parse_trunk
+from fishnet.sweep.spec.validation import check_out
 
 
 @pytest.fixture

@@ -18,8 +18,7 @@ from experiments.describe import PAIRINGS, entries, main, summary
 from fishnet.cli.catalogue import PARTS
 from fishnet.models import MODELS
 from fishnet.nn.activations import ACTIVATIONS
-from fishnet.sweep.spec.recipe import FIELDS
-from fishnet.sweep.spec.rules import NAMES
+from fishnet.sweep.spec.recipe import FIELDS, value_names
 
 # What follows from nothing but its name, or is as old as the hills; and what no paper is known for.
 WITHOUT_SOURCE = {
@@ -124,15 +123,26 @@ def test_every_entry_of_every_table_is_listed(catalogue):
 
 def test_every_recipe_field_is_listed_once():
     choices = [PARTS[part]().choice for part in PARTS]
-    fields = [name for part in PARTS for name in PARTS[part]().fields]
-    assert sorted([*(c for c in choices if c not in ("", "lowering")), *fields]) == sorted(FIELDS)
+    flags = [name.split()[0] for part in PARTS for name in entries(part) if name.startswith("--")]
+    listed = [*(c for c in choices if c not in ("", "lowering")), *(flag[2:].replace("-", "_") for flag in flags)]
+    assert sorted(listed) == sorted(FIELDS)
+
+
+def test_a_part_says_more_of_its_own_fields_only():
+    for part in PARTS:
+        assert {FIELDS[name].part for name in PARTS[part]().more} <= {part}
+
+
+def test_an_entry_of_a_field_has_its_range_and_what_it_goes_with(catalogue):
+    lines = catalogue["losses"]["--focal-gamma X"].split("\n")
+    assert lines[1:] == ["    Valid: at least 0 and at most 100.", "    Only with loss focal or class_balanced_focal."]
 
 
 @pytest.mark.parametrize("part", PARTS)
 def test_choices_are_those_of_the_recipe(part):
     made = PARTS[part]()
-    if made.choice in NAMES and part != "models":
-        assert set(made.names) == set(NAMES[made.choice]) - ({"auto", "none"} - set(made.names))
+    if made.choice in value_names() and part != "models":
+        assert set(made.names) == set(value_names()[made.choice]) - ({"auto", "none"} - set(made.names))
 
 
 def test_every_entry_has_a_formula_or_a_rule_and_a_source(catalogue):
@@ -142,7 +152,7 @@ def test_every_entry_has_a_formula_or_a_rule_and_a_source(catalogue):
             lines = text.split("\n")
             assert all(line.startswith("    ") and len(line) <= 120 for line in lines), name
             field = name.startswith("--")
-            if field and not PARTS[part]().fields[name.split()[0][2:].replace("-", "_")]:
+            if field and not PARTS[part]().more.get(name.split()[0][2:].replace("-", "_")):
                 assert len(text) > 16, name  # the recipe says all there is to say
                 continue
             assert len(lines) > field, name
@@ -192,7 +202,7 @@ def test_a_summary_is_first_line_formula_and_source():
     assert not any("said" in line or "More" in line for line in lines)
 
 
-@pytest.mark.parametrize("part", ["optimizers", "regularisation", "pretraining"])
+@pytest.mark.parametrize("part", ["optimizers", "regularization", "pretraining"])
 def test_one_part_is_printed_as_it_is_in_the_whole(part, capsys, catalogue):
     assert main(["--part", part]) == 0
     text = capsys.readouterr().out
@@ -238,7 +248,9 @@ def test_every_activation_has_a_pairing():
     assert sorted(" ".join(PAIRINGS).split()) == sorted(ACTIVATIONS)
 
 
-@pytest.mark.parametrize("argv", [["--part", "optimisers"], ["--depth", "0"], ["--widths", "8,16"]])
+@pytest.mark.parametrize(
+    "argv", [["--part", "optimisers"], ["--part", "plants"], ["--depth", "0"], ["--widths", "8,16"]]
+)
 def test_bad_input_is_one_line(argv, capsys):
     assert main(argv) == 2
     assert capsys.readouterr().err.count("\n") == 1

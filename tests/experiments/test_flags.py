@@ -113,7 +113,7 @@ def code_of(capsys, command, *words):
         ("describe", ["--part", "pairings", "--depth", "2"], "--depth 2 would have no effect"),
         ("describe", ["--part", "losses", "--widths", "8"], "--widths 8 would have no effect"),
         ("describe", ["--part", "models", "--image-size", "100000"], "100000: it must be 1 to 4096 pixels"),
-        ("describe", ["--part", "models", "--widths", "100000"], "has a width above 65536"),
+        ("describe", ["--part", "models", "--widths", "100000"], "'100000' is not at least 1 and at most 65536"),
         ("describe", ["--part", "models", "--depth", "9" * 25], "is too large for any field"),
         ("benchmark", ["--part", "scaling", "--net", "cnn 16-32-64"], "--net cnn 16-32-64 would have no effect"),
         ("benchmark", ["--part", "upkeep", "--against", "serial"], "--against serial would have no effect"),

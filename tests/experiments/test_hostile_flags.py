@@ -12,10 +12,8 @@ from fishnet.errors import UserError
 from fishnet.study.question import SIZES
 from fishnet.study.question import asked as question_asked
 from fishnet.sweep.plan.cohorts import check_overrides
-from fishnet.sweep.spec.effects import check_lowering
-from fishnet.sweep.spec.recipe import FIELDS
-from fishnet.sweep.spec.rules import NAMES
-from fishnet.sweep.spec.validation import check_sweep
+from fishnet.sweep.spec.recipe import FIELDS, value_names
+from fishnet.sweep.spec.validation import check_lowering, check_sweep
 
 NUMBERS = ["0", "1", "2", "3", "0.5", "0.1", "-1", "-0", "1e-46", "-1e-46", "1e38", "1e999", "1e-999", "nan", "inf"]
 NUMBERS += ["1_000", "٣", "²", "0x10", "+5", " 5 ", "5.", ".5", "1e3", "1e9", "4294967296", "9" * 25, "9" * 5000]
@@ -119,7 +117,7 @@ QUESTION = importlib.import_module("experiments.capacity").question()
 
 def plausible(draw, name):
     """Some value that suits field `name` now and then."""
-    valid = [str(value) for value in NAMES.get(name, ())] or NUMBERS[:6]
+    valid = [str(value) for value in value_names().get(name, ())] or NUMBERS[:6]
     return draw.choice({"task": TASKS, "trunk": TRUNKS, "widths": LISTS}.get(name, valid))
 
 

@@ -14,7 +14,7 @@ from fishnet.report.figures.lr_range import RangeTest, limits, range_panel, rang
 from fishnet.report.figures.svg import draw_svg
 from fishnet.report.results import Results
 from fishnet.stats.lr_range import rate_grid, suggest
-from fishnet.sweep.spec.field_parsing import format_value
+from fishnet.sweep.spec.fields import format_value
 
 RATES = 10.0 ** np.arange(-5, 2)  # 1e-5 ... 10
 

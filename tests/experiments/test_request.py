@@ -6,9 +6,10 @@ import pytest
 
 from experiments import ablation, train
 from fishnet.cli.parser import guarded, usable_cores
-from fishnet.cli.sweep_flags import Meeting, field_help, parser_for, understand
+from fishnet.cli.sweep_flags import Meeting, parser_for, understand
 from fishnet.errors import UsageError, UserError
-from fishnet.sweep.spec.field_parsing import format_value, parse_value
+from fishnet.sweep.spec.field_parsing import parse_value
+from fishnet.sweep.spec.fields import format_value
 from fishnet.sweep.spec.recipe import FIELDS, Recipe
 from fishnet.sweep.spec.search_space import Choices, Range
 from fishnet.sweep.spec.stopping import Stopping
@@ -81,11 +82,11 @@ def test_every_field_is_an_axis(name):
 
 def test_every_field_has_its_docstring_as_help():
     text = " ".join(parser_for(ablation.EXPERIMENT).format_help().split())
-    for name, words in field_help().items():
-        assert words
-        assert f"--{name.replace('_', '-')}" in text
+    for name, field in FIELDS.items():
+        assert field.help
+        assert f"--{name.replace('_', '-')} {field.metavar} " in text
         if name != "seed":
-            assert " ".join(words.split()) in text
+            assert field.help in text
 
 
 def test_the_main_job():

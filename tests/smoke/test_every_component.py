@@ -19,8 +19,8 @@ from fishnet.data import load_task
 from fishnet.optim.optimizers import OPTIMIZERS
 from fishnet.sweep import Recipe, Run, Samples, Sweep, load_run, run_sweep
 from fishnet.sweep.plan.grouping import group_runs
-from fishnet.sweep.spec.rules import NAMES
-from fishnet.sweep.spec.validation import check_recipe, resolve
+from fishnet.sweep.spec.combinations import check_recipe
+from fishnet.sweep.spec.recipe import resolve
 
 pytestmark = pytest.mark.smoke
 BASE = Recipe(
@@ -84,7 +84,7 @@ def sweep_of(arms: Sequence[Mapping[str, Any]]) -> Sweep:
     return Sweep(BASE, seeds=1, samples=Samples(space, draws))
 
 
-ARMS = arms_of(NAMES)
+ARMS = arms_of(value_names())
 PROGRAMS = programs_of(ARMS)
 
 
@@ -92,7 +92,7 @@ def test_every_name_of_every_table_is_among_the_arms():
     recipes = [dataclasses.replace(BASE, **arm) for arm in ARMS]
     for recipe in recipes:
         check_recipe(recipe)
-    for field, table in NAMES.items():
+    for field, table in value_names().items():
         assert {getattr(recipe, field) for recipe in recipes} >= set(table) - {"auto"}, field
 
 

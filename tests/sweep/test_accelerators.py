@@ -8,7 +8,7 @@ from fishnet.sweep import Sweep, run_sweep
 from fishnet.sweep.plan.cohorts import make_cohorts
 from fishnet.sweep.program.program import Program
 from fishnet.sweep.run.cohort import CohortRunner
-from fishnet.sweep.spec.validation import resolve
+from fishnet.sweep.spec.recipe import resolve
 from tests.sweep.conftest import BASE, TINY
 
 

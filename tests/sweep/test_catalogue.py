@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from benchmarks.catalogue import BASE, LANES, OWN, PROGRAMS, STEPS, differences, trained
-from fishnet.sweep.spec.recipe import FIELDS
-from fishnet.sweep.spec.rules import NAMES
-from fishnet.sweep.spec.validation import check_recipe, resolve
+from fishnet.sweep.spec.combinations import check_recipe
+from fishnet.sweep.spec.recipe import FIELDS, resolve, value_names
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +74,7 @@ def test_an_optimizer_that_steps_in_its_own_way_trains(name):
 def test_the_catalogue_is_whole():
     """Every name of every table, and every field, is in the sweep of benchmarks/catalogue.py."""
     recipes = [resolve(dataclasses.replace(BASE, **{**shared, **lane})) for shared, lanes in PROGRAMS for lane in lanes]
-    for field, table in NAMES.items():
+    for field, table in value_names().items():
         if field not in ("select_by", "hard_augment"):  # chooses an epoch; chooses among the same as augment
             missing = set(table) - {getattr(recipe, field) for recipe in recipes} - {"auto", "same"}
             assert not missing, field

@@ -29,7 +29,7 @@ from fishnet.sweep.plan.cohorts import make_cohorts
 from fishnet.sweep.plan.layout import evaluation_chunk
 from fishnet.sweep.program.compile import compiler_options
 from fishnet.sweep.program.program import Program
-from fishnet.sweep.spec.validation import resolve
+from fishnet.sweep.spec.recipe import resolve
 from fishnet.sweep.store.checkpoint_store import CheckpointStore, part_of, taking_part
 from fishnet.sweep.store.folder import locked
 from tests.sweep.conftest import contents, trained

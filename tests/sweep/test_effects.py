@@ -7,12 +7,11 @@ import pytest
 from fishnet.errors import UsageError
 from fishnet.sweep import Recipe, Sweep
 from fishnet.sweep.plan.cohorts import check_overrides
-from fishnet.sweep.spec.effects import check_lowering
 from fishnet.sweep.spec.random_search import Samples
 from fishnet.sweep.spec.recipe import FIELDS
 from fishnet.sweep.spec.search_space import Range
 from fishnet.sweep.spec.stopping import Stopping, parse_target
-from fishnet.sweep.spec.validation import check_sweep
+from fishnet.sweep.spec.validation import check_lowering, check_sweep
 
 BASE = Recipe(task="synthetic", model="cnn", widths=(8,), epochs=8)
 # Every recipe makes use of these, whatever the others are.

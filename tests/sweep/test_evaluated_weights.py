@@ -17,7 +17,7 @@ from fishnet.sweep import Sweep, load_run, run_sweep
 from fishnet.sweep.plan.cohorts import make_cohorts
 from fishnet.sweep.program.config import averages_weights, estimates_statistics
 from fishnet.sweep.program.program import Program
-from fishnet.sweep.spec.validation import resolve
+from fishnet.sweep.spec.recipe import resolve
 from tests.sweep.conftest import TINY, assert_same_run, trained
 
 ONE = dataclasses.replace(TINY, epochs=1)

@@ -14,12 +14,11 @@ from fishnet.sweep import Recipe, Run
 from fishnet.sweep.plan.cohorts import make_cohorts
 from fishnet.sweep.plan.grouping import group_runs
 from fishnet.sweep.program.build import plain_model
-from fishnet.sweep.program.config import STATIC_FIELDS
 from fishnet.sweep.run.cohort import CohortRunner
 from fishnet.sweep.run.progress import Display
+from fishnet.sweep.spec.combinations import check_recipe
 from fishnet.sweep.spec.history import CURVES, LOWER_IS_BETTER, History
-from fishnet.sweep.spec.recipe import FIELDS, SELECTABLE
-from fishnet.sweep.spec.validation import check_recipe, resolve
+from fishnet.sweep.spec.recipe import FIELDS, SELECTABLE, STATIC_FIELDS, resolve
 from fishnet.sweep.store.checkpoint_store import CheckpointStore
 from tests.sweep.conftest import TINY
 

@@ -22,11 +22,10 @@ from fishnet.source_hash import digest as source_hash
 from fishnet.source_hash.digest import hash_each
 from fishnet.sweep import Recipe, Sweep, load_run, run_sweep
 from fishnet.sweep.plan.cache import program_key
-from fishnet.sweep.plan.user_components import functions_of, user_functions
+from fishnet.sweep.plan.user_components import COMPONENTS, functions_of, user_functions
 from fishnet.sweep.program.program import kept_functions
 from fishnet.sweep.run.sweep import DataOptions, describe, spec_hash
-from fishnet.sweep.spec.rules import COMPONENTS
-from fishnet.sweep.spec.validation import check_recipe
+from fishnet.sweep.spec.combinations import check_recipe
 
 TINY = Recipe(task="synthetic", image_size=8, model="mlp", widths=(8,), batch_size=64, epochs=1)
 SCALE = 1.0

@@ -20,8 +20,8 @@ from fishnet.sweep.plan.past_times import TIMES, find_time, time_key
 from fishnet.sweep.program import program
 from fishnet.sweep.run import training
 from fishnet.sweep.run.progress import Display
+from fishnet.sweep.spec.recipe import resolve
 from fishnet.sweep.spec.text import plan_rows
-from fishnet.sweep.spec.validation import resolve
 from tests.sweep.conftest import TINY, assert_same_run
 
 UNKNOWN = "unknown until the first calls: then the progress says how much time is left"

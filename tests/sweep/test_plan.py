@@ -31,10 +31,8 @@ from fishnet.sweep.plan.grouping import sharing_costs_nothing
 from fishnet.sweep.plan.layout import Layout
 from fishnet.sweep.program import traced_config
 from fishnet.sweep.program.build import plain_model
-from fishnet.sweep.program.config import STATIC_FIELDS
 from fishnet.sweep.program.rng import STREAMS, stream_keys
-from fishnet.sweep.spec.recipe import FIELDS
-from fishnet.sweep.spec.validation import resolve
+from fishnet.sweep.spec.recipe import FIELDS, STATIC_FIELDS, resolve
 from tests.sweep.conftest import TINY
 
 CNN = Recipe(task="synthetic", image_size=8, model="cnn", widths=(8, 16), batch_size=30)

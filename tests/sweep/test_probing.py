@@ -14,7 +14,8 @@ from fishnet.probes import PROBES, Batches, Net, recorded
 from fishnet.probes.epoch import features
 from fishnet.sweep import Interrupted, Recipe, Sweep, load_run, run_sweep
 from fishnet.sweep.run import cohort
-from fishnet.sweep.spec.field_parsing import coerce, format_value, parse_value
+from fishnet.sweep.spec.field_parsing import coerce, parse_value
+from fishnet.sweep.spec.fields import format_value
 from fishnet.sweep.spec.validation import check_sweep
 from tests.sweep.conftest import TINY, Stopper, assert_same_run, trained
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from fishnet.errors import UsageError
 from fishnet.sweep import Recipe, Sweep
-from fishnet.sweep.spec.field_parsing import coerce, format_value, parse_value
+from fishnet.sweep.spec.field_parsing import coerce, parse_value
+from fishnet.sweep.spec.fields import format_value
 from fishnet.sweep.spec.recipe import FIELDS
 
 

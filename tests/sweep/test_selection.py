@@ -13,8 +13,8 @@ from fishnet.errors import UsageError
 from fishnet.metrics.classification import summary, undefined_metrics
 from fishnet.sweep import Recipe, Sweep, run_sweep
 from fishnet.sweep.spec.history import DIVERGED, OK, RUNNING
-from fishnet.sweep.spec.selection import check_selection, selection_notes
 from fishnet.sweep.spec.stopping import Stopping
+from fishnet.sweep.spec.validation import check_selection, selection_notes
 from fishnet.sweep.store.load import why_unselected
 
 RECIPE = Recipe()

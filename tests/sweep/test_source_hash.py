@@ -32,7 +32,7 @@ from fishnet.optim.optimizers import Optimizer
 from fishnet.source_hash.code import FISHNET, STDLIB, code_text, names_in, package_of
 from fishnet.source_hash.digest import describe_source, source_hash
 from fishnet.sweep import Recipe
-from fishnet.sweep.spec.rules import COMPONENTS
+from fishnet.sweep.plan.user_components import COMPONENTS
 from fishnet.sweep.store.load import check_functions
 
 

@@ -22,7 +22,8 @@ from fishnet.sweep.program.build import plain_model
 from fishnet.sweep.program.program import Program
 from fishnet.sweep.program.state import Lane, epoch_order
 from fishnet.sweep.run.progress import Display
-from fishnet.sweep.spec.validation import parse_trunk, resolve
+from fishnet.sweep.spec.recipe import resolve
+from fishnet.sweep.spec.trunk import parse_trunk
 from tests.sweep.conftest import TINY, contents, trained
 
 ONE = dataclasses.replace(TINY, epochs=1)

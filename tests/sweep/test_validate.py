@@ -10,8 +10,8 @@ from fishnet.nn.activations import ACTIVATIONS
 from fishnet.source_hash.digest import hash_each
 from fishnet.sweep import Recipe, Sweep
 from fishnet.sweep.plan.user_components import user_functions
-from fishnet.sweep.spec.rules import NAMES
-from fishnet.sweep.spec.validation import check_sweep, resolve
+from fishnet.sweep.spec.recipe import resolve, value_names
+from fishnet.sweep.spec.validation import check_sweep
 
 
 @pytest.mark.parametrize(
@@ -37,9 +37,9 @@ from fishnet.sweep.spec.validation import check_sweep, resolve
         ("clip", -0.5, "clip: '-0.5'"),
         ("epochs", 0, "epochs: '0'"),
         ("batch_size", 0, "batch_size: '0'"),
-        ("widths", (16, 0), "width below 1"),
+        ("widths", (16, 0), "widths: '0' is not at least 1"),
         ("label_smoothing", 1.5, "label_smoothing: '1.5'"),
-        ("norm_layers", (0, 1), "layers count from 1"),
+        ("norm_layers", (0, 1), "norm_layers: '0' is not at least 1"),
         ("patience", 8, "never end a run"),
     ],
 )
@@ -121,7 +121,7 @@ def test_every_name_in_every_table_is_accepted():
         "shortcut": {"model": "resnet"},
         "hard_augment": hard | {"hard_sampling": 2.0},
     }
-    for field, table in NAMES.items():
+    for field, table in value_names().items():
         for name in table:
             extra = hard if name == "hybrid" else needs.get(field, {})
             check_sweep(Sweep(dataclasses.replace(base, **extra, **{field: name}), seeds=1))
@@ -131,17 +131,17 @@ def test_every_name_in_every_table_is_accepted():
     ("changes", "message"),
     [
         ({"momentum": 0.5, "optimizer": "sgd"}, "momentum: '0.5' would have no effect in any run"),
-        ({"focal_gamma": 1.0}, "belongs to the focal losses"),
-        ({"dropout_kind": "spatial", "dropout": 0.1}, "spatial dropout to maps"),
-        ({"ghost_batch": 8, "norm": "layer"}, "belongs to norm batch"),
-        ({"pool": "mean", "model": "resnet"}, "belongs to models cnn, separable and hybrid"),
-        ({"block": "preactivation"}, "belongs to model resnet"),
-        ({"compound": 1.0}, "belongs to model efficientnet"),
-        ({"hard_classes": "a+b"}, "belongs to model hybrid, hard_augment and hard_sampling"),
-        ({"hard_sampling": 2.0}, "belongs to hard_classes"),
-        ({"eval_statistics": "precise", "norm": "layer"}, "belongs to norm batch or input_norm batch"),
-        ({"max_norm_layers": (1,)}, "belongs to max_norm above 0"),
-        ({"pretrain_epochs": 3}, "belongs to a pretrain objective"),
+        ({"focal_gamma": 1.0}, "used only with loss focal or class_balanced_focal"),
+        ({"dropout_kind": "spatial", "dropout": 0.1}, "spatial dropout with dropout_layers input or blocks"),
+        ({"ghost_batch": 8, "norm": "layer"}, "used only with norm batch"),
+        ({"pool": "mean", "model": "resnet"}, "used only with model cnn, separable or hybrid"),
+        ({"block": "preactivation"}, "used only with model resnet"),
+        ({"compound": 1.0}, "used only with model efficientnet"),
+        ({"hard_classes": "a+b"}, "model hybrid, or hard_augment other than same, or hard_sampling other"),
+        ({"hard_sampling": 2.0}, "used only with hard_classes other than none"),
+        ({"eval_statistics": "precise", "norm": "layer"}, "used only with norm batch, or input_norm batch"),
+        ({"max_norm_layers": (1,)}, "used only with max_norm above 0"),
+        ({"pretrain_epochs": 3}, "used only with pretrain other than none"),
     ],
 )
 def test_a_field_without_effect_is_refused(changes, message):

@@ -16,7 +16,7 @@ from fishnet.checks.arguments import check_type, shown
 from fishnet.data import Task
 from fishnet.errors import UsageError, UserError
 from fishnet.lookup import unknown
-from fishnet.nn.conv_implementations import LOWERINGS
+from fishnet.nn.conv_implementations import DEFAULT_LOWERING, LOWERINGS
 from fishnet.nn.norm_formulas import KINDS
 from fishnet.pretraining import OBJECTIVES
 from fishnet.source_hash.digest import hash_each
@@ -24,22 +24,21 @@ from fishnet.sweep.plan.grouping import form_groups, group_runs, vmap_key
 from fishnet.sweep.plan.learnable import check_learns
 from fishnet.sweep.plan.user_components import functions_of
 from fishnet.sweep.program.build import build_model, experts_of, frozen_leaves, plain_model
-from fishnet.sweep.program.config import STATIC_FIELDS, ProgramConfig, ProgramFeatures, static_key
+from fishnet.sweep.program.config import ProgramConfig, ProgramFeatures, static_key
 from fishnet.sweep.program.pretrain_step import RNGS
 from fishnet.sweep.program.program import ProgramFunctions, kept_functions
 from fishnet.sweep.program.traced_config import TracedConfig, trace_recipes
 from fishnet.sweep.program.traced_probes import Axes, find_axes
-from fishnet.sweep.spec.field_parsing import format_value
-from fishnet.sweep.spec.limits import MOST_RUNS, MOST_STEPS
-from fishnet.sweep.spec.recipe import Recipe
-from fishnet.sweep.spec.rules import DEFAULT_LOWERING
+from fishnet.sweep.spec.fields import format_value
+from fishnet.sweep.spec.random_search import MOST_RUNS
+from fishnet.sweep.spec.recipe import STATIC_FIELDS, Recipe
 from fishnet.sweep.spec.sweep import Run
-from fishnet.sweep.spec.validation import check_ghosts
 from fishnet.sweep.store.backbones import Trunk, with_trunk
 
 # Lanes vectorised together, by backend; as measured in benchmarks/README.md.
 DEFAULT_WIDTH: dict[str, dict[str, int]] = {"cpu": {}, "gpu": {}, "tpu": {}}
 FALLBACK_WIDTH = {"cpu": 1, "gpu": 16, "tpu": 16}
+MOST_STEPS = 2**31 - 1  # of a run, counted in int32
 # Why runs have a program of their own, and what is said of the others: the last entries of `static_key`.
 OWN_PROGRAMS = (
     ("steps in its own way", "these optimizers share a step"),

@@ -2,13 +2,12 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from fishnet.nn.conv_implementations import LOWERINGS
-from fishnet.sweep.spec.effects import has_convolutions
-from fishnet.sweep.spec.recipe import Recipe
-from fishnet.sweep.spec.rules import COMPONENTS, DEFAULT_LOWERING
+from fishnet.nn.conv_implementations import DEFAULT_LOWERING, LOWERINGS
+from fishnet.sweep.spec.recipe import AUTO_AUGMENT, FIELDS, Recipe
 from fishnet.sweep.spec.sweep import Sweep
-from fishnet.sweep.spec.validation import AUTO_AUGMENT
+from fishnet.sweep.spec.validation import has_convolutions
 
+COMPONENTS = {name: table for name, field in FIELDS.items() if (table := field.table) is not None}
 TABLES = COMPONENTS | {"lowering": LOWERINGS}
 
 

@@ -15,19 +15,10 @@ from fishnet.nn.norm_formulas import WEIGHT_KINDS
 from fishnet.optim.clipping import CLIPPINGS
 from fishnet.optim.optimizers import OPTIMIZERS, Optimizer
 from fishnet.probes import PROBES, Probe
-from fishnet.sweep.spec.recipe import Recipe
+from fishnet.sweep.spec.recipe import STATIC_FIELDS, Recipe
 
-# Fields that change shapes or the structure of the program: runs that differ in one of them cannot share a program.
-STATIC_FIELDS = (
-    *("task", "image_size", "model", "widths", "depth", "stem_stride", "pool", "precision", "batch_size"),
-    *("norm_position", "ghost_batch", "dropout_layers", "input_norm", "block", "shortcut", "se_reduction", "compound"),
-    *("freeze", "probes", "probe_every", "probe_epochs", "probe_images"),
-)
-# Fields by which lanes that are vectorised together must agree, as they choose among functions.
-KIND_FIELDS = ("activation", "optimizer", "augment")
 # The weighting that a loss implies where none is chosen.
 IMPLIED_WEIGHTING = {"class_weighted": "inverse", "class_balanced_focal": "effective"}
-FOCAL = ("focal", "class_balanced_focal")
 
 
 def static_key(recipe: Recipe) -> tuple:

@@ -17,7 +17,6 @@ from fishnet.nn.norm_formulas import KINDS
 from fishnet.optim.freezing import LayerScales, layer_scales
 from fishnet.optim.schedules import SCHEDULES
 from fishnet.sweep.program.config import (
-    FOCAL,
     IMPLIED_WEIGHTING,
     ProgramFeatures,
     clipping,
@@ -28,13 +27,8 @@ from fishnet.sweep.program.config import (
     layer_mask,
 )
 from fishnet.sweep.program.rng import stream_keys
-from fishnet.sweep.spec.recipe import Recipe
+from fishnet.sweep.spec.recipe import SCALAR_FIELDS, Recipe, is_used
 
-# Fields that a program reads as they are.
-SCALARS = (
-    *("init_bias", "lr", "momentum", "weight_decay", "rho", "cycles", "warmup", "reweight_from", "l1", "l2"),
-    *("pretrain_lr", "ema", "dropout", "stochastic_depth", "cutout"),
-)
 LSUV_ROUNDS = 10  # as often as a kernel is rescaled, at most; one or two do for most
 
 
@@ -134,7 +128,7 @@ def trace_arm(recipe: Recipe, features: ProgramFeatures, task: Task, sites: int,
         ),
         Hyperparameters(
             keys=np.uint32(0),  # of each run
-            scalars={name: as_scalar(getattr(recipe, name)) for name in SCALARS},
+            scalars={name: as_scalar(getattr(recipe, name)) for name in SCALAR_FIELDS},
             act_coefficient=np.float32(np.nan if recipe.act_coefficient == "auto" else recipe.act_coefficient),
             norm=np.asarray(norm, np.int32),
             init_scale=np.float32(init.scale),
@@ -179,10 +173,10 @@ def loss_numbers(recipe: Recipe, counts: np.ndarray) -> LossNumbers:
     nothing = np.zeros(len(counts), np.float32)
     return LossNumbers(
         class_weights=np.asarray(class_weights(counts, weighting), np.float32),
-        gamma=np.float32(recipe.focal_gamma if recipe.loss in FOCAL else 0.0),
+        gamma=np.float32(recipe.focal_gamma if is_used(recipe, "focal_gamma") else 0.0),
         smoothing=np.float32(recipe.label_smoothing),
-        poly=np.float32(recipe.poly_epsilon if recipe.loss == "poly1" else 0.0),
-        scale=np.float32(recipe.ldam_scale if recipe.loss == "ldam" else 1.0),
+        poly=np.float32(recipe.poly_epsilon if is_used(recipe, "poly_epsilon") else 0.0),
+        scale=np.float32(recipe.ldam_scale if is_used(recipe, "ldam_scale") else 1.0),
         margins=np.float32(ldam_margins(counts, recipe.ldam_margin)) if recipe.loss == "ldam" else nothing,
         offsets=np.float32(log_priors(counts, recipe.logit_tau)) if recipe.loss == "logit_adjusted" else nothing,
     )

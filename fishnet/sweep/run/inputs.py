@@ -11,8 +11,8 @@ from typing import Any
 from fishnet.checks.arguments import check_flag, check_type
 from fishnet.data import Task, load_tasks
 from fishnet.errors import UserError
+from fishnet.sweep.spec.recipe import resolve
 from fishnet.sweep.spec.sweep import Run, Sweep
-from fishnet.sweep.spec.validation import resolve
 from fishnet.sweep.store.backbones import Trunk, load_trunks, own_trunk
 from fishnet.sweep.store.backbones import fingerprints as trunk_fingerprints
 

@@ -35,11 +35,10 @@ from fishnet.sweep.run.backend_check import check_backend
 from fishnet.sweep.run.inputs import DataOptions, Inputs, check_data
 from fishnet.sweep.run.progress import Display, display_for
 from fishnet.sweep.run.training import Training
-from fishnet.sweep.spec.effects import check_lowering
 from fishnet.sweep.spec.history import lane_steps
-from fishnet.sweep.spec.selection import check_selection, selection_notes
+from fishnet.sweep.spec.recipe import resolve
 from fishnet.sweep.spec.sweep import Run, Sweep
-from fishnet.sweep.spec.validation import check_out, check_sweep, resolve
+from fishnet.sweep.spec.validation import check_lowering, check_out, check_selection, check_sweep, selection_notes
 from fishnet.sweep.store.backbones import Trunk
 from fishnet.sweep.store.checkpoint_store import part_of, planned, taking_part, wait_for_end
 from fishnet.sweep.store.finished import Result, finished_before

@@ -3,23 +3,21 @@
 import functools
 import math
 import re
-import types
 import typing
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy as np
+
 from fishnet.checks.arguments import shown
-from fishnet.data.corruption_spec import normal_task
-from fishnet.data.paths import settle
 from fishnet.errors import UsageError
 from fishnet.host.names import printable
 from fishnet.lookup import unknown
-from fishnet.sweep.spec.limits import LARGEST, SMALLEST, in_float32
-from fishnet.sweep.spec.recipe import FIELDS, TYPES
+from fishnet.sweep.spec.fields import NOTHING, format_value
+from fishnet.sweep.spec.recipe import FIELDS
 
-NOTHING = "none"  # how an empty list of names is written
 PLAIN = frozenset((bool, int, float, str))
-TRUNK = re.compile(r"(.+):(\d{1,9})(?:-(\d{1,9}))?", re.DOTALL)  # FOLDER:RUN, or FOLDER:FIRST-LAST
+SMALLEST, LARGEST = (float(edge) for edge in (np.finfo(np.float32).tiny, np.finfo(np.float32).max))
 
 
 def parse_value(name: str, text: str) -> Any:
@@ -31,19 +29,19 @@ def parse_value(name: str, text: str) -> Any:
     if name not in FIELDS:
         raise unknown("recipe field", name, FIELDS)
     text = text.strip()
-    alternatives = _alternatives(TYPES[name])
-    for kind in alternatives:
+    kinds = FIELDS[name].alternatives
+    for kind in kinds:
         try:
             return _parse_as(kind, text)
         except ValueError:
             continue
-    raise UsageError(f"{name}: {text!r} is not {' or '.join(map(_describe, alternatives))}")
+    raise UsageError(f"{name}: {text!r} is not {' or '.join(map(_describe, kinds))}")
 
 
 def coerce(name: str, value: Any) -> Any:
     """`value` as the type of field `name`: lists become tuples, whole numbers floats where the field is a float.
 
-    A path becomes the one text of its place (see `NORMAL`), so that a sweep does not depend on how it was typed.
+    A path becomes the one text of its place, so that a sweep does not depend on how it was typed.
 
     Raises:
         UsageError: the value is of another type, or a number that float32 or int64 cannot hold.
@@ -53,7 +51,7 @@ def coerce(name: str, value: Any) -> Any:
         raise unknown("recipe field", name, FIELDS)
     # Recipes are copied by the thousand. What a path means depends on the working folder, so that paths are not kept.
     kinds = tuple(map(type, value)) if type(value) is tuple else (type(value),)
-    known = name not in NORMAL and PLAIN.issuperset(kinds)
+    known = FIELDS[name].normalize is None and PLAIN.issuperset(kinds)
     return _coerce_kept(name, value, kinds) if known else _coerce(name, value)
 
 
@@ -64,29 +62,34 @@ def _coerce_kept(name: str, value: Any, kinds: tuple[type, ...]) -> Any:
 
 
 def _coerce(name: str, value: Any) -> Any:
-    alternatives = _alternatives(TYPES[name])
     value = without_numpy(value)
     _check_size(name, value)
-    for kind in alternatives:
-        if typing.get_origin(kind) is Literal and isinstance(value, str) and value in typing.get_args(kind):
-            return value
-        if typing.get_origin(kind) is tuple and isinstance(value, (list, tuple)):
-            entry = typing.get_args(kind)[0]
-            if entry is str and all(isinstance(v, str) for v in value):
-                return tuple(value)
-            if entry is str or not value:
-                continue
-            allowed = int if entry is int else (int, float)
-            if all(isinstance(v, allowed) and not isinstance(v, bool) for v in value):
-                return tuple(_in_float32(name, v) if entry is float else v for v in value)
-            continue
-        if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-            return _in_float32(name, value)
-        if kind is int and isinstance(value, int) and not isinstance(value, bool):
-            return value
-        if kind is str and isinstance(value, str):
-            return NORMAL[name](value) if name in NORMAL else value
-    raise UsageError(f"{name}: {shown(value)} is not {' or '.join(map(_describe, alternatives))}")
+    kinds = FIELDS[name].alternatives
+    for kind in kinds:
+        if _is_of(kind, value):
+            return _converted(name, kind, value)
+    raise UsageError(f"{name}: {shown(value)} is not {' or '.join(map(_describe, kinds))}")
+
+
+def _is_of(kind: Any, value: Any) -> bool:
+    """Whether a value may stand where one type of a field is asked for."""
+    if typing.get_origin(kind) is Literal:
+        return isinstance(value, str) and value in typing.get_args(kind)
+    if typing.get_origin(kind) is tuple:
+        entry = typing.get_args(kind)[0]
+        full = entry is str or bool(value)
+        return isinstance(value, list | tuple) and full and all(_is_of(entry, v) for v in value)
+    return isinstance(value, (int, float) if kind is float else kind) and not isinstance(value, bool)
+
+
+def _converted(name: str, kind: Any, value: Any) -> Any:
+    """A value that `_is_of` a type, in exactly that type."""
+    if typing.get_origin(kind) is tuple:
+        return tuple(_converted(name, typing.get_args(kind)[0], v) for v in value)
+    if kind is float:
+        return _in_float32(name, value)
+    normalize = FIELDS[name].normalize
+    return normalize(value) if normalize else value
 
 
 def without_numpy(value: Any) -> Any:
@@ -111,7 +114,7 @@ def _in_float32(name: str, value: float) -> float:
     """
     if not math.isfinite(value):
         raise UsageError(f"{name}: {value} is not a finite number")
-    if not in_float32(value):
+    if value != 0 and not SMALLEST <= abs(value) <= LARGEST:
         raise UsageError(
             f"{name}: {format_value(float(value))!r} is outside float32, in which networks are trained: 0, or "
             f"{SMALLEST:.1g} to {LARGEST:.1g}"
@@ -141,16 +144,6 @@ def coerce_all(what: str, name: str, values: Any) -> tuple[Any, ...]:
     return result
 
 
-def normal_trunk(text: str) -> str:
-    """A `trunk` in the one form that it has however its folder was typed; what is none is left to be refused."""
-    match = TRUNK.fullmatch(text)
-    if match is None:
-        return text
-    folder, first, last = match.groups()
-    runs = f"{int(first)}" if last is None or int(last) == int(first) else f"{int(first)}-{int(last)}"
-    return f"{settle(folder)}:{runs}"
-
-
 def find_repeated(values: Sequence[Any]) -> list[Any]:
     """Values that occur for the second time or more often."""
     seen = set()
@@ -159,20 +152,12 @@ def find_repeated(values: Sequence[Any]) -> list[Any]:
 
 def is_number(name: str) -> bool:
     """Whether the values of field `name` are numbers, whatever else they may be."""
-    return not {int, float}.isdisjoint(_alternatives(TYPES[name]))
+    return not {int, float}.isdisjoint(FIELDS[name].alternatives)
 
 
 def plain(value: Any) -> Any:
     """A value as JSON has it."""
     return list(value) if isinstance(value, tuple) else value
-
-
-def _alternatives(annotation: Any) -> list[Any]:
-    return (
-        list(typing.get_args(annotation))
-        if isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union
-        else [annotation]
-    )
 
 
 def _parse_as(kind: Any, text: str) -> Any:
@@ -218,19 +203,7 @@ def _describe(kind: Any) -> str:
     return {int: "a whole number", float: "a number", str: "a name"}[kind]
 
 
-def format_value(value: Any) -> str:
-    """A recipe value as it is written on the command line: (16, 32) as 16-32, names with +, 0.001 as 0.001."""
-    if isinstance(value, (tuple, list)):
-        names = all(isinstance(v, str) for v in value)
-        return ("+" if names else "-").join(map(format_value, value)) or NOTHING
-    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
-
-
 def shown_value(value: Any) -> str:
     """A recipe value as it is written on the command line, in a form that tables and pages can hold: a path may be no
     text."""
     return printable(format_value(value))
-
-
-# field -> the one way in which its values are written, for those that name a place
-NORMAL = {"task": normal_task, "trunk": normal_trunk}

@@ -10,10 +10,12 @@ import numpy as np
 from fishnet.checks.arguments import check_mapping, check_text, shown
 from fishnet.errors import UsageError
 from fishnet.lookup import unknown
-from fishnet.sweep.spec.field_parsing import coerce, format_value, plain
-from fishnet.sweep.spec.limits import MOST_RUNS, check_count
+from fishnet.sweep.spec.field_parsing import coerce, plain
+from fishnet.sweep.spec.fields import format_value
 from fishnet.sweep.spec.search_space import domain_from, domain_of
+from fishnet.sweep.spec.text import format_count
 
+MOST_RUNS = 2**15  # of a sweep: three times what is planned within seconds
 MOST_POINTS = 2**16  # looked at, or eight a draw if that is more, until enough of them are different
 
 
@@ -136,6 +138,16 @@ class Samples:
         if not points:
             raise UsageError("draws: the list is empty")
         return tuple(points)
+
+
+def check_count(what: str, number: int) -> None:
+    """Refuses a number of seeds or draws that is beyond any sweep.
+
+    Raises:
+        UsageError: with the number.
+    """
+    if number > MOST_RUNS:
+        raise UsageError(f"{what}: {format_count(number)} is more than the {MOST_RUNS:,} runs that a sweep can hold")
 
 
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

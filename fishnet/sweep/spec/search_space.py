@@ -10,7 +10,8 @@ import numpy as np
 from fishnet.checks.arguments import check_flag
 from fishnet.errors import UsageError
 from fishnet.lookup import unknown
-from fishnet.sweep.spec.field_parsing import coerce, coerce_all, format_value, is_number, plain, without_numpy
+from fishnet.sweep.spec.field_parsing import coerce, coerce_all, is_number, plain, without_numpy
+from fishnet.sweep.spec.fields import format_value
 from fishnet.sweep.spec.recipe import FIELDS
 
 DIGITS = 4  # significant ones of a sampled number, so that an arm's name says all of it

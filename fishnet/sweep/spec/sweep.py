@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
+import math
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,10 +14,10 @@ from fishnet.checks.arguments import check_mapping, check_type, shown
 from fishnet.errors import UsageError
 from fishnet.lookup import unknown
 from fishnet.sweep.spec.field_parsing import coerce, coerce_all, find_repeated, plain, shown_value, without_numpy
-from fishnet.sweep.spec.limits import check_count, check_runs
-from fishnet.sweep.spec.random_search import Samples
+from fishnet.sweep.spec.random_search import MOST_RUNS, Samples, check_count
 from fishnet.sweep.spec.recipe import FIELDS, Recipe
 from fishnet.sweep.spec.stopping import Stopping
+from fishnet.sweep.spec.text import format_count
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,24 @@ class Run:
 def arm_name(values: Mapping[str, Any]) -> str:
     """`activation=relu norm=batch`; a sweep without axes has the one arm `base`."""
     return " ".join(f"{k}={shown_value(v)}" for k, v in values.items()) or "base"
+
+
+def check_runs(axes: Sequence[int], draws: int, seeds: int) -> None:
+    """Refuses more runs than a sweep can hold, before any list of them is built.
+
+    Args:
+        axes: number of values of each.
+        draws: number of draws; 1 without.
+        seeds: number of seeds.
+
+    Raises:
+        UsageError: with how many there would be.
+    """
+    runs = math.prod(axes) * draws * seeds
+    if runs > MOST_RUNS:
+        raise UsageError(
+            f"axes, draws and seeds make {format_count(runs)} runs, more than the {MOST_RUNS:,} that a sweep can hold"
+        )
 
 
 def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:

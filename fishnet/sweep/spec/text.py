@@ -1,5 +1,6 @@
 """The plan, numbers and durations in words, for displays and reports."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -63,6 +64,11 @@ def cohort_text(cohort: Mapping[str, Any]) -> str:
 def counted(number: int, noun: str) -> str:
     """`1 run`, `3 runs`."""
     return f"{number:,} {noun}" + "s" * (number != 1)
+
+
+def format_count(number: int) -> str:
+    """A whole number above 0 in a message: Python does not write those of thousands of digits."""
+    return str(number) if number < 10**15 else f"about 10^{math.log10(number):.0f}"
 
 
 def seconds_text(seconds: float) -> str:

@@ -11,7 +11,7 @@ from fishnet import pretraining
 from fishnet.errors import UsageError, UserError
 from fishnet.models import MODELS
 from fishnet.sweep.spec.recipe import Recipe
-from fishnet.sweep.spec.validation import parse_trunk
+from fishnet.sweep.spec.trunk import parse_trunk
 from fishnet.sweep.store.checkpoint import digest
 from fishnet.sweep.store.load import load_run
 

@@ -19,15 +19,14 @@ from fishnet.host.jax_settings import held_settings
 from fishnet.host.machine import visible_devices
 from fishnet.source_hash.digest import describe_source, source_hash
 from fishnet.sweep.plan.grouping import group_runs
+from fishnet.sweep.plan.user_components import COMPONENTS
 from fishnet.sweep.program.build import plain_model
 from fishnet.sweep.program.state import pixel_constants
 from fishnet.sweep.spec.field_parsing import coerce
 from fishnet.sweep.spec.history import DIVERGED
 from fishnet.sweep.spec.random_search import Samples
-from fishnet.sweep.spec.recipe import Recipe
-from fishnet.sweep.spec.rules import COMPONENTS, NAMES
+from fishnet.sweep.spec.recipe import Recipe, resolve, value_names
 from fishnet.sweep.spec.sweep import Sweep
-from fishnet.sweep.spec.validation import resolve
 from fishnet.sweep.store.checkpoint import NoneSound
 from fishnet.sweep.store.checkpoint_store import CHECKPOINTS, CheckpointStore, RestoredState
 from fishnet.sweep.store.folder import STATEFUL, SWEEP_FILE, check_recipes, read_sweep_file
@@ -158,7 +157,7 @@ def check_functions(out: Path, recipe: Recipe, trained: Mapping[str, str]) -> No
     Raises:
         UserError: with the way to put it right.
     """
-    for field, table in NAMES.items():
+    for field, table in value_names().items():
         if (name := getattr(recipe, field)) not in table:
             raise UserError(
                 f"{out} was trained with {field} {name!r}, a function of the user's own: put it in its table first, "

@@ -1,0 +1,319 @@
+"""How a recipe field is declared: its default, help, valid values, and the other values that make it meaningful.
+
+Nothing here imports jax: tables of components are looked up when a value is checked.
+"""
+
+import ast
+import dataclasses
+import functools
+import importlib
+import inspect
+import itertools
+import types
+import typing
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from fishnet.errors import UsageError
+from fishnet.lookup import Table, unknown
+
+Role = Literal["static", "traced", "scalar", "host"]
+KEY = "declared"  # of a `Field` in the metadata of its dataclass field
+NOTHING = "none"  # how an empty list of names is written
+METAVARS = {int: "N", float: "X", str: "NAME"}
+
+
+def format_value(value: Any) -> str:
+    """A recipe value as it is written on the command line: (16, 32) as 16-32, names with +, 0.001 as 0.001."""
+    if isinstance(value, tuple | list):
+        names = all(isinstance(v, str) for v in value)
+        return ("+" if names else "-").join(map(format_value, value)) or NOTHING
+    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
+
+
+class Valid(Protocol):
+    """Valid values of a field, beyond their type."""
+
+    def check(self, name: str, value: Any) -> None:
+        """Refuses a value of field `name` that is not valid.
+
+        Args:
+            name: of the field.
+            value: of the field's type.
+
+        Raises:
+            UsageError: with the value and the valid ones.
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Field:
+    """A recipe field.
+
+    Args:
+        role: where its value goes. static: it changes shapes or adds parameters, so runs that differ in it have
+            programs of their own. scalar: a traced number that programs read as it is, `numbers.scalars[name]`.
+            traced: its traced values are made in `program/traced_config.py`. host: read outside compiled programs.
+        default: its value where none is given.
+        part: of the catalogue of `experiments.describe` that lists it.
+        valid: its valid values; None: any of its type.
+        used_by: recipes that make use of it; None: all.
+        auto: `f(recipe)`: what "auto" stands for; None: the program itself decides.
+        normalize: `f(text)`: the one way in which its values are written.
+        name: of the field.
+        type: its annotation.
+        owner: the dataclass.
+    """
+
+    role: Role
+    default: Any
+    part: str
+    valid: Valid | None = None
+    used_by: "Condition | None" = None
+    auto: Callable[[Any], Any] | None = None
+    normalize: Callable[[str], str] | None = None
+    name: str = ""
+    type: Any = None
+    owner: type = object
+
+    @property
+    def help(self) -> str:
+        """Its docstring, shown by --help and `experiments.describe`."""
+        return attribute_docstrings(self.owner)[self.name]
+
+    def check(self, value: Any) -> None:
+        """Refuses a value, of the field's type, that is not valid.
+
+        Raises:
+            UsageError: with the value and the valid ones.
+        """
+        if self.valid is not None:
+            self.valid.check(self.name, value)
+
+    def rules(self) -> list[str]:
+        """Its range, and the values of other fields with which it has an effect, a sentence each."""
+        valid = [f"Valid: {self.valid}."] if isinstance(self.valid, Interval) else []
+        return valid + ([f"Only with {self.used_by.words()}."] if self.used_by else [])
+
+    @property
+    def alternatives(self) -> list[Any]:
+        """The types of the field: those of a union, or its only one."""
+        union = typing.get_origin(self.type) in (typing.Union, types.UnionType)
+        return list(typing.get_args(self.type)) if union else [self.type]
+
+    @property
+    def flag(self) -> str:
+        """The flag of the field: `--batch-size`."""
+        return f"--{self.name.replace('_', '-')}"
+
+    @property
+    def metavar(self) -> str:
+        """What stands for its value in --help: N, X, NAME, N-N-N, NAME+NAME."""
+        kind, *others = self.alternatives
+        if typing.get_origin(kind) is tuple:
+            entry = typing.get_args(kind)[0]
+            return "NAME+NAME" if entry is str else "-".join([METAVARS[entry]] * 3)
+        return "X" if others else METAVARS[kind]
+
+    @property
+    def table(self) -> Table | None:
+        """The table of the components that its values name, if they do."""
+        names = self.valid.each if isinstance(self.valid, Each) else self.valid
+        table = names.table if isinstance(names, Names) else None
+        return table if isinstance(table, Table) else None
+
+
+def declare(role: Role, default: Any, part: str, valid: Valid | None = None, **options: Any) -> Any:
+    """A field of the dataclass `Recipe`; arguments as of `Field`."""
+    return dataclasses.field(default=default, metadata={KEY: Field(role, default, part, valid, **options)})
+
+
+static, traced, scalar, host = (functools.partial(declare, role) for role in typing.get_args(Role))
+
+
+def declared_fields(recipe: type) -> dict[str, Field]:
+    """The fields of a dataclass of declared ones, by name."""
+    kinds = typing.get_type_hints(recipe)
+    return {
+        f.name: dataclasses.replace(f.metadata[KEY], name=f.name, type=kinds[f.name], owner=recipe)
+        for f in dataclasses.fields(recipe)
+    }
+
+
+@functools.cache
+def attribute_docstrings(owner: type) -> dict[str, str]:
+    """Attribute of a class -> the docstring below it in the source."""
+    (body,) = ast.parse(inspect.getsource(owner)).body
+    return {
+        line.target.id: " ".join(text.value.value.split())
+        for line, text in itertools.pairwise(typing.cast(ast.ClassDef, body).body)
+        if isinstance(line, ast.AnnAssign)
+        and isinstance(line.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+    }
+
+
+# --- valid values ---
+
+
+@dataclasses.dataclass(frozen=True)
+class Names:
+    """Names of a table or list that is looked up when it is needed, and some beside it.
+
+    Args:
+        where: `package.module:NAME`; empty: no table.
+        beside: further names.
+    """
+
+    where: str = ""
+    beside: tuple[str, ...] = ()
+
+    @property
+    def table(self) -> Collection[str]:
+        """The table or list itself."""
+        module, _, name = self.where.partition(":")
+        return getattr(importlib.import_module(module), name) if module else ()
+
+    def entry(self, name: str) -> Any:
+        """The component that a name stands for."""
+        return typing.cast(Mapping[str, Any], self.table)[name]
+
+    def __iter__(self):
+        return iter((*self.beside, *self.table))
+
+    def check(self, name: str, value: Any) -> None:
+        """Refuses an unknown name; see `Valid`."""
+        if value not in tuple(self):
+            raise unknown(name, value, self)
+
+
+def named(where: str, *beside: str) -> Names:
+    """Names of the table at `package.module:NAME`, and those given beside it."""
+    return Names(where, beside)
+
+
+def one_of(*names: str) -> Names:
+    """The given names."""
+    return Names(beside=names)
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """Numbers from `low` to `high`; what is no number, such as auto, passes.
+
+    Args:
+        low, high: the ends.
+        inclusive: which ends are valid themselves.
+    """
+
+    low: float
+    high: float
+    inclusive: Literal["both", "neither", "left", "right"] = "both"
+
+    def __contains__(self, number: float) -> bool:
+        return (
+            self.low < number < self.high
+            or (number == self.low and self.inclusive in ("both", "left"))
+            or (number == self.high and self.inclusive in ("both", "right"))
+        )
+
+    def __str__(self) -> str:
+        lower = "at least" if self.inclusive in ("both", "left") else "above"
+        upper = "at most" if self.inclusive in ("both", "right") else "below"
+        return f"{lower} {self.low} and {upper} {self.high:g}"
+
+    def check(self, name: str, value: Any) -> None:
+        """Refuses a number outside, also one that float32 rounds to an end that is not valid; see `Valid`."""
+        if isinstance(value, str):
+            return
+        rounded = float(np.float32(value)) if isinstance(value, float) else value
+        if value not in self:
+            raise UsageError(f"{name}: {format_value(value)!r} is not {self}")
+        # An end itself may have no exact float32, as 1e30 has none.
+        if rounded not in self and value not in (self.low, self.high):
+            raise UsageError(f"{name}: {format_value(value)!r} is not {self}: in float32 it is {rounded:g}")
+
+
+between = Interval
+
+
+@dataclasses.dataclass(frozen=True)
+class Each:
+    """Lists, or names joined with +, of which each entry is valid; what is no list, such as all, passes.
+
+    Args:
+        each: of the entries.
+        distinct: whether no entry may be there twice.
+        joined: whether the values are texts, names joined with +.
+    """
+
+    each: Valid
+    distinct: bool = False
+    joined: bool = False
+
+    def check(self, name: str, value: Any) -> None:
+        """Refuses an entry that is not valid, or is there twice; see `Valid`."""
+        if isinstance(value, str) and not self.joined:
+            return
+        entries = value.split("+") if self.joined else value
+        for entry in entries:
+            self.each.check(name, entry)
+            if self.distinct and entries.count(entry) > 1:
+                raise UsageError(f"{name}: {format_value(value)!r} has {entry} twice")
+
+
+# --- where a field is meaningful ---
+
+
+@dataclasses.dataclass(frozen=True)
+class Condition:
+    """Recipes that make use of a field.
+
+    Args:
+        holds: `f(recipe)`.
+        words: what must be given, for messages: "loss focal or class_balanced_focal".
+    """
+
+    holds: Callable[[Any], bool]
+    words: Callable[[], str]
+
+    def __or__(self, other: "Condition") -> "Condition":
+        return Condition(lambda r: self.holds(r) or other.holds(r), lambda: f"{self.words()}, or {other.words()}")
+
+
+def either(values: Sequence[Any]) -> str:
+    """`a`, `a or b`, `a, b or c`."""
+    *others, last = map(str, values)
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def when(test: Callable[[Any], bool], words: str) -> Condition:
+    """Recipes for which `test(recipe)` holds."""
+    return Condition(test, lambda: words)
+
+
+def given(field: str, *values: str) -> Condition:
+    """Recipes whose `field` has one of these values."""
+    return when(lambda recipe: getattr(recipe, field) in values, f"{field} {either(values)}")
+
+
+def not_given(field: str, *values: Any) -> Condition:
+    """Recipes whose `field` has none of these values."""
+    return when(lambda recipe: getattr(recipe, field) not in values, f"{field} other than {either(values)}")
+
+
+def component(field: str, names: Names, test: Callable[[Any], bool]) -> Condition:
+    """Recipes of which `field` names a component, or several, for one of which `test` holds."""
+
+    def fitting() -> list[str]:
+        return [name for name in names.table if test(names.entry(name))]
+
+    def holds(recipe: Any) -> bool:
+        value = getattr(recipe, field)
+        return not set(fitting()).isdisjoint(value if isinstance(value, tuple) else [value])
+
+    return Condition(holds, lambda: f"{field} {either(fitting())}")
