@@ -18,26 +18,26 @@ MUTATIONS = [
         "update_uphill",
         "lambda p, d: p - lr * d, old, down",
         "lambda p, d: p + lr * d, old, down",
-        ("evaluated_weights", "planted_causes", "predict", "stopping"),
+        ("planted_causes", "examples"),
     ),
     Mutation(
         "update_skipped_once",
         "return freeze_if_bad(finite, (params, slots), (old, state.slots))",
         "params = jax.tree.map(lambda a, b: jnp.where(state.epoch.steps == 3, b, a), params, old)\n"
         "    return freeze_if_bad(finite, (params, slots), (old, state.slots))",
-        ("evaluated_weights", "planted_causes", "probing"),
+        ("examples", "planted_causes"),
     ),
     Mutation(
         "bad_step_not_frozen",
         "finite = (state.first_bad_step < 0) & jnp.isfinite(loss) & jnp.isfinite(grad_norm)",
         "finite = jnp.isfinite(loss) | True",
-        ("cohorts", "lanes"),
+        ("lanes", "cohorts"),
     ),
     Mutation(
         "frozen_for_one_step_only",
         "(state.first_bad_step < 0) & jnp.isfinite(loss) & jnp.isfinite(grad_norm)",
         "jnp.isfinite(loss) & jnp.isfinite(grad_norm)",
-        ("cohorts", "lanes"),
+        ("lanes", "cohorts"),
     ),
     Mutation(
         "mixup_labels_swapped",
@@ -49,7 +49,7 @@ MUTATIONS = [
         "same_noise_every_step",
         "return jax.random.fold_in(key, step)",
         "return jax.random.fold_in(key, 0 * step)",
-        ("own_components", "probing", "fields"),
+        ("fields",),
     ),
     # Optimizers, schedules, constraints.
     Mutation(
@@ -132,7 +132,7 @@ MUTATIONS = [
         "program_trains_on_validation_too",
         "(task.images, task.labels, train, task.mean, task.std)",
         '(task.images, task.labels, np.append(train[1:], task.splits["val"][:1]).astype("i4"), task.mean, task.std)',
-        ("load", "evaluated_weights", "planted_causes"),
+        ("evaluated_weights", "examples"),
     ),
     # Metrics and statistics.
     Mutation(
@@ -177,7 +177,7 @@ MUTATIONS = [
         "checkpoint_in_order_of_position",
         "self.layout.gather(self.lanes, np.arange(len(self.cohort.runs)))",
         "self.layout.gather(self.lanes, np.argsort(self.cohort.position))",
-        ("load", "resume"),
+        ("lanes", "load"),
     ),
     Mutation(
         "worst_epoch_selected",
@@ -189,7 +189,7 @@ MUTATIONS = [
         "last_variables_tested",
         "(lanes.best_params, lanes.best_statistics) if best else (lanes.evaluated,",
         "(lanes.evaluated, lanes.evaluated_statistics) if best else (lanes.evaluated,",
-        ("evaluated_weights", "records"),
+        ("records", "evaluated_weights"),
     ),
     Mutation(
         "halving_keeps_one_too_many",
