@@ -46,6 +46,7 @@ def test_tables_say_what_was_met_and_what_is_missing():
     assert lines[3] == f"| {NET.name} | a checkpoint an epoch | 1.020 (1.010 to 2.020) | 1.010 (1.010 to 1.020) |"
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_written_after_every_epoch():
     contestant = Saving(replace(NET, runs=2, batches=2, widths=(8,), image=(8, 8, 1), batch=4))
     contestant.prepare()
@@ -54,7 +55,10 @@ def test_a_checkpoint_is_written_after_every_epoch():
     assert sorted(path.name for path in contestant.checkpoints.folder.iterdir()) == ["2", "3"]
 
 
-@pytest.mark.parametrize("net", NETS, ids=lambda net: net.name)
+QUICKEST = [net if net.model == "mlp" else pytest.param(net, marks=pytest.mark.slow) for net in NETS]
+
+
+@pytest.mark.parametrize("net", QUICKEST, ids=lambda net: net.name)
 def test_every_contestant_trains_the_same_networks(net):
     """By the number of parameters of every run, and by the shapes of Flax's and PyTorch's."""
     peer = Serial(net)
@@ -71,6 +75,7 @@ def test_every_contestant_trains_the_same_networks(net):
     assert [sum(p.numel() for p in network(each).parameters()) for each in net.each()] == counts
 
 
+@pytest.mark.slow
 def test_the_flax_peers_take_the_same_steps():
     """One run after the other, a loop of steps and all at once end with the same parameters."""
     net = replace(next(net for net in NETS if net.model == "mlp"), runs=2)
@@ -86,6 +91,7 @@ def test_the_flax_peers_take_the_same_steps():
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), stacked, other)
 
 
+@pytest.mark.slow
 def test_the_command_line_measures_and_saves(tmp_path, capsys):
     words = ["--quick", "--net", "mlp 784-10-10", "--against", "serial", "--rounds", "2", "--seconds", "0.02"]
     assert benchmark.main([*words, "--out", str(tmp_path)]) == 0
@@ -115,6 +121,7 @@ def test_what_was_measured_before_of_other_networks_stays(tmp_path):
     assert benchmark.with_earlier(now, tmp_path / "missing.json") == now
 
 
+@pytest.mark.slow
 def test_probes_are_part_of_the_program_that_is_timed():
     contestant = Probed(replace(NET, runs=2, batches=2, widths=(8,), image=(8, 8, 1), batch=4))
     contestant.EVERY = 2

@@ -140,6 +140,7 @@ def test_predict_names_what_is_on_photographs(finished, tmp_path, capsys):
     assert capsys.readouterr().out.startswith("run 1: ")
 
 
+@pytest.mark.slow
 def test_planted_defects_go_through_from_the_flag_to_the_report(tmp_path, capsys):
     planted, out = "synthetic?few=Rising:40&only=horizontal+rising", tmp_path / "a"
     words = ["--task", planted, *TINY[2:6], "--epochs", "1", "--quiet", "--out", str(out)]

@@ -222,6 +222,7 @@ def finished(tmp_path_factory):
     return [*recipe, "--lowest", "1e-3", "--highest", "1e5", "--rates", "3", "--quiet", "--out", str(out)], out
 
 
+@pytest.mark.slow
 def test_a_range_test_from_its_command(finished, capsys):
     words, out = finished
     assert lr_range.main(words) == 0

@@ -16,6 +16,7 @@ COMMAND = "--task synthetic --model mlp --widths 8 --image-size 8 --epochs 2 --b
 OWN = {"JAX_COMPILATION_CACHE_DIR": "", "JAX_ENABLE_COMPILATION_CACHE": "true"}
 
 
+@pytest.mark.slow
 def test_a_second_start_finds_its_programs_and_ends_with_the_same_numbers(tmp_path):
     environment = os.environ | OWN | {"XDG_CACHE_HOME": str(tmp_path)}
     for name in ("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "JAX_COMPILATION_CACHE_DIR"):

@@ -51,9 +51,10 @@ def test_the_answer_names_what_was_planted_and_nothing_else(asked, trials):
     fish, digits = text.splitlines()[0].split("; ")
     assert fish.startswith("On fish gelu is the best of the activations (+0.09") and "batch norm of the norms" in fish
     assert digits.startswith("on digits elu is the best of the activations (+0.")
-    assert "On fish, of 16 activations gelu is better than relu and tanh and sigmoid worse (differences up to" in text
-    assert "of 8 norms batch norm is better than none and layer norm worse" in text
-    assert "On digits, of 16 activations elu is better than relu and nothing worse" in text
+    others = f"of {len(ACTIVATIONS) - 1} activations"
+    assert f"On fish, {others} gelu is better than relu and tanh and sigmoid worse (differences up to" in text
+    assert f"of {len(NORMS) - 1} norms batch norm is better than none and layer norm worse" in text
+    assert f"On digits, {others} elu is better than relu and nothing worse" in text
     found = {judgement.claim.text: judgement.verdict for judgement in judgements}
     assert len(found) == len(asked.claims)
     assert found["GELU is better than ReLU"] == "refuted"  # on fish alone it is

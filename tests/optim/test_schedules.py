@@ -62,19 +62,9 @@ OPTAX = {
 }
 
 
-def test_the_table_is_complete() -> None:
-    assert list(SCHEDULES) == [
-        "constant",
-        "step",
-        "exponential",
-        "polynomial",
-        "cosine",
-        "warmup_cosine",
-        "onecycle",
-        "cyclic_triangular",
-        "cyclic_sine",
-        "plateau",
-    ]
+def test_names_in_saved_sweeps_are_still_there() -> None:
+    names = "constant step exponential polynomial cosine warmup_cosine onecycle cyclic_triangular cyclic_sine plateau"
+    assert set(names.split()) <= set(SCHEDULES)
 
 
 @pytest.mark.parametrize("name", SCHEDULES)

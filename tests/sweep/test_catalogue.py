@@ -16,6 +16,7 @@ def together() -> list:
     return trained([dataclasses.replace(BASE, **lane) for lane in LANES])
 
 
+@pytest.mark.slow
 def test_every_lane_learns_something_else(together):
     """No component is ignored: each lane ends elsewhere than every lane with another recipe."""
     ends = {}
@@ -54,6 +55,7 @@ APART = {
 
 
 @pytest.mark.parametrize("name", APART)
+@pytest.mark.slow
 def test_lanes_of_the_catalogue_equal_their_runs_apart(together, name):
     apart = trained([dataclasses.replace(BASE, **lane) for lane in APART[name]])
     for lane, state in zip(APART[name], apart, strict=True):
@@ -61,6 +63,7 @@ def test_lanes_of_the_catalogue_equal_their_runs_apart(together, name):
 
 
 @pytest.mark.parametrize("name", OWN)
+@pytest.mark.slow
 def test_an_optimizer_that_steps_in_its_own_way_trains(name):
     recipe = dataclasses.replace(BASE, model="mlp", widths=(8,), dropout_layers="dense", optimizer=name, lr=0.01)
     (alone,) = trained([recipe])

@@ -17,7 +17,7 @@ def alone(sweep: Sweep, run: int) -> Sweep:
     return Sweep(dataclasses.replace(chosen.recipe, seed=0), seeds=[chosen.recipe.seed])
 
 
-@pytest.mark.parametrize(("run", "devices"), [(7, 1), (13, 2)])
+@pytest.mark.parametrize(("run", "devices"), [(7, 1), pytest.param(13, 2, marks=pytest.mark.slow)])
 def test_lane_equals_its_solo_run_bit_for_bit(mixed, tmp_path, run, devices):
     sweep, result = mixed
     run_sweep(alone(sweep, run), tmp_path / "alone", devices=devices)
@@ -39,7 +39,7 @@ def mlp() -> Sweep:
     base = Recipe(
         task="synthetic", image_size=8, model="mlp", widths=(8,), batch_size=12, epochs=1, dropout=0.2, clip=1.0
     )
-    axes = {"activation": ["relu", "tanh"], "norm": ["none", "batch", "layer"], "lr": [0.01, 0.03]}
+    axes = {"activation": ["relu", "tanh"], "norm": ["none", "batch"], "lr": [0.01, 0.03]}
     return Sweep(base, axes=axes, seeds=2)
 
 
@@ -48,13 +48,13 @@ def mlp_at_width_4(mlp, tmp_path_factory):
     return run_sweep(mlp, tmp_path_factory.mktemp("mlp") / "out", lane_width=4)
 
 
-@pytest.mark.parametrize("run", [22])
+@pytest.mark.parametrize("run", [14])
 def test_vectorised_lane_equals_its_solo_run_bit_for_bit(mlp, mlp_at_width_4, tmp_path, run):
     run_sweep(alone(mlp, run), tmp_path / "alone", lane_width=4, devices=1)
     assert_same_run(mlp_at_width_4.out, run, tmp_path / "alone", 0)
 
 
-@pytest.mark.parametrize("width", [1, "all"])
+@pytest.mark.parametrize("width", [1, pytest.param("all", marks=pytest.mark.slow)])
 def test_lane_width_changes_little(mlp, mlp_at_width_4, tmp_path, width):
     """21 steps: the losses at other widths are within 1e-5."""
     other = run_sweep(mlp, tmp_path / "out", lane_width=width, devices=1)
@@ -71,8 +71,8 @@ def test_lanes_of_one_seed_may_share_their_batches(mlp, mlp_at_width_4, tmp_path
     for name in ("train_loss", "val_loss"):
         a, b = (pd.read_parquet(out / "curves.parquet")[name] for out in (mlp_at_width_4.out, shared.out))
         np.testing.assert_allclose(a, b, atol=1e-5, rtol=0)
-    run_sweep(alone(mlp, 22), tmp_path / "alone", lane_width=4, share_batches=True, devices=1)
-    assert_same_run(shared.out, 22, tmp_path / "alone", 0)
+    run_sweep(alone(mlp, 14), tmp_path / "alone", lane_width=4, share_batches=True, devices=1)
+    assert_same_run(shared.out, 14, tmp_path / "alone", 0)
 
 
 def test_diverged_lane_is_frozen_and_touches_nobody(tmp_path):

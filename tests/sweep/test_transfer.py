@@ -97,7 +97,9 @@ def test_a_trunk_without_norm_serves_a_network_with_one(tiny, tmp_path):
     assert "norm_0/scale" not in begun and "norm_0/scale" in theirs
 
 
-@pytest.mark.parametrize("freeze", ["input_norm", "norm_0", "trunk"])
+@pytest.mark.parametrize(
+    "freeze", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("input_norm", "norm_0")), "trunk"]
+)
 def test_a_frozen_norm_that_the_trunk_does_not_have_is_noted(tiny, tmp_path, freeze):
     """The trunk has a batch norm in its hidden layer and none of its images."""
     recipe = dataclasses.replace(ONE, trunk=f"{tiny[1].out}:0", input_norm="batch", freeze=freeze)
@@ -149,6 +151,7 @@ def on_a_trunk(tiny, tmp_path_factory):
     return run_sweep(sweep, tmp_path_factory.mktemp("on_a_trunk") / "out", devices=1)
 
 
+@pytest.mark.slow
 def test_a_frozen_trunk_is_kept_bit_for_bit_by_every_optimizer(tiny, on_a_trunk):
     """Its parameters, the average of them, and its statistics, also where these are estimated anew."""
     theirs = load_run(tiny[1].out).variables
