@@ -58,7 +58,7 @@ for name, value in {
 LONGEST = ("sweep/test_probing", "sweep/", "test_transfer", "probes/", "experiments/", "test_memory")
 # Folders and files of the inner loop: what stands alone, and of the engine what compiles no sweep.
 QUICK = (
-    *("augment/", "data/", "losses/", "metrics/", "nn/", "optim/", "report/", "stats/", "test_"),
+    *("augment/", "data/", "losses/", "metrics/", "nn/", "optim/", "stats/", "test_"),
     *(f"sweep/test_{name}.py" for name in ("doors", "history", "limits", "recipe", "slices", "validate")),
 )
 

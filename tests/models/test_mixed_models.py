@@ -18,6 +18,8 @@ CLASSES = 5
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 6, 6, 3)).astype(np.uint8)
 CONSTANTS = {"standardize": {"mean": np.full(3, 128, np.float32), "std": np.full(3, 74, np.float32)}}
 FUNCTIONS = tuple(ACTIVATIONS.values())
+# Each is a large program; how a network takes its components shows in the first three.
+NAMES = [name if name in ("mlp", "cnn", "resnet") else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
 
 
 def build(name, **fields):
@@ -71,7 +73,7 @@ def mixed_step(name):
     return compiled(step, index, index, initial(mixed(name, 0, 0)))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_activation_with_every_norm_is_finite(name):
     # Small kernels and scales, for `exponential` of `exponential` is soon infinite.
     variables, norms = initial(mixed(name, 0, 0), 0.25), [n for n in KINDS if (name, n) != ("mlp", "instance")]
@@ -82,7 +84,7 @@ def test_every_activation_with_every_norm_is_finite(name):
         assert scales == 0 or norm != "none", activation
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_activation_is_used(name):
     variables = initial(mixed(name, 0, 0))
     for site, leaves in variables["params"].items():
@@ -94,7 +96,7 @@ def test_every_activation_is_used(name):
         assert all((a != b).any() for b in outputs[:i]), list(ACTIVATIONS)[i]
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NAMES)
 def test_static_norms_and_activations_give_what_traced_ones_give(name):
     # The kinds differ in `fishnet.nn`; here it is their way into dense layers and convolutions, and that of slopes.
     # The dense layers have eight units, of which each group, like each instance, would be a single value.
@@ -115,7 +117,7 @@ def test_static_norms_and_activations_give_what_traced_ones_give(name):
         np.testing.assert_allclose(logits, expected, atol=1e-5 * max(1, np.abs(expected).max()))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NAMES)
 def test_norms_of_the_weights_reach_the_kernel_of_every_site(name):
     variables = initial(mixed(name, 0, 0))
     params = variables["params"]
