@@ -89,9 +89,9 @@ def describe(argv: list[str]) -> int:
         heading = name + (f"  (--{part.choice.replace('_', '-')})" if part.choice else "")
         print(f"\n{heading}\n{'=' * len(heading)}")
         if name == "models":
-            from fishnet.host.jax_settings import held_settings
+            from fishnet.host.jax_settings import hold_settings
 
-            with held_settings():
+            with hold_settings():
                 print_models(size, widths, depth)
         found = entries(name)
         for i, (entry, text) in enumerate(found.items()):

@@ -204,11 +204,11 @@ def in_batches(answer: Callable[[np.ndarray], Any], images: np.ndarray) -> Any:
     """What `answer` gives for images [n, h, w, c], one size of batch at a time: its tree of arrays [n, ...] float64."""
     import jax
 
-    from fishnet.host.jax_settings import held_settings
+    from fishnet.host.jax_settings import hold_settings
 
     batch = min(BATCH, len(images))
     parts = []
-    with held_settings():
+    with hold_settings():
         for chunk in chunks(images, batch):
             # With photographs, not with black: a network evaluated with the statistics of a batch sees them too.
             padded = np.concatenate([chunk, images[: batch - len(chunk)]])

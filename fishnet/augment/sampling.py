@@ -12,7 +12,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Int, Int32, PRNGKeyArray, UInt32
 
-from fishnet.checks.arrays import whole_numbers
+from fishnet.checks.arrays import check_whole_numbers
 from fishnet.checks.traced import is_whole_in, violates
 from fishnet.errors import UsageError
 from fishnet.lookup import unknown
@@ -120,7 +120,7 @@ def class_balanced_order(key: PRNGKeyArray, labels: Int[ArrayLike, " images"], n
 
     Source: Shen et al. 2016 (class-aware sampling), https://arxiv.org/abs/1512.05830
     """
-    labels = whole_numbers(labels, "labels", 0, 2**31)
+    labels = check_whole_numbers(labels, "labels", 0, 2**31)
     if labels.size == 0:
         raise UsageError("class-balanced sampling needs labels")
     return weighted_positions(key, sampling_weights(np.bincount(labels), 1)[labels], n)

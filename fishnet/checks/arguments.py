@@ -12,7 +12,7 @@ from fishnet.errors import UsageError
 LONGEST = 60  # characters of a value that a message repeats
 
 
-def shown(value: object) -> str:
+def quote_value(value: object) -> str:
     """Formats a value for an error message: one line, shortened."""
     text = " ".join(repr(value).split())
     text = text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
@@ -33,7 +33,7 @@ def check_type(name: str, value: object, kind: type | tuple[type, ...], valid: s
     """
     kinds = kind if isinstance(kind, tuple) else (kind,)
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        raise UsageError(f"{name}: {shown(value)} is not {valid}")
+        raise UsageError(f"{name}: {quote_value(value)} is not {valid}")
 
 
 def check_flag(name: str, value: object) -> None:
@@ -46,7 +46,7 @@ def check_text(name: str, value: object, valid: str = "a text") -> None:
     check_type(name, value, str, valid)
 
 
-def whole_number(name: str, value: Any, least: int | None = None, most: int | None = None) -> int:
+def check_whole_number(name: str, value: Any, least: int | None = None, most: int | None = None) -> int:
     """A whole number of any integer type, NumPy's included, as an int.
 
     Args:
@@ -64,9 +64,9 @@ def whole_number(name: str, value: Any, least: int | None = None, most: int | No
             raise TypeError
         number = operator.index(value)
     except TypeError:
-        raise UsageError(f"{name}: {shown(value)} is not a whole number{limits}") from None
+        raise UsageError(f"{name}: {quote_value(value)} is not a whole number{limits}") from None
     if (least is not None and number < least) or (most is not None and number > most):
-        raise UsageError(f"{name}: {shown(number)} is not a whole number{limits}")
+        raise UsageError(f"{name}: {quote_value(number)} is not a whole number{limits}")
     return number
 
 
@@ -75,7 +75,7 @@ def check_finite(name: str, value: Any, least: float = -math.inf) -> None:
     valid = "a finite number" + (f" of at least {least:g}" if least > -math.inf else "")
     check_type(name, value, (int, float), valid)
     if not math.isfinite(value) or value < least:
-        raise UsageError(f"{name}: {shown(value)} is not {valid}")
+        raise UsageError(f"{name}: {quote_value(value)} is not {valid}")
 
 
 def check_mapping(name: str, value: object, valid: str) -> None:
@@ -92,5 +92,5 @@ def as_folder(name: str, value: Any) -> Path:
     check_type(name, value, (str, os.PathLike), "the path of a folder")
     text = os.fspath(value)
     if not isinstance(text, str) or not text or "\0" in text:
-        raise UsageError(f"{name}: {shown(value)} is not the path of a folder")
+        raise UsageError(f"{name}: {quote_value(value)} is not the path of a folder")
     return Path(value)

@@ -23,7 +23,7 @@ ArrayLike = np.ndarray | np.bool_ | np.number | bool | int | float | complex | S
 FloatOrArray = np.ndarray | np.floating | float
 
 
-def whole_numbers(values: ArrayLike | Sequence, what: str, low: int, high: int) -> Int64[np.ndarray, "..."]:
+def check_whole_numbers(values: ArrayLike | Sequence, what: str, low: int, high: int) -> Int64[np.ndarray, "..."]:
     """Integers from an array-like of whole numbers; nothing is rounded, wrapped or parsed.
 
     Args:

@@ -56,17 +56,17 @@ def corruptions() -> Part:
     draw = "Behind the amount of mix, vary, shift=noise, train, few and noise: other random choices; 0 when not given."
     names = {
         "only=CLASS+CLASS": (on_tasks.only,),
-        "mix=CLASS:OTHER:SHARE": (on_tasks.mix, on_images.blended),
-        "vary=CLASS:STRENGTH": (on_tasks.vary, on_images.varied),
-        "blur=CLASS:SIGMA": (on_tasks.blur, on_images.blurred),
-        "low=CLASS:PIXELS": (on_tasks.low, on_images.coarse),
-        "shift=blur:SIGMA": (on_tasks.shift, on_images.blurred),
-        "shift=contrast:AMOUNT": (on_tasks.shift, on_images.contrasted),
-        "shift=brightness:AMOUNT": (on_tasks.shift, on_images.brighter),
-        "shift=noise:AMOUNT": (on_tasks.shift, on_images.noisy),
+        "mix=CLASS:OTHER:SHARE": (on_tasks.mix, on_images.blend_images),
+        "vary=CLASS:STRENGTH": (on_tasks.vary, on_images.vary_image),
+        "blur=CLASS:SIGMA": (on_tasks.blur, on_images.gaussian_blur),
+        "low=CLASS:PIXELS": (on_tasks.low, on_images.pixelate),
+        "shift=blur:SIGMA": (on_tasks.shift, on_images.gaussian_blur),
+        "shift=contrast:AMOUNT": (on_tasks.shift, on_images.change_contrast),
+        "shift=brightness:AMOUNT": (on_tasks.shift, on_images.change_brightness),
+        "shift=noise:AMOUNT": (on_tasks.shift, on_images.add_noise),
         "train=SHARE": (on_tasks.train,),
         "few=CLASS:IMAGES": (on_tasks.few,),
-        "noise=SHARE or noise=CLASS:SHARE": (on_tasks.noise, on_tasks.mislabelled),
+        "noise=SHARE or noise=CLASS:SHARE": (on_tasks.noise, on_tasks.flip_labels),
         "@DRAW": (draw,),
     }
     return Part(names=names)
@@ -213,11 +213,11 @@ def schedules() -> Part:
 
 def transfer() -> Part:
     from fishnet.optim.freezing import layer_scales
-    from fishnet.pretraining import with_trunk
+    from fishnet.pretraining import transfer_trunk
 
     source = "Source: Yosinski et al., arXiv:1411.1792"
     frozen = "p <- p exactly, whatever the optimizer and its decay; a gradient that only frozen layers need is left out"
-    return Part(more={"trunk": (with_trunk, source), "freeze": (frozen, source), "unfreeze": (layer_scales,)})
+    return Part(more={"trunk": (transfer_trunk, source), "freeze": (frozen, source), "unfreeze": (layer_scales,)})
 
 
 def pretraining() -> Part:

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from fishnet.data.cache import cache_dir, no_place
+from fishnet.data.cache import cache_dir, no_cache_note
 from fishnet.sweep.run.progress import Display
 
 SECONDS = 0.3  # programs that compile faster are not kept
@@ -48,7 +48,7 @@ def keep_programs() -> Path | None:
 def tell_what_is_not_kept(display: Display) -> None:
     """Notes that the next start will take as long as this one, where there is no place to keep programs in."""
     if cache_dir() is None:
-        display.note(no_place("compiled programs"))
+        display.note(no_cache_note("compiled programs"))
 
 
 def machine_key() -> str:

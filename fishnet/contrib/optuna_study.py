@@ -26,7 +26,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from fishnet.checks.arguments import as_folder, check_mapping, check_type, whole_number
+from fishnet.checks.arguments import as_folder, check_mapping, check_type, check_whole_number
 from fishnet.errors import UsageError, UserError
 from fishnet.lookup import unknown
 from fishnet.sweep.run.inputs import DataOptions
@@ -131,7 +131,7 @@ def check_study(study: optuna.Study, metric: str, batch: int, rounds: int) -> No
         UsageError: see `study_sweeps`.
     """
     for name, number in (("batch", batch), ("rounds", rounds)):
-        if whole_number(name, number) < 1:
+        if check_whole_number(name, number) < 1:
             raise UsageError(f"{name}: {number} is not at least 1")
     if metric not in SELECTABLE:
         raise unknown("metric", metric, SELECTABLE)

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from fishnet.data.paths import home
+from fishnet.data.paths import home_folder
 
 
 def cache_dir() -> Path | None:
@@ -11,15 +11,15 @@ def cache_dir() -> Path | None:
 
     Returns:
         The folder; None where the variable is unset and this user has no home folder: whatever is kept there is then
-        done without, which `no_place` says.
+        done without, which `no_cache_note` says.
     """
     base = os.environ.get("XDG_CACHE_HOME", "")
     if os.path.isabs(base):  # the XDG standard has relative ones ignored
         return Path(base) / "fishnet"
-    place = home()
+    place = home_folder()
     return None if place is None else place / ".cache" / "fishnet"
 
 
-def no_place(what: str) -> str:
+def no_cache_note(what: str) -> str:
     """A note that something, in the plural, cannot be kept."""
     return f"{what} are not kept for the next time: this user has no home folder (set XDG_CACHE_HOME to a folder)"

@@ -1,4 +1,4 @@
-"""What follows the ? in a task's name, `reef?only=A+B&train=0.5`: from text to `Modifier` and back, without any data.
+"""Corruptions as text, the part behind the ? of `reef?only=A+B&train=0.5`: parses and formats `Modifier`s.
 
 A modifier is a key, the names of classes, a number and the number of a draw: KEY=CLASS:NUMBER@DRAW. In the names of
 classes the characters %&+,:? are written as in web addresses (%26 for &). What each modifier does stands in
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import unquote
 
-from fishnet.data.paths import settle as settle_path
+from fishnet.data.paths import resolve_path
 from fishnet.errors import UsageError
 from fishnet.lookup import lookup, unknown
 
@@ -22,8 +22,8 @@ RESERVED = "%&+,:?"  # the comma separates the values of an axis
 
 
 @dataclass(frozen=True)
-class Numbers:
-    """Which numbers a modifier takes; 0 is never one of them, for it would plant nothing."""
+class NumberRange:
+    """Range of the number of a modifier; 0 is never in it, because it would change nothing."""
 
     what: str  # the number is, with its unit
     low: float
@@ -41,31 +41,31 @@ class Numbers:
         kind = "a whole number" if self.whole else "a number"
         low, high = "at least" if self.with_low else "above", "at most" if self.with_high else "below"
         zero = " but 0" if self.low < 0 else ""
-        return f"{kind} ({self.what}) {low} {self.low:g} and {high} {written(self.high)}{zero}"
+        return f"{kind} ({self.what}) {low} {self.low:g} and {high} {format_number(self.high)}{zero}"
 
 
 @dataclass(frozen=True)
-class Form:
-    """How a modifier is written."""
+class ModifierForm:
+    """Syntax of a modifier: what may stand behind `KEY=`."""
 
     value: str  # what follows KEY=
     names: tuple[int, ...]  # how many names stand before the number; of `only`, which takes any number of them, none
-    numbers: Numbers | None = None  # None: there is none, or it depends on the name
+    numbers: NumberRange | None = None  # None: there is none, or it depends on the name
     drawn: bool = False  # whether something is drawn, so that @DRAW may follow
 
 
 @dataclass(frozen=True)
 class Modifier:
-    """One planted defect."""
+    """One corruption of a task: its kind, its classes, its amount and the number of its random draw."""
 
     key: str  # of `FORMS`
-    names: tuple[str, ...] = ()  # classes, as typed until `settle` has found them; of shift its kind, of `SHIFTS`
+    names: tuple[str, ...] = ()  # classes, as typed until `resolve_modifiers` finds them; for shift a key of `SHIFTS`
     amount: float = 0.0
     draw: int = 0  # another number makes other random choices
 
 
 def split_name(name: str) -> tuple[str, str | None]:
-    """A task's name as what it is without modifiers, and their text; None where there is none.
+    """Splits the name of a task into the name without modifiers and their text (None without a ?).
 
     The path of `folder:PATH` may hold a ?. What follows its last one is modifiers if that has no slash and begins with
     a key of `FORMS` and =; a folder of such a name is meant by a slash behind it.
@@ -78,10 +78,10 @@ def split_name(name: str) -> tuple[str, str | None]:
     return (base, text) if mark and equals and key in FORMS and "/" not in text else (name, None)
 
 
-def normal_task(name: str) -> str:
-    """A task's name in the one form that it has however its folder was typed; other tasks' names are as they are.
+def normalize_task(name: str) -> str:
+    """Normalizes the name of a task: the folder of `folder:PATH` becomes one absolute path, however it was typed.
 
-    The path of `folder:PATH` becomes absolute, without links, `~`, `..` and superfluous slashes.
+    The path loses links, `~`, `..` and superfluous slashes. Names of other tasks stay as they are.
 
     Raises:
         UserError: there is no such home folder, or the working folder is gone.
@@ -90,23 +90,25 @@ def normal_task(name: str) -> str:
     path = base.removeprefix(FOLDER_PREFIX)
     if path == base or not path:
         return name
-    return folder_task(path) if text is None else f"{FOLDER_PREFIX}{settle_path(path)}?{text}"
+    return folder_task(path) if text is None else f"{FOLDER_PREFIX}{resolve_path(path)}?{text}"
 
 
 def folder_task(path: str | os.PathLike) -> str:
-    """The name of the task of a folder: with a slash behind a path that would seem to end with modifiers."""
-    name = f"{FOLDER_PREFIX}{settle_path(path)}"
+    """Name of the task of a folder; a path that would seem to end with modifiers gets a slash behind it."""
+    name = f"{FOLDER_PREFIX}{resolve_path(path)}"
     return name if split_name(name)[1] is None else f"{name}/"
 
 
 def task_folder(name: str) -> str | None:
-    """The path in a task's name; None for a task that is no folder."""
+    """Path in the name of a `folder:PATH` task; None for other tasks."""
     base, _ = split_name(name)
     return base.removeprefix(FOLDER_PREFIX) if base.startswith(FOLDER_PREFIX) else None
 
 
-def parse(text: str) -> tuple[Modifier, ...]:
-    """`only=A+B&train=0.5@3` as its modifiers, in the order written; whether the classes exist is left to `settle`.
+def parse_modifiers(text: str) -> tuple[Modifier, ...]:
+    """Parses `only=A+B&train=0.5@3` into modifiers, in the order written.
+
+    Whether the classes exist is checked by `resolve_modifiers`.
 
     Args:
         text: what follows the ?.
@@ -117,14 +119,14 @@ def parse(text: str) -> tuple[Modifier, ...]:
     return tuple(map(_parse_one, text.split("&")))
 
 
-def settle(modifiers: Sequence[Modifier], classes: Sequence[str], image_size: int) -> tuple[Modifier, ...]:
-    """The modifiers with the classes' names as the task has them, in the order in which they are applied.
+def resolve_modifiers(modifiers: Sequence[Modifier], classes: Sequence[str], image_size: int) -> tuple[Modifier, ...]:
+    """Finds the classes that modifiers name, and sorts the modifiers into the order in which they are applied.
 
     That order is the one of `FORMS`, and within a key the one of the classes (or of `SHIFTS`). The names are those of
     the classes that `only` leaves.
 
     Args:
-        modifiers: from `parse`, or settled already.
+        modifiers: from `parse_modifiers`, or settled already.
         classes: of the task without modifiers.
         image_size: of the task, in pixels.
 
@@ -135,17 +137,17 @@ def settle(modifiers: Sequence[Modifier], classes: Sequence[str], image_size: in
     left, settled = tuple(classes), []
     for modifier in sorted(modifiers, key=lambda modifier: modifier.key != "only"):
         if modifier.key != "shift":
-            names = tuple(class_named(name, left) for name in modifier.names)
+            names = tuple(find_class(name, left) for name in modifier.names)
             modifier = replace(modifier, names=names)
         if modifier.key == "only":
             names = tuple(name for name in classes if name in names)
             if len(names) < max(2, len(modifier.names)):
-                raise UsageError(f"{spell(modifier, left)}: it takes two classes or more, each once")
+                raise UsageError(f"{format_modifier(modifier, left)}: it takes two classes or more, each once")
             left, modifier = names, replace(modifier, names=names)
         settled.append(modifier)
     settled.sort(key=lambda modifier: _place(modifier, left))
     for i, modifier in enumerate(settled):
-        text = spell(modifier, classes if modifier.key == "only" else left)
+        text = format_modifier(modifier, classes if modifier.key == "only" else left)
         others = [other.names for other in settled[:i] if other.key == modifier.key]
         if modifier.key == "only" and others:
             raise UsageError("only= is given twice: join its classes with +")
@@ -158,28 +160,28 @@ def settle(modifiers: Sequence[Modifier], classes: Sequence[str], image_size: in
     return tuple(settled)
 
 
-def canonical(settled: Sequence[Modifier], classes: Sequence[str]) -> str:
-    """The one text of what `settle` returned: `parse` and `settle` make the same of it again.
+def format_modifiers(settled: Sequence[Modifier], classes: Sequence[str]) -> str:
+    """Formats the result of `resolve_modifiers`, so that parsing and resolving the text gives the same modifiers.
 
     Args:
         settled: the modifiers.
         classes: of the task without modifiers.
     """
     left = next((modifier.names for modifier in settled if modifier.key == "only"), classes)
-    return "&".join(spell(modifier, classes if modifier.key == "only" else left) for modifier in settled)
+    return "&".join(format_modifier(modifier, classes if modifier.key == "only" else left) for modifier in settled)
 
 
-def spell(modifier: Modifier, classes: Sequence[str]) -> str:
-    """One modifier as text, its classes' names among those of `classes` with _ for spaces where that is clear."""
+def format_modifier(modifier: Modifier, classes: Sequence[str]) -> str:
+    """Formats one modifier; spaces in the name of a class become _ where no other class of `classes` is meant then."""
     names = [modifier.names[0]] if modifier.key == "shift" else [_quoted(name, classes) for name in modifier.names]
     if modifier.key == "only":
         return f"only={'+'.join(names)}"
     draw = f"@{modifier.draw}" if modifier.draw else ""
-    return f"{modifier.key}={':'.join([*names, written(modifier.amount)])}{draw}"
+    return f"{modifier.key}={':'.join([*names, format_number(modifier.amount)])}{draw}"
 
 
-def class_named(text: str, classes: Sequence[str]) -> str:
-    """The class that is meant: of this name, or the only one of it if case, Unicode form and _ for spaces do not count.
+def find_class(text: str, classes: Sequence[str]) -> str:
+    """Finds a class by its name: an exact match, or the only one but for case, Unicode form and _ for spaces.
 
     Raises:
         UsageError: there is none, or there are several.
@@ -195,8 +197,8 @@ def class_named(text: str, classes: Sequence[str]) -> str:
     return alike[0]
 
 
-def classes_named(text: str, classes: Sequence[str]) -> tuple[str, ...]:
-    """The classes in a list joined with +, in which the characters of names are written as in modifiers.
+def parse_classes(text: str, classes: Sequence[str]) -> tuple[str, ...]:
+    """Parses a list of classes joined with +, whose names are written as in modifiers.
 
     Args:
         text: `A+B`; a + within a name is written as %2B.
@@ -205,15 +207,15 @@ def classes_named(text: str, classes: Sequence[str]) -> tuple[str, ...]:
     Raises:
         UsageError: a name that is no class, or two that are one.
     """
-    names = tuple(class_named(unquote(name), classes) for name in text.split("+"))
+    names = tuple(find_class(unquote(name), classes) for name in text.split("+"))
     for name in names:
         if names.count(name) > 1:
             raise UsageError(f"{text}: class {name!r} is there twice")
     return names
 
 
-def written(number: float) -> str:
-    """A number in the fewest digits that give it again."""
+def format_number(number: float) -> str:
+    """Formats a number in the fewest digits that parse to the same number."""
     if float(number).is_integer() and abs(number) < 2**53:
         return str(int(number))
     return f"{number:g}" if float(f"{number:g}") == number else repr(float(number))
@@ -266,26 +268,26 @@ def _quoted(name: str, classes: Sequence[str]) -> str:
     return "".join(f"%{ord(letter):02X}" if letter in RESERVED else letter for letter in shown)
 
 
-SHARE, PART = Numbers("a share", 0, 1), Numbers("a share", 0, 1, with_high=False)
-SIGMA = Numbers("a standard deviation in pixels", 0, 32)
+SHARE, PART = NumberRange("a share", 0, 1), NumberRange("a share", 0, 1, with_high=False)
+SIGMA = NumberRange("a standard deviation in pixels", 0, 32)
 # In the order in which they are applied, whatever the order written. Classes are chosen before anything is done to
 # them. What happens to images happens as on the way through a camera: what stands before it, its optics, its sensor;
 # then the test split's change of it. Training images are counted before some of their labels are changed, so that a
 # share of wrong labels holds of the images that are trained on.
-FORMS: dict[str, Form] = {
-    "only": Form("CLASS+CLASS", ()),
-    "mix": Form("CLASS:OTHER:SHARE[@DRAW]", (2,), SHARE, drawn=True),
-    "vary": Form("CLASS:STRENGTH[@DRAW]", (1,), Numbers("a strength", 0, 4), drawn=True),
-    "blur": Form("CLASS:SIGMA", (1,), SIGMA),
-    "low": Form("CLASS:PIXELS", (1,), Numbers("a side in pixels", 1, 511, with_low=True, whole=True)),
-    "shift": Form("KIND:AMOUNT (noise:AMOUNT[@DRAW])", (1,)),
-    "train": Form("SHARE[@DRAW]", (0,), PART, drawn=True),
-    "few": Form("CLASS:IMAGES[@DRAW]", (1,), Numbers("of images", 1, 10**9, True, whole=True), True),
-    "noise": Form("[CLASS:]SHARE[@DRAW]", (0, 1), SHARE, drawn=True),
+FORMS: dict[str, ModifierForm] = {
+    "only": ModifierForm("CLASS+CLASS", ()),
+    "mix": ModifierForm("CLASS:OTHER:SHARE[@DRAW]", (2,), SHARE, drawn=True),
+    "vary": ModifierForm("CLASS:STRENGTH[@DRAW]", (1,), NumberRange("a strength", 0, 4), drawn=True),
+    "blur": ModifierForm("CLASS:SIGMA", (1,), SIGMA),
+    "low": ModifierForm("CLASS:PIXELS", (1,), NumberRange("a side in pixels", 1, 511, with_low=True, whole=True)),
+    "shift": ModifierForm("KIND:AMOUNT (noise:AMOUNT[@DRAW])", (1,)),
+    "train": ModifierForm("SHARE[@DRAW]", (0,), PART, drawn=True),
+    "few": ModifierForm("CLASS:IMAGES[@DRAW]", (1,), NumberRange("of images", 1, 10**9, True, whole=True), True),
+    "noise": ModifierForm("[CLASS:]SHARE[@DRAW]", (0, 1), SHARE, drawn=True),
 }
-SHIFTS: dict[str, Numbers] = {
+SHIFTS: dict[str, NumberRange] = {
     "blur": SIGMA,
-    "contrast": Numbers("by how much it grows, of itself", -1, 4, with_low=True),
-    "brightness": Numbers("a part of the range from black to white", -1, 1, with_low=True),
-    "noise": Numbers("a standard deviation as a part of the range from black to white", 0, 1),
+    "contrast": NumberRange("by how much it grows, of itself", -1, 4, with_low=True),
+    "brightness": NumberRange("a part of the range from black to white", -1, 1, with_low=True),
+    "noise": NumberRange("a standard deviation as a part of the range from black to white", 0, 1),
 }

@@ -16,15 +16,23 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Integer
 
-from fishnet.data.corruption_spec import Modifier, canonical, settle, spell, written
-from fishnet.data.image_corruptions import blended, blurred, brighter, coarse, contrasted, noisy, varied
+from fishnet.data.corruption_spec import Modifier, format_modifier, format_modifiers, format_number, resolve_modifiers
+from fishnet.data.image_corruptions import (
+    add_noise,
+    blend_images,
+    change_brightness,
+    change_contrast,
+    gaussian_blur,
+    pixelate,
+    vary_image,
+)
 from fishnet.data.splits import SPLITS
 from fishnet.data.task import Task, make_task
 from fishnet.errors import UsageError
 
 
-def plant(task: Task, name: str, modifiers: Sequence[Modifier]) -> Task:
-    """A task with defects, applied in the order of `PLANTS`.
+def apply_corruptions(task: Task, name: str, modifiers: Sequence[Modifier]) -> Task:
+    """A task with defects, applied in the order of `CORRUPTIONS`.
 
     The images that training is deprived of stay in the arrays, in no split, so that an image keeps its number; those
     of classes that are left out do not.
@@ -42,16 +50,16 @@ def plant(task: Task, name: str, modifiers: Sequence[Modifier]) -> Task:
         UsageError: see `modifiers.settle`; a class has fewer training images than are to be kept, a split has none
             to be mixed in, no image would be touched, or a class would be left without any training label.
     """
-    settled = settle(modifiers, task.classes, min(task.images.shape[1:3]))
+    settled = resolve_modifiers(modifiers, task.classes, min(task.images.shape[1:3]))
     draft, notes = Draft(task), []
     for modifier in settled:
         before = draft.classes
         try:
-            done = PLANTS[modifier.key](draft, modifier)
+            done = CORRUPTIONS[modifier.key](draft, modifier)
         except UsageError as error:
-            raise UsageError(f"{name}?{spell(modifier, before)}: {error}") from error
-        notes.append(f"planted {spell(modifier, before)}: {done}")
-    full = f"{name}?{canonical(settled, task.classes)}"
+            raise UsageError(f"{name}?{format_modifier(modifier, before)}: {error}") from error
+        notes.append(f"planted {format_modifier(modifier, before)}: {done}")
+    full = f"{name}?{format_modifiers(settled, task.classes)}"
     labels = draft.labels[draft.splits["train"]]
     for label, of in enumerate(draft.classes):
         if len(draft.rows(of, "train")) and label not in labels:
@@ -85,7 +93,9 @@ class Draft:
             self.images[row] = function(self.images[row], i)
 
 
-def kept(members: Integer[np.ndarray, "n"], count: int, random: np.random.RandomState) -> Integer[np.ndarray, "m"]:
+def draw_subset(
+    members: Integer[np.ndarray, "n"], count: int, random: np.random.RandomState
+) -> Integer[np.ndarray, "m"]:
     """`count` of the members, drawn without replacement: of one state of `random`, fewer are a part of more.
 
     Args:
@@ -99,7 +109,7 @@ def kept(members: Integer[np.ndarray, "n"], count: int, random: np.random.Random
     return np.sort(members[random.permutation(len(members))[:count]])
 
 
-def mislabelled(
+def flip_labels(
     label: int, classes: int, n: int, share: float, random: np.random.RandomState
 ) -> Integer[np.ndarray, "n"]:
     """Labels of which a share is wrong, each by any other class with the same probability.
@@ -119,14 +129,14 @@ def mislabelled(
 
     Source: symmetric noise, as in Patrini et al., arXiv:1609.03683.
     """
-    wrong = random.permutation(n)[: part(share, n)]
+    wrong = random.permutation(n)[: rounded_count(share, n)]
     away = random.randint(1, classes, size=n)
     labels = np.full(n, label, dtype=np.int64)
     labels[wrong] = (label + away[wrong]) % classes
     return labels
 
 
-def part(share: float, n: int) -> int:
+def rounded_count(share: float, n: int) -> int:
     """A share of n images as their number, halves rounded up."""
     return math.floor(share * n + 0.5)
 
@@ -150,7 +160,7 @@ def only(draft: Draft, modifier: Modifier) -> str:
 
 def mix(draft: Draft, modifier: Modifier) -> str:
     """Images of a class are blended with random ones of another, as they were, from the same split; in every split."""
-    (name, other), random, touched = modifier.names, drawing(modifier, *modifier.names), 0
+    (name, other), random, touched = modifier.names, random_state(modifier, *modifier.names), 0
     for split in SPLITS:
         rows, others = draft.rows(name, split), draft.rows(other, split)
         if len(rows) and not len(others):
@@ -158,40 +168,43 @@ def mix(draft: Draft, modifier: Modifier) -> str:
         if len(rows):
             partners = others[random.randint(len(others), size=len(rows))]
             draft.change(
-                rows, lambda image, i, partners=partners: blended(image, draft.original[partners[i]], modifier.amount)
+                rows,
+                lambda image, i, partners=partners: blend_images(image, draft.original[partners[i]], modifier.amount),
             )
         touched += len(rows)
-    return f"{touched:,} images of {name} hold {written(modifier.amount)} of an image of {other} from the same split"
+    return (
+        f"{touched:,} images of {name} hold {format_number(modifier.amount)} of an image of {other} from the same split"
+    )
 
 
 def vary(draft: Draft, modifier: Modifier) -> str:
     """High variation within a class: its images, of every split, are turned, zoomed, recoloured and relit at random."""
     (name,) = modifier.names
     rows = draft.rows(name)
-    drawn = drawing(modifier, name).uniform(-1, 1, (len(rows), 4))
-    draft.change(rows, lambda image, i: varied(image, modifier.amount, drawn[i]))
+    drawn = random_state(modifier, name).uniform(-1, 1, (len(rows), 4))
+    draft.change(rows, lambda image, i: vary_image(image, modifier.amount, drawn[i]))
     return f"{len(rows):,} images of {name} in all splits were turned, zoomed and relit at random"
 
 
 def blur(draft: Draft, modifier: Modifier) -> str:
     """The images of a class, of every split, are out of focus."""
     (name,) = modifier.names
-    draft.change(rows := draft.rows(name), lambda image, i: blurred(image, modifier.amount))
-    return f"{len(rows):,} images of {name} in all splits were blurred, sigma {written(modifier.amount)} pixels"
+    draft.change(rows := draft.rows(name), lambda image, i: gaussian_blur(image, modifier.amount))
+    return f"{len(rows):,} images of {name} in all splits were blurred, sigma {format_number(modifier.amount)} pixels"
 
 
 def low(draft: Draft, modifier: Modifier) -> str:
     """The images of a class, of every split, have a low resolution."""
     (name,), side = modifier.names, int(modifier.amount)
-    draft.change(rows := draft.rows(name), lambda image, i: coarse(image, side))
+    draft.change(rows := draft.rows(name), lambda image, i: pixelate(image, side))
     return f"{len(rows):,} images of {name} in all splits were reduced to {side}x{side} pixels and enlarged again"
 
 
 def shift(draft: Draft, modifier: Modifier) -> str:
     """The test images, of all classes, are taken in other conditions than those that were trained on."""
-    (kind,), amount, random = modifier.names, modifier.amount, drawing(modifier, *modifier.names)
-    draft.change(rows := draft.splits["test"], lambda image, i: SHIFTED[kind](image, amount, random))
-    return f"{kind} of all {len(rows):,} test images was changed by {written(amount)}"
+    (kind,), amount, random = modifier.names, modifier.amount, random_state(modifier, *modifier.names)
+    draft.change(rows := draft.splits["test"], lambda image, i: SHIFT_FUNCTIONS[kind](image, amount, random))
+    return f"{kind} of all {len(rows):,} test images was changed by {format_number(amount)}"
 
 
 def train(draft: Draft, modifier: Modifier) -> str:
@@ -203,7 +216,7 @@ def train(draft: Draft, modifier: Modifier) -> str:
     parts = []
     for name in draft.classes:
         rows = draft.rows(name, "train")
-        parts.append(kept(rows, max(1, part(modifier.amount, len(rows))), drawing(modifier, name)))
+        parts.append(draw_subset(rows, max(1, rounded_count(modifier.amount, len(rows))), random_state(modifier, name)))
     draft.splits["train"] = np.sort(np.concatenate(parts))
     return f"{len(draft.splits['train']):,} of {before:,} training images were kept, of each class its share"
 
@@ -214,7 +227,7 @@ def few(draft: Draft, modifier: Modifier) -> str:
     rows = draft.rows(name, "train")
     if count > len(rows):
         raise UsageError(f"{name} has {len(rows):,} training images only")
-    gone = np.setdiff1d(rows, kept(rows, count, drawing(modifier, name)))
+    gone = np.setdiff1d(rows, draw_subset(rows, count, random_state(modifier, name)))
     draft.splits["train"] = np.setdiff1d(draft.splits["train"], gone)
     return f"{count:,} of {len(rows):,} training images of {name} were kept"
 
@@ -225,8 +238,8 @@ def noise(draft: Draft, modifier: Modifier) -> str:
     touched, total = 0, 0
     for name in modifier.names or draft.classes:
         rows, label = draft.rows(name, "train"), draft.classes.index(name)
-        random = drawing(modifier, name)
-        draft.labels[rows] = mislabelled(label, len(draft.classes), len(rows), modifier.amount, random)
+        random = random_state(modifier, name)
+        draft.labels[rows] = flip_labels(label, len(draft.classes), len(rows), modifier.amount, random)
         touched, total = touched + int((draft.labels[rows] != label).sum()), total + len(rows)
     if not touched:
         raise UsageError(f"of {total:,} training labels none would be changed")
@@ -234,20 +247,20 @@ def noise(draft: Draft, modifier: Modifier) -> str:
     return f"{touched:,} of {total:,} training labels{of} were replaced by other classes' labels"
 
 
-def drawing(modifier: Modifier, *names: str) -> np.random.RandomState:
+def random_state(modifier: Modifier, *names: str) -> np.random.RandomState:
     """What draws for a modifier and the classes that it is about; the amount has no part in it."""
     words = "\0".join([modifier.key, *names, str(modifier.draw)])
     return np.random.RandomState(np.frombuffer(hashlib.sha256(words.encode()).digest(), "<u4"))
 
 
-SHIFTED: dict[str, Callable[[np.ndarray, float, np.random.RandomState], np.ndarray]] = {
-    "blur": lambda image, amount, random: blurred(image, amount),
-    "contrast": lambda image, amount, random: contrasted(image, amount),
-    "brightness": lambda image, amount, random: brighter(image, amount),
-    "noise": noisy,
+SHIFT_FUNCTIONS: dict[str, Callable[[np.ndarray, float, np.random.RandomState], np.ndarray]] = {
+    "blur": lambda image, amount, random: gaussian_blur(image, amount),
+    "contrast": lambda image, amount, random: change_contrast(image, amount),
+    "brightness": lambda image, amount, random: change_brightness(image, amount),
+    "noise": add_noise,
 }
 # In the order of `modifiers.FORMS`, which is the one in which they are applied.
-PLANTS: dict[str, Callable[[Draft, Modifier], str]] = {
+CORRUPTIONS: dict[str, Callable[[Draft, Modifier], str]] = {
     "only": only,
     "mix": mix,
     "vary": vary,

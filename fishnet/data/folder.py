@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from fishnet.data.corruption_spec import folder_task
-from fishnet.data.duplicates import describe, find_duplicates
+from fishnet.data.duplicates import describe_duplicates, find_duplicates
 from fishnet.data.folder_cache import Decoded, decode_cached
 from fishnet.data.folder_scan import class_folders, list_files, loose_files
 from fishnet.data.group_regex import file_groups, parse_group_regex
 from fishnet.data.images import KINDS, MIN_SIDE
-from fishnet.data.paths import expand
-from fishnet.data.splits import SPLITS, group_split, missing
+from fishnet.data.paths import expand_home
+from fishnet.data.splits import SPLITS, group_split, missing_classes
 from fishnet.data.task import Task, make_task
 from fishnet.errors import UserError
 from fishnet.host.names import printable
@@ -58,7 +58,7 @@ def load_folder(
             match `group_regex`, no split is possible, or `strict` and a file cannot be used.
         UsageError: `group_regex` is no regular expression, matches an empty text or takes for ever.
     """
-    root = expand(path)
+    root = expand_home(path)
     pattern = parse_group_regex(group_regex)
     folders = class_folders(root)
     listed, passed_over = list_files(root, folders)
@@ -85,10 +85,10 @@ def load_folder(
         if not len(splits[split]):
             unit = "images" if pattern is None else "groups"
             raise UserError(f"{root}: no {split} split can be made; at least one class needs 3 different {unit}")
-    for split, names in missing(decoded.labels, splits, classes).items():
+    for split, names in missing_classes(decoded.labels, splits, classes).items():
         notes.append(f"too few {'images' if pattern is None else 'groups'} for a {split} image of {', '.join(names)}")
     duplicates = find_duplicates(decoded.images, decoded.labels, splits)
-    notes += describe(duplicates, files)
+    notes += describe_duplicates(duplicates, files)
     if duplicates.across or duplicates.near:
         notes.append("duplicates across splits make test figures too good; --group-regex keeps related files together")
     notes += decoded.notes
@@ -98,12 +98,12 @@ def load_folder(
 def check_folder(path: str | os.PathLike, group_regex: str | None = None) -> None:
     """Raises `load_folder`'s errors as far as names alone show them: no file is opened."""
     parse_group_regex(group_regex)
-    class_folders(expand(path))
+    class_folders(expand_home(path))
 
 
 def folder_classes(path: str | os.PathLike) -> tuple[str, ...]:
     """The classes that `load_folder` would give its task; raises its errors as far as the sub-folders' names show."""
-    return tuple(map(printable, class_folders(expand(path))))
+    return tuple(map(printable, class_folders(expand_home(path))))
 
 
 def _alike(folders: Sequence[str]) -> list[str]:

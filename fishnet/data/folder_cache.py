@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fishnet.data.cache import cache_dir, no_place
+from fishnet.data.cache import cache_dir, no_cache_note
 from fishnet.data.folder_scan import Listed
 from fishnet.data.images import MAX_BYTES, MAX_PIXELS, MIN_SIDE, ImageError, decode_image, quiet_pillow, read_bytes
 from fishnet.errors import UserError
@@ -46,7 +46,7 @@ def decode_cached(root: Path, listed: Sequence[Listed], image_size: int) -> Deco
     key = hashlib.sha256(repr((limits, place, image_size, [tuple(item) for item in listed])).encode()).hexdigest()
     cache = cache_dir()
     if cache is None:
-        return replace(decode(root, listed, image_size), notes=(no_place("decoded photographs"),))
+        return replace(decode(root, listed, image_size), notes=(no_cache_note("decoded photographs"),))
     path = cache / "folder" / f"{place}-{image_size}.npz"
     known = _load(path, key, image_size)
     if known is not None:

@@ -19,7 +19,7 @@ HUE = 60.0  # degrees
 LIGHT = 0.2  # of the range from black to white
 
 
-def blurred(image: Image8, sigma: float) -> Image8:
+def gaussian_blur(image: Image8, sigma: float) -> Image8:
     """Gaussian blur of every channel, the edge repeated.
 
     `out = sum_d g(d) image[p + d]`, g proportional to exp(-|d|^2 / (2 sigma^2)), cut off at 4 sigma in each direction.
@@ -33,10 +33,12 @@ def blurred(image: Image8, sigma: float) -> Image8:
 
     Source: a corruption of Hendrycks and Dietterich, arXiv:1903.12261.
     """
-    return _rounded(ndimage.gaussian_filter(image.astype(np.float64), (sigma, sigma, 0), mode="nearest", truncate=4.0))
+    return _round_pixels(
+        ndimage.gaussian_filter(image.astype(np.float64), (sigma, sigma, 0), mode="nearest", truncate=4.0)
+    )
 
 
-def coarse(image: Image8, side: int) -> Image8:
+def pixelate(image: Image8, side: int) -> Image8:
     """The image as a photograph of few pixels would be prepared: reduced by area averaging and enlarged again.
 
     `small[i, j] = mean of image over [i h/side, (i+1) h/side) x [j w/side, (j+1) w/side)`, pixels counting by the part
@@ -62,7 +64,7 @@ def coarse(image: Image8, side: int) -> Image8:
     return np.stack(enlarged, axis=-1)
 
 
-def blended(image: Image8, other: Image8, share: float) -> Image8:
+def blend_images(image: Image8, other: Image8, share: float) -> Image8:
     """A mixture of two images: `out = (1 - share) image + share other`.
 
     Args:
@@ -75,10 +77,10 @@ def blended(image: Image8, other: Image8, share: float) -> Image8:
 
     Source: the mixture of Zhang et al. (mixup), arXiv:1710.09412, of the images alone.
     """
-    return _rounded((1 - share) * image + share * other)
+    return _round_pixels((1 - share) * image + share * other)
 
 
-def varied(image: Image8, strength: float, drawn: Float64[np.ndarray, "4"]) -> Image8:
+def vary_image(image: Image8, strength: float, drawn: Float64[np.ndarray, "4"]) -> Image8:
     """The image turned, zoomed, with another hue and in another light.
 
         view[p] = image[m + R(-angle) (p - m) / zoom],   out = H(hue) view + light
@@ -112,7 +114,7 @@ def varied(image: Image8, strength: float, drawn: Float64[np.ndarray, "4"]) -> I
     )
     if image.shape[-1] == 3:
         view = view @ hue_matrix(hue).T
-    return _rounded(view + light)
+    return _round_pixels(view + light)
 
 
 def hue_matrix(angle: float) -> Float64[np.ndarray, "3 3"]:
@@ -123,7 +125,7 @@ def hue_matrix(angle: float) -> Float64[np.ndarray, "3 3"]:
     return np.array([[a, c, b], [b, a, c], [c, b, a]])
 
 
-def brighter(image: Image8, amount: float) -> Image8:
+def change_brightness(image: Image8, amount: float) -> Image8:
     """More light, or less: `out = image + 255 amount`, cut off at black and white.
 
     Args:
@@ -132,10 +134,10 @@ def brighter(image: Image8, amount: float) -> Image8:
 
     Source: a corruption of Hendrycks and Dietterich, arXiv:1903.12261.
     """
-    return _rounded(image + 255.0 * amount)
+    return _round_pixels(image + 255.0 * amount)
 
 
-def contrasted(image: Image8, amount: float) -> Image8:
+def change_contrast(image: Image8, amount: float) -> Image8:
     """More contrast, or less: `out = mean + (1 + amount) (image - mean)`, the mean being each channel's over the image.
 
     Args:
@@ -145,10 +147,10 @@ def contrasted(image: Image8, amount: float) -> Image8:
     Source: a corruption of Hendrycks and Dietterich, arXiv:1903.12261.
     """
     mean = image.mean(axis=(0, 1), dtype=np.float64)
-    return _rounded(mean + (1 + amount) * (image - mean))
+    return _round_pixels(mean + (1 + amount) * (image - mean))
 
 
-def noisy(image: Image8, amount: float, random: np.random.RandomState) -> Image8:
+def add_noise(image: Image8, amount: float, random: np.random.RandomState) -> Image8:
     """Noise of a sensor: `out = image + 255 amount z`, z standard normal and independent in every pixel and channel.
 
     Args:
@@ -158,10 +160,10 @@ def noisy(image: Image8, amount: float, random: np.random.RandomState) -> Image8
 
     Source: a corruption of Hendrycks and Dietterich, arXiv:1903.12261.
     """
-    return _rounded(image + 255.0 * amount * random.standard_normal(image.shape))
+    return _round_pixels(image + 255.0 * amount * random.standard_normal(image.shape))
 
 
-def _rounded(values: np.ndarray) -> np.ndarray:
+def _round_pixels(values: np.ndarray) -> np.ndarray:
     return np.rint(values).clip(0, 255).astype(np.uint8)
 
 

@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from fishnet.data.cache import cache_dir
 from fishnet.data.download import DownloadError, fetch
 from fishnet.data.idx import read_checked, read_idx
-from fishnet.data.paths import expand
+from fishnet.data.paths import expand_home
 from fishnet.data.splits import stratified_order
 from fishnet.data.task import Task, make_task
 from fishnet.errors import UserError
@@ -90,12 +90,12 @@ def find_mnist(data_dir: str | os.PathLike | None = None) -> Path | None:
         UserError: `data_dir` is given and lacks a file, or a folder holds some of the files but not all.
     """
     if data_dir is not None:
-        data_dir = expand(data_dir)
+        data_dir = expand_home(data_dir)
         if not data_dir.is_dir():
             raise UserError(f"mnist: {data_dir} is not a folder")
         return _complete(data_dir) or _absent(data_dir, STEMS)
     variable = os.environ.get("FISHNET_DATA")
-    if variable and (folder := _complete(expand(variable))):
+    if variable and (folder := _complete(expand_home(variable))):
         return folder
     folder = _place()
     return folder if all(_path(folder, stem) for stem in STEMS) else None

@@ -6,13 +6,13 @@ from pathlib import Path
 from fishnet.errors import UserError
 
 
-def home() -> Path | None:
+def home_folder() -> Path | None:
     """Home folder of the user; None for a user id that the system does not know."""
     found = os.path.expanduser("~")
     return Path(found) if os.environ.get("HOME") != "" and os.path.isabs(found) else None
 
 
-def expand(path: str | os.PathLike) -> Path:
+def expand_home(path: str | os.PathLike) -> Path:
     """A path with `~` and `~name` at its start replaced by the home folder.
 
     Raises:
@@ -22,25 +22,25 @@ def expand(path: str | os.PathLike) -> Path:
     start = text.partition("/")[0]
     if not start.startswith("~"):
         return Path(text)
-    known = home() is not None if start == "~" else os.path.expanduser(start) != start
+    known = home_folder() is not None if start == "~" else os.path.expanduser(start) != start
     if not known:
         raise UserError(f"{text}: no home folder is known for {start}; write the path in full, or ./{text}")
     return Path(os.path.expanduser(text))
 
 
-def settle(path: str | os.PathLike) -> str:
+def resolve_path(path: str | os.PathLike) -> str:
     """The absolute path, without links, `..`, doubled or trailing slashes: one text for one place.
 
     Raises:
         UserError: there is no such home folder, the working folder is gone, or the path holds a NUL.
     """
     try:
-        return os.path.realpath(expand(path))
+        return os.path.realpath(expand_home(path))
     except (OSError, ValueError) as error:
         raise UserError(f"{os.fspath(path)!r} is no path: {error}") from error
 
 
 def is_within(path: str | os.PathLike, folder: str | os.PathLike) -> bool:
     """Whether a path is a folder or lies in it, links followed; neither need exist."""
-    inner, outer = settle(path), settle(folder)
+    inner, outer = resolve_path(path), resolve_path(folder)
     return os.path.commonpath([inner, outer]) == outer

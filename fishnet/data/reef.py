@@ -104,7 +104,7 @@ def read_records(folder: Path = ASSETS) -> tuple[tuple[str, ...], dict[str, list
     return tuple(builder.info.features["label"].names), records
 
 
-def build(source: Path, out: Path) -> Path:
+def build_reef(source: Path, out: Path) -> Path:
     """Prepares the dataset from the source folder and puts it, with the notice, in place of `out`/reef.
 
     Args:
@@ -161,7 +161,7 @@ def main(source: Path, out: Path = ASSETS) -> None:
         source: folder with index.csv, NOTICE.txt and the photographs.
         out: data folder that reef/1.0.0 is written to, in place of an older one.
     """
-    made = build(source, out)
+    made = build_reef(source, out)
     size = sum(path.stat().st_size for path in made.rglob("*") if path.is_file())
     counts = {split: len(rows) for split, rows in read_records(out)[1].items()}
     print(f"{made}: {', '.join(f'{split} {n:,}' for split, n in counts.items())} images, {size / 1e6:.2f} MB")

@@ -53,7 +53,7 @@ def group_split(
     are taken in hash order into test, then val, as long as each brings the split nearer to its share of the class's
     examples; the rest is train. A class with 3 or more groups of its own has an example in every split; with 2 in
     train and test; with 1 in train. Groups that span classes are placed with the first class that is served, so a
-    class made only of shared groups may miss a split (`missing` tells).
+    class made only of shared groups may miss a split (`missing_classes` tells).
 
     Args:
         labels: [n] integers.
@@ -99,7 +99,7 @@ def _fill(free: list[int], size: np.ndarray, have: int, share: float, most: int)
     return taken
 
 
-def missing(
+def missing_classes(
     labels: Integer[np.ndarray, "n"], splits: dict[str, Integer[np.ndarray, "_"]], classes: Sequence[str]
 ) -> dict[str, list[str]]:
     """The names of the classes that a split lacks; splits that lack none are left out."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Integer, UInt8
 
-from fishnet.checks.arrays import whole_numbers
+from fishnet.checks.arrays import check_whole_numbers
 from fishnet.data.splits import SPLITS
 from fishnet.host.names import is_printable, printable, visible
 
@@ -144,7 +144,7 @@ def _check_splits(name: str, splits: Mapping[str, np.ndarray], images: int) -> d
 
 
 def _integers(values: np.ndarray, what: str, high: int) -> np.ndarray:
-    return np.ascontiguousarray(whole_numbers(values, what, 0, high), dtype=np.int32)
+    return np.ascontiguousarray(check_whole_numbers(values, what, 0, high), dtype=np.int32)
 
 
 def _check(name, images, labels, classes, files) -> None:

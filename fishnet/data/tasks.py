@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from fishnet.checks.arguments import check_flag, check_type
-from fishnet.data.corruption_spec import FOLDER_PREFIX, Modifier, parse, settle, split_name
-from fishnet.data.paths import expand
+from fishnet.data.corruption_spec import FOLDER_PREFIX, Modifier, parse_modifiers, resolve_modifiers, split_name
+from fishnet.data.paths import expand_home
 from fishnet.data.task import Task
 from fishnet.errors import UsageError, UserError
 from fishnet.lookup import unknown
@@ -107,7 +107,7 @@ def check_task(
     if source.classes is None:
         return None
     classes = tuple(source.classes(request))
-    settled = settle(modifiers, classes, request.image_size)
+    settled = resolve_modifiers(modifiers, classes, request.image_size)
     return next((modifier.names for modifier in settled if modifier.key == "only"), classes)
 
 
@@ -122,7 +122,7 @@ def _source(name: str) -> tuple[Source, str, tuple[Modifier, ...]]:
     key = "folder" if isinstance(name, str) and name.startswith(FOLDER_PREFIX) else base
     if not isinstance(name, str) or key not in TASKS or base == "folder":
         raise unknown("task", base, [f"{FOLDER_PREFIX}PATH" if key == "folder" else key for key in TASKS])
-    return TASKS[key], base, () if text is None else parse(text)
+    return TASKS[key], base, () if text is None else parse_modifiers(text)
 
 
 def _resolve(name, image_size, data_dir, group_regex, strict) -> tuple[Source, Request, tuple[Modifier, ...]]:
@@ -144,7 +144,7 @@ def _resolve(name, image_size, data_dir, group_regex, strict) -> tuple[Source, R
         raise UsageError(f"image size {image_size!r} is not a whole number of pixels") from None
     if size not in source.sizes:
         raise UsageError(f"image size {size} is not available for {name}: valid are {_sizes(source.sizes)}")
-    if data_dir is not None and not os.path.isdir(expand(data_dir)):
+    if data_dir is not None and not os.path.isdir(expand_home(data_dir)):
         raise UserError(f"the data folder {data_dir} does not exist")
     return source, Request(path, size, data_dir, group_regex, strict), modifiers
 
@@ -158,9 +158,9 @@ def _sizes(sizes: Sequence[int]) -> str:
 
 
 def _plant(task: Task, name: str, modifiers: tuple[Modifier, ...]) -> Task:
-    from fishnet.data.corruptions import plant
+    from fishnet.data.corruptions import apply_corruptions
 
-    return plant(task, name, modifiers)
+    return apply_corruptions(task, name, modifiers)
 
 
 def _reef(request: Request) -> Task:

@@ -77,7 +77,7 @@ HARMLESS = re.compile(r"--(xla_force_host_platform_device_count|xla_dump_|xla_hl
 
 
 @contextmanager
-def held_settings() -> Iterator[None]:
+def hold_settings() -> Iterator[None]:
     """Holds `HELD`, the mesh and NumPy's float errors at their defaults in this thread; a decorator too."""
     with ExitStack() as stack:
         for name, value in HELD.items():

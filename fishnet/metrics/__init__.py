@@ -3,7 +3,7 @@
 from fishnet.metrics.classification import (
     accuracy,
     balanced_accuracy,
-    class_figures,
+    class_metrics,
     confusion,
     ece,
     macro_f1,
@@ -26,7 +26,7 @@ __all__ = [
     "accuracy",
     "auc_interval",
     "balanced_accuracy",
-    "class_figures",
+    "class_metrics",
     "confusion",
     "delong_interval",
     "ece",

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Float, Int, Real, Shaped
 
-from fishnet.checks.arrays import ArrayLike, FloatOrArray, whole_numbers
+from fishnet.checks.arrays import ArrayLike, FloatOrArray, check_whole_numbers
 from fishnet.errors import UsageError
-from fishnet.metrics.roc import auc_interval, defined_mean, fitting, macro_auc, one_vs_rest_auc, ratio
+from fishnet.metrics.roc import auc_interval, check_scores, macro_auc, nan_mean, one_vs_rest_auc, ratio
 
 ECE_BINS = 15
 ROUNDING = 1e-2  # of a sum of probabilities, such as of a thousand classes in half precision
@@ -33,7 +33,7 @@ def summary(labels: ArrayLike | Sequence, logits: ArrayLike | Sequence) -> dict[
         UsageError: no samples, or shapes or labels that do not fit.
     """
 
-    def of_chunk(labels: np.ndarray, logits: np.ndarray) -> dict[str, FloatOrArray]:
+    def evaluate(labels: np.ndarray, logits: np.ndarray) -> dict[str, FloatOrArray]:
         losses, probabilities = log_loss_and_probabilities(labels, logits)
         counts = confusion(labels, logits.argmax(-1), logits.shape[-1])
         return {
@@ -45,7 +45,7 @@ def summary(labels: ArrayLike | Sequence, logits: ArrayLike | Sequence) -> dict[
             "ece": ece(labels, probabilities),
         }
 
-    return over_runs(of_chunk, labels, logits)
+    return map_runs(evaluate, labels, logits)
 
 
 def undefined_metrics(labels: Int[ArrayLike, " n"], classes: int) -> tuple[str, ...]:
@@ -62,7 +62,7 @@ def undefined_metrics(labels: Int[ArrayLike, " n"], classes: int) -> tuple[str, 
     return tuple(name for name, value in numbers.items() if np.isnan(value))
 
 
-def class_figures(labels: ArrayLike | Sequence, logits: ArrayLike | Sequence) -> dict[str, FloatOrArray]:
+def class_metrics(labels: ArrayLike | Sequence, logits: ArrayLike | Sequence) -> dict[str, FloatOrArray]:
     """What can be followed of each class from epoch to epoch.
 
     Args:
@@ -77,14 +77,14 @@ def class_figures(labels: ArrayLike | Sequence, logits: ArrayLike | Sequence) ->
         UsageError: no samples, or shapes or labels that do not fit.
     """
 
-    def of_chunk(labels: np.ndarray, logits: np.ndarray) -> dict[str, np.ndarray]:
+    def evaluate(labels: np.ndarray, logits: np.ndarray) -> dict[str, np.ndarray]:
         losses, probabilities = log_loss_and_probabilities(labels, logits)
         k = logits.shape[-1]
         # Not a matrix product: BLAS rounds by the number of runs, and a run is to have the figures it has alone.
-        sums = binned(np.broadcast_to(labels, losses.shape), losses, k)
+        sums = bincount_rows(np.broadcast_to(labels, losses.shape), losses, k)
         return {"auc": one_vs_rest_auc(labels, probabilities), "loss": ratio(sums, np.bincount(labels, minlength=k))}
 
-    return over_runs(of_chunk, labels, logits)
+    return map_runs(evaluate, labels, logits)
 
 
 def per_class(
@@ -105,7 +105,7 @@ def per_class(
         UsageError: no samples, or shapes or labels that do not fit, or a confidence that is not between 0 and 1.
     """
 
-    def of_chunk(labels: np.ndarray, logits: np.ndarray) -> dict[str, np.ndarray]:
+    def evaluate(labels: np.ndarray, logits: np.ndarray) -> dict[str, np.ndarray]:
         probabilities = log_loss_and_probabilities(labels, logits)[1]
         counts = confusion(labels, logits.argmax(-1), logits.shape[-1])
         low, high = auc_interval(labels, probabilities, confidence)
@@ -117,9 +117,9 @@ def per_class(
             "precision": ratio(diagonal(counts), counts.sum(-2)),
         }
 
-    values = over_runs(of_chunk, labels, logits)
+    values = map_runs(evaluate, labels, logits)
     k = np.shape(logits)[-1]
-    support = np.bincount(whole_numbers(labels, "labels", 0, k), minlength=k)
+    support = np.bincount(check_whole_numbers(labels, "labels", 0, k), minlength=k)
     return {"support": np.broadcast_to(support, np.shape(values["auc"])), **values}
 
 
@@ -136,7 +136,7 @@ def nll(labels: Int[ArrayLike, " n"], logits: Real[ArrayLike, "*runs n k"]) -> F
     Raises:
         UsageError: shapes or labels that do not fit.
     """
-    labels, logits = fitting(labels, logits, "logits")
+    labels, logits = check_scores(labels, logits, "logits")
     return log_loss_and_probabilities(labels, logits)[0].mean(-1)
 
 
@@ -156,11 +156,13 @@ def confusion(
     Raises:
         UsageError: a label or prediction that is no whole number in [0, classes), or shapes that do not fit.
     """
-    labels = whole_numbers(labels, "labels", 0, classes)
-    predicted = whole_numbers(predicted, "predictions", 0, classes)
+    labels = check_whole_numbers(labels, "labels", 0, classes)
+    predicted = check_whole_numbers(predicted, "predictions", 0, classes)
     if labels.ndim != 1 or predicted.shape[-1:] != labels.shape:
         raise UsageError(f"labels {labels.shape} and predictions {predicted.shape} are not [n] and [..., n]")
-    return binned(labels * classes + predicted, None, classes**2).reshape(*predicted.shape[:-1], classes, classes)
+    return bincount_rows(labels * classes + predicted, None, classes**2).reshape(
+        *predicted.shape[:-1], classes, classes
+    )
 
 
 def accuracy(counts: Int[ArrayLike, "*runs k k"]) -> Float[FloatOrArray, "*runs"]:
@@ -186,7 +188,7 @@ def balanced_accuracy(counts: Int[ArrayLike, "*runs k k"]) -> Float[FloatOrArray
 
     Source: Brodersen et al. 2010, https://doi.org/10.1109/ICPR.2010.764
     """
-    return defined_mean(ratio(diagonal(counts), np.sum(counts, -1)))
+    return nan_mean(ratio(diagonal(counts), np.sum(counts, -1)))
 
 
 def macro_f1(counts: Int[ArrayLike, "*runs k k"]) -> Float[FloatOrArray, "*runs"]:
@@ -200,7 +202,7 @@ def macro_f1(counts: Int[ArrayLike, "*runs k k"]) -> Float[FloatOrArray, "*runs"
 
     Source: scikit-learn's `f1_score(average="macro")`, whose choice of classes this is.
     """
-    return defined_mean(ratio(2 * diagonal(counts), np.sum(counts, -1) + np.sum(counts, -2)))
+    return nan_mean(ratio(2 * diagonal(counts), np.sum(counts, -1) + np.sum(counts, -2)))
 
 
 def ece(
@@ -221,15 +223,15 @@ def ece(
 
     Source: Guo et al. 2017, https://arxiv.org/abs/1706.04599
     """
-    labels, probabilities = fitting(labels, probabilities, "probabilities")
+    labels, probabilities = check_scores(labels, probabilities, "probabilities")
     if not ((probabilities >= 0).all() and (np.abs(probabilities.sum(-1) - 1) < ROUNDING).all()):
         raise UsageError("rows of probabilities must be 0 or more and add up to 1; logits need a softmax first")
     confidence, right = probabilities.max(-1), probabilities.argmax(-1) == labels
     of_bin = np.searchsorted(np.arange(1, bins) / bins, confidence)
-    return np.abs(binned(of_bin, right - confidence, bins)).sum(-1) / confidence.shape[-1]
+    return np.abs(bincount_rows(of_bin, right - confidence, bins)).sum(-1) / confidence.shape[-1]
 
 
-def over_runs(f: Callable, labels: ArrayLike | Sequence, logits: ArrayLike | Sequence) -> dict[str, FloatOrArray]:
+def map_runs(f: Callable, labels: ArrayLike | Sequence, logits: ArrayLike | Sequence) -> dict[str, FloatOrArray]:
     """`f(labels [n], logits [r, n, k])` over the leading axes, a few runs at a time; NaN where a logit is not finite.
 
     Returns:
@@ -241,7 +243,7 @@ def over_runs(f: Callable, labels: ArrayLike | Sequence, logits: ArrayLike | Seq
     labels, logits = np.asarray(labels), np.asarray(logits)
     if labels.ndim != 1 or logits.ndim < 2 or logits.shape[-2] != len(labels) or 0 in logits.shape[-2:]:
         raise UsageError(f"labels {labels.shape} and logits {logits.shape} are not [n] and [..., n, k] above 0")
-    labels = whole_numbers(labels, "labels", 0, logits.shape[-1])
+    labels = check_whole_numbers(labels, "labels", 0, logits.shape[-1])
     lead, (n, k) = logits.shape[:-2], logits.shape[-2:]
     runs = logits.reshape(-1, n, k)
     size = max(1, CHUNK // (n * k))
@@ -265,7 +267,7 @@ def log_loss_and_probabilities(labels: np.ndarray, logits: np.ndarray) -> tuple[
     return np.log(total) - own, exponential
 
 
-def binned(index: np.ndarray, weights: np.ndarray | None, bins: int) -> np.ndarray:
+def bincount_rows(index: np.ndarray, weights: np.ndarray | None, bins: int) -> np.ndarray:
     """`np.bincount` of [..., n] along the last axis: [..., bins]."""
     *lead, n = index.shape
     runs = int(np.prod(lead))

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Real
 from scipy import special  # not scipy.stats: it takes a second to import
 
-from fishnet.checks.arrays import ArrayLike, FloatOrArray, whole_numbers
+from fishnet.checks.arrays import ArrayLike, FloatOrArray, check_whole_numbers
 from fishnet.errors import UsageError
 
 BISECTIONS = 60  # halvings of [0, 1]: beyond float64's resolution
@@ -29,8 +29,8 @@ def one_vs_rest_auc(labels: Int[ArrayLike, " n"], scores: Real[ArrayLike, "*runs
 
     Source: the Mann-Whitney statistic, Hanley and McNeil 1982, https://doi.org/10.1148/radiology.143.1.7063747
     """
-    positive, scores = split(labels, scores)
-    own, below, _ = placements(positive, scores)
+    positive, scores = split_positives(labels, scores)
+    own, below, _ = count_below(positive, scores)
     m = positive.sum(-1)
     # Sums of halves are exact in float64, so a perfect ranking gives exactly 1.
     return ratio(np.where(own, below, 0).sum(-1), m * (positive.shape[-1] - m))
@@ -49,7 +49,7 @@ def macro_auc(labels: Int[ArrayLike, " n"], scores: Real[ArrayLike, "*runs n k"]
     Raises:
         UsageError: as `one_vs_rest_auc`.
     """
-    return defined_mean(one_vs_rest_auc(labels, scores))
+    return nan_mean(one_vs_rest_auc(labels, scores))
 
 
 def auc_interval(
@@ -105,8 +105,8 @@ def delong_interval(
     https://doi.org/10.1177/0962280218814556
     """
     z = normal_quantile(confidence)
-    positive, scores = split(labels, scores)
-    own, negatives_below, positives_below = placements(positive, scores)
+    positive, scores = split_positives(labels, scores)
+    own, negatives_below, positives_below = count_below(positive, scores)
     m = positive.sum(-1)
     n = positive.shape[-1] - m
     defined = (m > 1) & (n > 1)
@@ -199,20 +199,20 @@ def roc_curve(
     return false / false[-1], true / true[-1]
 
 
-def split(labels: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def split_positives(labels: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Which samples are positives of which class [k, n], and the scores with samples last [..., k, n] float64.
 
     Raises:
         UsageError: shapes or labels that do not fit, or a score that is NaN, which has no rank.
     """
-    labels, scores = fitting(labels, scores, "scores")
+    labels, scores = check_scores(labels, scores, "scores")
     if np.isnan(scores).any():
         raise UsageError("a score is NaN: it has no place in the order")
     scores = np.ascontiguousarray(np.moveaxis(scores, -1, -2))
     return labels == np.arange(scores.shape[-2])[:, None], scores
 
 
-def fitting(labels: ArrayLike, values: ArrayLike, what: str) -> tuple[np.ndarray, np.ndarray]:
+def check_scores(labels: ArrayLike, values: ArrayLike, what: str) -> tuple[np.ndarray, np.ndarray]:
     """Labels [n] int64, and a value for each of their classes [..., n, k] float64.
 
     Args:
@@ -226,10 +226,10 @@ def fitting(labels: ArrayLike, values: ArrayLike, what: str) -> tuple[np.ndarray
     values, shape = np.asarray(values, np.float64), np.shape(labels)
     if len(shape) != 1 or values.ndim < 2 or values.shape[-2] != shape[0]:
         raise UsageError(f"labels {shape} and {what} {values.shape} are not [n] and [..., n, k]")
-    return whole_numbers(labels, "labels", 0, values.shape[-1]), values
+    return check_whole_numbers(labels, "labels", 0, values.shape[-1]), values
 
 
-def placements(positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def count_below(positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """How many of the other kind lie below each sample, equal scores counted as half; samples in order of score.
 
     Args:
@@ -267,7 +267,7 @@ def ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.where(b > 0, a / np.where(b > 0, b, 1), np.nan)
 
 
-def defined_mean(values: Float[np.ndarray, "*runs k"]) -> Float[FloatOrArray, "*runs"]:
+def nan_mean(values: Float[np.ndarray, "*runs k"]) -> Float[FloatOrArray, "*runs"]:
     """Mean over the last axis of what is not NaN; NaN where nothing is."""
     defined = ~np.isnan(values)
     return ratio(np.where(defined, values, 0).sum(-1), defined.sum(-1))

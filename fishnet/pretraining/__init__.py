@@ -6,7 +6,7 @@ from fishnet.pretraining.contrastive import Contrastive
 from fishnet.pretraining.gan import GAN
 from fishnet.pretraining.objective import Objective
 from fishnet.pretraining.rotation import Rotation
-from fishnet.pretraining.transfer import with_trunk
+from fishnet.pretraining.transfer import transfer_trunk
 
 __all__ = [
     "GAN",
@@ -16,7 +16,7 @@ __all__ = [
     "Denoising",
     "Objective",
     "Rotation",
-    "with_trunk",
+    "transfer_trunk",
 ]
 
 OBJECTIVES: dict[str, type[Objective]] = Table(

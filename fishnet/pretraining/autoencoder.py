@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 from fishnet.checks.traced import violates
 from fishnet.errors import UsageError
 from fishnet.pretraining.decoder import Decoder
-from fishnet.pretraining.objective import Images, Judged, Objective, gaussian
+from fishnet.pretraining.objective import Images, LossAndScore, Objective, gaussian
 
 
 class Autoencoder(Objective):
@@ -24,10 +24,10 @@ class Autoencoder(Objective):
     """
 
     @nn.compact
-    def __call__(self, images: Images, train: bool) -> Judged:
+    def __call__(self, images: Images, train: bool) -> LossAndScore:
         """See `Objective.__call__`."""
         trunk = self.trunk
-        mean, std = self.standardisation(images)
+        mean, std = self.standardization(images)
         target = (jnp.asarray(images, jnp.float32) - mean) / std
         features = self.body(self.seen(images, std), train)
         _, h, w, c = images.shape

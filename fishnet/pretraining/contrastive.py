@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float
 from fishnet.checks.traced import violates
 from fishnet.errors import UsageError
 from fishnet.nn.mixed_activation import activate
-from fishnet.pretraining.objective import Images, Judged, Objective
+from fishnet.pretraining.objective import Images, LossAndScore, Objective
 from fishnet.pretraining.views import random_view
 
 
@@ -40,7 +40,7 @@ class Contrastive(Objective):
     projection: int = 64
 
     @nn.compact
-    def __call__(self, images: Images, train: bool) -> Judged:
+    def __call__(self, images: Images, train: bool) -> LossAndScore:
         """See `Objective.__call__`."""
         if self.projection < 1:
             raise UsageError(f"a projection needs a length of 1 or more, got {self.projection}")
@@ -49,7 +49,7 @@ class Contrastive(Objective):
         if train and len(images) < 2:
             raise UsageError("contrastive learning needs batches of two images or more: a single one has no others")
         twice = jnp.concatenate([jnp.asarray(images)] * 2)
-        x = self.pooled(random_view(self.make_rng("objective"), twice), train)
+        x = self.pool_features(random_view(self.make_rng("objective"), twice), train)
         init = self.trunk.kernel_init
         x = nn.Dense(x.shape[-1], dtype=jnp.float32, kernel_init=init, name="projection_hidden")(x)
         x = activate(self.act, x, train, "projection_act")

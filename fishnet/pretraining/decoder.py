@@ -17,7 +17,7 @@ class Decoder(nn.Module):
         maps:     x = act(norm(conv(up(x)))) a stage, the last one x = conv(up(x))
         features: x = act(norm(W x)) a stage, the last one x = W x, as an image
 
-    `up` doubles the sides of maps (see `upsampled`). There are as many stages as it takes from the maps to the image,
+    `up` doubles the sides of maps (see `upsample`). There are as many stages as it takes from the maps to the image,
     or one a width for features; they have the trunk's widths in reverse, without the last, then the image's channels.
     A stage without norm has a bias.
 
@@ -59,7 +59,7 @@ class Decoder(nn.Module):
             width = widths[min(i, len(widths) - 1)]
             if x.ndim == 4:
                 conv = nn.Conv(c if last else width, (3, 3), conv_general_dilated=self.conv, **options)
-                x = conv(upsampled(x, size))
+                x = conv(upsample(x, size))
             else:
                 x = nn.Dense(h * w * c if last else width, **options)(x)
             if not last:
@@ -81,7 +81,7 @@ def stage_sizes(image: tuple[int, int], maps: tuple[int, int]) -> tuple[tuple[in
     return tuple((max(image[0] >> k, 1), max(image[1] >> k, 1)) for k in reversed(range(stages)))
 
 
-def upsampled(x: Float[Array, "b h w c"], size: tuple[int, int]) -> Float[Array, "b h2 w2 c"]:
+def upsample(x: Float[Array, "b h w c"], size: tuple[int, int]) -> Float[Array, "b h2 w2 c"]:
     """Maps enlarged by whole factors, each pixel repeated; then cropped, or their edge repeated, to `size`.
 
     Args:

@@ -15,7 +15,7 @@ from fishnet.nn.activations import relu
 from fishnet.nn.initializers import INITIALIZERS
 from fishnet.nn.norms import BatchNorm
 from fishnet.pretraining.decoder import Decoder
-from fishnet.pretraining.objective import Images, Judged, Objective, gaussian
+from fishnet.pretraining.objective import Images, LossAndScore, Objective, gaussian
 
 SMALLEST = 4  # pixels a side of the generator's first maps, or a little more
 
@@ -53,7 +53,7 @@ class GAN(Objective):
         self.discriminator_head = nn.Dense(1, dtype=jnp.float32, kernel_init=init)
 
     @nn.compact
-    def __call__(self, images: Images, train: bool) -> Judged:
+    def __call__(self, images: Images, train: bool) -> LossAndScore:
         """See `Objective.__call__`."""
         if self.latent < 1:
             raise UsageError(f"a generator needs a latent vector of length 1 or more, got {self.latent}")
@@ -75,7 +75,7 @@ class GAN(Objective):
 
     def discriminate(self, images: Images, train: bool) -> Float[Array, " b"]:
         """Logits [b] of images [b, h, w, c] being real."""
-        return self.discriminator_head(self.pooled(images, train))[:, 0]
+        return self.discriminator_head(self.pool_features(images, train))[:, 0]
 
 
 class Generator(nn.Module):

@@ -14,7 +14,7 @@ from fishnet.nn.mixed_activation import ActivationByIndex
 from fishnet.nn.standardize import Standardize
 
 Images = Num[Array | np.ndarray, "b h w c"]
-Judged = tuple[Float[Array, " b"], Float[Array, " b"] | None]
+LossAndScore = tuple[Float[Array, " b"], Float[Array, " b"] | None]
 
 
 class Objective(nn.Module):
@@ -37,7 +37,7 @@ class Objective(nn.Module):
         self.body = self.trunk.clone(headless=True)
         nn.share_scope(self, self.body)
 
-    def __call__(self, images: Images, train: bool) -> Judged:
+    def __call__(self, images: Images, train: bool) -> LossAndScore:
         """Judges images without labels.
 
         Args:
@@ -55,12 +55,12 @@ class Objective(nn.Module):
         """The activation of the trunk's first site."""
         return pick_site(self.trunk.act, 0)
 
-    def pooled(self, images: Images, train: bool) -> Float[Array, "b f"]:
+    def pool_features(self, images: Images, train: bool) -> Float[Array, "b f"]:
         """The trunk's features [b, f] float32 of images [b, h, w, c]: the global mean of its last maps."""
         x = self.body(images, train)
         return x.mean((1, 2), dtype=jnp.float32) if x.ndim == 4 else x.astype(jnp.float32)
 
-    def standardisation(self, images: Images) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+    def standardization(self, images: Images) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
         """The task's mean and standard deviation [c] of pixels, by which images [b, h, w, c] are standardised."""
         if self.trunk.input_norm != "standardize":  # the trunk has no use for these constants, so they belong to us
             Standardize(name="standardize")(images)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from fishnet.errors import UsageError
 from fishnet.losses import cross_entropy
-from fishnet.pretraining.objective import Images, Judged, Objective
+from fishnet.pretraining.objective import Images, LossAndScore, Objective
 
 
 class Rotation(Objective):
@@ -24,13 +24,13 @@ class Rotation(Objective):
     """
 
     @nn.compact
-    def __call__(self, images: Images, train: bool) -> Judged:
+    def __call__(self, images: Images, train: bool) -> LossAndScore:
         """See `Objective.__call__`."""
         b, h, w, _ = images.shape
         if h != w:
             raise UsageError(f"rotation prediction needs square images, got {h} x {w} pixels")
         turned = jnp.stack([jnp.rot90(images, k, (1, 2)) for k in range(4)], 1).reshape(4 * b, *images.shape[1:])
         head = nn.Dense(4, dtype=jnp.float32, kernel_init=self.trunk.kernel_init, name="rotation_head")
-        logits, turns = head(self.pooled(turned, train)), jnp.tile(jnp.arange(4), b)
+        logits, turns = head(self.pool_features(turned, train)), jnp.tile(jnp.arange(4), b)
         right = (logits.argmax(-1) == turns).astype(jnp.float32)
         return cross_entropy(logits, turns).reshape(b, 4).mean(1), right.reshape(b, 4).mean(1)

@@ -9,7 +9,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from fishnet.errors import UsageError
 
 
-def with_trunk(
+def transfer_trunk(
     classifier: Mapping[str, Any],
     pretrained: Mapping[str, Any],
     head: Collection[str] = ("head",),

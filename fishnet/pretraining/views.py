@@ -23,7 +23,7 @@ def random_view(key: PRNGKeyArray, images: UInt8[Array, "b h w c"]) -> Float[Arr
 
     The crop shows a share of the image that is uniform on `AREA` ... 1, its sides are in a ratio of up to `RATIO`
     (uniform on a logarithmic scale) and its place is uniform; see `crop`. Half the views are mirrored. With probability
-    `JITTERED` the colours change, see `recolour`, by factors uniform on 1 - `JITTER` ... 1 + `JITTER`; with probability
+    `JITTERED` the colours change, see `recolor`, by factors uniform on 1 - `JITTER` ... 1 + `JITTER`; with probability
     `GREY` the view loses its colours. Images of three channels are taken as red, green and blue. Others keep their
     saturation, and images of one channel (handwriting) are not mirrored.
 
@@ -48,8 +48,8 @@ def random_view(key: PRNGKeyArray, images: UInt8[Array, "b h w c"]) -> Float[Arr
     factors = 1 + JITTER * (2 * jnp.stack([brightness, contrast, saturation], 1) - 1)
     factors = jnp.where((jittered < JITTERED)[:, None], factors, 1.0)
     if c != 3:
-        return jax.vmap(recolour)(views, factors.at[:, 2].set(1.0))
-    views = jax.vmap(recolour)(views, factors)
+        return jax.vmap(recolor)(views, factors.at[:, 2].set(1.0))
+    views = jax.vmap(recolor)(views, factors)
     return jnp.where((grey < GREY)[:, None, None, None], luminance(views), views)
 
 
@@ -73,7 +73,7 @@ def crop(
     return affine(image, matrix, jnp.round(2**8 * room * (place - 0.5)).astype(jnp.int32))
 
 
-def recolour(image: Float[Array, "h w c"], factors: Float[Array, "3"]) -> Float[Array, "h w c"]:
+def recolor(image: Float[Array, "h w c"], factors: Float[Array, "3"]) -> Float[Array, "h w c"]:
     """Changes brightness, then contrast, then saturation, each cut to 0..255.
 
         x <- f_1 x;   x <- m + f_2 (x - m), m the mean luminance;   x <- l + f_3 (x - l), l each pixel's luminance

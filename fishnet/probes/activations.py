@@ -36,7 +36,7 @@ def slope(site: Site, x: Float[Array, "b *s c"]) -> Float[Array, "b *s c"]:
     return jax.vjp(f, x)[1](jnp.ones_like(x))[0]
 
 
-def steepest(site: Site) -> Float[Array, " c"]:
+def max_slope(site: Site) -> Float[Array, " c"]:
     """The largest slope of an activation, `max |f'(x)|` over -8 <= x <= 8, for each channel.
 
     1 for relu and tanh, 1/4 for sigmoid. NaN for a function that grows ever steeper, as the exponential does: it has no
@@ -57,7 +57,7 @@ def steepest(site: Site) -> Float[Array, " c"]:
     return jnp.where(far <= 2 * near, near, jnp.nan)
 
 
-def on_flat_part(site: Site, share: float = FLAT) -> Bool[Array, "b *s c"]:
+def is_saturated(site: Site, share: float = FLAT) -> Bool[Array, "b *s c"]:
     """Which entries lie where the activation is nearly flat, so that hardly any gradient passes.
 
         |f'(x)| <= share max |f'|
@@ -73,14 +73,14 @@ def on_flat_part(site: Site, share: float = FLAT) -> Bool[Array, "b *s c"]:
     Returns:
         [b, ..., c]; False where x is not finite.
     """
-    return jnp.abs(slope(site, site.x)) <= share * steepest(site)
+    return jnp.abs(slope(site, site.x)) <= share * max_slope(site)
 
 
 def saturation(site: Site, share: float = FLAT) -> Float[Array, ""]:
     """The fraction of all entries that lie on flat parts of the activation: `mean of [|f'(x)| <= share max |f'|]`.
 
     Args:
-        site, share: as for `on_flat_part`.
+        site, share: as for `is_saturated`.
 
     Returns:
         [] in [0, 1]; NaN for an activation that grows ever steeper.
@@ -88,8 +88,8 @@ def saturation(site: Site, share: float = FLAT) -> Float[Array, ""]:
     Source: Glorot and Bengio, "Understanding the Difficulty of Training Deep Feedforward Neural Networks", AISTATS
     2010, section 3.
     """
-    fraction = on_flat_part(site, share).mean(dtype=jnp.float32)
-    return jnp.where(jnp.isfinite(steepest(site)).all(), fraction, jnp.nan)
+    fraction = is_saturated(site, share).mean(dtype=jnp.float32)
+    return jnp.where(jnp.isfinite(max_slope(site)).all(), fraction, jnp.nan)
 
 
 def moments(y: Float[Array, "..."]) -> tuple[Float[Array, ""], Float[Array, ""], Float[Array, ""]]:
@@ -109,7 +109,7 @@ def moments(y: Float[Array, "..."]) -> tuple[Float[Array, ""], Float[Array, ""],
     return mean, std, (((y - mean) / std) ** 4).mean()
 
 
-def activation_figures(sites: Mapping[str, Site], share: float = FLAT) -> dict[str, Array]:
+def activation_metrics(sites: Mapping[str, Site], share: float = FLAT) -> dict[str, Array]:
     """What each activation gives: mean, spread and shape of its outputs, and how many of them are saturated.
 
         mean = E y,   std = sqrt(E (y - mean)^2),   kurtosis = E (y - mean)^4 / std^4,
@@ -118,8 +118,8 @@ def activation_figures(sites: Mapping[str, Site], share: float = FLAT) -> dict[s
     Over all entries of a batch: images, pixels and channels.
 
     Args:
-        sites: of a forward pass, see `fishnet.probes.recording.recorded`.
-        share: see `on_flat_part`.
+        sites: of a forward pass, see `fishnet.probes.recording.record_forward`.
+        share: see `is_saturated`.
 
     Returns:
         `activation_mean`, `activation_std`, `activation_kurtosis` and `saturation`, each [site].
@@ -135,21 +135,21 @@ def activation_figures(sites: Mapping[str, Site], share: float = FLAT) -> dict[s
 def active_units(sites: Mapping[str, Site], share: float = FLAT) -> dict[str, Bool[Array, " c"]]:
     """Which units are active for some image of a batch, at some pixel: those that are not always on a flat part.
 
-    Taken together over batches with `either`, this is what `dead_fraction` wants.
+    Taken together over batches with `merge_active`, this is what `dead_fraction` wants.
 
     Args:
-        sites: of a forward pass, see `fishnet.probes.recording.recorded`.
-        share: see `on_flat_part`.
+        sites: of a forward pass, see `fishnet.probes.recording.record_forward`.
+        share: see `is_saturated`.
 
     Returns:
         [c] for each site.
     """
     return {
-        name: jnp.any(~on_flat_part(site, share), axis=tuple(range(site.x.ndim - 1))) for name, site in sites.items()
+        name: jnp.any(~is_saturated(site, share), axis=tuple(range(site.x.ndim - 1))) for name, site in sites.items()
     }
 
 
-def either(active: Mapping[str, Array], more: Mapping[str, Array]) -> dict[str, Array]:
+def merge_active(active: Mapping[str, Array], more: Mapping[str, Array]) -> dict[str, Array]:
     """Units that are active in one of two sets of images, each from `active_units`."""
     return {name: units | more[name] for name, units in active.items()}
 

@@ -41,7 +41,7 @@ class _Sums(NamedTuple):
     weight: Array  # [k] of these weights
 
 
-def class_figures(net: Net, batches: Batches) -> dict[str, Array]:
+def class_metrics(net: Net, batches: Batches) -> dict[str, Array]:
     """Margin, loss and gradient of each class: which classes are learned, and which the gradient comes from.
 
         margin = z_y - max over j != y of z_j;   g_c = gradient of the mean loss of the images of class c;

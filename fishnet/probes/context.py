@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, Num
 
 from fishnet.errors import UsageError
 from fishnet.models.network import Network
-from fishnet.probes.recording import Recorded, recorded
+from fishnet.probes.recording import ForwardRecord, record_forward
 
 State = TypeVar("State")
 
@@ -24,7 +24,7 @@ class Step(NamedTuple):
     grads: Any  # before clipping, a tree like `params`
     before: Any  # the gradients of the step before, a tree like `params`; None where nobody wants them
     after: Any  # parameters after the step
-    seen: Recorded | None  # the forward pass; None where nobody wants it
+    seen: ForwardRecord | None  # the forward pass; None where nobody wants it
 
 
 class Batches(NamedTuple):
@@ -88,9 +88,9 @@ class Net(NamedTuple):
         """The mean loss of a batch as training has it, but without anything random and without penalties."""
         return self.losses(self.logits(images, params, as_trained=True), labels).mean()
 
-    def seen(self, images: Array) -> Recorded:
+    def seen(self, images: Array) -> ForwardRecord:
         """The forward pass of a batch in evaluation with running statistics; its result are the logits."""
-        return recorded(lambda: self.logits(images))
+        return record_forward(lambda: self.logits(images))
 
 
 def zeros_like_result(function: Callable[..., State], *arguments: Any) -> State:

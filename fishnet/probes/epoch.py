@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from fishnet.probes.activations import active_units, dead_fraction, either
+from fishnet.probes.activations import active_units, dead_fraction, merge_active
 from fishnet.probes.context import Batches, Net, zeros_like_result
-from fishnet.probes.features import add_features, feature_figures, no_features
-from fishnet.probes.noise_scale import add_gradient, no_gradients, noise_scale
+from fishnet.probes.features import add_features, feature_metrics, init_class_moments
+from fishnet.probes.noise_scale import add_gradient, init_gradient_sum, noise_scale
 from fishnet.probes.recording import site_names
 from fishnet.probes.sharpness import STEPS, top_eigenvalue
 
@@ -39,7 +39,7 @@ def dead_units(net: Net, batches: Batches) -> dict[str, Array]:
 
     first = batches.at(0)[0]
     active = batches.fold(
-        lambda active, images, labels: either(active, of_batch(images)), zeros_like_result(of_batch, first)
+        lambda active, images, labels: merge_active(active, of_batch(images)), zeros_like_result(of_batch, first)
     )
     return {"dead_units": dead_fraction(active, site_names(lambda: net.logits(first)))}
 
@@ -50,7 +50,7 @@ def features(net: Net, batches: Batches) -> dict[str, Array]:
         erank = exp(-sum p log p), p = sigma / sum sigma;   srank = sum sigma^2 / max sigma^2;
         within = tr S_W,   between = tr S_B,   NC1 = tr(S_W S_B^+) / k;   nearest_c = max_(j != c) cos(m_c - m, m_j - m)
 
-    In evaluation, with running statistics; see `fishnet.probes.features.feature_figures`.
+    In evaluation, with running statistics; see `fishnet.probes.features.feature_metrics`.
 
     Args:
         net: the network, with a layer `head`.
@@ -72,9 +72,9 @@ def features(net: Net, batches: Batches) -> dict[str, Array]:
     h, logits = jax.eval_shape(of_batch, batches.at(0)[0])
     moments = batches.fold(
         lambda so_far, images, labels: add_features(so_far, of_batch(images)[0], labels),
-        no_features(logits.shape[-1], h.shape[-1]),
+        init_class_moments(logits.shape[-1], h.shape[-1]),
     )
-    return feature_figures(moments)
+    return feature_metrics(moments)
 
 
 def gradient_noise(net: Net, batches: Batches) -> dict[str, Array]:
@@ -97,7 +97,7 @@ def gradient_noise(net: Net, batches: Batches) -> dict[str, Array]:
     """
     gradients = batches.fold(
         lambda so_far, images, labels: add_gradient(so_far, jax.grad(net.loss)(net.params, images, labels)),
-        no_gradients(net.params),
+        init_gradient_sum(net.params),
     )
     found = noise_scale(gradients, float(batches.positions.shape[1]))
     return {"noise_scale": found.scale, "gradient_trace": found.trace, "gradient_square": found.square}

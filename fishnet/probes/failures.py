@@ -22,7 +22,7 @@ def finite_outputs(outputs: Mapping[str, Any], layers: Sequence[str]) -> Bool[Ar
     """Whether everything that each layer gave is finite.
 
     Args:
-        outputs: of a forward pass, see `fishnet.probes.recording.recorded`.
+        outputs: of a forward pass, see `fishnet.probes.recording.record_forward`.
         layers: their names, in order of execution; True for one that did not run.
     """
     return jnp.stack([all_finite(outputs.get(name, ())) for name in layers])

@@ -18,7 +18,7 @@ class ClassMoments(NamedTuple):
     gram: Array  # [f, f] sum over images of h h'
 
 
-def no_features(classes: int, features: int) -> ClassMoments:
+def init_class_moments(classes: int, features: int) -> ClassMoments:
     """The moments before the first image of k classes with f features."""
     square = jnp.zeros((features, features), jnp.float32)
     return ClassMoments(jnp.zeros((classes,)), jnp.zeros((classes, features)), square, square)
@@ -146,7 +146,7 @@ def collapse(moments: ClassMoments) -> Float[Array, ""]:
     return jnp.where(values[-1] > 0, total, jnp.nan)
 
 
-def feature_figures(moments: ClassMoments) -> dict[str, Array]:
+def feature_metrics(moments: ClassMoments) -> dict[str, Array]:
     """Ranks of the features, their spread within and between classes, and the nearest other class of each.
 
         erank = exp(-sum p log p), p = sigma / sum sigma;   srank = sum sigma^2 / max sigma^2;

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fishnet.optim.masks import global_norm
-from fishnet.probes.layers import by_layer, layer_norms, layer_sizes, with_kernel
+from fishnet.probes.layers import kernel_layers, layer_norms, layer_sizes, split_by_layer
 
 
 def gradient_norms(grads: Mapping[str, Any], layers: Sequence[str]) -> Float[Array, " layer"]:
@@ -53,7 +53,7 @@ def first_to_last(norms: Float[Array, " layer"], layers: Sequence[str], kernels:
     Args:
         norms: of all layers, such as `gradient_norms` or `gradient_rms`.
         layers: their names.
-        kernels: those that have a kernel, see `fishnet.probes.layers.with_kernel`.
+        kernels: those that have a kernel, see `fishnet.probes.layers.kernel_layers`.
 
     Returns:
         [] without unit; infinite or NaN where the last layer has no gradient.
@@ -63,7 +63,7 @@ def first_to_last(norms: Float[Array, " layer"], layers: Sequence[str], kernels:
     return norms[layers.index(kernels[0])] / norms[layers.index(kernels[-1])]
 
 
-def gradient_figures(params: Mapping[str, Any], grads: Mapping[str, Any], layers: Sequence[str]) -> dict[str, Array]:
+def gradient_metrics(params: Mapping[str, Any], grads: Mapping[str, Any], layers: Sequence[str]) -> dict[str, Array]:
     """Length of each layer's part of the gradient, and of the first over the last.
 
         |g_l| = sqrt(sum over the weights w of layer l of (dL/dw)^2),   rms_l = |g_l| / sqrt(n_l),
@@ -87,7 +87,7 @@ def gradient_figures(params: Mapping[str, Any], grads: Mapping[str, Any], layers
     return {
         "gradient_norm": norms,
         "gradient_rms": gradient_rms(grads, layers),
-        "gradient_ratio": first_to_last(norms, layers, with_kernel(params, layers)),
+        "gradient_ratio": first_to_last(norms, layers, kernel_layers(params, layers)),
     }
 
 
@@ -125,7 +125,7 @@ def gradient_cosines(grads: Mapping[str, Any], before: Mapping[str, Any], layers
 
     Source: Xing et al., "A Walk with SGD", arXiv:1802.08770.
     """
-    pairs = zip(by_layer(grads, layers), by_layer(before, layers), strict=True)
+    pairs = zip(split_by_layer(grads, layers), split_by_layer(before, layers), strict=True)
     return {
         "gradient_cosine": cosine(grads, before),
         "layer_gradient_cosine": jnp.stack([cosine(a, b) for a, b in pairs]),

@@ -15,7 +15,7 @@ from fishnet.optim.masks import global_norm
 KERNEL = "kernel"
 
 
-def by_layer(tree: Mapping[str, Any], layers: Sequence[str]) -> list[dict[str, Array]]:
+def split_by_layer(tree: Mapping[str, Any], layers: Sequence[str]) -> list[dict[str, Array]]:
     """The leaves of each layer, by their names.
 
     Args:
@@ -41,14 +41,14 @@ def by_layer(tree: Mapping[str, Any], layers: Sequence[str]) -> list[dict[str, A
     return list(found.values())
 
 
-def with_kernel(params: Mapping[str, Any], layers: Sequence[str]) -> tuple[str, ...]:
+def kernel_layers(params: Mapping[str, Any], layers: Sequence[str]) -> tuple[str, ...]:
     """Those of the layers that have a kernel: convolutions and dense layers, not norms and slopes.
 
     Args:
         params: of one network, or their shapes.
-        layers: as for `by_layer`.
+        layers: as for `split_by_layer`.
     """
-    return tuple(name for name, leaves in zip(layers, by_layer(params, layers), strict=True) if KERNEL in leaves)
+    return tuple(name for name, leaves in zip(layers, split_by_layer(params, layers), strict=True) if KERNEL in leaves)
 
 
 def layer_norms(tree: Mapping[str, Any], layers: Sequence[str]) -> Float[Array, " layer"]:
@@ -56,25 +56,25 @@ def layer_norms(tree: Mapping[str, Any], layers: Sequence[str]) -> Float[Array, 
 
     Args:
         tree: parameters, gradients or updates of one network.
-        layers: as for `by_layer`.
+        layers: as for `split_by_layer`.
 
     Returns:
         [layer] float32, in the unit of the entries.
 
     Raises:
-        UsageError: as `by_layer`.
+        UsageError: as `split_by_layer`.
     """
-    return jnp.stack([global_norm(leaves) for leaves in by_layer(tree, layers)])
+    return jnp.stack([global_norm(leaves) for leaves in split_by_layer(tree, layers)])
 
 
 def layer_sizes(tree: Mapping[str, Any], layers: Sequence[str]) -> np.ndarray:
-    """How many entries each layer has, [layer] int64; arguments and errors as for `by_layer`."""
-    return np.array([sum(leaf.size for leaf in leaves.values()) for leaves in by_layer(tree, layers)], np.int64)
+    """How many entries each layer has, [layer] int64; arguments and errors as for `split_by_layer`."""
+    return np.array([sum(leaf.size for leaf in leaves.values()) for leaves in split_by_layer(tree, layers)], np.int64)
 
 
 def finite_layers(tree: Mapping[str, Any], layers: Sequence[str]) -> Bool[Array, " layer"]:
-    """Whether all entries of each layer are finite, [layer]; arguments and errors as for `by_layer`."""
-    return jnp.stack([all_finite(leaves) for leaves in by_layer(tree, layers)])
+    """Whether all entries of each layer are finite, [layer]; arguments and errors as for `split_by_layer`."""
+    return jnp.stack([all_finite(leaves) for leaves in split_by_layer(tree, layers)])
 
 
 def all_finite(tree: Any) -> Bool[Array, ""]:

@@ -28,7 +28,7 @@ class NoiseScale(NamedTuple):
     square: Array  # [] |G|^2
 
 
-def no_gradients(params: Any) -> GradientSum:
+def init_gradient_sum(params: Any) -> GradientSum:
     """The sum before the first batch.
 
     Args:

@@ -22,8 +22,8 @@ class Site(NamedTuple):
     params: Mapping[str, Array]  # its own: a slope [c] that is learned, or nothing
 
 
-class Recorded(NamedTuple):
-    """What `recorded` has seen; dictionaries in order of execution."""
+class ForwardRecord(NamedTuple):
+    """What `record_forward` has seen; dictionaries in order of execution."""
 
     result: Any  # what the pass returned
     outputs: dict[str, Any]  # of each layer, by its name
@@ -31,7 +31,7 @@ class Recorded(NamedTuple):
     features: Array | None  # [b, f], what goes into the head; None without one
 
 
-def recorded(run: Callable[[], Any]) -> Recorded:
+def record_forward(run: Callable[[], Any]) -> ForwardRecord:
     """Runs a forward pass and keeps what its layers and activations give.
 
     A layer is a module with parameters of its own, named by its path, parts joined by "/" ("conv_0", "se_1/reduce").
@@ -63,29 +63,29 @@ def recorded(run: Callable[[], Any]) -> Recorded:
 
     with nn.intercept_methods(record):
         result = run()
-    return Recorded(result, outputs, sites, features[-1] if features else None)
+    return ForwardRecord(result, outputs, sites, features[-1] if features else None)
 
 
 def layer_names(run: Callable[[], Any]) -> tuple[str, ...]:
-    """The names of the layers in `recorded(run)`, in order of execution, without computing anything.
+    """The names of the layers in `record_forward(run)`, in order of execution, without computing anything.
 
     Args:
-        run: as for `recorded`.
+        run: as for `record_forward`.
     """
     return _names(run, lambda seen: seen.outputs)
 
 
 def site_names(run: Callable[[], Any]) -> tuple[str, ...]:
-    """The names of the sites in `recorded(run)`, in order of execution, without computing anything.
+    """The names of the sites in `record_forward(run)`, in order of execution, without computing anything.
 
     Args:
-        run: as for `recorded`.
+        run: as for `record_forward`.
     """
     return _names(run, lambda seen: seen.sites)
 
 
-def _names(run: Callable[[], Any], part: Callable[[Recorded], Mapping[str, Any]]) -> tuple[str, ...]:
+def _names(run: Callable[[], Any], part: Callable[[ForwardRecord], Mapping[str, Any]]) -> tuple[str, ...]:
     # JAX sorts dictionaries by name wherever they pass through one of its transformations.
     names: list[str] = []
-    jax.eval_shape(lambda: names.extend(part(recorded(run))))
+    jax.eval_shape(lambda: names.extend(part(record_forward(run))))
     return tuple(names)

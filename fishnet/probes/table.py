@@ -8,14 +8,14 @@ from typing import Any
 from jaxtyping import Array
 
 from fishnet.lookup import Table
-from fishnet.probes.activations import activation_figures
-from fishnet.probes.classes import class_figures
+from fishnet.probes.activations import activation_metrics
+from fishnet.probes.classes import class_metrics
 from fishnet.probes.context import Step
 from fishnet.probes.epoch import dead_units, features, gradient_noise, sharpness
 from fishnet.probes.failures import first_failure
-from fishnet.probes.gradients import gradient_cosines, gradient_figures
+from fishnet.probes.gradients import gradient_cosines, gradient_metrics
 from fishnet.probes.norm_gap import norm_gap
-from fishnet.probes.weights import sparsity_figures, update_figures
+from fishnet.probes.weights import sparsity_metrics, update_metrics
 
 AXES = ("run", "layer", "kernel", "site", "class")  # of what there is a value each: "run" for a single one
 
@@ -66,7 +66,7 @@ def _each(axis: str, **units: str) -> dict[str, Measure]:
 
 
 def _gradients(step: Step) -> dict[str, Any]:
-    return gradient_figures(step.params, step.grads, step.layers)
+    return gradient_metrics(step.params, step.grads, step.layers)
 
 
 def _cosines(step: Step) -> dict[str, Any]:
@@ -74,23 +74,23 @@ def _cosines(step: Step) -> dict[str, Any]:
 
 
 def _updates(step: Step) -> dict[str, Any]:
-    return update_figures(step.params, step.after, step.layers)
+    return update_metrics(step.params, step.after, step.layers)
 
 
 def _sparsity(step: Step) -> dict[str, Any]:
-    return sparsity_figures(step.after, step.layers)
+    return sparsity_metrics(step.after, step.layers)
 
 
 def _activations(step: Step) -> dict[str, Any]:
     assert step.seen is not None, "needed, see `Probe.needs`"
-    return activation_figures(step.seen.sites)
+    return activation_metrics(step.seen.sites)
 
 
 PROBES: dict[str, Probe] = Table(
     {
         "gradients": Probe(
             "step",
-            gradient_figures,
+            gradient_metrics,
             _gradients,
             _each("layer", gradient_norm="loss / weight", gradient_rms="loss / weight")
             | _each("run", gradient_ratio="1"),
@@ -106,14 +106,14 @@ PROBES: dict[str, Probe] = Table(
         ),
         "updates": Probe(
             "step",
-            update_figures,
+            update_metrics,
             _updates,
             _each("layer", parameter_norm="weight", update_norm="weight", update_ratio="1"),
             "two passes over the parameters",
         ),
         "activations": Probe(
             "step",
-            activation_figures,
+            activation_metrics,
             _activations,
             _each("site", activation_mean="activation", activation_std="activation", activation_kurtosis="1")
             | _each("site", saturation="1"),
@@ -123,7 +123,7 @@ PROBES: dict[str, Probe] = Table(
         ),
         "sparsity": Probe(
             "step",
-            sparsity_figures,
+            sparsity_metrics,
             _sparsity,
             _each("kernel", zero_weights="1", small_weights="1"),
             "a few passes over the parameters",
@@ -155,8 +155,8 @@ PROBES: dict[str, Probe] = Table(
         ),
         "classes": Probe(
             "epoch",
-            class_figures,
-            class_figures,
+            class_metrics,
+            class_metrics,
             _each("class", class_margin="logit", class_loss="loss", class_gradient_norm="loss / weight")
             | _each("class", class_gradient_share="1", class_gradient_variance="(loss / weight)^2"),
             "a forward and two backward passes of the images; a batch more a class",

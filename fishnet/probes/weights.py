@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fishnet.probes.layers import KERNEL, by_layer, layer_norms, with_kernel
+from fishnet.probes.layers import KERNEL, kernel_layers, layer_norms, split_by_layer
 
 SMALL = 0.01  # of the root mean square of its kernel, below which a weight counts as small
 
 
-def update_figures(params: Mapping[str, Any], after: Mapping[str, Any], layers: Sequence[str]) -> dict[str, Array]:
+def update_metrics(params: Mapping[str, Any], after: Mapping[str, Any], layers: Sequence[str]) -> dict[str, Array]:
     """How far a step moves each layer, beside how large its parameters are.
 
         |w_l|,   |u_l| with u = w(t+1) - w(t),   ratio_l = |u_l| / |w_l|
@@ -69,7 +69,7 @@ def small_fraction(kernel: Float[Array, "..."], below: float = SMALL) -> Float[A
     return ((scaled < below * rms) | (kernel == 0)).mean(dtype=jnp.float32)
 
 
-def sparsity_figures(params: Mapping[str, Any], layers: Sequence[str], below: float = SMALL) -> dict[str, Array]:
+def sparsity_metrics(params: Mapping[str, Any], layers: Sequence[str], below: float = SMALL) -> dict[str, Array]:
     """Which share of each kernel's weights are exactly 0, and which are next to it.
 
         zero = #{w = 0} / n,   small = #{|w| < 0.01 rms} / n, rms = sqrt(mean w^2)
@@ -88,8 +88,8 @@ def sparsity_figures(params: Mapping[str, Any], layers: Sequence[str], below: fl
 
     Source: Han et al., "Learning both Weights and Connections for Efficient Neural Networks", arXiv:1506.02626.
     """
-    found = dict(zip(layers, by_layer(params, layers), strict=True))
-    kernels = [found[name][KERNEL] for name in with_kernel(params, layers)]
+    found = dict(zip(layers, split_by_layer(params, layers), strict=True))
+    kernels = [found[name][KERNEL] for name in kernel_layers(params, layers)]
     return {
         "zero_weights": jnp.stack([zero_fraction(kernel) for kernel in kernels]),
         "small_weights": jnp.stack([small_fraction(kernel, below) for kernel in kernels]),

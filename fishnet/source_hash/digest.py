@@ -53,14 +53,14 @@ from fishnet.source_hash.owner import (
     NOTHING,
     VERSION,
     attribute,
-    by_name,
     code_file,
     defines,
     is_generated,
     is_own_module,
+    name_identity,
     own_version,
+    package_identity,
     package_of_module,
-    packaged,
     without_about,
 )
 
@@ -107,7 +107,7 @@ def hash_each(functions: Mapping[str, Any]) -> dict[str, str]:
     return {name: source_hash(value, name) for name, value in functions.items()}
 
 
-def moved(functions: Mapping[str, Any], digests: Mapping[str, str]) -> list[str]:
+def changed_components(functions: Mapping[str, Any], digests: Mapping[str, str]) -> list[str]:
     """The names of components that are made of something else than when they were hashed.
 
     Args:
@@ -168,7 +168,7 @@ class _Digest:
             return ["version", label(value).rpartition(".")[2], version]
         if any(value is function for function in READ_ANYTHING):
             raise self.refusal("may read anything", value)
-        if (known := packaged(value)) is not None:
+        if (known := package_identity(value)) is not None:
             return known
         if isinstance(value, type):
             return self.class_parts(value)
@@ -205,7 +205,7 @@ class _Digest:
         held |= {f".{name}": value for name, value in without_about(vars(function)).items()}
         package = package_of(code.co_filename)
         if package is not None:
-            return ["function", *by_name(package, code.co_qualname), *self.named(held)]
+            return ["function", *name_identity(package, code.co_qualname), *self.named(held)]
         names = names_in(code)
         for name in names.globals:
             if name in function.__globals__:
@@ -254,13 +254,13 @@ class _Digest:
         """A module by its name in full: as it is where it is imported, otherwise by its source."""
         if full in sys.modules and full not in _by_source:
             module = sys.modules[full]
-            return packaged(module) or self.module_parts(module, names)
+            return package_identity(module) or self.module_parts(module, names)
         spec = find_spec(full)
         if spec is None:
             return [full]
         package = package_of_spec(spec)
         if package is not None:
-            return ["package", *by_name(package, full)]
+            return ["package", *name_identity(package, full)]
         _by_source.add(full)
         if full in self.sources:  # modules may import each other
             return ["source", full]
@@ -344,7 +344,7 @@ class _Digest:
         parts: list[str | bytes] = [] if kind is np.ndarray else [self.of(kind, "its class")]
         if isinstance(value, np.ma.MaskedArray):
             parts += ["mask", np.ma.getmaskarray(value).tobytes(), self.of(value.fill_value), str(value.hardmask)]
-        if packaged(kind) is None:
+        if package_identity(kind) is None:
             held = {name: found for name, found in vars(value).items() if name not in MASKS}
             parts += self.named(without_about(held))
         return parts
@@ -357,7 +357,7 @@ class _Digest:
         if not owners:
             raise self.refusal("does not show what it computes", value)
         package = min(owners, key=lambda name: (name != "numpy", name != "scipy", name))  # others only hold it
-        return ["ufunc", *by_name(package, f"{package}.{value.__name__}")]
+        return ["ufunc", *name_identity(package, f"{package}.{value.__name__}")]
 
     def instance_parts(self, value: Any) -> list[str | bytes]:
         """An object by its class and its state."""
@@ -434,7 +434,7 @@ class _Digest:
             found: Any = reduce(value)
         except (TypeError, NotImplementedError) as error:
             raise self.refusal("has state that cannot be read", value) from error
-        own = [base for base in kind.__mro__ if packaged(base) is None]
+        own = [base for base in kind.__mro__ if package_identity(base) is None]
         may_hide = any(name in vars(base) for base in own for name in ("__getstate__", "__reduce__", "__reduce_ex__"))
         held = self.state(value) if may_hide else []  # a copy may leave out what it computes with
         if isinstance(found, str):

@@ -77,11 +77,11 @@ def is_generated(value: Any) -> bool:
     )
 
 
-def packaged(value: Any) -> list[str | bytes] | None:
+def package_identity(value: Any) -> list[str | bytes] | None:
     """An object of an installed package, by its name; None: it is another, even if it bears such a name."""
     if isinstance(value, types.ModuleType):
         package = package_of_module(value)
-        return None if package is None else ["package", *by_name(package, value.__name__)]
+        return None if package is None else ["package", *name_identity(package, value.__name__)]
     module, name = (attribute(value, which) for which in ("__module__", "__qualname__"))
     name = name or attribute(value, "__name__")
     home = sys.modules.get(module) if isinstance(module, str) else None
@@ -91,7 +91,7 @@ def packaged(value: Any) -> list[str | bytes] | None:
     found: Any = home
     for part in name.split("."):
         found = getattr(found, part, None)
-    return ["packaged", *by_name(package, f"{module}.{name}")] if found is value else None
+    return ["packaged", *name_identity(package, f"{module}.{name}")] if found is value else None
 
 
 def is_own_module(value: Any) -> bool:
@@ -108,7 +108,7 @@ def package_of_module(module: types.ModuleType) -> str | None:
     return package_of(module.__file__)
 
 
-def by_name(package: str, name: str) -> list[str | bytes]:
+def name_identity(package: str, name: str) -> list[str | bytes]:
     """Identity of an object of a package: its name, and the package's version unless `sweep.json` records it."""
     return [name] if package == "python" or package in PACKAGES else [name, _version(package)]
 

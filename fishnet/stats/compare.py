@@ -121,7 +121,7 @@ def compare(
     arms = [arm for arm in values if arm != control]
     if not arms:
         raise UsageError(f"nothing to compare: there is no arm beside the control {control!r}")
-    runs = {arm: _counted(arm, runs, diverged) for arm, runs in values.items()}
+    runs = {arm: _replace_diverged(arm, runs, diverged) for arm, runs in values.items()}
     for arm in arms:
         if (n := len(runs[arm][0])) > (most := len(runs[control][0])):
             raise UsageError(f"arm {arm!r} has {n} seeds, more than the {most} of the control {control!r}")
@@ -132,21 +132,21 @@ def compare(
     bounds = np.stack([decision_bounds(d, tails, margin, test) for d in differences], 1)
     together = holm_intervals(*bounds)
 
-    rows = {control: _alone(control, *runs[control], confidence)}
+    rows = {control: _summarize_arm(control, *runs[control], confidence)}
     for i, (arm, d, p_holm) in enumerate(zip(arms, differences, holm(p), strict=True)):
         better = d if larger_is_better else -d
         improvement, improvement_interval = probability_of_improvement(better, confidence)
         row = replace(
-            _alone(arm, *runs[arm], confidence),
+            _summarize_arm(arm, *runs[arm], confidence),
             control_diverged=int(runs[control][1][: len(d)].sum()),
             difference=_mean(d),
-            difference_interval=_plain(mean_interval(d, confidence)),
-            simultaneous_interval=_plain(Bounds(together.low[i], together.high[i])),
+            difference_interval=_to_floats(mean_interval(d, confidence)),
+            simultaneous_interval=_to_floats(Bounds(together.low[i], together.high[i])),
             p=float(p[i]),
             p_holm=float(p_holm),
             smallest_p=SMALLEST_P[test](len(d)),
             probability_of_improvement=float(improvement),
-            improvement_interval=_plain(improvement_interval),
+            improvement_interval=_to_floats(improvement_interval),
             effect_size=float(effect_size(d)),
         )
         verdict = _verdict(row.simultaneous_interval, margin, larger_is_better)
@@ -165,7 +165,7 @@ def compare(
     return {arm: rows[arm] for arm in values}
 
 
-def _counted(arm: str, values: Sequence[float], diverged: float | None) -> tuple[np.ndarray, np.ndarray]:
+def _replace_diverged(arm: str, values: Sequence[float], diverged: float | None) -> tuple[np.ndarray, np.ndarray]:
     """The values of an arm with diverged runs counted as they are to be, and which those are, each [n]."""
     try:
         runs = np.asarray(values, np.float64)
@@ -206,14 +206,14 @@ def decision_bounds(
     return low, high
 
 
-def _alone(arm: str, runs: np.ndarray, bad: np.ndarray, confidence: float) -> Comparison:
+def _summarize_arm(arm: str, runs: np.ndarray, bad: np.ndarray, confidence: float) -> Comparison:
     return Comparison(
         arm=arm,
         n=len(runs),
         diverged=int(bad.sum()),
         control_diverged=int(bad.sum()),
         mean=_mean(runs),
-        interval=_plain(mean_interval(runs, confidence)),
+        interval=_to_floats(mean_interval(runs, confidence)),
         difference=np.nan,
         difference_interval=NOTHING,
         simultaneous_interval=NOTHING,
@@ -264,5 +264,5 @@ def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else np.nan
 
 
-def _plain(bounds: Bounds[FloatOrArray]) -> Bounds[float]:
+def _to_floats(bounds: Bounds[FloatOrArray]) -> Bounds[float]:
     return Bounds(float(bounds.low), float(bounds.high))

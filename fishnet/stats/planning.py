@@ -88,15 +88,15 @@ def needed_seeds(
     t = stats.t.isf(alpha / 2, n - 1) * np.where(n >= BOOTSTRAP_FROM, WIDER, 1)
     few = (alpha / 2 * 2.0**n < FEW_FLIPS) & (test == "sign-flip")
 
-    def told(distance: float) -> np.ndarray:
+    def power_at(distance: float) -> np.ndarray:
         """Probability that the mean is told from a point so far away; where flips are few, of one sign for one seed."""
         distance = distance / max(deviation, TINY)
         above = (distance * np.sqrt(n) - t * (1 - 1 / (4 * (n - 1)))) / np.sqrt(1 + t**2 / (2 * (n - 1)))
         return stats.norm.cdf(np.where(few, distance, above))
 
-    decided = told(abs(mean))
+    decided = power_at(abs(mean))
     if margin is not None:
-        decided = np.maximum(decided, told(margin - mean) + told(margin + mean) - 1)
+        decided = np.maximum(decided, power_at(margin - mean) + power_at(margin + mean) - 1)
     enough = np.where(few, np.maximum(decided, 0) ** n, decided) >= power
     return int(n[enough.argmax()]) if enough.any() else None
 

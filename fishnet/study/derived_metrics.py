@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fishnet.data.corruption_spec import parse, split_name
+from fishnet.data.corruption_spec import parse_modifiers, split_name
 from fishnet.report.results import Results
 from fishnet.stats import bias_variance
 from fishnet.study.contrasts import Measure, values_by_run, without_diverged
@@ -199,5 +199,5 @@ def draws_of(results: Results, runs: Iterable[int]) -> dict[Hashable, list[int]]
 def undrawn(task: str) -> tuple[str, tuple]:
     """A task's name in parts, without the number of the draw of its training images."""
     base, text = split_name(task)
-    modifiers = () if text is None else parse(text)
+    modifiers = () if text is None else parse_modifiers(text)
     return base, tuple(repr(replace(m, draw=0) if m.key == "train" else m) for m in modifiers)

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, NoReturn
 
-from fishnet.checks.arguments import check_mapping, check_text, check_type, shown
+from fishnet.checks.arguments import check_mapping, check_text, check_type, quote_value
 from fishnet.errors import UsageError, UserError, first_line
 from fishnet.host.files import read_regular_file
 
@@ -81,12 +81,12 @@ def _check_words(what: str, value: Any, lines: bool = False) -> None:
     valid = "a text that says something" + (", in one line" if not lines else "")
     check_text(what, value, valid)
     if not value.strip() or (len(value.splitlines()) > 1 and not lines):
-        raise UsageError(f"{what}: {shown(value)} is not {valid}")
+        raise UsageError(f"{what}: {quote_value(value)} is not {valid}")
 
 
 def _check_one_of(what: str, value: str, valid: tuple[str, ...]) -> None:
     if value not in valid:
-        raise UsageError(f"{what}: {shown(value)} is not {' or '.join(valid)}")
+        raise UsageError(f"{what}: {quote_value(value)} is not {' or '.join(valid)}")
 
 
 def _no_constant(text: str) -> NoReturn:

@@ -13,15 +13,15 @@ from fishnet.data.corruption_spec import (
     FORMS,
     SHIFTS,
     Modifier,
-    canonical,
-    class_named,
-    classes_named,
-    parse,
-    settle,
+    find_class,
+    format_modifiers,
+    format_number,
+    parse_classes,
+    parse_modifiers,
+    resolve_modifiers,
     split_name,
-    written,
 )
-from fishnet.data.corruptions import PLANTS, SHIFTED
+from fishnet.data.corruptions import CORRUPTIONS, SHIFTED
 from fishnet.errors import UsageError
 from fishnet.sweep import Recipe, Sweep
 from fishnet.sweep.program.build import experts_of
@@ -70,11 +70,11 @@ def test_names_are_split_at_the_modifiers(name, base, text):
 def test_there_is_one_way_to_write_it(typed, one):
     if one is None:  # cod or Cod
         with pytest.raises(UsageError, match="unknown class 'COD': valid are cod, Cod"):
-            settle(parse(typed), CLASSES, 32)
+            resolve_modifiers(parse_modifiers(typed), CLASSES, 32)
         return
-    settled = settle(parse(typed), CLASSES, 32)
-    assert canonical(settled, CLASSES) == one
-    assert settle(parse(one), CLASSES, 32) == settled == settle(settled, CLASSES, 32)
+    settled = resolve_modifiers(parse_modifiers(typed), CLASSES, 32)
+    assert format_modifiers(settled, CLASSES) == one
+    assert resolve_modifiers(parse_modifiers(one), CLASSES, 32) == settled == resolve_modifiers(settled, CLASSES, 32)
 
 
 LETTERS = st.text(st.sampled_from("aA b_é%&+,:?@=."), min_size=1, max_size=6)
@@ -99,10 +99,10 @@ def test_any_names_and_numbers_survive_being_written(data, classes):
         modifiers += [Modifier(key, (name,), float(data.draw(amounts.get(key, share))), drawn) for name in left]
     chosen = data.draw(st.lists(st.sampled_from(modifiers), min_size=1, unique=True))
     chosen += [m for m in modifiers[:1] if m not in chosen and data.draw(st.booleans())]
-    settled = settle(chosen, classes, 32)
-    text = canonical(settled, classes)
-    assert settle(data.draw(st.permutations(parse(text))), classes, 32) == settled
-    assert canonical(settled, classes) == text and set(map(_loose, settled)) == set(map(_loose, chosen))
+    settled = resolve_modifiers(chosen, classes, 32)
+    text = format_modifiers(settled, classes)
+    assert resolve_modifiers(data.draw(st.permutations(parse_modifiers(text))), classes, 32) == settled
+    assert format_modifiers(settled, classes) == text and set(map(_loose, settled)) == set(map(_loose, chosen))
 
 
 def _loose(modifier):
@@ -111,7 +111,7 @@ def _loose(modifier):
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_numbers_survive_being_written(number):
-    assert float(written(number)) == number and "," not in written(number)
+    assert float(format_number(number)) == number and "," not in format_number(number)
 
 
 @pytest.mark.parametrize(
@@ -168,9 +168,9 @@ def test_mistakes_are_one_line(text, message):
 
 def test_a_class_may_be_called_as_a_kind_of_shift():
     with pytest.raises(UsageError, match="nothing is drawn there"):
-        parse("blur=noise:1@2")
+        parse_modifiers("blur=noise:1@2")
     text = "blur=noise:1&blur=blur:2&shift=blur:1&shift=noise:0.5@2"
-    assert canonical(settle(parse(text), ("noise", "blur"), 32), ("noise", "blur")) == text
+    assert format_modifiers(resolve_modifiers(parse_modifiers(text), ("noise", "blur"), 32), ("noise", "blur")) == text
 
 
 def test_unknown_tasks_stay_unknown():
@@ -183,7 +183,7 @@ def test_unknown_tasks_stay_unknown():
 
 
 def test_tables_agree():
-    assert list(FORMS) == list(PLANTS) and list(SHIFTS) == list(SHIFTED)
+    assert list(FORMS) == list(CORRUPTIONS) and list(SHIFTS) == list(SHIFTED)
     for key, form in FORMS.items():
         assert form.drawn == (key in ("mix", "vary", "train", "few", "noise"))
         assert ("[@DRAW]" in form.value) == (form.drawn or key == "shift")
@@ -204,12 +204,12 @@ def test_checking_needs_no_image(monkeypatch, photos):
 
 
 def test_names_of_classes():
-    assert class_named("cod", CLASSES) == "cod" and class_named("Cod", CLASSES) == "Cod"
-    assert class_named("chromis chrysura", CLASSES) == "Chromis chrysura"
-    assert class_named("X y", ("x y", "cod")) == class_named("x_Y", ("x y", "cod")) == "x y"
+    assert find_class("cod", CLASSES) == "cod" and find_class("Cod", CLASSES) == "Cod"
+    assert find_class("chromis chrysura", CLASSES) == "Chromis chrysura"
+    assert find_class("X y", ("x y", "cod")) == find_class("x_Y", ("x y", "cod")) == "x y"
     for text in ("COD", "X_Y", "chromis"):
         with pytest.raises(UsageError, match=re.escape(f"unknown class {text!r}")):
-            class_named(text, CLASSES)
+            find_class(text, CLASSES)
 
 
 NAMES = ("a", "b", "a+b", "+", "none", "100%", "50%25", "x,y", "a:b@c", "?", r"\x1b", r"\x20", "caf\u00e9", "_ _")
@@ -218,7 +218,7 @@ NAMES = ("a", "b", "a+b", "+", "none", "100%", "50%25", "x,y", "a:b@c", "?", r"\
 @given(st.lists(st.sampled_from(NAMES), min_size=1, unique=True))
 def test_any_class_can_be_named_in_a_list(names):
     text = "+".join(quote(name, safe="") for name in names)
-    assert classes_named(text, NAMES) == tuple(names)
+    assert parse_classes(text, NAMES) == tuple(names)
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_any_class_can_be_named_in_a_list(names):
     ],
 )
 def test_lists_of_classes(text, names):
-    assert classes_named(text, NAMES) == names
+    assert parse_classes(text, NAMES) == names
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_lists_of_classes(text, names):
 )
 def test_lists_that_name_no_class_or_one_twice(text, part):
     with pytest.raises(UsageError, match=part):
-        classes_named(text, NAMES)
+        parse_classes(text, NAMES)
 
 
 def test_a_class_may_have_a_plus_from_the_flag_to_the_mask(photos):

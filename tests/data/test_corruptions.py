@@ -11,9 +11,18 @@ from scipy import stats
 from scipy.spatial.transform import Rotation
 
 from fishnet.data import TASKS, check_task, load_task, load_tasks
-from fishnet.data.corruption_spec import parse
-from fishnet.data.corruptions import kept, mislabelled, plant
-from fishnet.data.image_corruptions import blended, blurred, brighter, coarse, contrasted, hue_matrix, noisy, varied
+from fishnet.data.corruption_spec import parse_modifiers
+from fishnet.data.corruptions import apply_corruptions, draw_subset, flip_labels
+from fishnet.data.image_corruptions import (
+    add_noise,
+    blend_images,
+    change_brightness,
+    change_contrast,
+    gaussian_blur,
+    hue_matrix,
+    pixelate,
+    vary_image,
+)
 from fishnet.data.splits import SPLITS
 from fishnet.data.task import channel_statistics, make_task
 from fishnet.data.tasks import Source
@@ -41,7 +50,7 @@ def digits():
 
 
 def planted(task, text):
-    return plant(task, task.name, parse(text))
+    return apply_corruptions(task, task.name, parse_modifiers(text))
 
 
 def of(task, name, split=None):
@@ -144,7 +153,7 @@ def test_less_is_a_part_of_more_and_draws_are_independent(reef):
 def test_every_image_has_the_same_chance():
     hits = np.zeros(12)
     for seed in range(600):
-        hits[kept(np.arange(12), 3, np.random.RandomState(seed))] += 1
+        hits[draw_subset(np.arange(12), 3, np.random.RandomState(seed))] += 1
     assert hits.sum() == 1800 and stats.chisquare(hits).pvalue > 0.01
 
 
@@ -189,7 +198,7 @@ def test_wrong_labels_are_uniform_over_the_other_classes(digits):
 @given(st.integers(2, 9), st.integers(0, 60), st.floats(0, 1), st.data())
 def test_labels_are_wrong_as_often_as_said(classes, n, share, data):
     label = data.draw(st.integers(0, classes - 1))
-    labels = mislabelled(label, classes, n, share, np.random.RandomState(n))
+    labels = flip_labels(label, classes, n, share, np.random.RandomState(n))
     assert labels.shape == (n,) and set(labels) <= set(range(classes))
     assert abs(np.sum(labels != label) - share * n) <= 0.5
 
@@ -213,7 +222,7 @@ def test_blur_is_a_gaussian_mean(sigma):
         for x in range(image.shape[1]):
             window = padded[y : y + len(weights), x : x + len(weights)]
             exact[y, x] = np.einsum("i,j,ijc->c", weights, weights, window)
-    assert np.abs(blurred(image, sigma) - exact).max() <= 0.5 + 1e-9
+    assert np.abs(gaussian_blur(image, sigma) - exact).max() <= 0.5 + 1e-9
 
 
 @pytest.mark.parametrize(("size", "side"), [(32, 8), (28, 8), (28, 5), (9, 1), (10, 9)])
@@ -224,8 +233,8 @@ def test_low_resolution_is_the_mean_over_areas(size, side):
     exact = fine.reshape(side, size, side, size, 3).mean(axis=(1, 3))
     small = Image.fromarray(np.floor(exact + 0.5).astype(np.uint8))
     expected = np.asarray(small.resize((size, size), Image.Resampling.LANCZOS))
-    np.testing.assert_array_equal(coarse(image, side), expected)
-    np.testing.assert_array_equal(coarse(image[..., :1], side), expected[..., :1])
+    np.testing.assert_array_equal(pixelate(image, side), expected)
+    np.testing.assert_array_equal(pixelate(image[..., :1], side), expected[..., :1])
 
 
 def test_a_class_is_mixed_with_another_of_its_split(reef):
@@ -255,9 +264,9 @@ def test_mixtures_are_of_the_images_as_they_were(digits):
 def test_a_blend_is_a_weighted_mean(share, seed):
     a, b = random_image(seed), random_image(seed + 100)
     exact = (1 - share) * a.astype(float) + share * b.astype(float)
-    assert np.abs(blended(a, b, share) - exact).max() <= 0.5
-    np.testing.assert_array_equal(blended(a, b, 0.0), a)
-    np.testing.assert_array_equal(blended(a, b, 1.0), b)
+    assert np.abs(blend_images(a, b, share) - exact).max() <= 0.5
+    np.testing.assert_array_equal(blend_images(a, b, 0.0), a)
+    np.testing.assert_array_equal(blend_images(a, b, 1.0), b)
 
 
 def seen(image, angle, zoom):
@@ -282,15 +291,15 @@ def test_a_varied_image_is_turned_zoomed_and_relit(strength):
     view = seen(image, np.deg2rad(45 * strength * 0.7), 1.5 ** (-0.4 * strength))
     hue = Rotation.from_rotvec(np.ones(3) / np.sqrt(3) * np.deg2rad(60 * strength * 0.9)).as_matrix()
     exact = np.clip(view @ hue.T + 255 * 0.2 * strength * 0.3, 0, 255)
-    assert np.abs(varied(image, strength, drawn) - exact).max() <= 0.5 + 1e-9
-    grey = varied(image[..., :1], strength, drawn)[..., 0]
+    assert np.abs(vary_image(image, strength, drawn) - exact).max() <= 0.5 + 1e-9
+    grey = vary_image(image[..., :1], strength, drawn)[..., 0]
     assert np.abs(grey - np.clip(view[..., 0] + 255 * 0.2 * strength * 0.3, 0, 255)).max() <= 0.5 + 1e-9
 
 
 def test_nothing_and_a_quarter_turn():
     image = random_image(shape=(9, 9, 3))
-    np.testing.assert_array_equal(varied(image, 0.0, np.ones(4)), image)
-    np.testing.assert_array_equal(varied(image, 2.0, np.array([1.0, 0, 0, 0])), np.rot90(image))
+    np.testing.assert_array_equal(vary_image(image, 0.0, np.ones(4)), image)
+    np.testing.assert_array_equal(vary_image(image, 2.0, np.array([1.0, 0, 0, 0])), np.rot90(image))
     np.testing.assert_allclose(hue_matrix(2 * np.pi / 3) @ [1, 0, 0], [0, 1, 0], atol=1e-12)
 
 
@@ -325,9 +334,9 @@ def test_the_test_split_is_shifted(reef, kind, amount, change):
 def test_test_images_are_blurred_and_noisy(digits):
     rows = digits.splits["test"]
     task = planted(digits, "shift=blur:1.5")
-    np.testing.assert_array_equal(task.images[rows[7]], blurred(digits.images[rows[7]], 1.5))
+    np.testing.assert_array_equal(task.images[rows[7]], gaussian_blur(digits.images[rows[7]], 1.5))
     grey = np.full((200, 200, 1), 128, np.uint8)
-    z = (noisy(grey, 0.1, np.random.RandomState(0)).astype(float) - 128) / 25.5
+    z = (add_noise(grey, 0.1, np.random.RandomState(0)).astype(float) - 128) / 25.5
     assert stats.kstest(z.ravel() + np.random.default_rng(0).uniform(-0.5, 0.5, z.size) / 25.5, "norm").pvalue > 0.01
     many = planted(digits, "shift=noise:0.1").images[rows].astype(int) - digits.images[rows]
     assert len({noise.tobytes() for noise in many}) == len(rows)
@@ -336,7 +345,7 @@ def test_test_images_are_blurred_and_noisy(digits):
 def test_shifts_follow_each_other_in_their_order(reef):
     row = reef.splits["test"][3]
     task = planted(reef, "shift=brightness:0.2&shift=contrast:-0.5&shift=blur:1")
-    expected = brighter(contrasted(blurred(reef.images[row], 1), -0.5), 0.2)
+    expected = change_brightness(change_contrast(gaussian_blur(reef.images[row], 1), -0.5), 0.2)
     np.testing.assert_array_equal(task.images[row], expected)
 
 

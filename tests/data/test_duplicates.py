@@ -7,7 +7,7 @@ from PIL import Image, ImageEnhance
 
 from benchmarks import near_copies
 from fishnet.data import duplicates
-from fishnet.data.duplicates import MISSED, describe, difference_hash, find_duplicates
+from fishnet.data.duplicates import MISSED, describe_duplicates, difference_hash, find_duplicates
 from fishnet.data.images import prepare_image
 
 
@@ -30,7 +30,7 @@ def test_nothing_is_found_where_nothing_is():
     images = stack(scenes(60))
     found = find_duplicates(images, np.zeros(60, int), splits(range(40), range(40, 50), range(50, 60)))
     assert found.across == found.same_split == found.labels_differ == found.near == () and found.looked_at == 1
-    assert describe(found, [str(i) for i in range(60)]) == []
+    assert describe_duplicates(found, [str(i) for i in range(60)]) == []
 
 
 def test_exact_copies_are_told_apart_by_split_and_class():
@@ -39,7 +39,7 @@ def test_exact_copies_are_told_apart_by_split_and_class():
     labels = np.array([0, 0, 0, 0, 1, 1, 1, 1, 1, 0])
     found = find_duplicates(images, labels, splits([0, 1, 2, 3, 4], [5, 6], [7, 8, 9]))
     assert found.same_split == ((0, 1),) and found.across == ((0, 5), (3, 9)) and found.labels_differ == ((0, 5),)
-    notes = describe(found, [f"{i}.png" for i in range(10)])
+    notes = describe_duplicates(found, [f"{i}.png" for i in range(10)])
     assert notes[0] == "2 images are exact duplicates of another across splits: 0.png = 5.png, 3.png = 9.png"
     assert notes[1] == "1 image is an exact duplicate of another in the same split: 0.png = 1.png"
     assert notes[2] == "1 image is an exact duplicate of one in another class: 0.png = 5.png"
@@ -60,7 +60,7 @@ def test_near_copies_across_splits_are_found(change):
     pictures[25] = copy
     found = find_duplicates(stack(pictures), np.zeros(30, int), splits(range(20), range(20, 24), range(24, 30)))
     assert found.near == ((3, 25),) and not found.across
-    (note,) = describe(found, [str(i) for i in range(30)])
+    (note,) = describe_duplicates(found, [str(i) for i in range(30)])
     assert "1 image is a near duplicate" in note and "3 ~ 25" in note and note.endswith(MISSED)
 
 
@@ -109,4 +109,4 @@ def test_the_work_is_bounded_and_the_note_says_so(monkeypatch):
     images = stack(scenes(60))
     found = find_duplicates(images, np.zeros(60, int), splits(range(40), range(40, 50), range(50, 60)))
     assert found.looked_at == 0.45  # 200 // 40 of 10 and 200 // 50 of 10
-    assert "among 45% of the val and test images only" in describe(found, [""] * 60)[-1]
+    assert "among 45% of the val and test images only" in describe_duplicates(found, [""] * 60)[-1]

@@ -10,11 +10,11 @@ import pytest
 
 from fishnet.cli.compilation_cache import keep_programs
 from fishnet.data import load_task
-from fishnet.data.cache import cache_dir, no_place
-from fishnet.data.corruption_spec import folder_task, normal_task, split_name, task_folder
+from fishnet.data.cache import cache_dir, no_cache_note
+from fishnet.data.corruption_spec import folder_task, normalize_task, split_name, task_folder
 from fishnet.data.folder import load_folder
 from fishnet.data.mnist import load_mnist
-from fishnet.data.paths import expand, home, is_within, settle
+from fishnet.data.paths import expand_home, home_folder, is_within, resolve_path
 from fishnet.errors import UsageError, UserError
 from fishnet.sweep import DataOptions, Recipe, Sweep
 from fishnet.sweep.plan.cache import Remembered
@@ -46,10 +46,10 @@ WAYS = ["{0}/photos", "{0}/photos/", "{0}/./photos", "{0}//photos//", "photos", 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_folder_is_one_sweep_however_it_is_typed(place, way):
     typed, photos = way.format(place), f"{place}/photos"
-    assert settle(typed) == os.path.realpath(Path(typed).expanduser()) == photos
+    assert resolve_path(typed) == os.path.realpath(Path(typed).expanduser()) == photos
     for behind in ("", "?train=0.5&noise=0.1"):
         one, other = f"folder:{photos}{behind}", f"folder:{typed}{behind}"
-        assert normal_task(other) == one
+        assert normalize_task(other) == one
         pairs = [(Sweep(Recipe(task=name)), Sweep(axes={"task": [name, "reef"]})) for name in (one, other)]
         for a, b in zip(*pairs, strict=True):
             assert a.hash() == b.hash()
@@ -63,20 +63,20 @@ def test_a_folder_is_one_sweep_however_it_is_typed(place, way):
 
 def test_other_tasks_and_folders_stay_others(place):
     for name in ("reef", "mnist-mini?train=0.5", "synthetic", "folder:", "folder", "none"):
-        assert normal_task(name) == name
+        assert normalize_task(name) == name
     names = [f"folder:{place}/{part}" for part in ("a", "A", "a b", "a/b", "a?b", "a?train=0.5", "a?train=0.5/", "a,b")]
-    assert len({normal_task(name) for name in names}) == len(names)
+    assert len({normalize_task(name) for name in names}) == len(names)
 
 
 @pytest.mark.parametrize("name", ["a?train=1", "?", "a?b=c", "only=a?only=a+b", "b?train=0.5&few=x:2", " spaces "])
 def test_a_folder_may_be_called_like_modifiers(place, photos, name):
     root = photos({"cat": 4, "dog": 4}, root=place / name)
     task = folder_task(root)
-    assert settle(task_folder(task)) == str(root)
+    assert resolve_path(task_folder(task)) == str(root)
     assert split_name(task)[1] is None
-    assert normal_task(task) == task
+    assert normalize_task(task) == task
     assert load_task(task).name == load_folder(name).name == task
-    planted = normal_task(f"folder:{name}/?few=cat:1")
+    planted = normalize_task(f"folder:{name}/?few=cat:1")
     assert split_name(planted) == (f"folder:{root}", "few=cat:1")
     assert load_task(planted).name == planted
 
@@ -138,10 +138,10 @@ def homeless(request, monkeypatch):
 
 
 def test_without_a_home_folder_nothing_is_kept_and_that_is_said(homeless, photos):
-    assert home() is None
+    assert home_folder() is None
     assert cache_dir() is None
     task = load_folder(photos({"cat": 4, "dog": 4}))
-    assert task.notes == (no_place("decoded photographs"),)
+    assert task.notes == (no_cache_note("decoded photographs"),)
     assert len(task.images) == 8
     kept = Remembered("x.json")
     kept.keep("a", {"b": 1})
@@ -166,17 +166,17 @@ def test_a_tilde_without_a_home_folder_is_told(homeless):
 
 def test_a_tilde_of_nobody_is_told(place):
     with pytest.raises(UserError, match="no home folder is known for ~no_such_user"):
-        expand("~no_such_user/photos")
-    assert expand("~/x") == place / "x"
-    assert expand("a/~") == Path("a/~")
+        expand_home("~no_such_user/photos")
+    assert expand_home("~/x") == place / "x"
+    assert expand_home("a/~") == Path("a/~")
 
 
 def test_paths_that_are_none(place, monkeypatch):
     with pytest.raises(UserError, match="is no path"):
-        settle("a\0b")
+        resolve_path("a\0b")
     (place / "gone").mkdir()
     monkeypatch.chdir(place / "gone")
     (place / "gone").rmdir()
     with pytest.raises(UserError, match="is no path"):
-        settle("photos")
+        resolve_path("photos")
     monkeypatch.chdir(place)  # for the fixture, which goes back from here

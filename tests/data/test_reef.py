@@ -13,7 +13,7 @@ from PIL import Image
 from fishnet.data import load_task
 from fishnet.data.duplicates import find_duplicates
 from fishnet.data.images import read_image
-from fishnet.data.reef import ASSETS, build, load_reef, main, read_records
+from fishnet.data.reef import ASSETS, build_reef, load_reef, main, read_records
 from fishnet.errors import UserError
 
 FINGERPRINTS = {
@@ -185,7 +185,7 @@ def test_a_wrong_index_is_refused_and_nothing_is_touched(small_source, tmp_path,
     rows[1] = {**rows[1], **change}
     write_index(source, rows)
     with pytest.raises(UserError, match=message):
-        build(source, tmp_path / "out")
+        build_reef(source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -193,13 +193,13 @@ def test_a_group_in_two_splits_or_a_missing_notice_is_refused(small_source, tmp_
     source, rows = small_source
     write_index(source, [*rows, {**rows[0], "split": "test"}])
     with pytest.raises(UserError, match=f"group {rows[0]['group']} is in two splits"):
-        build(source, tmp_path / "out")
+        build_reef(source, tmp_path / "out")
     write_index(source, rows)
     (source / "NOTICE.txt").unlink()
     with pytest.raises(UserError, match=r"NOTICE.txt is missing"):
-        build(source, tmp_path / "out")
+        build_reef(source, tmp_path / "out")
     with pytest.raises(UserError, match=r"cannot read .*index.csv"):
-        build(tmp_path / "absent", tmp_path / "out")
+        build_reef(tmp_path / "absent", tmp_path / "out")
 
 
 def test_a_damaged_photograph_stops_the_command(small_source, tmp_path):
@@ -207,7 +207,7 @@ def test_a_damaged_photograph_stops_the_command(small_source, tmp_path):
     (source / rows[5]["file"]).write_bytes(b"no image")
     (tmp_path / "out" / "reef").mkdir(parents=True)
     with pytest.raises(UserError, match=Path(rows[5]["file"]).name):
-        build(source, tmp_path / "out")
+        build_reef(source, tmp_path / "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["reef"]
 
 

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fishnet.data.splits import group_split, hash_order, missing, stratified_order
+from fishnet.data.splits import group_split, hash_order, missing_classes, stratified_order
 
 
 def counts(labels, splits):
@@ -59,7 +59,7 @@ def test_shares_and_small_classes():
     labels = np.repeat([0, 1, 2, 3, 4], [100, 20, 3, 2, 1])
     splits = group_split(labels, [str(i) for i in range(len(labels))])
     assert counts(labels, splits) == {"train": [70, 14, 1, 1, 1], "val": [15, 3, 1, 0, 0], "test": [15, 3, 1, 1, 0]}
-    assert missing(labels, splits, "abcde") == {"val": ["d", "e"], "test": ["e"]}
+    assert missing_classes(labels, splits, "abcde") == {"val": ["d", "e"], "test": ["e"]}
     assert all(rows.dtype == np.int32 and (np.diff(rows) > 0).all() for rows in splits.values())
 
 
@@ -82,5 +82,5 @@ def test_groups_that_span_classes_stay_whole():
     splits = group_split(labels, groups.tolist())
     names = {name: set(groups[rows]) for name, rows in splits.items()}
     assert not names["train"] & names["val"] and not names["train"] & names["test"] and not names["val"] & names["test"]
-    assert not missing(labels, splits, "abcd")
+    assert not missing_classes(labels, splits, "abcd")
     assert 0.55 < len(splits["train"]) / 400 < 0.8

@@ -111,7 +111,8 @@ def test_every_entry_of_every_table_is_listed(catalogue):
     found = dict(tables())
     assert {name.rpartition(".")[2] for name in found} >= {
         "ACTIVATIONS", "AUGMENTATIONS", "CLASS_WEIGHTINGS", "CLIPPINGS", "INITIALIZERS", "LOSSES", "LOWERINGS",
-        "MODELS", "NORMS", "OBJECTIVES", "OPTIMIZERS", "PLANTS", "POOLS", "PROBES", "SCHEDULES", "STATISTICS", "TASKS",
+        "MODELS", "NORMS", "OBJECTIVES", "OPTIMIZERS", "CORRUPTIONS", "POOLS", "PROBES", "SCHEDULES", "STATISTICS",
+        "TASKS",
     }  # fmt: skip
     for where, names in found.items():
         if where.endswith(".STATISTICS"):

@@ -8,7 +8,7 @@ import pytest
 from fishnet.nn.activations import relu
 from fishnet.nn.initializers import INITIALIZERS
 from fishnet.nn.norms import BatchNorm
-from fishnet.pretraining.decoder import Decoder, stage_sizes, upsampled
+from fishnet.pretraining.decoder import Decoder, stage_sizes, upsample
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_upsampling_repeats_pixels(before, after):
     x = np.arange(2 * before * before, dtype=np.float32).reshape(1, before, before, 2)
     factor = 1 if before == after else 3 if before == 1 else 2
     rows = np.minimum(np.arange(after) // factor, before - 1)
-    found = jax.jit(upsampled, static_argnums=1)(x, (after, after))
+    found = jax.jit(upsample, static_argnums=1)(x, (after, after))
     np.testing.assert_array_equal(found, x[:, rows][:, :, rows])
 
 

@@ -11,7 +11,7 @@ import pytest
 from fishnet.errors import UsageError
 from fishnet.models import MODELS
 from fishnet.nn.activations import prelu, rrelu
-from fishnet.pretraining import OBJECTIVES, with_trunk
+from fishnet.pretraining import OBJECTIVES, transfer_trunk
 
 BESIDE = {
     "autoencoder": {"decoder"},
@@ -67,7 +67,7 @@ def test_the_trunk_begins_as_the_classifier_does():
     modules = model, OBJECTIVES["rotation"](model)
     params, pretrained = jax.jit(lambda: [module.init(KEY, IMAGES, False)["params"] for module in modules])()
     assert {*pretrained} - {*params} == {"rotation_head"}
-    jax.tree.map(np.testing.assert_array_equal, with_trunk(params, pretrained), params)
+    jax.tree.map(np.testing.assert_array_equal, transfer_trunk(params, pretrained), params)
     assert np.asarray(params["conv_0"]["kernel"]).max() != np.asarray(params["conv_1"]["kernel"]).max()
 
 
@@ -89,17 +89,17 @@ def test_other_trunks(name):
 def test_with_trunk():
     model = {"conv_0": {"kernel": np.zeros((3, 2))}, "norm_0": {"scale": np.ones(2)}, "head": {"kernel": np.ones(2)}}
     pretrained = {"conv_0": {"kernel": np.full((3, 2), 7)}, "norm_0": {"scale": np.full(2, 5)}, "decoder": {"w": 1}}
-    found = with_trunk(model, pretrained)
+    found = transfer_trunk(model, pretrained)
     assert {*found} == {*model} and (found["head"]["kernel"] == 1).all()
     assert (found["conv_0"]["kernel"] == 7).all() and (found["norm_0"]["scale"] == 5).all()
     assert (model["conv_0"]["kernel"] == 0).all()
-    assert with_trunk({}, pretrained) == {}
+    assert transfer_trunk({}, pretrained) == {}
     with pytest.raises(UsageError, match="no norm_0/scale"):
-        with_trunk(model, {"conv_0": pretrained["conv_0"]})
+        transfer_trunk(model, {"conv_0": pretrained["conv_0"]})
     with pytest.raises(UsageError, match=r"conv_0/kernel has shape \(2, 2\) .* \(3, 2\)"):
-        with_trunk(model, {**pretrained, "conv_0": {"kernel": np.zeros((2, 2))}})
+        transfer_trunk(model, {**pretrained, "conv_0": {"kernel": np.zeros((2, 2))}})
     with pytest.raises(UsageError, match="no head/kernel"):
-        with_trunk(model, pretrained, head=())
+        transfer_trunk(model, pretrained, head=())
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from scipy.ndimage import map_coordinates
 
 from fishnet.errors import UsageError
 from fishnet.pretraining.contrastive import finds_partner, nt_xent
-from fishnet.pretraining.views import AREA, crop, luminance, random_view, recolour
+from fishnet.pretraining.views import AREA, crop, luminance, random_view, recolor
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (7, 9, 3)).astype(np.uint8)
 quick = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -49,7 +49,7 @@ def test_recolour():
     expected = np.clip(factors[0] * x, 0, 255)
     expected = np.clip(grey(expected).mean() + factors[1] * (expected - grey(expected).mean()), 0, 255)
     expected = np.clip(grey(expected) + factors[2] * (expected - grey(expected)), 0, 255)
-    image, run = IMAGE.astype(np.float32), quick(recolour)
+    image, run = IMAGE.astype(np.float32), quick(recolor)
     np.testing.assert_allclose(run(image, factors.astype(np.float32)), expected, atol=1e-3)
     np.testing.assert_allclose(run(image, np.ones(3, np.float32)), IMAGE, atol=1e-4)
     np.testing.assert_allclose(

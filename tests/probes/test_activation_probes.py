@@ -8,17 +8,17 @@ import pytest
 from fishnet.nn.activations import ACTIVATIONS, identity, relu, sigmoid, tanh
 from fishnet.nn.mixed_activation import ActivationByIndex
 from fishnet.nn.parametric import Parametric
-from fishnet.probes import Site, recorded
+from fishnet.probes import Site, record_forward
 from fishnet.probes.activations import (
-    activation_figures,
+    activation_metrics,
     active_units,
     dead_fraction,
     either,
+    is_saturated,
+    max_slope,
     moments,
-    on_flat_part,
     saturation,
     slope,
-    steepest,
 )
 from tests.probes.conftest import IMAGES, mlp, variables_of
 
@@ -53,7 +53,7 @@ def test_slope_equals_a_finite_difference(name):
 def test_a_choice_has_the_slope_of_what_is_chosen(name):
     one, mixed = site_of(name), site_of(name, index=True)
     np.testing.assert_allclose(slope(mixed, mixed.x), slope(one, one.x), rtol=1e-6)
-    np.testing.assert_array_equal(on_flat_part(mixed), on_flat_part(one))
+    np.testing.assert_array_equal(is_saturated(mixed), is_saturated(one))
 
 
 STEEPEST = {"relu": 1, "relu6": 1, "tanh": 1, "sigmoid": 0.25, "identity": 1, "leaky_relu": 1, "elu": 1, "prelu": 1}
@@ -63,14 +63,14 @@ STEEPEST |= {"softplus": 1, "selu": 1.758, "gelu": 1.129, "silu": 1.0998, "mish"
 @pytest.mark.parametrize("name", STEEPEST)
 def test_the_steepest_slope_is_known(name):
     np.testing.assert_allclose(
-        steepest(site_of(name)), [STEEPEST[name]] * 2, rtol=0.03 if name == "hard_swish" else 0.01
+        max_slope(site_of(name)), [STEEPEST[name]] * 2, rtol=0.03 if name == "hard_swish" else 0.01
     )
 
 
 def test_what_grows_ever_steeper_has_no_flat_part():
     site = site_of("exponential")
-    assert np.isnan(steepest(site)).all()
-    assert not on_flat_part(site).any()
+    assert np.isnan(max_slope(site)).all()
+    assert not is_saturated(site).any()
     assert np.isnan(saturation(site))
     assert active_units({"a": site})["a"].all()
 
@@ -92,27 +92,27 @@ def test_flat_parts_end_where_it_is_said(name):
     low, high = ENDS[name]
     sure = (np.abs(X - low) > 0.02) & (np.abs(X - high) > 0.02)
     np.testing.assert_array_equal(
-        np.asarray(on_flat_part(site_of(name)))[sure], (np.less(X, low) | np.greater(X, high))[sure]
+        np.asarray(is_saturated(site_of(name)))[sure], (np.less(X, low) | np.greater(X, high))[sure]
     )
 
 
 def test_ends_in_terms_of_the_outputs():
     x = jnp.linspace(-6, 6, 6001)[:, None]
     for act, low, high in ((tanh, -0.9487, 0.9487), (sigmoid, 0.0257, 0.9743)):
-        steep = act(x)[~on_flat_part(Site(x, None, act, {}))]
+        steep = act(x)[~is_saturated(Site(x, None, act, {}))]
         assert (steep.min(), steep.max()) == (pytest.approx(low, abs=1e-3), pytest.approx(high, abs=1e-3))
 
 
 def test_a_learned_slope_counts_channel_by_channel():
-    flat = np.asarray(on_flat_part(site_of("prelu")))
+    flat = np.asarray(is_saturated(site_of("prelu")))
     np.testing.assert_array_equal(flat, (X < 0) & [False, True])
     assert saturation(site_of("leaky_relu")) == pytest.approx((X < 0).mean())
 
 
 def test_relu_at_zero_and_what_is_not_finite():
     site = Site(jnp.float32([[0.0, -1.0, 1.0, jnp.nan, jnp.inf, -jnp.inf]]), None, relu, {})
-    np.testing.assert_array_equal(on_flat_part(site)[0, :3], [True, True, False])
-    assert not on_flat_part(Site(jnp.full((2, 2), jnp.nan), None, tanh, {})).any()
+    np.testing.assert_array_equal(is_saturated(site)[0, :3], [True, True, False])
+    assert not is_saturated(Site(jnp.full((2, 2), jnp.nan), None, tanh, {})).any()
 
 
 def test_half_precision_is_widened():
@@ -147,7 +147,7 @@ def planted():
 
 def test_planted_dead_units_are_found():
     model, variables, bright = planted()
-    sites = recorded(lambda: model.apply(variables, IMAGES, train=False)).sites
+    sites = record_forward(lambda: model.apply(variables, IMAGES, train=False)).sites
     active = active_units(sites)
     np.testing.assert_array_equal(active["act_0"], [False, False, True, True, True])
     expected = (np.asarray(sites["act_1"].y) > 0).any(0)
@@ -155,7 +155,7 @@ def test_planted_dead_units_are_found():
     np.testing.assert_allclose(dead_fraction(active, ["act_1", "act_0"]), [1 - expected.mean(), 0.4], rtol=1e-6)
     # Batches taken together, and not each on its own.
     parts = [
-        active_units(recorded(lambda i=images: model.apply(variables, i, train=False)).sites)
+        active_units(record_forward(lambda i=images: model.apply(variables, i, train=False)).sites)
         for images in np.split(IMAGES, 4)
     ]
     assert [bool(part["act_0"][2]) for part in parts] == [i == bright // 6 for i in range(4)]
@@ -166,8 +166,8 @@ def test_planted_dead_units_are_found():
 def test_figures_of_all_sites():
     model = mlp(act=tanh)
     variables = variables_of(model)
-    seen = recorded(lambda: model.apply(variables, IMAGES, train=False))
-    found = jax.jit(lambda v: activation_figures(recorded(lambda: model.apply(v, IMAGES, train=False)).sites))(
+    seen = record_forward(lambda: model.apply(variables, IMAGES, train=False))
+    found = jax.jit(lambda v: activation_metrics(record_forward(lambda: model.apply(v, IMAGES, train=False)).sites))(
         variables
     )
     for i, site in enumerate(seen.sites.values()):
@@ -176,5 +176,5 @@ def test_figures_of_all_sites():
         assert found["activation_std"][i] == pytest.approx(y.std(), rel=1e-5)
         assert found["saturation"][i] == pytest.approx((1 - y**2 < 0.1).mean())
     assert (
-        activation_figures({"a": Site(seen.sites["act_0"].x, seen.sites["act_0"].x, identity, {})})["saturation"] == 0
+        activation_metrics({"a": Site(seen.sites["act_0"].x, seen.sites["act_0"].x, identity, {})})["saturation"] == 0
     )

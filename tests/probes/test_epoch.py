@@ -9,8 +9,8 @@ from fishnet.errors import UsageError
 from fishnet.losses import cross_entropy
 from fishnet.models.norm_statistics import normalization_gap
 from fishnet.nn.activations import relu, tanh
-from fishnet.probes import Batches, recorded
-from fishnet.probes.classes import class_figures, margins
+from fishnet.probes import Batches, record_forward
+from fishnet.probes.classes import class_metrics, margins
 from fishnet.probes.epoch import dead_units, features, gradient_noise, sharpness
 from fishnet.probes.noise_scale import noise_scale_of_examples
 from fishnet.probes.norm_gap import norm_gap
@@ -45,7 +45,7 @@ def test_a_unit_that_lives_in_one_image_is_not_dead():
     params |= {"dense_0": {"kernel": kernel}, "norm_0": {**params["norm_0"], "bias": jnp.full(12, -0.5)}}
     net = net._replace(variables={**net.variables, "params": params})
     found = jax.jit(lambda v: dead_units(net._replace(variables=v), BATCHES))(net.variables)["dead_units"]
-    sites = recorded(lambda: net.logits(IMAGES)).sites
+    sites = record_forward(lambda: net.logits(IMAGES)).sites
     expected = [1 - (np.asarray(site.y) > 0).any(0).mean() for site in sites.values()]
     assert expected[0] >= 1 / 12
     np.testing.assert_allclose(found, expected, atol=1e-6)
@@ -58,7 +58,7 @@ def test_sites_beyond_the_tenth_keep_their_places():
     """Names are not sorted: act_10 comes after act_9."""
     net = net_of(mlp(widths=(2,) * 11 + (4,)))
     found = jax.jit(lambda: dead_units(net, BATCHES))()["dead_units"]
-    sites = recorded(lambda: net.logits(IMAGES)).sites
+    sites = record_forward(lambda: net.logits(IMAGES)).sites
     expected = [1 - (np.asarray(site.y) > 0).any(0).mean() for site in sites.values()]
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
@@ -66,7 +66,7 @@ def test_sites_beyond_the_tenth_keep_their_places():
 def test_features_of_all_images_at_once():
     net = net_of(mlp(norm="batch"))
     found = jax.jit(lambda v: features(net._replace(variables=v), BATCHES))(net.variables)
-    h = np.asarray(recorded(lambda: net.logits(IMAGES)).features, np.float64)
+    h = np.asarray(record_forward(lambda: net.logits(IMAGES)).features, np.float64)
     sigma = np.linalg.svd(h, compute_uv=False)
     p = sigma / sigma.sum()
     assert found["effective_rank"] == pytest.approx(np.exp(-np.sum(p * np.log(p + 1e-30))), rel=1e-3)
@@ -129,7 +129,7 @@ UNEVEN = np.array([0] * 13 + [2] * 7 + [1] * 1 + [2] * 3, np.int32)
 def test_classes_of_a_linear_net_equal_the_definition(size):
     net = linear_net(weighted)
     batches = Batches.of(IMAGES, UNEVEN, size)
-    found = jax.jit(lambda v: class_figures(net._replace(variables=v), batches))(net.variables)
+    found = jax.jit(lambda v: class_metrics(net._replace(variables=v), batches))(net.variables)
     grads, z, p = linear_gradients(net, IMAGES, UNEVEN)
     weights = np.array([1.0, 2.0, 0.5])[UNEVEN]
     grads, losses = grads * weights[:, None], -weights * np.log(p[np.arange(24), UNEVEN])
@@ -151,7 +151,7 @@ def test_variance_of_a_class_is_unbiased():
     """Over many orders of its images the estimate is the trace of the sample covariance."""
     net, labels = linear_net(), jnp.zeros(24, jnp.int32)
     estimate = jax.jit(
-        lambda order: class_figures(net, Batches(jnp.asarray(IMAGES), labels, order.reshape(4, 6)))[
+        lambda order: class_metrics(net, Batches(jnp.asarray(IMAGES), labels, order.reshape(4, 6)))[
             "class_gradient_variance"
         ][0]
     )
@@ -164,7 +164,7 @@ def test_variance_of_a_class_is_unbiased():
 
 def test_a_class_without_images():
     net = linear_net()
-    found = jax.jit(lambda: class_figures(net, Batches.of(IMAGES, np.zeros(24, np.int32) + 2, 6)))()
+    found = jax.jit(lambda: class_metrics(net, Batches.of(IMAGES, np.zeros(24, np.int32) + 2, 6)))()
     for name, figure in found.items():
         assert np.isnan(figure[:2]).all() and np.isfinite(figure[2]), name
     assert found["class_gradient_share"][2] == pytest.approx(1)
@@ -213,7 +213,7 @@ def test_the_loss_of_a_net_is_that_of_training_without_noise():
     np.testing.assert_allclose(net.loss(net.params, IMAGES, LABELS), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("probe", [dead_units, features, gradient_noise, sharpness, class_figures, norm_gap])
+@pytest.mark.parametrize("probe", [dead_units, features, gradient_noise, sharpness, class_metrics, norm_gap])
 def test_lanes_have_their_own_figures(probe):
     model = mlp(norm="batch", act=relu)
     lanes = [net_of(model, seed) for seed in (1, 2)]

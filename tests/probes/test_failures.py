@@ -7,7 +7,7 @@ import pytest
 
 from fishnet.losses import cross_entropy
 from fishnet.nn.activations import identity
-from fishnet.probes import layer_names, recorded
+from fishnet.probes import layer_names, record_forward
 from fishnet.probes.failures import PHASES, failure_text, finite_outputs, first_failure
 from tests.probes.conftest import IMAGES, LABELS, mlp, variables_of
 
@@ -21,7 +21,7 @@ def failure_of(params, factor=1.0, inward=1.0):
     """Of a step whose loss is multiplied by `factor`, and the gradient behind the second layer by `inward`."""
 
     def objective(params):
-        seen = recorded(lambda: MODEL.apply({**VARIABLES, "params": params}, IMAGES, train=False))
+        seen = record_forward(lambda: MODEL.apply({**VARIABLES, "params": params}, IMAGES, train=False))
         loss = factor * cross_entropy(seen.result, LABELS).mean()
         return loss, finite_outputs(seen.outputs, LAYERS)
 
@@ -34,7 +34,7 @@ def text_of(failure):
     return failure_text(int(failure.phase), int(failure.layer), LAYERS)
 
 
-def with_kernel(layer, value):
+def kernel_layers(layer, value):
     kernel = VARIABLES["params"][layer]["kernel"]
     return {**VARIABLES["params"], layer: {**VARIABLES["params"][layer], "kernel": kernel.at[0, 0].set(value)}}
 
@@ -47,11 +47,11 @@ def test_a_sound_step_has_none():
 @pytest.mark.parametrize("layer", ["dense_0", "dense_2", "head"])
 def test_parameters_that_an_update_has_spoilt(layer, value):
     """Whatever follows from them in later layers, and however the leaves are sorted."""
-    assert text_of(failure_of(with_kernel(layer, value))) == ("update", layer)
+    assert text_of(failure_of(kernel_layers(layer, value))) == ("update", layer)
 
 
 def test_the_first_of_several_layers():
-    params = with_kernel("dense_2", jnp.nan) | {"head": with_kernel("head", jnp.nan)["head"]}
+    params = kernel_layers("dense_2", jnp.nan) | {"head": kernel_layers("head", jnp.nan)["head"]}
     assert text_of(failure_of(params)) == ("update", "dense_2")
 
 

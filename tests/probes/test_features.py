@@ -10,8 +10,8 @@ from fishnet.probes.features import (
     class_cosines,
     collapse,
     effective_rank,
-    feature_figures,
-    no_features,
+    feature_metrics,
+    init_class_moments,
     singular_values,
     stable_rank,
 )
@@ -25,7 +25,7 @@ H = RNG.normal(size=(24, F)) @ RNG.normal(size=(F, F)) + RNG.normal(size=(K, F))
 @jax.jit
 def moments_of(h, labels):
     """In three batches."""
-    moments = no_features(K, F)
+    moments = init_class_moments(K, F)
     for part in range(3):
         moments = add_features(moments, h[part::3], labels[part::3])
     return moments
@@ -82,7 +82,7 @@ def test_collapse_equals_the_definition():
     expected = np.trace(within @ np.linalg.pinv(between, rcond=1e-8)) / 3
     moments = moments_of(jnp.float32(H), LABELS)
     assert collapse(moments) == pytest.approx(expected, rel=1e-3)
-    found = feature_figures(moments)
+    found = feature_metrics(moments)
     assert found["collapse"] == pytest.approx(expected, rel=1e-3)
     assert found["within_variance"] == pytest.approx(np.trace(within), rel=1e-4)
     assert found["between_variance"] == pytest.approx(np.trace(between), rel=1e-4)
@@ -100,12 +100,12 @@ def simplex(noise):
 
 def test_collapsed_classes():
     h, labels = simplex(noise=0.0)
-    found = feature_figures(moments_of(jnp.float32(h), labels))
+    found = feature_metrics(moments_of(jnp.float32(h), labels))
     assert found["collapse"] == pytest.approx(0, abs=1e-5)
     np.testing.assert_allclose(found["nearest_class_cosine"], [-1 / (K - 1)] * K, atol=1e-5)
     # Noise along (1, 1, 1, 1), in which the means do not differ, does not count; its variance does.
     h, labels = simplex(noise=1.0)
-    noisy = feature_figures(moments_of(jnp.float32(h), labels))
+    noisy = feature_metrics(moments_of(jnp.float32(h), labels))
     assert noisy["collapse"] == pytest.approx(0, abs=1e-4)
     assert noisy["within_variance"] == pytest.approx(K * 0.0825, rel=1e-3)
 
@@ -117,7 +117,7 @@ def test_classes_that_are_not_told_apart():
     assert np.isnan(cosines[3]).all() and np.isnan(cosines[:, 3]).all()
     np.testing.assert_allclose(cosines[:3, :3], cosines[:3, :3].T)
     one = jnp.ones((8, F))
-    found = feature_figures(moments_of(one, np.arange(8) % K))
+    found = feature_metrics(moments_of(one, np.arange(8) % K))
     assert found["effective_rank"] == pytest.approx(1, rel=1e-3)
     assert np.isnan(found["collapse"])
     assert found["between_variance"] == 0
@@ -125,8 +125,8 @@ def test_classes_that_are_not_told_apart():
 
 def test_lanes():
     both = jnp.float32([H, H * 2 + 1])
-    found = jax.jit(jax.vmap(lambda h: feature_figures(moments_of(h, LABELS))))(both)
+    found = jax.jit(jax.vmap(lambda h: feature_metrics(moments_of(h, LABELS))))(both)
     for lane in range(2):
-        one = feature_figures(moments_of(both[lane], LABELS))
+        one = feature_metrics(moments_of(both[lane], LABELS))
         for name, value in one.items():
             np.testing.assert_allclose(found[name][lane], value, rtol=1e-3, atol=1e-4, err_msg=name)

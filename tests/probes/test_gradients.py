@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from fishnet.errors import UsageError
 from fishnet.optim.masks import global_norm
-from fishnet.probes.gradients import cosine, first_to_last, gradient_cosines, gradient_figures
-from fishnet.probes.layers import by_layer, finite_layers, layer_norms, layer_sizes, with_kernel
-from fishnet.probes.weights import small_fraction, sparsity_figures, update_figures, zero_fraction
+from fishnet.probes.gradients import cosine, first_to_last, gradient_cosines, gradient_metrics
+from fishnet.probes.layers import finite_layers, kernel_layers, layer_norms, layer_sizes, split_by_layer
+from fishnet.probes.weights import small_fraction, sparsity_metrics, update_metrics, zero_fraction
 
 RNG = np.random.default_rng(0)
 LAYERS = ("b", "se_1/reduce", "norm", "a")
@@ -41,7 +41,7 @@ GRADS, BEFORE, PARAMS, AFTER = tree_of(), tree_of(), tree_of(10.0), tree_of(10.0
 
 
 def test_gradients_equal_numpy():
-    found = jax.jit(lambda p, g: gradient_figures(p, g, LAYERS))(low(PARAMS), low(GRADS))
+    found = jax.jit(lambda p, g: gradient_metrics(p, g, LAYERS))(low(PARAMS), low(GRADS))
     norms = [np.linalg.norm(flat(GRADS, layer)) for layer in LAYERS]
     np.testing.assert_allclose(found["gradient_norm"], norms, rtol=1e-5)
     np.testing.assert_allclose(
@@ -54,7 +54,7 @@ def test_squares_of_layers_add_up():
     parts, whole = layer_norms(low(GRADS), LAYERS), global_norm(low(GRADS))
     np.testing.assert_allclose(jnp.square(parts).sum(), whole**2, rtol=1e-6)
     np.testing.assert_array_equal(layer_sizes(GRADS, LAYERS), [90, 24, 8, 15])
-    assert with_kernel(GRADS, LAYERS) == ("b", "se_1/reduce", "a")
+    assert kernel_layers(GRADS, LAYERS) == ("b", "se_1/reduce", "a")
 
 
 def test_first_and_last_are_those_with_a_kernel():
@@ -64,17 +64,17 @@ def test_first_and_last_are_those_with_a_kernel():
 
 def test_lanes_have_their_own_figures():
     both = jax.tree.map(lambda *x: jnp.stack(x), low(GRADS), low(BEFORE))
-    found = jax.vmap(lambda g: gradient_figures(low(PARAMS), g, LAYERS))(both)
+    found = jax.vmap(lambda g: gradient_metrics(low(PARAMS), g, LAYERS))(both)
     for lane, grads in enumerate((GRADS, BEFORE)):
-        one = gradient_figures(low(PARAMS), low(grads), LAYERS)
+        one = gradient_metrics(low(PARAMS), low(grads), LAYERS)
         jax.tree.map(lambda a, b, lane=lane: np.testing.assert_allclose(a[lane], b, rtol=1e-6), found, one)
 
 
 def test_parameters_without_a_layer_are_refused():
     with pytest.raises(UsageError, match=r"parameter norm/.* belongs to none of the layers b, se_1/reduce, a"):
-        by_layer(GRADS, ("b", "se_1/reduce", "a"))
+        split_by_layer(GRADS, ("b", "se_1/reduce", "a"))
     with pytest.raises(UsageError, match="layer 'c' has no parameters"):
-        by_layer(GRADS, (*LAYERS, "c"))
+        split_by_layer(GRADS, (*LAYERS, "c"))
 
 
 def test_cosines_equal_numpy():
@@ -97,7 +97,7 @@ def test_cosine_with_itself(scale):
 
 
 def test_updates_equal_numpy():
-    found = update_figures(low(PARAMS), low(AFTER), LAYERS)
+    found = update_metrics(low(PARAMS), low(AFTER), LAYERS)
     norms = [np.linalg.norm(flat(PARAMS, layer)) for layer in LAYERS]
     moved = [np.linalg.norm(flat(AFTER, layer) - flat(PARAMS, layer)) for layer in LAYERS]
     np.testing.assert_allclose(found["parameter_norm"], norms, rtol=1e-5)
@@ -107,7 +107,7 @@ def test_updates_equal_numpy():
 
 def test_a_frozen_layer_does_not_move():
     after = AFTER | {"b": PARAMS["b"]}
-    found = update_figures(low(PARAMS), low(after), LAYERS)
+    found = update_metrics(low(PARAMS), low(after), LAYERS)
     assert (found["update_norm"][0], found["update_ratio"][0]) == (0, 0)
     assert (found["update_norm"][1:] > 0).all()
 
@@ -117,7 +117,7 @@ def test_planted_zeros_are_counted():
     kernel.ravel()[:45] = 0
     kernel.ravel()[45:63] = 1e-6
     tree = low(PARAMS | {"b": {"kernel": kernel}})
-    found = jax.jit(lambda p: sparsity_figures(p, LAYERS))(tree)
+    found = jax.jit(lambda p: sparsity_metrics(p, LAYERS))(tree)
     assert found["zero_weights"].shape == (3,)
     np.testing.assert_allclose(found["zero_weights"], [45 / 180, 0, 0])
     assert found["small_weights"][0] == pytest.approx(63 / 180, abs=0.02)

@@ -11,7 +11,7 @@ from fishnet.errors import UsageError
 from fishnet.probes.noise_scale import (
     GradientSum,
     add_gradient,
-    no_gradients,
+    init_gradient_sum,
     noise_scale,
     noise_scale_of_examples,
 )
@@ -23,7 +23,7 @@ X = RNG.normal(size=(6, 5)) + 0.7
 
 def sum_of(batches):
     """Gradients of batches [m, b] of examples, as a tree of two leaves."""
-    start = no_gradients({"a": jnp.zeros((2,)), "b": jnp.zeros((3, 1))})
+    start = init_gradient_sum({"a": jnp.zeros((2,)), "b": jnp.zeros((3, 1))})
     for members in batches:
         g = -X[list(members)].mean(0)
         start = add_gradient(start, {"a": jnp.float32(g[:2]), "b": jnp.float32(g[2:, None])})

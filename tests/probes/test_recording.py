@@ -10,7 +10,7 @@ from fishnet.models import MODELS
 from fishnet.nn.activations import prelu, relu, tanh
 from fishnet.nn.mixed_activation import ActivationByIndex
 from fishnet.nn.norms import NORMS
-from fishnet.probes import layer_names, recorded, site_names
+from fishnet.probes import layer_names, record_forward, site_names
 from tests.probes.conftest import IMAGES, mlp, variables_of
 
 
@@ -45,7 +45,7 @@ def test_every_parameter_belongs_to_a_layer(resnet):
 def test_what_goes_in_and_out(act, position):
     model = mlp(act=act, norm="batch", norm_position=position)
     variables = variables_of(model)
-    seen = recorded(lambda: model.apply(variables, IMAGES, train=False))
+    seen = record_forward(lambda: model.apply(variables, IMAGES, train=False))
     np.testing.assert_array_equal(seen.result, model.apply(variables, IMAGES, train=False))
     for site in range(2):
         found, layer = seen.sites[f"act_{site}"], seen.outputs[f"{'norm' if position == 'pre' else 'dense'}_{site}"]
@@ -68,7 +68,7 @@ def test_what_is_recorded_may_leave_a_gradient_as_a_result():
     @jax.jit
     def gradient(params):
         def objective(params):
-            seen = recorded(lambda: model.apply({**variables, "params": params}, IMAGES, train=True))
+            seen = record_forward(lambda: model.apply({**variables, "params": params}, IMAGES, train=True))
             return seen.result.sum(), {name: site.y.mean() for name, site in seen.sites.items()}
 
         return jax.grad(objective, has_aux=True)(params)
@@ -76,7 +76,7 @@ def test_what_is_recorded_may_leave_a_gradient_as_a_result():
     plain = jax.grad(lambda p: model.apply({**variables, "params": p}, IMAGES, train=True).sum())(variables["params"])
     grads, means = gradient(variables["params"])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), grads, plain)
-    seen = recorded(lambda: model.apply(variables, IMAGES, train=False))
+    seen = record_forward(lambda: model.apply(variables, IMAGES, train=False))
     np.testing.assert_allclose(means["act_1"], seen.sites["act_1"].y.mean(), rtol=1e-5)
 
 
@@ -92,7 +92,7 @@ class Other(nn.Module):
 def test_a_module_of_another_kind_has_layers():
     x = jnp.ones((3, 5))
     variables = Other().init(jax.random.key(0), x)
-    seen = recorded(lambda: Other().apply(variables, x))
+    seen = record_forward(lambda: Other().apply(variables, x))
     assert list(seen.outputs) == ["y", "z", "x", ""]
     assert seen.sites == {} and seen.features is None
 

@@ -10,8 +10,8 @@ import pytest
 from fishnet.losses import cross_entropy
 from fishnet.models import MODELS
 from fishnet.nn.norms import NORMS
-from fishnet.probes import PROBES, Batches, Net, Step, layer_names, recorded, site_names
-from fishnet.probes.layers import with_kernel
+from fishnet.probes import PROBES, Batches, Net, Step, layer_names, record_forward, site_names
+from fishnet.probes.layers import kernel_layers
 from fishnet.probes.table import AXES
 from tests.probes.conftest import variables_of
 
@@ -31,7 +31,7 @@ def setting():
     sizes = {
         "run": (),
         "layer": (len(layers),),
-        "kernel": (len(with_kernel(variables["params"], layers)),),
+        "kernel": (len(kernel_layers(variables["params"], layers)),),
         "site": (len(site_names(run)),),
         "class": (3,),
     }
@@ -48,7 +48,7 @@ def test_an_entry_gives_what_it_says(name, setting):
     def measured(variables):
         if probe.kind == "step":
             params = variables["params"]
-            seen = recorded(lambda: MODEL.apply(variables, IMAGES, train=False))
+            seen = record_forward(lambda: MODEL.apply(variables, IMAGES, train=False))
             return probe.measure(Step(layers, params, params, params, params, seen))
         net = Net(MODEL, variables, cross_entropy, jnp.float32(0.1))
         return probe.measure(net, Batches.of(IMAGES, LABELS, 4))

@@ -10,7 +10,7 @@ import pytest
 from fishnet.data import load_task
 from fishnet.errors import UsageError
 from fishnet.losses import cross_entropy
-from fishnet.probes import PROBES, Batches, Net, recorded
+from fishnet.probes import PROBES, Batches, Net, record_forward
 from fishnet.probes.epoch import features
 from fishnet.sweep import Interrupted, Recipe, Sweep, load_run, run_sweep
 from fishnet.sweep.run import cohort
@@ -170,7 +170,9 @@ def test_dead_units_are_those_of_the_network(cnn):
         if result.runs.best_epoch[run] != 2:
             continue
         images = np.asarray(task.images)[task.splits["train"]]
-        sites = recorded(lambda loaded=loaded, images=images: loaded.model.apply(loaded.variables, images, False)).sites
+        sites = record_forward(
+            lambda loaded=loaded, images=images: loaded.model.apply(loaded.variables, images, False)
+        ).sites
         expected = [1 - (np.asarray(site.y) > 0).any((0, 1, 2)).mean() for site in sites.values()]
         found = of(table, run, "dead_units").query("epoch == 2")
         np.testing.assert_allclose(found.value, expected, atol=1e-6)

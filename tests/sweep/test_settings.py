@@ -16,7 +16,7 @@ from experiments.train import EXPERIMENT
 from fishnet.cli.main import main
 from fishnet.cli.parser import guarded
 from fishnet.errors import UserError
-from fishnet.host.jax_settings import HELD, check_start_settings, held_settings, start_settings
+from fishnet.host.jax_settings import HELD, check_start_settings, hold_settings, start_settings
 from fishnet.host.machine import visible_devices
 from fishnet.models import CNN
 from fishnet.sweep import Recipe, Sweep, load_run, run_sweep
@@ -139,7 +139,7 @@ def test_each_setting_is_held_in_the_thread_that_asks_and_in_no_other(name, sett
     settings(**{name: other})
     outside = getattr(jax.config, name)
     assert outside != default
-    with held_settings():
+    with hold_settings():
         held = getattr(jax.config, name)
         assert held == (HELD[name] if name.endswith(("_guard", "_device", "_host")) else default)
         seen = []

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fishnet.checks.arguments import check_type, shown
+from fishnet.checks.arguments import check_type, quote_value
 from fishnet.data import Task
 from fishnet.errors import UsageError, UserError
 from fishnet.lookup import unknown
@@ -33,7 +33,7 @@ from fishnet.sweep.spec.fields import format_value
 from fishnet.sweep.spec.random_search import MOST_RUNS
 from fishnet.sweep.spec.recipe import STATIC_FIELDS, Recipe
 from fishnet.sweep.spec.sweep import Run
-from fishnet.sweep.store.backbones import Trunk, with_trunk
+from fishnet.sweep.store.backbones import Trunk, transfer_trunk
 
 # Lanes vectorised together, by backend; as measured in benchmarks/README.md.
 DEFAULT_WIDTH: dict[str, dict[str, int]] = {"cpu": {}, "gpu": {}, "tpu": {}}
@@ -271,7 +271,7 @@ def _cohort(
             check_step(OBJECTIVES[pretrain](trunk=trunk), task, recipe, f"pretrain {pretrain}, ")
     for run in runs:
         if run.recipe.trunk != "none":
-            with_trunk(
+            transfer_trunk(
                 run.recipe,
                 *abstract_variables(plain_model(run.recipe, task.classes, sites), task),
                 trunks[run.recipe.trunk],
@@ -442,12 +442,14 @@ def check_overrides(
     """
     whole = isinstance(lane_width, int) and not isinstance(lane_width, bool) and 1 <= lane_width <= MOST_RUNS
     if not (whole or lane_width is None or (isinstance(lane_width, str) and lane_width in ("all", "auto"))):
-        raise UsageError(f"lane width {shown(lane_width)} is not a whole number from 1 to {MOST_RUNS}, all or auto")
+        raise UsageError(
+            f"lane width {quote_value(lane_width)} is not a whole number from 1 to {MOST_RUNS}, all or auto"
+        )
     check_type("lowering", lowering, (str, type(None)), f"{', '.join(LOWERINGS)} or None")
     if lowering is not None and lowering not in LOWERINGS:
         raise unknown("lowering", lowering, LOWERINGS)
     if devices is not None and (isinstance(devices, bool) or not isinstance(devices, int) or devices < 1):
-        raise UsageError(f"devices: {shown(devices)} is not a whole number from 1")
+        raise UsageError(f"devices: {quote_value(devices)} is not a whole number from 1")
     if share_batches and lane_width in (1, "auto"):
         why = "such lanes have batches of their own" if lane_width == 1 else "it tries both and takes the faster"
         raise UsageError(f"share_batches would have no effect with lane width {lane_width}: {why}")

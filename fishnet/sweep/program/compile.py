@@ -13,7 +13,7 @@ import jax
 
 from fishnet.errors import UserError, first_line
 from fishnet.host.interrupt import Interrupt
-from fishnet.host.jax_settings import held_settings
+from fishnet.host.jax_settings import hold_settings
 from fishnet.sweep.program.memory import OutOfMemory, out_of_memory
 
 
@@ -35,7 +35,7 @@ def in_background(
 
     def work(function: Callable[[], jax.stages.Lowered], future: Future) -> None:
         try:
-            with held_settings():
+            with hold_settings():
                 future.set_result(function().compile(compiler_options=options))
         except BaseException as error:  # handed to the waiting thread
             future.set_exception(error)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fishnet.augment.images import AUGMENTATIONS
-from fishnet.data.corruption_spec import classes_named
+from fishnet.data.corruption_spec import parse_classes
 from fishnet.losses import FAMILIES
 from fishnet.nn.activations import ACTIVATIONS
 from fishnet.nn.initializers import DISTRIBUTIONS, INITIALIZERS
@@ -197,7 +197,7 @@ def hard_class_names(recipe: Recipe, classes: Sequence[str]) -> tuple[str, ...]:
     Raises:
         UsageError: a name that is no class, or one that is there twice.
     """
-    return () if recipe.hard_classes == "none" else classes_named(recipe.hard_classes, classes)
+    return () if recipe.hard_classes == "none" else parse_classes(recipe.hard_classes, classes)
 
 
 def layer_mask(layers: tuple[int, ...] | str, count: int) -> np.ndarray:

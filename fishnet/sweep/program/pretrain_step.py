@@ -12,7 +12,7 @@ from jax import lax
 
 from fishnet.models import MODELS
 from fishnet.optim.masks import global_norm
-from fishnet.pretraining import OBJECTIVES, Objective, with_trunk
+from fishnet.pretraining import OBJECTIVES, Objective, transfer_trunk
 from fishnet.sweep.program.build import build_model
 from fishnet.sweep.program.config import ProgramConfig
 from fishnet.sweep.program.lane_groups import update_groups
@@ -182,7 +182,7 @@ def apply_pretrained(config: ProgramConfig, lanes: LaneState, states: PretrainSt
         head = MODELS[config.recipe.model].head_modules(params)
 
         def choose(own: Any, pretrained: Any) -> Any:
-            return jax.tree.map(partial(jnp.where, member), with_trunk(own, pretrained, head), own)
+            return jax.tree.map(partial(jnp.where, member), transfer_trunk(own, pretrained, head), own)
 
         return choose(params, state.params), choose(statistics, state.statistics)
 

@@ -23,7 +23,7 @@ from jax.sharding import SingleDeviceSharding
 from fishnet.data import Task
 from fishnet.host.best_effort import best_effort
 from fishnet.host.interrupt import Interrupt
-from fishnet.host.jax_settings import held_settings
+from fishnet.host.jax_settings import hold_settings
 from fishnet.sweep.program.compile import compiler_options, in_background
 from fishnet.sweep.program.config import ProgramConfig
 from fishnet.sweep.program.lane_groups import (
@@ -66,7 +66,7 @@ class CompiledCalls:
         def put(leaf: Any, device: int) -> Any:
             return leaf if isinstance(leaf, jax.Array) else jax.device_put(leaf, self.devices[device])
 
-        @held_settings()
+        @hold_settings()
         def call(device: int) -> Any:
             placed = jax.tree.map(partial(put, device=device), arguments[device])
             return jax.block_until_ready(self.compiled[device](*placed))

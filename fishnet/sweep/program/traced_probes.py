@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from fishnet.models.network import Network
-from fishnet.probes import Probe, Recorded, Step, layer_names, recorded, site_names
+from fishnet.probes import ForwardRecord, Probe, Step, layer_names, record_forward, site_names
 from fishnet.probes.failures import finite_outputs, first_failure
-from fishnet.probes.layers import all_finite, with_kernel
+from fishnet.probes.layers import all_finite, kernel_layers
 from fishnet.sweep.program.config import ProgramConfig
 from fishnet.sweep.program.state import LaneState, ProbeState, TrainingLane
 
@@ -43,7 +43,7 @@ def find_axes(config: ProgramConfig, model: Network) -> Axes:
         return model.init(jax.random.key(0), images, train=False)
 
     layers = layer_names(run)
-    return Axes(layers, with_kernel(jax.eval_shape(run)["params"], layers), site_names(run), config.classes)
+    return Axes(layers, kernel_layers(jax.eval_shape(run)["params"], layers), site_names(run), config.classes)
 
 
 def measure_shapes(probes: dict[str, Probe], axes: Axes) -> dict[str, tuple[int, ...]]:
@@ -98,7 +98,7 @@ def measure_step(
     every, of_epoch = config.recipe.probe_every, step % config.steps_per_epoch
 
     def probe_step() -> dict[str, jax.Array]:
-        seen: Recorded | None = recorded(run) if needs(probes, "seen") else None
+        seen: ForwardRecord | None = record_forward(run) if needs(probes, "seen") else None
         inputs = Step(lane.layers, state.params, grads, probed.before, after, seen)
         found = {name: value for probe in probes.values() for name, value in probe.measure(inputs).items()}
         return {name: values.at[of_epoch // every].set(found[name]) for name, values in probed.steps.items()}
@@ -131,7 +131,7 @@ def locate_failure(
 
     def probe_failure() -> jax.Array:
         def watch(run: Callable[[], Any]) -> tuple[jax.Array, jax.Array]:
-            seen = recorded(run)
+            seen = record_forward(run)
             return seen.result[0], finite_outputs(seen.outputs, lane.layers)
 
         loss, outputs, grads = repeat(jnp.maximum(state.first_bad_step, 0), watch)

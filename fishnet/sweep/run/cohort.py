@@ -23,7 +23,7 @@ from fishnet.sweep.run.pretraining import Pretraining
 from fishnet.sweep.run.progress import Display
 from fishnet.sweep.spec.history import CLASS_CURVES, CURVES, DIVERGED, OK, RUNNING, SUMMARY, History
 from fishnet.sweep.spec.stopping import ArmStopper
-from fishnet.sweep.store.backbones import with_trunk
+from fishnet.sweep.store.backbones import transfer_trunk
 from fishnet.sweep.store.checkpoint_store import CheckpointStore
 
 CALL_SECONDS = 2.0  # how long one call of a compiled program should take, so that signals are obeyed
@@ -140,7 +140,7 @@ class CohortRunner:
             device, lane = divmod(int(cohort.position[run]), cohort.lanes_per_device)
             lanes = self.lanes[device]
             own = jax.tree.map(lambda leaf, lane=lane: leaf[lane], (lanes.params, lanes.statistics))
-            begun = with_trunk(member.recipe, *own, cohort.trunks[member.recipe.trunk])
+            begun = transfer_trunk(member.recipe, *own, cohort.trunks[member.recipe.trunk])
             params, statistics = jax.tree.map(
                 lambda leaf, new, lane=lane: leaf.at[lane].set(new), (lanes.params, lanes.statistics), begun
             )

@@ -16,10 +16,10 @@ from fishnet.checks.arguments import as_folder, check_flag, check_type
 from fishnet.errors import UsageError, UserError
 from fishnet.host.best_effort import best_effort
 from fishnet.host.interrupt import Interrupt
-from fishnet.host.jax_settings import check_start_settings, held_settings, start_settings
+from fishnet.host.jax_settings import check_start_settings, hold_settings, start_settings
 from fishnet.host.machine import choose_devices, device_name, unused_accelerators, versions
 from fishnet.host.names import shell_command
-from fishnet.source_hash.digest import describe_source, hash_each, moved
+from fishnet.source_hash.digest import changed_components, describe_source, hash_each
 from fishnet.sweep.distributed.dealing import Share, deal, dealt_in, runs_each, share_of, written
 from fishnet.sweep.distributed.merge import Whole
 from fishnet.sweep.distributed.processes import FINISHED, Pulse, Team, check_apart, current
@@ -65,7 +65,7 @@ class Options:
     devices: int | None
 
 
-@held_settings()
+@hold_settings()
 def run_sweep(
     sweep: Sweep,
     out: str | Path,
@@ -136,7 +136,7 @@ def run_sweep(
                 if (result := finished_before(out, content, inputs)) is not None:
                     return result
                 result = _run(sweep, out, content, options, display, inputs, interrupt, team, pulse)
-                for name in moved(functions, digests):
+                for name in changed_components(functions, digests):
                     display.warn(STATE_MOVED.format(name))
             if result is None:
                 wait_for_end(out, team, interrupt)

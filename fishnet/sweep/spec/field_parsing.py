@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fishnet.checks.arguments import shown
+from fishnet.checks.arguments import quote_value
 from fishnet.errors import UsageError
 from fishnet.host.names import printable
 from fishnet.lookup import unknown
@@ -68,7 +68,7 @@ def _coerce(name: str, value: Any) -> Any:
     for kind in kinds:
         if _is_of(kind, value):
             return _converted(name, kind, value)
-    raise UsageError(f"{name}: {shown(value)} is not {' or '.join(map(_describe, kinds))}")
+    raise UsageError(f"{name}: {quote_value(value)} is not {' or '.join(map(_describe, kinds))}")
 
 
 def _is_of(kind: Any, value: Any) -> bool:
@@ -135,7 +135,7 @@ def coerce_all(what: str, name: str, values: Any) -> tuple[Any, ...]:
     """
     values = without_numpy(values)
     if isinstance(values, str | bytes) or not isinstance(values, Sequence):
-        raise UsageError(f"{what} {name}: {shown(values)} is not a list of values")
+        raise UsageError(f"{what} {name}: {quote_value(values)} is not a list of values")
     result = tuple(coerce(name, value) for value in values)
     if not result:
         raise UsageError(f"{what} {name} has no values")

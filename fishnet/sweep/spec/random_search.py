@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fishnet.checks.arguments import check_mapping, check_text, shown
+from fishnet.checks.arguments import check_mapping, check_text, quote_value
 from fishnet.errors import UsageError
 from fishnet.lookup import unknown
 from fishnet.sweep.spec.field_parsing import coerce, plain
@@ -54,14 +54,14 @@ class Samples:
         if self.method not in METHODS:
             raise unknown("sampler", self.method, METHODS)
         if not _is_whole(self.seed) or not 0 <= self.seed < 2**32:
-            raise UsageError(f"draw seed: {shown(self.seed)} is not a whole number from 0 to 4294967295")
+            raise UsageError(f"draw seed: {quote_value(self.seed)} is not a whole number from 0 to 4294967295")
         if _is_whole(self.draws):
             points = self._drawn()
         elif isinstance(self.draws, Sequence) and not isinstance(self.draws, str | bytes):
             points = self._given()
             object.__setattr__(self, "draws", points)
         else:
-            raise UsageError(f"draws: {shown(self.draws)} is neither a number of draws nor a list of draws")
+            raise UsageError(f"draws: {quote_value(self.draws)} is neither a number of draws nor a list of draws")
         object.__setattr__(self, "points", points)
 
     def __bool__(self) -> bool:

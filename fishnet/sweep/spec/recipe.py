@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from fishnet.data import default_image_size
-from fishnet.data.corruption_spec import normal_task, split_name
+from fishnet.data.corruption_spec import normalize_task, split_name
 from fishnet.sweep.spec.fields import (
     Each,
     Field,
@@ -95,7 +95,7 @@ class Recipe:
         UsageError: a value that is not of its field's type.
     """
 
-    task: str = static("reef", "tasks", normalize=normal_task)
+    task: str = static("reef", "tasks", normalize=normalize_task)
     """reef, mnist, mnist-mini, synthetic, or folder:PATH with a sub-folder a class; defects to plant in it follow a ?,
     as in reef?train=0.5 (python -m experiments.describe --part corruptions)"""
     image_size: int | Auto = static("auto", "tasks", auto=own_image_size)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fishnet.checks.arguments import check_flag, check_text, whole_number
+from fishnet.checks.arguments import check_flag, check_text, check_whole_number
 from fishnet.errors import UsageError
 from fishnet.lookup import unknown
 from fishnet.sweep.spec.field_parsing import number_of
@@ -43,8 +43,8 @@ class Stopping:
     target: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "halving", whole_number("halving", self.halving))
-        object.__setattr__(self, "first", whole_number("first rung", self.first))
+        object.__setattr__(self, "halving", check_whole_number("halving", self.halving))
+        object.__setattr__(self, "first", check_whole_number("first rung", self.first))
         check_flag("median", self.median)
         check_text("target", self.target, "a text such as val_accuracy>=0.8")
         if self.halving < 0 or self.halving == 1:

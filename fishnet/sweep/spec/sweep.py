@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fishnet.checks.arguments import check_mapping, check_type, shown
+from fishnet.checks.arguments import check_mapping, check_type, quote_value
 from fishnet.errors import UsageError
 from fishnet.lookup import unknown
 from fishnet.sweep.spec.field_parsing import coerce, coerce_all, find_repeated, plain, shown_value, without_numpy
@@ -144,7 +144,7 @@ def check_runs(axes: Sequence[int], draws: int, seeds: int) -> None:
 def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
     seeds = without_numpy(seeds)
     if isinstance(seeds, bool) or not isinstance(seeds, (int, Sequence)) or isinstance(seeds, str | bytes):
-        raise UsageError(f"seeds: {shown(seeds)} is neither a number of seeds nor a list of seeds")
+        raise UsageError(f"seeds: {quote_value(seeds)} is neither a number of seeds nor a list of seeds")
     if isinstance(seeds, int):
         if seeds < 1:
             raise UsageError(f"seeds: {seeds} is not at least 1")

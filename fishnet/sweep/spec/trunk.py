@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from fishnet.data.paths import settle
+from fishnet.data.paths import resolve_path
 from fishnet.errors import UsageError
 
 TRUNK = re.compile(r"(.+):(\d{1,9})(?:-(\d{1,9}))?", re.DOTALL)  # FOLDER:RUN, or FOLDER:FIRST-LAST
@@ -16,7 +16,7 @@ def normal_trunk(text: str) -> str:
         return text
     folder, first, last = match.groups()
     runs = f"{int(first)}" if last is None or int(last) == int(first) else f"{int(first)}-{int(last)}"
-    return f"{settle(folder)}:{runs}"
+    return f"{resolve_modifiers(folder)}:{runs}"
 
 
 def parse_trunk(text: str, seed: int = 0) -> tuple[Path, int]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from fishnet.data import Task, check_task
-from fishnet.data.corruption_spec import classes_named, split_name, task_folder
+from fishnet.data.corruption_spec import parse_classes, split_name, task_folder
 from fishnet.data.paths import is_within
 from fishnet.errors import UsageError
 from fishnet.metrics.classification import undefined_metrics
@@ -53,7 +53,7 @@ def check_sweep(
     for recipe in recipes:
         size = None if recipe.image_size == "auto" else recipe.image_size
         if (names := classes[recipe.task, size]) is not None and recipe.hard_classes != "none":
-            classes_named(recipe.hard_classes, names)
+            parse_classes(recipe.hard_classes, names)
 
 
 def check_epochs(runs: int, epochs: int) -> None:

@@ -54,7 +54,7 @@ def fingerprints(trunks: Mapping[str, Trunk]) -> dict[str, str]:
     return {f"trunk {text}": digest(trunk) for text, trunk in trunks.items()}
 
 
-def with_trunk(recipe: Recipe, params: Any, statistics: Any, trunk: Trunk) -> tuple[Any, Any]:
+def transfer_trunk(recipe: Recipe, params: Any, statistics: Any, trunk: Trunk) -> tuple[Any, Any]:
     """A network's variables with those of a trunk in place of its own.
 
     Args:
@@ -71,8 +71,8 @@ def with_trunk(recipe: Recipe, params: Any, statistics: Any, trunk: Trunk) -> tu
     head = MODELS[recipe.model].head_modules(params)
     try:
         return (
-            pretraining.with_trunk(params, trunk["params"], head, OPTIONAL),
-            pretraining.with_trunk(statistics, trunk["batch_stats"], head, OPTIONAL),
+            pretraining.transfer_trunk(params, trunk["params"], head, OPTIONAL),
+            pretraining.transfer_trunk(statistics, trunk["batch_stats"], head, OPTIONAL),
         )
     except UsageError as error:
         raise UsageError(f"trunk: {recipe.trunk!r} does not fit this {recipe.model}: {error}") from error

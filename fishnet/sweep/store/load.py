@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fishnet.checks.arguments import as_folder, shown, whole_number
-from fishnet.data.corruption_spec import normal_task
+from fishnet.checks.arguments import as_folder, check_whole_number, quote_value
+from fishnet.data.corruption_spec import normalize_task
 from fishnet.errors import UsageError, UserError
-from fishnet.host.jax_settings import held_settings
+from fishnet.host.jax_settings import hold_settings
 from fishnet.host.machine import visible_devices
 from fishnet.source_hash.digest import describe_source, source_hash
 from fishnet.sweep.plan.grouping import group_runs
@@ -46,7 +46,7 @@ class LoadedRun:
     run: int
 
 
-@held_settings()
+@hold_settings()
 def load_run(out: str | Path, run: int = 0) -> LoadedRun:
     """Loads run number `run` of the sweep in folder `out` at its selected epoch.
 
@@ -64,14 +64,14 @@ def load_run(out: str | Path, run: int = 0) -> LoadedRun:
             that is not in its table.
     """
     visible_devices()
-    out, run = as_folder("out", out), whole_number("run", run)
+    out, run = as_folder("out", out), check_whole_number("run", run)
     content = read_sweep_file(out)
     if content is None:
         raise UserError(f"{out} holds no sweep: there is no {SWEEP_FILE} in it")
     check_recipes(out, content)
     runs = sweep_of(content).runs()
     if not 0 <= run < len(runs):
-        raise UsageError(f"run {shown(run)}: {out} has runs 0 to {len(runs) - 1}")
+        raise UsageError(f"run {quote_value(run)}: {out} has runs 0 to {len(runs) - 1}")
     check_functions(out, runs[run].recipe, content["functions"])
     recipe = resolve(runs[run].recipe)
     # A rate of its own keeps optimizers out of it, which may be unknown here.
@@ -89,7 +89,7 @@ def load_run(out: str | Path, run: int = 0) -> LoadedRun:
     statistics = jax.tree.map(lambda leaf: leaf[0], tree["lanes"]["best_statistics"])
     sites = sum(name.startswith("norm_") for name in params)
     # Normalizes both names: links may have changed since training.
-    classes = tuple({normal_task(name): names for name, names in content["classes"].items()}[recipe.task])
+    classes = tuple({normalize_task(name): names for name, names in content["classes"].items()}[recipe.task])
     model = plain_model(recipe, classes, sites)
     variables = {"params": params, "batch_stats": statistics, "constants": pixel_constants(**tree["pixels"])}
     return LoadedRun(model, used_variables(model, variables, recipe.image_size), classes, recipe, run)
