@@ -11,7 +11,7 @@ from fishnet.nn.parametric import elu, leaky_relu, prelu, rrelu
 
 
 def identity(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """No activation.
+    """Identity: no activation.
 
         y = x
 
@@ -41,7 +41,7 @@ def relu(x: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 def selu(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """Scaled exponential linear unit: with LeCun initialisation zero mean and unit variance are a fixed point.
+    """Scaled exponential linear unit: with LeCun initialization zero mean and unit variance are a fixed point.
 
         y = s x for x > 0, s a (exp(x) - 1) for x <= 0, s = 1.0507..., a = 1.6733...
 

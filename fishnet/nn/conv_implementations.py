@@ -1,4 +1,4 @@
-"""The ways in which a convolution can be computed, by name."""
+"""Implementations of the convolution, by name."""
 
 from collections.abc import Callable
 

@@ -106,7 +106,7 @@ def pad_maps(
 ) -> Float[Array, "..."]:
     """Checks the arguments of a convolution and pads its maps, so that what is left to do is "VALID".
 
-    Arguments and errors are those of `gemm`.
+    Arguments and errors as for `gemm`.
 
     Returns:
         Maps [b, h + low + high, w + low + high, i], with zeros between pixels where `lhs_dilation` asks for them.
@@ -144,7 +144,7 @@ def _edges(
     padding: str | Sequence[tuple[int, int]],
     dilation: tuple[int, ...],
 ) -> list[tuple[int, int, int]]:
-    """(low, high, interior) padding in pixels for each spatial axis."""
+    """Computes the (low, high, interior) padding in pixels of each spatial axis."""
     if isinstance(padding, str):
         if set(dilation) != {1}:
             raise UsageError(f"input dilation {dilation} needs explicit padding, got {padding!r}")
@@ -156,7 +156,7 @@ def _edges(
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def _patches(x: Array, layout: tuple[tuple[int, int, int], ...], size: tuple[int, ...]) -> Array:
-    """Padded maps [b, *size, c] to [b, p, q, kh kw c], what each output pixel sees.
+    """Extracts the patch that each output pixel sees: padded maps [b, *size, c] to [b, p, q, kh kw c].
 
     `layout` has (kernel size, stride, dilation) for each spatial axis. Slices are put side by side axis by axis: an
     axis at a time moves fewer short runs than a slice a tap.
@@ -194,7 +194,7 @@ def _patches_backward(layout: tuple, size: tuple[int, ...], _: None, dy: Array) 
 
 
 def _edges_of(low: Sequence[int], out: Sequence[int], strides: Sequence[int], size: Sequence[int]) -> list[tuple]:
-    """The padding that puts `out` pixels, `strides` apart and from `low` on, into maps of `size` pixels."""
+    """Computes the padding that places `out` pixels, `strides` apart and from `low` on, into maps of `size` pixels."""
     sides = zip(low, out, strides, size, strict=True)
     return [(0, 0, 0), *((a, n - a - (p - 1) * s - 1, s - 1) for a, p, s, n in sides), (0, 0, 0)]
 
@@ -203,7 +203,7 @@ _patches.defvjp(_patches_forward, _patches_backward)
 
 
 def _taps(x: Array, window: Sequence[int], strides: Sequence[int], dilation: Sequence[int]) -> list[Array]:
-    """For each kernel pixel, row by row, the slice [b, p, q, c] of padded maps `x` that it multiplies."""
+    """Slices padded maps `x` into the part [b, p, q, c] that each kernel pixel multiplies, row by row."""
     taps = []
     for index in itertools.product(*map(range, window)):
         low = [i * r for i, r in zip(index, dilation, strict=True)]
@@ -214,13 +214,13 @@ def _taps(x: Array, window: Sequence[int], strides: Sequence[int], dilation: Seq
 
 
 def _wide(x: Array) -> Array:
-    """`x` in float32 or better."""
+    """Casts `x` to float32 or better."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _depthwise(x: Array, kernel: Array, strides: tuple[int, ...], dilation: tuple[int, ...]) -> Array:
-    """Each channel of padded maps `x` with a kernel [kh, kw, c] of its own, in float32 or better."""
+    """Convolves each channel of padded maps `x` with its own kernel [kh, kw], in float32 or better."""
     taps = _taps(x, kernel.shape[:-1], strides, dilation)
     pairs = zip(taps, kernel.reshape(-1, kernel.shape[-1]), strict=True)
     return cast(Array, sum(_wide(tap) * _wide(k) for tap, k in pairs))
@@ -245,7 +245,7 @@ def _depthwise_backward(strides: tuple, dilation: tuple, kept: tuple[Array, Arra
 
 
 def _channel_sum(t: Array) -> Array:
-    """[b, ..., c] to [c], the sum over everything else."""
+    """Sums over all axes but the last: [b, ..., c] to [c]."""
 
     def product(t: Array) -> Array:
         # XLA's CPU backend writes a computed operand to memory before it sums; of four runs of pixels added up in the

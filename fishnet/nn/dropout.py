@@ -1,4 +1,4 @@
-"""Dropout of single entries, of whole channels and for selu, at a rate that may be traced."""
+"""Dropout at a rate that may be traced: of entries, of whole channels, and for selu (alpha dropout)."""
 
 from collections.abc import Callable
 from functools import partial
@@ -22,7 +22,7 @@ SELU_FLOOR = -1.0507009873554804934193349852946 * 1.6732632423543772848170429916
 
 
 def dropout(key: Array, x: Float[Array, "..."], rate: ArrayLike) -> Float[Array, "..."]:
-    """Each entry is zeroed with probability `rate`, the others are scaled so that the mean stays.
+    """Zeroes each entry with probability `rate` and scales the others, so that the mean stays the same.
 
         y = x m / (1 - rate), m ~ Bernoulli(1 - rate)
 
@@ -43,12 +43,12 @@ def dropout(key: Array, x: Float[Array, "..."], rate: ArrayLike) -> Float[Array,
 
 
 def spatial_dropout(key: Array, x: Float[Array, "b *s c"], rate: ArrayLike) -> Float[Array, "b *s c"]:
-    """Each channel of an example's maps is zeroed as a whole with probability `rate`.
+    """Zeroes whole channels of each example's maps with probability `rate`.
 
         y = x m / (1 - rate), m[b, c] ~ Bernoulli(1 - rate)
 
-    Neighbouring pixels tell the same, so that dropping them one by one hides little. Of values [b, c] it drops single
-    entries, exactly as `dropout`.
+    Neighboring pixels are correlated, so dropping them one by one hides little. Values [b, c] are treated exactly as
+    by `dropout`.
 
     Args:
         key: a random key.
@@ -67,7 +67,7 @@ def spatial_dropout(key: Array, x: Float[Array, "b *s c"], rate: ArrayLike) -> F
 
 
 def alpha_dropout(key: Array, x: Float[Array, "..."], rate: ArrayLike) -> Float[Array, "..."]:
-    """Entries are set to the limit of selu on the left; then an affine map restores mean 0 and variance 1.
+    """Sets dropped entries to the left limit of selu, then restores mean 0 and variance 1 by an affine map.
 
         y = a (x m + f (1 - m)) + b, m ~ Bernoulli(q), q = 1 - rate, f = -1.7581
         a = 1 / sqrt(q (1 + f^2 (1 - q))), b = -a f (1 - q)
@@ -89,7 +89,7 @@ def alpha_dropout(key: Array, x: Float[Array, "..."], rate: ArrayLike) -> Float[
 
 
 def broadcast_dropout(shape: tuple[int, ...], key: Array, x: Float[Array, "..."], rate: ArrayLike) -> Array:
-    """`dropout` with one draw for all entries along the axes where `shape` has 1.
+    """Applies `dropout` with one draw for all entries along the axes where `shape` is 1.
 
     Args:
         shape: shape of the draws, which broadcasts to that of `x`.
@@ -107,7 +107,7 @@ def broadcast_dropout(shape: tuple[int, ...], key: Array, x: Float[Array, "..."]
 
 
 def mixed_dropout(kind: ArrayLike, key: Array, x: Float[Array, "b *s c"], rate: ArrayLike) -> Float[Array, "b *s c"]:
-    """Plain, spatial or alpha dropout, chosen by a number that may be traced.
+    """Applies plain, spatial or alpha dropout, chosen by an index that may be traced.
 
         y = scale x + shift where m, else dropped
         plain and spatial: scale 1 / (1 - rate), shift 0, dropped 0;   alpha: scale a, shift b, dropped a f + b
@@ -122,7 +122,7 @@ def mixed_dropout(kind: ArrayLike, key: Array, x: Float[Array, "b *s c"], rate: 
         Shape and dtype of `x`; that of the chosen kind for the same key.
 
     Raises:
-        UsageError: a known rate outside [0, 1), or a known kind that there is not.
+        UsageError: a known rate outside [0, 1), or a known kind that does not exist.
     """
     check_rate(rate)
     if violates(kind, is_whole_in(0, len(DROPOUTS))):
@@ -141,12 +141,12 @@ def mixed_dropout(kind: ArrayLike, key: Array, x: Float[Array, "b *s c"], rate: 
 
 
 def _channels(x: Array) -> tuple[int, ...]:
-    """The shape of one draw for each example and channel."""
+    """Shape of a mask with one draw for each example and channel."""
     return (x.shape[0], *(1 for _ in x.shape[1:-1]), x.shape[-1])
 
 
 def _draw_mask(key: Array, rate: ArrayLike, shape: tuple[int, ...]) -> Array:
-    """Which draws of `shape` keep; UsageError for a known rate outside [0, 1)."""
+    """Draws a mask of `shape`, True for what is kept; UsageError for a known rate outside [0, 1)."""
     check_rate(rate)
     # Drawn in a row, which gives the same bits: XLA's CPU backend unrolls short loops over axes, and the generator in
     # them is long. Maps [16, 16, 16, 16] take 7.5 s to compile, as a row 0.7 s.
@@ -154,14 +154,14 @@ def _draw_mask(key: Array, rate: ArrayLike, shape: tuple[int, ...]) -> Array:
 
 
 def _alpha_constants(keep: Array) -> tuple[Array, Array, Array]:
-    """a, b and a f + b of `alpha_dropout`."""
+    """Computes a, b and a f + b of `alpha_dropout`."""
     scale = 1.0 / jnp.sqrt(keep * (1 + SELU_FLOOR**2 * (1 - keep)))
     shift = -scale * SELU_FLOOR * (1 - keep)
     return scale, shift, scale * SELU_FLOOR + shift
 
 
 def _apply_mask(kept: Array, x: Array, scale: Array, shift: Array | float = 0.0, dropped: ArrayLike = 0.0) -> Array:
-    """`scale x + shift` where `kept`, else `dropped`."""
+    """Applies a mask: `scale x + shift` where `kept`, else `dropped`."""
     # A product: what XLA makes of a quotient, its own rounding or that of a reciprocal, hangs on the code around it.
     y = x * scale.astype(x.dtype)
     if isinstance(shift, Array):
@@ -172,10 +172,10 @@ def _apply_mask(kept: Array, x: Array, scale: Array, shift: Array | float = 0.0,
 def apply_in_training(
     function: Callable, rate: ArrayLike, new_key: Callable, x: Array, train: bool, active: ArrayLike | None = None
 ) -> Array:
-    """`function(key, x, rate)` in training, the identity in evaluation and, exactly, at rate 0.
+    """Applies `function(key, x, rate)` in training; the identity in evaluation and, exactly, at rate 0.
 
     A Python 0 draws nothing and needs no key; a traced 0 is a branch that draws nothing either, as long as the rate is
-    not vectorised by `jax.vmap`, or `active` is given and is not.
+    not vectorized by `jax.vmap`, or `active` is given and is not.
 
     Args:
         function: pure, `f(key, x, rate) -> y`.
@@ -201,7 +201,7 @@ def apply_in_training(
 
 
 def check_rate(rate: ArrayLike, what: str = "dropout rate") -> None:
-    """Refuses a known rate at which nothing is left; a traced one passes.
+    """Refuses a known rate outside [0, 1); a traced one passes.
 
     Raises:
         UsageError: `rate` is outside [0, 1).
@@ -211,7 +211,7 @@ def check_rate(rate: ArrayLike, what: str = "dropout rate") -> None:
 
 
 class Dropout(nn.Module):
-    """`dropout` in training, the identity in evaluation; draws from the rng stream "dropout".
+    """Dropout module: `dropout` in training, the identity in evaluation; rng stream "dropout".
 
     A rate of 0 is exactly the identity, see `apply_in_training`.
 
@@ -233,7 +233,7 @@ class Dropout(nn.Module):
 
 
 class SpatialDropout(nn.Module):
-    """`spatial_dropout` in training, the identity in evaluation; fields, stream and errors as in `Dropout`."""
+    """Spatial dropout module: `spatial_dropout` in training; fields, rng stream and errors as for `Dropout`."""
 
     rate: ArrayLike
 
@@ -244,7 +244,7 @@ class SpatialDropout(nn.Module):
 
 
 class AlphaDropout(nn.Module):
-    """`alpha_dropout` in training, the identity in evaluation; fields, stream and errors as in `Dropout`."""
+    """Alpha dropout module: `alpha_dropout` in training; fields, rng stream and errors as for `Dropout`."""
 
     rate: ArrayLike
 
@@ -255,7 +255,7 @@ class AlphaDropout(nn.Module):
 
 
 class MixedDropout(nn.Module):
-    """Plain, spatial or alpha dropout by a number that may be traced; stream and neutral rate as in `Dropout`.
+    """Dropout module whose kind is an index that may be traced; rng stream and rate 0 as for `Dropout`.
 
     Args:
         kind: index into `DROPOUTS`, a Python int or a traced int32 scalar.

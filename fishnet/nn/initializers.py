@@ -1,4 +1,4 @@
-"""Initialisers: one formula, a deviation times noise of unit variance, in which every number may be traced."""
+"""Initializers as one formula, a standard deviation times noise of unit variance; all numbers may be traced."""
 
 from dataclasses import dataclass
 from math import prod
@@ -17,12 +17,12 @@ TRUNCATED_STD = 0.87962566103423978
 
 
 def fans(shape: tuple[int, ...]) -> tuple[int, int]:
-    """The number of inputs and of outputs of a kernel whose last two axes are inputs and outputs.
+    """Fan-in and fan-out of a kernel whose last two axes are inputs and outputs.
 
         fan_in = k i, fan_out = k o, k = product of the leading (spatial) axes
 
     A depthwise kernel [h, w, 1, c] has fan_in = h w, but fan_out = h w c, as in `jax.nn.initializers`: prefer
-    the initialisers by `in` there.
+    the initializers by `in` there.
 
     Args:
         shape: [..., i, o], two axes or more.
@@ -43,7 +43,7 @@ def fans(shape: tuple[int, ...]) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class VarianceScaling:
-    """Kernel entries with mean 0 and variance `gain^2 scale / fan`; orthogonal and constant kernels too.
+    """Variance-scaling initializer: mean 0 and variance `gain^2 scale / fan`; orthogonal and constant kernels too.
 
         std = gain sqrt(scale / fan), fan = fan_in, (fan_in + fan_out) / 2, fan_out or 1
         truncated normal: std / 0.8796 x N(0, 1) cut at +-2;   uniform: U(-sqrt(3) std, sqrt(3) std)
@@ -51,7 +51,7 @@ class VarianceScaling:
         orthogonal: std Q, where Q [k i, o] has orthonormal columns, or rows where these are fewer
 
     Called as `f(key, shape, dtype)`, so it is a Linen `kernel_init` as it is. Every field may be traced: lanes
-    of one program may differ in it. Q is computed only where it is asked for, unless `jax.vmap` vectorises the
+    of one program may differ in it. Q is computed only where it is needed, unless `jax.vmap` vectorizes the
     distribution.
 
     Args:
@@ -86,7 +86,7 @@ class VarianceScaling:
 
 
 def _draw(distribution: int, key: jax.Array, shape: tuple[int, ...], dtype: DTypeLike) -> jax.Array:
-    """A kernel of one of the `DISTRIBUTIONS` at a deviation of 1."""
+    """Draws a kernel from one of the `DISTRIBUTIONS` with standard deviation 1."""
     if distribution == 3:
         return jnp.ones(shape, dtype)
     if distribution == 4:
@@ -105,7 +105,7 @@ def _draw(distribution: int, key: jax.Array, shape: tuple[int, ...], dtype: DTyp
 
 
 def variance_scaling(scale: ArrayLike, fan: ArrayLike, distribution: ArrayLike) -> VarianceScaling:
-    """The initialiser of `VarianceScaling` with gain 1; see there.
+    """Builds a `VarianceScaling` initializer with gain 1.
 
     Args:
         scale: numerator of the variance, possibly traced.

@@ -1,4 +1,4 @@
-"""Layer-sequential unit variance: kernels rescaled until the outputs of their layers have variance 1 on a batch."""
+"""Layer-sequential unit-variance initialization (LSUV): rescales kernels until layer outputs have variance 1."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -83,13 +83,13 @@ def lsuv(
 
 
 def layer_outputs(run: Callable[[], object]) -> dict[str, Array]:
-    """The outputs of all layers with a kernel that `run` applies, in order of execution.
+    """Outputs of all layers with a kernel that `run` applies, in order of execution.
 
     Args:
         run: applies a Linen module, such as `lambda: model.apply({"params": params}, images, False)`.
 
     Returns:
-        Outputs by the layer's path, its parts joined by "/"; of a layer that runs several times, the last.
+        Outputs by the layer's path, its parts joined by "/"; the last output of a layer that runs several times.
     """
     outputs = {}
 
@@ -105,7 +105,7 @@ def layer_outputs(run: Callable[[], object]) -> dict[str, Array]:
 
 
 def layer_order(run: Callable[[], object]) -> tuple[str, ...]:
-    """The names of the layers in `layer_outputs(run)`, without computing anything.
+    """Names of the layers in `layer_outputs(run)`, without computing anything.
 
     JAX sorts dictionaries by name wherever they pass through one of its transformations; this keeps the order in which
     the layers run.

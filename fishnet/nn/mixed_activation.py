@@ -1,4 +1,4 @@
-"""One activation of several, chosen by a number that may be traced."""
+"""Activation chosen among several by an index that may be traced."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from fishnet.nn.parametric import Activation, Parametric, coefficient_or_default
 
 
 class MixedActivation(nn.Module):
-    """`Activation(functions[index], coefficient)` for a traced index, called as `module(x, train)`.
+    """Activation module `functions[index]` for an index that may be traced, called as `module(x, train)`.
 
     If any of the functions learns a slope, there is a parameter `slope` [c]. It begins as the chosen function has it,
     or at 0, and its gradient is exactly zero if the chosen function has none. If any is random, training needs the rng
     stream "activation". Variables and key outside the branches, which are pure functions; the choice is a real branch
-    unless the index is vectorised by `jax.vmap`.
+    unless the index is vectorized by `jax.vmap`.
 
     Args:
         functions: to choose among, each `f(x) -> y` or a `Parametric`.
@@ -45,7 +45,7 @@ class MixedActivation(nn.Module):
         index = jnp.asarray(self.index, jnp.int32)
 
         def own(field: str) -> Array | None:
-            """What the chosen function has in `field`; None if none of them has anything."""
+            """Value of `field` of the chosen function; None if no function has one."""
             values = [getattr(f, field) if isinstance(f, Parametric) else None for f in self.functions]
             if all(value is None for value in values):
                 return None
@@ -61,14 +61,14 @@ class MixedActivation(nn.Module):
 
 @dataclass(frozen=True)
 class ActivationByIndex:
-    """A factory of `MixedActivation`, one module a site. Arguments as there."""
+    """Factory of `MixedActivation`, one module for each site; arguments as there."""
 
     functions: tuple[Callable, ...]
     index: ArrayLike
     coefficient: ArrayLike | None = None
 
     def module(self, name: str | None = None) -> MixedActivation:
-        """The module for one site."""
+        """Builds the module for one site."""
         return MixedActivation(self.functions, self.index, self.coefficient, name=name)
 
 
@@ -90,14 +90,14 @@ def activate(act: Callable | ActivationByIndex, x: Array, train: bool, name: str
 
 
 def _pure(f: Callable, train: bool) -> Callable:
-    """`f` as a function of (x, slope, coefficient, key)."""
+    """Wraps `f` as a pure function of (x, slope, coefficient, key)."""
     if isinstance(f, Parametric):
         return lambda x, slope, coefficient, key: f.function(x, slope, coefficient, key, train)
     return lambda x, slope, coefficient, key: f(x)
 
 
 def _switch(functions: tuple[Callable, ...]) -> Callable:
-    """`functions[index](x, slope, coefficient, key)`, with the arguments as the only residuals of its gradient.
+    """Builds `functions[index](x, slope, coefficient, key)` whose gradient keeps the arguments alone as residuals.
 
     Plain autodiff of `lax.switch` keeps the residuals of every branch, zero-filled for those not taken; here the
     backward pass recomputes the chosen function's derivatives by x and slope from the arguments.

@@ -1,4 +1,4 @@
-"""The passes over the data that every norm is made of: moments of each sample and channel, and one affine map.
+"""Moments of each sample and channel, and the affine map of every norm, with gradients of their own.
 
 The gradient needs three coefficients a sample and channel, dx = a dy + b (x - mean) + c, so the backward pass reads x
 and dy twice and writes dx once; autodiff also differentiates each broadcast and each mean by a pass of its own. A
@@ -18,9 +18,9 @@ from jaxtyping import Array, Float
 
 
 def _wide(x: Array) -> Array:
-    """[b, ..., c] to [b, pixels, c] in float32 or better.
+    """Reshapes [b, ..., c] to [b, pixels, c] in float32 or better.
 
-    Reductions over one axis in the middle are vectorised by XLA's CPU backend, those over two are not.
+    Reductions over one axis in the middle are vectorized by XLA's CPU backend, those over two are not.
     """
     t = x.reshape(x.shape[0], prod(x.shape[1:-1]), x.shape[-1])
     return t.astype(jnp.promote_types(x.dtype, jnp.float32))
@@ -67,7 +67,7 @@ moments.defvjp(_moments_forward, _moments_backward)
 def affine(
     x: Float[Array, "b *s c"], mean: Float[Array, "b c"], gain: Float[Array, "b c"], shift: Float[Array, "b c"]
 ) -> Float[Array, "b *s c"]:
-    """Each sample and channel centred, scaled and shifted, in float32 or better.
+    """Centers, scales and shifts each sample and channel, in float32 or better.
 
         y = (x - mean) gain + shift
 

@@ -1,4 +1,4 @@
-"""What kinds of norm there are, which inputs each accepts, and how each mixes moments: functions without parameters."""
+"""Kinds of norm, the inputs that each accepts, and how each mixes moments: functions without parameters."""
 
 from math import prod
 
@@ -40,7 +40,7 @@ def values_per_moment(kind: str, shape: tuple[int, ...], groups: int = 8, ghost:
 
 
 def check_norm(kind: str, shape: tuple[int, ...], groups: int = 8, ghost: int = 0, train: bool = True) -> None:
-    """Refuses a norm that makes no sense for inputs of `shape`.
+    """Refuses a norm that is not defined for inputs of `shape`.
 
     Args:
         kind: one of `KINDS`.
@@ -69,7 +69,7 @@ def check_norm(kind: str, shape: tuple[int, ...], groups: int = 8, ghost: int = 
 def mix_moments(
     kind: str, mean: Float[Array, "b c"], var: Float[Array, "b c"], groups: int = 8, ghost: int = 0
 ) -> tuple[Array, Array]:
-    """Moments of each sample and channel to the moments that a kind of norm normalises with.
+    """Mixes the moments of each sample and channel into those by which a kind of norm normalizes.
 
         M = pool(mean),   V = pool(var + (mean - M)^2);   rms: M = 0
 
@@ -101,14 +101,14 @@ def mix_moments(
 
     if kind in ("none", *WEIGHT_KINDS):
         return jnp.zeros_like(mean), jnp.ones_like(var)
-    centre = jnp.zeros_like(mean) if kind == "rms" else pool(mean)
-    return centre, pool(var + jnp.square(mean - centre))
+    center = jnp.zeros_like(mean) if kind == "rms" else pool(mean)
+    return center, pool(var + jnp.square(mean - center))
 
 
 def mix_moments_traced(
     kind: Int[Array, ""], mean: Float[Array, "b c"], var: Float[Array, "b c"], groups: int = 8, ghost: int = 0
 ) -> tuple[Array, Array]:
-    """`mix_moments` for a traced kind; what it gives for "none" and the norms of weights has no meaning.
+    """Mixes moments as `mix_moments` does, for a traced kind; undefined for "none" and the norms of weights.
 
     Sums are products with a vector of ones (or a matrix that says which samples belong together) and with a [c, groups]
     matrix that says which channels belong together (all of them for "layer" and "rms"). A choice among five reductions
@@ -141,14 +141,14 @@ def mix_moments_traced(
         normalize_channels = jnp.matmul(blocks, member.T, precision=lax.Precision.HIGHEST)
         return jnp.where(batch, over_batch, jnp.where(layer | group, normalize_channels, m))
 
-    centre = jnp.where(rms, 0.0, pool(mean))
-    return centre, pool(var + jnp.square(mean - centre))
+    center = jnp.where(rms, 0.0, pool(mean))
+    return center, pool(var + jnp.square(mean - center))
 
 
 def normalize_channels(
     x: Float[Array, "b *s c"], scale: Float[Array, " c"], bias: Float[Array, " c"]
 ) -> Float[Array, "b *s c"]:
-    """Each pixel normalised over its channels: `scale (x - mean_c x) / sqrt(var_c x + eps) + bias`.
+    """Normalizes each pixel over its channels: `scale (x - mean_c x) / sqrt(var_c x + eps) + bias`.
 
     Args:
         x: maps [b, h, w, c] or values [b, c].
@@ -158,5 +158,5 @@ def normalize_channels(
         Shape and dtype of `x`.
     """
     t = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    centred = t - t.mean(-1, keepdims=True)
-    return (centred * lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + EPS) * scale + bias).astype(x.dtype)
+    centered = t - t.mean(-1, keepdims=True)
+    return (centered * lax.rsqrt(jnp.square(centered).mean(-1, keepdims=True) + EPS) * scale + bias).astype(x.dtype)

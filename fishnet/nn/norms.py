@@ -1,4 +1,4 @@
-"""Normalisation of activations and of weights: one formula, which differs only in how moments are mixed.
+"""Normalization of activations and weights: one formula, which differs only in how moments are mixed.
 
 All are called as `module(x, train)` with x [b, h, w, c] or [b, c]. Statistics are computed in float32 or better,
 parameters are float32, the result has the dtype of x. `eps` is 1e-5; variances are biased (divided by the count).
@@ -33,7 +33,7 @@ BATCH_NORM_MOMENTUM = 0.9
 
 
 class _Norm(nn.Module):
-    """What the modules share: parameters, running statistics, the affine pass."""
+    """Base of the norms: parameters, running statistics, the affine pass."""
 
     def scale_and_bias(self, c: int) -> tuple[Array, Array]:
         scale = self.param("scale", nn.initializers.ones, (c,), jnp.float32)
@@ -51,7 +51,7 @@ class _Norm(nn.Module):
 
 
 class MomentNorm(_Norm):
-    """Any kind of norm, chosen by a number that may be traced.
+    """Norm of any kind, chosen by an index that may be traced.
 
         y = scale (x - M) / sqrt(V + eps) + bias, M and V as in `mix_moments`;   none: y = x + bias
         weight, weight_standardised: y = scale x + bias, behind a kernel as in `weight_norms`
@@ -65,7 +65,7 @@ class MomentNorm(_Norm):
         ghost: samples of a sub-batch of the batch norm; 0: the whole batch.
         pixels: whether `kind` may be layer_channel. Its statistics have another shape than those of all others, so that
             it is a branch of its own, which costs where it is not needed.
-        frozen: whether a batch norm trains as it evaluates: it normalises with its running statistics, which stay;
+        frozen: whether a batch norm trains as it evaluates: it normalizes with its running statistics, which stay;
             possibly traced.
 
     Raises:
@@ -81,7 +81,7 @@ class MomentNorm(_Norm):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b *s c"], train: bool) -> Float[Array, "b *s c"]:
-        """Normalises `x` [b, h, w, c] or [b, c]."""
+        """Normalizes `x` [b, h, w, c] or [b, c]."""
         train = train and self.frozen is not True
         if isinstance(self.kind, int):
             check_norm(KINDS[self.kind], x.shape, self.groups, self.ghost, train and not self.is_initializing())
@@ -122,7 +122,7 @@ class MomentNorm(_Norm):
 
 @dataclass(frozen=True)
 class NormByKind:
-    """A factory of `MomentNorm`, with what its kind does to the kernel of the layer before.
+    """Factory of `MomentNorm`, with the transform of the preceding layer's kernel that its kind asks for.
 
     Args:
         kind: index into `KINDS`, a Python int or a traced int32 scalar.
@@ -137,20 +137,20 @@ class NormByKind:
     weights: bool = True
 
     def __call__(self, name: str | None = None, frozen: bool | Array = False) -> MomentNorm:
-        """The module for one site."""
+        """Builds the module for one site."""
         options = {"groups": self.groups, "ghost": self.ghost, "pixels": self.pixels, "frozen": frozen}
         return MomentNorm(kind=self.kind, name=name, **options)
 
     @property
     def kernel(self) -> Callable[[Array], Array] | None:
-        """What is applied to a kernel [i, o] or [kh, kw, i, o] before its layer is; None for nothing."""
+        """Transform of the kernel [i, o] or [kh, kw, i, o] of the preceding layer; None for none."""
         if not self.weights:
             return None
         return partial(normalize_kernel_by_kind, jnp.asarray(self.kind), *map(KINDS.index, WEIGHT_KINDS))
 
 
 class NoNorm(_Norm):
-    """A learned shift and no normalisation.
+    """Learned shift without normalization.
 
     y = x + bias
     """
@@ -162,7 +162,7 @@ class NoNorm(_Norm):
 
 
 class BatchNorm(_Norm):
-    """Over batch, height and width, a channel at a time; evaluation uses running statistics.
+    """Batch norm: over batch, height and width of each channel; evaluation uses running statistics.
 
         y = scale (x - M) / sqrt(V + eps) + bias
         training: M, V of the batch, running = 0.9 running + 0.1 (M, V);   evaluation: M, V = running
@@ -186,7 +186,7 @@ class BatchNorm(_Norm):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b *s c"], train: bool) -> Float[Array, "b *s c"]:
-        """Normalises `x` [b, h, w, c] or [b, c]."""
+        """Normalizes `x` [b, h, w, c] or [b, c]."""
         train = train and self.frozen is not True
         check_norm("batch", x.shape, ghost=self.ghost, train=train and not self.is_initializing())
         shape = x.shape[0], x.shape[-1]
@@ -205,14 +205,14 @@ class BatchNorm(_Norm):
 
 
 class _SampleNorm(_Norm):
-    """A norm of each sample by itself, the same in training and evaluation."""
+    """Base of the norms of single samples, which are the same in training and evaluation."""
 
     groups: int = 8
     kind: ClassVar[str]
 
     @nn.compact
     def __call__(self, x: Float[Array, "b *s c"], train: bool) -> Float[Array, "b *s c"]:
-        """Normalises `x` [b, h, w, c] or [b, c]."""
+        """Normalizes `x` [b, h, w, c] or [b, c]."""
         check_norm(self.kind, x.shape, self.groups)
         scale, bias = self.scale_and_bias(x.shape[-1])
         own_mean, own_var = moments(x)
@@ -221,7 +221,7 @@ class _SampleNorm(_Norm):
 
 
 class LayerNorm(_SampleNorm):
-    """Over height, width and channels of each sample, as in the paper (not over the channels of each pixel).
+    """Layer norm over height, width and channels of each sample, as in the paper (not over each pixel's channels).
 
         y = scale (x - M) / sqrt(V + eps) + bias
 
@@ -232,7 +232,7 @@ class LayerNorm(_SampleNorm):
 
 
 class GroupNorm(_SampleNorm):
-    """Over height, width and the channels of each of `groups` groups of a sample.
+    """Group norm: over height, width and the channels of each of `groups` groups of a sample.
 
         y = scale (x - M) / sqrt(V + eps) + bias
 
@@ -249,11 +249,11 @@ class GroupNorm(_SampleNorm):
 
 
 class InstanceNorm(_SampleNorm):
-    """Over height and width, a sample and channel at a time.
+    """Instance norm: over height and width of each sample and channel.
 
         y = scale (x - M) / sqrt(V + eps) + bias
 
-    The mean of each map is `bias` afterwards, so a global mean straight behind it sees nothing of the image.
+    The mean of each map is `bias` afterwards, so a global mean right after it sees nothing of the image.
 
     Raises:
         UsageError: when called: there is only one pixel, or x is [b, c]. All norms of samples refuse a single value.
@@ -265,7 +265,7 @@ class InstanceNorm(_SampleNorm):
 
 
 class RMSNorm(_SampleNorm):
-    """By the root mean square over height, width and channels of each sample; the mean stays.
+    """RMS norm: divides by the root mean square over height, width and channels of each sample; the mean stays.
 
         y = scale x / sqrt(mean(x^2) + eps) + bias
 
@@ -278,7 +278,7 @@ class RMSNorm(_SampleNorm):
 
 
 class LayerChannelNorm(_Norm):
-    """Over the channels of each pixel: layer norm as in Transformers and ConvNeXt.
+    """Layer norm over the channels of each pixel, as in Transformers and ConvNeXt.
 
     y = scale (x - mean_c x) / sqrt(var_c x + eps) + bias
 
@@ -287,13 +287,13 @@ class LayerChannelNorm(_Norm):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b *s c"], train: bool) -> Float[Array, "b *s c"]:
-        """Normalises `x` [b, h, w, c] or [b, c]."""
+        """Normalizes `x` [b, h, w, c] or [b, c]."""
         check_norm("layer_channel", x.shape)
         return normalize_channels(x, *self.scale_and_bias(x.shape[-1]))
 
 
 class WeightNorm(_Norm):
-    """Length and direction of each unit's weights apart: `w = g v / |v|`, g the norm's scale, v the layer's kernel.
+    """Weight norm: `w = g v / |v|` for each unit, with g the norm's scale and v the layer's kernel.
 
         y = scale x + bias, with x from a kernel of unit length
 
@@ -306,13 +306,13 @@ class WeightNorm(_Norm):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b *s c"], train: bool) -> Float[Array, "b *s c"]:
-        """Scales and shifts `x` [b, h, w, c] or [b, c], which comes from a kernel that `kernel` has normalised."""
+        """Scales and shifts `x` [b, h, w, c] or [b, c], the output of a layer whose kernel `kernel` has normalized."""
         scale, bias = self.scale_and_bias(x.shape[-1])
         return (x * scale + bias).astype(x.dtype)
 
 
 class WeightStandardizedNorm(WeightNorm):
-    """As weight norm, with the mean of each unit's weights taken off: `w = g (v - mean v) / |v - mean v|`.
+    """Weight standardization: weight norm of centered weights, `w = g (v - mean v) / |v - mean v|`.
 
     The scaled form: divided by the length, not by the standard deviation as in Qiao et al., so that g means the same
     as in `WeightNorm`; the two differ by the factor sqrt(fan in).

@@ -1,4 +1,4 @@
-"""Activations that need more than their input: a coefficient, a learned slope, a random slope."""
+"""Activations with a coefficient, a learned slope or a random slope."""
 
 import math
 from collections.abc import Callable
@@ -19,9 +19,9 @@ LOWEST, HIGHEST = 1 / 8, 1 / 3  # the slopes between which rrelu draws
 
 @dataclass(frozen=True)
 class Parametric:
-    """An activation `function(x, slope, coefficient, key, train) -> y`, callable with x alone too.
+    """Activation `function(x, slope, coefficient, key, train) -> y`, callable with x alone too.
 
-    What an entry does not use it gets all the same and ignores: entries can share a switch.
+    Every entry takes all arguments and ignores those that it does not use, so that entries can share a switch.
 
     Args:
         function: pure and elementwise; `slope` is [c] or a number, `coefficient` a number, `key` a random key or None.
@@ -43,7 +43,7 @@ class Parametric:
         key: Array | None = None,
         train: bool = False,
     ) -> Float[Array, "..."]:
-        """Applies the function; what is left out has its default, and without `train` nothing is random.
+        """Applies the function; arguments that are left out have their defaults, and only training is random.
 
         Raises:
             UsageError: a random entry without a key in training.
@@ -55,7 +55,7 @@ class Parametric:
 
 
 def coefficient_or_default(coefficient: ArrayLike | None, default: ArrayLike | None) -> ArrayLike | None:
-    """`coefficient`, or `default` where that is None or NaN.
+    """Returns `coefficient`, or `default` where it is None or NaN.
 
     Args:
         coefficient: a number, possibly traced.
@@ -77,7 +77,7 @@ def coefficient_or_default(coefficient: ArrayLike | None, default: ArrayLike | N
 
 
 class Activation(nn.Module):
-    """An activation of either form, called as `module(x, train)`.
+    """Activation module for a function or a `Parametric`, called as `module(x, train)`.
 
     A learned slope is the parameter `slope` [c], float32. Random slopes come from the rng stream "activation", which is
     needed in training only.
@@ -171,7 +171,7 @@ def _prelu(x: Array, slope: ArrayLike, coefficient: object, key: object, train: 
     if slope.ndim == 0:
         return jnp.where(x >= 0, x, (slope * x).astype(x.dtype))
     # A slope for each example, so that its gradient is summed over pixels first and then over examples: XLA's CPU
-    # backend vectorises sums over one axis, and two short sums round less than a long one.
+    # backend vectorizes sums over one axis, and two short sums round less than a long one.
     rows = x.reshape(x.shape[0], math.prod(x.shape[1:-1]), x.shape[-1])
     slopes = jnp.broadcast_to(slope, (x.shape[0], x.shape[-1]))[:, None]
     return jnp.where(rows >= 0, rows, (slopes * rows).astype(x.dtype)).reshape(x.shape)

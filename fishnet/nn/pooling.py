@@ -1,4 +1,4 @@
-"""Pooling over non-overlapping windows: any size, any window, rank 4 throughout.
+"""Pooling of maps [b, h, w, c] over non-overlapping windows of any size.
 
 Both have gradients of their own. Autodiff of strided slices adds up `window`^2 arrays padded between their pixels,
 which costs a test a pixel and slice on CPU; here the gradient is spread over its window and, for the maximum, masked,
@@ -19,7 +19,7 @@ from fishnet.lookup import Table
 
 
 def max_pool(x: Float[Array, "b h w c"], window: int = 2) -> Float[Array, "b p q c"]:
-    """The largest value of each window.
+    """Max pooling: the largest value of each window.
 
         y[b, p, q, c] = max over 0 <= i, j < window of x[b, window p + i, window q + j, c]
 
@@ -43,7 +43,7 @@ def max_pool(x: Float[Array, "b h w c"], window: int = 2) -> Float[Array, "b p q
 
 
 def mean_pool(x: Float[Array, "b h w c"], window: int = 2) -> Float[Array, "b p q c"]:
-    """The mean of each window.
+    """Mean pooling: the mean of each window.
 
         y[b, p, q, c] = mean over 0 <= i, j < window of x[b, window p + i, window q + j, c]
 
@@ -69,13 +69,13 @@ def _check(x: Array, window: int) -> None:
 
 
 def _taps(x: Array, window: int) -> list[Array]:
-    """The `window`^2 arrays [b, h // window, w // window, c] of the pixels of all windows, row by row."""
+    """Slices `x` into `window`^2 arrays [b, h // window, w // window, c], one for each pixel of a window."""
     h, w = (n // window * window for n in x.shape[1:3])
     return [x[:, i:h:window, j:w:window] for i in range(window) for j in range(window)]
 
 
 def _spread(y: Array, window: int, size: tuple[int, int]) -> Array:
-    """Each pixel of `y` [b, p, q, c] repeated over its window, zeros where maps of `size` (h, w) have no window."""
+    """Repeats each pixel of `y` [b, p, q, c] over its window; zeros where maps of `size` (h, w) have no window."""
     (b, p, q, c), k = y.shape, window
     x = jnp.broadcast_to(y.reshape(b * p, q, 1, c), (b * p, q, k, c)).reshape(b * p, 1, q * k * c)
     x = jnp.broadcast_to(x, (b * p, k, q * k * c)).reshape(b, p * k, q * k, c)
@@ -83,10 +83,10 @@ def _spread(y: Array, window: int, size: tuple[int, int]) -> Array:
 
 
 def _in_memory(dy: Array, winner: Array) -> Array:
-    """`dy`, computed before it is spread.
+    """Returns `dy`, and makes XLA compute it before it is spread.
 
     What makes it is often the sum over the nine taps of the next convolution, which XLA's CPU backend would fuse into
-    the spreading and compute again for every pixel of a window. It removes optimisation barriers before it fuses; a
+    the spreading and compute again for every pixel of a window. It removes optimization barriers before it fuses; a
     conditional, whose predicate always holds, it cannot see through.
     """
 

@@ -1,4 +1,4 @@
-"""Squeeze-and-excitation: channels of maps weighted by a small network that sees their global means."""
+"""Squeeze-and-excitation: channels weighted by a small network of their global means."""
 
 from collections.abc import Callable
 from math import prod
@@ -13,7 +13,7 @@ from fishnet.nn.activations import relu
 from fishnet.nn.initializers import INITIALIZERS
 from fishnet.nn.mixed_activation import ActivationByIndex, activate
 
-FEWEST = 8  # hidden units: with less, the narrow networks here have next to nothing to decide by
+FEWEST = 8  # hidden units; fewer leave narrow networks too little capacity
 
 
 class SqueezeExcitation(nn.Module):
@@ -25,7 +25,7 @@ class SqueezeExcitation(nn.Module):
     float32. With b2 = 0 and small W2 all gates begin near 1/2.
 
     Args:
-        reduction: by what the channels are divided in between, 1 or more.
+        reduction: factor by which the hidden layer is narrower than the channels, 1 or more.
         act: activation between the layers: `f(x) -> y`, a `Parametric` or an `ActivationByIndex`.
         kernel_init: `f(key, shape, dtype) -> kernel` of both layers.
         channels: what `reduction` divides; None for the channels c of the maps.
@@ -47,7 +47,7 @@ class SqueezeExcitation(nn.Module):
         if self.reduction < 1:
             raise UsageError(f"reduction of squeeze-and-excitation must be 1 or more, got {self.reduction}")
         c = x.shape[-1]
-        # One axis of pixels: XLA's CPU backend vectorises sums over one axis, here and in the gradient of the product.
+        # One axis of pixels: XLA's CPU backend vectorizes sums over one axis, here and in the gradient of the product.
         rows = x.reshape(x.shape[0], prod(x.shape[1:-1]), c)
         z = rows.mean(1, dtype=jnp.promote_types(x.dtype, jnp.float32)).astype(x.dtype)
         units = max(FEWEST, (c if self.channels is None else self.channels) // self.reduction)

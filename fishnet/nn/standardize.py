@@ -1,4 +1,4 @@
-"""Standardisation of images with constants that are kept in the model's variables."""
+"""Standardization of images by constants in the model's variables."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from fishnet.errors import UsageError
 
 
 def to_float_images(x: Num[Array | np.ndarray, "..."]) -> Float[Array, "b h w c"]:
-    """Images `x` [b, h, w, c], uint8 or floats in 0..255, as float32.
+    """Casts images `x` [b, h, w, c], uint8 or floats in 0..255, to float32.
 
     Raises:
         UsageError: `x` is not of rank 4.
@@ -21,12 +21,12 @@ def to_float_images(x: Num[Array | np.ndarray, "..."]) -> Float[Array, "b h w c"
 
 
 class Standardize(nn.Module):
-    """Images in the task's own units to zero mean and unit variance.
+    """Standardizes images to zero mean and unit variance.
 
         y = (x - mean) / std
 
     `mean` [c] and `std` [c] live in the collection `constants` (0 and 1 until they are set from the task): the
-    network carries its standardisation with it, and no optimizer ever sees it.
+    network carries its standardization with it, and no optimizer ever sees it.
 
     Args:
         dtype: of the result; the arithmetic is float32.
@@ -36,7 +36,7 @@ class Standardize(nn.Module):
 
     @nn.compact
     def __call__(self, x: Num[Array | np.ndarray, "..."]) -> Float[Array, "b h w c"]:
-        """Standardises `x` [b, h, w, c], uint8 or floats in 0..255.
+        """Standardizes `x` [b, h, w, c], uint8 or floats in 0..255.
 
         Raises:
             UsageError: `x` is not of rank 4.

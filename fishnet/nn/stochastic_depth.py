@@ -1,4 +1,4 @@
-"""Stochastic depth: residual branches that are left out of single examples in training."""
+"""Stochastic depth: drops residual branches of single examples in training."""
 
 from functools import partial
 
@@ -11,7 +11,7 @@ from fishnet.nn.dropout import apply_in_training, broadcast_dropout, check_rate
 
 
 def linear_rates(last: ArrayLike, blocks: int) -> tuple[ArrayLike, ...]:
-    """Rates that grow linearly with depth: early features are needed by all later blocks.
+    """Drop rates that grow linearly with depth, because all later blocks need early features.
 
         rate of block l = last l / blocks, l = 1 ... blocks
 
@@ -34,7 +34,7 @@ def linear_rates(last: ArrayLike, blocks: int) -> tuple[ArrayLike, ...]:
 
 
 def stochastic_depth(key: Array, branch: Float[Array, "b ..."], rate: ArrayLike) -> Float[Array, "b ..."]:
-    """The whole branch of an example is zeroed with probability `rate`, the others are scaled so that the mean stays.
+    """Zeroes the whole branch of an example with probability `rate` and scales the others, so that the mean stays.
 
         y = branch m / (1 - rate), m[b] ~ Bernoulli(1 - rate)
 
@@ -42,7 +42,7 @@ def stochastic_depth(key: Array, branch: Float[Array, "b ..."], rate: ArrayLike)
 
     Args:
         key: a random key.
-        branch: what a residual block adds, [b, ...].
+        branch: residual branch, [b, ...].
         rate: probability of zero in [0, 1), possibly traced.
 
     Returns:
@@ -57,7 +57,7 @@ def stochastic_depth(key: Array, branch: Float[Array, "b ..."], rate: ArrayLike)
 
 
 class StochasticDepth(nn.Module):
-    """`stochastic_depth` in training, the identity in evaluation; draws from the rng stream "dropout".
+    """Stochastic depth module: `stochastic_depth` in training, the identity in evaluation; rng stream "dropout".
 
     A rate of 0 is exactly the identity, see `fishnet.nn.dropout.apply_in_training`.
 
@@ -72,5 +72,5 @@ class StochasticDepth(nn.Module):
 
     @nn.compact
     def __call__(self, branch: Float[Array, "b ..."], train: bool) -> Float[Array, "b ..."]:
-        """The branch [b, ...] as it is to be added to the skip connection."""
+        """Drops the branch [b, ...], which is then added to the skip connection."""
         return apply_in_training(stochastic_depth, self.rate, partial(self.make_rng, "dropout"), branch, train)

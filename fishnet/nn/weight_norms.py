@@ -1,4 +1,4 @@
-"""Normalised kernels: what weight norm and weight standardisation do to a layer before it is applied."""
+"""Kernel transforms of weight norm and weight standardization."""
 
 from math import prod
 
@@ -12,7 +12,7 @@ TINY = 1e-12  # of a squared length: a unit without weights stays without
 
 
 def normalize_kernel(kernel: Float[Array, "*s o"]) -> Float[Array, "*s o"]:
-    """Each unit's weights at length 1: `v / |v|`, over all axes but the last.
+    """Normalizes each unit's weights to length 1: `v / |v|`, over all axes but the last.
 
     Args:
         kernel: [i, o] of a dense layer or [kh, kw, i, o] of a convolution.
@@ -26,7 +26,9 @@ def normalize_kernel(kernel: Float[Array, "*s o"]) -> Float[Array, "*s o"]:
 
 
 def standardize_kernel(kernel: Float[Array, "*s o"]) -> Float[Array, "*s o"]:
-    """Each unit's weights with mean 0 and length 1: `(v - mean v) / |v - mean v|`, over all axes but the last.
+    """Centers each unit's weights and normalizes them to length 1: `(v - mean v) / |v - mean v|`.
+
+    Mean and length are over all axes but the last.
 
     Args:
         kernel: [i, o] of a dense layer or [kh, kw, i, o] of a convolution.
@@ -40,36 +42,36 @@ def standardize_kernel(kernel: Float[Array, "*s o"]) -> Float[Array, "*s o"]:
     Source: Qiao et al., arXiv:1903.10520; with length 1 as Brock, De and Smith, arXiv:2101.08692, equation 4.
     """
     if prod(kernel.shape[:-1]) == 1:
-        raise UsageError(f"a kernel {kernel.shape} cannot be standardised: the single weight of each unit becomes 0")
+        raise UsageError(f"a kernel {kernel.shape} cannot be standardized: the single weight of each unit becomes 0")
     return normalize_kernel(kernel - kernel.mean(_units(kernel), keepdims=True))
 
 
 def normalize_kernel_by_kind(
-    kind: Int[Array, ""], weight: int, standardised: int, kernel: Float[Array, "*s o"]
+    kind: Int[Array, ""], weight: int, standardized: int, kernel: Float[Array, "*s o"]
 ) -> Float[Array, "*s o"]:
-    """`normalize_kernel`, `standardize_kernel` or the kernel as it is, bit for bit, by a number that may be traced.
+    """Applies `normalize_kernel`, `standardize_kernel` or nothing, by a kind that may be traced.
 
     Args:
         kind: [] int32.
         weight: the kind whose kernels are of unit length.
-        standardised: the kind whose kernels are standardised.
+        standardized: the kind whose kernels are standardized.
         kernel: [i, o] or [kh, kw, i, o].
 
     Returns:
         Shape and dtype of `kernel`.
     """
-    mean = jnp.where(kind == standardised, kernel.mean(_units(kernel), keepdims=True), 0.0)
+    mean = jnp.where(kind == standardized, kernel.mean(_units(kernel), keepdims=True), 0.0)
     centred = kernel - mean
     length = lax.rsqrt(_squared_length(centred) + TINY)
-    return centred * jnp.where((kind == weight) | (kind == standardised), length, 1.0)
+    return centred * jnp.where((kind == weight) | (kind == standardized), length, 1.0)
 
 
 def initial_scale(kind: str, kernel: Float[Array, "*s o"]) -> Float[Array, " o"]:
-    """The scale with which a layer behind a normalised kernel starts out as the layer without norm would.
+    """Scale at which a layer with a normalized kernel begins as it would without norm.
 
     Args:
         kind: "weight" (then exactly so) or "weight_standardised" (up to the mean of the weights).
-        kernel: [i, o] or [kh, kw, i, o], as initialised.
+        kernel: [i, o] or [kh, kw, i, o], as initialized.
 
     Returns:
         [o], the lengths of the units' weights (without their mean).

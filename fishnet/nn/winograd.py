@@ -25,7 +25,7 @@ def winograd(
     precision: lax.PrecisionLike = None,
     preferred_element_type: DTypeLike | None = None,
 ) -> Float[Array, "..."]:
-    """F(2x2, 3x3) where it applies, `gemm` elsewhere; a drop-in for `nn.Conv(conv_general_dilated=...)`.
+    """Convolution by Winograd's F(2x2, 3x3) where it applies, else by `gemm`; for `nn.Conv(conv_general_dilated=)`.
 
         Y = A^T [ (G g G^T) * (B^T d B) ] A,   for each 4x4 tile d of the input, with products over channels
 
@@ -95,19 +95,19 @@ def winograd(
 
 
 def _input_transform(x: Array, axis: int) -> list[Array]:
-    """B^T along one axis of length 2 p + 2: four arrays of length p, one for each row of B^T."""
+    """Applies B^T along one axis of length 2 p + 2: four arrays of length p, one for each row of B^T."""
     p = (x.shape[axis] - 2) // 2
     d = [lax.slice_in_dim(x, i, i + 2 * p - 1, 2, axis) for i in range(4)]
     return [d[0] - d[2], d[1] + d[2], d[2] - d[1], d[1] - d[3]]
 
 
 def _kernel_transform(g: Array, axis: int) -> list[Array]:
-    """G along one axis of length 3: four arrays of length 1."""
+    """Applies G along one axis of length 3: four arrays of length 1."""
     left, middle, right = (lax.slice_in_dim(g, i, i + 1, 1, axis) for i in range(3))
     ends = 0.5 * (left + right)
     return [left, ends + 0.5 * middle, ends - 0.5 * middle, right]
 
 
 def _output_transform(m: list[Array]) -> tuple[Array, Array]:
-    """A^T: two sums of four arrays."""
+    """Applies A^T: two sums of four arrays."""
     return m[0] + m[1] + m[2], m[1] - m[2] - m[3]

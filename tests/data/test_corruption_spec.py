@@ -21,7 +21,7 @@ from fishnet.data.corruption_spec import (
     resolve_modifiers,
     split_name,
 )
-from fishnet.data.corruptions import CORRUPTIONS, SHIFTED
+from fishnet.data.corruptions import CORRUPTIONS, SHIFT_FUNCTIONS
 from fishnet.errors import UsageError
 from fishnet.sweep import Recipe, Sweep
 from fishnet.sweep.program.build import experts_of
@@ -183,7 +183,7 @@ def test_unknown_tasks_stay_unknown():
 
 
 def test_tables_agree():
-    assert list(FORMS) == list(CORRUPTIONS) and list(SHIFTS) == list(SHIFTED)
+    assert list(FORMS) == list(CORRUPTIONS) and list(SHIFTS) == list(SHIFT_FUNCTIONS)
     for key, form in FORMS.items():
         assert form.drawn == (key in ("mix", "vary", "train", "few", "noise"))
         assert ("[@DRAW]" in form.value) == (form.drawn or key == "shift")

@@ -62,11 +62,11 @@ def test_summary_equals_scikit_learn(seed: int) -> None:
 def test_a_run_among_many_has_the_figures_it_has_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     labels, logits = sample(runs=(3, 4))
     whole = metrics.summary(labels, logits)
-    classes = metrics.per_class(labels, logits) | metrics.class_figures(labels, logits)
+    classes = metrics.per_class(labels, logits) | metrics.class_metrics(labels, logits)
     for where in np.ndindex(3, 4):
         alone = metrics.summary(labels, logits[where])
         assert {name: value[where] for name, value in whole.items()} == alone
-        alone = metrics.per_class(labels, logits[where]) | metrics.class_figures(labels, logits[where])
+        alone = metrics.per_class(labels, logits[where]) | metrics.class_metrics(labels, logits[where])
         for name, value in alone.items():
             np.testing.assert_array_equal(classes[name][where], value)
     monkeypatch.setattr(metrics, "CHUNK", 1)  # a run at a time
@@ -108,7 +108,7 @@ def test_per_class_equals_scikit_learn() -> None:
 
 def test_class_figures_are_those_of_the_classes_samples() -> None:
     labels, logits = sample()
-    got = metrics.class_figures(labels, logits)
+    got = metrics.class_metrics(labels, logits)
     np.testing.assert_array_equal(got["auc"], metrics.per_class(labels, logits)["auc"])
     expected = [metrics.nll(labels[labels == c], logits[labels == c]) for c in range(5)]
     np.testing.assert_allclose(got["loss"], expected, rtol=1e-12)
@@ -117,7 +117,7 @@ def test_class_figures_are_those_of_the_classes_samples() -> None:
 
 def test_per_class_is_nan_where_there_is_nothing_to_divide_by() -> None:
     labels, logits = np.array([0, 0, 1]), np.array([[2.0, 0, 1], [2, 0, 1], [2, 0, 1]])
-    got = metrics.per_class(labels, logits) | metrics.class_figures(labels, logits)
+    got = metrics.per_class(labels, logits) | metrics.class_metrics(labels, logits)
     np.testing.assert_array_equal(got["support"], [2, 1, 0])
     np.testing.assert_array_equal(got["recall"], [1, 0, np.nan])
     np.testing.assert_array_equal(got["precision"], [2 / 3, np.nan, np.nan])
@@ -215,7 +215,7 @@ def test_inputs_are_left_as_they_are() -> None:
     ],
 )
 def test_what_does_not_fit_is_refused(labels: list, logits: np.ndarray, message: str) -> None:
-    for f in (metrics.summary, metrics.class_figures, metrics.per_class):
+    for f in (metrics.summary, metrics.class_metrics, metrics.per_class):
         with pytest.raises(UsageError, match=message):
             f(np.array(labels, int), logits)
 
@@ -242,7 +242,7 @@ def test_no_label_is_rounded_wrapped_or_left_out(label: object) -> None:
 def test_labels_that_are_whole_floats_are_counted_like_integers() -> None:
     logits = np.random.default_rng(0).normal(size=(9, 3))
     labels = np.arange(9) % 3
-    for f in (metrics.summary, metrics.per_class, metrics.class_figures):
+    for f in (metrics.summary, metrics.per_class, metrics.class_metrics):
         jax.tree.map(np.testing.assert_array_equal, f(labels.astype(float), logits), f(labels, logits))
 
 

@@ -13,9 +13,9 @@ from fishnet.probes.activations import (
     activation_metrics,
     active_units,
     dead_fraction,
-    either,
     is_saturated,
     max_slope,
+    merge_active,
     moments,
     saturation,
     slope,
@@ -159,7 +159,7 @@ def test_planted_dead_units_are_found():
         for images in np.split(IMAGES, 4)
     ]
     assert [bool(part["act_0"][2]) for part in parts] == [i == bright // 6 for i in range(4)]
-    together = either(either(parts[0], parts[1]), either(parts[2], parts[3]))
+    together = merge_active(merge_active(parts[0], parts[1]), merge_active(parts[2], parts[3]))
     jax.tree.map(np.testing.assert_array_equal, together, active)
 
 

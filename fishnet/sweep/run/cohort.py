@@ -322,7 +322,7 @@ class CohortRunner:
         summary = metrics.summary(labels, logits)
         for name in SUMMARY:
             self.history.curves[runs, epoch, CURVES.index(f"val_{name}")] = summary[name]
-        by_class = metrics.class_figures(labels, logits)
+        by_class = metrics.class_metrics(labels, logits)
         self.history.class_curves[runs, epoch, :, CLASS_CURVES.index("val_auc")] = by_class["auc"]
         self.history.class_curves[runs, epoch, :, CLASS_CURVES.index("val_loss")] = by_class["loss"]
         self.history.seconds[runs] += (time.perf_counter() - began) / len(runs)
