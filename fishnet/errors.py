@@ -2,13 +2,13 @@
 
 
 class UserError(Exception):
-    """An error outside the program (a file, a device, a folder); printed as one line, exit code 1."""
+    """Error outside the program (a file, a device, a folder); printed as one line, exit code 1."""
 
     exit_code = 1
 
 
 class UsageError(UserError, ValueError):
-    """An invalid request (a name, a value, a combination); printed as one line, exit code 2."""
+    """Invalid request (a name, a value, a combination); printed as one line, exit code 2."""
 
     exit_code = 2
 

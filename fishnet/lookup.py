@@ -38,7 +38,7 @@ class Table(dict[str, T]):
 
 
 def unknown(what: str, name: object, valid: Iterable[str]) -> UsageError:
-    """The error for a name that is not in a table: repeats it as typed, and lists the valid ones and the nearest.
+    """Makes the error for a name that is not in a table: repeats it as typed, and lists the valid ones and the nearest.
 
     A name of an earlier version is refused with the one that it has now.
 
@@ -59,7 +59,7 @@ def unknown(what: str, name: object, valid: Iterable[str]) -> UsageError:
 
 
 def lookup(table: Mapping[str, T], name: str | Callable, what: str) -> T:
-    """The object that `name` stands for in `table`; a callable passes through.
+    """Looks up the object that `name` stands for in `table`; a callable passes through.
 
     Args:
         table: a visible dictionary such as `ACTIVATIONS`.

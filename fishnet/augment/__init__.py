@@ -1,4 +1,4 @@
-"""Augmentation inside the compiled step: of single images, by mixing images and labels, by sampling classes."""
+"""Augmentation inside the compiled step: image transforms, mixing of images and labels, class sampling."""
 
 from fishnet.augment.images import AUGMENTATIONS, flip, flip_shift, none, shift, strong
 from fishnet.augment.mixing import beta_table, cutmix, cutout, mix, mixup

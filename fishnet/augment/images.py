@@ -1,7 +1,8 @@
 """Augmentation of image batches inside the compiled step: f(key, images) -> images.
 
-What moves whole pixels takes images of any type; what computes new ones takes uint8 and refuses floats, whose range
-nothing tells. Draws depend on the key and the batch shape alone, so a lane's images do not change with its neighbours.
+Functions that move whole pixels take images of any type. Those that compute new values take uint8 and refuse floats,
+whose range is unknown. Draws depend on the key and the batch shape alone, so a lane's images do not change with its
+neighbors.
 """
 
 from collections.abc import Callable
@@ -29,7 +30,7 @@ Augmentation = Callable[[PRNGKeyArray, Num[Array, "b h w c"]], Num[Array, "b h w
 
 
 def none(key: PRNGKeyArray, images: Num[Array, "b h w c"]) -> Num[Array, "b h w c"]:
-    """The images as they are."""
+    """Returns the images unchanged."""
     return images
 
 
@@ -81,7 +82,7 @@ def shift(key: PRNGKeyArray, images: Num[Array, "b h w c"], pixels: int | None =
 
 
 def flip_shift(key: PRNGKeyArray, images: Num[Array, "b h w c"]) -> Num[Array, "b h w c"]:
-    """`flip`, then `shift` by up to an eighth of the height, with independent keys.
+    """Applies `flip`, then `shift` by up to an eighth of the height, with independent keys.
 
     Args:
         key: a random key.
@@ -95,11 +96,11 @@ def flip_shift(key: PRNGKeyArray, images: Num[Array, "b h w c"]) -> Num[Array, "
 
 
 def affine(image: Num[Array, "h w c"], matrix: Int32[Array, "2 2"], move: Int32[Array, "2"]) -> UInt8[Array, "h w c"]:
-    """The image seen through an affine map of its coordinates, by bilinear interpolation, the edge repeated.
+    """Maps the coordinates of an image affinely, by bilinear interpolation, the edge repeated.
 
-    `out[p] = image[m + matrix (p - m) + move]` with m the centre of the image and p = (row, column). Places between
+    `out[p] = image[m + matrix (p - m) + move]` with m the center of the image and p = (row, column). Places between
     pixels count to 1/256. Integers throughout: a float would be rounded otherwise in another program, and a lane's
-    images would depend on its neighbours.
+    images would depend on its neighbors.
 
     Args:
         image: [h, w, c] uint8.
@@ -117,7 +118,7 @@ def affine(image: Num[Array, "h w c"], matrix: Int32[Array, "2 2"], move: Int32[
     y, x = 2 * jnp.arange(h)[:, None] - (h - 1), 2 * jnp.arange(w) - (w - 1)
 
     def place(row: jax.Array, move: jax.Array, size: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """The pixel before the place, the one after it and the share of the latter, of 256, each [h, w]."""
+        """Finds the pixel before the place, the one after it, and the weight of the latter out of 256, each [h, w]."""
         fixed = jnp.clip(((row[0] * y + row[1] * x) >> 7) + move + 128 * (size - 1), 0, 256 * (size - 1))
         return fixed >> 8, jnp.minimum((fixed >> 8) + 1, size - 1), (fixed & 255)[..., None]
 
@@ -152,7 +153,7 @@ def relight(image: Num[Array, "h w c"], light: Int32[Array, ""], contrast: Int32
 
 
 def strong(key: PRNGKeyArray, images: Num[Array, "b h w c"]) -> UInt8[Array, "b h w c"]:
-    """A random affine view with changed light, for photographs of few subjects.
+    """Strong augmentation: a random affine view with changed brightness and contrast.
 
     Each image is mirrored with probability 1/2, turned by up to `TURN` radians, zoomed by up to `ZOOM` in each
     direction apart, and moved by up to an eighth of its side (see `affine`); then its brightness changes by up to
@@ -191,14 +192,14 @@ def strong(key: PRNGKeyArray, images: Num[Array, "b h w c"]) -> UInt8[Array, "b 
     return jax.vmap(view)(drawn, images)
 
 
-def check_uint8(what: str, images: Num[Array, "..."]) -> None:
-    """Refuses images of another type: rounded to integers, floats in 0..1 would be black.
+def check_uint8(name: str, images: Num[Array, "..."]) -> None:
+    """Refuses images that are not uint8; floats in 0..1, rounded to integers, would be black.
 
     Raises:
         UsageError: they are not uint8.
     """
     if images.dtype != jnp.uint8:
-        raise UsageError(f"{what} takes uint8 images, 0 to 255, not {images.dtype}: it works in integers")
+        raise UsageError(f"{name} takes uint8 images, 0 to 255, not {images.dtype}: it works in integers")
 
 
 AUGMENTATIONS: dict[str, Augmentation] = Table(

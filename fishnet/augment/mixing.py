@@ -1,10 +1,10 @@
 """Mixing the images of a batch (mixup, cutmix) and cutting out of them, inside the compiled step.
 
-Images are uint8, but for `cutmix` and `cutout`, which replace whole pixels and take any numeric type.
+Images are uint8; `cutmix` and `cutout`, which replace whole pixels, take any numeric type.
 
-Mixed examples carry two labels, so the loss is `share loss(labels) + (1 - share) loss(labels[partner])`. Integers
-throughout, as in augment.py: a float would be rounded otherwise in another program. Shares are looked up in a table
-made on the host, for a draw from a beta distribution with a traced parameter would take a loop of rejections.
+Mixed examples have two labels, so the loss is `share loss(labels) + (1 - share) loss(labels[partner])`. All arithmetic
+is in integers, as in images.py: floats would round differently in another program. Shares are looked up in a table made
+on the host, because a draw from a beta distribution with a traced parameter would need a loop of rejections.
 """
 
 from collections.abc import Sequence
@@ -23,13 +23,13 @@ from fishnet.errors import UsageError
 # The side of a box whose area is 1 - share of the image's: all in units of 1/256, position = share.
 SIDES = np.round(256 * np.sqrt(1 - np.arange(257) / 256)).astype(np.int32)
 
-PARTNER, SHARE, ROW, COLUMN, CUT_ROW, CUT_COLUMN, COIN = range(7)  # what each column of a batch's random bits is for
+PARTNER, SHARE, ROW, COLUMN, CUT_ROW, CUT_COLUMN, COIN = range(7)  # uses of the columns of a batch's random bits
 
 Mixed = tuple[Num[Array, "b h w c"], Int32[Array, " b"], Float32[Array, " b"]]
 
 
 def beta_table(alpha: int | float) -> np.ndarray:
-    """Shares whose distribution is Beta(alpha, alpha) when each position is as likely as any other.
+    """Table of shares: a uniformly drawn entry has the distribution Beta(alpha, alpha).
 
     Position i holds the quantile at `(i + 1/2) / 257`, in units of 1/256; the table is symmetric, so its mean is 1/2.
 
@@ -52,11 +52,11 @@ def beta_table(alpha: int | float) -> np.ndarray:
 
 
 def mixup(key: PRNGKeyArray, images: Num[Array, "b h w c"], shares: ArrayLike) -> Mixed:
-    """Blends each image with another of the batch.
+    """Mixup: blends each image with another of the batch.
 
         out = l image + (1 - l) images[partner], rounded;   l ~ Beta(alpha, alpha), the share
 
-    One permutation of the batch says who is whose partner; each image draws a share of its own.
+    One permutation of the batch gives the partners; each image draws its own share.
 
     Args:
         key: a random key.
@@ -78,14 +78,14 @@ def mixup(key: PRNGKeyArray, images: Num[Array, "b h w c"], shares: ArrayLike) -
 
 
 def cutmix(key: PRNGKeyArray, images: Num[Array, "b h w c"], shares: ArrayLike) -> Mixed:
-    """Replaces a box of each image by the same box of another of the batch.
+    """CutMix: replaces a box of each image by the same box of another of the batch.
 
         out = images[partner] in a box of h sqrt(1 - l) by w sqrt(1 - l) pixels, image elsewhere
         l ~ Beta(alpha, alpha)
 
-    The box is rounded down and lies around a pixel drawn uniformly; what of it lies beyond the image's edge is lost,
-    and the share that is returned is of the pixels kept. One permutation of the batch says who is whose partner; each
-    image draws a box of its own (the authors' code: one a batch).
+    The box is rounded down and lies around a pixel drawn uniformly. The part beyond the image's edge is lost, and the
+    share that is returned is the fraction of pixels kept. One permutation of the batch gives the partners; each image
+    draws its own box (the authors' code draws one for each batch).
 
     Args:
         key: a random key.
@@ -108,7 +108,7 @@ def cutmix(key: PRNGKeyArray, images: Num[Array, "b h w c"], shares: ArrayLike) 
 def cutout(
     key: PRNGKeyArray, images: Num[Array, "b h w c"], size: ArrayLike, fill: ArrayLike | Sequence
 ) -> Num[Array, "b h w c"]:
-    """Paints a square of `size` pixels a side, which may reach beyond the image's edge.
+    """Cutout: paints over a square with sides of `size` pixels, which may reach beyond the image's edge.
 
         out = fill in a square around a pixel drawn uniformly, image elsewhere
 
@@ -138,10 +138,10 @@ def mix(
     cutout_size: ArrayLike,
     fill: ArrayLike | Sequence,
 ) -> Mixed:
-    """`cutout`, then `mixup` or `cutmix`; where both are on, each batch takes one of them with probability 1/2.
+    """Applies `cutout`, then `mixup` or `cutmix`; where both are on, each batch takes one with probability 1/2.
 
     Cutout comes first, as one of the augmentations of single images: after cutmix it would hide parts that the shares
-    count. Each does what it does alone with the same key. With everything off (tables of `beta_table(0)`, size 0)
+    count. Each gives what it gives alone with the same key. With everything off (tables of `beta_table(0)`, size 0)
     images and labels are exactly those that came in. What is off is not computed, unless `jax.vmap` runs over tables
     and sizes.
 
@@ -180,7 +180,7 @@ def mix(
 
 
 def check_cutout(size: ArrayLike) -> None:
-    """Refuses a known number of pixels that makes no square.
+    """Refuses a known size of the square that is not a whole number from 0 on.
 
     Raises:
         UsageError: it is negative, not whole, or too large for int32.
@@ -190,7 +190,7 @@ def check_cutout(size: ArrayLike) -> None:
 
 
 def check_table(shares: ArrayLike) -> None:
-    """Refuses known shares that are no table of `beta_table`.
+    """Refuses known shares that are not a table of `beta_table`.
 
     Raises:
         UsageError: not [257], or a value that is no whole number from 0 to 256.
@@ -241,17 +241,17 @@ def _cutout(
 
 
 def _bits(key: PRNGKeyArray, images: Num[Array, "b h w c"]) -> UInt32[Array, "b 7"]:
-    """All that is drawn for a batch, at once: compiling the random generator takes longer than all else here."""
+    """Draws all random bits of a batch at once, because compiling the generator takes longer than all else here."""
     return jax.random.bits(key, (images.shape[0], 7))
 
 
 def _uniform(bits: UInt32[Array, " b"], choices: int) -> Int32[Array, " b"]:
-    """Uniform on 0 ... choices - 1, below 2^16, to 1 part in 2^16."""
+    """Uniform integers on 0 ... choices - 1 (below 2^16), to 1 part in 2^16."""
     return ((bits >> 16) * np.uint32(choices) >> 16).astype(jnp.int32)
 
 
 def _partners(bits: UInt32[Array, "b 7"], mixed: Bool[Array, " b"]) -> Int32[Array, " b"]:
-    """A permutation of the batch; images that are not mixed keep to themselves."""
+    """Permutation of the batch; images that are not mixed are their own partners."""
     return jnp.where(mixed, jnp.argsort(bits[:, PARTNER]), jnp.arange(bits.shape[0])).astype(jnp.int32)
 
 
@@ -263,14 +263,14 @@ def _box(
     h: int,
     w: int,
 ) -> Bool[Array, "b h w"]:
-    """Whether a pixel is in the box of `tall` by `wide` pixels around (row, column)."""
-    below = jnp.arange(h) - (row - (tall >> 1))[:, None]
-    beside = jnp.arange(w) - (column - (wide >> 1))[:, None]
-    rows, columns = (below >= 0) & (below < tall[:, None]), (beside >= 0) & (beside < wide[:, None])
+    """Mask of the box of `tall` by `wide` pixels around (row, column)."""
+    y = jnp.arange(h) - (row - (tall >> 1))[:, None]
+    x = jnp.arange(w) - (column - (wide >> 1))[:, None]
+    rows, columns = (y >= 0) & (y < tall[:, None]), (x >= 0) & (x < wide[:, None])
     return rows[:, :, None] & columns[:, None, :]
 
 
 def _fraction(part: UInt32[Array, " b"], whole: int) -> Float32[Array, " b"]:
-    """`part / whole` rounded down to a multiple of 2^-16, by long division: a quotient of floats varies by program."""
+    """Divides `part / whole`, rounded down to a multiple of 2^-16, in integers: float division varies by program."""
     first, rest = part * 256 // whole, part * 256 % whole
     return (first * 256 + rest * 256 // whole).astype(jnp.float32) / 65536

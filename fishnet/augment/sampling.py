@@ -1,7 +1,7 @@
-"""Which images an epoch shows, and from which augmentation, by class: for data with a long tail.
+"""Class-balanced sampling, and augmentation by class, for long-tailed data.
 
-Positions are drawn inside the compiled program, in integers, so that they are the same in every program. What depends
-on the class counts is made on the host.
+Positions are drawn inside the compiled program, in integers, so that they are the same in every program. Weights from
+class counts are made on the host.
 """
 
 from collections.abc import Sequence
@@ -17,19 +17,19 @@ from fishnet.checks.traced import is_whole_in, violates
 from fishnet.errors import UsageError
 from fishnet.lookup import unknown
 
-TOTAL = 2**30  # what the weights of all images add up to, at most
+TOTAL = 2**30  # largest sum of the weights of all images
 
 
 def sampling_weights(
     counts: ArrayLike | Sequence, strength: int | float, factors: ArrayLike | Sequence | None = None
 ) -> np.ndarray:
-    """The weight with which each image of a class is drawn: proportional to `f_c n_c^(-strength)`.
+    """Weights with which the images of each class are drawn, proportional to `f_c n_c^(-strength)`.
 
     Args:
         counts: n_c [k] images of each class in the train split.
         strength: 0 or more: 0 leaves the frequencies as they are, 1 makes the classes equally frequent, 1/2 goes half
             of the way, above 1 rare classes become the frequent ones.
-        factors: f_c [k], above 0: how many times as often as otherwise an image of a class is drawn; None: 1 for all.
+        factors: f_c [k], above 0, on the frequency of each class; None: 1 for all.
 
     Returns:
         Weights [k] int32: exactly 1 at strength 0 and equal factors; else with `sum_c n_c w_c` about 2^30, 1 or more
@@ -59,7 +59,7 @@ def sampling_weights(
 
 
 def weighted_positions(key: PRNGKeyArray, weights: Int32[ArrayLike, " n"], size: int) -> Int32[Array, " size"]:
-    """Positions drawn with replacement, with probability `w_i / sum w`, to 1 part in 2^32 of the whole.
+    """Draws positions with replacement, with probability `w_i / sum w`, to 1 part in 2^32.
 
     Args:
         key: a random key.
@@ -82,9 +82,9 @@ def weighted_positions(key: PRNGKeyArray, weights: Int32[ArrayLike, " n"], size:
 def balanced_positions(
     key: PRNGKeyArray, order: Int32[ArrayLike, " n"], labels: Int[ArrayLike, " images"], weights: Int32[ArrayLike, " k"]
 ) -> Int32[Array, " n"]:
-    """The positions of one epoch: `order` itself, or as many drawn from it with replacement by their classes' weights.
+    """Positions of one epoch: `order` itself, or as many drawn from it with replacement by class weights.
 
-    Weights that are all alike (strength 0, or classes that are equally frequent already) leave `order` exactly as it
+    Weights that are all equal (strength 0, or classes that are equally frequent already) leave `order` exactly as it
     is: every image once.
 
     Args:
@@ -105,7 +105,7 @@ def balanced_positions(
 
 
 def class_balanced_order(key: PRNGKeyArray, labels: Int[ArrayLike, " images"], n: int) -> Int32[Array, " n"]:
-    """Positions drawn with replacement so that every class that has images comes equally often.
+    """Draws positions with replacement so that every class that has images comes equally often.
 
     Args:
         key: a random key.
@@ -127,7 +127,7 @@ def class_balanced_order(key: PRNGKeyArray, labels: Int[ArrayLike, " images"], n
 
 
 def class_mask(classes: Sequence[str], names: Sequence[str]) -> np.ndarray:
-    """Which classes are named.
+    """Mask of the classes that are named.
 
     Args:
         classes: the names of all k classes.
@@ -148,7 +148,7 @@ def class_mask(classes: Sequence[str], names: Sequence[str]) -> np.ndarray:
 def choose_by_class(
     labels: Int[ArrayLike, " b"], mask: Bool[ArrayLike, " k"], stronger: ArrayLike, usual: ArrayLike
 ) -> Array:
-    """Each example of a masked class from `stronger`, each other from `usual`: augmentation by class.
+    """Chooses each example of a masked class from `stronger` and the others from `usual`: augmentation by class.
 
     Args:
         labels: [b]; a label outside [0, k) counts as not masked.
@@ -170,7 +170,7 @@ def choose_by_class(
 
 
 def _high_product(a: UInt32[Array, "..."], b: UInt32[Array, ""]) -> UInt32[Array, "..."]:
-    """`a b >> 32` of 64-bit products, in halves of 16 bits."""
+    """Computes `a b >> 32` of 64-bit products, in halves of 16 bits."""
     low, high, b_low, b_high = a & 0xFFFF, a >> 16, b & 0xFFFF, b >> 16
     middle = high * b_low + (low * b_low >> 16)
     return high * b_high + (middle >> 16) + (low * b_high + (middle & 0xFFFF) >> 16)

@@ -1,4 +1,4 @@
-"""Checks at the door of a public function: an argument of a wrong type is refused in one sentence, before any work."""
+"""Checks of the arguments of public functions, with one clear message before any work."""
 
 import math
 import operator
@@ -9,11 +9,11 @@ from typing import Any
 
 from fishnet.errors import UsageError
 
-LONGEST = 60  # characters of a value that a message repeats
+LONGEST = 60  # most characters of a value in a message
 
 
 def quote_value(value: object) -> str:
-    """Formats a value for an error message: one line, shortened."""
+    """Quotes a value for an error message: one line, shortened."""
     text = " ".join(repr(value).split())
     text = text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
     return text if isinstance(value, str | int | float | None) else f"{text} (a {type(value).__name__})"
@@ -37,22 +37,22 @@ def check_type(name: str, value: object, kind: type | tuple[type, ...], valid: s
 
 
 def check_flag(name: str, value: object) -> None:
-    """Refuses what is neither True nor False."""
+    """Refuses a value that is neither True nor False."""
     check_type(name, value, bool, "True or False")
 
 
 def check_text(name: str, value: object, valid: str = "a text") -> None:
-    """Refuses what is no text."""
+    """Refuses a value that is not a string."""
     check_type(name, value, str, valid)
 
 
 def check_whole_number(name: str, value: Any, least: int | None = None, most: int | None = None) -> int:
-    """A whole number of any integer type, NumPy's included, as an int.
+    """Checks a whole number of any integer type, NumPy's included; returns it as an int.
 
     Args:
         name: of the argument.
         value: that was given.
-        least, most: both allowed; None: no limit.
+        least, most: bounds, both allowed; None: no bound.
 
     Raises:
         UsageError: it is none, or out of range.
@@ -71,7 +71,7 @@ def check_whole_number(name: str, value: Any, least: int | None = None, most: in
 
 
 def check_finite(name: str, value: Any, least: float = -math.inf) -> None:
-    """Refuses what is no finite number, or one that is too small."""
+    """Refuses a value that is not a finite number, or is too small."""
     valid = "a finite number" + (f" of at least {least:g}" if least > -math.inf else "")
     check_type(name, value, (int, float), valid)
     if not math.isfinite(value) or value < least:
@@ -79,15 +79,15 @@ def check_finite(name: str, value: Any, least: float = -math.inf) -> None:
 
 
 def check_mapping(name: str, value: object, valid: str) -> None:
-    """Refuses what is no dictionary (or another mapping)."""
+    """Refuses a value that is not a mapping."""
     check_type(name, value, Mapping, valid)
 
 
 def as_folder(name: str, value: Any) -> Path:
-    """The path of a folder, from a text or a path.
+    """Converts a string or path to the path of a folder.
 
     Raises:
-        UsageError: it is neither, or empty, or no path can be so.
+        UsageError: it is neither, or empty, or holds a NUL.
     """
     check_type(name, value, (str, os.PathLike), "the path of a folder")
     text = os.fspath(value)

@@ -1,4 +1,4 @@
-"""Arrays of the user checked at the door, before they are truncated or wrapped. Imports no JAX."""
+"""Checks of arrays that users pass in, before they are truncated or wrapped. Imports no JAX."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -11,7 +11,7 @@ from fishnet.errors import UsageError
 
 @runtime_checkable
 class SupportsArray(Protocol):
-    """An object that NumPy can turn into an array, such as an array of JAX."""
+    """Object that NumPy can turn into an array, such as an array of JAX."""
 
     def __array__(self) -> np.ndarray: ...
 
@@ -24,13 +24,13 @@ FloatOrArray = np.ndarray | np.floating | float
 
 
 def check_whole_numbers(values: ArrayLike | Sequence, what: str, low: int, high: int) -> Int64[np.ndarray, "..."]:
-    """Integers from an array-like of whole numbers; nothing is rounded, wrapped or parsed.
+    """Checks an array-like of whole numbers and returns it as int64; nothing is rounded, wrapped or parsed.
 
     Args:
         values: integers, or floats that are whole numbers, [...]; also as Python objects, as a column of a table has.
-        what: what they are, plural, for messages.
-        low: the least that is allowed.
-        high: the first that is not.
+        what: name of the values in the plural, for messages.
+        low: smallest allowed value.
+        high: first value that is too large.
 
     Returns:
         [...] int64.

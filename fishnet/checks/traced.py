@@ -11,7 +11,7 @@ from fishnet.errors import UsageError
 
 
 def violates(value: ArrayLike, holds: Callable[[np.ndarray], np.ndarray]) -> bool:
-    """Whether any element of a value that is known now breaks a condition; a traced value is taken on trust.
+    """Whether an element of a known value violates a condition; False for a traced value.
 
     Args:
         value: a Python number, or an array [...] of NumPy or JAX.
@@ -21,12 +21,12 @@ def violates(value: ArrayLike, holds: Callable[[np.ndarray], np.ndarray]) -> boo
 
 
 def is_whole_in(low: int, high: int) -> Callable[[np.ndarray], np.ndarray]:
-    """A condition for `violates`: whole numbers in [low, high), whatever their type."""
+    """Makes a condition for `violates`: whole numbers in [low, high), whatever their type."""
     return lambda value: (value >= low) & (value < high) & (value == np.floor(value))
 
 
 def check_progress(progress: ArrayLike) -> None:
-    """Refuses known progress through a run that cannot be: a step, say, where its share of all steps is meant.
+    """Refuses known progress outside [0, 1], such as a step in place of the fraction of all steps.
 
     Raises:
         UsageError: it is outside [0, 1], or NaN.

@@ -1,4 +1,4 @@
-"""Labelled images: reef, mnist, mnist-mini, folder:PATH and synthetic, each as one `Task` in memory."""
+"""Labeled images: reef, mnist, mnist-mini, folder:PATH and synthetic, each as one `Task` in memory."""
 
 from fishnet.data.task import Task, make_task
 from fishnet.data.tasks import TASKS, check_task, default_image_size, load_task, load_tasks

@@ -1,4 +1,4 @@
-"""The user's cache folder."""
+"""Cache folder of the user."""
 
 import os
 from pathlib import Path
@@ -7,11 +7,11 @@ from fishnet.data.paths import home_folder
 
 
 def cache_dir() -> Path | None:
-    """`$XDG_CACHE_HOME/fishnet`, or `~/.cache/fishnet` where that variable is unset; not created here.
+    """Cache folder, `$XDG_CACHE_HOME/fishnet` or `~/.cache/fishnet`; it is not created here.
 
     Returns:
-        The folder; None where the variable is unset and this user has no home folder: whatever is kept there is then
-        done without, which `no_cache_note` says.
+        The folder; None where the variable is unset and this user has no home folder: nothing is cached then, which
+        `no_cache_note` says.
     """
     base = os.environ.get("XDG_CACHE_HOME", "")
     if os.path.isabs(base):  # the XDG standard has relative ones ignored
@@ -21,5 +21,5 @@ def cache_dir() -> Path | None:
 
 
 def no_cache_note(what: str) -> str:
-    """A note that something, in the plural, cannot be kept."""
+    """Note for the user that something (in the plural) cannot be cached."""
     return f"{what} are not kept for the next time: this user has no home folder (set XDG_CACHE_HOME to a folder)"

@@ -56,7 +56,7 @@ class ModifierForm:
 
 @dataclass(frozen=True)
 class Modifier:
-    """One corruption of a task: its kind, its classes, its amount and the number of its random draw."""
+    """Corruption of a task: its kind, its classes, its amount and the number of its random draw."""
 
     key: str  # of `FORMS`
     names: tuple[str, ...] = ()  # classes, as typed until `resolve_modifiers` finds them; for shift a key of `SHIFTS`

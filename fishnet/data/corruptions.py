@@ -1,4 +1,4 @@
-"""Planted defects: a task made worse in a known way, so that what finds causes can be tried where the cause is known.
+"""Corruptions of tasks: a task made worse in a known way, to test methods that look for causes.
 
 Nothing but what is said is touched. Labels of the validation and test splits are never changed, no image changes its
 split, and what is mixed into an image comes from its own split. What is drawn depends on the key, the class and the
@@ -32,7 +32,7 @@ from fishnet.errors import UsageError
 
 
 def apply_corruptions(task: Task, name: str, modifiers: Sequence[Modifier]) -> Task:
-    """A task with defects, applied in the order of `CORRUPTIONS`.
+    """Corrupts a task; modifiers are applied in the order of `CORRUPTIONS`.
 
     The images that training is deprived of stay in the arrays, in no split, so that an image keeps its number; those
     of classes that are left out do not.
@@ -69,7 +69,7 @@ def apply_corruptions(task: Task, name: str, modifiers: Sequence[Modifier]) -> T
 
 
 class Draft:
-    """A task while defects are being planted. The arrays are the task's own until something is written to them.
+    """Task while it is being corrupted; its arrays are the task's own until something is written to them.
 
     Args:
         task: as it was loaded.
@@ -81,12 +81,12 @@ class Draft:
         self.original, self.truth = self.images, self.labels  # of the images and classes that there are now
 
     def rows(self, name: str, split: str | None = None) -> Integer[np.ndarray, "_"]:
-        """The images of a class by its true labels, in all splits or in one, as sorted indices."""
+        """Sorted indices of the images of a class, by true labels, in all splits or in one."""
         rows = np.sort(np.concatenate(list(self.splits.values()))) if split is None else self.splits[split]
         return rows[self.truth[rows] == self.classes.index(name)]
 
     def change(self, rows: np.ndarray, function: Callable[[np.ndarray, int], np.ndarray]) -> None:
-        """Puts `function(image, i)` in the place of the i-th of the images."""
+        """Replaces the i-th of the images by `function(image, i)`."""
         if not self.images.flags.writeable:
             self.images = self.images.copy()
         for i, row in enumerate(rows):
@@ -96,7 +96,7 @@ class Draft:
 def draw_subset(
     members: Integer[np.ndarray, "n"], count: int, random: np.random.RandomState
 ) -> Integer[np.ndarray, "m"]:
-    """`count` of the members, drawn without replacement: of one state of `random`, fewer are a part of more.
+    """Draws `count` members without replacement; from the same random state a smaller draw is part of a larger one.
 
     Args:
         members: [n] indices.
@@ -112,7 +112,7 @@ def draw_subset(
 def flip_labels(
     label: int, classes: int, n: int, share: float, random: np.random.RandomState
 ) -> Integer[np.ndarray, "n"]:
-    """Labels of which a share is wrong, each by any other class with the same probability.
+    """Makes a fraction of the labels wrong; every other class is equally probable.
 
     `labels[i] = (label + d) mod classes` with d uniform on 1 .. classes - 1, for round(share n) of the i; the others
     are `label`.
@@ -137,12 +137,12 @@ def flip_labels(
 
 
 def rounded_count(share: float, n: int) -> int:
-    """A share of n images as their number, halves rounded up."""
+    """Number of images in a fraction of n, halves rounded up."""
     return math.floor(share * n + 0.5)
 
 
 def only(draft: Draft, modifier: Modifier) -> str:
-    """A part of the classes, relabelled from 0 in the order that they had; the images of the others are gone."""
+    """Keeps some of the classes, relabeled from 0 in their order; images of the others are removed."""
     names, total, before = modifier.names, len(draft.labels), len(draft.classes)
     new = np.array([names.index(name) if name in names else -1 for name in draft.classes])[draft.labels]
     rows = np.flatnonzero(new >= 0)
@@ -159,7 +159,7 @@ def only(draft: Draft, modifier: Modifier) -> str:
 
 
 def mix(draft: Draft, modifier: Modifier) -> str:
-    """Images of a class are blended with random ones of another, as they were, from the same split; in every split."""
+    """Blends each image of a class with a random original image of another class from the same split."""
     (name, other), random, touched = modifier.names, random_state(modifier, *modifier.names), 0
     for split in SPLITS:
         rows, others = draft.rows(name, split), draft.rows(other, split)
@@ -178,7 +178,7 @@ def mix(draft: Draft, modifier: Modifier) -> str:
 
 
 def vary(draft: Draft, modifier: Modifier) -> str:
-    """High variation within a class: its images, of every split, are turned, zoomed, recoloured and relit at random."""
+    """Varies the images of a class in every split: random rotation, zoom, hue and brightness."""
     (name,) = modifier.names
     rows = draft.rows(name)
     drawn = random_state(modifier, name).uniform(-1, 1, (len(rows), 4))
@@ -187,28 +187,28 @@ def vary(draft: Draft, modifier: Modifier) -> str:
 
 
 def blur(draft: Draft, modifier: Modifier) -> str:
-    """The images of a class, of every split, are out of focus."""
+    """Blurs the images of a class in every split."""
     (name,) = modifier.names
     draft.change(rows := draft.rows(name), lambda image, i: gaussian_blur(image, modifier.amount))
     return f"{len(rows):,} images of {name} in all splits were blurred, sigma {format_number(modifier.amount)} pixels"
 
 
 def low(draft: Draft, modifier: Modifier) -> str:
-    """The images of a class, of every split, have a low resolution."""
+    """Lowers the resolution of the images of a class in every split."""
     (name,), side = modifier.names, int(modifier.amount)
     draft.change(rows := draft.rows(name), lambda image, i: pixelate(image, side))
     return f"{len(rows):,} images of {name} in all splits were reduced to {side}x{side} pixels and enlarged again"
 
 
 def shift(draft: Draft, modifier: Modifier) -> str:
-    """The test images, of all classes, are taken in other conditions than those that were trained on."""
+    """Shifts the distribution of the test images of all classes: blur, contrast, brightness or noise."""
     (kind,), amount, random = modifier.names, modifier.amount, random_state(modifier, *modifier.names)
     draft.change(rows := draft.splits["test"], lambda image, i: SHIFT_FUNCTIONS[kind](image, amount, random))
     return f"{kind} of all {len(rows):,} test images was changed by {format_number(amount)}"
 
 
 def train(draft: Draft, modifier: Modifier) -> str:
-    """A part of the training images, stratified: of n of a class round(share n), at least 1; halves are rounded up.
+    """Keeps a stratified part of the training images: round(share n) of the n of each class, at least 1.
 
     Source: of many draws, bias and variance as in Neal et al., arXiv:1810.08591.
     """
@@ -222,7 +222,7 @@ def train(draft: Draft, modifier: Modifier) -> str:
 
 
 def few(draft: Draft, modifier: Modifier) -> str:
-    """One class keeps few training images."""
+    """Keeps only a few training images of one class."""
     (name,), count = modifier.names, int(modifier.amount)
     rows = draft.rows(name, "train")
     if count > len(rows):
@@ -233,7 +233,7 @@ def few(draft: Draft, modifier: Modifier) -> str:
 
 
 def noise(draft: Draft, modifier: Modifier) -> str:
-    """A share of a class's training labels, or of every class's, is wrong."""
+    """Makes a fraction of the training labels wrong, of one class or of every class."""
     draft.labels = draft.labels.copy()
     touched, total = 0, 0
     for name in modifier.names or draft.classes:
@@ -248,7 +248,7 @@ def noise(draft: Draft, modifier: Modifier) -> str:
 
 
 def random_state(modifier: Modifier, *names: str) -> np.random.RandomState:
-    """What draws for a modifier and the classes that it is about; the amount has no part in it."""
+    """Random state for a modifier and its classes; it does not depend on the amount."""
     words = "\0".join([modifier.key, *names, str(modifier.draw)])
     return np.random.RandomState(np.frombuffer(hashlib.sha256(words.encode()).digest(), "<u4"))
 

@@ -1,4 +1,4 @@
-"""Fetching one file from a list of mirrors, whole and verified or not at all."""
+"""Download of one file from a list of mirrors, verified and whole or not at all."""
 
 import hashlib
 import http.client
@@ -15,7 +15,7 @@ _MOST = 1 << 28  # bytes; a mirror that sends more than this is not sending the 
 
 
 class DownloadError(UserError):
-    """No mirror gave the file; the message lists each with its reason."""
+    """Failure of all mirrors; the message lists each with its reason."""
 
 
 def fetch(urls: Sequence[str], target: Path, sha256: str, timeout: float = 20.0, limit: float = 600.0) -> None:

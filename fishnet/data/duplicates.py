@@ -1,4 +1,4 @@
-"""Copies and some near-copies among the images: between splits they make every test figure too good."""
+"""Duplicates and near-duplicates among images; across splits they make test metrics too good."""
 
 import hashlib
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from fishnet.data.splits import SPLITS
 
 NEAR_BITS = 2  # of the 64 of the difference hash
 NEAR_COLOR = 12.0  # mean difference of 8x8 thumbnails in 0..255: on reef the hash alone takes different fish for one
-MOST_CANDIDATES = 64  # images of like hash that one image is compared with in colour
+MOST_CANDIDATES = 64  # images of like hash that one image is compared with in color
 MISSED = "re-encoded or brighter copies are often missed, shifted ones mostly, crops and mirror images always"
 MOST_PAIRS = 1_000_000_000  # comparisons of hashes, about 5 s; beyond that a part of the images is looked at
 
@@ -31,10 +31,10 @@ class Duplicates:
 def find_duplicates(
     images: UInt8[np.ndarray, "n s s 3"], labels: Integer[np.ndarray, "n"], splits: dict[str, Integer[np.ndarray, "_"]]
 ) -> Duplicates:
-    """Exact copies anywhere, and some of the near-copies across splits.
+    """Finds exact copies anywhere, and some of the near-copies across splits.
 
     Exact: the prepared pixels are equal. Near: the 64-bit difference hashes differ in at most `NEAR_BITS` and the
-    8x8 colour thumbnails by at most `NEAR_COLOR` on average. That finds part of the near-copies only, so finding none
+    8x8 color thumbnails by at most `NEAR_COLOR` on average. That finds part of the near-copies only, so finding none
     does not show that there are none. Of 200 reef photographs at 32 px (`python -m benchmarks.near_copies`) it finds
     JPEG, quality 90: 148; JPEG, quality 50: 105; 2 % brighter: 157; 10 % brighter: 83; halved and enlarged: 163;
     shifted by a pixel: 49; cropped by 10 % a side: 0; mirrored: 0; and it takes another photograph for a copy: 0.
@@ -71,7 +71,7 @@ def find_duplicates(
 def difference_hash(
     images: UInt8[np.ndarray, "n s s 3"],
 ) -> tuple[UInt64[np.ndarray, "n"], UInt8[np.ndarray, "n 192"]]:
-    """Two small descriptions of each image: which way the grey value changes between neighbours, and its colours.
+    """Difference hash of each image (signs of gray-value differences), and its 8x8 color thumbnail.
 
     Args:
         images: [n, s, s, 3] uint8.
@@ -124,15 +124,15 @@ def _first(row: np.ndarray, i: np.ndarray, j: np.ndarray) -> tuple[np.ndarray, n
 
 
 def _nearest(thumbnails: np.ndarray, i: np.ndarray, j: np.ndarray) -> list[tuple[int, int]]:
-    colour = np.abs(thumbnails[i].astype(np.int16) - thumbnails[j]).mean(axis=1)
+    color = np.abs(thumbnails[i].astype(np.int16) - thumbnails[j]).mean(axis=1)
     best: dict[int, tuple[float, int]] = {}
-    for k in np.flatnonzero(colour <= NEAR_COLOR):
-        best[int(i[k])] = min(best.get(int(i[k]), (np.inf, -1)), (float(colour[k]), int(j[k])))
+    for k in np.flatnonzero(color <= NEAR_COLOR):
+        best[int(i[k])] = min(best.get(int(i[k]), (np.inf, -1)), (float(color[k]), int(j[k])))
     return [(min(a, b), max(a, b)) for a, (_, b) in best.items()]
 
 
 def describe_duplicates(found: Duplicates, files: Sequence[str]) -> list[str]:
-    """The findings as sentences for `Task.notes`; nothing found gives no sentence.
+    """Describes duplicates in sentences for `Task.notes`; no duplicates give no sentence.
 
     Args:
         found: what `find_duplicates` returned.

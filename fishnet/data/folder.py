@@ -1,4 +1,4 @@
-"""folder:PATH: someone's own photographs, one sub-folder a class, in whatever state they are."""
+"""Task `folder:PATH`: a user's photographs, one sub-folder for each class."""
 
 import os
 import unicodedata
@@ -31,7 +31,7 @@ _MEANING = {
 def load_folder(
     path: str | os.PathLike, image_size: int = 32, group_regex: str | None = None, strict: bool = False
 ) -> Task:
-    """A folder of labelled photographs as a task.
+    """Loads a folder of labeled photographs as a task.
 
     Each sub-folder is a class (its own sub-folders belong to it; what is hidden, Thumbs.db and the like are passed
     over). Names that cannot be shown as they are, are written as `names.printable` does. Photographs are prepared by
@@ -90,19 +90,19 @@ def load_folder(
     duplicates = find_duplicates(decoded.images, decoded.labels, splits)
     notes += describe_duplicates(duplicates, files)
     if duplicates.across or duplicates.near:
-        notes.append("duplicates across splits make test figures too good; --group-regex keeps related files together")
+        notes.append("duplicates across splits make test metrics too good; --group-regex keeps related files together")
     notes += decoded.notes
     return make_task(folder_task(path), decoded.images, decoded.labels, splits, classes, notes, files)
 
 
 def check_folder(path: str | os.PathLike, group_regex: str | None = None) -> None:
-    """Raises `load_folder`'s errors as far as names alone show them: no file is opened."""
+    """Checks a folder by names alone, without opening a file; raises as `load_folder`."""
     parse_group_regex(group_regex)
     class_folders(expand_home(path))
 
 
 def folder_classes(path: str | os.PathLike) -> tuple[str, ...]:
-    """The classes that `load_folder` would give its task; raises its errors as far as the sub-folders' names show."""
+    """Names of the classes of a folder; raises as `load_folder`, as far as the names of sub-folders show."""
     return tuple(map(printable, class_folders(expand_home(path))))
 
 

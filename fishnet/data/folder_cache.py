@@ -1,4 +1,4 @@
-"""Photographs decoded once: the prepared arrays of a folder, kept in the user's cache until a file changes."""
+"""Cache of decoded photographs: the prepared arrays of a folder, until a file changes."""
 
 import hashlib
 import os
@@ -20,7 +20,7 @@ VERSION = 2  # of the preparation and of the cache's layout: raise it when eithe
 
 @dataclass(frozen=True)
 class Decoded:
-    """The usable images of a folder, and the files that are none."""
+    """Decoded images of a folder, and the files that cannot be used."""
 
     images: np.ndarray  # [n, s, s, 3] uint8
     labels: np.ndarray  # [n] int32
@@ -31,10 +31,10 @@ class Decoded:
 
 
 def decode_cached(root: Path, listed: Sequence[Listed], image_size: int) -> Decoded:
-    """Decodes the files, or takes the result of last time if no path, size or time of change differs.
+    """Decodes the files, or reads the cached result if no path, size or time of change differs.
 
-    A cache file that cannot be read is made anew, and one that cannot be written, or has no place, is done without,
-    with a note. There is at most one a folder and image size.
+    A cache file that cannot be read is made anew. Where none can be written, a note says so. There is at most one for
+    each folder and image size.
 
     Args:
         root: the folder.

@@ -1,4 +1,4 @@
-"""What is in a folder of photographs, seen from the outside: names, sizes and times, nothing decoded."""
+"""Scan of a folder of photographs: names, sizes and times, without decoding."""
 
 import os
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ MOST_FILES = 2_000_000  # in a folder: all images are held in memory
 
 
 class Listed(NamedTuple):
-    """One file under the root."""
+    """File under the root folder."""
 
     file: str  # relative to the root, with slashes
     label: int
@@ -24,14 +24,14 @@ class Listed(NamedTuple):
 
 
 class Walked(NamedTuple):
-    """Files that a walk through a folder found, and those that it passed over."""
+    """Files that a walk through a folder found, and those that it skipped."""
 
     files: list[Path]  # in the order of their paths
     passed_over: list[Path]  # hidden, or made by the system; what never is a photograph is not told
 
 
 def class_folders(root: Path) -> tuple[str, ...]:
-    """The names of the classes: the sub-folders of `root` in order, hidden ones left out.
+    """Names of the classes: the sub-folders of `root` in order, without hidden ones.
 
     Raises:
         UserError: `root` is not a folder that can be read, holds fewer than 2 sub-folders or an empty one, or holds
@@ -59,7 +59,7 @@ def class_folders(root: Path) -> tuple[str, ...]:
 
 
 def list_files(root: Path, classes: Sequence[str]) -> tuple[list[Listed], list[str]]:
-    """Every file of every class, sub-folders included, in the order of class and path; and what was passed over.
+    """Lists every file of every class, sub-folders included, by class and path; and the files that were skipped.
 
     Args:
         root: the folder.
@@ -83,7 +83,7 @@ def list_files(root: Path, classes: Sequence[str]) -> tuple[list[Listed], list[s
 
 
 def walk(folder: Path, most: int = MOST_FILES) -> Walked:
-    """Every file in a folder and its sub-folders, whatever its name ends with, but what is hidden or of the system.
+    """Walks through a folder and its sub-folders, and lists all files but hidden ones and those of the system.
 
     Links are followed; a folder that is reached twice, as in a loop of links, is read once, by its own path if that is
     in the folder.
@@ -115,7 +115,7 @@ def walk(folder: Path, most: int = MOST_FILES) -> Walked:
 
 
 def loose_files(root: Path) -> list[str]:
-    """The names of the files that lie in `root` itself, beside the classes, and so belong to none."""
+    """Names of the files in `root` itself, which belong to no class."""
     return sorted(entry.name for entry in _entries(root)[0] if not _is_folder(entry))
 
 

@@ -1,4 +1,4 @@
-"""Groups of photographs by their file names: what stays in one split."""
+"""Groups of photographs by file name, which stay in one split."""
 
 import re
 import signal
@@ -8,11 +8,11 @@ from contextlib import contextmanager
 
 from fishnet.errors import UsageError, UserError
 
-SECONDS = 5.0  # for all file names; some expressions take for ever
+SECONDS = 5.0  # limit for all file names; some expressions take exponential time
 
 
 def parse_group_regex(text: str | None) -> re.Pattern | None:
-    """The compiled expression.
+    """Compiles a group expression.
 
     Raises:
         UsageError: it is no regular expression, or matches without any text.
@@ -29,7 +29,7 @@ def parse_group_regex(text: str | None) -> re.Pattern | None:
 
 
 def file_groups(pattern: re.Pattern, files: Sequence[str]) -> list[str]:
-    """The group of each file: what the first pair of parentheses matches in its name, or the whole expression.
+    """Groups of files: the match of the first pair of parentheses in each name, or of the whole expression.
 
     Args:
         pattern: from `parse_group_regex`.

@@ -1,4 +1,4 @@
-"""The IDX format of MNIST: reading with every check, and writing.
+"""IDX format of MNIST: reader with all checks, and writer.
 
 A file is two zero bytes, a type code (8 = uint8), the number of dimensions, each dimension as a big-endian 32-bit
 integer, then the values in C order; often gzipped. Format: http://yann.lecun.com/exdb/mnist/ (end of the page).
@@ -22,7 +22,7 @@ _UINT8 = 8
 
 
 def read_idx(path: Path, sha256: str | None = None) -> UInt8[np.ndarray, "..."]:
-    """The array in an IDX file of uint8, gzipped or not (by content, whatever it is called).
+    """Reads the array in an IDX file of uint8, gzipped or not (recognized by content).
 
     Args:
         path: the file.
@@ -45,7 +45,7 @@ def read_idx(path: Path, sha256: str | None = None) -> UInt8[np.ndarray, "..."]:
 
 
 def read_checked(path: Path, sha256: str | None = None) -> bytes:
-    """The content of a file; UserError, naming it, if it cannot be read or its SHA-256 is not the given one."""
+    """Reads a file and checks its SHA-256; UserError, naming the file, if it cannot be read or differs."""
     try:
         data = read_regular_file(path, MAX_BYTES)
     except OSError as error:
@@ -60,7 +60,7 @@ def read_checked(path: Path, sha256: str | None = None) -> bytes:
 
 
 def encode_idx(array: np.ndarray) -> bytes:
-    """The gzipped IDX form of a uint8 array; equal arrays give equal bytes (no time or name is stored)."""
+    """Encodes a uint8 array as gzipped IDX; equal arrays give equal bytes (no time or name is stored)."""
     if array.dtype != np.uint8:
         raise ValueError(f"IDX is written for uint8 only, not {array.dtype}")
     header = struct.pack(f">BBBB{array.ndim}I", 0, 0, _UINT8, array.ndim, *array.shape)

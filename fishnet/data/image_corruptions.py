@@ -1,4 +1,4 @@
-"""What planted defects do to the pixels of one image: uint8 in, uint8 out, the same on every machine.
+"""Corruptions of one image, from uint8 to uint8, the same on every machine.
 
 Values are computed in float64 and rounded to the nearest integer, halves to even.
 """
@@ -12,7 +12,7 @@ from scipy import ndimage
 
 Image8 = UInt8[np.ndarray, "h w c"]
 
-# What `vary` does at strength 1, at most.
+# Largest changes of `vary_image` at strength 1.
 TURN = 45.0  # degrees
 ZOOM = 1.5
 HUE = 60.0  # degrees
@@ -39,7 +39,7 @@ def gaussian_blur(image: Image8, sigma: float) -> Image8:
 
 
 def pixelate(image: Image8, side: int) -> Image8:
-    """The image as a photograph of few pixels would be prepared: reduced by area averaging and enlarged again.
+    """Lowers the resolution of an image: reduces it by area averaging and enlarges it again.
 
     `small[i, j] = mean of image over [i h/side, (i+1) h/side) x [j w/side, (j+1) w/side)`, pixels counting by the part
     of them that lies inside; it is enlarged with LANCZOS, the filter of `images.prepare_image`.
@@ -65,7 +65,7 @@ def pixelate(image: Image8, side: int) -> Image8:
 
 
 def blend_images(image: Image8, other: Image8, share: float) -> Image8:
-    """A mixture of two images: `out = (1 - share) image + share other`.
+    """Blends two images: `out = (1 - share) image + share other`.
 
     Args:
         image: [h, w, c] uint8.
@@ -81,12 +81,12 @@ def blend_images(image: Image8, other: Image8, share: float) -> Image8:
 
 
 def vary_image(image: Image8, strength: float, drawn: Float64[np.ndarray, "4"]) -> Image8:
-    """The image turned, zoomed, with another hue and in another light.
+    """Rotates and zooms an image, and changes its hue and brightness.
 
         view[p] = image[m + R(-angle) (p - m) / zoom],   out = H(hue) view + light
 
-    with m the centre, p = (row, column), between pixels by bilinear interpolation, the edge repeated. H turns the
-    colours about the grey axis, by which the mean of the channels stays; grey images have no hue. At strength 1 the
+    with m the center, p = (row, column), between pixels by bilinear interpolation, the edge repeated. H turns the
+    colors about the grey axis, by which the mean of the channels stays; grey images have no hue. At strength 1 the
     angle is up to 45 degrees, the zoom 1.5^(-1) to 1.5, the hue up to 60 degrees and the light up to 0.2 of the range
     from black to white; angle, hue, light and the logarithm of the zoom grow with the strength.
 
@@ -104,10 +104,10 @@ def vary_image(image: Image8, strength: float, drawn: Float64[np.ndarray, "4"]) 
     angle, zoom = math.radians(TURN * strength * drawn[0]), ZOOM ** (strength * drawn[1])
     hue, light = math.radians(HUE * strength * drawn[2]), 255 * LIGHT * strength * drawn[3]
     turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]]) / zoom
-    centre = (np.array(image.shape[:2]) - 1) / 2
+    center = (np.array(image.shape[:2]) - 1) / 2
     view = np.stack(
         [
-            ndimage.affine_transform(channel, turn, centre - turn @ centre, order=1, mode="nearest")
+            ndimage.affine_transform(channel, turn, center - turn @ center, order=1, mode="nearest")
             for channel in np.moveaxis(image.astype(np.float64), -1, 0)
         ],
         axis=-1,
@@ -118,7 +118,7 @@ def vary_image(image: Image8, strength: float, drawn: Float64[np.ndarray, "4"]) 
 
 
 def hue_matrix(angle: float) -> Float64[np.ndarray, "3 3"]:
-    """The rotation of (red, green, blue) about (1, 1, 1) by an angle in radians; 2 pi / 3 makes red green."""
+    """Rotation of (red, green, blue) about (1, 1, 1) by an angle in radians; 2 pi / 3 turns red into green."""
     a = math.cos(angle) + (1 - math.cos(angle)) / 3
     b = (1 - math.cos(angle)) / 3 + math.sin(angle) / math.sqrt(3)
     c = (1 - math.cos(angle)) / 3 - math.sin(angle) / math.sqrt(3)
@@ -126,7 +126,7 @@ def hue_matrix(angle: float) -> Float64[np.ndarray, "3 3"]:
 
 
 def change_brightness(image: Image8, amount: float) -> Image8:
-    """More light, or less: `out = image + 255 amount`, cut off at black and white.
+    """Changes brightness: `out = image + 255 amount`, cut off at black and white.
 
     Args:
         image: [h, w, c] uint8.
@@ -138,7 +138,7 @@ def change_brightness(image: Image8, amount: float) -> Image8:
 
 
 def change_contrast(image: Image8, amount: float) -> Image8:
-    """More contrast, or less: `out = mean + (1 + amount) (image - mean)`, the mean being each channel's over the image.
+    """Changes contrast: `out = mean + (1 + amount) (image - mean)`, with the mean of each channel over the image.
 
     Args:
         image: [h, w, c] uint8.
@@ -151,7 +151,7 @@ def change_contrast(image: Image8, amount: float) -> Image8:
 
 
 def add_noise(image: Image8, amount: float, random: np.random.RandomState) -> Image8:
-    """Noise of a sensor: `out = image + 255 amount z`, z standard normal and independent in every pixel and channel.
+    """Adds sensor noise: `out = image + 255 amount z`, z standard normal and independent in every pixel and channel.
 
     Args:
         image: [h, w, c] uint8.

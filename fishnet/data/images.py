@@ -1,4 +1,4 @@
-"""From any photograph to the square uint8 array that the models see: one way, for reef, folders and `predict`."""
+"""Preparation of photographs as square uint8 arrays, the same for reef, folders and `predict`."""
 
 import errno
 import io
@@ -15,7 +15,7 @@ from fishnet.data.pixels import upright_rgb
 from fishnet.errors import UserError
 from fishnet.host.files import read_regular_file
 
-MIN_SIDE = 8  # pixels; below this there is nothing to recognise
+MIN_SIDE = 8  # pixels; below this there is nothing to recognize
 MAX_PIXELS = 89_478_485  # Pillow's own threshold for suspected decompression bombs; 268 MB once decoded to RGB
 MAX_BYTES = 256 * 2**20  # of the file, so that a film among the photographs is not read into memory
 
@@ -46,7 +46,7 @@ _VECTOR = ("EPS", "WMF")  # Pillow would start another program, or Windows, to d
 
 
 class ImageError(UserError):
-    """One image file cannot be used; `kind` is one of `KINDS` and `reason` says what was found."""
+    """Failure to use an image file; `kind` is one of `KINDS` and `reason` says what was found."""
 
     def __init__(self, path: object, kind: str, reason: str):
         reason = " ".join(reason.split())  # one line, whatever a decoder says
@@ -55,7 +55,7 @@ class ImageError(UserError):
 
 
 def prepare_image(image: Image.Image, size: int) -> UInt8[np.ndarray, "{size} {size} 3"]:
-    """The central square of an image, upright, in RGB, `size` pixels a side.
+    """Prepares an image: its central square, upright, in RGB, with sides of `size` pixels.
 
     The short side is resized to `size` and the middle of the long side kept, in one LANCZOS pass over exactly the
     central square (`PIL.ImageOps.fit`), so no crop offset is rounded and 32 px made from the 64 px square agrees with
@@ -78,7 +78,7 @@ def prepare_image(image: Image.Image, size: int) -> UInt8[np.ndarray, "{size} {s
 def read_image(
     source: str | os.PathLike | bytes, size: int, name: object = None
 ) -> UInt8[np.ndarray, "{size} {size} 3"]:
-    """Decodes one image file and prepares it; everything doubtful is refused before it is decoded.
+    """Reads, decodes and prepares one image file; files that are too large are refused before decoding.
 
     Args:
         source: path of an image file in any format that Pillow reads, or its content.
@@ -100,7 +100,7 @@ def read_image(
 
 
 def read_bytes(path: str | os.PathLike, name: object = None) -> bytes:
-    """The content of a regular file of at most `MAX_BYTES`; anything else is an `ImageError`."""
+    """Reads a regular file of at most `MAX_BYTES`; anything else is an `ImageError`."""
     try:
         return read_regular_file(path, MAX_BYTES)
     except FileNotFoundError as error:
@@ -123,7 +123,7 @@ def quiet_pillow() -> Iterator[None]:
 
 
 def decode_image(data: bytes, size: int, name: object = "image") -> UInt8[np.ndarray, "{size} {size} 3"]:
-    """`read_image` of a file's content, for use within `quiet_pillow`, in threads too."""
+    """Decodes and prepares a file's content; for use within `quiet_pillow`, in threads too."""
     # Pillow's decoders raise nearly any exception on damaged files (OSError, SyntaxError, struct.error, ...): whatever
     # it is, the file cannot be used, and its name and the reason are passed on.
     try:

@@ -41,7 +41,7 @@ STEMS = tuple(name for name in SHA256 if not name.endswith(".gz"))
 
 
 def load_mnist(data_dir: str | os.PathLike | None = None, mirrors: Sequence[str] = MIRRORS) -> Task:
-    """MNIST as a task: 55,000 / 5,000 / 10,000 images [28, 28, 1].
+    """Loads MNIST as a task: 55,000 / 5,000 / 10,000 images [28, 28, 1].
 
     Looked for in `data_dir`, else in `$FISHNET_DATA`, else in the user's cache; what is absent there is fetched into
     the cache. In a folder the files may also lie in `mnist/` or (torchvision's habit) `MNIST/raw/`.
@@ -74,7 +74,7 @@ def load_mnist(data_dir: str | os.PathLike | None = None, mirrors: Sequence[str]
 
 
 def check_mnist(data_dir: str | os.PathLike | None = None) -> None:
-    """Raises `load_mnist`'s `UserError` for local files, checksums included (0.02 s); unpacks and fetches nothing."""
+    """Checks local MNIST files and their checksums (0.02 s) as `load_mnist` does, without unpacking or fetching."""
     folder = find_mnist(data_dir)
     if folder is not None:
         for stem in STEMS:
@@ -84,7 +84,7 @@ def check_mnist(data_dir: str | os.PathLike | None = None) -> None:
 
 
 def find_mnist(data_dir: str | os.PathLike | None = None) -> Path | None:
-    """The folder that holds all four files; None means that they are to be fetched.
+    """Finds the folder that holds all four files; None: they must be fetched.
 
     Raises:
         UserError: `data_dir` is given and lacks a file, or a folder holds some of the files but not all.
@@ -102,7 +102,7 @@ def find_mnist(data_dir: str | os.PathLike | None = None) -> Path | None:
 
 
 def read_verified(folder: Path, stem: str) -> UInt8[np.ndarray, "..."]:
-    """One of the four arrays, from the .gz or the unpacked file, after comparing its SHA-256."""
+    """Reads one of the four arrays, from the .gz or the unpacked file, after checking its SHA-256."""
     path = _path(folder, stem) or _absent(folder, [stem])
     return read_idx(path, SHA256[path.name])
 

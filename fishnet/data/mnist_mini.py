@@ -1,4 +1,4 @@
-"""mnist-mini: 8,000 of the MNIST digits, embedded in the package as IDX files, for quick runs without a network.
+"""Task mnist-mini: 8,000 of the MNIST digits, embedded in the package as IDX files, for quick runs without a network.
 
 Stratified subsets of the splits of `mnist` (6,000 of its train, 1,000 of its val, 1,000 of its test), so nothing that
 one of the two tasks is tested on is trained on in the other. The command
@@ -35,7 +35,7 @@ Changes made: a subset, stratified by digit: train (6,000) and val (1,000) from 
 
 
 def load_mnist_mini(folder: Path = ASSETS) -> Task:
-    """The embedded subset as a task: 6,000 / 1,000 / 1,000 images [28, 28, 1].
+    """Loads the embedded subset of MNIST as a task: 6,000 / 1,000 / 1,000 images [28, 28, 1].
 
     Args:
         folder: where the six IDX files are.

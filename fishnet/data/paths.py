@@ -13,7 +13,7 @@ def home_folder() -> Path | None:
 
 
 def expand_home(path: str | os.PathLike) -> Path:
-    """A path with `~` and `~name` at its start replaced by the home folder.
+    """Replaces `~` and `~name` at the start of a path by the home folder.
 
     Raises:
         UserError: there is no such home folder.
@@ -29,7 +29,7 @@ def expand_home(path: str | os.PathLike) -> Path:
 
 
 def resolve_path(path: str | os.PathLike) -> str:
-    """The absolute path, without links, `..`, doubled or trailing slashes: one text for one place.
+    """Resolves a path to its absolute form, without links, `..`, doubled or trailing slashes.
 
     Raises:
         UserError: there is no such home folder, the working folder is gone, or the path holds a NUL.

@@ -1,4 +1,4 @@
-"""From whatever pixels a file holds to an upright 8-bit RGB image."""
+"""Conversion of any pixels to an upright 8-bit RGB image."""
 
 import numpy as np
 from jaxtyping import UInt8
@@ -20,7 +20,7 @@ _WHITE_IS_ZERO, _SIGNED = 0, 2  # values of the latter two
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """The image as its author saw it, in 8-bit RGB.
+    """Converts an image to upright 8-bit RGB.
 
     The orientation tag is obeyed, transparency is laid on white, 12- and 16-bit grey is scaled to 8 bits, of an
     animation the first frame is taken. Colors are Pillow's: color profiles are not applied.
@@ -61,7 +61,7 @@ def _to_rgb(image: Image.Image, raw_mode: str) -> Image.Image:
 
 
 def _raw_mode(image: Image.Image) -> str:
-    """How the file packs its pixels, in Pillow's words; empty once they are decoded."""
+    """Raw mode of the file's pixels, as Pillow names it; empty once they are decoded."""
     tiles = getattr(image, "tile", None)
     args = tiles[0][3] if tiles else None
     args = args[0] if isinstance(args, tuple) and args else args
@@ -86,7 +86,7 @@ def _has_unknown_range(image: Image.Image) -> bool:
 
 
 def _scale_to_8_bits(image: Image.Image) -> UInt8[np.ndarray, "h w"]:
-    """Grey pixels of 12 or 16 bits, rounded to 8; a transparent value becomes white."""
+    """Scales gray pixels of 12 or 16 bits to 8, rounded; a transparent value becomes white."""
     values = np.asarray(image).astype(np.uint32)
     white = _WHITE_12 if 12 in _tiff_values(image, _BITS) else _WHITE_16
     grey = ((255 * np.minimum(values, white) + white // 2) // white).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""reef: 3,290 photographs of 15 species of reef fish, embedded in the package as a prepared TFDS dataset.
+"""Task reef: 3,290 photographs of 15 species of reef fish, embedded in the package as a prepared TFDS dataset.
 
 A subsample of the Fish4Knowledge ground truth (Phoenix X. Huang, Bastiaan B. Boom, Robert B. Fisher, University of
 Edinburgh; http://groups.inf.ed.ac.uk/f4k/GROUNDTRUTH/RECOG/); licence and changes: assets/reef/NOTICE.txt. The command
@@ -38,7 +38,7 @@ near-duplicate groups and splits are those of index.csv.
 
 
 def load_reef(image_size: int = 32, folder: Path = ASSETS) -> Task:
-    """The embedded photographs as a task: 2,327 / 485 / 478 images [s, s, 3], no group of tracks in two splits.
+    """Loads the embedded photographs as a task: 2,327 / 485 / 478 images [s, s, 3]; no group of tracks in two splits.
 
     32 px are made from the stored 64 px by LANCZOS, the filter that `predict` uses on photographs: it comes within 0.8
     of 255 of preparing the original at 32 px, where an exact 2x2 mean would be off by 2.4.
@@ -64,7 +64,7 @@ def load_reef(image_size: int = 32, folder: Path = ASSETS) -> Task:
 
 
 def reef_classes(folder: Path = ASSETS) -> tuple[str, ...]:
-    """The names of the classes, by label, read without TFDS.
+    """Names of the classes, by label, read without TFDS.
 
     Args:
         folder: data folder in TFDS's layout.
@@ -79,7 +79,7 @@ def reef_classes(folder: Path = ASSETS) -> tuple[str, ...]:
 
 
 def read_records(folder: Path = ASSETS) -> tuple[tuple[str, ...], dict[str, list[dict]]]:
-    """The stored examples as TFDS reads them, with the JPEG bytes as they are (`tfds.decode.SkipDecoding`).
+    """Reads the stored examples with TFDS, leaving the JPEG bytes as they are (`tfds.decode.SkipDecoding`).
 
     The images are left to Pillow, so that they do not depend on whether OpenCV is installed, which TFDS would prefer.
 
@@ -105,7 +105,7 @@ def read_records(folder: Path = ASSETS) -> tuple[tuple[str, ...], dict[str, list
 
 
 def build_reef(source: Path, out: Path) -> Path:
-    """Prepares the dataset from the source folder and puts it, with the notice, in place of `out`/reef.
+    """Builds the dataset from the source folder and puts it, with the notice, in place of `out`/reef.
 
     Args:
         source: folder with index.csv, NOTICE.txt and the photographs.
@@ -141,7 +141,7 @@ def build_reef(source: Path, out: Path) -> Path:
 
 @contextmanager
 def quiet_tfds() -> Iterator:
-    """Imports TFDS, only when it is needed, and mutes its log messages below errors for the duration; yields it."""
+    """Imports TFDS and mutes its log messages below errors for the duration; yields the module."""
     from absl import logging
 
     level = logging.get_verbosity()

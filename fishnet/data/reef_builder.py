@@ -1,4 +1,4 @@
-"""The TFDS builder of `reef`: from the source folder (photographs and index.csv) to a prepared ArrayRecord dataset."""
+"""TFDS builder of `reef`, from the source folder (photographs and index.csv) to a prepared ArrayRecord dataset."""
 
 import csv
 import io
@@ -58,7 +58,7 @@ CITATION = """\
 
 
 class Reef(tfds.core.GeneratorBasedBuilder):
-    """Fish4Knowledge reef fish, 64x64, split by track group; TFDS's `manual_dir` is the folder of photographs."""
+    """Builder of reef: Fish4Knowledge fish, 64x64, split by track group; `manual_dir` is the folder of photographs."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar = {"1.0.0": "15 species, 2,327 / 485 / 478 images."}
@@ -102,7 +102,7 @@ class Reef(tfds.core.GeneratorBasedBuilder):
 
 
 def read_index(source: Path) -> list[dict[str, str]]:
-    """The rows of `source`/index.csv, checked: known species and splits, existing files, no group in two splits.
+    """Reads and checks `source`/index.csv: known species and splits, existing files, no group in two splits.
 
     Raises:
         UserError: the folder or the index is missing, or a row is wrong; the message names it.

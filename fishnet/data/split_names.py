@@ -1,4 +1,4 @@
-"""Whether the sub-folders of a folder are ready-made splits instead of classes, by their names alone."""
+"""Detection of sub-folders that are ready-made splits instead of classes, by their names."""
 
 import re
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ BELONGS = re.compile(f"{BEFORE}(?:{'|'.join(KINDS.values())})?{BEHIND}(?:{BESIDE
 
 
 def look_like_splits(names: Sequence[str]) -> dict[str, str]:
-    """Those of the names that look like splits, if the names of sub-folders look like splits and not like classes.
+    """Finds the names that look like splits, if the names of sub-folders look like splits and not like classes.
 
     They do if two kinds of splits are among them, as `train` and `test`, and of the others at most one, or fewer than
     half of all names, do not belong to splits, as `annotations` does. They also do if one kind is among them and all

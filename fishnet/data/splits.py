@@ -1,4 +1,4 @@
-"""Which example is trained on, chosen by or reported: by hash, so that the answer never changes between machines."""
+"""Train, validation and test splits by hash, the same on every machine."""
 
 import hashlib
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ FRACTIONS = {"val": 0.15, "test": 0.15}  # of the images of each class; the rest
 
 
 def hash_order(keys: Sequence[object], salt: str) -> Int64[np.ndarray, "n"]:
-    """The order of the keys by the SHA-256 of `salt` and key: random in effect, the same everywhere and for ever.
+    """Pseudo-random order of the keys by the SHA-256 of `salt` and key, the same on every machine.
 
     Args:
         keys: n distinct values, used through `str`.
@@ -25,7 +25,7 @@ def hash_order(keys: Sequence[object], salt: str) -> Int64[np.ndarray, "n"]:
 
 
 def stratified_order(labels: Integer[np.ndarray, "n"], salt: str) -> Integer[np.ndarray, "n"]:
-    """An order of all examples, every prefix of which holds the classes in their overall proportions.
+    """Stratified order of all examples: every prefix holds the classes in their overall proportions.
 
     The k-th of the n_c examples of a class (in hash order of their positions) stands at (k + 1/2) / n_c.
 
@@ -47,10 +47,10 @@ def stratified_order(labels: Integer[np.ndarray, "n"], salt: str) -> Integer[np.
 def group_split(
     labels: Integer[np.ndarray, "n"], groups: Sequence[str], salt: str = "fishnet split 1"
 ) -> dict[str, Int32[np.ndarray, "_"]]:
-    """About 70/15/15 of each class, whole groups only; adding a few examples moves few of the others.
+    """Splits each class about 70/15/15 by whole groups; adding a few examples moves few of the others.
 
     Classes are served from the one with fewest groups to the one with most. Within a class the groups not yet placed
-    are taken in hash order into test, then val, as long as each brings the split nearer to its share of the class's
+    are taken in hash order into test, then val, as long as each brings the split nearer to its fraction of the class's
     examples; the rest is train. A class with 3 or more groups of its own has an example in every split; with 2 in
     train and test; with 1 in train. Groups that span classes are placed with the first class that is served, so a
     class made only of shared groups may miss a split (`missing_classes` tells).
@@ -102,6 +102,6 @@ def _fill(free: list[int], size: np.ndarray, have: int, share: float, most: int)
 def missing_classes(
     labels: Integer[np.ndarray, "n"], splits: dict[str, Integer[np.ndarray, "_"]], classes: Sequence[str]
 ) -> dict[str, list[str]]:
-    """The names of the classes that a split lacks; splits that lack none are left out."""
+    """Names of the classes that each split lacks; splits that lack none are left out."""
     absent = {s: [c for i, c in enumerate(classes) if not np.any(labels[rows] == i)] for s, rows in splits.items()}
     return {split: names for split, names in absent.items() if names}

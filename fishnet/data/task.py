@@ -1,4 +1,4 @@
-"""A task: labelled images in memory with their splits, and the numbers that go with them."""
+"""Task: labeled images in memory with their splits and statistics."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from fishnet.host.names import is_printable, printable, visible
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """Labelled images, all splits in one array, read-only; see `make_task` for how the derived fields are computed."""
+    """Task: labeled images, all splits in one read-only array; `make_task` computes the derived fields."""
 
     name: str
     images: np.ndarray  # [n, h, w, c] uint8, all splits
@@ -39,10 +39,10 @@ def make_task(
     files: Sequence[str] = (),
     credit: str = "",
 ) -> Task:
-    """A `Task` from arrays: checks them, computes statistics and fingerprint, and makes them read-only.
+    """Makes a `Task` from arrays: checks them, computes statistics and fingerprint, and makes them read-only.
 
     Args:
-        name: what the user called it.
+        name: of the task.
         images: [n, h, w, c] uint8.
         labels: [n] whole numbers in 0..k-1; of a floating type only if they are whole.
         splits: "train", "val" and "test" to disjoint, non-empty indices into images, whole numbers too; a mask is none.
@@ -71,7 +71,7 @@ def make_task(
 def channel_statistics(
     images: UInt8[np.ndarray, "n h w c"], rows: Integer[np.ndarray, "m"]
 ) -> tuple[Float32[np.ndarray, "c"], Float32[np.ndarray, "c"]]:
-    """Mean and (biased) standard deviation of each channel over some of the images, exact to the last bit of float32.
+    """Mean and (biased) standard deviation of each channel over some images, exact to the last bit of float32.
 
     From the histogram h of the 256 values: mean = sum v h / n, var = sum (v - mean)^2 h / n, in float64; no order of
     summation can change the result.

@@ -1,4 +1,4 @@
-"""From a task's name to its data: the only place in `fishnet.data` where names turn into objects."""
+"""Tasks by name, the only place in `fishnet.data` where names turn into objects."""
 
 import operator
 import os
@@ -15,7 +15,7 @@ from fishnet.lookup import unknown
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for, as a `Source` sees it."""
+    """Request for a task, as a `Source` gets it."""
 
     path: str  # what follows `folder:`; empty for every other task
     image_size: int  # pixels a side, one of the source's sizes
@@ -26,7 +26,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Source:
-    """One kind of task: how it is loaded, what can be checked beforehand, and the image sizes it comes in."""
+    """Source of a kind of task: its loader, its check before loading, and its image sizes."""
 
     load: Callable[[Request], Task]
     sizes: Sequence[int]  # pixels a side that may be asked for
@@ -42,10 +42,10 @@ def load_task(
     group_regex: str | None = None,
     strict: bool = False,
 ) -> Task:
-    """The data of a task, in memory.
+    """Loads a task into memory.
 
     Args:
-        name: a key of `TASKS`, or `folder:PATH`; planted defects may follow a ?, see `fishnet.data.corruptions`.
+        name: a key of `TASKS`, or `folder:PATH`; corruptions may follow a ?, see `fishnet.data.corruptions`.
         image_size: side in pixels; None for the task's default.
         data_dir: folder that holds the files of `mnist`; the other tasks need none.
         group_regex: for `folder:PATH`, what in a file name says which images must stay in one split.
@@ -53,7 +53,7 @@ def load_task(
 
     Raises:
         UsageError: unknown task, a size that it does not come in, a `group_regex` that is wrong or not applicable, or
-            defects that cannot be planted in it.
+            corruptions that it cannot have.
         UserError: a file or folder is missing or damaged; the message names it.
     """
     return load_tasks([(name, image_size)], data_dir, group_regex, strict)[name, image_size]
@@ -65,7 +65,7 @@ def load_tasks(
     group_regex: str | None = None,
     strict: bool = False,
 ) -> dict[tuple[str, int | None], Task]:
-    """Several tasks, by name and image size; those that differ in planted defects alone are read once.
+    """Loads several tasks by name and image size; tasks that differ only in corruptions are read once.
 
     Args:
         wanted: names and image sizes, as for `load_task`.
@@ -91,10 +91,10 @@ def check_task(
     data_dir: str | os.PathLike | None = None,
     group_regex: str | None = None,
 ) -> tuple[str, ...] | None:
-    """Raises what `load_task` would, as far as it can be told within a fraction of a second.
+    """Checks the name of a task as `load_task` does, within a fraction of a second.
 
-    No image is decoded and nothing is fetched; local MNIST files are compared with their checksums. Of planted defects
-    all is checked but what depends on the numbers of images.
+    No image is decoded and nothing is fetched; local MNIST files are compared with their checksums. Corruptions are
+    checked as far as they do not depend on the numbers of images.
 
     Args:
         name, image_size, data_dir, group_regex: as for `load_task`.
@@ -112,7 +112,7 @@ def check_task(
 
 
 def default_image_size(name: str) -> int:
-    """The side in pixels of a task's images if nothing else is asked for; UsageError for an unknown task."""
+    """Default side in pixels of a task's images; UsageError for an unknown task."""
     return _source(name)[0].default_size
 
 

@@ -1,1 +1,1 @@
-"""The machine that a process runs on: files, signals, devices, versions, settings of JAX and NumPy."""
+"""Access to the machine of a process: files, signals, devices, versions, settings of JAX and NumPy."""

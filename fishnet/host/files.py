@@ -61,7 +61,7 @@ def read_regular_file(path: str | os.PathLike, limit: int | None = None) -> byte
 
 
 def open_regular_file(path: str | os.PathLike) -> BinaryIO:
-    """Opens a regular file, or a link to one, for reading what is to be read in parts; as `read_regular_file`.
+    """Opens a regular file, or a link to one, to be read in parts; checks as for `read_regular_file`.
 
     Args:
         path: the file.
@@ -122,7 +122,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def _open_temporary(path: Path) -> tuple[Path, BinaryIO]:
-    """A new temporary file beside `path`, locked for as long as it is open, which says that its writer is alive."""
+    """Opens a new temporary file next to `path`, locked while it is open to show that its writer is alive."""
     while True:
         temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.part")
         file = open(temporary, "xb")  # noqa: SIM115 - the caller closes it
@@ -132,7 +132,7 @@ def _open_temporary(path: Path) -> tuple[Path, BinaryIO]:
 
 
 def _lock(file: BinaryIO) -> bool:
-    """Whether a file could be locked; not where another process holds it, nor where there are no such locks."""
+    """Tries to lock a file; False where another process holds the lock or the system has none."""
     with suppress(OSError):
         if fcntl is not None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -152,7 +152,7 @@ def _remove_abandoned(path: Path) -> None:
 
 
 def _open(path: str | os.PathLike, limit: int | None) -> tuple[int, int]:
-    """The descriptor of a regular file, and the size in bytes that it states."""
+    """Opens a regular file; returns its descriptor and the size in bytes that it states."""
     _check_regular(os.stat(path), limit)
     descriptor = os.open(path, _FLAGS)
     try:

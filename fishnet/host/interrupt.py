@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM ask for an orderly stop: once it trains, the runner saves at its next boundary and raises."""
+"""Orderly stop on Ctrl-C and SIGTERM: a training runner saves at its next boundary and raises."""
 
 import signal
 import threading
@@ -9,7 +9,7 @@ from fishnet.errors import UserError
 
 
 class Interrupted(UserError):
-    """The sweep was asked to stop, and has saved what it had; the same command goes on from there."""
+    """Request to stop; the sweep has saved its state, and the same command continues from there."""
 
     def __init__(self, number: int, saved: str) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}; {saved}")
@@ -17,9 +17,9 @@ class Interrupted(UserError):
 
 
 class Interrupt:
-    """While entered, SIGINT and SIGTERM end the block with `Interrupted`.
+    """Context manager in which SIGINT and SIGTERM end the block with `Interrupted`.
 
-    At once, as long as there is nothing to save; after `defer` they are remembered until `check` is called, and only a
+    They end it at once as long as there is nothing to save. After `defer` they wait until `check` is called, and only a
     second Ctrl-C ends at once. Outside the main thread, where Python allows no handlers, it does nothing.
     """
 
@@ -41,7 +41,7 @@ class Interrupt:
             self.check("nothing was lost: the same command starts or goes on")
 
     def defer(self) -> None:
-        """From now on signals wait for `check`."""
+        """Defers signals from now on until `check`."""
         self._deferred = True
 
     def _remember(self, number: int, frame: FrameType | None) -> None:

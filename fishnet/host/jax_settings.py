@@ -1,4 +1,4 @@
-"""Holds the settings of JAX and NumPy that numbers depend on at their defaults, for as long as a sweep is at work.
+"""Holds the settings of JAX and NumPy that results depend on at their defaults while a sweep runs.
 
 A user's settings (`JAX_ENABLE_X64=1`, `jax.config.update`, `np.seterr`) stay what they are outside. The managers act on
 the thread that enters them, so each thread that traces, compiles or calls a program enters them itself.
@@ -16,7 +16,7 @@ import numpy as np
 
 from fishnet.errors import UserError
 
-# Option of `jax.config` -> the value it is held at. One that this version of JAX lacks is left out.
+# Option of `jax.config` -> its held value. Options that this version of JAX lacks are left out.
 HELD: dict[str, Any] = {
     # types and promotion
     "jax_enable_x64": False,
@@ -78,7 +78,7 @@ HARMLESS = re.compile(r"--(xla_force_host_platform_device_count|xla_dump_|xla_hl
 
 @contextmanager
 def hold_settings() -> Iterator[None]:
-    """Holds `HELD`, the mesh and NumPy's float errors at their defaults in this thread; a decorator too."""
+    """Holds `HELD`, the mesh and NumPy's float errors at their defaults in this thread; also a decorator."""
     with ExitStack() as stack:
         for name, value in HELD.items():
             state: Any = jax.config._value_holders.get(name)
@@ -90,7 +90,7 @@ def hold_settings() -> Iterator[None]:
 
 
 def start_settings() -> dict[str, str]:
-    """What was set for the backend at its start and may change numbers, by name; empty where nothing was."""
+    """Settings of the backend at its start that may change results, by name."""
     found = {name: os.environ.get(name, "") for name in VARIABLES}
     words = [" ".join(sorted(w for w in text.split() if not HARMLESS.match(w))) for text in found.values()]
     found = dict(zip(found, words, strict=True))
@@ -99,7 +99,7 @@ def start_settings() -> dict[str, str]:
 
 
 def check_start_settings(out: Path, found: Mapping[str, Any]) -> None:
-    """Refuses to go on with a sweep whose numbers would change.
+    """Refuses to resume a sweep whose results would change.
 
     Args:
         out: its folder.

@@ -1,4 +1,4 @@
-"""What a sweep runs on: devices, their names, and the versions that its results depend on."""
+"""Devices, their names, and the versions that results depend on."""
 
 import importlib.metadata
 import os
@@ -16,7 +16,7 @@ PACKAGES = ("fishnet", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "te
 
 
 class Device(Protocol):
-    """A device of JAX, with what fishnet asks of it: `jax.Device` is a native class that type checkers cannot read."""
+    """Device of JAX, with the attributes that fishnet uses: `jax.Device` is a native class that type checkers cannot read."""
 
     id: int
     platform: str
@@ -28,7 +28,7 @@ class Device(Protocol):
 
 
 def choose_devices(devices: int | None) -> list[Device]:
-    """The first `devices` of the visible ones, or all.
+    """Chooses the first `devices` of the visible devices, or all.
 
     Raises:
         UsageError: more than there are, or fewer than one.
@@ -41,7 +41,7 @@ def choose_devices(devices: int | None) -> list[Device]:
 
 
 def visible_devices() -> list[Device]:
-    """The devices that JAX computes on in this process.
+    """Devices that JAX computes on in this process.
 
     Raises:
         UserError: it finds none; the message names the variable that asks for others.
@@ -57,7 +57,7 @@ def visible_devices() -> list[Device]:
 
 
 def unused_accelerators(used: list[Device]) -> list[str]:
-    """Accelerators that this machine shows and this process does not use."""
+    """Names of accelerators of this machine that this process does not use."""
     if used[0].platform != "cpu":
         spare = [d for d in jax.devices() if d not in used]
         return [d.device_kind for d in spare]
@@ -66,7 +66,7 @@ def unused_accelerators(used: list[Device]) -> list[str]:
 
 
 def device_name(used: list[Device]) -> str:
-    """`cpu x 2 (AMD EPYC ...)`, or the accelerator's own name."""
+    """Name of the devices: `cpu x 2 (AMD EPYC ...)`, or that of the accelerator."""
     if used[0].platform != "cpu":
         return f"{used[0].device_kind} x {len(used)}"
     try:

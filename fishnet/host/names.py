@@ -1,4 +1,4 @@
-"""Names from a file system as text that tables, pages, pictures and terminals can show.
+"""Escaping of file names as text that tables, pages, pictures and terminals can show.
 
 A file may be called nearly anything: with control characters that steer a terminal, bytes that are no text, characters
 that XML forbids. They are written as in Python (`\\x1b`, `\\u202e`, `\\udcff` for the byte FF), and different names
@@ -23,9 +23,9 @@ FORMULA = re.compile(r"[=@]|[+-](?![\d.,]*\Z)")  # at the start of a cell
 
 
 def printable(name: str) -> str:
-    """A name as text that can be shown anywhere: as it is, if that is possible.
+    """Escapes a name as printable text, unchanged if it is printable.
 
-    What cannot be shown, and spaces at either end, are escaped. So is a backslash, if the name holds any of these or
+    Unprintable characters, and spaces at either end, are escaped. So is a backslash, if the name holds any of these or
     looks as if it had been escaped itself: no two names have the same text.
     """
     if not (UNSHOWN.search(name) or AT_ENDS.search(name) or ESCAPED.search(name)):
@@ -35,34 +35,34 @@ def printable(name: str) -> str:
 
 
 def is_printable(name: str) -> bool:
-    """Whether a text could be one of `printable`."""
+    """Whether a text could be a result of `printable`."""
     return bool(name) and not (UNSHOWN.search(name) or AT_ENDS.search(name))
 
 
 def visible(text: str) -> str:
-    """A sentence with what cannot be shown escaped: for messages, where a path may stand that nobody has looked at."""
+    """Escapes unprintable characters of a message, which may contain any path."""
     return UNSHOWN.sub(_escape, text)
 
 
 def visible_lines(text: str) -> str:
-    """`visible` of several lines."""
+    """Escapes unprintable characters of several lines, as `visible`."""
     return "\n".join(map(visible, text.split("\n")))
 
 
 def csv_cell(text: str) -> str:
-    """A name for a cell of a CSV file: a spreadsheet would compute what begins like a formula, so that is escaped."""
+    """Escapes a name for a cell of a CSV file if a spreadsheet would take it for a formula."""
     return _escaped(text[0]) + text[1:] if FORMULA.match(text) else text
 
 
 def shell_word(word: str) -> str:
-    """A word of a command to be copied: quoted as the shell needs it, `$'...'` where it cannot be shown as it is."""
+    """Quotes a word of a shell command to be copied; as `$'...'` where it has unprintable characters."""
     if not UNSHOWN.search(word):
         return shlex.quote(word)
     return "$'" + "".join(map(_shell_letter, word)) + "'"
 
 
 def shell_command(words: Sequence[str]) -> str:
-    """A command to be copied into a shell."""
+    """Quotes the words of a command to be copied into a shell."""
     return " ".join(map(shell_word, words))
 
 

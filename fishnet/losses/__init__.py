@@ -1,7 +1,7 @@
 """Classification losses by name: `f(logits [b, k], labels [b], ...) -> [b]`, not averaged.
 
-The softmax losses are one formula (softmax.py, and for long-tailed data long_tail.py); others are in alternatives.py.
-mixed.py chooses among all of them by traced numbers; counts.py makes weights, margins and priors from class counts.
+The softmax losses are one formula (softmax.py, and for long-tailed data long_tail.py); others are in non_softmax.py.
+switched.py chooses among all of them by a traced index; class_counts.py makes weights, margins and priors.
 """
 
 from collections.abc import Callable
@@ -48,7 +48,7 @@ __all__ = [
     "softmax_loss",
 ]
 
-# class_weighted, class_balanced_focal, ldam and logit_adjusted need an array more: weights, margins or offsets [k].
+# class_weighted, class_balanced_focal, ldam and logit_adjusted need one more array: weights, margins or offsets [k].
 LOSSES: dict[str, Callable] = Table(
     {
         "cross_entropy": cross_entropy,

@@ -1,4 +1,4 @@
-"""What losses take from the class counts of the training split: weights, margins and priors, made on the host."""
+"""Class weights, margins and log priors from the class counts of the training split, made on the host."""
 
 from collections.abc import Callable, Sequence
 
@@ -14,7 +14,7 @@ from fishnet.losses.softmax import check_in_range
 
 
 def class_weights(counts: ArrayLike | Sequence, how: str | Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """The weight of each class from its number of training samples.
+    """Weights of the classes from their numbers of training samples.
 
     Args:
         counts: [k] samples of each class in the train split.
@@ -30,7 +30,7 @@ def class_weights(counts: ArrayLike | Sequence, how: str | Callable[[np.ndarray]
 
 
 def equal_weights(counts: np.ndarray) -> np.ndarray:
-    """No weighting: 1 for each class.
+    """Equal weights: 1 for each class.
 
     Args:
         counts: n_c [k] float64.
@@ -42,7 +42,7 @@ def equal_weights(counts: np.ndarray) -> np.ndarray:
 
 
 def inverse_frequency(counts: np.ndarray) -> np.ndarray:
-    """Inverse frequency: `n / (k n_c)` with k the classes that have samples; their mean over the samples is 1.
+    """Inverse-frequency weights: `n / (k n_c)` with k the classes that have samples; their mean over the samples is 1.
 
     Args:
         counts: n_c [k] float64.
@@ -57,7 +57,7 @@ def inverse_frequency(counts: np.ndarray) -> np.ndarray:
 
 
 def effective_number(counts: np.ndarray, beta: int | float = 0.999) -> np.ndarray:
-    """Inverse effective number of samples: proportional to `(1 - beta) / (1 - beta^n_c)`, with mean 1 over the samples.
+    """Inverse effective number of samples: weights proportional to `(1 - beta) / (1 - beta^n_c)`, with mean 1.
 
     Args:
         counts: n_c [k] float64.
@@ -81,11 +81,11 @@ def effective_number(counts: np.ndarray, beta: int | float = 0.999) -> np.ndarra
 def defer_weights(
     class_weights: Float[ArrayLike, " k"], progress: ArrayLike, start: ArrayLike = 0.8
 ) -> Float[Array, " k"]:
-    """Deferred re-weighting: every weight is exactly 1 until `start`, then `class_weights`.
+    """Deferred re-weighting: all weights are exactly 1 until `start`, then `class_weights`.
 
     Args:
         class_weights: w [k].
-        progress: the share of the training done, in [0, 1), possibly traced.
+        progress: fraction of the training done, in [0, 1), possibly traced.
         start: in [0, 1]; 0 is from the beginning, 1 never.
 
     Returns:
@@ -103,7 +103,7 @@ def defer_weights(
 
 
 def ldam_margins(counts: ArrayLike | Sequence, largest: int | float = 0.5) -> np.ndarray:
-    """Margins of LDAM: `C / n_c^(1/4)`, with C such that the rarest class has `largest`.
+    """Margins of LDAM: `C / n_c^(1/4)`, where C gives the rarest class the margin `largest`.
 
     Args:
         counts: n_c [k] samples of each class in the train split; a class without any counts as if it had one.

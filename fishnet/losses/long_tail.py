@@ -1,4 +1,4 @@
-"""Members of the softmax family for long-tailed data: what they add is made from class counts, see counts.py."""
+"""Softmax losses for long-tailed data, with weights, margins or offsets from class_counts.py."""
 
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
@@ -46,9 +46,9 @@ def ldam(
 ) -> Float[Array, " b"]:
     """Label-distribution-aware margins: cross-entropy of `scale (logits - m_y at the true class)`.
 
-    In the paper the last layer is normalised: logits are cosines of features and class weights, in [-1, 1], and
+    In the paper the last layer is normalized: logits are cosines of features and class weights, in [-1, 1], and
     scale is 30. Here the logits are taken as they come, from an ordinary layer whose weights set their own scale:
-    hence the default of 1, and 30 for a head that is normalised. Margins count before the scale.
+    hence the default of 1, and 30 for a head that is normalized. Margins count before the scale.
 
     Args:
         logits: [b, k].

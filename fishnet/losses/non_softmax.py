@@ -19,7 +19,7 @@ def one_vs_rest(
     class_weights: Float[ArrayLike, " k"] | None = None,
     smoothing: ArrayLike = 0.0,
 ) -> Float[Array, " b"]:
-    """A sigmoid a class: `w_y sum_c (-t_c log sigma(x_c) - (1 - t_c) log(1 - sigma(x_c)))`.
+    """One-vs-rest sigmoid loss: `w_y sum_c (-t_c log sigma(x_c) - (1 - t_c) log(1 - sigma(x_c)))`.
 
     The targets are those of smoothed cross-entropy, `t_c = (1 - s) [c = y] + s / k`.
 
@@ -99,7 +99,7 @@ def hinge(
 
 
 def _prepare(logits: ArrayLike, labels: ArrayLike) -> tuple[Float[Array, "b k"], Bool[Array, "b k"]]:
-    """The logits, wide enough, and where each example's own class is."""
+    """Checks examples; returns the logits in float32 or better and the one-hot labels [b, k]."""
     logits, labels = jnp.asarray(logits), jnp.asarray(labels)
     check_examples(logits, labels)
     own = jnp.arange(logits.shape[-1]) == labels[:, None]
@@ -112,7 +112,7 @@ def _targets(own: Bool[Array, "b k"], smoothing: ArrayLike) -> Float[Array, "b k
 
 
 def _weights(own: Bool[Array, "b k"], class_weights: Float[ArrayLike, " k"] | None) -> Float[Array, "b 1"]:
-    """The weight of each example's true class."""
+    """Weight of each example's true class."""
     if class_weights is None:
         return jnp.ones((own.shape[0], 1))
     check_by_class("class weights", class_weights, own.shape[-1])
@@ -120,5 +120,5 @@ def _weights(own: Bool[Array, "b k"], class_weights: Float[ArrayLike, " k"] | No
 
 
 def _known(own: Bool[Array, "b k"], losses: Float[Array, " b"]) -> Float[Array, " b"]:
-    """The losses, NaN where the label is none of the classes."""
+    """Returns the losses, NaN where the label is none of the classes."""
     return jnp.where(own.any(-1), losses, jnp.nan)

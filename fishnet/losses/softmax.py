@@ -1,4 +1,4 @@
-"""Softmax losses are one formula: `w_y ((1 - p_y)^gamma` times the smoothed log loss `+ poly (1 - p_y))`.
+"""Softmax losses as one formula: `w_y ((1 - p_y)^gamma` times the smoothed log loss `+ poly (1 - p_y))`.
 
 Each gives a value an example; the loss of a batch is the plain mean of these values (weights included, not
 divided by their sum), which is what `class_weights` are scaled for: their mean over the training samples is 1.
@@ -29,7 +29,7 @@ def softmax_loss(
     margins: Float[ArrayLike, " k"] | None = None,
     offsets: Float[ArrayLike, " k"] | None = None,
 ) -> Float[Array, " b"]:
-    """The family: `w_y ((1 - p_y)^gamma (-(1 - s) log p_y - (s / k) sum_j log p_j) + poly (1 - p_y))`.
+    """Softmax loss, general form: `w_y ((1 - p_y)^gamma (-(1 - s) log p_y - (s / k) sum_j log p_j) + poly (1 - p_y))`.
 
     p is the softmax of `scale (logits + offsets - margin)`, where only the true class y has a margin, `margins[y]`.
     With gamma 0 its factor is exactly 1; with weights 1 and everything else neutral (0; scale 1) what is left is
@@ -41,10 +41,10 @@ def softmax_loss(
         labels: [b] integers in [0, k); a label outside selects no class and gives NaN.
         class_weights: w [k], 0 or more.
         gamma: the focusing exponent, 0 or more.
-        smoothing: s in [0, 1), the share of the target spread evenly over all k classes.
-        poly: the coefficient that 1 - p_y has beyond the log loss's own, -1 or more.
+        smoothing: s in [0, 1), the fraction of the target that is spread evenly over all k classes.
+        poly: coefficient of 1 - p_y on top of the log loss's own, -1 or more.
         scale: an inverse temperature, above 0.
-        margins: [k], what the true class's logit must exceed the others by; none where not given.
+        margins: [k], by which the true class's logit must exceed the others; none where not given.
         offsets: [k], added to every example's logits; none where not given.
 
     Returns:
@@ -204,7 +204,7 @@ def check_in_range(name: str, value: ArrayLike, low: int | float, high: int | fl
 
 
 def check_examples(logits: Array, labels: Array) -> None:
-    """Refuses what is no batch of examples: a float as label would be no class, and a missing axis would broadcast.
+    """Refuses logits and labels of a wrong shape or type.
 
     Raises:
         UsageError: logits and labels are not [b, k], k from 2, and [b], or labels are no integers.
@@ -218,7 +218,7 @@ def check_examples(logits: Array, labels: Array) -> None:
 
 
 def check_by_class(what: str, values: ArrayLike | None, k: int, low: int | float = 0) -> None:
-    """Refuses an array that has not one number, `low` or more, for each of k classes; None passes.
+    """Refuses an array that does not hold one number, `low` or more, for each of k classes; None passes.
 
     Raises:
         UsageError: its shape is not [k], or a known number is below `low` or NaN.
@@ -232,5 +232,5 @@ def check_by_class(what: str, values: ArrayLike | None, k: int, low: int | float
 
 
 def weights_or_ones(logits: Float[ArrayLike, "b k"], class_weights: Float[ArrayLike, " k"] | None = None) -> ArrayLike:
-    """The weights [k], or ones for as many classes as the logits have."""
+    """Returns the weights [k], or ones for as many classes as the logits have."""
     return jnp.ones(jnp.shape(logits)[-1]) if class_weights is None else class_weights

@@ -1,4 +1,4 @@
-"""A loss chosen by a traced index: what lets runs with different losses share a program."""
+"""Loss chosen by a traced index, so that runs with different losses share a program."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,7 @@ from fishnet.losses.softmax import softmax_loss
 
 @struct.dataclass
 class LossNumbers:
-    """Every number of every loss; all may be traced. See `softmax_loss` for their meaning and range."""
+    """Numbers of all losses; all may be traced. See `softmax_loss` for their meaning and range."""
 
     class_weights: Any  # [k] float32
     gamma: Any  # [] float32
@@ -29,7 +29,7 @@ class LossNumbers:
 
 
 def neutral_numbers(classes: int) -> LossNumbers:
-    """The numbers of plain cross-entropy (and of the other families without weights or smoothing).
+    """Numbers of plain cross-entropy (and of the other families without weights or smoothing).
 
     Args:
         classes: k.
@@ -48,16 +48,16 @@ def mixed_loss(
     numbers: LossNumbers,
     families: tuple[str, ...] | None = None,
 ) -> Float[Array, " b"]:
-    """The loss of the family at a position of `families`, which may be traced.
+    """Loss of the family at a position in `families`, which may be traced.
 
-    Numbers that the family does not have (see FAMILY_NUMBERS) are left out of account: refuse them beforehand.
+    Numbers that the family does not have (see FAMILY_NUMBERS) are ignored: refuse them beforehand.
 
     Args:
         kind_index: position in `families`, an integer, possibly traced.
         logits: [b, k].
         labels: [b] integers in [0, k); a label outside gives NaN.
         numbers: for k classes.
-        families: those to choose among, names in FAMILIES; None: all of them.
+        families: names in FAMILIES to choose among; None: all of them.
 
     Returns:
         The loss [b] of each example.

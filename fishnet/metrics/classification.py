@@ -19,7 +19,7 @@ CHUNK = 1 << 18  # logits worked on at a time: the temporaries of thousands of r
 
 
 def summary(labels: ArrayLike | Sequence, logits: ArrayLike | Sequence) -> dict[str, FloatOrArray]:
-    """The six numbers that the tables hold for each split.
+    """Computes the six metrics that the tables hold for each split.
 
     Args:
         labels: [n] integers in [0, k).
@@ -49,21 +49,21 @@ def summary(labels: ArrayLike | Sequence, logits: ArrayLike | Sequence) -> dict[
 
 
 def undefined_metrics(labels: Int[ArrayLike, " n"], classes: int) -> tuple[str, ...]:
-    """The numbers of `summary` that are undefined for these labels, whatever the logits.
+    """Names of the metrics of `summary` that are undefined for these labels, whatever the logits.
 
     Args:
         labels: [n] integers in [0, classes).
         classes: k.
 
     Returns:
-        Their names: `macro_auc` where all labels are of one class, which then has nothing to be told from.
+        `macro_auc` where all labels are of one class.
     """
     numbers = summary(labels, np.zeros((len(np.asarray(labels)), classes)))
     return tuple(name for name, value in numbers.items() if np.isnan(value))
 
 
 def class_metrics(labels: ArrayLike | Sequence, logits: ArrayLike | Sequence) -> dict[str, FloatOrArray]:
-    """What can be followed of each class from epoch to epoch.
+    """Computes the metrics of each class that are recorded every epoch.
 
     Args:
         labels: [n] integers in [0, k).
@@ -80,7 +80,7 @@ def class_metrics(labels: ArrayLike | Sequence, logits: ArrayLike | Sequence) ->
     def evaluate(labels: np.ndarray, logits: np.ndarray) -> dict[str, np.ndarray]:
         losses, probabilities = log_loss_and_probabilities(labels, logits)
         k = logits.shape[-1]
-        # Not a matrix product: BLAS rounds by the number of runs, and a run is to have the figures it has alone.
+        # Not a matrix product: BLAS rounds by the number of runs, and a run must have the metrics that it has alone.
         sums = bincount_rows(np.broadcast_to(labels, losses.shape), losses, k)
         return {"auc": one_vs_rest_auc(labels, probabilities), "loss": ratio(sums, np.bincount(labels, minlength=k))}
 
@@ -90,7 +90,7 @@ def class_metrics(labels: ArrayLike | Sequence, logits: ArrayLike | Sequence) ->
 def per_class(
     labels: ArrayLike | Sequence, logits: ArrayLike | Sequence, confidence: float = 0.95
 ) -> dict[str, FloatOrArray]:
-    """What the tables hold for each class at the end.
+    """Computes the metrics that the tables hold for each class at the end of training.
 
     Args:
         labels: [n] integers in [0, k).
@@ -143,7 +143,7 @@ def nll(labels: Int[ArrayLike, " n"], logits: Real[ArrayLike, "*runs n k"]) -> F
 def confusion(
     labels: Int[ArrayLike, " n"], predicted: Int[ArrayLike, "*runs n"], classes: int
 ) -> Int[np.ndarray, "*runs k k"]:
-    """The confusion matrix: `counts[i, j]` samples of class i were taken for class j.
+    """Confusion matrix: `counts[i, j]` samples of class i were predicted as class j.
 
     Args:
         labels: [n] integers in [0, classes).
@@ -166,7 +166,7 @@ def confusion(
 
 
 def accuracy(counts: Int[ArrayLike, "*runs k k"]) -> Float[FloatOrArray, "*runs"]:
-    """The share of samples that are right: `trace / sum`.
+    """Accuracy, the fraction of correct samples: `trace / sum`.
 
     Args:
         counts: [..., k, k] confusion matrices.
@@ -178,7 +178,7 @@ def accuracy(counts: Int[ArrayLike, "*runs k k"]) -> Float[FloatOrArray, "*runs"
 
 
 def balanced_accuracy(counts: Int[ArrayLike, "*runs k k"]) -> Float[FloatOrArray, "*runs"]:
-    """Mean recall over the classes that have samples: `mean_c TP_c / n_c`.
+    """Balanced accuracy, the mean recall over the classes that have samples: `mean_c TP_c / n_c`.
 
     Args:
         counts: [..., k, k] confusion matrices.
@@ -192,7 +192,9 @@ def balanced_accuracy(counts: Int[ArrayLike, "*runs k k"]) -> Float[FloatOrArray
 
 
 def macro_f1(counts: Int[ArrayLike, "*runs k k"]) -> Float[FloatOrArray, "*runs"]:
-    """Mean over classes of `F1 = 2 TP / (2 TP + FP + FN)`, without those that have neither samples nor predictions.
+    """Macro F1, the mean over classes of `2 TP / (2 TP + FP + FN)`.
+
+    Classes that have neither samples nor predictions are left out.
 
     Args:
         counts: [..., k, k] confusion matrices.
@@ -232,7 +234,7 @@ def ece(
 
 
 def map_runs(f: Callable, labels: ArrayLike | Sequence, logits: ArrayLike | Sequence) -> dict[str, FloatOrArray]:
-    """`f(labels [n], logits [r, n, k])` over the leading axes, a few runs at a time; NaN where a logit is not finite.
+    """Maps `f(labels [n], logits [r, n, k])` over the leading axes, a few runs at a time; NaN for non-finite logits.
 
     Returns:
         The dictionary of arrays [r, ...] that `f` gives, their first axis turned into the leading axes of `logits`.
@@ -258,7 +260,7 @@ def map_runs(f: Callable, labels: ArrayLike | Sequence, logits: ArrayLike | Sequ
 
 
 def log_loss_and_probabilities(labels: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """-log p_y [..., n] and softmax probabilities [..., n, k] from one exponential of float64 logits [..., n, k]."""
+    """Computes -log p_y [..., n] and softmax probabilities [..., n, k] of float64 logits, by one exponential."""
     shifted = logits - logits.max(-1, keepdims=True)
     own = shifted[..., np.arange(len(labels)), labels]
     exponential = np.exp(shifted, out=shifted)
@@ -268,7 +270,7 @@ def log_loss_and_probabilities(labels: np.ndarray, logits: np.ndarray) -> tuple[
 
 
 def bincount_rows(index: np.ndarray, weights: np.ndarray | None, bins: int) -> np.ndarray:
-    """`np.bincount` of [..., n] along the last axis: [..., bins]."""
+    """Applies `np.bincount` along the last axis: [..., n] to [..., bins]."""
     *lead, n = index.shape
     runs = int(np.prod(lead))
     index = index.reshape(runs, n) + np.arange(runs)[:, None] * bins
@@ -277,5 +279,5 @@ def bincount_rows(index: np.ndarray, weights: np.ndarray | None, bins: int) -> n
 
 
 def diagonal(counts: Shaped[ArrayLike, "*runs k k"]) -> Shaped[np.ndarray, "*runs k"]:
-    """The diagonals [..., k] of matrices [..., k, k]."""
+    """Diagonals [..., k] of matrices [..., k, k]."""
     return np.diagonal(counts, axis1=-2, axis2=-1)

@@ -1,7 +1,7 @@
 """Areas under one-versus-rest ROC curves and their intervals, in float64 on the host, for many runs at once.
 
 Everywhere `labels` are [n] integers in [0, k) and `scores` [..., n, k], such as probabilities, any leading axes
-being runs; class c is scored by column c. Equal scores count as half, so every figure is that of mid-ranks.
+being runs; class c is scored by column c. Equal scores count as half, as with mid-ranks.
 """
 
 import numpy as np
@@ -55,7 +55,7 @@ def macro_auc(labels: Int[ArrayLike, " n"], scores: Real[ArrayLike, "*runs n k"]
 def auc_interval(
     labels: Int[ArrayLike, " n"], scores: Real[ArrayLike, "*runs n k"], confidence: float = 0.95
 ) -> tuple[Float[np.ndarray, "*runs k"], Float[np.ndarray, "*runs k"]]:
-    """A confidence interval for each class's AUC that holds for rare classes and near AUC 1.
+    """Confidence interval of each class's AUC that also holds for rare classes and near AUC 1.
 
     At each end the wider of two published intervals: `delong_interval`, which follows the spread of the scores but has
     width 0 at AUC 0 and 1 and is undefined with a single positive, and `newcombe_interval`, which never degenerates
@@ -86,8 +86,8 @@ def delong_interval(
 ) -> tuple[Float[np.ndarray, "*runs k"], Float[np.ndarray, "*runs k"]]:
     """DeLong's interval on the logit scale: `expit(logit(A) -+ z se / (A (1 - A)))`.
 
-    `se^2 = S10 / m + S01 / n`, the sample variances of the placement values: the share of negatives below each of the
-    m positives, and of positives above each of the n negatives.
+    `se^2 = S10 / m + S01 / n`, the sample variances of the placement values: the fraction of negatives below each of
+    the m positives, and of positives above each of the n negatives.
 
     Args:
         labels: [n] integers in [0, k).
@@ -168,7 +168,7 @@ def newcombe_interval(
 def roc_curve(
     positive: Bool[ArrayLike, " n"], score: Real[ArrayLike, " n"]
 ) -> tuple[Float[np.ndarray, " t"], Float[np.ndarray, " t"]]:
-    """The ROC curve of one class: a point for every distinct score, from (0, 0) to (1, 1).
+    """ROC curve of one class: a point for every distinct score, from (0, 0) to (1, 1).
 
     Args:
         positive: [n] whether a sample is of the class.
@@ -200,7 +200,7 @@ def roc_curve(
 
 
 def split_positives(labels: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Which samples are positives of which class [k, n], and the scores with samples last [..., k, n] float64.
+    """Splits labels into positives of each class [k, n], and moves the samples of scores last [..., k, n], float64.
 
     Raises:
         UsageError: shapes or labels that do not fit, or a score that is NaN, which has no rank.
@@ -213,7 +213,7 @@ def split_positives(labels: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, n
 
 
 def check_scores(labels: ArrayLike, values: ArrayLike, what: str) -> tuple[np.ndarray, np.ndarray]:
-    """Labels [n] int64, and a value for each of their classes [..., n, k] float64.
+    """Checks labels and scores: returns labels [n] int64 and values [..., n, k] float64.
 
     Args:
         labels: [n] whole numbers in [0, k).
@@ -230,7 +230,7 @@ def check_scores(labels: ArrayLike, values: ArrayLike, what: str) -> tuple[np.nd
 
 
 def count_below(positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """How many of the other kind lie below each sample, equal scores counted as half; samples in order of score.
+    """Counts the samples of the other kind below each sample, ties as half; samples in order of score.
 
     Args:
         positive: [k, n].
@@ -262,19 +262,19 @@ def count_below(positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, n
 
 
 def ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """a / b in float64, NaN where b is 0."""
+    """Ratio a / b in float64, NaN where b is 0."""
     b = np.asarray(b, np.float64)
     return np.where(b > 0, a / np.where(b > 0, b, 1), np.nan)
 
 
 def nan_mean(values: Float[np.ndarray, "*runs k"]) -> Float[FloatOrArray, "*runs"]:
-    """Mean over the last axis of what is not NaN; NaN where nothing is."""
+    """Mean over the last axis without NaN; NaN where all values are NaN."""
     defined = ~np.isnan(values)
     return ratio(np.where(defined, values, 0).sum(-1), defined.sum(-1))
 
 
 def normal_quantile(confidence: float) -> float:
-    """z of a two-sided interval: 1.96 for 0.95.
+    """Normal quantile z of a two-sided interval: 1.96 for 0.95.
 
     Raises:
         UsageError: `confidence` is not between 0 and 1.

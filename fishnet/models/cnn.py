@@ -1,4 +1,4 @@
-"""A plain convolutional network."""
+"""Plain convolutional network."""
 
 from itertools import count
 
@@ -9,14 +9,14 @@ from fishnet.models.network import Network
 
 
 class CNN(Network):
-    """For each width `depth` 3x3 convolutions with norm and activation, then pooling; global mean, dense head.
+    """Convolutional network: `depth` 3x3 convolutions with norm and activation a width, pooling, dense head.
 
-    The maps are halved after each stage, as long as they have two pixels a side. Fields as in `Network`;
-    squeeze-and-excitation, if any, stands at the end of each stage, before pooling.
+    The maps are halved after each stage, as long as they have two pixels a side, and averaged before the head. Fields
+    as in `Network`; squeeze-and-excitation, if any, comes at the end of each stage, before pooling.
     """
 
     def features(self, images: Num[Array | np.ndarray, "..."], train: bool) -> Float[Array, "b *s f"]:
-        """See `Network.features`."""
+        """Backbone, see `Network.features`."""
         x, sites = self.normalize_input(images, train), count()
         for width in self.widths:
             for _ in range(self.depth):

@@ -1,4 +1,4 @@
-"""A small EfficientNet: inverted bottlenecks with squeeze-and-excitation, scaled in width, depth and resolution."""
+"""Small EfficientNet: inverted bottlenecks with squeeze-and-excitation, scaled in width, depth and resolution."""
 
 from collections.abc import Iterator, Sequence
 from itertools import count
@@ -15,11 +15,11 @@ from fishnet.nn.stochastic_depth import StochasticDepth, linear_rates
 
 EXPANSION = 4  # of the blocks; 6 in the paper, for networks a hundred times larger
 HEAD = 2  # channels of the last convolution over the last width; 4 in the paper
-MULTIPLE = 8  # of which scaled widths are
+MULTIPLE = 8  # scaled widths are multiples of it
 
 
 class EfficientNet(Network):
-    """A 3x3 stem, `depth` MBConv blocks a width, a 1x1 convolution to twice the last width, global mean, dense head.
+    """EfficientNet: 3x3 stem, `depth` MBConv blocks a width, 1x1 convolution to twice the last width, dense head.
 
         y = act(norm(expand x)),  z = se(act(norm(depthwise y))),  out = norm(project z) [+ x where the shape is kept]
 
@@ -27,14 +27,14 @@ class EfficientNet(Network):
     block of every stage but the first, `project` 1x1 to the width, without activation. Squeeze-and-excitation divides
     the channels of the block's input, by 4 unless `se_reduction` says otherwise. Stochastic depth acts on blocks whose
     shape is kept. The stem has the first width. The order of sites is: stem, then expand, depthwise and project of each
-    block, last convolution. The paper's activation is silu. `pool` has nothing to do here.
+    block, last convolution. The paper's activation is silu. `pool` is not used.
 
     Args:
         compound: phi, 0 or more, by which all widths and the depth are scaled, see `compound_widths` and
             `compound_depth`; `compound_resolution` says which image size goes with it.
         stem_stride: stride of the stem in pixels.
 
-    Other fields as in `Network`. See `fishnet.models.Separable` on initialisers by the average fan.
+    Other fields as in `Network`. See `fishnet.models.Separable` on initializers by the average fan.
 
     Raises:
         UsageError: when called: as `Network`, or `compound` is below 0.
@@ -48,7 +48,7 @@ class EfficientNet(Network):
     own_se_reduction: ClassVar[int] = 4
 
     def features(self, images: Num[Array | np.ndarray, "..."], train: bool) -> Float[Array, "b *s f"]:
-        """See `Network.features`."""
+        """Backbone, see `Network.features`."""
         widths, depth = compound_widths(self.widths, self.compound), compound_depth(self.depth, self.compound)
         x, sites = self.normalize_input(images, train), count()
         highest = 0.0 if self.stochastic_depth is None else self.stochastic_depth
@@ -65,11 +65,11 @@ class EfficientNet(Network):
     def bottleneck(
         self, x: Array, sites: Iterator[int], expansion: int, width: int, stride: int, rate: ArrayLike, train: bool
     ) -> Float[Array, "b p q width"]:
-        """One MBConv block.
+        """Applies one MBConv block.
 
         Args:
             x: maps [b, h, w, c].
-            sites: numbers of the sites to come.
+            sites: iterator over the numbers of the next sites.
             expansion: of the channels within.
             width: channels out.
             stride: in pixels.
@@ -98,7 +98,7 @@ class EfficientNet(Network):
 
 
 def compound_widths(widths: Sequence[int], phi: float) -> tuple[int, ...]:
-    """Widths times 1.1^phi, rounded to multiples of 8, but never to less than 90 %; at 0 they stay as they are.
+    """Compound widths: widths times 1.1^phi, rounded to multiples of 8 but not below 90 %; unchanged at phi 0.
 
     Args:
         widths: channels of the stages.
@@ -123,19 +123,19 @@ def compound_widths(widths: Sequence[int], phi: float) -> tuple[int, ...]:
 
 
 def compound_depth(depth: int, phi: float) -> int:
-    """Blocks a stage: `depth` times 1.2^phi, rounded up. Arguments, errors and source as for `compound_widths`."""
+    """Compound depth, blocks a stage: `depth` times 1.2^phi, rounded up; errors and source as for `compound_widths`."""
     check_phi(phi)
     return ceil(round(depth * 1.2**phi, 9))  # 25 x 1.2^2 is 36, whatever the floats say
 
 
 def compound_resolution(size: int, phi: float) -> int:
-    """Side of the images in pixels: `size` times 1.15^phi, rounded. Errors and source as for `compound_widths`."""
+    """Compound resolution in pixels: `size` times 1.15^phi, rounded; errors and source as for `compound_widths`."""
     check_phi(phi)
     return round(size * 1.15**phi)
 
 
 def check_phi(phi: float) -> None:
-    """Refuses a compound coefficient that scales nothing up.
+    """Refuses a compound coefficient below 0.
 
     Raises:
         UsageError: `phi` is below 0 or not finite.

@@ -1,4 +1,4 @@
-"""A convolutional network with an expert of its own for the classes that are hard to tell."""
+"""Convolutional network with an extra expert for hard classes."""
 
 from collections.abc import Collection
 
@@ -12,12 +12,13 @@ from fishnet.models.cnn import CNN
 
 
 class Hybrid(CNN):
-    """The trunk and head of `CNN`, and an expert that corrects the logits of the hard classes.
+    """Backbone and head of `CNN`, and an expert that corrects the logits of the hard classes.
 
-        logits_i = head_i(mean x) + [i is hard] expert_i(mean act(norm(conv x))), x the last maps of the trunk
+        logits_i = head_i(mean x) + [i is hard] expert_i(mean act(norm(conv x))), x the last maps of the backbone
 
-    The expert is one more 3x3 convolution on the trunk's last maps, of their width, whose site is the last, then global
-    mean, dropout and a dense layer `expert_head`. Other classes' logits do not see it; the trunk learns from both.
+    The expert is one more 3x3 convolution on the backbone's last maps, of their width, whose site is the last, then
+    global mean, dropout and a dense layer `expert_head`. It does not change other classes' logits; the backbone learns
+    from both.
 
     Args:
         experts: positions of the hard classes.
@@ -34,17 +35,17 @@ class Hybrid(CNN):
 
     @staticmethod
     def head_modules(modules: Collection[str]) -> tuple[str, ...]:
-        """See `Network.head_modules`; the expert's convolution is the last site."""
+        """Names of the modules of head and expert; the expert's convolution is the last site."""
         last = sum(name.startswith("norm_") for name in modules) - 1
         return ("head", "expert_head", *(f"{part}_{last}" for part in ("conv", "norm", "act")))
 
     def features(self, images: Num[Array | np.ndarray, "..."], train: bool) -> Float[Array, "b *s f"]:
-        """See `Network.features`; the same as those of `CNN`."""
+        """Backbone, see `Network.features`; the same as those of `CNN`."""
         check_experts(self.experts, self.classes)
         return super().features(images, train)
 
     def apply_head(self, x: Array, train: bool) -> Float[Array, "b k"]:
-        """The general head's logits [b, classes] with the expert's added, of maps [b, h, w, c]."""
+        """Applies head and expert to maps [b, h, w, c]: logits [b, classes], the expert's added."""
         logits = super().apply_head(x, train)
         site = len(self.widths) * self.depth
         x = self.conv_norm_act(x, site, x.shape[-1], train).mean((1, 2), dtype=jnp.float32)
@@ -54,7 +55,7 @@ class Hybrid(CNN):
 
 
 def check_experts(experts: tuple[int, ...], classes: int) -> None:
-    """Refuses hard classes that do not exist or are none.
+    """Refuses an empty list of hard classes, and classes that do not exist.
 
     Args:
         experts: positions of the hard classes.

@@ -1,7 +1,7 @@
-"""How unsure a network is of an image: Monte-Carlo dropout, predictive entropy and mutual information.
+"""Predictive uncertainty by Monte-Carlo dropout: predictive entropy and mutual information.
 
-Entropy says how spread the answer is; mutual information how much of that is because the sub-networks disagree, which
-more training data would settle, and not because the image is ambiguous.
+Entropy measures how spread the prediction is. Mutual information is the part of it that comes from disagreement of the
+sub-networks, which more training data would reduce; the rest comes from ambiguous images.
 """
 
 from typing import Any, NamedTuple
@@ -20,10 +20,10 @@ from fishnet.models.network import Network
 
 
 class MonteCarlo(NamedTuple):
-    """What several answers to the same images come to; 0 <= mutual information <= entropy <= log k."""
+    """Combined prediction of several passes; 0 <= mutual information <= entropy <= log k."""
 
-    probabilities: Array  # [b, k], the mean over the answers
-    entropy: Array  # [b] nats, of the mean
+    probabilities: Array  # [b, k], mean over the passes
+    entropy: Array  # [b] nats, of the mean probabilities probabilities
     mutual_information: Array  # [b] nats
 
 
@@ -34,13 +34,13 @@ def mc_dropout(
     key: PRNGKeyArray,
     passes: ArrayLike,
 ) -> MonteCarlo:
-    """Monte-Carlo dropout: the answers of T sub-networks, drawn by dropout as in training, taken together.
+    """Monte-Carlo dropout: the combined prediction of T sub-networks, drawn by dropout as in training.
 
         p_t = softmax(f(x; mask_t)),   p = (1/T) sum_t p_t,   H(p) = -sum_j p_j log p_j
         mutual information = H(p) - (1/T) sum_t H(p_t)
 
-    One loop of one compiled program that adds up as it goes: memory does not grow with T. Pass t draws one sub-network
-    for all images, from `fold_in(key, t)`: what is said of an image does not depend on those beside it. Norms use their
+    One loop of one compiled program adds up the passes, so memory does not grow with T. Pass t draws one sub-network
+    for all images, from `fold_in(key, t)`: so an image's prediction does not depend on the others. Norms use their
     running statistics, also those of a model that is evaluated with the statistics of a batch. `jax.jit` it where it is
     called more than once; XLA's own convolution is slow in loops on CPU, so give the model another lowering there
     (`model.clone(conv=gemm)`).
@@ -53,7 +53,7 @@ def mc_dropout(
         passes: T, a whole number from 1, possibly traced.
 
     Returns:
-        Mean probabilities [b, k], their entropy [b] and the mutual information [b] of answer and sub-network, nats.
+        Mean probabilities [b, k], their entropy [b] and the mutual information [b] of prediction and network, nats.
 
     Raises:
         UsageError: `passes` is known, and not whole or below 1; the model drops nothing.
@@ -70,7 +70,7 @@ def mc_dropout(
         return p, entropy(p)
 
     def add(t: Array, sums: tuple[Array, Array]) -> tuple[Array, Array]:
-        # The key is not vectorised: every image meets the same masks.
+        # The key is not vectorized: every image meets the same masks.
         new = jax.vmap(answer, in_axes=(None, 0))(jax.random.fold_in(key, t), images)
         return jax.tree.map(jnp.add, sums, new)
 
@@ -83,27 +83,27 @@ def mc_dropout(
 
 
 def summarize(probabilities: Float[Array | np.ndarray, "t b k"]) -> MonteCarlo:
-    """Several answers to the same images taken together, such as those of an ensemble of networks.
+    """Combines several predictions for the same images, such as those of an ensemble of networks.
 
         p = (1/T) sum_t p_t,   mutual information = H(p) - (1/T) sum_t H(p_t)
 
     Args:
-        probabilities: p_t [T, b, k], T answers, T from 1.
+        probabilities: p_t [T, b, k], T predictions, T from 1.
 
     Returns:
         As `mc_dropout`.
 
     Raises:
-        UsageError: there is no answer.
+        UsageError: there is no prediction.
     """
     if not len(probabilities):
-        raise UsageError("there must be at least one answer to take together, got none")
+        raise UsageError("there must be at least one prediction to combine, got none")
     probabilities = jnp.asarray(probabilities)
     return _summarize(probabilities.mean(0), entropy(probabilities).mean(0))
 
 
 def entropy(p: Float[Array | np.ndarray, "*b k"]) -> Float[Array, "*b"]:
-    """Shannon's entropy in nats: `H(p) = -sum_j p_j log p_j`, where 0 log 0 is 0.
+    """Shannon entropy in nats: `H(p) = -sum_j p_j log p_j`, where 0 log 0 is 0.
 
     Args:
         p: probabilities [..., k].
@@ -115,7 +115,7 @@ def entropy(p: Float[Array | np.ndarray, "*b k"]) -> Float[Array, "*b"]:
 
 
 def check_passes(passes: ArrayLike) -> None:
-    """Refuses a known number of passes from which no mean can be taken.
+    """Refuses a known number of passes that is not a whole number from 1.
 
     Raises:
         UsageError: `passes` is below 1 or not whole.
@@ -126,7 +126,7 @@ def check_passes(passes: ArrayLike) -> None:
 
 
 def check_dropout(model: Network) -> None:
-    """Refuses a model that drops nothing.
+    """Refuses a model without dropout and stochastic depth.
 
     Raises:
         UsageError: its dropout is a Python 0 or applies to no layer, and no residual branch is dropped either.

@@ -1,4 +1,4 @@
-"""A multi-layer perceptron on flattened images."""
+"""Multi-layer perceptron on flattened images."""
 
 import numpy as np
 from jaxtyping import Array, Float, Num
@@ -8,24 +8,24 @@ from fishnet.models.network import Network
 
 
 class MLP(Network):
-    """`depth` hidden dense layers of each of the `widths`, each with norm and activation, and a dense head.
+    """Multi-layer perceptron: `depth` dense layers of each width, each with norm and activation, and a dense head.
 
         x = act(norm(W x)) a layer,   logits = W x + b
 
-    Dropout stands before every dense layer but the first. `conv` and `pool` have nothing to do here. Fields as in
+    Dropout comes before every dense layer but the first. `conv` and `pool` are not used. Fields as in
     `Network`. With norm "pre" and f features in, the parameters are the kernels f w_0 + w_0 w_1 + ... + w_n k, the
     norms' (2 w each, 1 w without norm), and k.
 
-    It normalises itself, with norm "none", if `act` is selu, `kernel_init` is LeCun's and `dropout_kind` is alpha: mean
-    0 and variance 1 are a fixed point of each layer, to which deviations shrink.
+    It is self-normalizing, with norm "none", if `act` is selu, `kernel_init` is LeCun's and `dropout_kind` is alpha:
+    mean 0 and variance 1 are an attracting fixed point of each layer.
 
-    Source: self-normalising: Klambauer et al., "Self-Normalizing Neural Networks", arXiv:1706.02515.
+    Source: self-normalizing: Klambauer et al., "Self-Normalizing Neural Networks", arXiv:1706.02515.
     """
 
     widths: tuple[int, ...] = (300, 100)
 
     def features(self, images: Num[Array | np.ndarray, "..."], train: bool) -> Float[Array, "b *s f"]:
-        """See `Network.features`.
+        """Backbone, see `Network.features`.
 
         Raises:
             UsageError: as `Network`, or squeeze-and-excitation is asked for.

@@ -1,4 +1,4 @@
-"""What the models share: their fields, and the layers that are made of them."""
+"""Base class of the models: their fields, and the layers that are made of them."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
@@ -28,10 +28,10 @@ INPUT_NORMS = ("standardize", "batch")
 
 
 def pick_site(choices: Any, index: int) -> Any:
-    """What stands at site `index`: `choices` itself, or its entry when it holds one a site.
+    """Picks the choice for site `index`: `choices` itself, or its entry if it is a sequence.
 
     Args:
-        choices: what all sites share, or a sequence with one for each.
+        choices: one choice for all sites, or a sequence with one for each.
         index: number of the site, from 0.
 
     Raises:
@@ -45,28 +45,28 @@ def pick_site(choices: Any, index: int) -> Any:
 
 
 def check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    """Refuses a field's value that is none of `choices`.
+    """Refuses a value of a field that is not among `choices`.
 
     Raises:
-        UsageError: with the valid ones.
+        UsageError: it is not; the message lists the valid ones.
     """
     if value not in choices:
         raise UsageError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
 
 
 def _with_kernel(linear: Callable, transform: Callable[[Array], Array] | None) -> Callable:
-    """`linear(x, kernel, ...)` of the transformed kernel."""
+    """Wraps `linear(x, kernel, ...)` so that it applies to the transformed kernel."""
     if transform is None:
         return linear
     return lambda x, kernel, *args, **options: linear(x, transform(kernel), *args, **options)
 
 
 class Network(nn.Module):
-    """An image classifier, called as `model.apply(variables, images, train, rngs={"dropout": key})`.
+    """Image classifier, called as `model.apply(variables, images, train, rngs={"dropout": key})`.
 
     A *site* is a hidden layer (a convolution or a dense layer) with its norm and activation, numbered from 0 in the
     order in which the layers run; names are `conv_0` (or `dense_0`), `norm_0` and so on. Images are [b, h, w, c], uint8
-    or floats in 0..255; the constants by which they are standardised are in the collection `constants`. Training
+    or floats in 0..255; the constants by which they are standardized are in the collection `constants`. Training
     updates the collection `batch_stats` (pass `mutable=["batch_stats"]`) and draws from the rng stream `dropout`.
 
     `monte_carlo` and `batch_statistics` are for measurements with `train=False`, and mean nothing with `train=True`.
@@ -81,14 +81,14 @@ class Network(nn.Module):
         pool: `f(x [b, h, w, c]) -> [b, h // 2, w // 2, c]`.
         kernel_init: `f(key, shape, dtype) -> kernel` of all layers.
         dropout: probability of being dropped in [0, 1), possibly traced.
-        dropping: whether `dropout` is above 0, which stays a branch where the rate is vectorised by `jax.vmap` and this
+        dropping: whether `dropout` is above 0, which stays a branch where the rate is vectorized by `jax.vmap` and this
             is not; None: the rate itself is looked at.
         dropout_kind: index into `DROPOUTS`, possibly traced; None: plain.
         dropout_layers: where features are dropped: "dense" (before dense layers), "input", "blocks" (behind each stage,
             or each block of a residual network).
         stochastic_depth: probability that an example skips the last residual branch, possibly traced; it falls linearly
-            to the first. None: none skips any.
-        se_reduction: what squeeze-and-excitation divides its channels by; 0: there is none. None: as the model has it.
+            to the first. None: no branch is skipped.
+        se_reduction: factor by which squeeze-and-excitation reduces its channels; 0: none; None: the model's default.
         norm_position: "pre" (layer, norm, activation; the norm's shift is the only bias) or "post" (layer with a bias
             of its own, activation, norm).
         input_norm: "standardize", by constants of the training images, or "batch", a batch norm of the raw images with
@@ -100,7 +100,7 @@ class Network(nn.Module):
         frozen_norms: names of norms ("norm_0", "input_norm") that train as they evaluate, which matters to batch norm:
             its statistics stay and are used in training, too. Each with True, or with a traced bool.
         dtype: of the computation; parameters, statistics of norms and logits are float32.
-        headless: the result is that of the trunk, without global mean and head.
+        headless: the result is that of the backbone, without global mean and head.
 
     Raises:
         UsageError: when called: images are not of rank 4, `norm_position` or `input_norm` is unknown, a norm does not
@@ -133,21 +133,21 @@ class Network(nn.Module):
 
     @staticmethod
     def head_modules(modules: Collection[str]) -> tuple[str, ...]:
-        """Of the names of a network's modules (the keys of its parameters), those that are not its trunk's."""
+        """Names of the modules that belong to the head, among the names of all modules (the keys of the parameters)."""
         return ("head",)
 
     @nn.compact
     def __call__(self, images: Num[Array | np.ndarray, "..."], train: bool) -> Float[Array, "b *s k"]:
-        """Logits [b, classes] float32 of images [b, h, w, c], uint8 or floats in 0..255; `features` if `headless`."""
+        """Classifies images [b, h, w, c], uint8 or floats in 0..255: logits [b, classes]; `features` if `headless`."""
         x = self.features(images, train)
         return x if self.headless else self.apply_head(x, train)
 
     def features(self, images: Num[Array | np.ndarray, "..."], train: bool) -> Float[Array, "b *s f"]:
-        """The trunk: the last maps [b, h, w, c] or features [b, f] of images [b, h, w, c], all but the head."""
+        """Backbone: the last maps [b, h, w, c] or features [b, f] of images [b, h, w, c]."""
         raise NotImplementedError
 
     def normalize_input(self, images: Num[Array | np.ndarray, "..."], train: bool) -> Float[Array, "b h w c"]:
-        """The images with zero mean and unit variance, in `dtype`, after the input's dropout.
+        """Standardizes the images (or applies the batch norm of `input_norm`), casts to `dtype`, then input dropout.
 
         Raises:
             UsageError: `norm_position` or `input_norm` is unknown, or the images are not of rank 4.
@@ -161,7 +161,7 @@ class Network(nn.Module):
         return self.apply_dropout(x, "input", "dropout_input", train)
 
     def apply_conv(self, x: Array, site: int, width: int, size: int = 3, stride: int = 1, groups: int = 1) -> Array:
-        """The convolution of a site, SAME padding, with a bias only where no norm brings one.
+        """Applies the convolution of a site, SAME padding, with a bias only if `norm_position` is "post".
 
         Args:
             x: maps [b, h, w, c].
@@ -188,7 +188,7 @@ class Network(nn.Module):
         return conv(x)
 
     def apply_dense(self, x: Array, site: int, width: int) -> Float[Array, "b width"]:
-        """The dense layer of a site, with a bias only where no norm brings one.
+        """Applies the dense layer of a site, with a bias only if `norm_position` is "post".
 
         Args:
             x: features [b, i].
@@ -209,14 +209,14 @@ class Network(nn.Module):
         return dense(x)
 
     def kernel_transform(self, site: int) -> Callable[[Array], Array] | None:
-        """What the norm of a site does to the kernel of its layer; None for nothing."""
+        """Transform of the layer's kernel by the norm of a site; None for none."""
         norm = pick_site(self.norm, site)
         while isinstance(norm, partial):
             norm = norm.func
         return getattr(norm, "kernel", None)
 
     def apply_norm(self, x: Array, site: int, train: bool) -> Array:
-        """The norm of a site, of maps [b, h, w, c] or features [b, c]."""
+        """Applies the norm of a site to maps [b, h, w, c] or features [b, c]."""
         return self._apply_norm(pick_site(self.norm, site), f"norm_{site}", x, train)
 
     def _apply_norm(self, norm: Callable, name: str, x: Array, train: bool) -> Array:
@@ -233,13 +233,13 @@ class Network(nn.Module):
         return module.apply(own, x, True, mutable=["batch_stats"])[0]
 
     def apply_norm_act(self, x: Array, site: int, train: bool, suffix: str = "") -> Array:
-        """Norm and activation of a site, in the order of `norm_position`, of maps [b, h, w, c] or features [b, c]."""
+        """Applies norm and activation of a site to maps or features, in the order of `norm_position`."""
         if self.norm_position == "pre":
             return self.apply_act(self.apply_norm(x, site, train), site, train, suffix)
         return self.apply_norm(self.apply_act(x, site, train, suffix), site, train)
 
     def apply_act(self, x: Array, site: int, train: bool, suffix: str = "") -> Array:
-        """The activation of a site, of maps [b, h, w, c] or features [b, c]; a second one needs a `suffix`."""
+        """Applies the activation of a site to maps or features; a second one at a site needs a `suffix`."""
         act, name = pick_site(self.act, site), f"act_{site}{suffix}"
         if isinstance(act, ActivationByIndex):
             return act.module(name)(x, train)
@@ -248,21 +248,21 @@ class Network(nn.Module):
     def conv_norm_act(
         self, x: Array, site: int, width: int, train: bool, size: int = 3, stride: int = 1, groups: int = 1
     ) -> Array:
-        """Convolution, norm and activation of a site; arguments as for `apply_conv` and `apply_norm_act`."""
+        """Applies convolution, norm and activation of a site; arguments as for `apply_conv` and `apply_norm_act`."""
         return self.apply_norm_act(self.apply_conv(x, site, width, size, stride, groups), site, train)
 
     def reduction(self) -> int:
-        """`se_reduction`, or what the model has of its own; 0 for no squeeze-and-excitation."""
+        """Reduction of squeeze-and-excitation: `se_reduction` or the model's default; 0 for none."""
         return self.own_se_reduction if self.se_reduction is None else self.se_reduction
 
     def squeeze_excite(self, x: Array, site: int, train: bool, channels: int | None = None) -> Array:
-        """Squeeze-and-excitation of maps [b, h, w, c] by the activation of a site, if the model has any.
+        """Applies squeeze-and-excitation to maps [b, h, w, c] with the activation of a site, if the model has any.
 
         Args:
             x: maps.
-            site: number of the layer behind which it stands; the module is `se_{site}`.
+            site: number of the preceding layer; the module is `se_{site}`.
             train: whether random activations are random.
-            channels: what the reduction divides; None for c.
+            channels: number of channels that is reduced; None for c.
         """
         if self.reduction() == 0:
             return x
@@ -272,11 +272,11 @@ class Network(nn.Module):
         return gate(x, train)
 
     def apply_pool(self, x: Array) -> Array:
-        """Maps [b, h, w, c] pooled to [b, h // 2, w // 2, c], as long as they have two pixels a side."""
+        """Pools maps [b, h, w, c] to [b, h // 2, w // 2, c], as long as they have two pixels a side."""
         return self.pool(x) if min(x.shape[1:3]) >= 2 else x
 
     def apply_dropout(self, x: Array, where: str, name: str, train: bool) -> Array:
-        """Dropout at rate `dropout`, in training (or `monte_carlo`), if `where` is one of `dropout_layers`."""
+        """Applies dropout at rate `dropout`, in training (or `monte_carlo`), if `where` is one of `dropout_layers`."""
         if where not in self.dropout_layers:
             return x
         train = train or self.monte_carlo
@@ -285,7 +285,7 @@ class Network(nn.Module):
         return MixedDropout(self.dropout_kind, self.dropout, self.dropping, name=name)(x, train)
 
     def apply_head(self, x: Array, train: bool) -> Float[Array, "b k"]:
-        """Global mean of maps, dropout and a dense layer, in float32: logits [b, classes]."""
+        """Applies the head in float32: global mean of maps, dropout, a dense layer; logits [b, classes]."""
         if x.ndim == 4:
             x = x.mean((1, 2), dtype=jnp.float32)
         x = self.apply_dropout(x, "dense", "dropout_head", train)

@@ -1,7 +1,7 @@
-"""Batch norm between training and evaluation: running, batch and precise statistics, and what each is worth.
+"""Statistics of batch norm in evaluation: running, batch and precise ones, and a comparison of the three.
 
-In training batch norm normalises with the batch at hand, in evaluation with running means of what it has seen. These
-lag behind weights that still move; precise statistics are those of the population, for the weights as they are.
+Batch norm normalizes with the current batch in training, and with running averages in evaluation. Running averages lag
+behind weights that still change; precise statistics are those of the population for the current weights.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -21,25 +21,24 @@ from fishnet.losses import cross_entropy
 from fishnet.models.network import Network
 from fishnet.nn.norms import BATCH_NORM_MOMENTUM
 
-# From where a statistic sets out when a batch is asked for its own: so small that nothing of it is left in the result,
-# and not zero, so that one which has not moved (of a norm of another kind) is told from one that has moved to zero.
+# Start value of a statistic when the moments of a batch are read off. It is so small that nothing of it is left in the
+# result, and not zero, so that an unchanged statistic (of another kind of norm) differs from one that became zero.
 START = 2.0**-100
 
 
 class Population(NamedTuple):
-    """Moments of the images so far; `fori_loop` and `scan` can carry it."""
+    """Moments of the images so far, a carry for `fori_loop` and `scan`."""
 
     moments: Any  # a tree like `batch_stats`: `mean` and `var` of each norm
-    weight: Array  # [] float32, batches so far, or what they weigh
+    weight: Array  # [] float32, number of batches so far, or the sum of their weights
 
 
 def batch_moments(model: Network, variables: Any, images: Num[Array | np.ndarray, "b h w c"]) -> Any:
-    """What a batch's own mean and variance are at each batch norm, when all of them normalise with these.
+    """Mean and variance of a batch at each batch norm, when all of them normalize with these.
 
     Pure, so that it can be called in a compiled loop. Dropout is off. Norms of other kinds, and the model's
-    `frozen_norms`, keep what they have. Ghost
-    batch norm gives the mean over its sub-batches of their moments, as in training; the spread between them is not in
-    it, so for the population's statistics let the batches be of the sub-batches' size.
+    `frozen_norms`, keep their statistics. Ghost batch norm gives the mean of the moments of its sub-batches, as in
+    training. That leaves out the spread between them, so use batches of the sub-batches' size for the population.
 
     Args:
         model: any model.
@@ -70,7 +69,7 @@ def batch_moments(model: Network, variables: Any, images: Num[Array | np.ndarray
 
 
 def empty_population(variables: Any) -> Population:
-    """The population before the first batch.
+    """Initial population, before the first batch.
 
     Args:
         variables: of the model.
@@ -79,18 +78,18 @@ def empty_population(variables: Any) -> Population:
 
 
 def add_batch(population: Population, moments: Any, weight: ArrayLike = 1.0) -> Population:
-    """The population with one batch more.
+    """Adds one batch to the population.
 
         mean = average of batch means,   var = average of (batch var + batch mean^2) - mean^2
 
-    One batch at a time, as a share s of all: `mean' = mean + s d`, `d = batch mean - mean`, and
+    With a batch that is the fraction s of all: `mean' = mean + s d`, `d = batch mean - mean`, and
     `var' = var + s (batch var - var) + s (1 - s) d^2`: the same, but nothing cancels, var is never negative, and what
     all batches agree in stays as it is, bit for bit.
 
     Args:
         population: so far.
         moments: of the batch, as from `batch_moments`.
-        weight: of the batch, above 0, possibly traced: 1 where all are of one size, else the number of its images.
+        weight: of the batch, above 0, possibly traced: 1 if all batches have one size, else the number of its images.
 
     Returns:
         The population whose `moments` are the precise statistics so far.
@@ -116,11 +115,11 @@ def add_batch(population: Population, moments: Any, weight: ArrayLike = 1.0) -> 
 def precise_statistics(
     model: Network, variables: Any, batches: Iterable[Num[Array | np.ndarray, "b h w c"]]
 ) -> dict[str, Any]:
-    """Re-estimates the running statistics as the population's: PreciseBN.
+    """Re-estimates the running statistics as those of the population (PreciseBN).
 
-    The weights stay, each batch is normalised with its own statistics, and what is averaged is every batch alike, or by
-    its number of images. A model without batch norm passes unchanged, and no batch is looked at. Batches of one shape
-    are one compilation.
+    The weights stay. Each batch is normalized with its own statistics, and batches are weighted by their numbers of
+    images. A model without batch norm is returned unchanged, without reading a batch. Batches of one shape need one
+    compilation.
 
     Args:
         model: any model.
@@ -153,7 +152,7 @@ def precise_statistics(
 def logits_with(
     model: Network, variables: Any, images: Num[Array | np.ndarray, "b h w c"], statistics: str
 ) -> Float[Array, "b k"]:
-    """Logits in evaluation with one kind of statistics.
+    """Logits in evaluation with running or batch statistics.
 
     Args:
         model: any model.
@@ -177,7 +176,7 @@ def normalization_gap(
     labels: Int[Array | np.ndarray, " b"],
     train_batches: Iterable[Num[Array | np.ndarray, "b h w c"]],
 ) -> dict[str, dict[str, float]]:
-    """What the statistics of batch norm are worth: loss and accuracy with running, batch and precise ones.
+    """Compares statistics of batch norm: loss and accuracy with running, batch and precise ones.
 
     Args:
         model: any model.
@@ -204,11 +203,11 @@ def normalization_gap(
         "batch": evaluate("batch", variables, images, labels),
         "precise": evaluate("running", precise, images, labels),
     }
-    return {name: {figure: float(value) for figure, value in row.items()} for name, row in found.items()}
+    return {name: {metric: float(value) for metric, value in row.items()} for name, row in found.items()}
 
 
 def _plain(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """A tree as nested dictionaries, also if it was frozen."""
+    """Converts a tree, frozen or not, to nested dictionaries."""
     return {name: _plain(node) if isinstance(node, Mapping) else node for name, node in tree.items()}
 
 

@@ -1,4 +1,4 @@
-"""A residual network, of basic or of pre-activation blocks."""
+"""Residual network of basic or pre-activation blocks."""
 
 from itertools import count
 
@@ -15,7 +15,7 @@ SHORTCUTS = ("identity", "none")
 
 
 class ResNet(Network):
-    """A 3x3 stem, `depth` residual blocks a width, global mean and a dense head.
+    """Residual network: 3x3 stem, `depth` residual blocks for each width, global mean, dense head.
 
         basic, pre:     y = act(norm(conv x)),  out = act(norm(conv y) + short x)
         basic, post:    y = norm(act(conv x)),  out = act(norm(act(conv y)) + short x)
@@ -23,8 +23,8 @@ class ResNet(Network):
 
     `short` is the identity, or a 1x1 convolution where the shape changes: in the first block of every stage but the
     first, whose stride is 2, and where the width changes. In a basic block it has a norm (and no activation), and the
-    last activation stands behind the sum in both positions of the norm, so that behind an instance norm, too, the
-    global mean sees something of the image. In a pre-activation block it is a linear map of a (`projection_{site}`),
+    last activation follows the sum in both positions of the norm, so that the global mean depends on the image after an
+    instance norm too. In a pre-activation block it is a linear map of a (`projection_{site}`),
     and the identity carries x itself, except that the first block takes the stem's activated maps for both.
 
     The stem has the first width. The order of sites is: stem, then for each block first convolution, second, and 1x1
@@ -39,7 +39,7 @@ class ResNet(Network):
             convolution, to compare depths with and without skip connections.
 
     Other fields as in `Network`; squeeze-and-excitation, if any, stands at the end of each residual branch, before the
-    sum. `pool` has nothing to do here.
+    sum. `pool` is not used.
 
     Raises:
         UsageError: when called: as `Network`; an unknown `block` or `shortcut`; `norm_position` "post" in a
@@ -55,7 +55,7 @@ class ResNet(Network):
     shortcut: str = "identity"
 
     def features(self, images: Num[Array | np.ndarray, "..."], train: bool) -> Float[Array, "b *s f"]:
-        """See `Network.features`."""
+        """Backbone, see `Network.features`."""
         self.check()
         basic = self.block == "basic"
         x, sites = self.normalize_input(images, train), count()
@@ -94,7 +94,7 @@ class ResNet(Network):
     def project_shortcut(
         self, x: Array, site: int, width: int, stride: int, train: bool
     ) -> Float[Array, "b p q width"]:
-        """The shortcut's 1x1 convolution: a site of its own with norm in a basic block, a linear map in the other."""
+        """Applies the shortcut's 1x1 convolution: a site with norm in a basic block, a linear map in the other."""
         if self.block == "basic":
             return self.apply_norm(self.apply_conv(x, site, width, size=1, stride=stride), site, train)
         conv = nn.Conv(
@@ -110,7 +110,7 @@ class ResNet(Network):
         return conv(x)
 
     def check(self) -> None:
-        """Refuses what makes no sense.
+        """Refuses unknown names and combinations of fields that contradict each other.
 
         Raises:
             UsageError: see the class.

@@ -1,4 +1,4 @@
-"""The smallest network there is, from scratch: 784-10-10 with ReLU and softmax, every gradient an equation.
+"""Two-layer network from scratch: 784-10-10 with ReLU and softmax, every gradient written as an equation.
 
 Nothing here differentiates: `backward` is the chain rule written out, layer by layer, to be read beside a textbook and
 compared with autodiff. Functions are pure and take their sizes from the parameters, so that any f-h-k network works,
@@ -25,7 +25,7 @@ _product = partial(jnp.matmul, precision=lax.Precision.HIGHEST)
 
 
 class Parameters(NamedTuple):
-    """What is learned; gradients have the same form."""
+    """Parameters of the network; gradients have the same form."""
 
     w1: Array  # [f, h]
     b1: Array  # [h]
@@ -34,7 +34,7 @@ class Parameters(NamedTuple):
 
 
 class Layers(NamedTuple):
-    """What the layers give for m examples; the backward pass needs them."""
+    """Outputs of the layers for m examples, which the backward pass needs."""
 
     z1: Array  # [m, h]
     a1: Array  # [m, h]
@@ -69,7 +69,7 @@ def initial(key: PRNGKeyArray, sizes: tuple[int, int, int] = SIZES) -> Parameter
 
 
 def forward(params: Parameters, x: Float[Array | np.ndarray, "m f"]) -> Layers:
-    """The forward pass.
+    """Forward pass.
 
         Z1 = X W1 + b1,   A1 = max(Z1, 0),   Z2 = A1 W2 + b2,   P = softmax(Z2)
 
@@ -124,7 +124,7 @@ def loss(z: Float[Array, "m k"], labels: Int[Array | np.ndarray, " m"]) -> Float
 def backward(
     params: Parameters, x: Float[Array | np.ndarray, "m f"], labels: Int[Array | np.ndarray, " m"], layers: Layers
 ) -> Parameters:
-    """The gradient of the mean cross-entropy with respect to every parameter, from the last layer to the first.
+    """Backward pass: gradient of the mean cross-entropy by every parameter, from the last layer to the first.
 
         dZ2 = (P - Y) / m
         dW2 = A1^T dZ2,   db2 = sum_i dZ2_i
@@ -210,12 +210,12 @@ def train(
 
 
 def one_hot(labels: Int[Array | np.ndarray, " m"], like: Float[Array, "m k"]) -> Float[Array, "m k"]:
-    """Y [m, k], in the dtype of `like`: 1 in the column of an example's label, else 0; NaN without such a column."""
+    """One-hot labels Y [m, k], in the dtype of `like`; NaN for a label outside [0, k)."""
     k, labels = like.shape[-1], jnp.asarray(labels)[:, None]
     known = (labels >= 0) & (labels < k)
     return jnp.where(known, jnp.arange(k) == labels, jnp.nan).astype(like.dtype)
 
 
 def _below_maximum(z: Float[Array, "m k"]) -> Float[Array, "m k"]:
-    """How far each logit is below the largest of its row: 0 or less, finite where the logits are."""
+    """Subtracts the largest logit of each row: 0 or less, finite where the logits are."""
     return jnp.maximum(z - z.max(-1, keepdims=True), jnp.finfo(z.dtype).min)

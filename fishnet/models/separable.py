@@ -1,4 +1,4 @@
-"""A network of depthwise-separable convolutions."""
+"""Network of depthwise-separable convolutions."""
 
 from itertools import count
 
@@ -9,18 +9,18 @@ from fishnet.models.network import Network
 
 
 class Separable(Network):
-    """A 3x3 stem; for each width `depth` pairs of depthwise 3x3 and pointwise convolution, then pooling; dense head.
+    """Separable network: 3x3 stem, `depth` pairs of depthwise and pointwise convolution for each width, pooling, head.
 
     Every convolution has its norm and activation; the stem has the first width. The maps are halved after each stage,
-    as long as they have two pixels a side. Fields as in `Network`; squeeze-and-excitation, if any, stands behind the
-    activation of each pointwise convolution. An initialiser by the average fan (`glorot_*`) makes
-    depthwise kernels too small, since their nominal fan-out is not what one channel sees: prefer `he_*` or `lecun_*`.
+    as long as they have two pixels a side. Fields as in `Network`; squeeze-and-excitation, if any, follows the
+    activation of each pointwise convolution. An initializer by the average fan (`glorot_*`) makes depthwise kernels too
+    small, because their nominal fan-out is not what one channel sees: prefer `he_*` or `lecun_*`.
 
     Source: Howard et al., "MobileNets", arXiv:1704.04861.
     """
 
     def features(self, images: Num[Array | np.ndarray, "..."], train: bool) -> Float[Array, "b *s f"]:
-        """See `Network.features`."""
+        """Backbone, see `Network.features`."""
         x, sites = self.normalize_input(images, train), count()
         site = next(sites)
         x = self.conv_norm_act(x, site, self.widths[0], train)

@@ -81,7 +81,7 @@ def mix_moments(
         mean: [b, c].
         var: [b, c].
         groups: groups of channels of "group".
-        ghost: samples of a sub-batch of "batch", neighbours in the batch; 0: the whole batch.
+        ghost: samples of a sub-batch of "batch", neighbors in the batch; 0: the whole batch.
 
     Returns:
         `(M, V)`, both [b, c].
@@ -120,7 +120,7 @@ def mix_moments_traced(
         mean: [b, c].
         var: [b, c].
         groups: groups of channels of "group".
-        ghost: samples of a sub-batch of "batch", neighbours in the batch; 0: the whole batch.
+        ghost: samples of a sub-batch of "batch", neighbors in the batch; 0: the whole batch.
 
     Returns:
         `(M, V)`, both [b, c].

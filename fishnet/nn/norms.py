@@ -94,15 +94,15 @@ class MomentNorm(_Norm):
 
         def by_moments(x: Array, scale: Array, bias: Array, mean: Array, var: Array) -> tuple[Array, Array, Array]:
             own_mean, own_var = moments(x)
-            centre, spread = mix_moments_traced(kind, own_mean, own_var, self.groups, self.ghost if train else 0)
+            center, spread = mix_moments_traced(kind, own_mean, own_var, self.groups, self.ghost if train else 0)
             if not train or self.frozen is not False:
                 kept = batch & self.frozen if train else batch
-                centre, spread = jnp.where(kept, mean, centre), jnp.where(kept, var, spread)
+                center, spread = jnp.where(kept, mean, center), jnp.where(kept, var, spread)
             plain = none | weights
             inverse = lax.rsqrt(jnp.where(plain, 1.0, spread) + EPS)
             gain = jnp.where(none, 1.0, jnp.where(weights, 1.0, inverse) * scale)
-            y = affine(x, jnp.where(plain, 0.0, centre), gain, jnp.broadcast_to(bias, gain.shape))
-            return y, centre, spread
+            y = affine(x, jnp.where(plain, 0.0, center), gain, jnp.broadcast_to(bias, gain.shape))
+            return y, center, spread
 
         def by_pixel(x: Array, scale: Array, bias: Array, mean: Array, var: Array) -> tuple[Array, Array, Array]:
             nothing = jnp.zeros((x.shape[0], c), jnp.promote_types(x.dtype, jnp.float32))
@@ -110,12 +110,12 @@ class MomentNorm(_Norm):
 
         arguments = x, scale, bias, running_mean.value, running_var.value
         if self.pixels:
-            y, centre, spread = lax.cond(kind == KINDS.index("layer_channel"), by_pixel, by_moments, *arguments)
+            y, center, spread = lax.cond(kind == KINDS.index("layer_channel"), by_pixel, by_moments, *arguments)
         else:
-            y, centre, spread = by_moments(*arguments)
+            y, center, spread = by_moments(*arguments)
         if train:
             moves = batch if self.frozen is False else batch & ~self.frozen
-            self.update(moves, running_mean, centre, self.ghost)
+            self.update(moves, running_mean, center, self.ghost)
             self.update(moves, running_var, spread, self.ghost)
         return y
 
@@ -171,7 +171,7 @@ class BatchNorm(_Norm):
     is the biased one, as in Flax (PyTorch keeps the unbiased one).
 
     Args:
-        ghost: samples of a sub-batch, neighbours in the batch, which has statistics of its own in training ("ghost
+        ghost: samples of a sub-batch, neighbors in the batch, which has statistics of its own in training ("ghost
             batch norm"; the running ones move towards the mean of all sub-batches'); 0: the whole batch.
         frozen: whether it trains as it evaluates: with its running statistics, which stay; possibly traced.
 
@@ -237,7 +237,7 @@ class GroupNorm(_SampleNorm):
         y = scale (x - M) / sqrt(V + eps) + bias
 
     Args:
-        groups: groups of neighbouring channels, which they must divide.
+        groups: groups of neighboring channels, which they must divide.
 
     Raises:
         UsageError: when called: they do not.

@@ -61,9 +61,9 @@ def normalize_kernel_by_kind(
         Shape and dtype of `kernel`.
     """
     mean = jnp.where(kind == standardized, kernel.mean(_units(kernel), keepdims=True), 0.0)
-    centred = kernel - mean
-    length = lax.rsqrt(_squared_length(centred) + TINY)
-    return centred * jnp.where((kind == weight) | (kind == standardized), length, 1.0)
+    centered = kernel - mean
+    length = lax.rsqrt(_squared_length(centered) + TINY)
+    return centered * jnp.where((kind == weight) | (kind == standardized), length, 1.0)
 
 
 def initial_scale(kind: str, kernel: Float[Array, "*s o"]) -> Float[Array, " o"]:

@@ -1,4 +1,4 @@
-"""Optimizers that divide by the root of a second moment: adagrad, rmsprop, adam, nadam, adamw, lamb.
+"""Adaptive optimizers, which divide by the root of a second moment: adagrad, rmsprop, adam, nadam, adamw, lamb.
 
 Every second moment starts at 0, as in the papers and in PyTorch, and not at 0.1 (optax's adagrad) or 1 (TensorFlow's
 RMSProp): such a start, in units of the squared gradient, would damp the first steps by the gradient's scale.
@@ -137,7 +137,7 @@ def adamw(momentum: ArrayLike = 0.9, weight_decay: ArrayLike = 0.0) -> optax.Gra
 
 
 def lamb(momentum: ArrayLike = 0.9, weight_decay: ArrayLike = 0.0) -> optax.GradientTransformation:
-    """LAMB, Adam at a rate of each kernel's own: `u = m^ / (sqrt(v^) + 1e-6) + weight_decay * p`, `d = u |p| / |u|`.
+    """LAMB, Adam with a trust ratio a kernel: `u = m^ / (sqrt(v^) + 1e-6) + weight_decay * p`, `d = u |p| / |u|`.
 
     A kernel thus changes by the same fraction of its norm whatever its gradient, or by u itself where either norm is 0.
     Biases and scales step along u, as in the authors' program: next to 0 they could not grow otherwise.

@@ -1,7 +1,7 @@
-"""Clipping of gradients by value, by global norm and by unit: f(grads, params, limit) -> (grads, share clipped).
+"""Clipping of gradients by value, by global norm and by unit: f(grads, params, limit) -> (grads, fraction clipped).
 
-The limit may be traced, and infinity leaves every gradient as it is, bit for bit. The share is what to record: a limit
-that always or never takes hold is no clipping but another learning rate or nothing.
+The limit may be traced, and infinity leaves every gradient as it is, bit for bit. Record the fraction: a
+limit that always clips is another learning rate, and one that never clips does nothing.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ SMALLEST_UNIT = 1e-3  # norm that adaptive clipping takes smaller units to have,
 
 
 def clip_by_value(grads: optax.Updates, limit: ArrayLike) -> Clipped:
-    """Each entry brought into [-limit, limit]: `min(max(g, -limit), limit)`.
+    """Clips each entry to [-limit, limit]: `min(max(g, -limit), limit)`.
 
     Args:
         grads: a tree of arrays.
@@ -43,7 +43,7 @@ def clip_by_value(grads: optax.Updates, limit: ArrayLike) -> Clipped:
 
 
 def clip_by_global_norm(grads: optax.Updates, limit: ArrayLike) -> Clipped:
-    """All gradients scaled by one factor: `g * min(1, limit / |g|)`, with |g| the norm over all entries together.
+    """Scales all gradients by one factor: `g * min(1, limit / |g|)`, with |g| the norm over all entries together.
 
     Unlike `optax.clip_by_global_norm` it leaves gradients of infinite norm alone when the limit is infinite.
 
@@ -66,21 +66,21 @@ def clip_by_global_norm(grads: optax.Updates, limit: ArrayLike) -> Clipped:
 
 
 def clipped_fraction(grads: optax.Updates, limit: ArrayLike) -> jax.Array:
-    """The fraction of the entries other than 0 that lie outside [-limit, limit], [] float32."""
+    """Fraction of the nonzero entries that lie outside [-limit, limit], [] float32."""
     outside = [jnp.sum(jnp.abs(g) > limit, dtype=jnp.float32) for g in jax.tree.leaves(grads)]
-    # A parameter that only neighbours in a program use has no gradient, and must not count.
+    # A parameter that only neighbors in a program use has no gradient, and must not count.
     entries = [jnp.sum(g != 0, dtype=jnp.float32) for g in jax.tree.leaves(grads)]
     return sum(outside) / jnp.maximum(sum(entries), 1)
 
 
 def norm_factor(norm: jax.Array, limit: ArrayLike) -> jax.Array:
-    """`min(1, limit / norm)`: exactly 1 where the norm is within the limit, both of them infinite included."""
+    """Factor `min(1, limit / norm)`; exactly 1 where the norm is within the limit, also where both are infinite."""
     long = norm > limit
     return jnp.where(long, limit / jnp.where(long, norm, 1.0), 1.0)
 
 
 def adaptive_clip(grads: optax.Updates, params: optax.Params, limit: ArrayLike) -> Clipped:
-    """Adaptive gradient clipping: each unit's gradient scaled to a norm of at most `limit * max(|w|, 1e-3)`.
+    """Adaptive gradient clipping: scales each unit's gradient to a norm of at most `limit * max(|w|, 1e-3)`.
 
     A unit is what leads into one output of a kernel (see `unit_norms`), or a whole bias or scale. All layers are
     clipped; the paper leaves the last one out.

@@ -1,4 +1,4 @@
-"""What acts on the parameters beside the optimizer: max-norm, penalties in the loss, the average of the weights."""
+"""Constraints on parameters besides the optimizer: max-norm, penalties in the loss, averaged weights."""
 
 from collections.abc import Callable
 from typing import cast
@@ -16,14 +16,14 @@ from fishnet.optim.masks import kernel_mask, path_names, unit_norms
 
 
 def select_all(path: tuple[str, ...]) -> bool:
-    """True: selects the kernels of all layers."""
+    """Selects the kernels of all layers: always True."""
     return True
 
 
 def max_norm(
     params: optax.Params, limit: ArrayLike | optax.Params, select: Callable[[tuple[str, ...]], bool] = select_all
 ) -> optax.Params:
-    """Max-norm constraint, after an update: `w * min(1, limit / |w|)` for the weights w that lead into each unit.
+    """Applies the max-norm constraint after an update: `w * min(1, limit / |w|)` for the weights w into each unit.
 
     The norm is over i of a dense kernel [i, o] and over kh, kw, i of a convolution's [kh, kw, i, o] (see `unit_norms`).
 
@@ -31,7 +31,7 @@ def max_norm(
         params: a tree of arrays of one network (no lane axis).
         limit: largest norm, 0 or more (the paper: 3 to 4); may be traced; or a tree like `params` of such. Infinity
             leaves params as they are, bit for bit.
-        select: told the names on the way to a kernel, such as ("conv_0", "kernel"), whether to constrain it.
+        select: `f(path) -> bool`, whether to constrain the kernel at a path such as ("conv_0", "kernel").
 
     Returns:
         A tree like `params`.
@@ -57,7 +57,7 @@ def max_norm(
 
 
 def l1_penalty(params: optax.Params, factor: ArrayLike) -> jax.Array:
-    """A term of the loss: `factor * sum |w|` over all kernels; the gradient at w = 0 is 0.
+    """L1 penalty, a term of the loss: `factor * sum |w|` over all kernels; the gradient at w = 0 is 0.
 
     Args:
         params: a tree of arrays of one network (no lane axis).
@@ -78,7 +78,7 @@ def l1_penalty(params: optax.Params, factor: ArrayLike) -> jax.Array:
 
 
 def l2_penalty(params: optax.Params, factor: ArrayLike) -> jax.Array:
-    """A term of the loss: `factor / 2 * sum w^2` over all kernels.
+    """L2 penalty, a term of the loss: `factor / 2 * sum w^2` over all kernels.
 
     Its gradient is `factor * w`: what coupled weight decay of that factor adds. It goes through gradient clipping and
     shows in the loss, which weight decay does not.
@@ -100,7 +100,7 @@ def l2_penalty(params: optax.Params, factor: ArrayLike) -> jax.Array:
 
 
 def ema(average: optax.Params, params: optax.Params, decay: ArrayLike, step: ArrayLike) -> optax.Params:
-    """The debiased exponential moving average of the weights: `a <- a + (1 - decay) / (1 - decay^step) (p - a)`.
+    """Debiased exponential moving average of the weights: `a <- a + (1 - decay) / (1 - decay^step) (p - a)`.
 
     That is `m / (1 - decay^step)` of `m <- decay * m + (1 - decay) * p` with m = 0 at the start, as in `optax.ema`,
     without a moment m that is not fit for use: the first average is the first params, and young averages weigh all
@@ -132,7 +132,7 @@ def ema(average: optax.Params, params: optax.Params, decay: ArrayLike, step: Arr
 
 
 def kernel_leaves(params: optax.Params) -> list[jax.Array]:
-    """The kernels of a tree of parameters."""
+    """Lists the kernels of a tree of parameters."""
     mask = jax.tree.leaves(kernel_mask(params))
     return [w for w, kernel in zip(jax.tree.leaves(params), mask, strict=True) if kernel]
 

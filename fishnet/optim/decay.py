@@ -1,4 +1,4 @@
-"""What all optimizers share: weight decay, and the range of their numbers."""
+"""Weight decay and the valid range of numbers, shared by all optimizers."""
 
 from typing import cast
 
@@ -31,7 +31,7 @@ def kernel_decay(weight_decay: ArrayLike) -> optax.GradientTransformation:
 
 
 def check_numbers(momentum: ArrayLike, weight_decay: ArrayLike) -> None:
-    """Refuses known numbers out of range; traced ones pass, for nothing can be asked of them yet.
+    """Refuses known numbers out of range; traced ones pass.
 
     Raises:
         UsageError: momentum is not in [0, 1), or weight decay is negative or not finite.

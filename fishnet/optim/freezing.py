@@ -1,4 +1,4 @@
-"""Which parameters learn, and how fast: freezing by pattern, unfreezing in stages, rates by layer."""
+"""Freezing of parameters by pattern, gradual unfreezing, and learning-rate factors by layer."""
 
 import re
 from collections.abc import Collection, Sequence
@@ -20,12 +20,12 @@ _SITE = re.compile(r"_(\d+)$")
 
 
 def is_in_head(path: tuple[str, ...]) -> bool:
-    """Whether the leaf at `path` belongs to the layer that gives the logits (`head`, `expert_head`)."""
+    """Whether the leaf at `path` belongs to a head (`head`, `expert_head`)."""
     return path[0].endswith("head")
 
 
 def frozen_mask(params: Any, patterns: Sequence[str], head: Collection[str] = ("head",)) -> Any:
-    """Which leaves are frozen.
+    """Mask of the frozen leaves.
 
     A pattern matches the whole path of a leaf ("conv_0/kernel") or its first name ("conv_0"), with the wildcards of
     `fnmatch`; "trunk" and "trunk/*" match everything but the head.
@@ -33,7 +33,7 @@ def frozen_mask(params: Any, patterns: Sequence[str], head: Collection[str] = ("
     Args:
         params: a tree of arrays (or their shapes) of one network.
         patterns: any number; none freezes nothing.
-        head: names of the modules that are not of the trunk.
+        head: names of the modules that do not belong to the backbone.
 
     Returns:
         A tree like `params` of Python booleans.
@@ -61,10 +61,10 @@ def frozen_mask(params: Any, patterns: Sequence[str], head: Collection[str] = ("
 def frozen_layers(
     layers: Collection[str], patterns: Sequence[str], head: Collection[str] = ("head",)
 ) -> tuple[str, ...]:
-    """Names of layers that are frozen with their batch-norm statistics, not only with their parameters.
+    """Names of layers whose batch-norm statistics are frozen too, not only their parameters.
 
-    Those whose name a pattern matches ("norm_0", "norm_*", "trunk"), not those of which it matches leaves ("norm_0/*",
-    "norm_0/scale", "trunk/*").
+    A pattern that matches the name of a layer ("norm_0", "norm_*", "trunk") freezes its statistics. One that matches
+    only leaves ("norm_0/*", "norm_0/scale", "trunk/*") does not.
 
     Args:
         layers: first names of the leaves of a network.
@@ -81,7 +81,7 @@ def _names_layer(pattern: str, layer: str, head: Collection[str]) -> bool:
 
 
 def stop_gradients(params: Any, mask: Any) -> Any:
-    """`params` whose frozen leaves pass no gradient on: the compiler leaves out what only they would need.
+    """Stops the gradients of frozen leaves; the compiler then skips what only they would need.
 
     Args:
         params: a tree of arrays.
@@ -92,15 +92,17 @@ def stop_gradients(params: Any, mask: Any) -> Any:
 
 @struct.dataclass
 class LayerScales:
-    """Factors on the learning rate by layer and by stage of unfreezing; the last layer is the head."""
+    """Learning-rate factors by layer and by stage of unfreezing; the last layer is the head."""
 
     factor: jax.Array | np.ndarray  # [layer] float32, discriminative rates
-    start: jax.Array | np.ndarray  # [layer] int32, the step from which a layer learns
-    stage_start: jax.Array | np.ndarray  # [STAGES] int32, first step of each stage; 2^31 - 1 for those there are not
+    start: jax.Array | np.ndarray  # [layer] int32, first step in which a layer learns
+    stage_start: (
+        jax.Array | np.ndarray
+    )  # [STAGES] int32, first step of each stage; 2^31 - 1 for stages that do not exist
     stage_factor: jax.Array | np.ndarray  # [STAGES] float32
 
     def at(self, step: jax.Array) -> jax.Array:
-        """The factor of each layer in a step, [layer] float32: exactly 0 while it is frozen, exactly 1 by default."""
+        """Factor of each layer in a step, [layer] float32: exactly 0 while it is frozen, exactly 1 by default."""
         stage = jnp.maximum((self.stage_start <= step).sum() - 1, 0)
         return jnp.where(step >= self.start, self.factor * jnp.asarray(self.stage_factor)[stage], 0.0)
 
@@ -112,7 +114,7 @@ def layer_scales(
     stage_factors: Sequence[float] = (1.0,),
     steps_per_epoch: int = 1,
 ) -> LayerScales:
-    """Discriminative rates and gradual unfreezing.
+    """Learning-rate factors of discriminative fine-tuning and gradual unfreezing.
 
         rate of layer l = lr decay^(layers - l) stage factor, l = 0 the first layer, l = layers the head
         frozen until the epoch of its block: the hidden layers are cut into as many equal blocks as there are epochs in
@@ -120,9 +122,9 @@ def layer_scales(
 
     Args:
         layers: hidden layers, 1 or more.
-        decay: what each layer's rate is of the one after it, above 0; ULMFiT: 1 / 2.6.
+        decay: ratio of each layer's learning rate to that of the next layer, above 0; ULMFiT: 1 / 2.6.
         unfreeze: epochs from 0, not decreasing; (0,): everything learns from the start.
-        stage_factors: on all rates, a stage each (the head alone, then a block more each time); one: for all stages.
+        stage_factors: on all rates, one for each stage (first the head alone, then one more block), or one for all.
         steps_per_epoch: 1 or more.
 
     Returns:
@@ -155,7 +157,7 @@ def layer_scales(
 
 
 def check_stages(decay: float, unfreeze: Sequence[int], stage_factors: Sequence[float]) -> None:
-    """Refuses stages that make no sense in any network.
+    """Refuses stages of unfreezing that no network can have.
 
     Raises:
         UsageError: see `layer_scales`.
@@ -174,7 +176,7 @@ def check_stages(decay: float, unfreeze: Sequence[int], stage_factors: Sequence[
 
 
 def select_by_layer(params: Any, layers: int, values: Any) -> Any:
-    """The entry of `values` that belongs to the layer of each leaf.
+    """Selects for each leaf the entry of `values` that belongs to its layer.
 
     Args:
         params: a tree of arrays of one network.

@@ -1,6 +1,6 @@
-"""Which parameters are kernels, and the weights that lead into each of a kernel's units.
+"""Mask of the kernels among parameters, and norms of the weights of each unit.
 
-Weight decay, clipping by unit, max-norm and the penalties of the loss all rest on these two rules.
+Weight decay, adaptive clipping, max-norm and the penalties of the loss all use these two.
 """
 
 import jax
@@ -13,11 +13,11 @@ from fishnet.errors import UsageError
 # Named because their rank alone can mislead: attention's biases have rank 2.
 NEVER_KERNELS = ("bias", "scale")
 
-BLOCKS, SMALLEST_BLOCK = 8, 1024  # in which squares are summed; entries of a block
+BLOCKS, SMALLEST_BLOCK = 8, 1024  # number of blocks in which squares are summed; fewest entries of a block
 
 
 def kernel_mask(params: optax.Params) -> optax.Params:
-    """Which parameters are kernels: those of rank 2 or more that are no bias and no scale.
+    """Mask of the kernels: parameters of rank 2 or more that are neither bias nor scale.
 
     Args:
         params: a tree of floating-point arrays of one network (no lane axis).
@@ -43,12 +43,12 @@ def kernel_mask(params: optax.Params) -> optax.Params:
 
 
 def path_names(path: tuple) -> tuple[str, ...]:
-    """The names on the way to a leaf, outermost first: ("conv_0", "kernel")."""
+    """Converts a key path of JAX to names, outermost first: ("conv_0", "kernel")."""
     return tuple(str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", "")))) for key in path)
 
 
 def unit_norms(leaf: jax.Array, kernel: bool) -> jax.Array:
-    """Euclidean norms `|w_u|` of what leads into each unit: over all axes of a kernel but the last.
+    """Euclidean norms `|w_u|` of the weights into each unit, over all axes of a kernel but the last.
 
     That is over i of a dense kernel [i, o] and over kh, kw, i of a convolution's [kh, kw, i, o], depthwise ones
     ([kh, kw, 1, o]) included. A leaf that is no kernel is one unit.
@@ -64,9 +64,9 @@ def unit_norms(leaf: jax.Array, kernel: bool) -> jax.Array:
 
 
 def global_norm(tree: optax.Updates) -> jax.Array:
-    """Euclidean norm over all entries of a tree together, `sqrt(sum_leaf sum_i x_i^2)`, [] in the leaves' type.
+    """Euclidean norm over all entries of a tree, `sqrt(sum_leaf sum_i x_i^2)`, [] in the leaves' type.
 
-    The squares of a large leaf are added up in blocks first, entry by entry: XLA vectorises that on CPU, while it makes
+    The squares of a large leaf are added up in blocks first, entry by entry: XLA vectorizes that on CPU, while it makes
     a copy for the reduction of a large array to a scalar (784 x 300 entries: 2 against 53 microseconds).
 
     Args:

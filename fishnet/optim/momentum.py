@@ -1,4 +1,4 @@
-"""Optimizers that remember at most a velocity: sgd, momentum, nesterov, lion."""
+"""Optimizers whose state is at most one velocity: sgd, momentum, nesterov, lion."""
 
 import optax
 from jax.typing import ArrayLike
@@ -68,8 +68,8 @@ def nesterov(momentum: ArrayLike = 0.9, weight_decay: ArrayLike = 0.0) -> optax.
 def lion(momentum: ArrayLike = 0.9, weight_decay: ArrayLike = 0.0) -> optax.GradientTransformation:
     """Lion, the sign of a momentum: `d = sign(momentum * m + (1 - momentum) g) + weight_decay * p`, then m.
 
-    `m <- 0.99 m + 0.01 g`: what is remembered longer than what is stepped along. Every entry moves by exactly the
-    learning rate, so that only a falling schedule lets it come to rest.
+    The momentum is updated by `m <- 0.99 m + 0.01 g`. Every entry moves by exactly the learning rate, so that only a
+    falling schedule lets it come to rest.
 
     Args:
         momentum: beta_1, the weight of the remembered mean in the sign; the fraction kept of the mean stays 0.99.

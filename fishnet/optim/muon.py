@@ -1,4 +1,4 @@
-"""Muon: kernels step along their orthogonalised momentum, everything else along Adam's direction."""
+"""Muon: orthogonalized momentum for kernels, Adam's direction for all other parameters."""
 
 import math
 from typing import Any, cast
@@ -42,7 +42,7 @@ def muon(momentum: ArrayLike = 0.9, weight_decay: ArrayLike = 0.0) -> optax.Grad
 
 
 def scale_by_muon_or_adam(momentum: ArrayLike) -> optax.GradientTransformation:
-    """The direction of `muon` without its weight decay, in the state of Adam over all parameters.
+    """Transformation of `muon` without weight decay, whose state is that of Adam over all parameters.
 
     `optax.contrib.muon` itself keeps the first moments of kernels and of the rest in two trees full of holes.
     """
@@ -68,11 +68,11 @@ def scale_by_muon_or_adam(momentum: ArrayLike) -> optax.GradientTransformation:
 
 
 def matrix_dimensions(kernels: list[jax.Array]) -> list[optax.contrib.MuonDimensionNumbers]:
-    """Which axes of each kernel are the rows of its matrix: all but the last."""
+    """Axes of each kernel that are the rows of its matrix (all but the last), in optax's form."""
     return [optax.contrib.MuonDimensionNumbers(tuple(range(k.ndim - 1)), k.ndim - 1) for k in kernels]
 
 
 def rescale_to_adam(orthogonal: jax.Array) -> jax.Array:
-    """Rescales the `U V^T` of a matrix [i, o], whose entries have root mean square `1 / sqrt(max(i, o))`."""
+    """Rescales the orthogonal `U V^T` of a matrix [i, o] to the size of Adam's directions."""
     outputs = orthogonal.shape[-1]
     return orthogonal * (UPDATE_RMS * math.sqrt(max(orthogonal.size // outputs, outputs)))

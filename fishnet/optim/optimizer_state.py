@@ -1,4 +1,4 @@
-"""Optimizers of different kinds side by side: their states share slots, so that a traced index can choose."""
+"""State shared by optimizers of different kinds, so that a traced index can choose among them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,17 +14,17 @@ from fishnet.optim.optimizers import Optimizer
 
 @struct.dataclass
 class OptimizerState:
-    """What optimizers remember, without saying which optimizer: each kind lays its own state out over these."""
+    """State of any optimizer: each kind lays its own state out over these arrays."""
 
     trees: tuple[Any, ...]  # each shaped like the parameters (a velocity, a second moment, ...)
     counts: jax.Array  # [count] int32, updates made; or the bits of another scalar
 
 
 def init_optimizer_state(optimizers: Sequence[Optimizer], params: Any) -> OptimizerState:
-    """Zeroed slots large enough for any of `optimizers`, whose states must start from zero.
+    """Initial state, all zeros, large enough for any of `optimizers`.
 
     Args:
-        optimizers: that may use the slots.
+        optimizers: those that may use the state; their own states must start from zero.
         params: of one run; only shapes and types matter.
     """
     needs = [_split(jax.eval_shape(_build(o).init, params), params) for o in optimizers]
@@ -45,19 +45,18 @@ def descent_direction(
     weight_decay: jax.Array,
     lr: jax.Array,
 ) -> tuple[Any, OptimizerState]:
-    """The descent direction of an optimizer at unit learning rate.
+    """Descent direction of an optimizer at unit learning rate.
 
     Args:
-        optimizer: whose layout the slots are in.
+        optimizer: the optimizer that `slots` belongs to.
         grads: a tree like `params`.
-        slots: what the optimizer remembers.
+        slots: its state.
         params: of one run.
         momentum, weight_decay: [] float32, see `Optimizer`.
-        lr: [] float32, the rate that the direction will be multiplied by, for those that ask for it.
+        lr: [] float32, learning rate of the step, for optimizers that need it.
 
     Returns:
-        The direction, a tree like `params`, and the slots after this step; those that the optimizer does not use are
-        as before.
+        The direction, a tree like `params`, and the state after this step; arrays that the optimizer does not use stay.
     """
     transform = optax.with_extra_args_support(_build(optimizer, momentum, weight_decay))
     updates, state = transform.update(grads, to_optax_state(optimizer, slots, params), params, learning_rate=lr)
@@ -67,11 +66,11 @@ def descent_direction(
 
 
 def to_optax_state(optimizer: Optimizer, slots: OptimizerState, params: Any) -> Any:
-    """The optax state of an optimizer as the slots have it.
+    """Converts the shared state to the optax state of one optimizer.
 
     Args:
-        optimizer: whose layout the slots are in.
-        slots: what it remembers.
+        optimizer: the optimizer that `slots` belongs to.
+        slots: its state.
         params: of one run; only shapes and types matter.
     """
     return _join(jax.eval_shape(_build(optimizer).init, params), slots, params)
@@ -82,7 +81,7 @@ def _build(optimizer: Optimizer, momentum: Any = 0.9, weight_decay: Any = 0.0) -
 
 
 def _split(state: Any, params: Any) -> tuple[list[Any], list[Any]]:
-    """The leaves of an optax state as trees shaped like the parameters, and scalars in the bits of int32."""
+    """Splits an optax state into trees shaped like the parameters, and scalars in the bits of int32."""
     treedef = jax.tree.structure(params)
     leaves = jax.tree.leaves(state)
     large = [leaf for leaf in leaves if leaf.ndim]
@@ -91,14 +90,14 @@ def _split(state: Any, params: Any) -> tuple[list[Any], list[Any]]:
 
 
 def _bits(scalar: Any, dtype: Any) -> Any:
-    """A scalar of 32 bits under another type; of an abstract one only the shape matters."""
+    """Casts the bits of a 32-bit scalar to another type; an abstract scalar stays as it is."""
     if isinstance(scalar, jax.ShapeDtypeStruct) or scalar.dtype == dtype:
         return scalar
     return lax.bitcast_convert_type(scalar, dtype)
 
 
 def _join(like: Any, slots: OptimizerState, params: Any) -> Any:
-    """The inverse of `_split`: an optax state of the structure of `like`, filled from the slots."""
+    """Inverts `_split`: fills an optax state of the structure of `like` from the shared state."""
     leaves, treedef = jax.tree.flatten(like)
     large = iter(leaf for tree in slots.trees for leaf in jax.tree.leaves(tree))
     counts = iter(slots.counts[i] for i in range(len(slots.counts)))

@@ -1,7 +1,7 @@
-"""Optimizers as descent directions at unit learning rate: the engine steps by `-lr * direction`.
+"""Optimizers as descent directions at unit learning rate: a step adds `-lr * direction`.
 
-Built of optax's parts. The numbers (momentum, weight decay) may be traced, and the learning rate is not among
-them, so that lanes which differ in any of the three share one compiled program. The state of each optimizer starts
+They are built of optax's parts. The numbers (momentum, weight decay) may be traced, and the learning rate is not among
+them, so that runs which differ in any of the three share one compiled program. The state of each optimizer starts
 from zero and is made of trees shaped like the parameters and of scalars, nothing else. The scalars are step counts,
 save for those of `schedule_free`.
 
@@ -33,20 +33,20 @@ from fishnet.optim.schedule_free import evaluation_params, schedule_free
 
 @dataclass(frozen=True)
 class Optimizer:
-    """A rule that turns gradients into a descent direction, and the rate it is usually run at.
+    """Optimizer: a rule that turns gradients into a descent direction, and its default learning rate.
 
     Attributes:
         build: `build(momentum, weight_decay) -> optax.GradientTransformation`. Its `update(grads, state, params)`
             gives the direction d of the step `params - lr * d`. Both numbers may be traced scalars; a plain number
             outside its range (momentum in [0, 1), weight decay 0 or more and finite) raises `UsageError`.
-        default_lr: the rate that `lr="auto"` stands for, per step, for losses that are means over the batch.
+        default_lr: the learning rate that `lr="auto"` stands for, per step, for losses that are means over the batch.
         uses_momentum: whether `momentum` has any effect.
         needs_lr: whether `update` must be told the rate of its step: `update(grads, state, params, learning_rate=lr)`,
             lr being what the direction is multiplied by, schedule and warm-up included.
-        ascend: `ascend(params, grads, rho) -> params`, where to take the gradient that goes into `update`, from the
+        ascend: `ascend(params, grads, rho) -> params`, the point whose gradient goes into `update`, found from the
             gradient at `params`; rho may be traced. None: there is no second gradient.
-        evaluate: `evaluate(params, state) -> params`, what to validate, select and keep in place of the parameters that
-            are trained. None: those themselves.
+        evaluate: `evaluate(params, state) -> params`, the parameters to validate, select and keep. None: those that are
+            trained.
         own_program: whether runs with it get programs of their own: it takes a second gradient, evaluates other
             parameters than it trains (both imply it), or costs matrix products that no other optimizer has.
     """

@@ -1,4 +1,4 @@
-"""The schedule `plateau`: a constant, times a multiplier that is cut when the validation loss stops falling."""
+"""Schedule `plateau`: a constant times a multiplier that is cut when the validation loss stops falling."""
 
 import jax
 import jax.numpy as jnp
@@ -8,11 +8,11 @@ from jax.typing import ArrayLike
 from fishnet.checks.traced import check_progress, violates
 from fishnet.errors import UsageError
 
-THRESHOLD = 1e-4  # share of the lowest loss by which a loss must be lower to count
+THRESHOLD = 1e-4  # fraction by which a loss must be below the lowest one to count as better
 
 
 def plateau(progress: ArrayLike) -> jax.Array:
-    """1 at any progress: the rate follows the validation loss instead, by the multiplier of `update_plateau`.
+    """Constant 1: the learning rate follows the validation loss, by the multiplier of `update_plateau`.
 
     Args:
         progress: [...] in [0, 1].
@@ -29,7 +29,7 @@ def plateau(progress: ArrayLike) -> jax.Array:
 
 @struct.dataclass
 class PlateauState:
-    """What `update_plateau` remembers."""
+    """State of the schedule `plateau`, see `update_plateau`."""
 
     best: jax.Array  # [] float32, the lowest loss that counted; infinity before the first
     bad_epochs: jax.Array  # [] int32, since then or since the last cut
@@ -37,7 +37,7 @@ class PlateauState:
 
 
 def init_plateau() -> PlateauState:
-    """The state before the first epoch: multiplier 1."""
+    """Initial state: multiplier 1."""
     return PlateauState(best=jnp.float32(jnp.inf), bad_epochs=jnp.int32(0), multiplier=jnp.float32(1))
 
 
@@ -48,7 +48,9 @@ def update_plateau(
     patience: ArrayLike = 10,
     minimum: ArrayLike = 0.0,
 ) -> PlateauState:
-    """At the end of an epoch: `multiplier <- max(factor * multiplier, minimum)` once more than `patience` were bad.
+    """Updates the state at the end of an epoch, and cuts the multiplier after more than `patience` bad epochs.
+
+        multiplier <- max(factor * multiplier, minimum)
 
     An epoch is good when `value < (1 - 1e-4) * best`, and then value is the new best; otherwise, and when value is
     NaN, it is bad. A good epoch and a cut both set the count of bad ones to 0. This is PyTorch's `ReduceLROnPlateau`
@@ -58,7 +60,7 @@ def update_plateau(
         state: after the epoch before.
         value: [] validation loss of the epoch.
         factor: in (0, 1); may be traced.
-        patience: bad epochs in a row that are borne, 0 or more; may be traced.
+        patience: bad epochs in a row that are tolerated, 0 or more; may be traced.
         minimum: lowest multiplier, lowest rate over peak rate, in [0, 1]; may be traced.
 
     Returns:
@@ -74,7 +76,7 @@ def update_plateau(
     if violates(patience, lambda patience: patience >= 0):
         raise UsageError(f"plateau patience {patience} is not 0 or more epochs")
     if violates(minimum, lambda minimum: (minimum >= 0) & (minimum <= 1)):
-        raise UsageError(f"plateau minimum {minimum} is not in [0, 1]: it is a share of the peak rate")
+        raise UsageError(f"plateau minimum {minimum} is not in [0, 1]: it is a fraction of the peak rate")
     value = jnp.asarray(value, jnp.float32)
     good = value < state.best * (1 - THRESHOLD)
     bad_epochs = jnp.where(good, 0, state.bad_epochs + 1)

@@ -1,4 +1,4 @@
-"""Sharpness-aware minimisation: the gradient is taken where the loss is worst nearby."""
+"""Sharpness-aware minimization (SAM): the gradient is taken at a nearby point of higher loss."""
 
 import jax
 import jax.numpy as jnp
@@ -10,15 +10,16 @@ from fishnet.checks.traced import violates
 from fishnet.errors import UsageError
 from fishnet.optim.masks import global_norm
 
-RHO = 0.05  # radius of the neighbourhood, in the units of the parameters; the paper's for CIFAR-10 and ImageNet
+RHO = 0.05  # radius of the neighborhood, in the units of the parameters; the paper's for CIFAR-10 and ImageNet
 
 
 def sam_ascend(params: optax.Params, grads: optax.Updates, rho: ArrayLike = RHO) -> optax.Params:
-    """Where SAM takes its second gradient: `p + rho * g / |g|`, with |g| the norm over all parameters together.
+    """Ascends to the point where SAM takes its second gradient: `p + rho * g / |g|`, |g| over all parameters.
 
-    A step of SAM is: grads at params; at the probe the gradient of the same batch, with the same augmentation and
-    dropout; `update(second gradient, state, params)` with the params of the start, which weight decay and the step act
-    on. Running moments of batch norm are those of the first pass: the second one sees a network that is never used.
+    A step of SAM takes the gradient at params, ascends, takes the gradient of the same batch there (with the same
+    augmentation and dropout), and calls `update(second gradient, state, params)` with the params of the start, on which
+    weight decay and the step act. Running moments of batch norm are those of the first pass: the second sees a network
+    that is never used.
 
     Args:
         params: a tree of arrays.

@@ -1,4 +1,4 @@
-"""Schedule-free SGD: gradients between a fast iterate and its average, evaluation at the average."""
+"""Schedule-free SGD: gradients between an iterate and its average, evaluation at the average."""
 
 from typing import Any, NamedTuple, cast
 
@@ -11,7 +11,7 @@ from fishnet.optim.decay import check_numbers, kernel_decay
 
 
 class ScheduleFreeState(NamedTuple):
-    """What schedule-free SGD remembers; all zero at the start."""
+    """State of schedule-free SGD; all zero at the start."""
 
     lead: optax.Params  # like the parameters: x - y, the average less the point of the gradient
     top_lr: jax.Array  # [] float32, largest learning rate so far
@@ -78,7 +78,7 @@ def schedule_free(momentum: ArrayLike = 0.9, weight_decay: ArrayLike = 0.0) -> o
 
 
 def evaluation_params(params: optax.Params, state: ScheduleFreeState) -> optax.Params:
-    """The parameters to evaluate, x = y + (x - y).
+    """Parameters to evaluate, x = y + (x - y).
 
     Args:
         params: y, those that are trained.

@@ -1,9 +1,9 @@
-"""Learning-rate schedules as shapes: f(progress) -> multiplier, both in [0, 1], with peak 1.
+"""Learning-rate schedules as functions f(progress) -> multiplier, both in [0, 1], with peak 1.
 
 The learning rate is a separate, traced scale. Progress is step / total steps and starts at 0, so 1 is never
 reached. Every shape is elementwise in `progress` and has no Python branch on it, so it may be traced; where it is
-known, what is outside [0, 1], such as a step, is refused. A rate that is to end above 0, or a cycle's lower rate, is
-`with_floor` around a shape; a warm-up is `with_warmup` around that.
+known, what is outside [0, 1], such as a step, is refused. `with_floor`
+around a schedule lets it end above 0; `with_warmup` around that adds a warm-up.
 """
 
 from collections.abc import Callable
@@ -21,19 +21,19 @@ from fishnet.optim.plateau import plateau
 
 Schedule = Callable[[ArrayLike], jax.Array]
 
-ONECYCLE_RISE = 0.3  # share of the run in which the rate rises
+ONECYCLE_RISE = 0.3  # fraction of the run in which the learning rate rises
 ONECYCLE_START = 1 / 25  # multiplier at progress 0
 ONECYCLE_END = 1 / 25e4  # multiplier at progress 1
 EXPONENTIAL_END = 1e-2  # multiplier at progress 1
 STEP_FACTOR = 0.1
-STEPS_AT = (0.5, 0.75)  # shares of the run
+STEPS_AT = (0.5, 0.75)  # fractions of the run
 POLYNOMIAL_POWER = 2
-COSINE_RISE = 0.05  # share of the run in which `warmup_cosine` rises
+COSINE_RISE = 0.05  # fraction of the run in which `warmup_cosine` rises
 CYCLES = 4.0  # in a run
 
 
 def constant(progress: ArrayLike) -> jax.Array:
-    """No schedule: 1 at any progress.
+    """Constant schedule: 1 at any progress.
 
     Args:
         progress: [...] in [0, 1].
@@ -48,7 +48,7 @@ def constant(progress: ArrayLike) -> jax.Array:
 
 
 def cosine(progress: ArrayLike) -> jax.Array:
-    """Half a cosine from 1 to 0: `(1 + cos(pi progress)) / 2`.
+    """Cosine decay from 1 to 0: `(1 + cos(pi progress)) / 2`.
 
     Args:
         progress: [...] in [0, 1].
@@ -65,7 +65,7 @@ def cosine(progress: ArrayLike) -> jax.Array:
 
 
 def onecycle(progress: ArrayLike) -> jax.Array:
-    """Smith's one cycle: half a cosine from 1/25 up to 1 at progress 0.3, then half a cosine down to 1/250,000.
+    """One-cycle schedule: half a cosine from 1/25 up to 1 at progress 0.3, then half a cosine down to 1/250,000.
 
     The shape of `optax.cosine_onecycle_schedule` and of PyTorch's `OneCycleLR`, which brings its own rise and needs no
     warm-up. Only the rate is cycled: momentum stays as it is.
@@ -105,7 +105,7 @@ def exponential(progress: ArrayLike) -> jax.Array:
 
 
 def step(progress: ArrayLike) -> jax.Array:
-    """A tenth at each of two steps: 1, from progress 0.5 on 0.1, from 0.75 on 0.01.
+    """Step decay: 1, from progress 0.5 on 0.1, from 0.75 on 0.01.
 
     Args:
         progress: [...] in [0, 1].
@@ -143,7 +143,7 @@ def polynomial(progress: ArrayLike) -> jax.Array:
 
 
 def warmup_cosine(progress: ArrayLike) -> jax.Array:
-    """A linear rise from 0 in the first 5 % of the run, then half a cosine: `with_warmup(cosine, progress, 0.05)`.
+    """Cosine decay after a linear warm-up in the first 5 % of the run: `with_warmup(cosine, progress, 0.05)`.
 
     Args:
         progress: [...] in [0, 1].
@@ -160,7 +160,7 @@ def warmup_cosine(progress: ArrayLike) -> jax.Array:
 
 
 def cyclic_triangular(progress: ArrayLike, cycles: ArrayLike = CYCLES) -> jax.Array:
-    """In each cycle a linear rise from 0 to 1 and a linear fall back: `1 - |2 phase - 1|`, `phase = frac(cycles p)`.
+    """Triangular cycles, linear from 0 to 1 and back: `1 - |2 phase - 1|`, `phase = frac(cycles p)`.
 
     Args:
         progress: p [...] in [0, 1].
@@ -178,7 +178,7 @@ def cyclic_triangular(progress: ArrayLike, cycles: ArrayLike = CYCLES) -> jax.Ar
 
 
 def cyclic_sine(progress: ArrayLike, cycles: ArrayLike = CYCLES) -> jax.Array:
-    """A sine between 0 and 1 that starts halfway up: `(1 + sin(2 pi cycles progress)) / 2`.
+    """Sine cycles between 0 and 1, starting halfway up: `(1 + sin(2 pi cycles progress)) / 2`.
 
     With a floor r it is `r + (1 - r) / 2 * (1 + sin(2 pi cycles progress))`. Smith's cycles in a round form.
 
@@ -198,7 +198,7 @@ def cyclic_sine(progress: ArrayLike, cycles: ArrayLike = CYCLES) -> jax.Array:
 
 
 def with_floor(multiplier: ArrayLike, floor: ArrayLike) -> jax.Array:
-    """A shape that falls to `floor` where it fell to 0: `floor + (1 - floor) * multiplier`.
+    """Raises the lowest multiplier from 0 to `floor`: `floor + (1 - floor) * multiplier`.
 
     Args:
         multiplier: [...] in [0, 1].
@@ -211,19 +211,19 @@ def with_floor(multiplier: ArrayLike, floor: ArrayLike) -> jax.Array:
         UsageError: `floor` is known and outside [0, 1].
     """
     if violates(floor, lambda floor: (floor >= 0) & (floor <= 1)):
-        raise UsageError(f"floor {floor} is not in [0, 1]: it is a share of the peak rate")
+        raise UsageError(f"floor {floor} is not in [0, 1]: it is a fraction of the peak rate")
     return cast(jax.Array, floor + (1 - floor) * floating(multiplier))
 
 
 def with_warmup(shape: Schedule, progress: ArrayLike, warmup: ArrayLike) -> jax.Array:
-    """A linear rise from 0 ahead of a shape: `p / w` below w, from there `shape((p - w) / (1 - w))`.
+    """Puts a linear warm-up from 0 ahead of a schedule: `p / w` below w, from there `shape((p - w) / (1 - w))`.
 
-    The very first step of a warm-up thus has multiplier 0.
+    The first step of a warm-up thus has multiplier 0.
 
     Args:
         shape: one of `SCHEDULES`, or any function of progress.
         progress: p [...] in [0, 1].
-        warmup: w, a share of the run in [0, 1), may be traced; 0 is `shape` itself.
+        warmup: w, a fraction of the run in [0, 1), may be traced; 0 is `shape` itself.
 
     Returns:
         The multiplier [...].
@@ -234,7 +234,7 @@ def with_warmup(shape: Schedule, progress: ArrayLike, warmup: ArrayLike) -> jax.
     Source: Goyal et al. 2017, https://arxiv.org/abs/1706.02677
     """
     if violates(warmup, lambda warmup: (warmup >= 0) & (warmup < 1)):
-        raise UsageError(f"warmup {warmup} is not in [0, 1): it is a share of the run")
+        raise UsageError(f"warmup {warmup} is not in [0, 1): it is a fraction of the run")
     p, w = as_progress(progress), floating(warmup)
     # The rise is divided by 1 where there is none, so that neither it nor its gradient is 0 / 0.
     rise = p / jnp.where(w > 0, w, 1.0)
@@ -242,27 +242,27 @@ def with_warmup(shape: Schedule, progress: ArrayLike, warmup: ArrayLike) -> jax.
 
 
 def as_progress(progress: ArrayLike) -> jax.Array:
-    """`floating(progress)`; UsageError where it is known and outside [0, 1]."""
+    """Casts progress to floating point; UsageError where it is known and outside [0, 1]."""
     check_progress(progress)
     return floating(progress)
 
 
 def floating(x: ArrayLike) -> jax.Array:
-    """x as an array of float32, or of float64 if it is one."""
+    """Casts x to float32, or to float64 if it is float64."""
     return jnp.asarray(x, jnp.result_type(x, jnp.float32))
 
 
 def phase(progress: ArrayLike, cycles: ArrayLike) -> jax.Array:
-    """How far into its cycle a run is, in [0, 1)."""
+    """Phase of a run in its current cycle, in [0, 1)."""
     if violates(cycles, lambda cycles: (cycles > 0) & (cycles < np.inf)):
         raise UsageError(f"cycles {cycles} is not a positive finite number")
     turns = as_progress(progress) * floating(cycles)
     return turns - jnp.floor(turns)
 
 
-def half_cosine(start: float, end: float, share: jax.Array) -> jax.Array:
-    """Half a cosine from `start` at share 0 to `end` at share 1: `end + (start - end) (1 + cos(pi share)) / 2`."""
-    return end + (start - end) * 0.5 * (1 + jnp.cos(jnp.pi * share))
+def half_cosine(start: float, end: float, fraction: jax.Array) -> jax.Array:
+    """Half a cosine from `start` at 0 to `end` at 1: `end + (start - end) (1 + cos(pi fraction)) / 2`."""
+    return end + (start - end) * 0.5 * (1 + jnp.cos(jnp.pi * fraction))
 
 
 SCHEDULES: dict[str, Schedule] = Table(

@@ -1,4 +1,4 @@
-"""Pretraining: objectives without labels, whose trunk then becomes a classifier's."""
+"""Pretraining: objectives without labels, whose backbone then becomes a classifier's."""
 
 from fishnet.lookup import Table
 from fishnet.pretraining.autoencoder import Autoencoder, Denoising

@@ -1,4 +1,4 @@
-"""Autoencoders: the trunk and a decoder reproduce the image."""
+"""Autoencoders: backbone and decoder reproduce the image."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -12,12 +12,12 @@ from fishnet.pretraining.objective import Images, LossAndScore, Objective, gauss
 
 
 class Autoencoder(Objective):
-    """The standardised image, reproduced from the trunk's last maps or features.
+    """Autoencoder: a decoder reproduces the standardized image from the backbone's last maps or features.
 
         loss = mean over pixels and channels of (decoder(trunk(x)) - (x - mean) / std)^2
 
-    The decoder is the trunk's mirror image, with the activation of its first site, its convolution and its initialiser,
-    and without norms. Right and wrong mean nothing here: the second result is None. Fields as in `Objective`.
+    The decoder mirrors the backbone, with the activation of its first site, its convolution and its initializer,
+    and without norms. There is no score: the second result is None. Fields as in `Objective`.
 
     Source: Rumelhart, Hinton and Williams, "Learning Internal Representations by Error Propagation", 1986;
     convolutional: Masci et al., "Stacked Convolutional Auto-Encoders", ICANN 2011.
@@ -25,7 +25,7 @@ class Autoencoder(Objective):
 
     @nn.compact
     def __call__(self, images: Images, train: bool) -> LossAndScore:
-        """See `Objective.__call__`."""
+        """Judges images without labels, see `Objective.__call__`."""
         trunk = self.trunk
         mean, std = self.standardization(images)
         target = (jnp.asarray(images, jnp.float32) - mean) / std
@@ -38,19 +38,19 @@ class Autoencoder(Objective):
         return jnp.square(error).mean((1, 2, 3)), None
 
     def seen(self, images: Images, std: Float[Array, " c"]) -> Images:
-        """The images that the trunk sees."""
+        """Images that the backbone sees."""
         return images
 
 
 class Denoising(Autoencoder):
-    """An autoencoder that sees the image under Gaussian noise and has to reproduce it without.
+    """Denoising autoencoder: reproduces the image from a copy with Gaussian noise.
 
         loss = mean over pixels and channels of (decoder(trunk(x + noise std e)) - (x - mean) / std)^2,   e ~ N(0, 1)
 
     Fields as in `Objective`, and:
 
     Args:
-        noise: standard deviation of the noise in units of the standardised image's, 0 or more, possibly traced. At 0
+        noise: standard deviation of the noise in units of the standardized image's, 0 or more, possibly traced. At 0
             this is `Autoencoder`.
 
     Raises:
@@ -63,7 +63,7 @@ class Denoising(Autoencoder):
     noise: ArrayLike = 0.5
 
     def seen(self, images: Images, std: Float[Array, " c"]) -> Images:
-        """The images under noise, neither rounded nor cut to 0..255."""
+        """Adds noise to the images, neither rounded nor clipped to 0..255."""
         if violates(self.noise, lambda noise: (noise >= 0) & (noise < float("inf"))):
             raise UsageError(f"noise of a denoising autoencoder must be 0 or more, got {self.noise}")
         e = gaussian(self.make_rng("objective"), images.shape)

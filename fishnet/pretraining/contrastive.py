@@ -1,4 +1,4 @@
-"""Contrastive learning: two views of an image are to be closer to each other than to those of all other images."""
+"""Contrastive learning: two views of an image are pulled together, away from the views of all other images."""
 
 import math
 
@@ -17,17 +17,17 @@ from fishnet.pretraining.views import random_view
 
 
 class Contrastive(Objective):
-    """SimCLR: the loss `nt_xent` of two random views of each image (`random_view`), behind a projection.
+    """SimCLR: the loss `nt_xent` of projections of two random views of each image (`random_view`).
 
         z = W_2 act(W_1 trunk(view) + b_1) + b_2
 
-    The loss of an image is the mean of its two views', and the second result the share of them whose nearest other view
-    is the partner. The trunk sees batches of 2 b, first one view of all images, then the other: batch norm takes its
-    statistics over both, and a step costs twice one of the classifier. Fields as in `Objective`, and:
+    The loss of an image is the mean of its two views', and the second result the fraction of them whose nearest other
+    view is the partner. The backbone sees batches of 2 b, first one view of all images, then the other: batch norm
+    takes its statistics over both, and a step costs twice one of the classifier. Fields as in `Objective`, and:
 
     Args:
         temperature: above 0, possibly traced.
-        projection: length of z, at least 1; the hidden layer is as wide as the trunk's features.
+        projection: length of z, at least 1; the hidden layer is as wide as the backbone's features.
 
     Raises:
         UsageError: when called: a known `temperature` that is not above 0, or a `projection` below 1,
@@ -41,7 +41,7 @@ class Contrastive(Objective):
 
     @nn.compact
     def __call__(self, images: Images, train: bool) -> LossAndScore:
-        """See `Objective.__call__`."""
+        """Judges images without labels, see `Objective.__call__`."""
         if self.projection < 1:
             raise UsageError(f"a projection needs a length of 1 or more, got {self.projection}")
         if images.dtype != jnp.uint8:
@@ -59,7 +59,7 @@ class Contrastive(Objective):
 
 
 def nt_xent(z: Float[Array, "n d"], temperature: ArrayLike) -> Float[Array, " n"]:
-    """Normalised cross-entropy of finding each view's partner among all other views, by their cosines.
+    """Cross-entropy (NT-Xent) of finding each view's partner among all other views, by their cosines.
 
         loss_i = -log(exp(s_ij / t) / sum over k other than i of exp(s_ik / t)),   s_ik = z_i z_k / (|z_i| |z_k|)
 
@@ -90,7 +90,7 @@ def finds_partner(z: Float[Array, "n d"]) -> Bool[Array, " n"]:
 
 
 def _cosines(z: Float[Array, "n d"]) -> tuple[Float[Array, "n n"], Bool[Array, "n n"], Bool[Array, "n n"]]:
-    """The cosines of all pairs of rows; which pairs are of different rows, and which of partners."""
+    """Computes the cosines of all pairs of rows, the mask of pairs of different rows, and that of partners."""
     n = z.shape[0]
     if n % 2:
         raise UsageError(f"a contrastive loss needs two views of each image, got {n} views")

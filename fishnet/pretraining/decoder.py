@@ -1,4 +1,4 @@
-"""From a trunk's maps or features back to images."""
+"""Decoder from a backbone's maps or features to images."""
 
 import math
 from collections.abc import Callable
@@ -12,18 +12,18 @@ from fishnet.nn.mixed_activation import ActivationByIndex, activate
 
 
 class Decoder(nn.Module):
-    """The mirror image of a trunk, called as `decoder(x, train)`.
+    """Decoder that mirrors a backbone, called as `decoder(x, train)`.
 
         maps:     x = act(norm(conv(up(x)))) a stage, the last one x = conv(up(x))
         features: x = act(norm(W x)) a stage, the last one x = W x, as an image
 
-    `up` doubles the sides of maps (see `upsample`). There are as many stages as it takes from the maps to the image,
-    or one a width for features; they have the trunk's widths in reverse, without the last, then the image's channels.
-    A stage without norm has a bias.
+    `up` doubles the sides of maps (see `upsample`). There are as many stages as it takes from the maps to the image, or
+    one a width for features; they have the backbone's widths in reverse, without the last, then the image's channels. A
+    stage without norm has a bias.
 
     Args:
         image_shape: (h, w, c) of the images.
-        widths: of the trunk's stages.
+        widths: of the backbone's stages.
         act: an activation of any form.
         conv: convolution lowering, called as `jax.lax.conv_general_dilated`.
         kernel_init: `f(key, shape, dtype) -> kernel` of all layers.
@@ -44,7 +44,7 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "b *s f"], train: bool) -> Float[Array, "b h w c"]:
-        """Images [b, h, w, c] without bounds, of maps [b, h', w', f] or features [b, f]."""
+        """Decodes maps [b, h', w', f] or features [b, f] to images [b, h, w, c] without bounds."""
         h, w, c = self.image_shape
         sizes = stage_sizes((h, w), (x.shape[1], x.shape[2])) if x.ndim == 4 else ((1, 1),) * len(self.widths)
         widths = self.widths[-2::-1] or self.widths
@@ -69,7 +69,7 @@ class Decoder(nn.Module):
 
 
 def stage_sizes(image: tuple[int, int], maps: tuple[int, int]) -> tuple[tuple[int, int], ...]:
-    """The sides of the maps behind each stage of a decoder, each twice those before, up to the image's.
+    """Sides of the maps after each stage of a decoder, each twice those before, up to the image's.
 
         (h // 2^(n-1), w // 2^(n-1)), ..., (h // 2, w // 2), (h, w),   n = round(log2(image / maps)), at least 1
 
@@ -82,7 +82,7 @@ def stage_sizes(image: tuple[int, int], maps: tuple[int, int]) -> tuple[tuple[in
 
 
 def upsample(x: Float[Array, "b h w c"], size: tuple[int, int]) -> Float[Array, "b h2 w2 c"]:
-    """Maps enlarged by whole factors, each pixel repeated; then cropped, or their edge repeated, to `size`.
+    """Enlarges maps by whole factors, repeating pixels; then crops them, or repeats their edge, to `size`.
 
     Args:
         x: [b, h, w, c].

@@ -1,4 +1,4 @@
-"""A generative adversarial network whose discriminator is the trunk."""
+"""Generative adversarial network whose discriminator is the backbone."""
 
 from collections.abc import Callable
 from functools import partial
@@ -21,20 +21,20 @@ SMALLEST = 4  # pixels a side of the generator's first maps, or a little more
 
 
 class GAN(Objective):
-    """The trunk learns to tell images from those that a generator makes, and the generator to mislead it.
+    """GAN: the backbone learns to tell images from generated ones, and the generator to fool it.
 
-        L   = L_D + L_G,   l = head(trunk(images)),   l' = head(trunk(G(z))),   z ~ N(0, 1)
-        L_D = softplus(-l) + softplus(l'), with G held fixed;   L_G = softplus(-l'), with trunk and head held fixed
+        L   = L_D + L_G,   l = head(backbone(images)),   l' = head(backbone(G(z))),   z ~ N(0, 1)
+        L_D = softplus(-l) + softplus(l'), with G held fixed;   L_G = softplus(-l'), with backbone and head held fixed
 
-    The gradient of the one loss L is L_D's for trunk and head and L_G's for the generator, from the same G(z), so both
-    players move at once in a single step. The loss of an image is that of its place in the batch, real and generated;
-    its mean need not fall, for what one player wins the other loses. The second result is 1 where a real image is
-    judged real. Fields as in `Objective`, and:
+    The gradient of the one loss L is L_D's for backbone and head and L_G's for the generator, from the same G(z), so
+    both players move at once in a single step. The loss of an image is that of its place in the batch, real and
+    generated; its mean need not fall, for what one player wins the other loses. The second result is 1 where a real
+    image is judged real. Fields as in `Objective`, and:
 
     Args:
         latent: length of z, at least 1.
 
-    Batch norm sees real and generated images in batches of their own. The trunk's running statistics follow the real
+    Batch norm sees real and generated images in batches of their own. The backbone's running statistics follow the real
     ones only, since those are what its classifier will see: in evaluation generated images are judged by them too.
 
     Raises:
@@ -54,7 +54,7 @@ class GAN(Objective):
 
     @nn.compact
     def __call__(self, images: Images, train: bool) -> LossAndScore:
-        """See `Objective.__call__`."""
+        """Judges images without labels, see `Objective.__call__`."""
         if self.latent < 1:
             raise UsageError(f"a generator needs a latent vector of length 1 or more, got {self.latent}")
         trunk, z = self.trunk, gaussian(self.make_rng("objective"), (images.shape[0], self.latent))
@@ -74,12 +74,12 @@ class GAN(Objective):
         return losses, (real_logits > 0).astype(jnp.float32)
 
     def discriminate(self, images: Images, train: bool) -> Float[Array, " b"]:
-        """Logits [b] of images [b, h, w, c] being real."""
+        """Discriminates images [b, h, w, c]: logits [b] of being real."""
         return self.discriminator_head(self.pool_features(images, train))[:, 0]
 
 
 class Generator(nn.Module):
-    """Images from noise, called as `generator(z, train)`.
+    """Generator of images from noise, called as `generator(z, train)`.
 
         x = relu(norm(W z)), as maps;   image = 127.5 (1 + tanh(decoder(x)))
 
@@ -93,7 +93,7 @@ class Generator(nn.Module):
         dtype: of the computation.
 
     Source: Radford, Metz and Chintala, arXiv:1511.06434, with upsampling in place of transposed convolutions, and He's
-    initialisation.
+    initialization.
     """
 
     image_shape: tuple[int, int, int]
@@ -103,7 +103,7 @@ class Generator(nn.Module):
 
     @nn.compact
     def __call__(self, z: Float[Array, "b l"], train: bool) -> Float[Array, "b h w c"]:
-        """Images [b, h, w, c] float32 in 0..255 of noise [b, l]."""
+        """Generates images [b, h, w, c] float32 in 0..255 from noise [b, l]."""
         h, w, _ = self.image_shape
         while min(h, w) >= 2 * SMALLEST:
             h, w = h // 2, w // 2

@@ -1,4 +1,4 @@
-"""What the objectives share: a classifier's trunk, with whatever else an objective needs beside it."""
+"""Base class of the objectives: a classifier's backbone, and what an objective needs besides."""
 
 import math
 from collections.abc import Callable
@@ -18,16 +18,16 @@ LossAndScore = tuple[Float[Array, " b"], Float[Array, " b"] | None]
 
 
 class Objective(nn.Module):
-    """A loss that needs no labels, called as `objective.apply(variables, images, train, rngs={"objective": key})`.
+    """Objective: a loss without labels, called as `objective.apply(variables, images, train, rngs={"objective": key})`.
 
-    The variables of the trunk have the names that they have in the classifier, without its head: `conv_0`, `norm_0` and
-    so on, in each collection, and from the same key the same initial values. What else the objective learns stands
-    beside them. Training updates the collection `batch_stats` (pass `mutable=["batch_stats"]`); everything random about
-    an objective comes from the rng stream "objective", in evaluation too, and what the trunk draws from its own streams
-    "dropout" and "activation".
+    The variables of the backbone have the names that they have in the classifier, without its head: `conv_0`, `norm_0`
+    and so on, in each collection, and from the same key the same initial values. Other variables of the objective are
+    stored with them. Training updates the collection `batch_stats` (pass `mutable=["batch_stats"]`); everything random
+    about an objective comes from the rng stream "objective", in evaluation too, and what the trunk draws from its own
+    streams "dropout" and "activation".
 
     Args:
-        trunk: a classifier, whose head is left out; its first activation, its convolution and its initialiser serve the
+        trunk: a classifier, whose head is left out; its first activation, its convolution and its initializer serve the
             rest of the objective too.
     """
 
@@ -52,26 +52,26 @@ class Objective(nn.Module):
 
     @property
     def act(self) -> Callable | ActivationByIndex:
-        """The activation of the trunk's first site."""
+        """Activation of the backbone's first site."""
         return pick_site(self.trunk.act, 0)
 
     def pool_features(self, images: Images, train: bool) -> Float[Array, "b f"]:
-        """The trunk's features [b, f] float32 of images [b, h, w, c]: the global mean of its last maps."""
+        """Pools the backbone's features [b, f] float32 of images [b, h, w, c]: the global mean of its last maps."""
         x = self.body(images, train)
         return x.mean((1, 2), dtype=jnp.float32) if x.ndim == 4 else x.astype(jnp.float32)
 
     def standardization(self, images: Images) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
-        """The task's mean and standard deviation [c] of pixels, by which images [b, h, w, c] are standardised."""
+        """Mean and standard deviation [c] of pixels by which images [b, h, w, c] are standardized."""
         if self.trunk.input_norm != "standardize":  # the trunk has no use for these constants, so they belong to us
             Standardize(name="standardize")(images)
-        # Without them trunk or `Standardize` raise; only while the trunk is being initialised they are not there yet.
+        # Without them trunk or `Standardize` raise; only while the trunk is being initialized they are not there yet.
         c = images.shape[-1]
         found = self.get_variable("constants", "standardize", {"mean": jnp.zeros(c), "std": jnp.ones(c)})
         return found["mean"], found["std"]
 
 
 def gaussian(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "..."]:
-    """Independent draws of mean 0 and variance 1.
+    """Draws independent normal values of mean 0 and variance 1.
 
     Args:
         key: a random key.

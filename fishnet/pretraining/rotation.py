@@ -1,4 +1,4 @@
-"""Rotation prediction: by how many right angles was the image turned?"""
+"""Rotation prediction: the number of right angles by which an image was turned."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -9,12 +9,13 @@ from fishnet.pretraining.objective import Images, LossAndScore, Objective
 
 
 class Rotation(Objective):
-    """Each image is seen turned by 0, 90, 180 and 270 degrees, and a head of four classes says which is which.
+    """Rotation prediction: a head of four classes tells images turned by 0, 90, 180 and 270 degrees apart.
 
-        loss = mean over k in 0..3 of -log softmax(head(trunk(x turned k times)))[k]
+        loss = mean over k in 0..3 of -log softmax(head(backbone(x turned k times)))[k]
 
-    The second result is the share of the four that are recognised. The trunk sees batches of 4 b, the four turns of an
-    image side by side: a step costs four times one of the classifier. Nothing is random. Fields as in `Objective`.
+    The second result is the fraction of the four that are recognized. The backbone sees batches of 4 b, the four turns
+    of an image side by side: a step costs four times one of the classifier. Nothing is random. Fields as in
+    `Objective`.
 
     Raises:
         UsageError: when called: the images are not square.
@@ -25,7 +26,7 @@ class Rotation(Objective):
 
     @nn.compact
     def __call__(self, images: Images, train: bool) -> LossAndScore:
-        """See `Objective.__call__`."""
+        """Judges images without labels, see `Objective.__call__`."""
         b, h, w, _ = images.shape
         if h != w:
             raise UsageError(f"rotation prediction needs square images, got {h} x {w} pixels")

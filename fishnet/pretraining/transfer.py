@@ -1,4 +1,4 @@
-"""A pretrained trunk becomes a classifier's."""
+"""Transfer of a pretrained backbone to a classifier."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -15,7 +15,7 @@ def transfer_trunk(
     head: Collection[str] = ("head",),
     optional: tuple[str, ...] = (),
 ) -> dict[str, Any]:
-    """A classifier's variables with those of a pretrained trunk in place of its own, all but the head.
+    """Replaces a classifier's variables by those of a pretrained backbone, all but the head.
 
     Args:
         classifier: one collection of its variables, `params` or `batch_stats`.
@@ -28,7 +28,7 @@ def transfer_trunk(
         A tree like `classifier`.
 
     Raises:
-        UsageError: `pretrained` lacks a leaf of the trunk, or has it in another shape.
+        UsageError: `pretrained` lacks a leaf of the backbone, or has it in another shape.
     """
     leaves: dict[str, Any] = flatten_dict(classifier, keep_empty_nodes=True, sep="/")
     found: dict[str, Any] = flatten_dict(pretrained, keep_empty_nodes=True, sep="/")

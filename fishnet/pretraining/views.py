@@ -1,4 +1,4 @@
-"""Random views of an image, of which contrastive learning says that they show the same."""
+"""Random views of images for contrastive learning."""
 
 import math
 from typing import cast
@@ -10,21 +10,21 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt8
 
 from fishnet.augment.images import affine
 
-AREA = 0.2  # the least share of the image that a crop shows
+AREA = 0.2  # smallest fraction of the image that a crop shows
 RATIO = 4 / 3  # the largest ratio of the crop's sides, each in units of the image's
 JITTER = 0.4  # brightness, contrast and saturation change by factors in 1 +- JITTER
-JITTERED = 0.8  # probability of a change of colours
-GREY = 0.2  # probability of a view without colours
+JITTERED = 0.8  # probability of a change of colors
+GREY = 0.2  # probability of a view without colors
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601
 
 
 def random_view(key: PRNGKeyArray, images: UInt8[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-    """A random crop of each image at its full size, with other colours.
+    """Draws a random view of each image: a crop enlarged to full size, with other colors.
 
-    The crop shows a share of the image that is uniform on `AREA` ... 1, its sides are in a ratio of up to `RATIO`
+    The crop shows a fraction of the image that is uniform on `AREA` ... 1, its sides are in a ratio of up to `RATIO`
     (uniform on a logarithmic scale) and its place is uniform; see `crop`. Half the views are mirrored. With probability
-    `JITTERED` the colours change, see `recolor`, by factors uniform on 1 - `JITTER` ... 1 + `JITTER`; with probability
-    `GREY` the view loses its colours. Images of three channels are taken as red, green and blue. Others keep their
+    `JITTERED` the colors change, see `recolor`, by factors uniform on 1 - `JITTER` ... 1 + `JITTER`; with probability
+    `GREY` the view loses its colors. Images of three channels are taken as red, green and blue. Others keep their
     saturation, and images of one channel (handwriting) are not mirrored.
 
     Args:
@@ -56,11 +56,11 @@ def random_view(key: PRNGKeyArray, images: UInt8[Array, "b h w c"]) -> Float[Arr
 def crop(
     image: UInt8[Array, "h w c"], sides: Float[Array, "2"], place: Float[Array, "2"], mirror: Bool[Array, ""]
 ) -> UInt8[Array, "h w c"]:
-    """A rectangle of an image enlarged to the image's size, by bilinear interpolation.
+    """Crops a rectangle of an image and enlarges it to the image's size, by bilinear interpolation.
 
     Args:
         image: [h, w, c] uint8.
-        sides: [2], height and width of the rectangle as shares of the image's, in (0, 1].
+        sides: [2], height and width of the rectangle as fractions of the image's, in (0, 1].
         place: [2], where it lies: 0 at the top or left, 1 at the bottom or right.
         mirror: whether left and right change places.
 
@@ -93,7 +93,7 @@ def recolor(image: Float[Array, "h w c"], factors: Float[Array, "3"]) -> Float[A
 
 
 def luminance(image: Float[Array, "*s c"]) -> Float[Array, "*s 1"]:
-    """`LUMA` of red, green and blue, [..., 1]; the mean of any other number of channels."""
+    """Luminance [..., 1], by `LUMA` of red, green and blue; the mean of any other number of channels."""
     if image.shape[-1] != len(LUMA):
         return image.mean(-1, keepdims=True)
     return cast(Array, sum(weight * image[..., i : i + 1] for i, weight in enumerate(LUMA)))

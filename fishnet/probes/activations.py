@@ -1,4 +1,4 @@
-"""What activations do to a batch: moments of what they give, how much lies on their flat parts, units that are dead."""
+"""Probes of activations: moments of their outputs, saturation, dead units."""
 
 from collections.abc import Mapping, Sequence
 from typing import cast
@@ -12,14 +12,14 @@ from fishnet.nn.parametric import Activation, Parametric
 from fishnet.probes.recording import Site
 
 FLAT = 0.1  # of the steepest slope, at or below which a function counts as flat
-SPAN, POINTS = 8.0, 129  # where the steepest slope is looked for: from -8 to 8 in steps of 1/8
+SPAN, POINTS = 8.0, 129  # grid on which the steepest slope is searched: from -8 to 8 in steps of 1/8
 
 
 def slope(site: Site, x: Float[Array, "b *s c"]) -> Float[Array, "b *s c"]:
-    """The derivative of an activation `f'(x)`, as in evaluation: a random slope has its mean.
+    """Derivative of an activation `f'(x)` in evaluation, where a random slope has its mean.
 
     Args:
-        site: whose activation.
+        site: the activation at work.
         x: pre-activations, their last axis the channels of the site.
 
     Returns:
@@ -37,13 +37,13 @@ def slope(site: Site, x: Float[Array, "b *s c"]) -> Float[Array, "b *s c"]:
 
 
 def max_slope(site: Site) -> Float[Array, " c"]:
-    """The largest slope of an activation, `max |f'(x)|` over -8 <= x <= 8, for each channel.
+    """Largest slope of an activation, `max |f'(x)|` over -8 <= x <= 8, for each channel.
 
     1 for relu and tanh, 1/4 for sigmoid. NaN for a function that grows ever steeper, as the exponential does: it has no
     flat parts beside steep ones.
 
     Args:
-        site: whose activation.
+        site: the activation at work.
 
     Returns:
         [c] float32, to 3 % (where it peaks at a corner, as hard_swish does; elsewhere to 1 %).
@@ -58,7 +58,7 @@ def max_slope(site: Site) -> Float[Array, " c"]:
 
 
 def is_saturated(site: Site, share: float = FLAT) -> Bool[Array, "b *s c"]:
-    """Which entries lie where the activation is nearly flat, so that hardly any gradient passes.
+    """Mask of the saturated entries, where the activation is nearly flat and hardly any gradient passes.
 
         |f'(x)| <= share max |f'|
 
@@ -77,7 +77,7 @@ def is_saturated(site: Site, share: float = FLAT) -> Bool[Array, "b *s c"]:
 
 
 def saturation(site: Site, share: float = FLAT) -> Float[Array, ""]:
-    """The fraction of all entries that lie on flat parts of the activation: `mean of [|f'(x)| <= share max |f'|]`.
+    """Saturation, the fraction of entries on flat parts of the activation: `mean of [|f'(x)| <= share max |f'|]`.
 
     Args:
         site, share: as for `is_saturated`.
@@ -110,10 +110,10 @@ def moments(y: Float[Array, "..."]) -> tuple[Float[Array, ""], Float[Array, ""],
 
 
 def activation_metrics(sites: Mapping[str, Site], share: float = FLAT) -> dict[str, Array]:
-    """What each activation gives: mean, spread and shape of its outputs, and how many of them are saturated.
+    """Mean, standard deviation and kurtosis of each activation's outputs, and the fraction that is saturated.
 
         mean = E y,   std = sqrt(E (y - mean)^2),   kurtosis = E (y - mean)^4 / std^4,
-        saturation = share of the entries with |f'(x)| <= 0.1 max |f'|
+        saturation = fraction of the entries with |f'(x)| <= 0.1 max |f'|
 
     Over all entries of a batch: images, pixels and channels.
 
@@ -133,9 +133,9 @@ def activation_metrics(sites: Mapping[str, Site], share: float = FLAT) -> dict[s
 
 
 def active_units(sites: Mapping[str, Site], share: float = FLAT) -> dict[str, Bool[Array, " c"]]:
-    """Which units are active for some image of a batch, at some pixel: those that are not always on a flat part.
+    """Mask of the active units: those that are not saturated for some image of a batch, at some pixel.
 
-    Taken together over batches with `merge_active`, this is what `dead_fraction` wants.
+    Merge masks of batches with `merge_active`; `dead_fraction` takes the result.
 
     Args:
         sites: of a forward pass, see `fishnet.probes.recording.record_forward`.
@@ -150,12 +150,12 @@ def active_units(sites: Mapping[str, Site], share: float = FLAT) -> dict[str, Bo
 
 
 def merge_active(active: Mapping[str, Array], more: Mapping[str, Array]) -> dict[str, Array]:
-    """Units that are active in one of two sets of images, each from `active_units`."""
+    """Merges two results of `active_units`: units that are active in one of two sets of images."""
     return {name: units | more[name] for name, units in active.items()}
 
 
 def dead_fraction(active: Mapping[str, Bool[Array, " c"]], sites: Sequence[str]) -> Float[Array, " site"]:
-    """The fraction of each site's units that were active for none of the images.
+    """Fraction of dead units at each site, which were active for none of the images.
 
         dead = #{channels c: |f'(x)| <= 0.1 max |f'| for all images and pixels} / channels
 

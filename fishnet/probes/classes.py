@@ -1,4 +1,4 @@
-"""What each class asks of the network: how far it is told apart, its loss, and the gradient it brings."""
+"""Probes of the classes: margin, loss and gradient of each."""
 
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from fishnet.probes.context import Batches, Net
 
 
 def margins(logits: Float[Array, "b k"], labels: Int[Array, " b"]) -> Float[Array, " b"]:
-    """By how much the logit of the true class exceeds the best of the others; below 0 the answer is wrong.
+    """Margin by which the logit of the true class exceeds the best of the others; below 0 the prediction is wrong.
 
         margin = z_y - max over j != y of z_j
 
@@ -31,7 +31,7 @@ def margins(logits: Float[Array, "b k"], labels: Int[Array, " b"]) -> Float[Arra
 
 
 class _Sums(NamedTuple):
-    """Of the images so far, class by class."""
+    """Sums over the images so far, by class."""
 
     gradient: Any  # of the class at hand, sum over its images
     norm: Array  # [k] length of the gradient of each class's mean loss
@@ -42,7 +42,7 @@ class _Sums(NamedTuple):
 
 
 def class_metrics(net: Net, batches: Batches) -> dict[str, Array]:
-    """Margin, loss and gradient of each class: which classes are learned, and which the gradient comes from.
+    """Margin, loss and gradient of each class: which classes are learned, and which dominate the gradient.
 
         margin = z_y - max over j != y of z_j;   g_c = gradient of the mean loss of the images of class c;
         share_c = n_c |g_c| / sum_j n_j |g_j|;   variance_c = tr Cov(gradient of one image of class c)
@@ -104,11 +104,11 @@ def class_metrics(net: Net, batches: Batches) -> dict[str, Array]:
     sums = lax.fori_loop(0, last_batch[-1], add, start)
     there = count > 0
     brought = count * sums.norm
-    figures = {
+    metrics = {
         "class_margin": sums.margin / jnp.maximum(count, 1),
         "class_loss": sums.loss / jnp.maximum(count, 1),
         "class_gradient_norm": sums.norm,
         "class_gradient_share": brought / brought.sum(),
         "class_gradient_variance": jnp.where(sums.weight > 0, sums.variance / sums.weight, jnp.nan),
     }
-    return {name: jnp.where(there, figure, jnp.nan) for name, figure in figures.items()}
+    return {name: jnp.where(there, metric, jnp.nan) for name, metric in metrics.items()}

@@ -1,4 +1,4 @@
-"""What probes look at: a training step that has just been made, or a network with training images."""
+"""Inputs of probes: a training step, or a network with training images."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar, cast
@@ -17,18 +17,18 @@ State = TypeVar("State")
 
 
 class Step(NamedTuple):
-    """A step of training, after it."""
+    """Training step that has been made."""
 
     layers: tuple[str, ...]  # names, see `fishnet.probes.recording.layer_names`
     params: Any  # before the step
     grads: Any  # before clipping, a tree like `params`
-    before: Any  # the gradients of the step before, a tree like `params`; None where nobody wants them
+    before: Any  # gradients of the step before, a tree like `params`; None unless a probe needs them
     after: Any  # parameters after the step
-    seen: ForwardRecord | None  # the forward pass; None where nobody wants it
+    seen: ForwardRecord | None  # the forward pass; None unless a probe needs it
 
 
 class Batches(NamedTuple):
-    """Training images, a batch at a time."""
+    """Training images in batches."""
 
     images: Array  # [n, h, w, c] uint8, or floats in 0..255
     labels: Array  # [n] int32
@@ -36,7 +36,7 @@ class Batches(NamedTuple):
 
     @classmethod
     def of(cls, images: Num[Array | np.ndarray, "n h w c"], labels: Int[Array | np.ndarray, " n"], size: int):
-        """All images in their order, `size` a batch; the incomplete last batch is left out.
+        """Makes batches of `size` images in their order; an incomplete last batch is left out.
 
         Raises:
             UsageError: there are not as many images as make a batch.
@@ -48,20 +48,20 @@ class Batches(NamedTuple):
         return cls(jnp.asarray(images), jnp.asarray(labels), positions)
 
     def take(self, positions: Int[Array, " b"]) -> tuple[Array, Array]:
-        """Images [b, h, w, c] and labels [b]."""
+        """Takes images [b, h, w, c] and labels [b] at positions."""
         return jnp.asarray(self.images)[positions], jnp.asarray(self.labels)[positions]
 
     def at(self, i: Array | int) -> tuple[Array, Array]:
-        """Images and labels of batch number `i`."""
+        """Takes the images and labels of batch number `i`."""
         return self.take(lax.dynamic_index_in_dim(jnp.asarray(self.positions), i, keepdims=False))
 
     def fold(self, add: Callable[[State, Array, Array], State], state: State) -> State:
-        """`add(state, images, labels) -> state` over all batches, one after the other."""
+        """Folds `add(state, images, labels) -> state` over all batches, one after the other."""
         return lax.fori_loop(0, len(self.positions), lambda i, state: add(state, *self.at(i)), state)
 
 
 class Net(NamedTuple):
-    """A network in training, and what it is trained for."""
+    """Network in training, with its variables, losses and learning rate."""
 
     model: Network
     variables: dict[str, Any]
@@ -70,7 +70,7 @@ class Net(NamedTuple):
 
     @property
     def params(self) -> Any:
-        """Its parameters."""
+        """Parameters of the network."""
         return self.variables["params"]
 
     def logits(self, images: Array, params: Any = None, as_trained: bool = False) -> Float[Array, "b k"]:
@@ -85,11 +85,11 @@ class Net(NamedTuple):
         return cast(Array, self.model.clone(batch_statistics=as_trained).apply(variables, images, train=False))
 
     def loss(self, params: Any, images: Array, labels: Array) -> Float[Array, ""]:
-        """The mean loss of a batch as training has it, but without anything random and without penalties."""
+        """Mean loss of a batch as in training, but without anything random and without penalties."""
         return self.losses(self.logits(images, params, as_trained=True), labels).mean()
 
     def seen(self, images: Array) -> ForwardRecord:
-        """The forward pass of a batch in evaluation with running statistics; its result are the logits."""
+        """Records the forward pass of a batch in evaluation with running statistics; its result is the logits."""
         return record_forward(lambda: self.logits(images))
 
 

@@ -1,7 +1,7 @@
 """Probes of a network on training images, at the end of an epoch: `f(net, batches) -> {name: array}`.
 
-All of them are pure and work under `jax.jit` and `jax.vmap`. They look at the images as they are, without augmentation,
-and at the parameters that are trained, not at an average of them.
+All are pure and work under `jax.jit` and `jax.vmap`. They use the images without augmentation, and the parameters that
+are trained, not an average of them.
 """
 
 import jax
@@ -17,7 +17,7 @@ from fishnet.probes.sharpness import STEPS, top_eigenvalue
 
 
 def dead_units(net: Net, batches: Batches) -> dict[str, Array]:
-    """The fraction of each activation's channels that are on a flat part for every image and pixel: never active.
+    """Fraction of each activation's channels that are saturated for every image and pixel, and so never active.
 
         dead = #{channels c: |f'(x)| <= 0.1 max |f'| for all images and pixels} / channels
 
@@ -45,7 +45,7 @@ def dead_units(net: Net, batches: Batches) -> dict[str, Array]:
 
 
 def features(net: Net, batches: Batches) -> dict[str, Array]:
-    """Ranks of the features in front of the head, their spread within and between classes, and the nearest class.
+    """Ranks of the features before the head, their spread within and between classes, and the nearest class.
 
         erank = exp(-sum p log p), p = sigma / sum sigma;   srank = sum sigma^2 / max sigma^2;
         within = tr S_W,   between = tr S_B,   NC1 = tr(S_W S_B^+) / k;   nearest_c = max_(j != c) cos(m_c - m, m_j - m)
@@ -78,7 +78,7 @@ def features(net: Net, batches: Batches) -> dict[str, Array]:
 
 
 def gradient_noise(net: Net, batches: Batches) -> dict[str, Array]:
-    """The simple noise scale: the batch size beyond which larger batches hardly make the gradient less noisy.
+    """Simple noise scale: the batch size beyond which larger batches hardly make the gradient less noisy.
 
         B = tr(Sigma) / |G|^2, without bias in tr(Sigma) and |G|^2: from single batches and all of them together
 
@@ -104,7 +104,7 @@ def gradient_noise(net: Net, batches: Batches) -> dict[str, Array]:
 
 
 def sharpness(net: Net, batches: Batches) -> dict[str, Array]:
-    """The largest Hessian eigenvalue of the loss on one fixed batch, and the 2 / lr above which descent is unstable.
+    """Largest Hessian eigenvalue of the loss on one fixed batch, and 2 / lr, above which descent is unstable.
 
         sharpness = max over unit v of v' H v;   plain gradient descent is stable below 2 / lr, with a momentum of beta
                                                  below 2 (1 + beta) / lr, which is 3.8 / lr for the usual 0.9
@@ -114,7 +114,7 @@ def sharpness(net: Net, batches: Batches) -> dict[str, Array]:
 
     Args:
         net: the network and its learning rate.
-        batches: only the first is looked at.
+        batches: only the first is used.
 
     Returns:
         `sharpness`, `sharpness_error` (an eigenvalue is no further away) and `two_over_lr`, each [].

@@ -1,4 +1,4 @@
-"""Where a training step became non-finite first: in which layer, on the way forward, back, or in the update."""
+"""Location of the first non-finite value of a training step: layer, and forward pass, backward pass or update."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,14 +12,14 @@ PHASES = ("update", "forward", "loss", "backward")  # in the order in which `fir
 
 
 class Failure(NamedTuple):
-    """The first thing that is not finite."""
+    """First value of a step that is not finite."""
 
     phase: Array  # [] int32, position in PHASES; -1: everything is finite
     layer: Array  # [] int32, position in the layers; -1: none, or the loss
 
 
 def finite_outputs(outputs: Mapping[str, Any], layers: Sequence[str]) -> Bool[Array, " layer"]:
-    """Whether everything that each layer gave is finite.
+    """Whether all outputs of each layer are finite.
 
     Args:
         outputs: of a forward pass, see `fishnet.probes.recording.record_forward`.
@@ -35,9 +35,9 @@ def first_failure(
     grads: Mapping[str, Any],
     layers: Sequence[str],
 ) -> Failure:
-    """The first non-finite value of a step, in order of execution, if there is any.
+    """Finds the first non-finite value of a step, in order of execution, if there is any.
 
-        update: parameters, first layer first, left so by the step before
+        update: parameters, first layer first, as the step before left them
         forward: outputs, first layer first;   loss;   backward: gradients, last layer first
 
     A layer's gradient counts as non-finite too when its length is not a float any more. If only the length of the whole
@@ -77,7 +77,7 @@ def first_failure(
 
 
 def failure_text(phase: int, layer: int, layers: Sequence[str]) -> tuple[str | None, str | None]:
-    """Phase and layer in words; None for what there is not.
+    """Phase and layer of a failure in words; None where there is none.
 
     Args:
         phase, layer: of a `Failure`, on the host.

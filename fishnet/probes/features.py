@@ -1,4 +1,4 @@
-"""Whether the features in front of the head use their dimensions, and how far they tell the classes apart."""
+"""Probes of the features before the head: ranks, class means and neural collapse."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ ROUNDING = 1e-6  # of the largest eigenvalue of a float32 matrix: smaller ones a
 
 
 class ClassMoments(NamedTuple):
-    """Features of the images so far; `fori_loop` and `scan` can carry it."""
+    """Moments of the features of the images so far, a carry for `fori_loop` and `scan`."""
 
     count: Array  # [k] float32, images of each class
     mean: Array  # [k, f] their mean
@@ -19,15 +19,15 @@ class ClassMoments(NamedTuple):
 
 
 def init_class_moments(classes: int, features: int) -> ClassMoments:
-    """The moments before the first image of k classes with f features."""
+    """Initial moments, before the first image, of k classes with f features."""
     square = jnp.zeros((features, features), jnp.float32)
     return ClassMoments(jnp.zeros((classes,)), jnp.zeros((classes, features)), square, square)
 
 
 def add_features(moments: ClassMoments, features: Float[Array, "b f"], labels: Int[Array, " b"]) -> ClassMoments:
-    """The moments with a batch of images more.
+    """Adds a batch of images to the moments.
 
-    Scatter of two sets together: `W = W_1 + W_2 + n_1 n_2 / (n_1 + n_2) d d'`, d the difference of their means: sums of
+    Scatter of two sets: `W = W_1 + W_2 + n_1 n_2 / (n_1 + n_2) d d'`, d the difference of their means: sums of
     squares, in which nothing cancels.
 
     Args:
@@ -41,20 +41,20 @@ def add_features(moments: ClassMoments, features: Float[Array, "b f"], labels: I
     of_class = (labels[:, None] == jnp.arange(len(moments.count))).astype(jnp.float32)  # [b, k]
     count = of_class.sum(0)
     mean = _product(of_class.T, h) / jnp.maximum(count, 1)[:, None]
-    centred = h - mean[labels]
+    centered = h - mean[labels]
     total = moments.count + count
     d = mean - moments.mean
     weight = moments.count * count / jnp.maximum(total, 1)
     return ClassMoments(
         total,
         moments.mean + (count / jnp.maximum(total, 1))[:, None] * d,
-        moments.within + _product(centred.T, centred) + _product(d.T, weight[:, None] * d),
+        moments.within + _product(centered.T, centered) + _product(d.T, weight[:, None] * d),
         moments.gram + _product(h.T, h),
     )
 
 
 def singular_values(gram: Float[Array, "f f"]) -> Float[Array, " f"]:
-    """The singular values of a matrix H [n, f] from H' H, the largest first.
+    """Singular values of a matrix H [n, f] from H' H, the largest first.
 
         sigma = sqrt(eigenvalues of H' H); eigenvalues below 1e-6 of the largest, which are rounding errors, as 0
 
@@ -66,7 +66,7 @@ def singular_values(gram: Float[Array, "f f"]) -> Float[Array, " f"]:
 
 
 def effective_rank(sigma: Float[Array, " r"]) -> Float[Array, ""]:
-    """How many dimensions a matrix really uses: the exponential of the entropy of its singular values.
+    """Effective rank of a matrix: the exponential of the entropy of its singular values.
 
         erank = exp(-sum_i p_i log p_i),   p_i = sigma_i / sum_j sigma_j
 
@@ -84,7 +84,7 @@ def effective_rank(sigma: Float[Array, " r"]) -> Float[Array, ""]:
 
 
 def stable_rank(sigma: Float[Array, " r"]) -> Float[Array, ""]:
-    """Squared Frobenius norm over squared spectral norm: `sum_i sigma_i^2 / max_i sigma_i^2`.
+    """Stable rank, squared Frobenius norm over squared spectral norm: `sum_i sigma_i^2 / max_i sigma_i^2`.
 
     Args:
         sigma: singular values, 0 or more.
@@ -99,7 +99,7 @@ def stable_rank(sigma: Float[Array, " r"]) -> Float[Array, ""]:
 
 
 def class_cosines(mean: Float[Array, "k f"], count: Float[Array, " k"]) -> Float[Array, "k k"]:
-    """Cosines between the class means, seen from their centre: 1 for classes that are not told apart.
+    """Cosines between the class means, relative to their center: 1 for classes that coincide.
 
         cos_ij = <m_i - m, m_j - m> / (|m_i - m| |m_j - m|),   m = mean of the class means
 
@@ -110,7 +110,7 @@ def class_cosines(mean: Float[Array, "k f"], count: Float[Array, " k"]) -> Float
         count: images of each class; classes without any are left out.
 
     Returns:
-        [k, k] in [-1, 1]; NaN for classes without images and for a mean that is the centre.
+        [k, k] in [-1, 1]; NaN for classes without images and for a mean that is the center.
 
     Source: Papyan, Han and Donoho, "Prevalence of Neural Collapse", arXiv:2008.08186, NC2.
     """
@@ -121,7 +121,7 @@ def class_cosines(mean: Float[Array, "k f"], count: Float[Array, " k"]) -> Float
 
 
 def collapse(moments: ClassMoments) -> Float[Array, ""]:
-    """Scatter within classes beside the scatter between them, in the directions that tell classes apart: NC1.
+    """Neural collapse NC1: scatter within classes over the scatter between them, in the directions between classes.
 
         NC1 = tr(S_W S_B^+) / k,   S_W = mean over images of (h - m_c)(h - m_c)',
         S_B = mean over classes of (m_c - m)(m_c - m)',   m = mean of the class means
@@ -152,8 +152,8 @@ def feature_metrics(moments: ClassMoments) -> dict[str, Array]:
         erank = exp(-sum p log p), p = sigma / sum sigma;   srank = sum sigma^2 / max sigma^2;
         within = tr S_W,   between = tr S_B,   NC1 = tr(S_W S_B^+) / k;   nearest_c = max_(j != c) cos(m_c - m, m_j - m)
 
-    sigma are the singular values of the features [images, f] as they are, not centred: one feature vector for all
-    images has rank 1. Singular values below a thousandth of the largest are not told from 0.
+    sigma are the singular values of the features [images, f] as they are, not centered: one feature vector for all
+    images has rank 1. Singular values below a thousandth of the largest count as 0.
 
     Args:
         moments: of all images.
@@ -180,7 +180,7 @@ def feature_metrics(moments: ClassMoments) -> dict[str, Array]:
 
 
 def _from_centre(mean: Array, count: Array) -> Array:
-    """Class means [k, f] less their mean; 0 for classes without images."""
+    """Subtracts from the class means [k, f] their mean; 0 for classes without images."""
     there = (count > 0).astype(mean.dtype)[:, None]
     return (mean - (mean * there).sum(0) / there.sum()) * there
 

@@ -1,4 +1,4 @@
-"""How gradients are distributed over the layers, and whether they go on pointing the same way."""
+"""Probes of gradients: norms by layer, and cosines between successive steps."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -12,7 +12,7 @@ from fishnet.probes.layers import kernel_layers, layer_norms, layer_sizes, split
 
 
 def gradient_norms(grads: Mapping[str, Any], layers: Sequence[str]) -> Float[Array, " layer"]:
-    """The length of each layer's part of the gradient.
+    """Gradient norm of each layer.
 
         |g_l| = sqrt(sum over the weights w of layer l of (dL/dw)^2)
 
@@ -33,7 +33,7 @@ def gradient_norms(grads: Mapping[str, Any], layers: Sequence[str]) -> Float[Arr
 
 
 def gradient_rms(grads: Mapping[str, Any], layers: Sequence[str]) -> Float[Array, " layer"]:
-    """Root mean square of a layer's gradient, which wide and narrow layers can be compared by.
+    """Root mean square of each layer's gradient, which is comparable between wide and narrow layers.
 
         rms_l = |g_l| / sqrt(n_l), n_l the number of weights of layer l
 
@@ -46,14 +46,14 @@ def gradient_rms(grads: Mapping[str, Any], layers: Sequence[str]) -> Float[Array
 
 
 def first_to_last(norms: Float[Array, " layer"], layers: Sequence[str], kernels: Sequence[str]) -> Float[Array, ""]:
-    """The first layer's norm over the last one's: below 1 gradients vanish on the way back, above 1 they explode.
+    """Ratio of the first layer's norm to the last one's: below 1 gradients vanish, above 1 they explode.
 
         ratio = |g_first| / |g_last|, over the layers that have a kernel
 
     Args:
         norms: of all layers, such as `gradient_norms` or `gradient_rms`.
         layers: their names.
-        kernels: those that have a kernel, see `fishnet.probes.layers.kernel_layers`.
+        kernels: names of the layers with a kernel, see `fishnet.probes.layers.kernel_layers`.
 
     Returns:
         [] without unit; infinite or NaN where the last layer has no gradient.
@@ -64,7 +64,7 @@ def first_to_last(norms: Float[Array, " layer"], layers: Sequence[str], kernels:
 
 
 def gradient_metrics(params: Mapping[str, Any], grads: Mapping[str, Any], layers: Sequence[str]) -> dict[str, Array]:
-    """Length of each layer's part of the gradient, and of the first over the last.
+    """Gradient norm of each layer, and the ratio of the first to the last.
 
         |g_l| = sqrt(sum over the weights w of layer l of (dL/dw)^2),   rms_l = |g_l| / sqrt(n_l),
         ratio = |g_first| / |g_last|, over the layers that have a kernel
@@ -108,7 +108,7 @@ def cosine(a: Any, b: Any) -> Float[Array, ""]:
 
 
 def gradient_cosines(grads: Mapping[str, Any], before: Mapping[str, Any], layers: Sequence[str]) -> dict[str, Array]:
-    """Cosine between the gradients of successive steps: near 0 noise, near -1 the steps jump across a valley.
+    """Cosine between the gradients of successive steps: near 0 for noise, near -1 when steps oscillate.
 
         cos = <g(t), g(t-1)> / (|g(t)| |g(t-1)|), of the whole gradient and of each layer's part
 

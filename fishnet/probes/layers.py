@@ -1,4 +1,4 @@
-"""Figures of a tree of parameters, gradients or updates, layer by layer."""
+"""Norms, sizes and finiteness of parameters, gradients or updates, by layer."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ KERNEL = "kernel"
 
 
 def split_by_layer(tree: Mapping[str, Any], layers: Sequence[str]) -> list[dict[str, Array]]:
-    """The leaves of each layer, by their names.
+    """Splits a tree by layer: the leaves of each layer by their names.
 
     Args:
         tree: of arrays, nested like the parameters of one network (no lane axis).
@@ -42,7 +42,7 @@ def split_by_layer(tree: Mapping[str, Any], layers: Sequence[str]) -> list[dict[
 
 
 def kernel_layers(params: Mapping[str, Any], layers: Sequence[str]) -> tuple[str, ...]:
-    """Those of the layers that have a kernel: convolutions and dense layers, not norms and slopes.
+    """Names of the layers that have a kernel: convolutions and dense layers, not norms and slopes.
 
     Args:
         params: of one network, or their shapes.
@@ -68,7 +68,7 @@ def layer_norms(tree: Mapping[str, Any], layers: Sequence[str]) -> Float[Array, 
 
 
 def layer_sizes(tree: Mapping[str, Any], layers: Sequence[str]) -> np.ndarray:
-    """How many entries each layer has, [layer] int64; arguments and errors as for `split_by_layer`."""
+    """Number of entries of each layer, [layer] int64; arguments and errors as for `split_by_layer`."""
     return np.array([sum(leaf.size for leaf in leaves.values()) for leaves in split_by_layer(tree, layers)], np.int64)
 
 
@@ -78,5 +78,5 @@ def finite_layers(tree: Mapping[str, Any], layers: Sequence[str]) -> Bool[Array,
 
 
 def all_finite(tree: Any) -> Bool[Array, ""]:
-    """Whether all entries of a tree of arrays are finite; of an empty one they are."""
+    """Whether all entries of a tree of arrays are finite; True for an empty tree."""
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)] or [jnp.bool_(True)]).all()

@@ -1,4 +1,4 @@
-"""What mean-field theory says of a wide network at its start: lengths of its signals, growth of its gradients."""
+"""Mean-field theory of a wide network at initialization: lengths of signals, growth of gradients."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,11 +13,11 @@ REACH, POINTS = 9.0, 36_000  # of the integral over a normal variable, in its de
 
 
 class MeanField(NamedTuple):
-    """Layer by layer, from the first hidden one on."""
+    """Predictions of mean-field theory for each hidden layer."""
 
     length: np.ndarray  # [layer] float64, variance of the pre-activations
     output: np.ndarray  # [layer] float64, mean square of the activations
-    chi: np.ndarray  # [layer] float64, factor of the mean square of gradients on their way back through the layer
+    chi: np.ndarray  # [layer] float64, factor of the mean square of gradients in the backward pass of the layer
 
 
 def mean_field(
@@ -27,12 +27,12 @@ def mean_field(
     bias_variance: float = 0.0,
     input_square: float = 1.0,
 ) -> MeanField:
-    """Signals and gradients of an infinitely wide fully connected network with independent normal weights.
+    """Mean-field theory of an infinitely wide fully connected network with independent normal weights.
 
         q_1 = s_w E x^2 + s_b,   q_(l+1) = s_w E f(sqrt(q_l) z)^2 + s_b,   z ~ N(0, 1)
         chi_l = s_w E f'(sqrt(q_l) z)^2
 
-    Gradients vanish where chi stays below 1 and explode where it stays above; he's initialisation has chi = 1 for relu,
+    Gradients vanish where chi stays below 1 and explode where it stays above; he's initialization has chi = 1 for relu,
     lecun's nearly so for tanh near 0.
 
     Args:
@@ -40,10 +40,10 @@ def mean_field(
         weight_variance: s_w, fan-in times the variance of a weight: 2 for he, 1 for lecun.
         depth: hidden layers, 1 or more.
         bias_variance: s_b.
-        input_square: mean square of the inputs, 1 for standardised pixels.
+        input_square: mean square of the inputs, 1 for standardized pixels.
 
     Returns:
-        The three figures, [depth] each.
+        Length, output and chi, [depth] each.
 
     Raises:
         UsageError: a depth below 1, or a negative variance.
@@ -74,7 +74,7 @@ def mean_field(
 
 
 def gradient_profile(theory: MeanField, input_square: float = 1.0) -> np.ndarray:
-    """The root mean square of the gradient of each layer's kernel over that of the last one.
+    """Root mean square of the gradient of each layer's kernel over that of the last one.
 
         rms dW_l / rms dW_L = sqrt(prod_(k = l)^(L - 1) chi_k  E x_(l-1)^2 / E x_(L-1)^2)
 

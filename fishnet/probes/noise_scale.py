@@ -1,4 +1,4 @@
-"""How noisy the gradient of a batch is: the batch size beyond which larger batches hardly help."""
+"""Gradient noise scale: the batch size beyond which larger batches hardly help."""
 
 from typing import Any, NamedTuple, cast
 
@@ -13,7 +13,7 @@ from fishnet.optim.masks import global_norm
 
 
 class GradientSum(NamedTuple):
-    """Gradients of batches so far; `fori_loop` and `scan` can carry it."""
+    """Sum of the gradients of batches so far, a carry for `fori_loop` and `scan`."""
 
     total: Any  # a tree like the parameters: their sum
     squares: Array  # [] float32, sum of their squared lengths
@@ -21,7 +21,7 @@ class GradientSum(NamedTuple):
 
 
 class NoiseScale(NamedTuple):
-    """What `noise_scale` estimates."""
+    """Estimates of `noise_scale`."""
 
     scale: Array  # [] B, examples
     trace: Array  # [] tr(Sigma), of the gradient of a single example
@@ -29,7 +29,7 @@ class NoiseScale(NamedTuple):
 
 
 def init_gradient_sum(params: Any) -> GradientSum:
-    """The sum before the first batch.
+    """Initial sum, before the first batch.
 
     Args:
         params: of the network; only shapes and types matter.
@@ -38,7 +38,7 @@ def init_gradient_sum(params: Any) -> GradientSum:
 
 
 def add_gradient(so_far: GradientSum, grads: Any) -> GradientSum:
-    """The sum with the gradient of one batch more.
+    """Adds the gradient of one batch to the sum.
 
     Args:
         so_far: of batches of the same size.
@@ -52,7 +52,7 @@ def add_gradient(so_far: GradientSum, grads: Any) -> GradientSum:
 
 
 def noise_scale(gradients: GradientSum, batch: ArrayLike) -> NoiseScale:
-    """The simple noise scale, from the gradients of m >= 2 batches of b examples and of all of these together.
+    """Simple noise scale, from the gradients of m >= 2 batches of b examples and of all of them.
 
         B = tr(Sigma) / |G|^2,   s = mean |g_i|^2,   g = |mean g_i|^2,
         |G|^2 = (m g - s) / (m - 1),   tr(Sigma) = b m (s - g) / (m - 1)
@@ -87,7 +87,7 @@ def noise_scale(gradients: GradientSum, batch: ArrayLike) -> NoiseScale:
 
 
 def noise_scale_of_examples(grads: Float[Array, "n w"]) -> NoiseScale:
-    """The simple noise scale from the gradients of n >= 2 single examples: `noise_scale` with b = 1.
+    """Simple noise scale from the gradients of n >= 2 single examples: `noise_scale` with b = 1.
 
     Args:
         grads: a row an example.

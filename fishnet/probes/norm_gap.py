@@ -1,4 +1,4 @@
-"""What batch norm's statistics make of the same network on the same images: those of the batch, running and precise."""
+"""Comparison of batch norm's batch, running and precise statistics on the same network and images."""
 
 import jax.numpy as jnp
 from jaxtyping import Array
@@ -48,8 +48,8 @@ def norm_gap(net: Net, batches: Batches) -> dict[str, Array]:
             found[f"logit_gap_{name}"] = jnp.square(logits[name] - logits["batch"]).mean()
         return {name: sums[name] + value for name, value in found.items()}
 
-    figures = ("loss", "accuracy", "logit_gap")
-    names = [f"{figure}_{name}" for figure in figures for name in NAMES[figure == "logit_gap" :]]
+    metrics = ("loss", "accuracy", "logit_gap")
+    names = [f"{metric}_{name}" for metric in metrics for name in NAMES[metric == "logit_gap" :]]
     sums = batches.fold(add, {name: jnp.float32(0) for name in names})
     means = {name: sums[name] / len(batches.positions) for name in names}
     return {name: jnp.sqrt(mean) if name.startswith("logit_gap") else mean for name, mean in means.items()}

@@ -1,4 +1,4 @@
-"""What a forward pass leaves on its way: outputs of layers, what goes into activations and out, the head's features."""
+"""Recording of a forward pass: outputs of layers, inputs and outputs of activations, features before the head."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -14,30 +14,30 @@ HEAD = "head"  # the layer whose input is called the features
 
 
 class Site(NamedTuple):
-    """One activation at work."""
+    """Activation with its inputs, outputs and parameters in a forward pass."""
 
-    x: Array  # [b, ..., c], what goes in
-    y: Array  # [b, ..., c], what comes out
+    x: Array  # [b, ..., c], inputs
+    y: Array  # [b, ..., c], outputs
     act: Callable | ActivationByIndex
-    params: Mapping[str, Array]  # its own: a slope [c] that is learned, or nothing
+    params: Mapping[str, Array]  # a learned slope [c], or nothing
 
 
 class ForwardRecord(NamedTuple):
-    """What `record_forward` has seen; dictionaries in order of execution."""
+    """Record of a forward pass by `record_forward`; dictionaries in order of execution."""
 
-    result: Any  # what the pass returned
+    result: Any  # of the pass
     outputs: dict[str, Any]  # of each layer, by its name
     sites: dict[str, Site]  # by the activation's name
-    features: Array | None  # [b, f], what goes into the head; None without one
+    features: Array | None  # [b, f], inputs of the head; None without a head
 
 
 def record_forward(run: Callable[[], Any]) -> ForwardRecord:
-    """Runs a forward pass and keeps what its layers and activations give.
+    """Runs a forward pass and records the outputs of its layers and activations.
 
     A layer is a module with parameters of its own, named by its path, parts joined by "/" ("conv_0", "se_1/reduce").
     Sites are the activations of a `Network`, called as its modules are ("act_0"), those inside squeeze-and-excitation
     left out; other Linen modules have layers only. Pure, also inside a gradient, as long as nothing recorded leaves it
-    but through its results. Of what runs several times the last is kept.
+    but through its results. Of a module that runs several times the last output is kept.
 
     Args:
         run: applies a Linen module, such as `lambda: model.apply(variables, images, train=False)`.
@@ -67,7 +67,7 @@ def record_forward(run: Callable[[], Any]) -> ForwardRecord:
 
 
 def layer_names(run: Callable[[], Any]) -> tuple[str, ...]:
-    """The names of the layers in `record_forward(run)`, in order of execution, without computing anything.
+    """Names of the layers in `record_forward(run)`, in order of execution, without computing anything.
 
     Args:
         run: as for `record_forward`.
@@ -76,7 +76,7 @@ def layer_names(run: Callable[[], Any]) -> tuple[str, ...]:
 
 
 def site_names(run: Callable[[], Any]) -> tuple[str, ...]:
-    """The names of the sites in `record_forward(run)`, in order of execution, without computing anything.
+    """Names of the sites in `record_forward(run)`, in order of execution, without computing anything.
 
     Args:
         run: as for `record_forward`.

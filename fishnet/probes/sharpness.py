@@ -1,4 +1,4 @@
-"""How curved the loss is: the largest eigenvalue of its Hessian, from products of the Hessian with vectors."""
+"""Sharpness of the loss: the largest eigenvalue of its Hessian, from Hessian-vector products."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
@@ -16,14 +16,14 @@ LENGTH = 1e-30  # below which a vector counts as zero
 
 
 class TopEigenvalue(NamedTuple):
-    """What `top_eigenvalue` finds."""
+    """Largest eigenvalue and its error bound, from `top_eigenvalue`."""
 
     value: Array  # [] float32, the largest eigenvalue of the search space: never above the true one but for rounding
     error: Array  # [] float32, an eigenvalue is at most so far from `value`
 
 
 def hessian_product(loss: Callable[[Any], Array], params: Any, vector: Any) -> Any:
-    """The Hessian of a loss times a vector, without the Hessian.
+    """Hessian-vector product of a loss, without the Hessian.
 
         H v = grad_p <grad L(p), v>
 
@@ -52,7 +52,7 @@ def hessian_product(loss: Callable[[Any], Array], params: Any, vector: Any) -> A
 def lanczos(
     product: Callable[[Array], Array], start: Float[Array, " n"], steps: int
 ) -> tuple[Float[Array, " steps"], Float[Array, " steps"]]:
-    """A symmetric matrix projected on the space of `start`, `A start`, `A^2 start`, ...: tridiagonal.
+    """Lanczos' method: projects a symmetric A on the space of `start`, `A start`, ...; the result is tridiagonal.
 
         beta_j q_(j+1) = A q_j - alpha_j q_j - beta_(j-1) q_(j-1),   alpha_j = q_j' A q_j
 
@@ -65,7 +65,7 @@ def lanczos(
         steps: 1 or more.
 
     Returns:
-        The diagonal alpha and what stands beside it, beta; the last beta is that of the vector left over.
+        The diagonal alpha and the off-diagonal beta; the last beta is that of the remaining vector.
 
     Raises:
         UsageError: fewer than 1 step.
@@ -93,7 +93,7 @@ def lanczos(
 
 
 def top_eigenvalue(loss: Callable[[Any], Array], params: Any, key: PRNGKeyArray, steps: int = STEPS) -> TopEigenvalue:
-    """The largest eigenvalue of the Hessian of a loss, called its sharpness, by `steps` steps of Lanczos' method.
+    """Largest eigenvalue of the Hessian of a loss, its sharpness, by `steps` steps of Lanczos' method.
 
         lambda = max over unit v of v' H v
 

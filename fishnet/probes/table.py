@@ -1,4 +1,4 @@
-"""All probes by name: what each measures, of what, in which unit, and what it costs."""
+"""Table of all probes: what each measures, with axes, units and cost."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -17,12 +17,12 @@ from fishnet.probes.gradients import gradient_cosines, gradient_metrics
 from fishnet.probes.norm_gap import norm_gap
 from fishnet.probes.weights import sparsity_metrics, update_metrics
 
-AXES = ("run", "layer", "kernel", "site", "class")  # of what there is a value each: "run" for a single one
+AXES = ("run", "layer", "kernel", "site", "class")  # a probe has one value for each of these; "run" for a single value
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One of the figures that a probe gives."""
+    """Axis and unit of one metric of a probe."""
 
     axis: str  # one of AXES
     unit: str  # "1" for a fraction, a ratio or a count
@@ -30,19 +30,19 @@ class Measure:
 
 @dataclass(frozen=True)
 class Probe:
-    """A probe.
+    """Probe: a measurement inside training.
 
     Args:
         kind: "step", measured within a training step as `measure(Step) -> {name: array}`; "epoch", measured at the end
             of an epoch as `measure(Net, Batches) -> {name: array}`; "failure", looked for once, in the step that was
             not finite.
-        function: that does it and says how.
-        measure: what is called; None for a failure, whose function wants other things.
-        gives: its figures by name, each an array over its axis.
+        function: the function that measures, whose docstring describes the probe.
+        measure: what the engine calls; None for a failure, whose function takes other arguments.
+        gives: its metrics by name, each an array over its axis.
         cost: in words.
-        passes: what that is in forward passes: of a batch a step measured, or of the images an epoch measured.
-        fixed: and of a single batch an epoch measured.
-        needs: of the fields of a `Step` that have to be made for it: "before", "seen".
+        passes: cost in forward passes, of a batch for a step measured, or of the images for an epoch measured.
+        fixed: additional cost in forward passes of a single batch, for an epoch measured.
+        needs: fields of a `Step` that must be computed for it: "before", "seen".
     """
 
     kind: str
@@ -56,12 +56,12 @@ class Probe:
 
     @property
     def description(self) -> str:
-        """What it measures, in a line."""
+        """Description of what it measures, in one line."""
         return (inspect.getdoc(self.function) or "").split("\n")[0]
 
 
 def _each(axis: str, **units: str) -> dict[str, Measure]:
-    """Figures over one axis, with their units."""
+    """Makes measures over one axis, with their units."""
     return {name: Measure(axis, unit) for name, unit in units.items()}
 
 

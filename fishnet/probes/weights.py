@@ -1,4 +1,4 @@
-"""How large the weights are, how far a step moves them, and how many of them do nothing."""
+"""Probes of weights: norms, updates and sparsity."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,12 +13,12 @@ SMALL = 0.01  # of the root mean square of its kernel, below which a weight coun
 
 
 def update_metrics(params: Mapping[str, Any], after: Mapping[str, Any], layers: Sequence[str]) -> dict[str, Array]:
-    """How far a step moves each layer, beside how large its parameters are.
+    """Norm of each layer's update and parameters, and their ratio.
 
         |w_l|,   |u_l| with u = w(t+1) - w(t),   ratio_l = |u_l| / |w_l|
 
     The update is the whole one: learning rate, momentum, decay, clipping and constraints are in it. Ratios about 1e-3
-    a step are usual; far above, a layer is driven about, far below, it does not learn.
+    a step are usual; far above, a layer is unstable, far below, it does not learn.
 
     Args:
         params: before the step.
@@ -41,7 +41,7 @@ def update_metrics(params: Mapping[str, Any], after: Mapping[str, Any], layers: 
 
 
 def zero_fraction(kernel: Float[Array, "..."]) -> Float[Array, ""]:
-    """The fraction of the entries that are exactly 0, [] in [0, 1].
+    """Fraction of the entries that are exactly 0, [] in [0, 1].
 
     Args:
         kernel: weights, of any shape.
@@ -50,7 +50,7 @@ def zero_fraction(kernel: Float[Array, "..."]) -> Float[Array, ""]:
 
 
 def small_fraction(kernel: Float[Array, "..."], below: float = SMALL) -> Float[Array, ""]:
-    """The fraction of the entries that are next to nothing beside the others, zeros included.
+    """Fraction of the entries that are much smaller than the others, zeros included.
 
         #{|w| < below rms} / n, rms = sqrt(mean w^2)
 
@@ -70,7 +70,7 @@ def small_fraction(kernel: Float[Array, "..."], below: float = SMALL) -> Float[A
 
 
 def sparsity_metrics(params: Mapping[str, Any], layers: Sequence[str], below: float = SMALL) -> dict[str, Array]:
-    """Which share of each kernel's weights are exactly 0, and which are next to it.
+    """Fractions of each kernel's weights that are exactly 0, and close to 0.
 
         zero = #{w = 0} / n,   small = #{|w| < 0.01 rms} / n, rms = sqrt(mean w^2)
 

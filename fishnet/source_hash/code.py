@@ -27,7 +27,7 @@ FISHNET = str(Path(fishnet.__file__).parent)
 
 @dataclass(frozen=True)
 class Names:
-    """Names that code and the functions inside it read from outside, sorted."""
+    """Names that a piece of code, and the functions inside it, read from outside; sorted."""
 
     globals: tuple[str, ...]
     attributes: tuple[str, ...]
@@ -36,7 +36,7 @@ class Names:
 
 
 def package_of(file: str | None) -> str | None:
-    """The installed package that a file belongs to, "python" for the standard library, or None: the user's own."""
+    """Installed package that a file belongs to, "python" for the standard library, None for the user's own files."""
     if file is None or file.startswith("<frozen "):
         return "python"
     parts = Path(file).parts
@@ -73,7 +73,7 @@ def names_in(code: types.CodeType) -> Names:
 
 
 def code_text(code: types.CodeType) -> str:
-    """What `code` does, as text.
+    """Text of `code`, normalized.
 
     It is the syntax tree without names of functions, docstrings and annotations, where the file (or notebook cell) at
     hand is what was compiled; otherwise the bytecode, which another version of Python writes otherwise. It stays the
@@ -85,12 +85,12 @@ def code_text(code: types.CodeType) -> str:
 
 
 def tree_text(tree: ast.Module) -> str:
-    """A module's syntax tree as text, without docstrings and annotations."""
+    """Text of a module's syntax tree, without docstrings and annotations."""
     return _dump(_without_docstring(tree.body))
 
 
 def _names_of(step: dis.Instruction) -> tuple[str, ...]:
-    """The variables or the attribute that an instruction is about; some versions of Python join two instructions."""
+    """Variables or attribute of an instruction; some versions of Python join two instructions."""
     if step.opname in ("LOAD_CONST", "LOAD_SMALL_INT"):
         return ()
     names = step.argval if isinstance(step.argval, tuple) else (step.argval,)
@@ -112,7 +112,7 @@ def _bytecode(code: types.CodeType) -> str:
 
 
 def _constant(value: Any) -> str:
-    """A constant as text: sets in the order of the alphabet, which their own order is not."""
+    """Text of a constant; sets in alphabetical order."""
     if isinstance(value, frozenset):
         return f"{{{', '.join(sorted(map(_constant, value)))}}}"
     return f"({', '.join(map(_constant, value))})" if isinstance(value, tuple) else repr(value)
@@ -134,7 +134,7 @@ def _syntax(code: types.CodeType) -> str | None:
 
 
 def _syntax_at(tree: ast.Module, code: types.CodeType) -> str | None:
-    """The syntax of the function in `tree` that stands where `code` does."""
+    """Finds the syntax of the function in `tree` at the position of `code`."""
     nodes = _nodes(tree).get((code.co_firstlineno, code.co_name), [])
     if len(nodes) > 1:  # lambdas on one line
         spans = set(code.co_positions())
@@ -159,7 +159,7 @@ def _compiled(text: str, file: str, flags: int) -> tuple[ast.Module, types.CodeT
 
 @lru_cache(maxsize=16)
 def _nodes(tree: ast.Module) -> dict[tuple[int, str], list[Any]]:
-    """The functions of a module by the line and the name that their code has."""
+    """Functions of a module, by the line and the name of their code."""
     found: dict[tuple[int, str], list[Any]] = {}
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
@@ -169,7 +169,7 @@ def _nodes(tree: ast.Module) -> dict[tuple[int, str], list[Any]]:
 
 
 def _span(node: Any) -> tuple[int, int, int, int]:
-    """Where an expression stands, as `co_positions` says it."""
+    """Span of an expression, as in `co_positions`."""
     return node.lineno, node.end_lineno, node.col_offset, node.end_col_offset
 
 
@@ -179,7 +179,7 @@ def _without_docstring(body: list[Any]) -> list[Any]:
 
 
 def _dump(node: Any) -> str:
-    """A syntax tree as text that is the same in all versions of Python."""
+    """Text of a syntax tree, the same in all versions of Python."""
     if isinstance(node, list):
         return f"[{', '.join(map(_dump, node))}]"
     if not isinstance(node, ast.AST):

@@ -76,7 +76,7 @@ WEAK = (weakref.WeakKeyDictionary, weakref.WeakValueDictionary, weakref.WeakSet)
 
 
 def source_hash(value: Any, name: str = "the object") -> str:
-    """sha256 hex of what `value` is made of: equal in every process for objects that compute the same in the same way.
+    """SHA-256 of what `value` is made of: equal in every process for objects that compute the same in the same way.
 
     Args:
         value: a function, a class or any object.
@@ -98,17 +98,17 @@ def label(value: Any) -> str:
 
 
 def describe_source(value: Any, digest: str) -> str:
-    """An object by its name and the beginning of its digest, as `sweep.json` has it."""
+    """Description of an object, its name and the beginning of its digest, as in `sweep.json`."""
     return f"{label(value)} {digest[:12]}"
 
 
 def hash_each(functions: Mapping[str, Any]) -> dict[str, str]:
-    """The digests of components, by what messages call them; raises what `source_hash` raises."""
+    """Hashes components, by their names in messages; raises as `source_hash`."""
     return {name: source_hash(value, name) for name, value in functions.items()}
 
 
 def changed_components(functions: Mapping[str, Any], digests: Mapping[str, str]) -> list[str]:
-    """The names of components that are made of something else than when they were hashed.
+    """Names of the components whose digests have changed.
 
     Args:
         functions: the components, by name.
@@ -142,7 +142,7 @@ class _Digest:
         self.sources: set[str] = set()  # modules whose source is counted
 
     def of(self, value: Any, step: str = "") -> bytes:
-        """The digest of one object.
+        """Digest of one object.
 
         Args:
             value: the object.
@@ -163,7 +163,7 @@ class _Digest:
         return digest
 
     def parts(self, value: Any) -> list[str | bytes]:
-        """What the digest of an object is made of, each kind in its way."""
+        """Parts of an object that its digest is made of, by kind of object."""
         if (version := own_version(value)) is not None:
             return ["version", label(value).rpartition(".")[2], version]
         if any(value is function for function in READ_ANYTHING):
@@ -226,7 +226,7 @@ class _Digest:
         return parts + self.named(held)
 
     def imports_parts(self, names: Names, package: str | None) -> list[str | bytes]:
-        """The modules that code imports when it runs, and those among the names that it takes from them.
+        """Modules that code imports when it runs, and those among the names that it takes from them.
 
         Args:
             names: what the code reads.
@@ -251,7 +251,7 @@ class _Digest:
         return parts
 
     def imported_parts(self, full: str, names: Names | None) -> list[str | bytes]:
-        """A module by its name in full: as it is where it is imported, otherwise by its source."""
+        """Parts of a module given by its full name: the module if it is imported, otherwise its source."""
         if full in sys.modules and full not in _by_source:
             module = sys.modules[full]
             return package_identity(module) or self.module_parts(module, names)
@@ -268,7 +268,7 @@ class _Digest:
         return ["source", full, *self.source_parts(spec)]
 
     def source_parts(self, spec: ModuleSpec) -> list[str | bytes]:
-        """A module that nothing has imported: its code, and what that imports."""
+        """Parts of a module that nothing has imported: its code, and what that imports."""
         if spec.origin is None:
             return ["a folder"]
         try:
@@ -286,7 +286,7 @@ class _Digest:
         return parts + self.imports_parts(names_in(code), spec.parent or None)
 
     def module_parts(self, module: Any, names: Names | None) -> list[str | bytes]:
-        """What a function may read of a user's module: its attributes in `names`, all (None) if it passes it on."""
+        """Parts of a user's module that a function may read: its attributes in `names`, or all (None)."""
         if (version := own_version(module)) is not None:
             return ["module", version]
         if names is None:
@@ -350,7 +350,7 @@ class _Digest:
         return parts
 
     def ufunc_parts(self, value: np.ufunc) -> list[str | bytes]:
-        """A ufunc by its name and package; one made by `np.frompyfunc` is refused: its function is hidden."""
+        """Parts of a ufunc: its name and package; one made by `np.frompyfunc` is refused: its function is hidden."""
         found = [m for m in list(sys.modules.values()) if isinstance(m, types.ModuleType)]
         holders = (package_of_module(m) for m in found if vars(m).get(value.__name__) is value)
         owners = {package for package in holders if package is not None}
@@ -360,7 +360,7 @@ class _Digest:
         return ["ufunc", *name_identity(package, f"{package}.{value.__name__}")]
 
     def instance_parts(self, value: Any) -> list[str | bytes]:
-        """An object by its class and its state."""
+        """Parts of an object: its class and its state."""
         kind = type(value)
         if isinstance(value, enum.Enum):
             return ["member", value.name, self.of(kind)]
@@ -414,7 +414,7 @@ class _Digest:
         return parts + self.copied(value)
 
     def state(self, value: Any) -> list[str | bytes]:
-        """Attributes and slots of an object, but for values that `cached_property` keeps there."""
+        """State of an object: attributes and slots, without values cached by `cached_property`."""
         held = without_about(attribute(value, "__dict__", {}))
         for kind in type(value).__mro__:
             slots = vars(kind).get("__slots__", ())
@@ -427,7 +427,7 @@ class _Digest:
         return self.named({f".{name}": found for name, found in held.items() if name not in cached})
 
     def copied(self, value: Any) -> list[str | bytes]:
-        """The state of an object, also in the form in which it would be copied where it has one of its own."""
+        """State of an object, and the form in which it would be copied where it defines one."""
         kind = type(value)
         reduce = copyreg.dispatch_table.get(kind) or (lambda value: value.__reduce_ex__(4))
         try:
@@ -453,11 +453,11 @@ class _Digest:
         return parts + (self.pairs(dict(pairs)) if pairs is not None else [])
 
     def alone(self, value: Any) -> bytes:
-        """The digest of an object wherever it stands."""
+        """Digest of an object, independent of where it occurs."""
         return self.of(value) if type(value) in PLAIN else _Digest(self.path[0]).of(value)
 
     def pairs(self, found: Mapping[Any, Any]) -> list[str | bytes]:
-        """Keys and values in their order, which `for value in steps.values()` follows."""
+        """Parts of keys and values, in their order."""
         kind: Any = next((kind for kind in (collections.OrderedDict, dict) if isinstance(found, kind)), type(found))
         parts: list[str | bytes] = []
         for key, value in kind.items(found):  # whatever a derived class shows
@@ -465,7 +465,7 @@ class _Digest:
         return parts
 
     def named(self, found: Mapping[str, Any]) -> list[str | bytes]:
-        """Names and values, in the order of the alphabet."""
+        """Parts of names and values, in alphabetical order."""
         return [part for name in sorted(found) for part in (name, self.of(found[name], name))]
 
     def refusal(self, problem: str, value: Any) -> UsageError:
@@ -473,7 +473,7 @@ class _Digest:
 
 
 def _sha(parts: Iterable[str | bytes]) -> bytes:
-    """sha256 of parts, each with its length, so that no two lists of parts read alike."""
+    """SHA-256 of parts, each with its length, so that different lists of parts differ."""
     digest = hashlib.sha256()
     for part in parts:
         content = part.encode(errors="surrogatepass") if isinstance(part, str) else part

@@ -7,7 +7,7 @@ from fishnet.source_hash.code import package_of
 
 
 def find_spec(full: str) -> ModuleSpec | None:
-    """The spec of a module, found without importing its packages; None: there is no such module."""
+    """Finds the spec of a module without importing its packages; None: there is no such module."""
     spec, path, name = None, None, ""
     for part in full.split("."):
         if name and path is None:
@@ -22,7 +22,7 @@ def find_spec(full: str) -> ModuleSpec | None:
 
 
 def package_of_spec(spec: ModuleSpec) -> str | None:
-    """The installed package that a module belongs to, as `package_of` has it."""
+    """Installed package that a module belongs to, as `package_of` has it."""
     if spec.name.partition(".")[0] in sys.stdlib_module_names or spec.origin in ("built-in", "frozen"):
         return "python"
     paths = list(spec.submodule_search_locations or ())

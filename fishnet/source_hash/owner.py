@@ -27,13 +27,13 @@ NOTHING = object()  # an attribute that there is not
 
 
 def own_version(value: Any) -> str | None:
-    """The version that the user has named; a class's own only, as another class may be made of it."""
+    """Version that the user has named; only that of the class itself, not of its bases."""
     version = vars(value).get(VERSION) if isinstance(value, type) else attribute(value, VERSION)
     return str(version) if isinstance(version, (str, int)) else None
 
 
 def attribute(value: Any, name: str, default: Any = None) -> Any:
-    """An attribute that an object has; what a `__getattr__` answers, maybe to any name, is none."""
+    """Attribute that an object has; what a `__getattr__` would return does not count."""
     if isinstance(value, types.ModuleType):
         return vars(value).get(name, default)
     if defines(type(value), "__getattr__") and inspect.getattr_static(value, name, NOTHING) is NOTHING:
@@ -47,12 +47,12 @@ def defines(kind: type, name: str) -> bool:
 
 
 def without_about(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Attributes without those of `ABOUT`."""
+    """Removes the attributes of `ABOUT`."""
     return {name: value for name, value in found.items() if name not in ABOUT}
 
 
 def code_file(value: Any) -> str | None:
-    """The file of the code of a function, or of what it wraps; None: it has no code in Python."""
+    """File of the code of a function, or of what it wraps; None: it has no code in Python."""
     code = attribute(attribute(value, "__wrapped__", value), "__code__")
     return code.co_filename if code is not None else None
 
@@ -78,7 +78,7 @@ def is_generated(value: Any) -> bool:
 
 
 def package_identity(value: Any) -> list[str | bytes] | None:
-    """An object of an installed package, by its name; None: it is another, even if it bears such a name."""
+    """Identity of an object of an installed package, by its name; None for other objects, whatever their names."""
     if isinstance(value, types.ModuleType):
         package = package_of_module(value)
         return None if package is None else ["package", *name_identity(package, value.__name__)]
@@ -100,7 +100,7 @@ def is_own_module(value: Any) -> bool:
 
 
 def package_of_module(module: types.ModuleType) -> str | None:
-    """The installed package that a module belongs to, as `package_of` has it."""
+    """Installed package that a module belongs to, as `package_of` has it."""
     top = module.__name__.partition(".")[0]
     if getattr(module, "__file__", None) is None:  # built in, or a folder without an __init__
         paths = list(getattr(module, "__path__", []))

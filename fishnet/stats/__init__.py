@@ -1,6 +1,6 @@
-"""What a few seeds and a finite test set can say: intervals, paired comparisons, several arms, several looks.
+"""Statistics of a few seeds and a finite test set: intervals, paired comparisons, several arms, several looks.
 
-`compare` is what reports use; the rest is what it is made of. intervals.py, paired.py: one arm, one pair of arms;
+Reports use `compare`, which is made of the rest. intervals.py, paired.py: one arm, one pair of arms;
 multiplicity.py: many arms; planning.py, looks.py: how many seeds; proportions.py, delong.py: what the test images
 allow; aggregate.py: many tasks; bias_variance.py: many training sets.
 """

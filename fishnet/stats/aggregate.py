@@ -1,4 +1,4 @@
-"""One figure over several tasks: the interquartile mean."""
+"""Aggregate metric over several tasks: the interquartile mean."""
 
 from collections.abc import Sequence
 
@@ -18,8 +18,8 @@ def interquartile_mean(
 ) -> tuple[float, Bounds[float]]:
     """Interquartile mean over all runs of all tasks, and its stratified bootstrap interval.
 
-    The mean of what is left of the N sorted scores without `floor(N / 4)` at either end: not moved by single runs as
-    the mean is, and surer than the median. Runs are resampled within each task, the tasks being fixed; the ends are the
+    The mean of the N sorted scores without `floor(N / 4)` at either end: less sensitive to single runs than the mean,
+    and less variable than the median. Runs are resampled within each task, the tasks being fixed; the ends are the
     percentiles, their distance from the estimate multiplied by
 
         sqrt(N / f) t_f / z,   f = sum over tasks of (runs - 1),  t_f and z the quantiles of Student's and the normal

@@ -1,4 +1,4 @@
-"""What the squared error of networks is made of: bias, and variance from training sets and from seeds."""
+"""Decomposition of the squared error of networks into bias, and variance from training sets and from seeds."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from fishnet.errors import UsageError
 
 
 class BiasVariance(NamedTuple):
-    """`error = bias + variance`, exactly; each [...]."""
+    """Bias and variance: `error = bias + variance`, exactly; each [...]."""
 
     error: np.ndarray  # mean squared error of the class probabilities
     bias: np.ndarray  # squared, with the noise of the labels
@@ -18,7 +18,7 @@ class BiasVariance(NamedTuple):
 
 
 class VarianceBySource(NamedTuple):
-    """`error = bias + sets + seeds`, exactly; each a number."""
+    """Variance by its source: `error = bias + sets + seeds`, exactly; each a number."""
 
     error: float
     bias: float  # squared, with the noise of the labels
@@ -27,13 +27,13 @@ class VarianceBySource(NamedTuple):
 
 
 def bias_variance(probabilities: Float[ArrayLike, "r *lead n k"], labels: Int[ArrayLike, " n"]) -> BiasVariance:
-    """The squared error of class probabilities (Brier's score) of several networks, split into bias and variance.
+    """Splits the squared error of class probabilities (Brier score) of several networks into bias and variance.
 
         error    = mean_r mean_i |p_ri - y_i|^2
         variance = mean_i 1/(R - 1) sum_r |p_ri - m_i|^2,   m_i = mean_r p_ri
         bias     = mean_i |m_i - y_i|^2 - variance / R
 
-    y_i being the label as a vector of 0 and one 1. Bias and variance are estimated without bias from R networks; a bias
+    y_i is the one-hot label. Bias and variance are estimated without bias from R networks; a bias
     near 0 may come out below it. Where the p are guesses (0 and one 1 themselves), half of each is the split of the
     0-1 error: its mean is the share of wrong guesses, and variance is that of Kohavi and Wolpert.
 
@@ -59,7 +59,7 @@ def bias_variance(probabilities: Float[ArrayLike, "r *lead n k"], labels: Int[Ar
 
 
 def variance_by_source(probabilities: Float[ArrayLike, "d s n k"], labels: Int[ArrayLike, " n"]) -> VarianceBySource:
-    """The same split with the variance by where it comes from: which images were drawn, or which seed.
+    """Splits the variance of `bias_variance` by its source: the training set or the seed.
 
         seeds = E_d Var_s(p | d),   sets = Var_d(E_s(p | d)),   error = bias + sets + seeds
 
@@ -85,7 +85,7 @@ def variance_by_source(probabilities: Float[ArrayLike, "d s n k"], labels: Int[A
 
 
 def _validate(probabilities: ArrayLike, labels: ArrayLike, axes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities and labels as 0 and 1 [n, k], float64."""
+    """Checks probabilities and labels; returns them as float64, labels one-hot [n, k]."""
     p, labels = np.asarray(probabilities, np.float64), np.asarray(labels)
     if labels.ndim != 1 or p.ndim < axes or p.shape[-2] != len(labels) or 0 in p.shape:
         raise UsageError(f"probabilities {p.shape} and labels {labels.shape} are not [r, ..., n, k] and [n]")

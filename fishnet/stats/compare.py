@@ -1,4 +1,4 @@
-"""Every arm against one control, over the same seeds: what a report says of each, down to the verdict in words."""
+"""Comparison of every arm with one control over the same seeds, with a verdict in words."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from fishnet.stats.multiplicity import holm, holm_intervals
 from fishnet.stats.paired import SMALLEST_P, TESTS, effect_size, probability_of_improvement
 from fishnet.stats.planning import MOST_SEEDS, check_margin, fewest_seeds, needed_seeds
 
-FEWEST = 3  # seeds, below which nothing is concluded
+FEWEST = 3  # seeds that a verdict needs
 DECISIONS = ("better", "worse", "equivalent")
 VERDICTS = (*DECISIONS, "undecided", "control")
 NOTHING = Bounds(np.nan, np.nan)
@@ -22,7 +22,7 @@ NOTHING = Bounds(np.nan, np.nan)
 
 @dataclass(frozen=True)
 class Comparison:
-    """One arm compared with the control; in the unit of the metric where nothing else is said, NaN where undefined."""
+    """Comparison of one arm with the control; in units of the metric unless noted, NaN where undefined."""
 
     arm: str
     n: int  # seeds that both have
@@ -69,9 +69,10 @@ def compare(
     Hedges' g_z, and the p-value of the sign-flip test.
 
     For all m arms together: Holm's adjusted p-values, and simultaneous intervals that fit Holm's step-down test
-    (`holm_intervals`), made from one-sided bounds at alpha / 2 / r with r = m, m - 1, ... as arms are told from 0. Each
-    bound is that of `mean_bounds`, reaching on to 0 (and to the margin) wherever the sign-flip test at the same level
-    does not exclude it: with 3 seeds it cannot, so the interval always holds 0. The verdict is read from this interval:
+    (`holm_intervals`), made from one-sided bounds at alpha / 2 / r with r = m, m - 1, ... as arms are shown to differ.
+    Each bound is that of `mean_bounds`, reaching on to 0 (and to the margin) wherever the sign-flip test at the same
+    level does not exclude it: with 3 seeds it cannot, so the interval always holds 0. The verdict is read from this
+    interval:
 
         equivalent  it lies within (-margin, margin)
         better      it lies above 0, or below 0 if less is better; p_holm <= alpha follows
@@ -100,7 +101,7 @@ def compare(
         power: probability of deciding that `further_seeds` aims at.
 
     Returns:
-        A row an arm, in the order of `values`; the control's has only its own figures and the verdict "control".
+        A row an arm, in the order of `values`; the control's has only its own metrics and the verdict "control".
 
     Raises:
         UsageError: an unknown control or test, no arm beside the control, an arm with more seeds than the control, runs
@@ -166,7 +167,7 @@ def compare(
 
 
 def _replace_diverged(arm: str, values: Sequence[float], diverged: float | None) -> tuple[np.ndarray, np.ndarray]:
-    """The values of an arm with diverged runs counted as they are to be, and which those are, each [n]."""
+    """Replaces the values of diverged runs by `diverged`; returns the values and the mask of such runs, each [n]."""
     try:
         runs = np.asarray(values, np.float64)
     except (TypeError, ValueError):

@@ -30,10 +30,10 @@ class AucTest(NamedTuple):
 def delong_covariance(
     positive: Bool[ArrayLike, " n"], scores: Real[ArrayLike, "r n"]
 ) -> tuple[Float[np.ndarray, " r"], Float[np.ndarray, "r r"]]:
-    """AUCs of several scores of the same images and the covariance that the choice of images gives them.
+    """AUCs of several scores of the same images, and their covariance over the choice of images.
 
         A = mean_i V10_i,   S = cov(V10) / m + cov(V01) / (n - m)
-        V10_i = share of negatives below positive i,   V01_j = share of positives above negative j   (equal: half)
+        V10_i = fraction of negatives below positive i,   V01_j = fraction of positives above negative j   (equal: half)
 
     by mid-ranks: O(n log n) for each score, where counting pairs is O(n^2).
 

@@ -1,4 +1,4 @@
-"""What can be said about the mean of a few seeds."""
+"""Confidence intervals of the mean of a few seeds."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,7 +19,7 @@ CHUNK = 1 << 20  # resampled means held at a time
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over `n` values and the half-width of its confidence interval (NaN below two values)."""
+    """Mean over `n` values and the half-width of its confidence interval (NaN below two values)."""
 
     mean: float
     half: float
@@ -30,7 +30,7 @@ Ends = TypeVar("Ends", bound=FloatOrArray)
 
 
 class Bounds(NamedTuple, Generic[Ends]):
-    """The two ends of a confidence interval that need not be symmetric."""
+    """Ends of a confidence interval that need not be symmetric."""
 
     low: Ends
     high: Ends
@@ -65,7 +65,7 @@ def t_interval(
 
 
 def interval(values: np.ndarray, confidence: float = 0.95) -> Interval:
-    """`t_interval` of one list of values [n] as plain numbers."""
+    """Computes `t_interval` of one list of values [n], as plain numbers."""
     mean, half, n = t_interval(np.ravel(values), confidence)
     return Interval(float(mean), float(half), int(n))
 
@@ -73,7 +73,7 @@ def interval(values: np.ndarray, confidence: float = 0.95) -> Interval:
 def mean_interval(
     values: Real[ArrayLike, "*sets n"], confidence: float = 0.95, resamples: int = RESAMPLES
 ) -> Bounds[FloatOrArray]:
-    """A confidence interval for a mean: Student's t, and from 10 values on the wider of it and the bootstrap-t.
+    """Confidence interval of a mean: Student's t, and from 10 values on the wider of it and the bootstrap-t.
 
         t:            mean -+ t_{n - 1} s / sqrt(n)
         bootstrap-t:  [mean - q_high s / sqrt(n), mean - q_low s / sqrt(n)],  q the quantiles of
@@ -109,7 +109,7 @@ def mean_interval(
     Raises:
         UsageError: `confidence` is not between 0 and 1.
 
-    Source: Student 1908; Efron and Tibshirani 1993, "An introduction to the bootstrap", section 12.5; stabilised:
+    Source: Student 1908; Efron and Tibshirani 1993, "An introduction to the bootstrap", section 12.5; stabilized:
     Polansky 2000, Canadian Journal of Statistics 28, 501.
     """
     check_confidence(confidence)
@@ -120,7 +120,7 @@ def mean_interval(
 def mean_bounds(
     values: Real[ArrayLike, "*sets n"], tails: Float[np.ndarray, " t"], resamples: int = RESAMPLES
 ) -> tuple[Float[np.ndarray, "*sets t"], Float[np.ndarray, "*sets t"]]:
-    """The ends of `mean_interval` at several levels.
+    """Computes the ends of `mean_interval` at several levels.
 
     Args:
         values: [..., n].
@@ -148,21 +148,21 @@ def mean_bounds(
 def bootstrap_t(
     values: Real[ArrayLike, "*sets n"], tails: Float[np.ndarray, " t"], resamples: int = RESAMPLES
 ) -> tuple[Float[np.ndarray, "*sets t"], Float[np.ndarray, "*sets t"]]:
-    """Lower and upper quantiles of the resampled Student statistic, stabilised, each [..., t].
+    """Lower and upper quantiles of the resampled Student statistic, stabilized, each [..., t].
 
     NaN where there are too few resamples for the tail.
     """
     values = np.asarray(values, np.float64)
     n = values.shape[-1]
     # Sorted, and each resample beside its mirror image: neither the order of the seeds nor the sign matters.
-    centred = np.sort(values - values.mean(-1, keepdims=True), -1).reshape(-1, n)
+    centered = np.sort(values - values.mean(-1, keepdims=True), -1).reshape(-1, n)
     counts = _resample_counts(n, resamples // 2)
     drawn = 2 * len(counts)
     rank = np.floor(tails * (drawn + 1)).astype(int) - 1
     quantiles = []
     size = max(1, CHUNK // drawn)
-    for start in range(0, len(centred), size):
-        rows = centred[start : start + size]
+    for start in range(0, len(centered), size):
+        rows = centered[start : start + size]
         both = np.stack([rows, rows[:, ::-1]])
         mean = np.concatenate(both @ counts.T, -1) / n
         variance = (np.concatenate(both**2 @ counts.T, -1) / n - mean**2) / (n - 1)
@@ -177,12 +177,12 @@ def bootstrap_t(
 
 
 def check_confidence(confidence: float, name: str = "confidence") -> None:
-    """Raises a UsageError for a probability that is not between 0 and 1."""
+    """Refuses a probability that is not between 0 and 1, with a UsageError."""
     if not 0 < confidence < 1:
         raise UsageError(f"{name} {confidence} is not between 0 and 1")
 
 
 @lru_cache(maxsize=4)
 def _resample_counts(n: int, resamples: int) -> np.ndarray:
-    """How often each of n values is drawn in each resample [resamples, n]."""
+    """Draws how often each of n values is in each resample, [resamples, n]."""
     return np.random.default_rng(n).multinomial(n, np.full(n, 1 / n), resamples).astype(np.float64)

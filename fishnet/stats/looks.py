@@ -1,4 +1,4 @@
-"""Looking more than once: how much error each look may spend when seeds are added until arms are decided.
+"""Sequential testing: the error that each look may spend when seeds are added until arms are decided.
 
 rows = {}
 for look in range(1, looks + 1):
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def pocock_spending(fraction: float, alpha: float = 0.05) -> float:
-    """Error spent by a fraction of the looks, about evenly: `alpha log(1 + (e - 1) fraction)`.
+    """Pocock-type spending, about even over the looks: `alpha log(1 + (e - 1) fraction)`.
 
     Source: Lan and DeMets 1983, https://doi.org/10.1093/biomet/70.3.659, after Pocock 1977
     """
@@ -30,7 +30,7 @@ def pocock_spending(fraction: float, alpha: float = 0.05) -> float:
 
 
 def obrien_fleming_spending(fraction: float, alpha: float = 0.05) -> float:
-    """Error spent by a fraction of the looks, little at first: `2 - 2 Phi(z_{1 - alpha / 2} / sqrt(fraction))`.
+    """O'Brien-Fleming-type spending, little at the first looks: `2 - 2 Phi(z_{1 - alpha / 2} / sqrt(fraction))`.
 
     Source: Lan and DeMets 1983, https://doi.org/10.1093/biomet/70.3.659, after O'Brien and Fleming 1979
     """
@@ -38,7 +38,7 @@ def obrien_fleming_spending(fraction: float, alpha: float = 0.05) -> float:
 
 
 def alpha_at_look(look: int, looks: int, alpha: float = 0.05, spending: str | Callable = "pocock") -> float:
-    """The family-wise error to decide at, at one of several planned looks: what a spending function sets free there.
+    """Family-wise error to use at one of several planned looks, from a spending function.
 
     `A(look / looks) - A((look - 1) / looks)`. The parts add up to alpha, so that by Bonferroni's inequality no more
     than alpha is wrong over all looks, for every test, every dependence between the looks and every rule by which seeds
@@ -69,7 +69,7 @@ def alpha_at_look(look: int, looks: int, alpha: float = 0.05, spending: str | Ca
 
 
 def keep_decided(earlier: Mapping[str, "Comparison"], now: Mapping[str, "Comparison"]) -> dict[str, "Comparison"]:
-    """The rows of this look, except where an earlier look has decided: a decision, and its row, stand.
+    """Keeps the rows that an earlier look has decided, and takes the others from this look.
 
     All arms go on counting in Holm's correction: an arm that has dropped out because it is equivalent would make those
     that remain a selection of the most different.

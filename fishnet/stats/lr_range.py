@@ -1,4 +1,4 @@
-"""Which learning rate a range test speaks for: the one with the lowest loss, and its neighbours that are as good."""
+"""Learning-rate range test: the rate with the lowest loss, and the neighboring rates that are as good."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,18 +11,18 @@ from fishnet.errors import UsageError
 
 @dataclass(frozen=True)
 class Suggestion:
-    """What `suggest` finds."""
+    """Suggested learning rate, from `suggest`."""
 
     rate: float  # the best one
     loss: float  # its mean loss over the seeds
     error: float  # standard error of that mean; NaN for a single seed
-    low: float  # the best and its neighbours from `low` to `high` differ by less than the standard error
+    low: float  # the best and its neighbors from `low` to `high` differ by less than the standard error
     high: float
     end: Literal["", "lowest", "highest"]  # of the rates, when the best is there: a better one may lie beyond
 
 
 def suggest(rates: Sequence[float] | np.ndarray, losses: np.ndarray) -> Suggestion | None:
-    """The rate with the lowest mean loss, and the range of rates that one standard error cannot tell from it.
+    """Suggests the rate with the lowest mean loss, and the range of rates within one standard error of it.
 
         best = argmin_r m_r, m_r = mean_s L[r, s], over the rates whose losses are all finite; ties to the lower rate
         range: the rates next to best, without a gap, with m_r <= m_best + std_s L[best, s] / sqrt(n)
@@ -73,7 +73,7 @@ def suggest(rates: Sequence[float] | np.ndarray, losses: np.ndarray) -> Suggesti
 
 
 def rate_grid(lowest: float, highest: float, number: int) -> list[float]:
-    """Rates at equal distances on a logarithmic scale, with no more digits than tell them apart.
+    """Grid of rates at equal distances on a logarithmic scale, rounded to few digits.
 
     Args:
         lowest: the first, above 0.
@@ -93,7 +93,7 @@ def rate_grid(lowest: float, highest: float, number: int) -> list[float]:
     exact = np.geomspace(lowest, highest, number)[1:-1].tolist()
     for digits in range(3, 18):
         grid = [lowest, *(float(f"{rate:.{digits}g}") for rate in exact), highest]
-        # Rounding may not make the steps uneven: a tenth of one is borne.
+        # Rounding may change a step by at most a tenth of it.
         if (np.abs(np.diff(np.log(grid)) * (number - 1) / np.log(highest / lowest) - 1) < 0.1).all():
             return grid
     raise UsageError(f"{number} rates do not fit between {lowest!r} and {highest!r}")

@@ -1,4 +1,4 @@
-"""Several arms against one control: p-values and intervals that hold for all arms at once."""
+"""Multiple comparisons with one control: p-values and intervals that hold for all arms at once."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ JUST_ABOVE_0 = float(np.nextafter(0.0, 1.0))
 
 
 class HolmIntervals(NamedTuple):
-    """Simultaneous intervals, and by how many arms the error was divided at last on each side."""
+    """Simultaneous intervals, and the number of arms that divided the error in the last step on each side."""
 
     low: Float[np.ndarray, " m"]
     high: Float[np.ndarray, " m"]

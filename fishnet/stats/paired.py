@@ -1,4 +1,4 @@
-"""Two arms over the same seeds: the tests, effect size and probability of improvement of their differences.
+"""Paired comparison of two arms over the same seeds: tests, effect size and probability of improvement.
 
 Everywhere `differences` are [..., n], one for each seed, any leading axes being comparisons.
 """
@@ -26,7 +26,7 @@ def sign_flip_p(
 ) -> Float[FloatOrArray, "*sets"]:
     """P-value of the sign-flip permutation test: could the differences as well have had the other signs?
 
-        p = share of the sign vectors e in {-1, 1}^n with  sum_i e_i |d_i| >= sum_i d_i  (greater)
+        p = fraction of the sign vectors e in {-1, 1}^n with  sum_i e_i |d_i| >= sum_i d_i  (greater)
 
     Exact if the differences are symmetric about 0 under the null hypothesis, which they are when the two arms are
     alike; it supposes no normal distribution. The two-sided value is twice the smaller one-sided one. It cannot fall
@@ -67,7 +67,7 @@ def sign_flip_p(
 
 
 def smallest_sign_flip_p(n: int) -> float:
-    """The smallest two-sided `sign_flip_p` that n seeds can attain: `2^(1 - n)`, 1 without seeds.
+    """Smallest two-sided `sign_flip_p` that n seeds can attain: `2^(1 - n)`, 1 without seeds.
 
     Above 16 seeds, where flips are drawn, it is `2 / (1 + 2^17)`.
     """
@@ -102,7 +102,7 @@ def t_test_p(differences: Real[ArrayLike, "*sets n"], alternative: str = "two-si
 
 
 def effect_size(differences: Real[ArrayLike, "*sets n"]) -> Float[FloatOrArray, "*sets"]:
-    """Standardised effect of a paired comparison: Cohen's d_z with Hedges' correction of its bias, in deviations.
+    """Standardized effect of a paired comparison: Cohen's d_z with Hedges' correction of its bias, in deviations.
 
         g_z = J(n - 1) mean / s,   J(f) = Gamma(f / 2) / (sqrt(f / 2) Gamma((f - 1) / 2))
 
@@ -130,7 +130,7 @@ def effect_size(differences: Real[ArrayLike, "*sets n"]) -> Float[FloatOrArray, 
 def probability_of_improvement(
     differences: Real[ArrayLike, "*sets n"], confidence: float = 0.95
 ) -> tuple[Float[FloatOrArray, "*sets"], Bounds[FloatOrArray]]:
-    """P(A > B) on one and the same seed: the share of positive differences, ties counted half, and its interval.
+    """Probability of improvement P(A > B) on the same seed, ties counted half, and its interval.
 
     Paired, unlike the probability of improvement of Agarwal et al. 2021, which compares every run of A with every run
     of B: that one is about a rerun with another seed, this one about changing the arm and keeping the seed.
@@ -156,7 +156,7 @@ def probability_of_improvement(
 
 
 def _by_alternative(alternative: str, greater: np.ndarray, less: np.ndarray) -> np.ndarray:
-    """The p-value asked for from the two one-sided ones."""
+    """Selects the p-value of an alternative from the two one-sided ones."""
     if alternative not in ALTERNATIVES:
         raise unknown("alternative", alternative, ALTERNATIVES)
     both = np.minimum(1, 2 * np.minimum(greater, less))

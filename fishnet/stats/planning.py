@@ -1,4 +1,4 @@
-"""How many seeds a decision needs."""
+"""Number of seeds that a decision needs."""
 
 import numpy as np
 from scipy import stats
@@ -15,7 +15,7 @@ TINY = 1e-300  # in place of no spread at all: any difference is then clear
 
 
 def fewest_seeds(alpha: float = 0.05, arms: int = 1, test: str = "sign-flip") -> int:
-    """The fewest seeds with which any difference could be decided, however clear it is: 3 or more.
+    """Fewest seeds with which any difference can be decided, however clear it is: 3 or more.
 
     For the sign-flip test the smallest n with `2^(1 - n) <= alpha / arms`: 6 for one arm at 0.05, 9 for ten.
 
@@ -45,7 +45,7 @@ def needed_seeds(
     test: str = "sign-flip",
     at_least: int = 3,
 ) -> int | None:
-    """How many seeds decide a paired comparison, supposing the differences stay as they have been.
+    """Number of seeds that decide a paired comparison, if mean and deviation of the differences stay the same.
 
     The smallest n at which, with f = n - 1 and t the quantile of Student's distribution for alpha / 2, either
 
@@ -89,7 +89,7 @@ def needed_seeds(
     few = (alpha / 2 * 2.0**n < FEW_FLIPS) & (test == "sign-flip")
 
     def power_at(distance: float) -> np.ndarray:
-        """Probability that the mean is told from a point so far away; where flips are few, of one sign for one seed."""
+        """Probability of telling the mean from a point at a distance; where flips are few, of one sign for one seed."""
         distance = distance / max(deviation, TINY)
         above = (distance * np.sqrt(n) - t * (1 - 1 / (4 * (n - 1)))) / np.sqrt(1 + t**2 / (2 * (n - 1)))
         return stats.norm.cdf(np.where(few, distance, above))
@@ -102,6 +102,6 @@ def needed_seeds(
 
 
 def check_margin(margin: float | None) -> None:
-    """Raises a UsageError for a margin of equivalence that is neither None nor a positive number."""
+    """Refuses a margin of equivalence that is neither None nor a positive number, with a UsageError."""
     if margin is not None and not 0 < margin < np.inf:
         raise UsageError(f"the margin of equivalence must be above 0, got {margin}")

@@ -1,8 +1,7 @@
-"""Proportions, and how finely a finite test set can tell accuracies apart.
+"""Intervals of proportions, and the noise floor of accuracies on a finite test set.
 
-The noise floor is what the choice of test images alone leaves open, the trained networks being held fixed; what
-training with another seed changes is the business of `compare`. A difference below the floor may be true of these test
-images and of no others, however many seeds agree on it.
+The noise floor is the uncertainty from the choice of test images alone, for fixed networks; `compare` covers the
+variation over seeds. A difference below the floor may hold for these test images only, however many seeds agree on it.
 """
 
 import numpy as np
@@ -129,7 +128,7 @@ def _validate(right: ArrayLike, labels: ArrayLike | None) -> np.ndarray:
 def _half_width(
     values: np.ndarray, labels: ArrayLike | None, pseudo_images: int, pseudo_mean: float, confidence: float
 ) -> np.ndarray:
-    """z times the standard error of the mean over classes of the means of `values` [..., n].
+    """Computes z times the standard error of the mean over classes of the means of `values` [..., n].
 
     The pseudo-images have mean square 1/2 and are spread over the classes: put into each, they would add up to far more
     than what two or four images can say.

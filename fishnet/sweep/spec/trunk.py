@@ -16,7 +16,7 @@ def normal_trunk(text: str) -> str:
         return text
     folder, first, last = match.groups()
     runs = f"{int(first)}" if last is None or int(last) == int(first) else f"{int(first)}-{int(last)}"
-    return f"{resolve_modifiers(folder)}:{runs}"
+    return f"{resolve_path(folder)}:{runs}"
 
 
 def parse_trunk(text: str, seed: int = 0) -> tuple[Path, int]:
