@@ -16,7 +16,7 @@ PACKAGES = ("fishnet", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "te
 
 
 class Device(Protocol):
-    """Device of JAX, with the attributes that fishnet uses: `jax.Device` is a native class that type checkers cannot read."""
+    """Device of JAX, for type checkers, which cannot read the native class `jax.Device`."""
 
     id: int
     platform: str
