@@ -30,7 +30,7 @@ from fishnet.sweep import Recipe
 from fishnet.sweep.plan.cohorts import make_cohorts
 from fishnet.sweep.plan.layout import Layout
 from fishnet.sweep.program.compile import compiler_options
-from fishnet.sweep.program.pretrain_step import init_pretrain, pretrain_groups
+from fishnet.sweep.program.pretrain_step import apply_pretrained, init_pretrain, pretrain_groups
 from fishnet.sweep.program.program import Program
 from fishnet.sweep.spec.combinations import check_recipe
 from fishnet.sweep.spec.recipe import resolve

@@ -29,6 +29,7 @@ from fishnet.sweep.program.pretrain_step import RNGS
 from fishnet.sweep.program.program import ProgramFunctions, kept_functions
 from fishnet.sweep.program.traced_config import TracedConfig, trace_recipes
 from fishnet.sweep.program.traced_probes import Axes, find_axes
+from fishnet.sweep.spec.combinations import check_ghosts
 from fishnet.sweep.spec.fields import format_value
 from fishnet.sweep.spec.random_search import MOST_RUNS
 from fishnet.sweep.spec.recipe import STATIC_FIELDS, Recipe
