@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+from collections import Counter
 from pathlib import Path
 
 # For what the tests compile themselves, components mostly: a quarter to half less than at LLVM's default level. The
@@ -77,6 +78,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=place)
 
 
+LONG = 20  # CPU seconds of a test, with the fixtures that it is the first to ask for
 _CPU = [0.0]
 
 
@@ -96,6 +98,17 @@ def pytest_runtest_makereport():
     report = yield
     report.duration = _cpu_seconds_since_last()
     return report
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Name tests that have become slow without being marked so."""
+    spent = Counter()
+    for report in (report for reports in terminalreporter.stats.values() for report in reports):
+        if isinstance(report, pytest.TestReport) and not {"slow", "fault", "smoke"} & set(report.keywords):
+            spent[report.nodeid] += report.duration
+    for nodeid, seconds in spent.most_common():
+        if seconds > LONG:
+            terminalreporter.write_line(f"{seconds:.0f} CPU s, and not marked slow: {nodeid}")
 
 
 @pytest.fixture(autouse=True)

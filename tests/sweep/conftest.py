@@ -1,6 +1,8 @@
 """Small sweeps that several tests look at, so that each program is compiled once."""
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
@@ -26,10 +28,6 @@ FIGURES = [
 
 # 256 training images in batches of 12: 21 steps an epoch.
 BASE = Recipe(task="synthetic", image_size=8, model="cnn", widths=(8, 8), batch_size=12, epochs=2, dropout=0.1)
-
-
-# Lanes of an mlp in eights, as they are on accelerators: at most 8 runs on one device then share one compiled program.
-DEFAULT_WIDTH["cpu"]["mlp"] = 8
 
 # 8 steps an epoch.
 TINY = Recipe(task="synthetic", image_size=8, model="mlp", widths=(8,), batch_size=32, epochs=3)
@@ -86,18 +84,34 @@ def leave_finished(sweep: Sweep, out: Path) -> None:
     write_sweep_file(out, content | {"tables": {"runs": digest}})
 
 
+@contextmanager
+def lanes_in_eights() -> Iterator[None]:
+    """Put lanes of an mlp side by side as on accelerators: at most 8 runs on one device share one compiled program."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(DEFAULT_WIDTH["cpu"], "mlp", 8)
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def mlps_in_eights():
+    """Of the tests of this folder; those of the commands are at the widths that users get."""
+    with lanes_in_eights():
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> tuple[Sweep, Result]:
     """Four finished runs of the smallest program; copy its folder before changing it."""
     sweep = Sweep(TINY, axes={"lr": ["auto", 0.1]}, seeds=2)
-    return sweep, run_sweep(sweep, tmp_path_factory.mktemp("tiny") / "out", devices=1)
+    with lanes_in_eights():
+        return sweep, run_sweep(sweep, tmp_path_factory.mktemp("tiny") / "out", devices=1)
 
 
 @pytest.fixture(scope="session")
 def stopped(tiny, tmp_path_factory) -> Path:
     """The folder of the `tiny` sweep, stopped in its third epoch, with two checkpoints."""
     out = tmp_path_factory.mktemp("stopped") / "out"
-    with pytest.MonkeyPatch.context() as patch:
+    with lanes_in_eights(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(cohort, "CHECKPOINT_SECONDS", 0.0)
         with pytest.raises(Interrupted):
             run_sweep(tiny[0], out, devices=1, display=Stopper(9.0))
