@@ -51,6 +51,16 @@ def test_relative_links_lead_somewhere(page):
         assert not anchor or anchor in anchors(target.read_text()), f"{page.relative_to(ROOT)}: {link}"
 
 
+@pytest.mark.parametrize(
+    "name", ["README.md", "CONTRIBUTING.md", "docs/engine.md", "docs/components.md", "docs/data.md"]
+)
+def test_the_files_that_a_page_names_exist(name):
+    named = re.findall(
+        r"`((?:fishnet|experiments|configs|benchmarks|examples|tests|docs)/[\w/.]*)", (ROOT / name).read_text()
+    )
+    assert not [path for path in named if "NAME" not in path and not (ROOT / path).exists()]
+
+
 def test_the_citation_has_the_version_of_the_package():
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
