@@ -29,9 +29,7 @@ from fishnet.pretraining import OBJECTIVES
 from fishnet.sweep import Recipe
 from fishnet.sweep.plan.cohorts import make_cohorts
 from fishnet.sweep.plan.layout import Layout
-from fishnet.sweep.program.compile import compiler_options
-from fishnet.sweep.program.pretrain_step import apply_pretrained, init_pretrain, pretrain_groups
-from fishnet.sweep.program.program import Program
+from fishnet.sweep.program.program import CompiledProgram, PretrainProgram
 from fishnet.sweep.spec.combinations import check_recipe
 from fishnet.sweep.spec.recipe import resolve
 from fishnet.sweep.spec.sweep import Run
@@ -174,24 +172,16 @@ def trained(recipes: Sequence[Recipe]) -> list[Any]:
         check_recipe(recipe)
     runs = [Run(i, str(i), {}, resolve(recipe)) for i, recipe in enumerate(recipes)]
     (cohort,) = make_cohorts(runs, {("synthetic", 8): task}, None, None, [device])
-    program = Program(cohort.config, cohort.padded_config(), task, [device], chunk=64)
-    options = compiler_options(device.platform)
-    traced, data = program.traced[0], program.data[0]
-    lanes = program.lower("init", 0).compile(compiler_options=options)(traced, data)
-    (groups,), (count,) = Layout(cohort).groups(range(len(runs)))
-    window, steps = np.array([0, count], np.int32), np.array([0, STEPS], np.int32)
+    program = CompiledProgram(cohort.config, cohort.padded_config(), task, [device])
+    program.compile(["init", "train"], Interrupt())
+    states, layout = program.init(), Layout(cohort)
+    work = layout.work(range(len(runs)))
     for name in cohort.objectives:
-        init, teach, hand_over = (
-            jax.jit(lambda *of, f=f, name=name: f(cohort.config, *name, *of))
-            for f, name in ((init_pretrain, (name,)), (pretrain_groups, (name,)), (apply_pretrained, ()))
-        )
-        pupils = init.lower(traced, lanes, data).compile(compiler_options=options)(traced, lanes, data)
-        of = traced, pupils, data, groups, window, steps
-        pupils = teach.lower(*of).compile(compiler_options=options)(*of)
-        lanes = hand_over(lanes, pupils, np.ones(program.lanes, bool))
-    rates = np.ones(program.lanes, np.float32)
-    train = program.lower("train", 0).compile(compiler_options=options)
-    lanes = train(traced, lanes, rates, data, groups, window, steps)
+        pretraining = PretrainProgram(program, name)
+        pretraining.compile(["init", "train"], Interrupt())
+        pretrained = pretraining.train(pretraining.init(states), work, 0, STEPS)
+        states = pretraining.apply(states, pretrained, layout.mask(range(len(runs))))
+    (lanes,) = program.train(states, [np.ones(program.lanes, np.float32)], work, 0, STEPS)
     kept = jax.tree.map(np.asarray, (lanes.params, lanes.statistics, lanes.evaluated, lanes.epoch))
     return [jax.tree.map(lambda leaf, p=p: leaf[p], kept) for p in cohort.position]
 

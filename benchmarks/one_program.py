@@ -13,7 +13,6 @@ import argparse
 import dataclasses
 import statistics
 import time
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -29,10 +28,9 @@ from fishnet.optim.optimizers import OPTIMIZERS
 from fishnet.optim.schedules import SCHEDULES
 from fishnet.sweep import Recipe, Run, Sweep
 from fishnet.sweep.plan.cohorts import Cohort, make_cohorts
-from fishnet.sweep.plan.layout import evaluation_chunk
 from fishnet.sweep.program.build import plain_model
 from fishnet.sweep.program.compile import compiler_options
-from fishnet.sweep.program.program import Program
+from fishnet.sweep.program.program import CompiledProgram
 from fishnet.sweep.program.rng import stream_key
 from fishnet.sweep.program.state import DeviceData, pixel_constants
 from fishnet.sweep.spec.recipe import resolve
@@ -44,13 +42,13 @@ ARMS = {
 MOMENTUM = 0.9
 
 
-def single_program(run: Run, cohort: Cohort, pixels: DeviceData, steps: int):
+def single_program(run: Run, cohort: Cohort, data: DeviceData, steps: int):
     """The training loop of one run, compiled with static components.
 
     Args:
         run: its recipe, without `auto`.
         cohort: the cohort of all runs, for the data, the keys and the lowering.
-        pixels: the data on the device.
+        data: of the device.
         steps: training steps a call.
 
     Returns:
@@ -63,22 +61,22 @@ def single_program(run: Run, cohort: Cohort, pixels: DeviceData, steps: int):
     keys = jnp.asarray(cohort.traced.hparams.keys[run.index])
     total = float(cohort.traced.hparams.total_steps[run.index])
 
-    def train(params, statistics, state, pixels: DeviceData):
-        order = pixels.train[jnp.argsort(jax.random.bits(stream_key(keys, "order"), pixels.train.shape))]
+    def train(params, statistics, state, data: DeviceData):
+        order = data.train[jnp.argsort(jax.random.bits(stream_key(keys, "order"), data.train.shape))]
 
         def step(i, carry):
             params, statistics, state, _ = carry
             rows = lax.dynamic_slice(order, (i * recipe.batch_size,), (recipe.batch_size,))
-            images = AUGMENTATIONS[recipe.augment](stream_key(keys, "augment", i), pixels.images[rows])
+            images = AUGMENTATIONS[recipe.augment](stream_key(keys, "augment", i), data.images[rows])
 
             def objective(params):
                 variables = {
                     "params": params,
-                    "constants": pixel_constants(pixels.mean, pixels.std),
+                    "constants": pixel_constants(data.mean, data.std),
                     "batch_stats": statistics,
                 }
                 logits, after = model.apply(variables, images, train=True, mutable=["batch_stats"])
-                return cross_entropy(logits, pixels.labels[rows]).mean(), after.get("batch_stats", {})
+                return cross_entropy(logits, data.labels[rows]).mean(), after.get("batch_stats", {})
 
             (loss, statistics), grads = jax.value_and_grad(objective, has_aux=True)(params)
             down, state = optimizer.update(grads, state, params)
@@ -89,7 +87,7 @@ def single_program(run: Run, cohort: Cohort, pixels: DeviceData, steps: int):
 
     variables = model.init(jax.random.key(0), jnp.zeros((1, *task.images.shape[1:]), jnp.uint8), train=False)
     params, running = variables["params"], variables.get("batch_stats", {})
-    arguments = (params, running, optimizer.init(params), pixels)
+    arguments = (params, running, optimizer.init(params), data)
     began = time.perf_counter()
     compiled = jax.jit(train).lower(*arguments).compile(compiler_options=compiler_options(jax.default_backend()))
     return compiled, arguments, time.perf_counter() - began
@@ -106,23 +104,20 @@ def main() -> None:
     task: Task = load_task("reef", 32)
     device = jax.devices()[0]
     cohort = make_cohorts(runs, {("reef", 32): task}, 1, None, [device])[0]
-    program = Program(cohort.config, cohort.padded_config(), task, [device], evaluation_chunk(cohort))
-    compile_ = partial(jax.stages.Lowered.compile, compiler_options=compiler_options(device.platform))
-    lanes = compile_(program.lower("init", 0))(program.traced[0], program.data[0])
+    program = CompiledProgram(cohort.config, cohort.padded_config(), task, [device])
+    program.compile(["init"], Interrupt())
+    states, lr_scales = program.init(), [np.ones(program.lanes, np.float32)]
     began = time.perf_counter()
-    train = compile_(program.lower("train", 0))
+    program.compile(["train"], Interrupt())
     together_compile = time.perf_counter() - began
     alone = [single_program(run, cohort, program.data[0], options.steps) for run in runs]
 
-    groups = np.full((program.lanes, 1), program.lanes, np.int32)
-    groups[: len(runs), 0] = cohort.position
-    window, steps = np.array([0, len(runs)], np.int32), np.array([0, options.steps], np.int32)
-    rates = np.ones(program.lanes, np.float32)
+    work = Layout(cohort).work(range(len(runs)))
     per = 1e3 / (options.steps * len(runs))
     together, apart, by_arm = [], [], []
     for turn in range(options.rounds + 1):
         began = time.perf_counter()
-        lanes = jax.block_until_ready(train(program.traced[0], lanes, rates, program.data[0], groups, window, steps))
+        states = program.train(states, lr_scales, work, 0, options.steps)
         one = time.perf_counter() - began
         arms = []
         for compiled, arguments, _ in alone:
@@ -137,8 +132,8 @@ def main() -> None:
     lane_ms = []
     for i in range(len(runs)):
         began = time.perf_counter()
-        only = np.array([i, i + 1], np.int32)
-        lanes = jax.block_until_ready(train(program.traced[0], lanes, rates, program.data[0], groups, only, steps))
+        only = dataclasses.replace(work, window=np.array([[i, i + 1]], np.int32))
+        states = program.train(states, lr_scales, only, 0, options.steps)
         lane_ms.append((time.perf_counter() - began) / options.steps * 1e3)
     arm_ms = np.median(np.asarray(by_arm), axis=0) / options.steps * 1e3
     ratios = np.asarray(lane_ms) / arm_ms

@@ -44,7 +44,7 @@ def start(name: str, out: Path) -> None:
     from fishnet.cli.compilation_cache import keep_programs
     from fishnet.cli.main import use_cores
     from fishnet.sweep import Recipe, Sweep, run_sweep
-    from fishnet.sweep.run import cohort
+    from fishnet.sweep.run import phase
     from fishnet.sweep.run.progress import Display
 
     use_cores(None)
@@ -66,7 +66,7 @@ def start(name: str, out: Path) -> None:
             part("first call")
             raise Reached
 
-    cohort.CALL_SECONDS = 0.1
+    phase.CALL_SECONDS = 0.1
     names = ("relu", "elu", "tanh", "gelu", "silu", "selu", "mish", "softplus")
     norms = ("none", "batch", "layer", "group", "rms")
     sweeps = {

@@ -44,11 +44,7 @@ LAYERS = (
 # Still upward; each entry that is mended goes.
 KNOWN = {
     ("fishnet/sweep/distributed/merge.py", "fishnet/sweep/run/progress.py"),
-    ("fishnet/sweep/plan/cohorts.py", "fishnet/sweep/store/backbones.py"),
     ("fishnet/sweep/store/checkpoint_store.py", "fishnet/sweep/distributed/processes.py"),
-    ("fishnet/sweep/store/finished.py", "fishnet/sweep/run/inputs.py"),
-    ("fishnet/sweep/store/tables.py", "fishnet/sweep/run/cohort.py"),
-    ("fishnet/sweep/store/tables.py", "fishnet/sweep/run/host_probes.py"),
     ("fishnet/study/monte_carlo.py", "experiments/predict.py"),
 }
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import tempfile
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -18,8 +17,8 @@ from fishnet.probes import PROBES
 from fishnet.sweep import Recipe, Run, Sweep
 from fishnet.sweep.plan.autotune import autotune_layouts
 from fishnet.sweep.plan.cohorts import Cohort, make_cohorts
-from fishnet.sweep.plan.layout import Layout, evaluation_chunk
-from fishnet.sweep.program.program import Program
+from fishnet.sweep.plan.layout import Layout
+from fishnet.sweep.program.program import CompiledProgram
 from fishnet.sweep.spec.recipe import resolve
 from fishnet.sweep.store.checkpoint import Checkpoints
 
@@ -77,43 +76,26 @@ class Fishnet(Baseline):
         """See `Baseline.prepare`."""
         cohort = self.cohort()
         devices = jax.devices()[: cohort.devices]
-        program = Program(cohort.config, cohort.padded_config(), cohort.task, devices, evaluation_chunk(cohort))
-        calls = program.compile({name: partial(program.lower, name) for name in ("init", "train")}, Interrupt())
-        of = dict(enumerate(zip(program.traced, program.data, strict=True)))
-        self.lanes = calls["init"](of)
-        self.groups, counts = Layout(cohort).groups(range(len(cohort.runs)))
-        self.windows = np.stack([np.zeros_like(counts), counts], axis=-1)
-        self.rates = np.ones(program.lanes, np.float32)
-        self.program, self.call, self.step = program, calls["train"], 0
+        self.program = CompiledProgram(cohort.config, cohort.padded_config(), cohort.task, devices)
+        self.program.compile(["init", "train"], Interrupt())
+        self.states, self.step = self.program.init(), 0
+        self.work_groups = Layout(cohort).work(range(len(cohort.runs)))
+        self.lr_scales = [np.ones(self.program.lanes, np.float32)] * len(devices)
         self.train(1)
         return int(cohort.params.sum())
 
     def memory(self) -> dict[str, int]:
         """See `Baseline.memory`; of one device."""
-        of = self.call.compiled[0].memory_analysis()
-        state = sum(leaf.nbytes for leaf in jax.tree.leaves(self.lanes[0])) // self.program.lanes
+        of = self.program.compiled("train").memory_analysis()
+        state = sum(leaf.nbytes for leaf in jax.tree.leaves(self.states[0])) // self.program.lanes
         return {"arguments": of.argument_size_in_bytes, "temporary": of.temp_size_in_bytes, "state a lane": state}
 
     def train(self, steps: int) -> None:
         """See `Baseline.train`; an epoch a call, as a sweep does it."""
-        program, per_epoch = self.program, self.net.batches
+        per_epoch = self.net.batches
         while steps:
             stop = min(self.step + steps, (self.step // per_epoch + 1) * per_epoch)
-            span = np.array([self.step, stop], np.int32)
-            self.lanes = self.call(
-                {
-                    device: (
-                        program.traced[device],
-                        self.lanes[device],
-                        self.rates,
-                        program.data[device],
-                        self.groups[device],
-                        self.windows[device],
-                        span,
-                    )
-                    for device in self.lanes
-                }
-            )
+            self.states = self.program.train(self.states, self.lr_scales, self.work_groups, self.step, stop)
             steps, self.step = steps - (stop - self.step), stop
             if self.step % per_epoch == 0:
                 self.end_epoch()
@@ -158,7 +140,7 @@ class Saving(Fishnet):
 
     def end_epoch(self) -> None:
         """See `Fishnet.end_epoch`."""
-        self.checkpoints.save({"lanes": [to_state_dict(jax.device_get(lanes)) for lanes in self.lanes.values()]})
+        self.checkpoints.save({"lanes": [to_state_dict(jax.device_get(lanes)) for lanes in self.states]})
 
     def finish(self) -> None:
         """See `Baseline.finish`."""

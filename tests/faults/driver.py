@@ -24,7 +24,7 @@ import jax
 
 from fishnet.errors import UserError
 from fishnet.sweep import Recipe, Stopping, Sweep, run_sweep
-from fishnet.sweep.run import cohort
+from fishnet.sweep.run import phase
 from fishnet.sweep.run.progress import Display
 
 SMALL = {"task": "synthetic", "image_size": 8, "model": "mlp", "widths": (8,), "batch_size": 16, "dropout": 0.1}
@@ -121,8 +121,8 @@ def main() -> int:
     asked = flags.parse_args()
     faulthandler.dump_traceback_later(LONGEST, exit=True)
     jax.config.update("jax_num_cpu_devices", 2)
-    cohort.CHECKPOINT_SECONDS = asked.checkpoint_seconds
-    cohort.CALL_SECONDS = 0.02  # many small calls
+    phase.CHECKPOINT_SECONDS = asked.checkpoint_seconds
+    phase.CALL_SECONDS = 0.02  # many small calls
     if asked.clock:
         jump_about(asked.clock)
     at_epoch = nothing

@@ -4,7 +4,7 @@ import pytest
 
 from fishnet.nn.activations import ACTIVATIONS
 from fishnet.sweep import Recipe, Sweep, load_run, run_sweep
-from fishnet.sweep.run import cohort
+from fishnet.sweep.run import phase
 from fishnet.sweep.run.progress import Display
 from fishnet.sweep.store.tables import Tables
 from tests.faults.conftest import assert_same
@@ -17,7 +17,7 @@ SWEEP = Sweep(BASE, axes={"lr": [0.02, 0.1]}, seeds=2)
 @pytest.fixture(autouse=True)
 def every_epoch(monkeypatch):
     """A checkpoint after every epoch."""
-    monkeypatch.setattr(cohort, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(phase, "CHECKPOINT_SECONDS", 0.0)
 
 
 @pytest.fixture(scope="module")

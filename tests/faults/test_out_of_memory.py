@@ -5,8 +5,8 @@ import pytest
 
 from fishnet.errors import UserError
 from fishnet.sweep import Recipe, Sweep, load_run, run_sweep
-from fishnet.sweep.program.program import CompiledCalls
-from fishnet.sweep.run import cohort
+from fishnet.sweep.program.program import BoundProgram
+from fishnet.sweep.run import phase
 from fishnet.sweep.run.progress import Display
 from tests.faults.conftest import assert_same
 
@@ -28,15 +28,15 @@ class Notes(Display):
 
 def failing(patch: pytest.MonkeyPatch, error: Exception, devices: int) -> None:
     """Has the twelfth call fail, and all of more than so many devices from then on."""
-    real, calls = CompiledCalls.__call__, []
+    real, calls = BoundProgram.call, []
 
-    def call(self, arguments):
+    def call(self, name, arguments):
         calls.append(1)
         if len(calls) == 12 or (len(calls) > 12 and len(self.devices) > devices):
             raise error
-        return real(self, arguments)
+        return real(self, name, arguments)
 
-    patch.setattr(CompiledCalls, "__call__", call)
+    patch.setattr(BoundProgram, "call", call)
 
 
 ERRORS = {"device": jax.errors.JaxRuntimeError(TEXT), "host": MemoryError("Unable to allocate 8 GiB")}
@@ -45,7 +45,7 @@ ERRORS = {"device": jax.errors.JaxRuntimeError(TEXT), "host": MemoryError("Unabl
 @pytest.mark.parametrize("error", ERRORS.values(), ids=ERRORS)
 def test_a_call_that_runs_out_of_memory_is_made_again_on_fewer_devices(tmp_path, monkeypatch, error):
     """From the newest checkpoint, at the same lane width: the numbers stay what they are."""
-    monkeypatch.setattr(cohort, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(phase, "CHECKPOINT_SECONDS", 0.0)
     whole = run_sweep(SWEEP, tmp_path / "whole", lane_width=2, devices=2).out
     notes, out = Notes(), tmp_path / "out"
     with monkeypatch.context() as patch:
@@ -57,7 +57,7 @@ def test_a_call_that_runs_out_of_memory_is_made_again_on_fewer_devices(tmp_path,
 
 @pytest.mark.parametrize("error", ERRORS.values(), ids=ERRORS)
 def test_where_nothing_takes_less_it_is_said_in_one_line_and_what_was_saved_is_kept(tmp_path, monkeypatch, error):
-    monkeypatch.setattr(cohort, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(phase, "CHECKPOINT_SECONDS", 0.0)
     whole, out = run_sweep(SWEEP, tmp_path / "whole", lane_width=2, devices=1).out, tmp_path / "out"
     with (
         monkeypatch.context() as patch,
@@ -72,9 +72,9 @@ def test_where_nothing_takes_less_it_is_said_in_one_line_and_what_was_saved_is_k
 
 
 def test_another_error_of_the_device_is_not_taken_for_it(tmp_path, monkeypatch):
-    def call(self, arguments):
+    def call(self, name, arguments):
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")
 
-    monkeypatch.setattr(CompiledCalls, "__call__", call)
+    monkeypatch.setattr(BoundProgram, "call", call)
     with pytest.raises(jax.errors.JaxRuntimeError, match="INTERNAL: something else"):
         run_sweep(SWEEP, tmp_path / "out")

@@ -11,7 +11,7 @@ import pytest
 from fishnet.data import load_task
 from fishnet.report.html import write_report
 from fishnet.sweep import Interrupted, Recipe, Sweep, load_run, run_sweep
-from fishnet.sweep.run import cohort
+from fishnet.sweep.run import phase
 from tests.sweep.conftest import Stopper
 
 pytestmark = pytest.mark.fault
@@ -37,7 +37,7 @@ def test_a_pickle_cannot_be_read_under_the_fixture(no_pickles, tmp_path):
 
 
 def test_going_on_loading_and_reporting_unpickle_nothing(tmp_path, monkeypatch, no_pickles):
-    monkeypatch.setattr(cohort, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(phase, "CHECKPOINT_SECONDS", 0.0)
     out, sweep = tmp_path / "out", Sweep(BASE, seeds=2)
     with pytest.raises(Interrupted):
         run_sweep(sweep, out, display=Stopper(3.0))

@@ -166,18 +166,18 @@ MUTATIONS = [
     ),
     Mutation(
         "resume_skips_an_epoch",
-        'self.history = History.of(restored.over("history", self.history.arrays()))',
-        'self.history = History.of(restored.over("history", self.history.arrays()))\n'
-        "            late = self.history.status == RUNNING\n"
-        "            self.history.epochs[late] += 1\n"
-        "            self.history.steps[late] += self.cohort.config.steps_per_epoch",
+        'training.history = History.of(restored.over("history", training.history.arrays()))',
+        'training.history = History.of(restored.over("history", training.history.arrays()))\n'
+        "            late = training.history.status == 0\n"
+        "            training.history.epochs[late] += 1\n"
+        "            training.history.steps[late] += self.cohort.config.steps_per_epoch",
         ("resume",),
     ),
     Mutation(
         "checkpoint_in_order_of_position",
-        "self.layout.gather(self.lanes, np.arange(len(self.cohort.runs)))",
-        "self.layout.gather(self.lanes, np.argsort(self.cohort.position))",
-        ("lanes", "load"),
+        "self.layout.gather(self.states, np.arange(len(self.layout.cohort.runs)))",
+        "self.layout.gather(self.states, np.argsort(self.layout.cohort.position))",
+        ("load", "resume"),
     ),
     Mutation(
         "worst_epoch_selected",
@@ -187,9 +187,9 @@ MUTATIONS = [
     ),
     Mutation(
         "last_variables_tested",
-        "(lanes.best_params, lanes.best_statistics) if best else (lanes.evaluated,",
-        "(lanes.evaluated, lanes.evaluated_statistics) if best else (lanes.evaluated,",
-        ("records", "evaluated_weights"),
+        "(state.best_params, state.best_statistics) if best else (state.evaluated,",
+        "(state.evaluated, state.evaluated_statistics) if best else (state.evaluated,",
+        ("evaluated_weights", "records"),
     ),
     Mutation(
         "halving_keeps_one_too_many",

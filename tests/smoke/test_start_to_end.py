@@ -16,7 +16,7 @@ from fishnet.cli.main import main
 from fishnet.data import load_task
 from fishnet.probes import PROBES
 from fishnet.sweep import Interrupted, Recipe, Sweep, load_run, run_sweep
-from fishnet.sweep.run import cohort
+from fishnet.sweep.run import phase
 from tests.sweep.conftest import Stopper, assert_same_run
 
 pytestmark = pytest.mark.smoke
@@ -36,7 +36,7 @@ def test_every_probe_measures(tmp_path):
 
 
 def test_a_sweep_that_was_stopped_goes_on_bit_for_bit(tmp_path, monkeypatch):
-    monkeypatch.setattr(cohort, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(phase, "CHECKPOINT_SECONDS", 0.0)
     recipe = dataclasses.replace(BASE, optimizer="adam", dropout=0.2, epochs=3)
     sweep = Sweep(recipe, axes={"norm": ["none", "batch"]}, seeds=2)
     whole = run_sweep(sweep, tmp_path / "whole")

@@ -12,7 +12,7 @@ import pytest
 
 from fishnet.sweep import Interrupted, Recipe, Result, Sweep, run_sweep
 from fishnet.sweep.plan.cohorts import DEFAULT_WIDTH
-from fishnet.sweep.run import cohort
+from fishnet.sweep.run import phase
 from fishnet.sweep.run.inputs import DataOptions, Inputs
 from fishnet.sweep.run.progress import Display
 from fishnet.sweep.run.sweep import describe
@@ -112,7 +112,7 @@ def stopped(tiny, tmp_path_factory) -> Path:
     """The folder of the `tiny` sweep, stopped in its third epoch, with two checkpoints."""
     out = tmp_path_factory.mktemp("stopped") / "out"
     with lanes_in_eights(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cohort, "CHECKPOINT_SECONDS", 0.0)
+        patch.setattr(phase, "CHECKPOINT_SECONDS", 0.0)
         with pytest.raises(Interrupted):
             run_sweep(tiny[0], out, devices=1, display=Stopper(9.0))
     return out

@@ -6,14 +6,14 @@ import pytest
 from fishnet.data import load_task
 from fishnet.sweep import Sweep, run_sweep
 from fishnet.sweep.plan.cohorts import make_cohorts
-from fishnet.sweep.program.program import Program
-from fishnet.sweep.run.cohort import CohortRunner
+from fishnet.sweep.program.program import CompiledProgram
+from fishnet.sweep.run.supervised import SupervisedPhase
 from fishnet.sweep.spec.recipe import resolve
 from tests.sweep.conftest import BASE, TINY
 
 
 @pytest.fixture(scope="module", params=["native", "gemm"])
-def program(request) -> Program:
+def program(request) -> CompiledProgram:
     """Four lanes side by side, with what is dearest to lower: drawing, sorting, decomposing, choosing."""
     from dataclasses import replace
 
@@ -21,7 +21,7 @@ def program(request) -> Program:
     runs = [replace(run, recipe=resolve(run.recipe)) for run in Sweep(BASE, axes=axes, seeds=2).runs()]
     task, devices = load_task("synthetic", 8), jax.devices()[:1]
     (cohort,) = make_cohorts(runs, {("synthetic", 8): task}, 4, request.param, devices)
-    return Program(cohort.config, cohort.padded_config(), task, devices, chunk=64)
+    return CompiledProgram(cohort.config, cohort.padded_config(), task, devices)
 
 
 @pytest.mark.parametrize("name", ["init", "train", "evaluate", "keep"])
@@ -38,23 +38,23 @@ def test_what_is_trained_in_place_is_given_up(program):
     """Donated buffers: the state of the lanes is there once."""
     text = program.trace("train", 0).lower().as_text()
     assert text.count("tf.aliasing_output") + text.count("jax.buffer_donor") >= len(
-        jax.tree.leaves(program.abstract_lanes.params)
+        jax.tree.leaves(program.abstract_state.params)
     )
 
 
 def test_an_epoch_transfers_nothing_but_what_it_is_told(monkeypatch, tmp_path):
     """JAX refuses implicit transfers, of every thread, while the lanes of a sweep are trained."""
     epochs = []
-    train_epoch = CohortRunner._train_epoch
+    train_epoch = SupervisedPhase.train_epoch
 
-    def guarded(self):
+    def guarded(self, *epoch):
         jax.config.update("jax_transfer_guard", "disallow")
         try:
-            train_epoch(self)
+            train_epoch(self, *epoch)
         finally:
             jax.config.update("jax_transfer_guard", "allow")
         epochs.append(self.epoch)
 
-    monkeypatch.setattr(CohortRunner, "_train_epoch", guarded)
+    monkeypatch.setattr(SupervisedPhase, "train_epoch", guarded)
     run_sweep(Sweep(TINY, axes={"lr": ["auto", 0.1]}, seeds=2), tmp_path / "out", devices=1)
     assert len(epochs) == TINY.epochs

@@ -19,7 +19,7 @@ from fishnet.errors import UserError
 from fishnet.nn.activations import ACTIVATIONS
 from fishnet.optim.optimizers import OPTIMIZERS
 from fishnet.sweep import Interrupted, Sweep, load_run, run_sweep
-from fishnet.sweep.run.cohort import CohortRunner
+from fishnet.sweep.run.supervised import SupervisedPhase
 from tests.sweep.conftest import FIGURES, TINY, Stopper, contents, trained
 
 FLAT = dataclasses.replace(TINY, norm="none", activation="identity", optimizer="sgd")
@@ -187,9 +187,9 @@ def test_when_every_lane_diverges_the_sweep_ends_and_says_so(tmp_path):
 
 def test_validation_figures_that_are_not_numbers_select_nothing(tmp_path, monkeypatch):
     """An update that overflows in the very last step shows in no training loss, only in the validation."""
-    usual = CohortRunner._evaluate
+    usual = SupervisedPhase.evaluate
 
-    def evaluate(self, split, runs, best):
+    def evaluate(self, split, runs, best=False):
         logits = usual(self, split, runs, best)
         if not best and self.epoch == 2:
             logits[np.asarray(runs) == 1] = np.nan
@@ -197,7 +197,7 @@ def test_validation_figures_that_are_not_numbers_select_nothing(tmp_path, monkey
             logits[np.asarray(runs) == 2] = np.inf
         return logits
 
-    monkeypatch.setattr(CohortRunner, "_evaluate", evaluate)
+    monkeypatch.setattr(SupervisedPhase, "evaluate", evaluate)
     result = run_sweep(Sweep(TINY, axes={"lr": [0.1, 0.2]}, seeds=2), tmp_path / "out", devices=1)
     curves = pd.read_parquet(tmp_path / "out" / "curves.parquet").set_index(["run", "epoch"])
     assert result.runs["status"].tolist() == ["ok", "diverged", "ok", "ok"]
@@ -249,18 +249,18 @@ def test_a_signal_before_training_ends_at_once_and_leaves_nothing(tmp_path, monk
 
 def test_a_signal_during_validation_is_obeyed_between_calls_and_changes_no_number(tiny, tmp_path, monkeypatch):
     sweep, result = tiny
-    usual, calls = CohortRunner._obey, []
+    usual, calls = SupervisedPhase.obey, []
 
     def obey(self):
         calls.append(sys._getframe(1).f_code.co_name)
-        if calls[-1] == "logits_of" and not any(self.history.epochs):
+        if calls[-1] == "call_groups" and not any(self.history.epochs):
             self.interrupt.number = self.interrupt.number or signal.SIGTERM
         usual(self)
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted, match="stopped by SIGTERM; saved"):
-        patch.setattr(CohortRunner, "_obey", obey)
+        patch.setattr(SupervisedPhase, "obey", obey)
         run_sweep(sweep, tmp_path / "out", devices=1)
-    assert calls[-1] == "logits_of"
+    assert calls[-1] == "call_groups"
     state = trained(tmp_path / "out")["history"]
     assert (state["steps"] == 8).all()
     assert (state["epochs"] == 0).all()

@@ -26,9 +26,7 @@ from fishnet.sweep.distributed import processes
 from fishnet.sweep.distributed.dealing import deal, dealt_in, groups_of, share_of, written
 from fishnet.sweep.distributed.processes import FINISHED, GONE, STOPPED, WORKING, Peer, Pulse, Team
 from fishnet.sweep.plan.cohorts import make_cohorts
-from fishnet.sweep.plan.layout import evaluation_chunk
 from fishnet.sweep.program.compile import compiler_options
-from fishnet.sweep.program.program import Program
 from fishnet.sweep.spec.recipe import resolve
 from fishnet.sweep.store.checkpoint_store import CheckpointStore, part_of, taking_part
 from fishnet.sweep.store.folder import locked
@@ -39,13 +37,13 @@ SCRIPT = """
 import pickle, sys
 import jax
 from fishnet.sweep import run_sweep
-from fishnet.sweep.run import cohort
+from fishnet.sweep.run import phase
 from fishnet.sweep.distributed import processes
 from fishnet.sweep.distributed import merge as whole
 
 out, port, count, index, devices, width, call, sweep = pickle.loads(bytes.fromhex(sys.argv[1]))
-cohort.CHECKPOINT_SECONDS = whole.UPDATE_SECONDS = 0.0  # at every epoch
-cohort.CALL_SECONDS = call
+phase.CHECKPOINT_SECONDS = whole.UPDATE_SECONDS = 0.0  # at every epoch
+phase.CALL_SECONDS = call
 processes.BEAT_SECONDS, processes.GONE_SECONDS = 0.2, 10.0
 jax.config.update("jax_num_cpu_devices", 2)  # as here: programs for another number are compiled anew
 try:
@@ -190,9 +188,9 @@ def test_compiled_programs_hold_no_collective(mixed):
     (cohort,) = cohorts_of(mixed[0], width=1)
     (dealt,) = deal([cohort], 2, whole_arms=False)
     share = share_of(cohort, dealt, 1, devices=1)
-    program = Program(share.config, share.padded_config(), share.task, jax.devices()[:1], evaluation_chunk(share))
+    program = CompiledProgram(share.config, share.padded_config(), share.task, jax.devices()[:1])
     for name in ("init", "train", "evaluate", "keep"):
-        compiled = program.lower(name, 0).compile(compiler_options=compiler_options("cpu"))
+        compiled = program.trace(name).lower().compile(compiler_options=compiler_options("cpu"))
         assert "HloModule" in compiled.as_text()
         assert not re.search(COLLECTIVE, compiled.as_text()), name
 

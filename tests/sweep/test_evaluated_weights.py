@@ -1,7 +1,6 @@
 """Averaged weights are evaluated, kept and loaded with statistics of their own; against NumPy and plain Flax."""
 
 import dataclasses
-from functools import partial
 
 import flax.linen as nn
 import jax
@@ -15,8 +14,9 @@ from fishnet.host.interrupt import Interrupt
 from fishnet.optim.optimizers import OPTIMIZERS, Optimizer
 from fishnet.sweep import Sweep, load_run, run_sweep
 from fishnet.sweep.plan.cohorts import make_cohorts
+from fishnet.sweep.plan.layout import Layout
 from fishnet.sweep.program.config import averages_weights, estimates_statistics
-from fishnet.sweep.program.program import Program
+from fishnet.sweep.program.program import CompiledProgram
 from fishnet.sweep.spec.recipe import resolve
 from tests.sweep.conftest import TINY, assert_same_run, trained
 
@@ -102,15 +102,13 @@ def test_an_average_is_the_debiased_one_of_every_step(task):
     (run,) = Sweep(recipe, seeds=1).runs()
     run = dataclasses.replace(run, recipe=resolve(recipe))
     (cohort,) = make_cohorts([run], {("synthetic", 8): task}, None, None, jax.devices()[:1])
-    program = Program(cohort.config, cohort.padded_config(), cohort.task, jax.devices()[:1], chunk=64)
-    call = program.compile({name: partial(program.lower, name) for name in ("init", "train")}, Interrupt())
-    lanes = call["init"]({0: (program.traced[0], program.data[0])})[0]
-    groups = np.full((program.lanes, cohort.config.lane_width), program.lanes, np.int32)
-    groups[0, 0], rates, window = 0, np.ones(program.lanes, np.float32), np.array([0, 1], np.int32)
+    program = CompiledProgram(cohort.config, cohort.padded_config(), cohort.task, jax.devices()[:1])
+    program.compile(["init", "train"], Interrupt())
+    states, lr_scales, work = program.init(), [np.ones(program.lanes, np.float32)], Layout(cohort).work([0])
     kernels = []
     for step in range(6):
-        steps = np.array([step, step + 1], np.int32)
-        lanes = call["train"]({0: (program.traced[0], lanes, rates, program.data[0], groups, window, steps)})[0]
+        states = program.train(states, lr_scales, work, step, step + 1)
+        (lanes,) = states
         kernels.append(np.float64(lanes.params["dense_0"]["kernel"][0]))
         weights = decay ** np.arange(step, -1, -1.0)
         expected = np.tensordot(weights / weights.sum(), np.stack(kernels), 1)

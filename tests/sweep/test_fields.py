@@ -16,6 +16,7 @@ from fishnet.sweep.plan.grouping import group_runs
 from fishnet.sweep.program.build import plain_model
 from fishnet.sweep.run.cohort import CohortRunner
 from fishnet.sweep.run.progress import Display
+from fishnet.sweep.run.supervised import SupervisedPhase
 from fishnet.sweep.spec.combinations import check_recipe
 from fishnet.sweep.spec.history import CURVES, LOWER_IS_BETTER, History
 from fishnet.sweep.spec.recipe import FIELDS, SELECTABLE, STATIC_FIELDS, resolve
@@ -150,7 +151,7 @@ def history_of(recipes: dict[str, Recipe]) -> History:
     nowhere = Path("nowhere")
     checkpoints = CheckpointStore(nowhere, nowhere, "cohort_0", range(len(runs)), "a hash")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(CohortRunner, "_save", ignore)
+        patch.setattr(SupervisedPhase, "save", ignore)
         runner = CohortRunner(cohort, jax.devices()[:1], checkpoints, Interrupt(), Display(), ignore, ignore)
         runner.prepare()
         runner.train()

@@ -16,7 +16,8 @@ from PIL import Image
 from fishnet.errors import UserError
 from fishnet.report.results import load_results
 from fishnet.sweep import Recipe, Sweep, load_run, run_sweep
-from fishnet.sweep.run.inputs import DataOptions, Inputs, check_data
+from fishnet.sweep.run.inputs import DataOptions, Inputs
+from fishnet.sweep.store.finished import check_data
 from fishnet.sweep.store.folder import read_sweep_file, write_sweep_file
 from fishnet.sweep.store.parquet import bad_table, write_table
 from fishnet.sweep.store.tables import rows_from

@@ -22,8 +22,8 @@ from fishnet.source_hash import digest as source_hash
 from fishnet.source_hash.digest import hash_each
 from fishnet.sweep import Recipe, Sweep, load_run, run_sweep
 from fishnet.sweep.plan.cache import program_key
-from fishnet.sweep.plan.user_components import COMPONENTS, functions_of, user_functions
-from fishnet.sweep.program.program import kept_functions
+from fishnet.sweep.plan.user_components import functions_of, user_functions
+from fishnet.sweep.program.program import get_functions
 from fishnet.sweep.run.sweep import DataOptions, describe, spec_hash
 from fishnet.sweep.spec.combinations import check_recipe
 
@@ -188,9 +188,9 @@ def test_components_that_no_run_names_leave_jax_caches_alone(monkeypatch):
     monkeypatch.setitem(ACTIVATIONS, "unused", Scaled(3.0))
     cleared = []
     monkeypatch.setattr(jax, "clear_caches", lambda: cleared.append(True))
-    kept_functions(dataclasses.replace(TINY, seed=77), hash_each(functions_of([TINY], ["native"])))
+    get_functions(dataclasses.replace(TINY, seed=77), hash_each(functions_of([TINY], ["native"])))
     assert not cleared
-    kept_functions(
+    get_functions(
         dataclasses.replace(TINY, seed=77),
         hash_each(functions_of([dataclasses.replace(TINY, activation="unused")], ["native"])),
     )

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from fishnet.sweep import Interrupted, Sweep, run_sweep
-from fishnet.sweep.run import cohort
+from fishnet.sweep.run import phase
 from fishnet.sweep.run.progress import Display
 from tests.sweep.conftest import TINY, assert_same_run, trained
 
@@ -67,7 +67,7 @@ def test_curves_of_pretraining(pretrained):
 
 def test_a_stopped_pretraining_goes_on(pretrained, tmp_path, monkeypatch):
     sweep, result, _ = pretrained
-    monkeypatch.setattr(cohort, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(phase, "CHECKPOINT_SECONDS", 0.0)
     with pytest.raises(Interrupted):
         run_sweep(sweep, tmp_path / "out", display=Stages("pretraining: autoencoder, epoch 2 of 3"))
     again = Stages()

@@ -13,7 +13,7 @@ from fishnet.losses import cross_entropy
 from fishnet.probes import PROBES, Batches, Net, record_forward
 from fishnet.probes.epoch import features
 from fishnet.sweep import Interrupted, Recipe, Sweep, load_run, run_sweep
-from fishnet.sweep.run import cohort
+from fishnet.sweep.run import phase
 from fishnet.sweep.spec.field_parsing import coerce, parse_value
 from fishnet.sweep.spec.fields import format_value
 from fishnet.sweep.spec.validation import check_sweep
@@ -94,8 +94,8 @@ def test_lane_equals_its_solo_run(probed, tmp_path):
 
 @pytest.mark.parametrize("after", [9.0, 20.0])
 def test_a_sweep_that_was_stopped_has_the_same_figures(probed, table, tmp_path, after, monkeypatch):
-    monkeypatch.setattr(cohort, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(cohort, "CALL_SECONDS", 1e-6)
+    monkeypatch.setattr(phase, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(phase, "CALL_SECONDS", 1e-6)
     sweep = Sweep(PROBED, axes=AXES, seeds=2)
     with pytest.raises(Interrupted):
         run_sweep(sweep, tmp_path / "out", devices=1, display=Stopper(after))

@@ -174,7 +174,7 @@ class Reader(Display):
 
 
 def test_tables_can_be_read_at_any_time_and_hold_every_run_from_the_first(tmp_path, monkeypatch):
-    monkeypatch.setattr("fishnet.sweep.run.cohort.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("fishnet.sweep.run.phase.CHECKPOINT_SECONDS", 0.0)
     reader = Reader(tmp_path / "out")
     run_sweep(Sweep(TINY, axes={"momentum": [0.5, 0.9]}, seeds=2), tmp_path / "out", devices=1, display=reader)
     assert reader.seen

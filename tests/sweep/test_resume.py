@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from fishnet.sweep import Interrupted, run_sweep
-from fishnet.sweep.run import cohort
+from fishnet.sweep.run import phase
 from tests.sweep.conftest import Stopper, assert_same_run, trained
 
 
@@ -21,7 +21,7 @@ def test_a_signal_saves_at_once_and_the_sweep_goes_on(undisturbed, after, number
     """Within the second epoch, when some runs are behind others: lanes side by side, or one by one on two devices."""
     sweep, result = request.getfixturevalue(undisturbed)
     out, devices = tmp_path / "out", 1 if undisturbed == "tiny" else 2
-    monkeypatch.setattr(cohort, "CALL_SECONDS", 1e-6)
+    monkeypatch.setattr(phase, "CALL_SECONDS", 1e-6)
     with pytest.raises(Interrupted) as stop:
         run_sweep(sweep, out, devices=devices, display=Stopper(after, number))
     assert stop.value.exit_code == code

@@ -155,7 +155,7 @@ def test_the_stopped_have_the_figures_of_their_best_epoch_so_far(whole, halved):
 
 def test_a_halved_sweep_that_was_stopped_goes_on_to_the_same_end(halved, tmp_path, monkeypatch):
     sweep, result = halved
-    monkeypatch.setattr("fishnet.sweep.run.cohort.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("fishnet.sweep.run.phase.CHECKPOINT_SECONDS", 0.0)
     with pytest.raises(Interrupted):
         run_sweep(sweep, tmp_path / "out", devices=1, display=Stopper(20.0))
     again = run_sweep(sweep, tmp_path / "out", devices=1)

@@ -18,8 +18,9 @@ from fishnet.models import MODELS
 from fishnet.optim.optimizers import OPTIMIZERS
 from fishnet.sweep import Recipe, Sweep, load_run, run_sweep
 from fishnet.sweep.plan.cohorts import make_cohorts
+from fishnet.sweep.plan.layout import Layout
 from fishnet.sweep.program.build import plain_model
-from fishnet.sweep.program.program import Program
+from fishnet.sweep.program.program import CompiledProgram
 from fishnet.sweep.program.state import Lane, epoch_order
 from fishnet.sweep.run.progress import Display
 from fishnet.sweep.spec.recipe import resolve
@@ -186,19 +187,14 @@ class OneRun:
         run = dataclasses.replace(run, recipe=resolve(recipe))
         devices, self.task = jax.devices()[:1], load_task("synthetic", 8)
         (self.cohort,) = make_cohorts([run], {("synthetic", 8): self.task}, None, None, devices)
-        self.program = Program(self.cohort.config, self.cohort.padded_config(), self.task, devices, chunk=64)
-        names = ("init", "train")
-        self.call = self.program.compile({name: partial(self.program.lower, name) for name in names}, Interrupt())
-        self.lanes = self.call["init"]({0: (self.program.traced[0], self.program.data[0])})[0]
+        self.program = CompiledProgram(self.cohort.config, self.cohort.padded_config(), self.task, devices)
+        self.program.compile(["init", "train"], Interrupt())
+        (self.lanes,) = self.program.init()
 
     def train(self, start: int, stop: int) -> None:
         """Makes the steps from `start` to `stop` of an epoch."""
-        program = self.program
-        groups = np.full((program.lanes, self.cohort.config.lane_width), program.lanes, np.int32)
-        groups[0, 0], rates, window = 0, np.ones(program.lanes, np.float32), np.array([0, 1], np.int32)
-        steps = np.array([start, stop], np.int32)
-        arguments = program.traced[0], self.lanes, rates, program.data[0], groups, window, steps
-        self.lanes = self.call["train"]({0: arguments})[0]
+        lr_scales = [np.ones(self.program.lanes, np.float32)]
+        (self.lanes,) = self.program.train([self.lanes], lr_scales, Layout(self.cohort).work([0]), start, stop)
 
     def state(self) -> dict[str, np.ndarray]:
         """Parameters and statistics, and the velocity under names of its own."""

@@ -20,10 +20,10 @@ from fishnet.source_hash.digest import hash_each
 from fishnet.sweep.plan.cache import TUNED, program_key
 from fishnet.sweep.plan.cohorts import Cohort, make_cohorts
 from fishnet.sweep.plan.grouping import form_groups, group_runs, sharing_costs_nothing, vmap_key
-from fishnet.sweep.plan.layout import Layout, evaluation_chunk
+from fishnet.sweep.plan.layout import Layout
 from fishnet.sweep.plan.user_components import functions_of
 from fishnet.sweep.program.memory import OutOfMemory
-from fishnet.sweep.program.program import Program
+from fishnet.sweep.program.program import CompiledProgram
 from fishnet.sweep.spec.sweep import Run
 from fishnet.sweep.spec.text import counted
 
@@ -82,15 +82,11 @@ class Trial:
         used = list(devices[: candidate.devices])
         layout = {"share_batches": candidate.share}
         cohort = make_cohorts(some, tasks, candidate.width, candidate.lowering, used, **layout)[0]
-        chunk = evaluation_chunk(cohort)
-        self._program = Program(cohort.config, cohort.padded_config(), cohort.task, used[: cohort.devices], chunk)
-        names = ("init", "train")
-        lower = {name: lambda device, name=name: self._program.lower(name, device) for name in names}
-        self._call = self._program.compile(lower, interrupt)
-        arguments = enumerate(zip(self._program.traced, self._program.data, strict=True))
-        self._lanes = self._call["init"](dict(arguments))
-        self._groups, counts = Layout(cohort).groups(range(len(some)))
-        self._windows = [np.array([0, count], np.int32) for count in counts]
+        self._program = CompiledProgram(cohort.config, cohort.padded_config(), cohort.task, used[: cohort.devices])
+        self._program.compile(["init", "train"], interrupt)
+        self._states = self._program.init()
+        self._work = Layout(cohort).work(range(len(some)))
+        self._lr_scales = [np.ones(self._program.lanes, np.float32)] * len(self._states)
         self._most = cohort.config.steps_per_epoch
         self._steps = min(2, self._most)
         self.seconds: list[float] = []  # a step of all groups side by side
@@ -102,22 +98,8 @@ class Trial:
 
     def _take(self) -> float:
         """Seconds a step, of one call."""
-        program, rates = self._program, np.ones(self._program.lanes, np.float32)
-        steps = np.array([0, self._steps], np.int32)
-        arguments = {
-            device: (
-                program.traced[device],
-                lanes,
-                rates,
-                program.data[device],
-                self._groups[device],
-                self._windows[device],
-                steps,
-            )
-            for device, lanes in self._lanes.items()
-        }
         began = time.perf_counter()
-        self._lanes = self._call["train"](arguments)
+        self._states = self._program.train(self._states, self._lr_scales, self._work, 0, self._steps)
         return (time.perf_counter() - began) / self._steps
 
     def take(self) -> None:

@@ -20,13 +20,14 @@ from fishnet.nn.conv_implementations import DEFAULT_LOWERING, LOWERINGS
 from fishnet.nn.norm_formulas import KINDS
 from fishnet.pretraining import OBJECTIVES
 from fishnet.source_hash.digest import hash_each
+from fishnet.sweep.plan.backbones import Trunk, transfer_trunk
 from fishnet.sweep.plan.grouping import form_groups, group_runs, vmap_key
 from fishnet.sweep.plan.learnable import check_learns
 from fishnet.sweep.plan.user_components import functions_of
 from fishnet.sweep.program.build import build_model, experts_of, frozen_leaves, plain_model
 from fishnet.sweep.program.config import ProgramConfig, ProgramFeatures, static_key
 from fishnet.sweep.program.pretrain_step import RNGS
-from fishnet.sweep.program.program import ProgramFunctions, kept_functions
+from fishnet.sweep.program.program import ProgramFunctions, get_functions
 from fishnet.sweep.program.traced_config import TracedConfig, trace_recipes
 from fishnet.sweep.program.traced_probes import Axes, find_axes
 from fishnet.sweep.spec.combinations import check_ghosts
@@ -34,7 +35,6 @@ from fishnet.sweep.spec.fields import format_value
 from fishnet.sweep.spec.random_search import MOST_RUNS
 from fishnet.sweep.spec.recipe import STATIC_FIELDS, Recipe
 from fishnet.sweep.spec.sweep import Run
-from fishnet.sweep.store.backbones import Trunk, transfer_trunk
 
 # Lanes vectorised together, by backend; as measured in benchmarks/README.md.
 DEFAULT_WIDTH: dict[str, dict[str, int]] = {"cpu": {}, "gpu": {}, "tpu": {}}
@@ -120,7 +120,7 @@ class Cohort:
     @cached_property
     def functions(self) -> ProgramFunctions:
         """Of its program, traced once, whoever asks first, in this sweep or an earlier one of the process."""
-        return kept_functions(self.config, self.made_of)
+        return get_functions(self.config, self.made_of)
 
     @cached_property
     def probe_axes(self) -> Axes:

@@ -8,6 +8,7 @@ import numpy as np
 
 from fishnet.sweep.plan.cohorts import Cohort
 from fishnet.sweep.plan.grouping import form_groups
+from fishnet.sweep.program.program import GroupWindow
 
 
 class Layout:
@@ -42,15 +43,22 @@ class Layout:
         """The runs in lanes of a device, shaped like `positions`; -1 for padding."""
         return self._run_at[device, np.minimum(positions, self.cohort.lanes_per_device)]
 
-    def members(self, groups: np.ndarray, window: np.ndarray) -> np.ndarray:
-        """The runs of the groups in `window` [device, 2]: on each device the first and the one after the last."""
-        found = [self.runs_at(device, groups[device, low:high]).ravel() for device, (low, high) in enumerate(window)]
+    def work(self, runs: Sequence[int]) -> GroupWindow:
+        """All lane groups of `runs`, for one call."""
+        groups, counts = self.groups(runs)
+        return GroupWindow(groups, np.stack([np.zeros_like(counts), counts], axis=-1))
+
+    def members(self, work: GroupWindow) -> np.ndarray:
+        """Runs of the groups that a call works on, [member] int64."""
+        found = [
+            self.runs_at(device, work.groups[device, slice(*span)]).ravel() for device, span in enumerate(work.window)
+        ]
         runs = np.concatenate(found)
         return runs[runs >= 0]
 
-    def executed(self, groups: np.ndarray, window: np.ndarray) -> np.ndarray:
+    def executed(self, work: GroupWindow) -> np.ndarray:
         """Lanes executed for each of the `members`, [member] int64: the first of a group has its padding too."""
-        there = np.concatenate([groups[device, low:high] for device, (low, high) in enumerate(window)])
+        there = np.concatenate([work.groups[device, slice(*span)] for device, span in enumerate(work.window)])
         there = there < self.cohort.lanes_per_device
         lanes = there.astype(np.int64)
         lanes[:, 0] += (~there).sum(-1)
@@ -65,15 +73,12 @@ class Layout:
         """Host arrays [run, ...] -> [device * lane, ...]; padding lanes repeat the first run."""
         return jax.tree.map(lambda leaf: np.asarray(leaf)[self.cohort.run_at], tree)
 
+    def by_device(self, values: np.ndarray) -> list[np.ndarray]:
+        """Values of the runs [run] as those of the lanes of each device, [lane]; padding repeats the first run."""
+        return np.split(values[self.cohort.run_at], self.cohort.devices)
+
     def mask(self, runs: Sequence[int]) -> list[np.ndarray]:
         """Which lanes of each device belong to `runs`: [lane] bool, one a device."""
         chosen = np.zeros(self.cohort.devices * self.cohort.lanes_per_device, bool)
         chosen[self.cohort.position[np.asarray(runs, np.int64)]] = True
         return np.split(chosen, self.cohort.devices)
-
-
-def evaluation_chunk(cohort: Cohort) -> int:
-    """Images an evaluation step: about a million first-layer values, between 16 and 256."""
-    height, width, _ = cohort.config.image_shape
-    values = (1 if cohort.config.recipe.model == "mlp" else height * width) * cohort.config.recipe.widths[0]
-    return int(np.clip(2 ** int(np.log2(max(2**20 // max(values, 1), 1))), 16, 256))

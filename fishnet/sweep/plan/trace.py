@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fishnet.sweep.plan.cohorts import Cohort
-from fishnet.sweep.plan.layout import evaluation_chunk
-from fishnet.sweep.program.program import chunks_of
+from fishnet.sweep.program.program import count_chunks
 from fishnet.sweep.program.state import DeviceData
 
 
@@ -33,9 +32,9 @@ def check_traces(cohort: Cohort) -> None:
     state = functions.init.eval_shape(traced, data)
     groups, two = whole(lanes, config.lane_width), whole(2)
     rates = jax.ShapeDtypeStruct((lanes,), jnp.float32)
-    chunk, variables = evaluation_chunk(cohort), (state.params, state.statistics)
+    chunk, variables = config.evaluation_chunk, (state.params, state.statistics)
     functions.train.trace(traced, state, rates, data, groups, two, two)
-    functions.evaluate.trace(traced, *variables, data, groups, two, whole(chunks_of(task, chunk), chunk), whole())
+    functions.evaluate.trace(traced, *variables, data, groups, two, whole(count_chunks(task, chunk), chunk), whole())
     if config.probes("epoch"):
         positions = whole(config.probe_batches, config.recipe.batch_size)
         functions.probe.trace(traced, *variables, state.lr, data, groups, two, positions, whole())

@@ -22,7 +22,7 @@ def compiler_options(platform: str) -> dict[str, int] | None:
     return {"xla_backend_optimization_level": 1} if platform == "cpu" else None
 
 
-def in_background(
+def compile_functions(
     lower: list[Callable[[], jax.stages.Lowered]], options: dict[str, int] | None, interrupt: Interrupt
 ) -> list[jax.stages.Compiled]:
     """Lowers and compiles programs in threads of their own, looking out for signals meanwhile.

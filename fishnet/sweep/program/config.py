@@ -151,6 +151,13 @@ class ProgramConfig:
         return {name: PROBES[name] for name in self.recipe.probes if PROBES[name].kind == kind}
 
     @property
+    def evaluation_chunk(self) -> int:
+        """Images of an evaluation step: about a million first-layer values, between 16 and 256."""
+        height, width, _ = self.image_shape
+        values = (1 if self.recipe.model == "mlp" else height * width) * self.recipe.widths[0]
+        return int(np.clip(2 ** int(np.log2(max(2**20 // max(values, 1), 1))), 16, 256))
+
+    @property
     def measurements(self) -> int:
         """Number of measurements that step probes take in an epoch."""
         return -(-self.steps_per_epoch // self.recipe.probe_every)

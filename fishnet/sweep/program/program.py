@@ -1,16 +1,15 @@
-"""One compiled program trains every lane of a cohort: lane groups -> vmap -> steps.
+"""Compiled programs: functions bound to the traced values and the images of a cohort on its devices.
 
-Lanes never talk to each other, so each device runs the same single-device program over its own lanes. A program
-partitioned over devices (`shard_map`) would be simplified by XLA otherwise on two devices than on one (divisions become
-products with reciprocals or stay), and a lane's last bits would depend on how many devices there are.
-
-CPU devices are all the same one: its executions run side by side when different threads call, so that a program is
-compiled once, not once a core.
+Lanes never talk to each other, so each device runs the same single-device program over its own lanes. XLA would
+simplify a program that is partitioned over devices differently on two devices than on one, and a lane's last bits would
+depend on their number. CPU devices are all the same one, whose executions run side by side when different threads call:
+a program is compiled once, not once a core.
 """
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cached_property, partial
 from threading import Lock
 from typing import Any
@@ -24,7 +23,7 @@ from fishnet.data import Task
 from fishnet.host.best_effort import best_effort
 from fishnet.host.interrupt import Interrupt
 from fishnet.host.jax_settings import hold_settings
-from fishnet.sweep.program.compile import compiler_options, in_background
+from fishnet.sweep.program.compile import compile_functions, compiler_options
 from fishnet.sweep.program.config import ProgramConfig
 from fishnet.sweep.program.lane_groups import (
     evaluate_groups,
@@ -35,29 +34,146 @@ from fishnet.sweep.program.lane_groups import (
     train_groups,
 )
 from fishnet.sweep.program.memory import OutOfMemory, available_bytes, check_memory, out_of_memory, tree_bytes
+from fishnet.sweep.program.pretrain_step import PretrainState, apply_pretrained, init_pretrain, pretrain_groups
 from fishnet.sweep.program.state import DeviceData, LaneState
 from fishnet.sweep.program.traced_config import TracedConfig
 
 
-class CompiledCalls:
-    """A compiled function, called on several devices at once.
+class ProgramFunctions:
+    """Jitted functions of a program; JAX keeps what they were traced to."""
+
+    def __init__(self, config: ProgramConfig) -> None:
+        self.config = config
+        self.init = jax.jit(partial(init_lanes, config))
+        self.train = jax.jit(partial(train_groups, config), donate_argnums=1)
+        self.evaluate = jax.jit(partial(evaluate_groups, config))
+        self.keep = jax.jit(keep_best, donate_argnums=0)
+        self.probe = jax.jit(partial(probe_groups, config))
+
+
+MOST_KEPT = 8  # programs whose traces a process keeps for later sweeps
+_kept: dict[tuple, ProgramFunctions] = {}
+_traced: dict[str, str] = {}  # digests of the user's components when they were last traced
+
+
+def get_functions(config: ProgramConfig, made_of: Mapping[str, str]) -> ProgramFunctions:
+    """Functions of a program, as an earlier sweep of this process has traced them, if one has.
+
+    A trace holds the values that the user's components read when it was made. If one of them has changed since this
+    process last traced it, or has not been traced here, JAX forgets all traces of the process (`jax.clear_caches`):
+    those of functions inside a program, and of what the user has jitted.
 
     Args:
-        compiled: for each device.
-        devices: as many; host arrays among the arguments are put there, the only transfer of a call.
-        threads: as many as devices.
+        config: of the program.
+        made_of: digests of the user's components that the functions are made of, by "field=name".
+    """
+    if any(_traced.get(name) != now for name, now in made_of.items()):
+        jax.clear_caches()
+    _traced.update(made_of)
+    key = (config, *made_of.items())
+    _kept[key] = _kept.pop(key, None) or ProgramFunctions(config)
+    for oldest in list(_kept)[:-MOST_KEPT]:
+        del _kept[oldest]
+    return _kept[key]
+
+
+@dataclass(frozen=True)
+class GroupWindow:
+    """Lane groups that one call works on."""
+
+    groups: np.ndarray  # [device, group, width] int32, lanes by position; padding is the number of lanes of a device
+    window: np.ndarray  # [device, 2] int32, the first group of each device and the one after the last
+
+    @property
+    def devices(self) -> list[int]:
+        """Numbers of the devices that have something to do."""
+        return np.flatnonzero(self.window[:, 1] > self.window[:, 0]).tolist()
+
+
+class BoundProgram:
+    """Functions compiled for a number of devices, bound to the traced values and images that these hold.
+
+    Args:
+        config: of the program.
+        devices: that call side by side; one of them several times on CPU.
+        traced: values of the lanes of each device, [lane, ...].
+        data: of each device.
+        available: bytes of memory before anything was there; None: not known.
     """
 
     def __init__(
-        self, compiled: Sequence[Callable], devices: Sequence[jax.Device], threads: ThreadPoolExecutor
+        self,
+        config: ProgramConfig,
+        devices: list[jax.Device],
+        traced: list[TracedConfig],
+        data: list[DeviceData],
+        available: int | None,
     ) -> None:
-        self.compiled, self.devices, self.threads = compiled, devices, threads
+        self.config, self.devices, self.traced, self.data, self.available = config, devices, traced, data, available
+        self.lanes = len(traced[0].hparams.lr)
+        self._compiled: dict[str, list[jax.stages.Compiled]] = {}
+        self._threads = ThreadPoolExecutor(len(devices))
 
-    def __call__(self, arguments: Mapping[int, tuple]) -> dict[int, Any]:
-        """What the function returns, by the number of the device, when all have finished.
+    def arguments(self, device: int) -> dict[str, tuple]:
+        """Shapes of the arguments of each function on one device."""
+        raise NotImplementedError
+
+    def trace(self, name: str, device: int = 0) -> jax.stages.Traced:
+        """Traces one of the functions in `arguments` for a device."""
+        raise NotImplementedError
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that each device holds between calls beside the images."""
+        raise NotImplementedError
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of the state of the lanes of a device, of which the host keeps copies for checkpoints."""
+        raise NotImplementedError
+
+    def compile(self, names: Sequence[str], interrupt: Interrupt) -> None:
+        """Compiles functions for all devices, as many times as there are different ones.
 
         Args:
-            arguments: by the number of the device; the others have nothing to do.
+            names: of the functions, as in `arguments`; "init" makes a state that is there when the others are called.
+            interrupt: looked at meanwhile.
+
+        Raises:
+            OutOfMemory: a call would need more than there is.
+            UserError: a function could not be compiled.
+        """
+        first = {device: number for number, device in reversed(list(enumerate(self.devices)))}
+        wanted = [(name, device) for name in names for device in first]
+
+        def lower(name: str, device: jax.Device) -> jax.stages.Lowered:
+            return self.trace(name, first[device]).lower()
+
+        options = compiler_options(self.devices[0].platform)
+        compiled = compile_functions([partial(lower, *of) for of in wanted], options, interrupt)
+        found = dict(zip(wanted, compiled, strict=True))
+        check = partial(self._check_memory, [(name, function) for (name, _), function in found.items()])
+        best_effort("whether the program fits into memory", check, warnings.warn, None)
+        self._compiled |= {name: [found[name, device] for device in self.devices] for name in names}
+
+    def _check_memory(self, compiled: list[tuple[str, jax.stages.Compiled]]) -> None:
+        images = tree_bytes(self.data[0])
+        one_memory = self.devices[0].platform == "cpu"  # of all devices, and of the copies for checkpoints
+        check_memory(
+            compiled,
+            {name: self.held_bytes + images for name, _ in compiled if name != "init"},
+            shared=images,
+            lanes=self.state_bytes if one_memory else 0,
+            devices=len(self.devices) if one_memory else 1,
+            available=self.available,
+        )
+
+    def call(self, name: str, arguments: Mapping[int, tuple]) -> dict[int, Any]:
+        """Calls a compiled function on several devices at once and waits for all of them.
+
+        Args:
+            name: of the function.
+            arguments: by the number of the device; host arrays among them are put there, the only transfer of a call.
 
         Raises:
             OutOfMemory: the backend ran out of it.
@@ -69,64 +185,47 @@ class CompiledCalls:
         @hold_settings()
         def call(device: int) -> Any:
             placed = jax.tree.map(partial(put, device=device), arguments[device])
-            return jax.block_until_ready(self.compiled[device](*placed))
+            return jax.block_until_ready(self._compiled[name][device](*placed))
 
         try:
-            return dict(zip(arguments, self.threads.map(call, arguments), strict=True))
+            return dict(zip(arguments, self._threads.map(call, arguments), strict=True))
         except jax.errors.JaxRuntimeError as error:
             if out_of_memory(error):
                 raise OutOfMemory from error
             raise
 
+    def compiled(self, name: str, device: int = 0) -> jax.stages.Compiled:
+        """Compiled function of one device."""
+        return self._compiled[name][device]
 
-class ProgramFunctions:
-    """The functions of a program; what they are traced to for the same shapes is kept."""
+    def update(self, name: str, states: Sequence[Any], arguments: Mapping[int, tuple]) -> list[Any]:
+        """Calls a function that returns the state of a device; states of the other devices stay."""
+        return list((dict(enumerate(states)) | self.call(name, arguments)).values())
 
-    def __init__(self, config: ProgramConfig) -> None:
-        self.config = config
-        self.init = jax.jit(partial(init_lanes, config))
-        self.train = jax.jit(partial(train_groups, config), donate_argnums=1)
-        self.evaluate = jax.jit(partial(evaluate_groups, config))
-        self.keep = jax.jit(keep_best, donate_argnums=0)
-        self.probe = jax.jit(partial(probe_groups, config))
+    def abstract(self, device: int, shape: tuple[int, ...], dtype: Any = jnp.int32) -> jax.ShapeDtypeStruct:
+        """Array on a device that a function is to be compiled for."""
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=SingleDeviceSharding(self.devices[device]))
 
+    def abstract_tree(self, device: int, tree: Any) -> Any:
+        """Arrays like those of `tree` on a device."""
+        return jax.tree.map(lambda leaf: self.abstract(device, leaf.shape, leaf.dtype), tree)
 
-KEPT = 8  # programs whose traces a process keeps for later sweeps
-_kept: dict[tuple, ProgramFunctions] = {}
-_traced: dict[str, str] = {}  # the user's components, by what they were made of when they were last traced
-
-
-def kept_functions(config: ProgramConfig, made_of: Mapping[str, str]) -> ProgramFunctions:
-    """The functions of a program, as an earlier sweep of this process has traced them, if one has.
-
-    A trace holds the values that the user's components read when it was made. If one of them is made of something else
-    than when this process last traced it, or has not been traced here, JAX forgets all traces of the process
-    (`jax.clear_caches`): those of functions inside a program, and of what the user has jitted.
-
-    Args:
-        config: of the program.
-        made_of: digests of the user's components that the functions are made of, by "field=name".
-    """
-    if any(_traced.get(name) != now for name, now in made_of.items()):
-        jax.clear_caches()
-    _traced.update(made_of)
-    key = (config, *made_of.items())
-    _kept[key] = _kept.pop(key, None) or ProgramFunctions(config)
-    for oldest in list(_kept)[:-KEPT]:
-        del _kept[oldest]
-    return _kept[key]
+    def split(self, tree: Any) -> list[Any]:
+        """Host arrays with a leading axis of all lanes, by position -> one tree a device."""
+        return split_lanes(tree, self.devices)
 
 
-class Program:
-    """The functions of a cohort and what they work on, on each of a number of devices.
+class CompiledProgram(BoundProgram):
+    """Training, evaluation and probes of the lanes of a cohort.
+
+    The state of the lanes is a list with an entry for each device; states that go into `train` and `keep` are donated.
 
     Args:
         config: of the program.
-        traced: of all lanes, [devices * lanes] leading, in the order of their positions.
+        traced: values of all lanes, [devices * lanes] leading, in the order of their positions.
         task: the images.
         devices: where to run; lanes are split evenly among them.
-        chunk: images an evaluation step.
-        functions: of the same shape, where somebody has traced them before.
+        functions: of the same program, where somebody has traced them before.
     """
 
     def __init__(
@@ -134,123 +233,219 @@ class Program:
         config: ProgramConfig,
         traced: TracedConfig,
         task: Task,
-        devices: list[jax.Device],
-        chunk: int,
+        devices: Sequence[jax.Device],
         functions: ProgramFunctions | None = None,
     ) -> None:
-        self.config, self.chunk, self.functions = config, chunk, functions or ProgramFunctions(config)
-        self.devices = [devices[0]] * len(devices) if devices[0].platform == "cpu" else devices
-        self.lanes = len(traced.hparams.keys) // len(devices)
         free = partial(available_bytes, devices[0])  # before anything is there
-        self.available = best_effort("how much memory there is", free, warnings.warn, None)
-        self.traced = self.split(traced)
+        available = best_effort("how much memory there is", free, warnings.warn, None)
+        devices = [devices[0]] * len(devices) if devices[0].platform == "cpu" else list(devices)
         train = np.asarray(task.splits["train"], np.int32)
         data = DeviceData(task.images, task.labels, train, task.mean, task.std)
-        placed = {device: jax.device_put(data, device) for device in dict.fromkeys(self.devices)}
-        self.data = [placed[device] for device in self.devices]
-        self.chunks = chunks_of(task, chunk)
-        self.capacity = min(self.lanes, evaluation_capacity(config, self.chunks * chunk))
+        placed = {device: jax.device_put(data, device) for device in dict.fromkeys(devices)}
+        super().__init__(
+            config, devices, split_lanes(traced, devices), [placed[device] for device in devices], available
+        )
+        self.functions, self.chunk = functions or ProgramFunctions(config), config.evaluation_chunk
+        self.chunks = count_chunks(task, self.chunk)
+        self.capacity = min(self.lanes, evaluation_capacity(config, self.chunks * self.chunk))
         self._tracing = Lock()
-        self._threads = ThreadPoolExecutor(len(devices))
 
-    def split(self, tree: Any) -> list[Any]:
-        """Host arrays with a leading axis of all lanes, by position -> one tree a device."""
-        parts = [slice(i * self.lanes, (i + 1) * self.lanes) for i in range(len(self.devices))]
-        return [
-            jax.device_put(jax.tree.map(lambda leaf, part=part: leaf[part], tree), device)
-            for part, device in zip(parts, self.devices, strict=True)
-        ]
+    def init(self) -> list[LaneState]:
+        """State of all lanes before their first step."""
+        return list(self.call("init", dict(enumerate(zip(self.traced, self.data, strict=True)))).values())
 
-    def lower(self, name: str, device: int) -> jax.stages.Lowered:
-        """The function `name` of `trace` for one of the devices, ready to be compiled."""
-        return self.trace(name, device).lower()
-
-    def trace(self, name: str, device: int) -> jax.stages.Traced:
-        """The function `name` ("init", "train", "evaluate", "probe", "keep") on what one of the devices holds.
-
-        init(traced, data) -> lanes; train(traced, lanes, rates, data, groups, window, steps) -> lanes;
-        evaluate(traced, params, statistics, data, groups, window, positions, chunks) -> logits;
-        probe(traced, params, statistics, lr, data, groups, window, positions, steps) -> figures;
-        keep(lanes, better) -> lanes. Lanes that go in are given up.
-        """
-        own = partial(abstract, self.devices[device])
-        traced, data = self.traced[device], self.data[device]
-        lanes = jax.tree.map(lambda leaf: own(leaf.shape, leaf.dtype), self.abstract_lanes)
-        groups = own((self.lanes, self.config.lane_width))
-        with self._tracing:  # of one device while the others wait: what they ask for is the same and is kept
-            if name == "init":
-                return self.functions.init.trace(traced, data)
-            elif name == "train":
-                rates = own((self.lanes,), jnp.float32)
-                return self.functions.train.trace(traced, lanes, rates, data, groups, own((2,)), own((2,)))
-            elif name == "evaluate":
-                positions = own((self.chunks, self.chunk))
-                return self.functions.evaluate.trace(
-                    traced, lanes.params, lanes.statistics, data, groups, own((2,)), positions, own(())
-                )
-            elif name == "probe":
-                positions = own((self.config.probe_batches, self.config.recipe.batch_size))
-                state = lanes.params, lanes.statistics, lanes.lr
-                return self.functions.probe.trace(traced, *state, data, groups, own((2,)), positions, own(()))
-            else:
-                return self.functions.keep.trace(lanes, own((self.lanes,), jnp.bool_))
-
-    def compile(
-        self,
-        lower: Mapping[str, Callable[[int], jax.stages.Lowered]],
-        interrupt: Interrupt,
-        beside: int = 0,
-    ) -> dict[str, CompiledCalls]:
-        """Compiles functions for all devices, as many times as there are different ones.
+    def train(
+        self, states: Sequence[LaneState], lr_scales: Sequence[np.ndarray], work: GroupWindow, start: int, stop: int
+    ) -> list[LaneState]:
+        """Trains lane groups from step `start` to step `stop` of the same epoch.
 
         Args:
-            lower: name -> what lowers the function for a device, given its number; "init" makes a state that is on the
-                device when the others are called.
-            interrupt: looked at meanwhile.
-            beside: bytes that each device holds beside lanes, traced and images.
-
-        Raises:
-            OutOfMemory: a call would need more than there is.
-            UserError: a function could not be compiled.
+            states: of each device; donated.
+            lr_scales: factors on the learning rates of the lanes of each device, [lane] float32.
+            work: which groups.
+            start: steps that they have made.
+            stop: at most the end of the epoch.
         """
-        numbers = {device: number for number, device in reversed(list(enumerate(self.devices)))}
-        wanted = [(name, device) for name in lower for device in numbers]
-        options = compiler_options(self.devices[0].platform)
-        compiled = in_background([partial(lower[name], numbers[device]) for name, device in wanted], options, interrupt)
-        found = dict(zip(wanted, compiled, strict=True))
-        self._check_memory([(name, function) for (name, _), function in found.items()], beside)
+        steps = np.array([start, stop], np.int32)
+        return self.update(
+            "train",
+            states,
+            {
+                i: (self.traced[i], states[i], lr_scales[i], self.data[i], work.groups[i], work.window[i], steps)
+                for i in work.devices
+            },
+        )
+
+    def evaluate(
+        self, variables: Sequence[tuple[Any, Any]], work: GroupWindow, positions: np.ndarray, chunks: int
+    ) -> dict[int, np.ndarray]:
+        """Logits of lane groups.
+
+        Args:
+            variables: parameters and running statistics of the lanes of each device.
+            work: which groups; at most `capacity` a device.
+            positions: [chunks, chunk] int32, which images.
+            chunks: how many rows of them.
+
+        Returns:
+            [group, width, chunk, image, class] float32 of each device, of the groups in its window.
+        """
+        arguments = {
+            i: (
+                self.traced[i],
+                *variables[i],
+                self.data[i],
+                work.groups[i],
+                work.window[i],
+                positions,
+                np.int32(chunks),
+            )
+            for i in work.devices
+        }
+        found = self.call("evaluate", arguments)
+        return {i: np.asarray(logits)[: np.diff(work.window[i])[0]] for i, logits in found.items()}
+
+    def probe(
+        self, states: Sequence[LaneState], work: GroupWindow, positions: np.ndarray, steps: int
+    ) -> dict[int, dict[str, np.ndarray]]:
+        """Measures of the epoch probes of lane groups.
+
+        Args:
+            states: of each device.
+            work: which groups.
+            positions: [batch, image] int32, which training images.
+            steps: that the lanes have made.
+
+        Returns:
+            [group, width, ...] float32 of each device, by name, of the groups in its window.
+        """
+        arguments = {}
+        for i in work.devices:
+            variables = states[i].params, states[i].statistics, states[i].lr
+            rest = self.data[i], work.groups[i], work.window[i], positions, np.int32(steps)
+            arguments[i] = (self.traced[i], *variables, *rest)
+        found = self.call("probe", arguments)
         return {
-            name: CompiledCalls([found[name, device] for device in self.devices], self.devices, self._threads)
-            for name in lower
+            i: {name: np.asarray(values)[slice(*work.window[i])] for name, values in measures.items()}
+            for i, measures in found.items()
         }
 
-    def _check_memory(self, compiled: list[tuple[str, jax.stages.Compiled]], beside: int) -> None:
-        lanes, images = tree_bytes(self.abstract_lanes), tree_bytes(self.data[0])
-        held = tree_bytes(self.traced[0]) + images + lanes + beside
-        one_memory = self.devices[0].platform == "cpu"  # of all devices, and of the copies for checkpoints
-        check = partial(
-            check_memory,
-            compiled,
-            {name: held for name, _ in compiled if name != "init"},
-            shared=images,
-            lanes=lanes if one_memory else 0,
-            devices=len(self.devices) if one_memory else 1,
-            available=self.available,
-        )
-        best_effort("whether the program fits into memory", check, warnings.warn, None)
+    def keep(self, states: Sequence[LaneState], better: Sequence[np.ndarray]) -> list[LaneState]:
+        """Keeps the evaluated variables of the lanes in `better` ([lane] bool of each device) as their best ones."""
+        return self.update("keep", states, {i: (states[i], of) for i, of in enumerate(better) if of.any()})
+
+    def trace(self, name: str, device: int = 0) -> jax.stages.Traced:
+        """Traces one of the functions in `arguments` for a device."""
+        arguments = self.arguments(device)[name]
+        with self._tracing:  # of one device while the others wait: what they ask for is the same and is kept
+            return getattr(self.functions, name).trace(*arguments)
+
+    def arguments(self, device: int) -> dict[str, tuple]:
+        """Shapes of the arguments of each function on one device."""
+        own, traced, data = partial(self.abstract, device), self.traced[device], self.data[device]
+        state = self.abstract_tree(device, self.abstract_state)
+        groups, pair, number = own((self.lanes, self.config.lane_width)), own((2,)), own(())
+        evaluated = own((self.chunks, self.chunk))
+        probed = own((self.config.probe_batches, self.config.recipe.batch_size))
+        variables = state.params, state.statistics
+        return {
+            "init": (traced, data),
+            "train": (traced, state, own((self.lanes,), jnp.float32), data, groups, pair, pair),
+            "evaluate": (traced, *variables, data, groups, pair, evaluated, number),
+            "probe": (traced, *variables, state.lr, data, groups, pair, probed, number),
+            "keep": (state, own((self.lanes,), jnp.bool_)),
+        }
 
     @cached_property
-    def abstract_lanes(self) -> LaneState:
+    def abstract_state(self) -> LaneState:
         """Shapes and types of the state of the lanes of one device."""
         with self._tracing:
             return self.functions.init.eval_shape(self.traced[0], self.data[0])
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that each device holds between calls beside the images."""
+        return tree_bytes(self.traced[0]) + self.state_bytes
 
-def chunks_of(task: Task, chunk: int) -> int:
-    """Evaluation steps of `chunk` images for the longer of the splits that are evaluated."""
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of the state of the lanes of a device."""
+        return tree_bytes(self.abstract_state)
+
+
+class PretrainProgram(BoundProgram):
+    """Pretraining of the lanes of a cohort with one objective.
+
+    Args:
+        program: of the same cohort, whose traced values and images are used.
+        name: of the objective.
+    """
+
+    def __init__(self, program: CompiledProgram, name: str) -> None:
+        super().__init__(program.config, program.devices, program.traced, program.data, program.available)
+        self.program = program
+        self.functions = {
+            "init": jax.jit(partial(init_pretrain, program.config, name)),
+            "train": jax.jit(partial(pretrain_groups, program.config, name), donate_argnums=1),
+        }
+        self._apply = jax.jit(partial(apply_pretrained, program.config))
+
+    def init(self, lanes: Sequence[LaneState]) -> list[PretrainState]:
+        """State before the first step, around the trunks of the lanes of each device."""
+        return list(self.call("init", dict(enumerate(zip(self.traced, lanes, self.data, strict=True)))).values())
+
+    def train(self, states: Sequence[PretrainState], work: GroupWindow, start: int, stop: int) -> list[PretrainState]:
+        """Pretrains lane groups from step `start` to step `stop` of the same epoch; `states` are donated."""
+        steps = np.array([start, stop], np.int32)
+        return self.update(
+            "train",
+            states,
+            {i: (self.traced[i], states[i], self.data[i], work.groups[i], work.window[i], steps) for i in work.devices},
+        )
+
+    def apply(
+        self, lanes: Sequence[LaneState], states: Sequence[PretrainState], members: Sequence[np.ndarray]
+    ) -> list[LaneState]:
+        """Lanes of each device that begin with the pretrained trunks, where `members` ([lane] bool) says so."""
+        return [self._apply(*of) for of in zip(lanes, states, members, strict=True)]
+
+    def trace(self, name: str, device: int = 0) -> jax.stages.Traced:
+        """Traces one of the functions in `arguments` for a device."""
+        return self.functions[name].trace(*self.arguments(device)[name])
+
+    def arguments(self, device: int) -> dict[str, tuple]:
+        """Shapes of the arguments of each function on one device."""
+        own, traced, data = partial(self.abstract, device), self.traced[device], self.data[device]
+        lanes, state = (self.abstract_tree(device, tree) for tree in (self.program.abstract_state, self.abstract_state))
+        groups = own((self.lanes, self.config.lane_width))
+        return {"init": (traced, lanes, data), "train": (traced, state, data, groups, own((2,)), own((2,)))}
+
+    @cached_property
+    def abstract_state(self) -> PretrainState:
+        """Shapes and types of the state of the lanes of one device."""
+        init = self.functions["init"]
+        return jax.eval_shape(init, self.traced[0], self.program.abstract_state, self.data[0])
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that each device holds between calls beside the images."""
+        return self.program.held_bytes + tree_bytes(self.abstract_state)
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of the state of the lanes of a device, before pretraining."""
+        return self.program.state_bytes
+
+
+def split_lanes(tree: Any, devices: Sequence[jax.Device]) -> list[Any]:
+    """Host arrays with a leading axis of all lanes, by position -> one tree a device, on that device."""
+    lanes = len(jax.tree.leaves(tree)[0]) // len(devices)
+    return [
+        jax.device_put(jax.tree.map(lambda leaf, i=i: leaf[i * lanes : (i + 1) * lanes], tree), device)
+        for i, device in enumerate(devices)
+    ]
+
+
+def count_chunks(task: Task, chunk: int) -> int:
+    """Number of evaluation steps of `chunk` images for the longer of the splits that are evaluated."""
     return -(-max(len(task.splits["val"]), len(task.splits["test"])) // chunk)
-
-
-def abstract(device: jax.Device, shape: tuple[int, ...], dtype: Any = jnp.int32) -> jax.ShapeDtypeStruct:
-    """An array on `device` that a function is to be compiled for."""
-    return jax.ShapeDtypeStruct(shape, dtype, sharding=SingleDeviceSharding(device))

@@ -2,19 +2,16 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 from fishnet.checks.arguments import check_flag, check_type
 from fishnet.data import Task, load_tasks
-from fishnet.errors import UserError
+from fishnet.sweep.plan.backbones import Trunk, own_trunk
 from fishnet.sweep.spec.recipe import resolve
 from fishnet.sweep.spec.sweep import Run, Sweep
-from fishnet.sweep.store.backbones import Trunk, load_trunks, own_trunk
 from fishnet.sweep.store.backbones import fingerprints as trunk_fingerprints
+from fishnet.sweep.store.backbones import load_trunks
 
 
 @dataclass(frozen=True)
@@ -63,19 +60,3 @@ class Inputs:
         """Digest of all that training sees of each task and trunk, as `sweep.json` keeps it."""
         found = {f"{name} at {size}": task.fingerprint for (name, size), task in self.tasks.items()}
         return found | trunk_fingerprints(self.trunks)
-
-
-def check_data(out: Path, found: Mapping[str, Any], fingerprints: Mapping[str, str]) -> None:
-    """Refuses the folder of a sweep, finished or not, whose data were others than they are now.
-
-    Args:
-        out: the folder.
-        found: its `sweep.json`.
-        fingerprints: of the data now.
-
-    Raises:
-        UserError: the data have changed since.
-    """
-    for name, fingerprint in fingerprints.items():
-        if found["data"].get(name) != fingerprint:
-            raise UserError(f"the data of {name} have changed since the sweep of {out} was begun: choose another --out")

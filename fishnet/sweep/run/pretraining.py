@@ -1,192 +1,92 @@
-"""Pretrains the runs of a cohort on the host's side: epochs in slices, checkpoints, trunks handed over."""
+"""Pretraining phase: one objective without labels, whose trunks the supervised phase begins with."""
 
-import time
-from collections.abc import Callable
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Sequence
 
-import jax
 import numpy as np
-from flax.serialization import from_state_dict, to_state_dict
 
-from fishnet.host.interrupt import Interrupt
-from fishnet.sweep.plan.layout import Layout
-from fishnet.sweep.program.memory import tree_bytes
-from fishnet.sweep.program.pretrain_step import PretrainState, apply_pretrained, init_pretrain, pretrain_groups
-from fishnet.sweep.program.program import Program, abstract
+from fishnet.sweep.program.program import GroupWindow, PretrainProgram
 from fishnet.sweep.program.state import LaneState
-from fishnet.sweep.run.call_pacer import CallPacer
-from fishnet.sweep.spec.history import DIVERGED, PRETRAIN_CURVES, History
-from fishnet.sweep.store.checkpoint_store import CheckpointStore
+from fishnet.sweep.run.phase import Phase
+from fishnet.sweep.spec.history import DIVERGED, PRETRAIN_CURVES
 
 
-class Pretraining:
-    """The runs of a cohort that one objective is for, from the state on disk (if any) to their trunks.
+class PretrainingPhase(Phase):
+    """Pretraining of the runs of a cohort that have one objective.
 
     Args:
         name: of the objective.
-        layout: of the cohort's lanes.
-        program: of the cohort.
-        history: of the cohort; its curves of pretraining are filled in.
-        fresh: the runs of the cohort that have not begun to train; those of them that the objective is for are taught.
-        checkpoints: of its own, which are removed by `forget`.
-        interrupt: looked at between calls.
+        training: the supervised phase of the same cohort.
+        fresh: runs that have not begun to train; those of them with this objective are pretrained.
         stage: told in a line what is being done.
-        warn: told of damaged checkpoints.
-        call_seconds: how long a call of the program should take.
-        checkpoint_seconds: at most one checkpoint in this time.
     """
 
-    def __init__(
-        self,
-        name: str,
-        layout: Layout,
-        program: Program,
-        history: History,
-        fresh: np.ndarray,
-        checkpoints: CheckpointStore,
-        interrupt: Interrupt,
-        stage: Callable[[str], None],
-        warn: Callable[[str], None],
-        call_seconds: float,
-        checkpoint_seconds: float,
-    ) -> None:
-        self.name, self.layout, self.program, self.history = name, layout, program, history
-        self.checkpoints, self.interrupt, self.stage, self.warn = checkpoints, interrupt, stage, warn
-        self.pace, self.checkpoint_seconds = CallPacer(call_seconds), checkpoint_seconds
-        runs = layout.cohort.runs
-        self.runs = np.array([run for run in fresh if runs[run].recipe.pretrain == name], np.int64)
-        self.epochs = np.array([run.recipe.pretrain_epochs for run in runs])
-        self.steps = np.zeros(len(runs), np.int64)
-        self.pupils: list[PretrainState] = []  # one a device
+    state_name = "pretraining"
 
-    def teach(self, lanes: list[LaneState]) -> list[LaneState]:
+    def __init__(self, name: str, training: Phase, fresh: np.ndarray, stage: Callable[[str], None]) -> None:
+        super().__init__(
+            PretrainProgram(training.program, name),
+            *(training.layout, training.history, training.checkpoints.beside(name), training.interrupt),
+        )
+        self.name, self.stage = name, stage
+        runs = self.layout.cohort.runs
+        self.runs = np.array([run for run in fresh if runs[run].recipe.pretrain == name], np.int64)
+        self.planned = np.array([run.recipe.pretrain_epochs for run in runs])
+        self.steps, self.epochs = np.zeros(len(runs), np.int64), np.zeros(len(runs), np.int32)
+
+    def pretrain(self, lanes: Sequence[LaneState], warn: Callable[[str], None]) -> list[LaneState]:
         """Pretrains from the trunks in `lanes`, or goes on from the last checkpoint, and hands the trunks over.
 
         Args:
             lanes: of each device, before their first step; given up.
+            warn: told of damaged checkpoints.
 
         Returns:
             The lanes with pretrained trunks; runs whose pretraining met a value that is not finite count as diverged.
         """
-        self._prepare(lanes)
-        for epoch in range(int(self.epochs[self.runs].max())):
-            self._epoch(epoch)
-        self._save()
-        bad = self.layout.gather([pupils.first_bad_step for pupils in self.pupils], self.runs)
+        self.prepare(lanes, warn)
+        self.run()
+        bad = self.layout.gather([state.first_bad_step for state in self.states], self.runs)
         self.history.status[self.runs[bad >= 0]] = DIVERGED
         self.history.first_bad_step[self.runs[bad >= 0]] = 0
-        members = self.layout.mask(self.runs)
-        hand_over = jax.jit(partial(apply_pretrained, self.program.config))
-        return [hand_over(*of) for of in zip(lanes, self.pupils, members, strict=True)]
+        return self.program.apply(lanes, self.states, self.layout.mask(self.runs))
 
-    def forget(self) -> None:
-        """Removes the checkpoints: what they were for is kept elsewhere."""
-        self.checkpoints.forget()
-
-    def _prepare(self, lanes: list[LaneState]) -> None:
-        """Compiles what is needed; the state is the last checkpoint's or a fresh one."""
-        program, shape = self.program, self.program.config
-        init = jax.jit(partial(init_pretrain, shape, self.name))
-        like = jax.eval_shape(init, program.traced[0], lanes[0], program.data[0])
-        runs = len(self.layout.cohort.runs)
-        whole = {
-            "pupils": jax.tree.map(
-                lambda leaf: jax.ShapeDtypeStruct((runs, *leaf.shape[1:]), leaf.dtype), to_state_dict(like)
-            ),
-            "steps": jax.ShapeDtypeStruct(self.steps.shape, self.steps.dtype),
-            "curves": jax.ShapeDtypeStruct(self.history.pretrain_curves.shape, np.float64),
-        }
-        restored = self.checkpoints.restore(whole, self.warn)
-        train = jax.jit(partial(pretrain_groups, shape, self.name), donate_argnums=1)
-        groups = (program.lanes, shape.lane_width)
-
-        def lower(name: str, device: int) -> jax.stages.Lowered:
-            place, traced, pixels = program.devices[device], program.traced[device], program.data[device]
-            if name == "init":
-                return init.lower(traced, lanes[device], pixels)
-            pupils = jax.tree.map(lambda leaf: abstract(place, leaf.shape, leaf.dtype), like)
-            rest = (abstract(place, groups), abstract(place, (2,)), abstract(place, (2,)))
-            return train.lower(traced, pupils, pixels, *rest)
-
+    def prepare(self, lanes: Sequence[LaneState], warn: Callable[[str], None]) -> None:
+        """Compiles what is needed; the states are those of the last checkpoint or fresh ones."""
+        restored = self.restore(warn)
         complete = restored is not None and restored.found[self.runs].all()
-        names = ["train"] if complete else ["train", "init"]
         self.stage(f"compiling pretraining: {self.name}")
-        lowered = {name: partial(lower, name) for name in names}
-        self._call = program.compile(lowered, self.interrupt, beside=tree_bytes(like))
+        self.program.compile(["train"] if complete else ["train", "init"], self.interrupt)
         if not complete:
-            arguments = enumerate(zip(program.traced, lanes, program.data, strict=True))
-            self.pupils = list(self._call["init"](dict(arguments)).values())
+            self.states = self.program.init(lanes)
         if restored is not None:
-            self.steps = restored.over("steps", self.steps)
+            self.steps, self.epochs = restored.over("steps", self.steps), restored.over("epochs", self.epochs)
             curves = restored.over("curves", self.history.pretrain_curves)
             self.history.pretrain_curves[self.runs] = curves[self.runs]
-            pupils = restored.tree["pupils"] if complete else restored.over("pupils", self._by_run())
-            self.pupils = program.split(from_state_dict(like, self.layout.scatter(pupils)))
-        self._saved = time.monotonic()
+            self.place_states(restored)
 
-    def _epoch(self, epoch: int) -> None:
-        """Takes every run that is not further yet to the end of an epoch."""
-        per_epoch = self.program.config.steps_per_epoch
-        end = (epoch + 1) * per_epoch
-        recorded = np.isfinite(self.history.pretrain_curves[self.runs, epoch, PRETRAIN_CURVES.index("loss")])
-        steps = self.steps[self.runs]
-        done = (steps > end) | (recorded & (steps == end))
-        members = self.runs[(self.epochs[self.runs] > epoch) & ~done]
-        if not len(members):
-            return
-        self.stage(f"pretraining: {self.name}, epoch {epoch + 1} of {int(self.epochs[self.runs].max())}")
-        # A signal after its last step leaves an epoch finished, but not recorded.
-        for start in sorted(set(self.steps[members]) - {end}):
-            groups, counts = self.layout.groups([run for run in members if self.steps[run] == start])
-            for window, at, stop in self.pace.calls(counts, start, end):
-                self._train(groups, window, at, stop)
-        self._record(members, epoch)
-        if time.monotonic() - self._saved >= self.checkpoint_seconds:
-            self._save()
+    @property
+    def active(self) -> np.ndarray:
+        """Runs of this objective that have epochs left."""
+        return self.runs[self.epochs[self.runs] < self.planned[self.runs]]
 
-    def _train(self, groups: np.ndarray, window: np.ndarray, start: int, stop: int) -> None:
-        """One call: the groups in `window`, from step `start` to `stop`."""
-        began = time.perf_counter()
-        program, steps = self.program, np.asarray([start, stop], np.int32)
-        arguments = {
-            device: (
-                program.traced[device],
-                self.pupils[device],
-                program.data[device],
-                groups[device],
-                window[device],
-                steps,
-            )
-            for device in np.flatnonzero(window[:, 1] > window[:, 0])
-        }
-        for device, pupils in self._call["train"](arguments).items():
-            self.pupils[device] = pupils
-        took = time.perf_counter() - began
-        self.pace.measured(window, stop - start, took)
-        runs = self.layout.members(groups, window)
-        self.steps[runs] = stop
-        self.history.seconds[runs] += took / len(runs)
-        if self.interrupt.number is not None:
-            self._save()
-            self.checkpoints.finish()
-            self.interrupt.check("saved: the same command goes on from here")
+    def begin_epoch(self, epoch: int) -> None:
+        """Says which epoch it is."""
+        self.stage(f"pretraining: {self.name}, epoch {epoch + 1} of {int(self.planned[self.runs].max())}")
 
-    def _record(self, runs: np.ndarray, epoch: int) -> None:
-        """Fills in the curves of one epoch."""
-        totals = [(pupils.steps, pupils.loss, pupils.solved) for pupils in self.pupils]
-        steps, loss, solved = (leaf.astype(np.float64) for leaf in self.layout.gather(totals, runs))
+    def train_groups(self, work: GroupWindow, start: int, stop: int) -> list:
+        """States of each device after a call of the objective's program."""
+        return self.program.train(self.states, work, start, stop)
+
+    def finish_epoch(self, runs: np.ndarray, epoch: int) -> None:
+        """Fills in the pretraining curves of an epoch."""
+        sums = self.layout.gather([(state.steps, state.loss, state.solved) for state in self.states], runs)
+        steps, loss, solved = (leaf.astype(np.float64) for leaf in sums)
         with np.errstate(invalid="ignore", divide="ignore"):
-            figures = {"loss": loss / steps, "solved": solved / steps}
-        for name, values in figures.items():
+            metrics = {"loss": loss / steps, "solved": solved / steps}
+        for name, values in metrics.items():
             self.history.pretrain_curves[runs, epoch, PRETRAIN_CURVES.index(name)] = values
+        self.epochs[runs] = epoch + 1
 
-    def _save(self) -> None:
-        self.checkpoints.save(
-            {"pupils": self._by_run(), "steps": self.steps.copy(), "curves": self.history.pretrain_curves.copy()}
-        )
-        self._saved = time.monotonic()
-
-    def _by_run(self) -> Any:
-        """The state of all pupils in run order."""
-        return to_state_dict(self.layout.gather(self.pupils, np.arange(len(self.layout.cohort.runs))))
+    def records(self) -> dict[str, np.ndarray]:
+        """Progress and curves."""
+        return {"steps": self.steps, "epochs": self.epochs, "curves": self.history.pretrain_curves}

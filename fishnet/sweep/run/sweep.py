@@ -24,6 +24,7 @@ from fishnet.sweep.distributed.dealing import Share, deal, dealt_in, runs_each, 
 from fishnet.sweep.distributed.merge import Whole
 from fishnet.sweep.distributed.processes import FINISHED, Pulse, Team, check_apart, current
 from fishnet.sweep.plan.autotune import autotune_layouts
+from fishnet.sweep.plan.backbones import Trunk
 from fishnet.sweep.plan.cohorts import Cohort, check_overrides, make_cohorts
 from fishnet.sweep.plan.fit_memory import fit_memory, lowering_text, reduce_layout
 from fishnet.sweep.plan.learnable import unmeasured_norms
@@ -32,16 +33,15 @@ from fishnet.sweep.plan.trace import check_traces
 from fishnet.sweep.plan.user_components import user_functions
 from fishnet.sweep.program.memory import OutOfMemory
 from fishnet.sweep.run.backend_check import check_backend
-from fishnet.sweep.run.inputs import DataOptions, Inputs, check_data
+from fishnet.sweep.run.inputs import DataOptions, Inputs
 from fishnet.sweep.run.progress import Display, display_for
 from fishnet.sweep.run.training import Training
 from fishnet.sweep.spec.history import lane_steps
 from fishnet.sweep.spec.recipe import resolve
 from fishnet.sweep.spec.sweep import Run, Sweep
 from fishnet.sweep.spec.validation import check_lowering, check_out, check_selection, check_sweep, selection_notes
-from fishnet.sweep.store.backbones import Trunk
 from fishnet.sweep.store.checkpoint_store import part_of, planned, taking_part, wait_for_end
-from fishnet.sweep.store.finished import Result, finished_before
+from fishnet.sweep.store.finished import Result, check_data, finished_before
 from fishnet.sweep.store.folder import changed_setting, read_sweep_file, times, write_sweep_file
 from fishnet.sweep.store.parquet import bad_table
 
@@ -125,7 +125,7 @@ def run_sweep(
     functions = user_functions(sweep, lowering, lane_width)
     digests = hash_each(functions)
     content, inputs = describe(sweep, data, functions, digests, command), Inputs(sweep, data)
-    if (result := finished_before(out, content, inputs)) is not None:
+    if (result := finished_before(out, content, lambda: inputs.fingerprints)) is not None:
         return result
     options = Options(lane_width, lowering, share_batches, devices)
     choose_devices(devices)  # refused before anything is made
@@ -133,14 +133,14 @@ def run_sweep(
         with Interrupt() as interrupt:
             with taking_part(out, team, interrupt) as pulse:
                 # Again: a process that held the lock until now may have done it all.
-                if (result := finished_before(out, content, inputs)) is not None:
+                if (result := finished_before(out, content, lambda: inputs.fingerprints)) is not None:
                     return result
                 result = _run(sweep, out, content, options, display, inputs, interrupt, team, pulse)
                 for name in changed_components(functions, digests):
                     display.warn(STATE_MOVED.format(name))
             if result is None:
                 wait_for_end(out, team, interrupt)
-                result = finished_before(out, content, inputs)
+                result = finished_before(out, content, lambda: inputs.fingerprints)
                 if result is None:
                     raise UserError(f"a table in {out} is not as the processes wrote it: run the same command again")
             return dataclasses.replace(result, finished=False)

@@ -59,16 +59,18 @@ class Training:
         tables = Tables(self.part, self.sweep, list(own.values()), self.spec_hash, earlier=self.out)
         total = float(sum(run.recipe.epochs for share in own.values() for run in share.runs))
         before, started, histories = 0.0, False, []
-        referee = ArmStopper(self.sweep.stopping, self.sweep.recipe.select_by) if self.sweep.stopping else None
+        stopper = ArmStopper(self.sweep.stopping, self.sweep.recipe.select_by) if self.sweep.stopping else None
         for place, (number, share) in enumerate(own.items()):
 
-            def advance(runner: CohortRunner, done: float, before: float = before) -> None:
+            def advance(runner: CohortRunner, before: float = before) -> None:
                 diverged = int((runner.history.first_bad_step >= 0).sum())
-                epoch = min(runner.epoch + 1, runner.cohort.epochs)
-                self.display.advance(before + done, epoch, runner.cohort.epochs, best_so_far(runner), diverged)
+                epoch = min(runner.training.epoch + 1, runner.cohort.epochs)
+                self.display.advance(
+                    before + runner.training.run_epochs, epoch, runner.cohort.epochs, best_so_far(runner), diverged
+                )
 
             def write(runner: CohortRunner, place: int = place) -> None:
-                tables.update(place, runner)
+                tables.update(place, runner.cohort, runner.history, runner.test_metrics)
                 if on_tables:
                     on_tables()
 
@@ -81,15 +83,17 @@ class Training:
                 began, problem = time.perf_counter(), None
                 try:
                     devices = self.used[: share.devices]
-                    runner = CohortRunner(share, devices, states, self.interrupt, self.display, write, advance, referee)
+                    runner = CohortRunner(share, devices, states, self.interrupt, self.display, write, advance, stopper)
                     runner.prepare()
                     if not started:
-                        self.display.start(total, before + runner.run_epochs)
+                        self.display.start(total, before + runner.training.run_epochs)
                         started = True
                     runner.train()
-                    tables.finish(place, runner)
+                    logits = runner.test()
+                    validate = partial(runner.training.evaluate, "val", best=True)
+                    tables.finish(place, runner.cohort, runner.history, runner.test_metrics, logits, validate)
                     history = runner.history
-                    spent = runner.spent | {"whole": time.perf_counter() - began}
+                    spent = runner.seconds | {"whole": time.perf_counter() - began}
                     keep = partial(keep_time, share, self.used, spent, runner.steps_made)
                     best_effort("how long this program took", keep, self.display.note, None)
                 except (OutOfMemory, MemoryError, jax.errors.JaxRuntimeError) as error:

@@ -142,11 +142,11 @@ class CheckpointStore:
 
 def progress_of(tree: Any) -> np.ndarray:
     """How far each run of a state is, to be compared from the first figure on, [run, 3]."""
-    history = tree.get("history", {})
-    steps = tree["steps"] if "steps" in tree else history["steps"]
-    zeros = np.zeros(len(steps), np.int64)
+    progress = tree.get("history", tree)  # in pretraining there is no history
+    steps = progress["steps"]
     # The status is RUNNING (0) until a run has ended.
-    return np.stack([steps, history.get("epochs", zeros), history.get("status", zeros) > 0], axis=-1).astype(np.int64)
+    ended = progress.get("status", np.zeros(len(steps), np.int64)) > 0
+    return np.stack([steps, progress["epochs"], ended], axis=-1).astype(np.int64)
 
 
 def rows_of(tree: Any, rows: np.ndarray) -> Any:

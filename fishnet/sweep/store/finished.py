@@ -1,7 +1,7 @@
 """Finds a finished sweep and verifies its tables."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,6 @@ from typing import Any
 import pandas as pd
 
 from fishnet.errors import UserError
-from fishnet.sweep.run.inputs import Inputs, check_data
 from fishnet.sweep.store.checkpoint_store import CHECKPOINTS
 from fishnet.sweep.store.folder import SWEEP_FILE, check_same_order, check_same_sweep, read_sweep_file
 from fishnet.sweep.store.parquet import BadTable, bad_table, read_table
@@ -26,7 +25,9 @@ class Result:
     finished: bool  # whether the sweep had been finished before, and nothing was done
 
 
-def finished_before(out: Path, content: Mapping[str, Any], inputs: Inputs) -> Result | None:
+def finished_before(
+    out: Path, content: Mapping[str, Any], fingerprints: Callable[[], Mapping[str, str]]
+) -> Result | None:
     """The result of a sweep that was finished by an earlier call; None where there is something left to do.
 
     That is also so where a table is missing or damaged: the checkpoints have what was in it.
@@ -34,7 +35,7 @@ def finished_before(out: Path, content: Mapping[str, Any], inputs: Inputs) -> Re
     Args:
         out: the output folder.
         content: `sweep.json` of the sweep that is asked for.
-        inputs: what it reads.
+        fingerprints: gives those of the data, which are only read where the sweep is finished.
 
     Raises:
         UserError: the folder holds another sweep, or one of other data, or checkpoints and no sweep that they belong
@@ -46,7 +47,7 @@ def finished_before(out: Path, content: Mapping[str, Any], inputs: Inputs) -> Re
         return None
     check_same_sweep(out, found, content)
     if found["finished"]:
-        check_data(out, found, inputs.fingerprints)
+        check_data(out, found, fingerprints())
         problem = bad_table(out, found)
         if problem is None:
             runs = read_table(out / "runs.parquet", found["spec_hash"])
@@ -84,3 +85,19 @@ def check_checkpoints(out: Path, found: Mapping[str, Any], problem: BadTable) ->
                 f"{problem}, and {folder} has no checkpoint to write it again from: both are lost; train the sweep "
                 "again into another folder (--out)"
             )
+
+
+def check_data(out: Path, found: Mapping[str, Any], fingerprints: Mapping[str, str]) -> None:
+    """Refuses the folder of a sweep, finished or not, whose data were others than they are now.
+
+    Args:
+        out: the folder.
+        found: its `sweep.json`.
+        fingerprints: of the data now.
+
+    Raises:
+        UserError: the data have changed since.
+    """
+    for name, fingerprint in fingerprints.items():
+        if found["data"].get(name) != fingerprint:
+            raise UserError(f"the data of {name} have changed since the sweep of {out} was begun: choose another --out")

@@ -1,18 +1,17 @@
 """The Parquet files of a sweep: brought up to date and written as its cohorts are trained."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from fishnet.sweep.plan.cohorts import Cohort
-from fishnet.sweep.run.cohort import CohortRunner
-from fishnet.sweep.run.host_probes import failures, has_figures, probes_table
 from fishnet.sweep.spec.history import SUMMARY, History
 from fishnet.sweep.spec.sweep import Sweep
 from fishnet.sweep.store import records
 from fishnet.sweep.store.parquet import BadTable, read_table, write_table
+from fishnet.sweep.store.probe_tables import failure_columns, has_measures, probes_table
 
 TABLES = ("runs", "curves", "class_curves", "per_class", "predictions")
 PRETRAINING = ("pretrain_curves",)  # only where some run pretrains
@@ -37,14 +36,14 @@ class Tables:
         self.out, self.sweep, self.spec_hash, self.earlier = out, sweep, spec_hash, earlier or out
         self.written: dict[str, str] = {}  # table -> sha256 of its file
         self.names = TABLES + (PRETRAINING if any(cohort.objectives for cohort in cohorts) else ())
-        self.names += PROBING if any(map(has_figures, cohorts)) else ()
+        self.names += PROBING if any(map(has_measures, cohorts)) else ()
         self.parts: list[dict[str, pd.DataFrame]] = [self._so_far(cohort) for cohort in cohorts]
 
     def _so_far(self, cohort: Cohort) -> dict[str, pd.DataFrame]:
         """What an earlier session wrote of a cohort, so that its rows stay while other cohorts are trained."""
         runs, history = cohort.runs, History.empty(len(cohort.runs), cohort.epochs, len(cohort.task.classes))
         nothing = np.full((len(runs), len(SUMMARY)), np.nan)
-        bad = failures(history, cohort)
+        bad = failure_columns(history, cohort)
         part = {"runs": records.runs_table(runs, self.sweep.varied, history, cohort.params, nothing, bad)}
         for name in self.names:
             rows = rows_from(self.earlier, name, [run.index for run in runs], self.spec_hash)
@@ -52,41 +51,59 @@ class Tables:
                 part[name] = rows
         return part
 
-    def update(self, number: int, runner: CohortRunner) -> None:
-        """Writes all tables with the present state of one cohort."""
-        runs, history, task = runner.cohort.runs, runner.history, runner.cohort.task
+    def update(self, number: int, cohort: Cohort, history: History, test: np.ndarray) -> None:
+        """Writes all tables with the present state of one cohort.
+
+        Args:
+            number: of the cohort among those of the tables.
+            cohort: its runs.
+            history: of them.
+            test: [run, len(SUMMARY)] test metrics, NaN while a run has none.
+        """
+        runs, task = cohort.runs, cohort.task
+        bad = failure_columns(history, cohort)
         self.parts[number] |= {
-            "runs": records.runs_table(
-                runs, self.sweep.varied, history, runner.cohort.params, runner.test, failures(history, runner.cohort)
-            ),
+            "runs": records.runs_table(runs, self.sweep.varied, history, cohort.params, test, bad),
             "curves": records.curves_table(runs, history),
             "pretrain_curves": records.pretrain_curves_table(runs, history),
             "class_curves": records.class_curves_table(runs, history, task.classes),
         }
-        if has_figures(runner.cohort):
-            self.parts[number]["probes"] = probes_table(runner.cohort, history)
+        if has_measures(cohort):
+            self.parts[number]["probes"] = probes_table(cohort, history)
         nothing = np.zeros((0, 0, len(task.classes)), np.float32)
         self.parts[number].setdefault("per_class", records.per_class_table([], task, nothing))
         self.parts[number].setdefault("predictions", records.predictions_table([], task, "test", nothing))
         self.write()
 
-    def finish(self, number: int, runner: CohortRunner) -> None:
-        """Evaluates the test split of one cohort and writes all tables."""
-        logits = runner.finish()
-        runs, task = runner.cohort.runs, runner.cohort.task
-        selected = np.flatnonzero(runner.history.best_epoch)
+    def finish(
+        self,
+        number: int,
+        cohort: Cohort,
+        history: History,
+        test: np.ndarray,
+        logits: np.ndarray,
+        validate: Callable[[np.ndarray], np.ndarray],
+    ) -> None:
+        """Writes all tables with the test results of one cohort.
+
+        Args:
+            number, cohort, history, test: as for `update`.
+            logits: [run, image, class] on the test split.
+            validate: gives the logits of some runs, [run], on the validation split at their best epochs.
+        """
+        runs, task = cohort.runs, cohort.task
+        selected = np.flatnonzero(history.best_epoch)
         index = np.asarray([run.index for run in runs])
         self.parts[number]["per_class"] = records.per_class_table(index[selected], task, logits[selected])
         shown = selected
         if len(self.sweep.runs()) > PREDICTIONS_FOR_ALL:
-            table = records.runs_table(runs, {}, runner.history, runner.cohort.params, runner.test)
+            table = records.runs_table(runs, {}, history, cohort.params, test)
             shown = np.flatnonzero(np.isin(index, extremes(table)))
         parts = [records.predictions_table(index[shown], task, "test", logits[shown])]
         if len(shown):
-            validation = runner.test_logits("val", shown)
-            parts.insert(0, records.predictions_table(index[shown], task, "val", validation))
+            parts.insert(0, records.predictions_table(index[shown], task, "val", validate(shown)))
         self.parts[number]["predictions"] = pd.concat(parts, ignore_index=True)
-        self.update(number, runner)
+        self.update(number, cohort, history, test)
 
     def absorb(self, folders: Iterable[Path]) -> None:
         """Takes the rows of the runs of other processes from their parts, in the order of a single process."""
