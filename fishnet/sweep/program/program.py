@@ -110,7 +110,7 @@ class BoundProgram:
         available: int | None,
     ) -> None:
         self.config, self.devices, self.traced, self.data, self.available = config, devices, traced, data, available
-        self.lanes = len(traced[0].hparams.lr)
+        self.lanes = len(traced[0].hparams.keys)
         self._compiled: dict[str, list[jax.stages.Compiled]] = {}
         self._threads = ThreadPoolExecutor(len(devices))
 
