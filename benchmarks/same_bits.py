@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TIMES = ("train_seconds",)  # columns that no two runs have in common
 
 # Spelling of the base -> spelling now, for fields, values and columns. The cases below are spelled as in the base.
-RESPELLED: dict[str, str] = {}
+RESPELLED: dict[str, str] = {"weight_standardised": "weight_standardized"}
 
 SMALL = "--task synthetic?few=rising:16 --image-size 8 --batch-size 32 --epochs 2"
 CNN = f"{SMALL} --model cnn --widths 8-8"

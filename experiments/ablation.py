@@ -47,7 +47,7 @@ FISH = replace(EXPERIMENT.recipe, norm="none", lr=0.02, epochs=4, probes=("gradi
 DIGITS = replace(FISH, task="mnist-mini", widths=(8, 16, 32), lr=0.01, probe_every=80)
 TASKS = {"fish": FISH, "digits": DIGITS}
 OTHER_MODELS = ("resnet", "separable")
-NORM_WORDS = {"layer_channel": "layer norm over channels", "weight_standardised": "weight standardisation"}
+NORM_WORDS = {"layer_channel": "layer norm over channels", "weight_standardized": "weight standardization"}
 SMOKE = {
     "task": "synthetic",
     "widths": (8, 8),

@@ -32,6 +32,13 @@ def test_without_a_near_match_none_is_offered() -> None:
     assert str(unknown("norm", "zzz", ["batch", "layer"])) == "unknown norm 'zzz': valid are batch, layer"
 
 
+def test_a_name_of_an_earlier_version_is_refused_with_the_one_it_has_now() -> None:
+    names = ["weight", "weight_standardized"]
+    said = "norm: 'weight_standardised' is now spelled 'weight_standardized'"
+    assert str(unknown("norm", "weight_standardised", names)) == said
+    assert str(unknown("norm", "weight_standardised", ["batch"])).startswith("unknown norm 'weight_standardised'")
+
+
 @pytest.mark.parametrize("name", [3, None, 2.5])
 def test_what_is_no_name_at_all_is_refused_in_the_same_words(name: object) -> None:
     with pytest.raises(UsageError, match=f"unknown activation '{name}'"):

@@ -8,8 +8,8 @@ from jaxtyping import Array, Float, Int
 
 from fishnet.errors import UsageError
 
-KINDS = ("none", "batch", "layer", "group", "instance", "rms", "layer_channel", "weight", "weight_standardised")
-WEIGHT_KINDS = ("weight", "weight_standardised")
+KINDS = ("none", "batch", "layer", "group", "instance", "rms", "layer_channel", "weight", "weight_standardized")
+WEIGHT_KINDS = ("weight", "weight_standardized")
 EPS = 1e-5
 MORE_VALUES = {
     "batch": "more images a batch (or ghost batch) or larger maps",

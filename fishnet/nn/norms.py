@@ -54,7 +54,7 @@ class MomentNorm(_Norm):
     """Norm of any kind, chosen by an index that may be traced.
 
         y = scale (x - M) / sqrt(V + eps) + bias, M and V as in `mix_moments`;   none: y = x + bias
-        weight, weight_standardised: y = scale x + bias, behind a kernel as in `weight_norms`
+        weight, weight_standardized: y = scale x + bias, behind a kernel as in `weight_norms`
 
     In kind none the scale has no effect and an exactly zero gradient. The running statistics change in kind batch and
     in training only. The variables restricted to the leaves of a static module (`BatchNorm` and kin) give its outputs.
@@ -87,7 +87,7 @@ class MomentNorm(_Norm):
             check_norm(KINDS[self.kind], x.shape, self.groups, self.ghost, train and not self.is_initializing())
         kind = jnp.asarray(self.kind, jnp.int32)
         none, batch = kind == KINDS.index("none"), kind == KINDS.index("batch")
-        weights = (kind == KINDS.index("weight")) | (kind == KINDS.index("weight_standardised"))
+        weights = (kind == KINDS.index("weight")) | (kind == KINDS.index("weight_standardized"))
         c = x.shape[-1]
         scale, bias = self.scale_and_bias(c)
         running_mean, running_var = self.running(c)
@@ -333,6 +333,6 @@ NORMS: dict[str, Callable[..., nn.Module]] = Table(
         "rms": RMSNorm,
         "layer_channel": LayerChannelNorm,
         "weight": WeightNorm,
-        "weight_standardised": WeightStandardizedNorm,
+        "weight_standardized": WeightStandardizedNorm,
     }
 )

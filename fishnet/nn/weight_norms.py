@@ -70,13 +70,13 @@ def initial_scale(kind: str, kernel: Float[Array, "*s o"]) -> Float[Array, " o"]
     """Scale at which a layer with a normalized kernel begins as it would without norm.
 
     Args:
-        kind: "weight" (then exactly so) or "weight_standardised" (up to the mean of the weights).
+        kind: "weight" (then exactly so) or "weight_standardized" (up to the mean of the weights).
         kernel: [i, o] or [kh, kw, i, o], as initialized.
 
     Returns:
         [o], the lengths of the units' weights (without their mean).
     """
-    if kind == "weight_standardised":
+    if kind == "weight_standardized":
         kernel = kernel - kernel.mean(_units(kernel), keepdims=True)
     return jnp.sqrt(_squared_length(kernel)).reshape(-1)
 

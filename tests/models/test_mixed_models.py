@@ -123,7 +123,7 @@ def test_norms_of_the_weights_reach_the_kernel_of_every_site(name):
     params = variables["params"]
     longer = {site: {"kernel": 2 * params[site]["kernel"]} for site in params if site.startswith(("conv_", "dense_"))}
     given = variables, variables | {"params": params | longer}
-    for norm in ("none", "weight", "weight_standardised"):
+    for norm in ("none", "weight", "weight_standardized"):
         kind, index = np.int32(KINDS.index(norm)), np.int32(FUNCTIONS.index(relu))
         short, long = (np.asarray(mixed_step(name)(kind, index, v)[0]) for v in given)
         assert np.allclose(short, long, atol=1e-5) == (norm != "none")

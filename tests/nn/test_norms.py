@@ -205,7 +205,7 @@ def test_normalised_kernels(shape):
         close(jax.jit(by_kind)(jnp.int32(kind), kernel=kernel), expected, tol=1e-6)
     np.testing.assert_array_equal(jax.jit(by_kind)(jnp.int32(0), kernel=kernel), kernel)
     close(normalize_kernel(kernel) * initial_scale("weight", kernel), kernel)
-    close(standardize_kernel(kernel) * initial_scale("weight_standardised", kernel), kernel - rows.mean(0))
+    close(standardize_kernel(kernel) * initial_scale("weight_standardized", kernel), kernel - rows.mean(0))
     assert not normalize_kernel(jnp.zeros(shape)).any()
     assert jnp.isfinite(jax.grad(lambda k: normalize_kernel(k).sum())(jnp.zeros(shape))).all()
     if len(shape) == 2:

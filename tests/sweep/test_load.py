@@ -69,6 +69,17 @@ def test_a_loaded_network_gives_the_probabilities_of_the_sweep(every_norm, run):
     np.testing.assert_allclose(probabilities(result.out, run, images.astype(np.float32)), found, atol=1e-6)
 
 
+def test_a_sweep_of_an_earlier_spelling_is_read(every_norm, tmp_path):
+    out = shutil.copytree(every_norm[0].out, tmp_path / "old")
+    content = read_sweep_file(out)
+    run = every_norm[0].runs["norm"].eq("weight_standardized").idxmax()
+    content["recipe"]["norm"] = "weight_standardised"
+    content["axes"]["norm"] = [name.replace("standardized", "standardised") for name in content["axes"]["norm"]]
+    assert "weight_standardised" in content["axes"]["norm"]
+    write_sweep_file(out, content)
+    assert load_run(out, run).recipe.norm == "weight_standardized"
+
+
 def test_a_loaded_network_is_plain(every_norm):
     result, task = every_norm
     for run, row in enumerate(result.runs.itertuples()):

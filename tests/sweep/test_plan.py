@@ -221,7 +221,7 @@ def test_whole_batches_are_those_of_as_many_images_as_there_are(task):
             {"model": "resnet", "widths": (8, 8, 8, 8, 8), "batch_size": 1},
             "resnet, batch_size 1: batch norm over a single",
         ),
-        ({"model": "separable", "widths": (1, 8), "norm": "weight_standardised"}, "cannot be standardized"),
+        ({"model": "separable", "widths": (1, 8), "norm": "weight_standardized"}, "cannot be standardized"),
         ({"cutout": 16}, "cutout: 16 is twice the image size 8 or more: it paints over every image"),
         ({"layer_rate": 1e-30}, "layer_rate: 1e-30 leaves the first layer a rate below what float32 holds"),
         (

@@ -33,6 +33,12 @@ SPACE = {
 }
 
 
+def test_saved_draws_of_an_earlier_spelling_are_read():
+    now = Samples({"norm": ["none", "weight_standardized"]}, 2)
+    old = json.loads(json.dumps(now.spec()).replace("standardized", "standardised"))
+    assert Samples.of(old).points == now.points
+
+
 def values_of(name, domain, method, draws=512):
     # Beside a number, so that all draws of a few names can be different.
     return [point[name] for point in Samples({name: domain, "weight_decay": Range(0, 1)}, draws, method).points]

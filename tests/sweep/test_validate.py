@@ -19,6 +19,7 @@ from fishnet.sweep.spec.validation import check_sweep
     [
         ("activation", "rellu", "did you mean 'relu'"),
         ("norm", "bacth", "did you mean 'batch'"),
+        ("norm", "weight_standardised", "norm: 'weight_standardised' is now spelled 'weight_standardized'"),
         ("model", "vgg", "valid are mlp, cnn, resnet, separable"),
         ("optimizer", "adm", "adam"),
         ("schedule", "cosin", "did you mean 'cosine'"),

@@ -12,6 +12,7 @@ from fishnet.errors import UsageError
 from fishnet.lookup import unknown
 from fishnet.sweep.spec.field_parsing import coerce, plain
 from fishnet.sweep.spec.fields import format_value
+from fishnet.sweep.spec.recipe import current_spelling
 from fishnet.sweep.spec.search_space import domain_from, domain_of
 from fishnet.sweep.spec.text import format_count
 
@@ -87,10 +88,12 @@ class Samples:
 
     @classmethod
     def of(cls, spec: Mapping[str, Any]) -> "Samples":
-        """The same draws from what `spec` gave; none from nothing."""
+        """The same draws from what `spec` gave, in today's spelling; none from nothing."""
         if not spec:
             return cls()
-        return cls({name: domain_from(domain) for name, domain in spec["space"].items()}, spec["draws"])
+        space = {name: domain_from(domain) for name, domain in spec["space"].items()}
+        space = {n: [current_spelling(n, v) for v in d] if isinstance(d, list) else d for n, d in space.items()}
+        return cls(space, [{name: current_spelling(name, v) for name, v in draw.items()} for draw in spec["draws"]])
 
     def _drawn(self) -> tuple[dict[str, Any], ...]:
         """As many different draws as are asked for."""

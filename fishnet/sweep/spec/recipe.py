@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from fishnet.data import default_image_size
 from fishnet.data.corruption_spec import normalize_task, split_name
+from fishnet.lookup import RENAMED
 from fishnet.sweep.spec.fields import (
     Each,
     Field,
@@ -127,7 +128,7 @@ class Recipe:
     """slope of leaky_relu on the left, limit of elu; auto: 0.01 and 1"""
     norm: str = traced("batch", "norms", named("fishnet.nn.norms:NORMS"))
     """normalization of activations (batch layer layer_channel group instance rms), of weights (weight
-    weight_standardised), or none"""
+    weight_standardized), or none"""
     norm_position: str = static("pre", "norms", named("fishnet.models.network:NORM_POSITIONS"))
     """pre: before the activation; post: after it"""
     norm_layers: tuple[int, ...] | All = traced("all", "norms", LAYERS, used_by=not_given("norm", "none"))
@@ -314,6 +315,12 @@ def is_used(recipe: Recipe, name: str) -> bool:
 def value_names() -> dict[str, tuple[str, ...]]:
     """Field -> the names that are its values, of fields whose value is one of a table or list."""
     return {name: tuple(field.valid) for name, field in FIELDS.items() if isinstance(field.valid, Names)}
+
+
+def current_spelling(name: str, value: Any) -> Any:
+    """A saved value of field `name` as it is spelled now: see `RENAMED`."""
+    names = FIELDS[name].valid
+    return RENAMED.get(value, value) if isinstance(names, Names) and isinstance(value, str) else value
 
 
 def resolve(recipe: Recipe) -> Recipe:

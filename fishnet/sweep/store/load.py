@@ -25,7 +25,7 @@ from fishnet.sweep.program.state import pixel_constants
 from fishnet.sweep.spec.field_parsing import coerce
 from fishnet.sweep.spec.history import DIVERGED
 from fishnet.sweep.spec.random_search import Samples
-from fishnet.sweep.spec.recipe import Recipe, resolve, value_names
+from fishnet.sweep.spec.recipe import Recipe, current_spelling, resolve, value_names
 from fishnet.sweep.spec.sweep import Sweep
 from fishnet.sweep.store.checkpoint import NoneSound
 from fishnet.sweep.store.checkpoint_store import CHECKPOINTS, CheckpointStore, RestoredState
@@ -140,10 +140,10 @@ def why_unselected(history: Mapping[str, np.ndarray], recipe: Recipe) -> str:
 
 
 def sweep_of(content: Mapping[str, Any]) -> Sweep:
-    """The sweep that `sweep.json` describes."""
-    values = {name: coerce(name, value) for name, value in content["recipe"].items()}
-    samples = Samples.of(content.get("samples", {}))
-    return Sweep(Recipe(**values), axes=content["axes"], seeds=content["seeds"], samples=samples)
+    """The sweep that `sweep.json` describes, in today's spelling."""
+    values = {name: coerce(name, current_spelling(name, value)) for name, value in content["recipe"].items()}
+    axes = {name: [current_spelling(name, value) for value in values] for name, values in content["axes"].items()}
+    return Sweep(Recipe(**values), axes, content["seeds"], samples=Samples.of(content.get("samples", {})))
 
 
 def check_functions(out: Path, recipe: Recipe, trained: Mapping[str, str]) -> None:
