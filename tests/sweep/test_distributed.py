@@ -30,8 +30,7 @@ from fishnet.sweep.program.compile import compiler_options
 from fishnet.sweep.spec.recipe import resolve
 from fishnet.sweep.store.checkpoint_store import CheckpointStore, part_of, taking_part
 from fishnet.sweep.store.folder import locked
-from tests.sweep.conftest import contents, trained
-from tests.sweep.test_resume import assert_same_results
+from tests.sweep.conftest import assert_same_results, contents, trained
 
 SCRIPT = """
 import pickle, sys

@@ -22,7 +22,7 @@ from fishnet.source_hash import digest as source_hash
 from fishnet.source_hash.digest import hash_each
 from fishnet.sweep import Recipe, Sweep, load_run, run_sweep
 from fishnet.sweep.plan.cache import program_key
-from fishnet.sweep.plan.user_components import functions_of, user_functions
+from fishnet.sweep.plan.user_components import COMPONENTS, functions_of, user_functions
 from fishnet.sweep.program.program import get_functions
 from fishnet.sweep.run.sweep import DataOptions, describe, spec_hash
 from fishnet.sweep.spec.combinations import check_recipe

@@ -10,7 +10,7 @@ import pytest
 
 from fishnet.sweep import Interrupted, run_sweep
 from fishnet.sweep.run import phase
-from tests.sweep.conftest import Stopper, assert_same_run, trained
+from tests.sweep.conftest import Stopper, assert_same_results, assert_same_run, trained
 
 
 @pytest.mark.parametrize(
@@ -31,11 +31,7 @@ def test_a_signal_saves_at_once_and_the_sweep_goes_on(undisturbed, after, number
     run_sweep(sweep, out, devices=devices)
     for run in range(len(result.runs)):
         assert_same_run(result.out, run, out, run)
-    for name in ("runs", "curves", "class_curves", "per_class", "predictions"):
-        one, other = (pd.read_parquet(folder / f"{name}.parquet") for folder in (result.out, out))
-        pd.testing.assert_frame_equal(
-            *(table.drop(columns="train_seconds", errors="ignore") for table in (one, other)), check_exact=True
-        )
+    assert_same_results(result.out, out)
 
 
 def test_finished_sweep_changes_nothing(tiny):
