@@ -19,6 +19,7 @@ import jax
 import numpy as np
 
 from fishnet.data import Task, load_task
+from fishnet.host.interrupt import Interrupt
 from fishnet.losses import LOSSES
 from fishnet.nn.activations import ACTIVATIONS
 from fishnet.nn.initializers import INITIALIZERS

@@ -22,12 +22,14 @@ from jax import lax
 
 from fishnet.augment.images import AUGMENTATIONS
 from fishnet.data import Task, load_task
+from fishnet.host.interrupt import Interrupt
 from fishnet.losses import cross_entropy
 from fishnet.nn.conv_implementations import LOWERINGS
 from fishnet.optim.optimizers import OPTIMIZERS
 from fishnet.optim.schedules import SCHEDULES
 from fishnet.sweep import Recipe, Run, Sweep
 from fishnet.sweep.plan.cohorts import Cohort, make_cohorts
+from fishnet.sweep.plan.layout import Layout
 from fishnet.sweep.program.build import plain_model
 from fishnet.sweep.program.compile import compiler_options
 from fishnet.sweep.program.program import CompiledProgram

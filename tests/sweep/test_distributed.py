@@ -27,6 +27,7 @@ from fishnet.sweep.distributed.dealing import deal, dealt_in, groups_of, share_o
 from fishnet.sweep.distributed.processes import FINISHED, GONE, STOPPED, WORKING, Peer, Pulse, Team
 from fishnet.sweep.plan.cohorts import make_cohorts
 from fishnet.sweep.program.compile import compiler_options
+from fishnet.sweep.program.program import CompiledProgram
 from fishnet.sweep.spec.recipe import resolve
 from fishnet.sweep.store.checkpoint_store import CheckpointStore, part_of, taking_part
 from fishnet.sweep.store.folder import locked
