@@ -96,11 +96,6 @@ def test_a_folder_imports_only_those_before_it(name):
     assert not upward, "\n".join(upward)
 
 
-MOST = {"program": 13}
-
-
 def test_a_folder_of_the_engine_holds_at_most_twelve_modules():
     for folder in (ROOT / "fishnet" / "sweep").iterdir():
-        assert len([path for path in folder.glob("*.py") if path.name != "__init__.py"]) <= MOST.get(folder.name, 12), (
-            folder.name
-        )
+        assert len([path for path in folder.glob("*.py") if path.name != "__init__.py"]) <= 12, folder.name

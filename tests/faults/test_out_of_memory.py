@@ -5,7 +5,7 @@ import pytest
 
 from fishnet.errors import UserError
 from fishnet.sweep import Recipe, Sweep, load_run, run_sweep
-from fishnet.sweep.program.program import BoundProgram
+from fishnet.sweep.program.compile import BoundProgram
 from fishnet.sweep.run import phase
 from fishnet.sweep.run.progress import Display
 from tests.faults.conftest import assert_same

@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 
 from fishnet.errors import UserError
+from fishnet.host import memory
+from fishnet.host.memory import USABLE, bytes_text, host_bytes
 from fishnet.sweep import Sweep, run_sweep
-from fishnet.sweep.program import memory, program
-from fishnet.sweep.program.memory import USABLE, bytes_text, host_bytes
+from fishnet.sweep.program import program
 from fishnet.sweep.run.progress import Display
 from fishnet.sweep.store.folder import read_sweep_file
 from tests.sweep.conftest import TINY, Stopper, assert_same_run

@@ -9,11 +9,11 @@ import pytest
 from fishnet.data import load_task
 from fishnet.errors import UserError
 from fishnet.host.interrupt import Interrupt
+from fishnet.host.memory import OutOfMemory
 from fishnet.sweep import Sweep, run_sweep
 from fishnet.sweep.plan import autotune as tune
 from fishnet.sweep.plan.autotune import Candidate
 from fishnet.sweep.plan.grouping import form_groups, vmap_key
-from fishnet.sweep.program.memory import OutOfMemory
 from fishnet.sweep.spec.recipe import resolve
 from fishnet.sweep.store.folder import read_sweep_file
 from tests.sweep.conftest import TINY, Stopper

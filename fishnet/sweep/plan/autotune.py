@@ -15,6 +15,7 @@ import numpy as np
 
 from fishnet.data import Task
 from fishnet.host.interrupt import Interrupt
+from fishnet.host.memory import OutOfMemory
 from fishnet.nn.conv_implementations import LOWERINGS
 from fishnet.source_hash.digest import hash_each
 from fishnet.sweep.plan.cache import TUNED, program_key
@@ -22,7 +23,6 @@ from fishnet.sweep.plan.cohorts import Cohort, make_cohorts
 from fishnet.sweep.plan.grouping import form_groups, group_runs, sharing_costs_nothing, vmap_key
 from fishnet.sweep.plan.layout import Layout
 from fishnet.sweep.plan.user_components import functions_of
-from fishnet.sweep.program.memory import OutOfMemory
 from fishnet.sweep.program.program import CompiledProgram
 from fishnet.sweep.spec.sweep import Run
 from fishnet.sweep.spec.text import counted

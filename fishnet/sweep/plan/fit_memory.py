@@ -10,9 +10,9 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from fishnet.errors import UserError
+from fishnet.host.memory import COPIES, OutOfMemory, available_bytes, tree_bytes
 from fishnet.optim.optimizer_state import init_optimizer_state
 from fishnet.sweep.plan.cohorts import Cohort, bare_model, narrowed
-from fishnet.sweep.program.memory import COPIES, OutOfMemory, available_bytes, tree_bytes
 
 
 def fit_memory(cohort: Cohort, devices: Sequence[jax.Device], note: Callable[[str], None]) -> Cohort:

@@ -8,7 +8,7 @@ import numpy as np
 
 from fishnet.sweep.plan.cohorts import Cohort
 from fishnet.sweep.plan.grouping import form_groups
-from fishnet.sweep.program.program import GroupWindow
+from fishnet.sweep.program.compile import GroupWindow
 
 
 class Layout:

@@ -256,3 +256,16 @@ def find_frozen_norms(lane: Lane, norms: Collection[str], step: jax.Array) -> di
         rates = select_by_layer(dict.fromkeys(norms, 0), hparams.norm.shape[-1], hparams.layer_rates.at(step))
         found = {name: rate == 0 for name, rate in rates.items()}
     return found | frozen_norms(lane.config.recipe, norms)
+
+
+def scale_layers(lane: Lane, params: Any, step: jax.Array) -> Any | None:
+    """Factor on the learning rate of each leaf in a step, exactly 0 while it is frozen; None: 1 for all, always."""
+    recipe, hparams = lane.config.recipe, lane.hparams
+    if recipe.freeze == "none" and not lane.config.features.layer_rates:
+        return None
+    layers = hparams.norm.shape[-1]
+    at = hparams.layer_rates.at(step) if lane.config.features.layer_rates else [jnp.float32(1)] * (layers + 1)
+    scales = select_by_layer(params, layers, at)
+    return jax.tree.map(
+        lambda scale, stop: jnp.zeros_like(scale) if stop else scale, scales, frozen_leaves(recipe, params)
+    )

@@ -11,7 +11,7 @@ from fishnet.models.network import Network
 from fishnet.models.norm_statistics import Population, add_batch, batch_moments, empty_population
 from fishnet.probes import Batches, Net
 from fishnet.sweep.program.build import build_loss, build_model, build_training_model, frozen_norms
-from fishnet.sweep.program.state import Lane, LaneState
+from fishnet.sweep.program.state import Lane, LaneState, TrainingLane
 
 PRECISE_BATCHES = 32  # of an epoch, from which precise statistics are estimated
 
@@ -89,3 +89,21 @@ def estimate_statistics(lane: Lane, model: Network, order: jax.Array, state: Lan
 
     batches = min(PRECISE_BATCHES, len(order) // size)
     return lax.fori_loop(0, batches, add, empty_population(variables)).moments
+
+
+def update_statistics(lane: TrainingLane, state: LaneState, stop: jax.Array) -> LaneState:
+    """Estimates batch norm's statistics anew if the epoch ends at step `stop`, in lanes that evaluate with them."""
+
+    def estimate() -> Any:
+        model = build_training_model(lane, state.statistics, stop - 1)
+        precise = partial(estimate_statistics, lane, model, lane.order, state)
+        return lax.cond(lane.hparams.precise, precise, lambda: state.statistics)
+
+    # The end of an epoch is the same for all lanes of a group: a branch of its own, real under `vmap` too.
+    ends = stop % lane.config.steps_per_epoch == 0
+    state = state.replace(estimated=lax.cond(ends, estimate, lambda: state.statistics))
+    # The statistics of the trained weights are also what probes see, and what the running averages go on from.
+    own = lane.config.own_optimizer
+    averaged = (lane.hparams.scalars["ema"] > 0) | (own is not None and own.evaluate is not None)
+    statistics = jax.tree.map(partial(jnp.where, averaged), state.statistics, state.estimated)
+    return state.replace(statistics=statistics)

@@ -20,8 +20,8 @@ from fishnet.optim.masks import global_norm
 from fishnet.optim.optimizer_state import OptimizerState, descent_direction, to_optax_state
 from fishnet.optim.optimizers import Optimizer
 from fishnet.optim.schedules import CYCLIC, SCHEDULES, with_floor, with_warmup
-from fishnet.sweep.program.build import build_loss, build_model, build_training_model, frozen_leaves
-from fishnet.sweep.program.eval_step import estimate_statistics
+from fishnet.sweep.program.build import build_loss, build_model, build_training_model, frozen_leaves, scale_layers
+from fishnet.sweep.program.eval_step import update_statistics
 from fishnet.sweep.program.rng import stream_key
 from fishnet.sweep.program.state import EpochSums, Lane, LaneState, TrainingLane, epoch_order
 from fishnet.sweep.program.traced_config import Hyperparameters
@@ -208,19 +208,6 @@ def loss_and_gradients(
     return loss, seen, zero_frozen(lr_scales, grads), lr_scales
 
 
-def scale_layers(lane: Lane, params: Any, step: jax.Array) -> Any | None:
-    """Factor on the learning rate of each leaf in a step, exactly 0 while it is frozen; None: 1 for all, always."""
-    recipe, hparams = lane.config.recipe, lane.hparams
-    if recipe.freeze == "none" and not lane.config.features.layer_rates:
-        return None
-    layers = hparams.norm.shape[-1]
-    at = hparams.layer_rates.at(step) if lane.config.features.layer_rates else [jnp.float32(1)] * (layers + 1)
-    scales = select_by_layer(params, layers, at)
-    return jax.tree.map(
-        lambda scale, stop: jnp.zeros_like(scale) if stop else scale, scales, frozen_leaves(recipe, params)
-    )
-
-
 def keep_frozen(lr_scales: Any | None, new: Any, old: Any) -> Any:
     """Leaves of `new` where their layer learns, those of `old` where it is frozen; `lr_scales` of `scale_layers`."""
     return new if lr_scales is None else jax.tree.map(lambda s, a, b: jnp.where(s > 0, a, b), lr_scales, new, old)
@@ -385,21 +372,3 @@ def freeze_if_bad(finite: jax.Array, new: Any, old: Any) -> Any:
 def repeat_step(lane: TrainingLane, state: LaneState, step: jax.Array, watch: Callable) -> tuple[jax.Array, Any, Any]:
     """Makes the forward and backward pass of a step once more: loss, what `watch` gave, gradients."""
     return loss_and_gradients(lane, state, load_batch(lane, step), step, watch)[:3]
-
-
-def update_statistics(lane: TrainingLane, state: LaneState, stop: jax.Array) -> LaneState:
-    """Estimates batch norm's statistics anew if the epoch ends at step `stop`, in lanes that evaluate with them."""
-
-    def estimate() -> Any:
-        model = build_training_model(lane, state.statistics, stop - 1)
-        precise = partial(estimate_statistics, lane, model, lane.order, state)
-        return lax.cond(lane.hparams.precise, precise, lambda: state.statistics)
-
-    # The end of an epoch is the same for all lanes of a group: a branch of its own, real under `vmap` too.
-    ends = stop % lane.config.steps_per_epoch == 0
-    state = state.replace(estimated=lax.cond(ends, estimate, lambda: state.statistics))
-    # The statistics of the trained weights are also what probes see, and what the running averages go on from.
-    own = lane.config.own_optimizer
-    averaged = (lane.hparams.scalars["ema"] > 0) | (own is not None and own.evaluate is not None)
-    statistics = jax.tree.map(partial(jnp.where, averaged), state.statistics, state.estimated)
-    return state.replace(statistics=statistics)

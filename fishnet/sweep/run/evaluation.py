@@ -9,7 +9,8 @@ import numpy as np
 
 from fishnet.sweep.plan.cohorts import Cohort
 from fishnet.sweep.plan.layout import Layout
-from fishnet.sweep.program.program import CompiledProgram, GroupWindow
+from fishnet.sweep.program.compile import GroupWindow
+from fishnet.sweep.program.program import CompiledProgram
 from fishnet.sweep.run.call_pacer import CallPacer
 
 

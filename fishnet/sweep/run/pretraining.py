@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from fishnet.sweep.program.program import GroupWindow, PretrainProgram
+from fishnet.sweep.program.compile import GroupWindow
+from fishnet.sweep.program.program import PretrainProgram
 from fishnet.sweep.program.state import LaneState
 from fishnet.sweep.run.phase import Phase
 from fishnet.sweep.spec.history import DIVERGED, PRETRAIN_CURVES

@@ -11,7 +11,8 @@ from fishnet.host.interrupt import Interrupt
 from fishnet.metrics import classification as metrics
 from fishnet.optim.plateau import PlateauState, update_plateau
 from fishnet.sweep.plan.layout import Layout
-from fishnet.sweep.program.program import CompiledProgram, GroupWindow
+from fishnet.sweep.program.compile import GroupWindow
+from fishnet.sweep.program.program import CompiledProgram
 from fishnet.sweep.program.state import ProbeState
 from fishnet.sweep.run.evaluation import evaluate_runs, probe_runs
 from fishnet.sweep.run.phase import Phase, new_pacer

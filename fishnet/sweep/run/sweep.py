@@ -18,6 +18,7 @@ from fishnet.host.best_effort import best_effort
 from fishnet.host.interrupt import Interrupt
 from fishnet.host.jax_settings import check_start_settings, hold_settings, start_settings
 from fishnet.host.machine import choose_devices, device_name, unused_accelerators, versions
+from fishnet.host.memory import OutOfMemory
 from fishnet.host.names import shell_command
 from fishnet.source_hash.digest import changed_components, describe_source, hash_each
 from fishnet.sweep.distributed.dealing import Share, deal, dealt_in, runs_each, share_of, written
@@ -31,7 +32,6 @@ from fishnet.sweep.plan.learnable import unmeasured_norms
 from fishnet.sweep.plan.past_times import PastTime, find_time
 from fishnet.sweep.plan.trace import check_traces
 from fishnet.sweep.plan.user_components import user_functions
-from fishnet.sweep.program.memory import OutOfMemory
 from fishnet.sweep.run.backend_check import check_backend
 from fishnet.sweep.run.inputs import DataOptions, Inputs
 from fishnet.sweep.run.progress import Display, display_for

@@ -11,9 +11,9 @@ import numpy as np
 
 from fishnet.host.best_effort import best_effort
 from fishnet.host.interrupt import Interrupt
+from fishnet.host.memory import OutOfMemory, out_of_memory
 from fishnet.sweep.distributed.dealing import Share
 from fishnet.sweep.plan.past_times import keep_time
-from fishnet.sweep.program.memory import OutOfMemory, out_of_memory
 from fishnet.sweep.run.cohort import CohortRunner
 from fishnet.sweep.run.progress import Display
 from fishnet.sweep.spec.history import History
