@@ -266,7 +266,10 @@ def test_many_families_at_once_are_as_one_by_one():
 
 
 @pytest.mark.parametrize("test", ["sign-flip", "t"])
-@pytest.mark.parametrize(("n", "arms"), [(3, 4), (5, 1), (6, 1), (8, 4), (8, 12), (10, 12), (12, 3)])
+@pytest.mark.parametrize(
+    ("n", "arms"),
+    [(3, 4), (5, 1), (6, 1), (8, 4), (8, 12), pytest.param(10, 12, marks=pytest.mark.slow), (12, 3)],
+)
 @pytest.mark.parametrize("draw", ["normal", "standard_t", "lognormal"])
 def test_arms_like_the_control_are_called_different_in_5_percent_of_families_or_less(draw, n, arms, test):
     rng, families = np.random.default_rng(n), 800 if n < 10 else 150
