@@ -1,0 +1,83 @@
+"""A lane's training losses against a training loop of plain JAX, Flax and Optax that knows nothing of the engine."""
+
+import zlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pandas as pd
+import pytest
+
+from fishnet.augment import beta_table, mix
+from fishnet.data import load_task
+from fishnet.models import MODELS
+from fishnet.nn.activations import ACTIVATIONS
+from fishnet.nn.norms import NORMS
+from fishnet.sweep import Recipe, Sweep, run_sweep
+
+RECIPE = Recipe(
+    task="synthetic", image_size=8, model="mlp", widths=(8,), norm="batch", activation="tanh", optimizer="momentum",
+    momentum=0.9, lr=0.05, schedule="constant", augment="none", batch_size=32, epochs=3, seed=5,
+)  # fmt: skip
+MIXUP = (0.0, 0.4)
+
+
+@pytest.fixture(scope="module")
+def curves(tmp_path_factory):
+    """Training loss of each epoch by the parameter of mixup, as a sweep of both has trained them."""
+    out = tmp_path_factory.mktemp("runs") / "out"
+    runs = run_sweep(Sweep(RECIPE, axes={"mixup": MIXUP}, seeds=[RECIPE.seed]), out).runs
+    table = pd.read_parquet(out / "curves.parquet").merge(runs[["run", "mixup"]])
+    return {alpha: rows.sort_values("epoch").train_loss.to_numpy() for alpha, rows in table.groupby("mixup")}
+
+
+def stream_key(stream: str, step: int = 0) -> jax.Array:
+    """Key of one random draw, from the seed, the name of its stream and the step."""
+    key = jax.random.fold_in(jax.random.key(RECIPE.seed, impl="threefry2x32"), zlib.crc32(stream.encode()))
+    return jax.random.fold_in(key, step)
+
+
+def train(mixup: float) -> np.ndarray:
+    """Mean training loss of each epoch, [epoch]: Optax's momentum on Flax's gradients, a Python loop over the steps."""
+    task = load_task(RECIPE.task, RECIPE.image_size)
+    rows, size = jnp.asarray(task.splits["train"]), RECIPE.batch_size
+    model = MODELS["mlp"](classes=len(task.classes), widths=(8,), act=ACTIVATIONS["tanh"], norm=NORMS["batch"])
+    constants = {"standardize": {"mean": jnp.asarray(task.mean), "std": jnp.asarray(task.std)}}
+    variables = model.init({"params": stream_key("init")}, task.images[:1], train=False)
+    params, statistics = variables["params"], variables["batch_stats"]
+    optimizer = optax.sgd(RECIPE.lr, momentum=RECIPE.momentum)
+    state = optimizer.init(params)
+    none, fill = beta_table(0), jnp.round(jnp.asarray(task.mean)).astype(jnp.uint8)
+
+    @jax.jit
+    def make_step(params, statistics, state, images, labels, partner, share):
+        def objective(params):
+            variables = {"params": params, "batch_stats": statistics, "constants": constants}
+            logits, after = model.apply(variables, images, train=True, mutable=["batch_stats"])
+            own, other = (
+                optax.softmax_cross_entropy_with_integer_labels(logits, of) for of in (labels, labels[partner])
+            )
+            return (share * own + (1 - share) * other).mean(), after["batch_stats"]
+
+        (loss, statistics), grads = jax.value_and_grad(objective, has_aux=True)(params)
+        updates, state = optimizer.update(grads, state, params)
+        return optax.apply_updates(params, updates), statistics, state, loss
+
+    losses = []
+    for epoch in range(RECIPE.epochs):
+        order = rows[jnp.argsort(jax.random.bits(stream_key("order", epoch), rows.shape))]
+        for at in range(len(rows) // size):
+            batch = order[at * size : (at + 1) * size]
+            key = stream_key("mix", len(losses))
+            images, partner, share = mix(key, jnp.asarray(task.images)[batch], beta_table(mixup), none, 0, fill)
+            params, statistics, state, loss = make_step(
+                params, statistics, state, images, jnp.asarray(task.labels)[batch], partner, share
+            )
+            losses.append(loss)
+    return np.reshape(losses, (RECIPE.epochs, -1)).mean(1)
+
+
+@pytest.mark.parametrize("mixup", MIXUP)
+def test_a_lane_trains_as_a_plain_loop_does(curves, mixup):
+    np.testing.assert_allclose(curves[mixup], train(mixup), rtol=0, atol=1e-5)
