@@ -95,7 +95,7 @@ LANES = [
     {"seed": 5},
 ]
 
-SELF_NORMALISING = {
+SELF_NORMALIZING = {
     "activation": "selu",
     "norm": "none",
     "init": "lecun_normal",
@@ -116,7 +116,7 @@ PROGRAMS: list[tuple[Mapping[str, Any], Sequence[Mapping[str, Any]]]] = [
     ({"dropout_layers": "input+dense", "dropout": 0.2}, VARIED[:2]),
     ({"se_reduction": 2}, VARIED),
     ({"freeze": "conv_0"}, VARIED),
-    ({"model": "mlp", "dropout_layers": "dense"}, [*VARIED[:2], SELF_NORMALISING]),
+    ({"model": "mlp", "dropout_layers": "dense"}, [*VARIED[:2], SELF_NORMALIZING]),
     ({"model": "separable"}, VARIED),
     ({"model": "resnet"}, [*VARIED, {"stochastic_depth": 0.3}]),
     ({"model": "resnet", "block": "preactivation"}, VARIED),
@@ -160,7 +160,7 @@ def uneven() -> Task:
 
 
 def trained(recipes: Sequence[Recipe]) -> list[Any]:
-    """What each recipe's lane has after a few steps of the one program of all of them.
+    """Trains all recipes as lanes of one program for a few steps; returns the final state of each lane.
 
     Args:
         recipes: that share a program, and an objective if they are pretrained.

@@ -1,4 +1,4 @@
-"""What it costs that one program holds 8 activations and 5 norms: against one program a run.
+"""Cost of one program with 8 activations and 5 norms, compared with one program for each run.
 
     python -m benchmarks.one_program [--steps 12] [--rounds 5]
 

@@ -1,4 +1,4 @@
-"""What passes before the first step of a sweep, by parts.
+"""Start-up time of a sweep before its first step, by parts.
 
     python -m benchmarks.start              # the main job started a second time, and sweeps of 10,000 runs
     python -m benchmarks.start --only runs
@@ -27,7 +27,7 @@ NAMES = {
 
 
 class Reached(Exception):
-    """The part of a start that is measured is over."""
+    """Raised when the measured part of the start-up is over."""
 
 
 def start(name: str, out: Path) -> None:

@@ -1,4 +1,4 @@
-"""The main job: which activation with which norm? Every combination, each with several seeds, in one compiled program.
+"""Main job: which activation with which norm? Every combination with several seeds, in one compiled program.
 
     python -m experiments.ablation
     python -m experiments.ablation --task mnist-mini --model mlp --axis init=he_normal,glorot_normal --epochs 4
@@ -6,8 +6,8 @@
     python -m experiments.ablation --full            # or --quick or --smoke: the question below, with verdicts
 
 By default a small CNN learns 15 species of reef fish from real under-water photographs, with 4 activations, 4 norms and
-3 seeds: 48 networks. Validation chooses the epoch and ranks the arms; test figures are reported for what it chose.
-Stopped at any moment, the same command goes on where it was; finished, it prints its table again.
+3 seeds: 48 networks. Validation selects the epoch and ranks the arms; test metrics are reported at the selected epoch.
+Stop it at any moment: the same command resumes. Once finished, it prints its table again.
 
 Question (--full, --quick, --smoke). Each new activation and each new norm was published as better than the one before
 it. Which of them are, in a small network with a short budget, on fish and on digits?
@@ -16,9 +16,9 @@ Hypothesis. Norms make a larger difference than activations; activations that ar
 by more than the margin, saturating ones are worse; what is better on one task is not always better on the other.
 
 Arms. A CNN of three convolutions. `fish` (reef) and `digits` (mnist-mini): every activation without norm, every norm
-with relu, and with batch norm the CNN beside a ResNet and a depthwise-separable network of the same widths.
+with relu, and the CNN, a ResNet and a depthwise-separable network of the same widths, each with batch norm.
 
-Refuted if: activations differ more than norms do, or the two tasks agree about every arm.
+Refuted if: activations differ more than norms do, or the two tasks agree on every arm.
 
 Cost. 27 arms a task, 10 seeds (fewer could decide nothing among 16 arms), 4 epochs.
 """
@@ -31,7 +31,7 @@ from typing import Any
 from fishnet.cli.main import main
 from fishnet.cli.sweep_flags import Experiment
 from fishnet.study.plan import Plan
-from fishnet.study.question import Figure, Question, listed, names_a_size
+from fishnet.study.question import Figure, Question, join_names, names_a_size
 from fishnet.study.question import main as ask
 from fishnet.sweep.spec.recipe import Recipe
 
@@ -59,7 +59,7 @@ FEW = ["leaky_relu", "elu", "gelu", "tanh", NORMED, "layer norm", "group norm", 
 
 
 def arms_of(activations: Sequence[str], norms: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Every activation, every norm and every model: one thing changed at a time."""
+    """Arms with every activation, norm and model: one thing changed at a time."""
     arms: dict[str, dict[str, Any]] = {CONTROL: {}}
     arms |= {name: {"activation": name} for name in activations if name != "relu"}
     arms |= {norm_label(name): {"norm": name} for name in norms if name != "none"}
@@ -76,15 +76,16 @@ def question() -> Question:
     from fishnet.nn.activations import ACTIVATIONS
     from fishnet.nn.norms import NORMS
     from fishnet.study.claims import Claim
-    from fishnet.study.contrasts import Contrast, Evidence, column, probed
-    from fishnet.study.figures.answers import aggregate_panel, arms_panel, forest
+    from fishnet.study.contrasts import Contrast, Evidence
+    from fishnet.study.figures.answers import aggregate_panel, arms_panel, forest_panel
+    from fishnet.study.metrics import column_metric, probe_metric
 
     measures = {
-        "fish": column("test_balanced_accuracy", "balanced test accuracy on fish", margin=0.03, diverged=1 / 15),
-        "digits": column("test_accuracy", "test accuracy on digits", margin=0.01, diverged=0.1),
+        "fish": column_metric("test_balanced_accuracy", "balanced test accuracy on fish", margin=0.03, diverged=1 / 15),
+        "digits": column_metric("test_accuracy", "test accuracy on digits", margin=0.01, diverged=0.1),
     }
     chance = {"fish": 1 / 15, "digits": 0.1}
-    ratio = probed("gradient_ratio", "first over last layer's gradient, at the start", when="first", digits=3)
+    ratio = probe_metric("gradient_ratio", "first over last layer's gradient, at the start", when="first", digits=3)
     activations = tuple(name for name in ACTIVATIONS if name != "relu")
     norms = tuple(norm_label(name) for name in NORMS if name != "none")
 
@@ -111,18 +112,19 @@ def question() -> Question:
         said, heads = [], []
         for task in TASKS:
             of_activations, of_norms = evidence[f"{task}, activations"], evidence[f"{task}, norms"]
-            first, second = of_activations.foremost(), of_norms.foremost()
+            first, second = of_activations.best_arm(), of_norms.best_arm()
             heads.append(
-                f"on {task} {first} is the best of the activations ({of_activations.phrase(first)}, against relu) "
-                f"and {second} of the norms ({of_norms.phrase(second)}, against none)"
+                f"on {task} {first} is the best of the activations "
+                f"({of_activations.difference_text(first)}, against relu) "
+                f"and {second} of the norms ({of_norms.difference_text(second)}, against none)"
             )
             better, worse = ([[name for name, row in of.rows.items() if row.verdict == word]
                               for of in (of_activations, of_norms)] for word in ("better", "worse"))  # fmt: skip
             said.append(
-                f"On {task}, of {len(of_activations.rows) - 1} activations {listed(better[0])} "
-                f"{are(better[0])} better than relu and {listed(worse[0])} worse (differences up to "
-                f"{widest(of_activations):.2f}); of {len(of_norms.rows) - 1} norms {listed(better[1])} "
-                f"{are(better[1])} better than none and {listed(worse[1])} worse (up to {widest(of_norms):.2f})."
+                f"On {task}, of {len(of_activations.rows) - 1} activations {join_names(better[0])} "
+                f"{are(better[0])} better than relu and {join_names(worse[0])} worse (differences up to "
+                f"{widest(of_activations):.2f}); of {len(of_norms.rows) - 1} norms {join_names(better[1])} "
+                f"{are(better[1])} better than none and {join_names(worse[1])} worse (up to {widest(of_norms):.2f})."
             )
         headline = "; ".join(heads)
         return f"{headline[0].upper()}{headline[1:]}.\n{' '.join(said)}"
@@ -141,7 +143,7 @@ def question() -> Question:
 
     def panels(trials: Mapping, evidence: Mapping) -> Sequence:
         found = [
-            forest(evidence[f"{task}, {kind}"], f"{task}, {kind}")
+            forest_panel(evidence[f"{task}, {kind}"], f"{task}, {kind}")
             for kind in ("activations", "norms", "models")
             for task in TASKS
             if f"{task}, {kind}" in evidence
@@ -206,7 +208,7 @@ def question() -> Question:
 
 
 def linear(evidence: Mapping) -> list[str]:
-    """A warning where units that are linear are ahead of relu: then it is no matter of what a network can express."""
+    """Warns where linear units are ahead of relu: the difference is then not one of expressiveness."""
     found = [
         task
         for task in TASKS

@@ -4,12 +4,12 @@
     python -m experiments.batch_norm --quick
 
 Question. Batch norm speeds up training, but what a network computes then depends on its batch in training and on
-running averages in evaluation. When does adding it make generalisation worse, and what replaces it?
+running averages in evaluation. When does adding it make generalization worse, and what replaces it?
 
 Hypothesis. With batches of 32 it helps. With two images a batch its statistics are noise and the running averages are
-not those that the network was trained with: the loss of the same network with batch statistics and with running ones
-comes apart, and norms that look at one image alone (layer, group), or at the weights, do better. On darkened test
-photographs the running statistics are wrong; statistics of the test batch mend that.
+not those that the network was trained with: its loss with running statistics differs from that with batch statistics,
+and norms that look at one image alone (layer, group), or at the weights, do better. On darkened test
+photographs the running statistics are wrong; statistics of the test batch fix that.
 
 Arms. `batch 32` and `batch 2`: norms on a small CNN on reef fish, batch norm behind each convolution alone, before or
 after the activation, in ghost batches, evaluated with running, batch or precise statistics, and no norm with dropout,
@@ -27,7 +27,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from fishnet.study.plan import Plan
-from fishnet.study.question import Figure, Question, listed, main
+from fishnet.study.question import Figure, Question, join_names, main
 from fishnet.sweep.spec.recipe import Recipe
 
 BASE = Recipe(
@@ -70,11 +70,12 @@ SMOKE = {"task": "synthetic", "widths": (8, 8), "epochs": 1, "seeds": 2, "arms":
 def question() -> Question:
     """See the module."""
     from fishnet.study.claims import Claim
-    from fishnet.study.contrasts import Contrast, column, probed
-    from fishnet.study.figures.answers import forest, steps_panel
+    from fishnet.study.contrasts import Contrast
+    from fishnet.study.figures.answers import forest_panel, steps_panel
+    from fishnet.study.metrics import column_metric, probe_metric
 
-    accuracy = column("test_balanced_accuracy", "balanced test accuracy", margin=0.03, diverged=1 / 15)
-    gap = probed("logit_gap_running", "distance of logits, running to batch statistics", larger_is_better=False)
+    accuracy = column_metric("test_balanced_accuracy", "balanced test accuracy", margin=0.03, diverged=1 / 15)
+    gap = probe_metric("logit_gap_running", "distance of logits, running to batch statistics", larger_is_better=False)
     small_rate = {"lr": 0.005}  # two images a step
     small = {name: small_rate | ARMS[name] for name in FEW if "rate" not in name}
     small["no norm, fifth of the rate"] = {"lr": 0.001}
@@ -89,10 +90,10 @@ def question() -> Question:
 
     def answer(evidence: Mapping) -> str:
         usual, two, dark, kin = (evidence[name] for name in ("usual", "two", "shift", "kin"))
-        found = {32: usual.phrase("batch"), 2: two.phrase("batch")}
+        found = {32: usual.difference_text("batch"), 2: two.difference_text("batch")}
         for number in SIZES_OF_BATCH:
             if (of := evidence.get(f"size {number}")) is not None:
-                found[number] = of.phrase(f"batch, {number}")
+                found[number] = of.difference_text(f"batch, {number}")
         ends = [f"{found[number]} with {number}" for number in (32, 2)]
         between = "; ".join(f"{found[number]} with {number}" for number in sorted(found) if number not in (2, 32))
         good = [name for name, row in kin.rows.items() if row.verdict in ("better", "equivalent")]
@@ -101,29 +102,31 @@ def question() -> Question:
         def apart_by(name: str, number: int) -> str:
             if name not in evidence:
                 return ""
-            level = evidence[name].level("batch")
+            level = evidence[name].mean_text("batch")
             return f"Running and batch statistics put the logits of one network {level} apart with {number}. "
 
         behind = {k: f"batch, layer {k} only" for k in (1, 2, 3) if f"batch, layer {k} only" in usual.rows}
         alone = "Behind one convolution alone it changes the accuracy by " * bool(behind)
-        alone += "; ".join(f"{usual.phrase(label)} (the {NTH[k]})" for k, label in behind.items()) + ". " * bool(behind)
+        alone += "; ".join(
+            f"{usual.difference_text(label)} (the {NTH[k]})" for k, label in behind.items()
+        ) + ". " * bool(behind)
         return (
             f"Batch norm changes the accuracy by {ends[0]} images a batch, and by {ends[1]}.\n"
             + f"By {between}. " * bool(between)
-            + f"With two, group norm changes it by {two.phrase('group')}. "
-            f"With 32, as good as batch norm or better: {listed(good)}; worse: "
-            f"{listed(bad)}. "
+            + f"With two, group norm changes it by {two.difference_text('group')}. "
+            f"With 32, as good as batch norm or better: {join_names(good)}; worse: "
+            f"{join_names(bad)}. "
             + apart_by("gap", 32)
             + apart_by("gap_two", 2)
             + alone
-            + f"On darkened test photographs batch norm makes a difference of {dark.phrase('batch')}."
+            + f"On darkened test photographs batch norm makes a difference of {dark.difference_text('batch')}."
         )
 
     def panels(trials: Mapping, evidence: Mapping) -> Sequence:
         titles = {"usual": "batches of 32", "two": "batches of 2", "kin": "against batch norm, batches of 32"}
         titles |= {f"size {number}": f"batches of {number}" for number in SIZES_OF_BATCH}
         titles["shift"] = "darkened test images"
-        return [forest(evidence[name], title) for name, title in titles.items() if name in evidence]
+        return [forest_panel(evidence[name], title) for name, title in titles.items() if name in evidence]
 
     def mechanism(trials: Mapping, evidence: Mapping) -> Sequence:
         found = []

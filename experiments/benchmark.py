@@ -1,20 +1,21 @@
-"""fishnet against what people use otherwise: the same networks, batches and steps, side by side.
+"""Speed of fishnet and its baselines: the same networks, batches and steps in PyTorch, Flax and fishnet.
 
     python -m experiments.benchmark
     python -m experiments.benchmark --quick
     python -m experiments.benchmark --net "cnn 16-32-64" --against serial,torch --rounds 9
 
-Each contestant is a process of its own, prepared and warm; they take turns, round by round, so that what else the
-machine does falls on all alike. A figure is the median over the rounds of the time a step and run, a ratio the median
-of its rounds (peer over fishnet: above 1 fishnet is faster), both with their range. What it takes to compile stands
-beside. The contestants: fishnet by default and as `--lane-width auto` lays it out ("fishnet auto"; peers are compared
-with the faster of the two); a serial loop of one jitted Flax program a run (step by step, and for mlps a loop of steps:
-"serial loop"), `jit(vmap(step))` over all runs, PyTorch eager (channels last), `torch.compile`, `torch.func.vmap`, and
-the product of two large matrices as the limit. "40 arms" is an ablation of 8 activations x 5 norms, 100 steps each,
-from a fresh process with nothing compiled. Then fishnet alone with 8, 64 and 512 runs: time a run, and memory; and with
-a checkpoint after every epoch, or probes every 50 steps, beside without. Peers that are not installed are left out and
-named. Tables and figures are saved as benchmark.md and benchmark.json in benchmarks/DEVICE/ (--out); with --net or
---part what was measured before of the others stays there. The whole takes about 90 minutes on 2 CPU cores, --quick 3.
+Each baseline is a process of its own, prepared and warm; they take turns, round by round, so that what else the machine
+does falls on all alike. A figure is the median over the rounds of the time a step and run, a ratio the median of its
+rounds (baseline over fishnet: above 1 fishnet is faster), both with their range. Compilation time is listed with them.
+Baselines: fishnet by default and as `--lane-width auto` lays it out ("fishnet auto"; baselines are compared with the
+faster of the two); a serial loop of one jitted Flax program a run (step by step, and for mlps a loop of steps: "serial
+loop"), `jit(vmap(step))` over all runs, PyTorch eager (channels last), `torch.compile`, `torch.func.vmap`, and the
+product of two large matrices as the limit. "40 arms" is an ablation of 8 activations x 5 norms, 100 steps each, from a
+fresh process with nothing compiled. Then fishnet alone with 8, 64 and 512 runs: time a run, and memory; and with a
+checkpoint after every epoch, or probes every 50 steps, compared with neither. Baselines that are not installed are left
+out and named. Tables and figures are saved as benchmark.md and benchmark.json in benchmarks/DEVICE/ (--out); with --net
+or --part what was measured before of the others stays there. The whole takes about 90 minutes on 2 CPU cores, --quick
+3.
 """
 
 import argparse
@@ -30,42 +31,42 @@ from pathlib import Path
 from benchmarks.baselines.nets import NETS, Net
 from benchmarks.baselines.process import measure, measure_sizes
 from benchmarks.baselines.rows import FISHNET, Row, scaling_table, table, upkeep_table, verdicts
-from benchmarks.baselines.worker import PEERS
+from benchmarks.baselines.worker import EXTERNAL
 from fishnet.cli.own_files import check_own_file
-from fishnet.cli.parser import Parser, guarded, usable_cores, whole
+from fishnet.cli.parser import Parser, parse_whole, run_guarded, usable_cores
 from fishnet.errors import UsageError
 from fishnet.lookup import unknown
 from fishnet.sweep.spec.field_parsing import find_repeated, number_of
 
-ROUNDS, SECONDS = 7, 1.5  # of a full run; how long a contestant trains a round
+ROUNDS, SECONDS = 7, 1.5  # of a full run; how long a baseline trains a round
 MOST_ROUNDS, MOST_SECONDS = 1000, 3600
-QUICK_ROUNDS, QUICK_SECONDS, QUICK_PEERS = 3, 0.3, ("serial", "torch")
+QUICK_ROUNDS, QUICK_SECONDS, QUICK_BASELINES = 3, 0.3, ("serial", "torch")
 SCALES = (8, 64, 512)  # runs
 SCALED = ("mlp 784-10-10", "cnn 16-32-64")
 PARTS = ("nets", "scaling", "upkeep")
 UPKEPT, UPKEPT_SECONDS = "cnn 16-32-64", 8.0  # several epochs a round
-# what is done beside training -> steps of an epoch
+# extra work during training -> steps of an epoch
 UPKEEP = {"fishnet, a checkpoint an epoch": 16, "fishnet, probes every 50 steps": 50}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the benchmark from its command line."""
-    return guarded(run, argv)
+    return run_guarded(run, argv)
 
 
 def run(argv: Sequence[str]) -> int:
     """Measures what the command line asks for, prints the tables and saves them."""
     flags = parser().parse(argv)
     names = {net.name: net for net in NETS}
-    peers = chosen_peers(flags)
+    baselines = parse_baselines(flags)
     parts = [flags.part] if flags.part else ["nets"] if flags.quick or flags.net or flags.against else list(PARTS)
     check_effects(flags, parts)
     rounds = QUICK_ROUNDS if flags.quick else ROUNDS
-    rounds = rounds if flags.rounds is None else whole("rounds", flags.rounds, most=MOST_ROUNDS)
+    rounds = rounds if flags.rounds is None else parse_whole("rounds", flags.rounds, most=MOST_ROUNDS)
     seconds = QUICK_SECONDS if flags.quick else SECONDS
     seconds = seconds if flags.seconds is None else length_of(flags.seconds)
-    nets = chosen_nets(flags) if "nets" in parts else []
-    if flags.against and not any(net.takes(peer) for net in nets for peer in peers):
+    nets = parse_nets(flags) if "nets" in parts else []
+    if flags.against and not any(net.takes(baseline) for net in nets for baseline in baselines):
         raise UsageError(f"--against {flags.against}: none of these trains {', '.join(net.name for net in nets)}")
     about = machine()
     out = Path(flags.out or Path("benchmarks") / about["device"].split(" (")[0].replace(" ", "_"))
@@ -74,8 +75,8 @@ def run(argv: Sequence[str]) -> int:
     ours = FISHNET[:1] if flags.quick else FISHNET
     found: dict[str, dict[Net, list[Row]]] = {part: {} for part in PARTS}
     for net in nets:
-        contestants = list(filter(net.takes, [*ours, *peers]))
-        found["nets"][net] = measure(net, contestants, rounds, seconds, tell, flags.quick)
+        contenders = list(filter(net.takes, [*ours, *baselines]))
+        found["nets"][net] = measure(net, contenders, rounds, seconds, tell, flags.quick)
     for name in SCALED if "scaling" in parts else ():
         sizes = [replace(names[name], runs=runs) for runs in SCALES]
         found["scaling"] |= measure_sizes(sizes, "fishnet", rounds, seconds, tell)
@@ -95,25 +96,25 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
-def chosen_peers(flags: argparse.Namespace) -> list[str]:
-    """The peers that are asked for.
+def parse_baselines(flags: argparse.Namespace) -> list[str]:
+    """Parses the names of the baselines to run.
 
     Raises:
         UsageError: an unknown one, or one that is named twice.
     """
     if flags.against is None:
-        return list(QUICK_PEERS if flags.quick else PEERS)
-    peers = [name.strip() for name in flags.against.split(",")]
-    for name in peers:
-        if name not in PEERS:
-            raise unknown("peer", name, list(PEERS))
-    for name in find_repeated(peers):
+        return list(QUICK_BASELINES if flags.quick else EXTERNAL)
+    baselines = [name.strip() for name in flags.against.split(",")]
+    for name in baselines:
+        if name not in EXTERNAL:
+            raise unknown("baseline", name, list(EXTERNAL))
+    for name in find_repeated(baselines):
         raise UsageError(f"--against {flags.against}: {name} is there twice")
-    return peers
+    return baselines
 
 
-def chosen_nets(flags: argparse.Namespace) -> list[Net]:
-    """The networks to train beside peers.
+def parse_nets(flags: argparse.Namespace) -> list[Net]:
+    """Parses the names of the networks to train.
 
     Raises:
         UsageError: an unknown one, one that is named twice, or none that a quick run measures.
@@ -132,7 +133,7 @@ def chosen_nets(flags: argparse.Namespace) -> list[Net]:
 
 
 def check_effects(flags: argparse.Namespace, parts: Sequence[str]) -> None:
-    """Refuses flags that the chosen parts do not look at.
+    """Refuses flags that would have no effect.
 
     Raises:
         UsageError: with what the flag belongs to.
@@ -147,7 +148,7 @@ def check_effects(flags: argparse.Namespace, parts: Sequence[str]) -> None:
 
 
 def length_of(text: str) -> float:
-    """A number of seconds as the user typed it.
+    """Parses a number of seconds.
 
     Raises:
         UsageError: it is none, or beyond an hour.
@@ -162,7 +163,7 @@ def length_of(text: str) -> float:
 
 
 def with_earlier(content: dict, path: Path) -> dict:
-    """What was measured, with what an earlier run measured of other networks on the same machine and versions."""
+    """Merges measurements with those of earlier runs on the same machine and versions."""
     try:
         earlier = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -207,10 +208,12 @@ def as_text(content: Mapping) -> str:
 def parser() -> Parser:
     """The flags."""
     flags = Parser(prog="python -m experiments.benchmark", description=__doc__)
-    flags.add_argument("--quick", action="store_true", help="three short rounds of the peers that need no compiler")
+    flags.add_argument("--quick", action="store_true", help="three short rounds of the baselines that need no compiler")
     flags.add_argument("--net", action="append", metavar="NAME", help="only this network (may be repeated)")
-    flags.add_argument("--part", choices=PARTS, help="only this: networks against peers, more runs, things beside")
-    flags.add_argument("--against", metavar="NAMES", help=f"only these peers, of {', '.join(list(PEERS))}")
+    flags.add_argument(
+        "--part", choices=PARTS, help="only this: networks against baselines, more runs, or checkpoints and probes"
+    )
+    flags.add_argument("--against", metavar="NAMES", help=f"only these baselines, of {', '.join(list(EXTERNAL))}")
     flags.add_argument("--rounds", metavar="N", help=f"measurements of each (default {ROUNDS})")
     flags.add_argument("--seconds", metavar="X", help=f"length of each (default {SECONDS})")
     flags.add_argument("--out", metavar="FOLDER", help="default benchmarks/DEVICE")
@@ -244,7 +247,7 @@ def plain(found: Mapping[Net, Sequence[Row]], how: str) -> list[dict]:
 
 
 def tell(text: str) -> None:
-    """Says what is being done."""
+    """Prints progress to standard error."""
     print(text, file=sys.stderr, flush=True)
 
 

@@ -1,21 +1,21 @@
-"""Capacity: a network reaches 98 % on its training images while validation falls. What is too large, and what helps?
+"""Overfitting: is it width, depth or data, and what reduces it?
 
     python -m experiments.capacity
     python -m experiments.capacity --quick
 
 Question. Validation accuracy rises, then falls while training accuracy goes on to 98 %. Courses prescribe a smaller
 network, fewer dense parameters, L1, L2, dropout, augmentation, early stopping, more images. Which of them keeps the
-accuracy that the network once had, and is it bias, the choice of training images or the seed that the error is made of?
+best validation accuracy, and how much of the error is bias, the choice of training images, or the seed?
 
-Hypothesis. On clean labels a network that learns its training images by heart hardly loses by it; validation falls
-where some of the labels that are learned by heart are wrong. What keeps labels from being learned by heart (stopping
-early, strong penalties, mixing images, a rate that falls) then helps, and a network small enough not to. On clean
-labels the error of a wider network is smaller because its variance is, not larger.
+Hypothesis. On clean labels memorizing the training images hardly costs accuracy; validation falls where some of the
+memorized labels are wrong. What prevents memorization (early stopping, strong penalties, mixed images, a decaying rate,
+a network that is too small for it) then helps. On clean labels a wider network has a smaller error because its variance
+is smaller, not larger.
 
 Arms. `falls`: a small CNN on five reef species, a quarter of the images, 40 % of the labels wrong, at a constant rate
 until it knows its training images: single changes. `dense`: the same images for perceptrons with many and few dense
 parameters, and for convolutions. `size`: width, depth and training-set size on clean labels, at about the same number
-of steps. `sets`: networks of four widths, one of them regularised, on three draws of a fifth of the images: bias and
+of steps. `sets`: networks of four widths, one of them regularized, on three draws of a fifth of the images: bias and
 variance of the class probabilities.
 
 Refuted if: validation falls as much on clean labels; or the wider network has the larger variance.
@@ -29,7 +29,7 @@ from dataclasses import replace
 from typing import Any
 
 from fishnet.study.plan import Plan
-from fishnet.study.question import Figure, Question, listed, main
+from fishnet.study.question import Figure, Question, join_names, main
 from fishnet.sweep.spec.recipe import Recipe
 
 FISH = (
@@ -114,24 +114,25 @@ def set_arms() -> dict[str, dict[str, Any]]:
 def question() -> Question:
     """See the module."""
     from fishnet.study.claims import Claim
-    from fishnet.study.contrasts import Contrast, at_end, column
-    from fishnet.study.derived_metrics import apart_at_end, fallen, over_sets
-    from fishnet.study.figures.answers import arms_panel, curves_panel, forest
-    from fishnet.study.figures.predictions import split_of, split_panel
+    from fishnet.study.contrasts import Contrast
+    from fishnet.study.derived_metrics import bias_variance_metric, drop_from_best, final_gap
+    from fishnet.study.figures.answers import arms_panel, curves_panel, forest_panel
+    from fishnet.study.figures.predictions import split_variance, variance_panel
+    from fishnet.study.metrics import column_metric, final_metric
 
-    kept = at_end("val_accuracy", "validation accuracy at the end", margin=0.03, diverged=CHANCE)
-    lost = fallen("val_accuracy", "fall of validation accuracy from its best epoch", margin=0.03, diverged=1.0)
-    best = column("test_accuracy", "test accuracy at the best epoch", margin=0.03, diverged=CHANCE)
-    gap = apart_at_end(
+    kept = final_metric("val_accuracy", "validation accuracy at the end", margin=0.03, diverged=CHANCE)
+    lost = drop_from_best("val_accuracy", "fall of validation accuracy from its best epoch", margin=0.03, diverged=1.0)
+    best = column_metric("test_accuracy", "test accuracy at the best epoch", margin=0.03, diverged=CHANCE)
+    gap = final_gap(
         "train_accuracy",
         "val_accuracy",
         GAP,
         diverged=1.0,
     )
-    heart = at_end(
+    heart = final_metric(
         "train_accuracy", "training accuracy at the end, as trained with", larger_is_better=False, diverged=CHANCE
     )
-    parts = {part: over_sets(part, words, diverged=2.0) for part, words in (
+    parts = {part: bias_variance_metric(part, words, diverged=2.0) for part, words in (
         ("error", "squared error of the probabilities"), ("bias", "bias^2"), ("variance", "variance over training sets")
     )}  # fmt: skip
     draws = {name: [draw_of(name, draw) for draw in range(1, DRAWS + 1)] for name in NETWORKS}
@@ -140,7 +141,7 @@ def question() -> Question:
     def over_draws(part: str, title: str) -> Contrast:
         arms = tuple(label for label in first if label != usual)
         beside = {labels[0]: labels[1:] for labels in draws.values()}
-        return Contrast(part, title, "sets", parts[part], control=usual, arms=arms, beside=beside)
+        return Contrast(part, title, "sets", parts[part], control=usual, arms=arms, requires=beside)
 
     def answer(evidence: Mapping) -> str:
         found = evidence["kept"].rows
@@ -148,32 +149,32 @@ def question() -> Question:
         worse = [name for name, row in found.items() if row.verdict == "worse"]
         text = (
             f"With 40 % wrong labels the network reaches {evidence['heart'].row(HEART).mean:.0%} on its training "
-            f"images, and validation ends {evidence['lost'].level(HEART)} below its best epoch"
+            f"images, and validation ends {evidence['lost'].mean_text(HEART)} below its best epoch"
         )
         if "clean labels" in evidence["lost"].rows:
-            text += f"; with clean labels it ends {evidence['lost'].level('clean labels')} below"
+            text += f"; with clean labels it ends {evidence['lost'].mean_text('clean labels')} below"
         changes = [name for name in better if name not in ("all images", "clean labels")]
         if changes:
-            best = evidence["kept"].foremost(changes)
-            text += f"; most is kept by {best} ({evidence['kept'].phrase(best)})"
+            best = evidence["kept"].best_arm(changes)
+            text += f"; most is kept by {best} ({evidence['kept'].difference_text(best)})"
         text += (
-            f".\nIt ends at {found[HEART].mean:.2f}; better: {listed(better) if better else 'nothing for certain'}"
-            + (f"; worse: {listed(worse)}. " if worse else ". ")
+            f".\nIt ends at {found[HEART].mean:.2f}; better: {join_names(better) if better else 'nothing for certain'}"
+            + (f"; worse: {join_names(worse)}. " if worse else ". ")
         )
         variance = evidence["variance"].rows
         return text + (
             f"Over training sets the variance of the widest network is {variance[usual].mean:.3f}, that of the "
-            f"narrowest {variance[first[0]].mean:.3f} ({evidence['variance'].phrase(first[0])})."
+            f"narrowest {variance[first[0]].mean:.3f} ({evidence['variance'].difference_text(first[0])})."
         )
 
     def panels(trials: Mapping, evidence: Mapping) -> Sequence:
         return [
-            forest(evidence["kept"], "validation at the end, 40 % wrong labels"),
-            forest(evidence["lost"], "fall from the best epoch"),
-            forest(evidence["dense"], "dense parameters"),
-            forest(evidence["size"], "gap, clean labels"),
-            forest(evidence["error"], "error over training sets"),
-            forest(evidence["variance"], "variance over training sets"),
+            forest_panel(evidence["kept"], "validation at the end, 40 % wrong labels"),
+            forest_panel(evidence["lost"], "fall from the best epoch"),
+            forest_panel(evidence["dense"], "dense parameters"),
+            forest_panel(evidence["size"], "gap, clean labels"),
+            forest_panel(evidence["error"], "error over training sets"),
+            forest_panel(evidence["variance"], "variance over training sets"),
         ]
 
     def mechanism(trials: Mapping, evidence: Mapping) -> Sequence:
@@ -181,11 +182,13 @@ def question() -> Question:
         some = [
             name for name in (HEART, "falling rate", "mixup", "early stopping", "clean labels") if name in falls.labels
         ]
-        splits = {name: split_of(sets, labels) for name, labels in draws.items() if set(labels) <= set(sets.labels)}
+        splits = {
+            name: split_variance(sets, labels) for name, labels in draws.items() if set(labels) <= set(sets.labels)
+        }
         found = [
             curves_panel(falls, "train_accuracy", "training, 40 % wrong labels", "training accuracy", some),
             curves_panel(falls, "val_accuracy", "validation, 40 % wrong labels", "validation accuracy", some),
-            split_panel(splits, "what the error is made of"),
+            variance_panel(splits, "what the error is made of"),
             arms_panel(trials["size"], gap, "clean labels"),
         ]
         return [panel for panel in found if panel]
@@ -196,8 +199,8 @@ def question() -> Question:
     return Question(
         name="capacity",
         about=__doc__,
-        title="Capacity and learning by heart",
-        question="Why does validation fall while training reaches 98 %, and which change keeps what was learned?",
+        title="Capacity and memorization",
+        question="Overfitting: why does validation accuracy fall while training reaches 98 %, and what prevents it?",
         plans=(
             Plan("falls", LONG, FALLS, seeds=10, sizes={
                 "smoke": {"widths": (8,), "epochs": 1, "seeds": 2, "arms": [HEART, "L2", "mixup"]},
@@ -235,7 +238,7 @@ def question() -> Question:
         answer=answer,
         evidence=Figure("What keeps the accuracy", panels, "Differences on the same seeds.", columns=2),
         mechanism=Figure(
-            "Learning by heart, and what the error is made of",
+            "Memorization, and what the error consists of",
             mechanism,
             "Accuracy after each epoch. Bars: squared error of the class probabilities on the test images as bias^2, "
             "variance that comes from the training set and from the seed. Below: every seed a dot.",

@@ -1,4 +1,4 @@
-"""The ledger of claims: what courses and papers say of these questions, and what the experiments found.
+"""Ledger of claims: what courses and papers claim about these questions, and what the experiments found.
 
     python -m experiments.claims                     # gathers the full runs under runs/ into docs/claims.md
     python -m experiments.claims --run               # runs what is missing first, one experiment after the other
@@ -6,10 +6,10 @@
 
 Every experiment that asks a question leaves `answer.json` in its folder (runs/NAME-SIZE). The ledger lists its claims:
 the statement, who makes it, supported, refuted or undecided on these tasks, and the difference with its interval. The
-answers are copied beside it, into answers/, and their figures into figures/; an experiment whose folder is not there
-keeps the answer that it has in answers/. So does one whose answer is malformed: the file is named on standard error,
-the others are gathered, and the exit code is 1. A claim is as good as its experiment: how it was tested, on what and
-within which limits stands on the page of the answer.
+answers are copied next to it, into answers/, and their figures into figures/; an experiment without a folder keeps the
+answer that it has in answers/. So does one whose answer is malformed: the file is named on standard error, the others
+are gathered, and the exit code is 1. A claim is as good as its experiment: the page of the answer says how it was
+tested, on what and within which limits.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fishnet.cli.own_files import check_own_file
-from fishnet.cli.parser import Parser, guarded
+from fishnet.cli.parser import Parser, run_guarded
 from fishnet.errors import UsageError, UserError
 from fishnet.host.files import read_regular_file
 from fishnet.lookup import unknown
@@ -37,7 +37,7 @@ TITLE = "# What is claimed, and what was found"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Gathers the ledger from its command line."""
-    return guarded(run, argv)
+    return run_guarded(run, argv)
 
 
 def run(argv: Sequence[str]) -> int:
@@ -76,7 +76,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def usable(problems: list[str], read: Callable[[], T]) -> T | None:
-    """What `read` gives; None where that cannot be used, which is added to the problems."""
+    """Reads a file of an answer; None where it is unusable, with the reason added to the problems."""
     try:
         return read()
     except BadAnswer as error:
@@ -102,7 +102,7 @@ def takes_files(name: str, size: str) -> bool:
 
 
 def folder_of(runs: Path, name: str, size: str) -> Path:
-    """Where an experiment of a size leaves its answer."""
+    """Output folder of an experiment of a size."""
     return runs / f"{name}-{size}"
 
 
@@ -119,12 +119,12 @@ def train(name: str, size: str, out: Path, data_dir: str | None = None) -> None:
 
 
 def kept(docs: Path, name: str) -> Path:
-    """Where the ledger keeps the answer of an experiment."""
+    """File in which the ledger keeps the answer of an experiment."""
     return docs / "answers" / f"{name}.json"
 
 
 def keep(folder: Path, docs: Path, name: str, size: str) -> None:
-    """Copies an answer and its figures, if there is one, beside the ledger: all of them or none.
+    """Copies an answer and its figures, if there are any, next to the ledger: all or none.
 
     Raises:
         BadAnswer: it or a figure cannot be used; the one that was kept before stands.

@@ -1,12 +1,12 @@
-"""Prints what fishnet has: every component with its formula and its paper, and what goes well with what.
+"""Prints the catalog: every component with its formula and paper, and which components go well together.
 
     python -m experiments.describe
     python -m experiments.describe --part optimizers
     python -m experiments.describe --part models --image-size 64 --widths 32-64-128
 
-Names are values of the recipe field beside a part's heading, `--axis activation=relu,mish` on any experiment; entries
-that begin with -- are fields themselves; corruptions follow a task's name, `--task "reef?train=0.5&noise=0.1"`. Models
-are listed with their parameters, multiply-adds and activations for one image.
+Names are values of the recipe field in a part's heading, `--axis activation=relu,mish` on any experiment; entries that
+begin with -- are fields themselves; corruptions follow a task's name, `--task "reef?train=0.5&noise=0.1"`. Models are
+listed with their parameters, multiply-adds and activations for one image.
 """
 
 import inspect
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fishnet.cli.catalogue import PARTS
-from fishnet.cli.parser import Parser, guarded
+from fishnet.cli.parser import Parser, run_guarded
 from fishnet.errors import UsageError
 from fishnet.sweep.spec.recipe import FIELDS, Recipe
 
@@ -41,7 +41,7 @@ PAIRINGS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    return guarded(describe, argv)
+    return run_guarded(describe, argv)
 
 
 def parser() -> Parser:
@@ -101,7 +101,7 @@ def describe(argv: list[str]) -> int:
 
 
 def entries(name: str) -> dict[str, str]:
-    """What is said of each name and field of a part.
+    """Descriptions of the names and fields of a part.
 
     Args:
         name: of the part, one of `PARTS`; of "models" these are the fields only.
@@ -158,24 +158,24 @@ SECTIONS = ("Args:", "Attributes:", "Returns:", "Raises:", "Source:", "Other fie
 
 
 def indented(line: str) -> str:
-    """A line of a formula as it is."""
+    """Indents a line of a formula."""
     return f"    {unmarked(line.strip())}"
 
 
 def wrapped(text: str) -> str:
-    """A sentence or two in as many lines as they need."""
+    """Wraps a sentence or two to the width of the output."""
     text = unmarked(re.sub(r"\s+", " ", text))
     wrapper = textwrap.TextWrapper(WIDTH, "    ", "      ", break_long_words=False, break_on_hyphens=False)
     return wrapper.fill(text)
 
 
 def unmarked(text: str) -> str:
-    """Text without the marks of code around formulas; around a name, which might be taken for a word, they stay."""
+    """Removes backticks around formulas; around names they stay."""
     return re.sub(r"`([^`]*)`", lambda code: code[0] if re.fullmatch(r"[A-Za-z_]\w{3,}", code[1]) else code[1], text)
 
 
 def initializer_text(init: Any) -> str:
-    """A line or two on a `VarianceScaling`."""
+    """Describes a `VarianceScaling` in a line or two."""
     from fishnet.nn.initializers import DISTRIBUTIONS, FANS
 
     distribution, source = DISTRIBUTIONS[init.distribution].replace("_", " "), None

@@ -5,7 +5,7 @@
     python -m experiments.dying_relu --until-decided
 
 Question. A unit whose input is negative for every image passes no gradient and never learns again. Courses blame a
-high learning rate and a negative bias for it, and prescribe leaky slopes, elu, selu, he's initialisation, lower rates
+high learning rate and a negative bias for it, and prescribe leaky slopes, elu, selu, he's initialization, lower rates
 or batch norm. Which of these brings back the accuracy, and which only the units?
 
 Hypothesis. Where many units die, keeping them alive at the same rate and from the same start restores accuracy; where
@@ -14,8 +14,8 @@ accuracy is lost although units live, a high rate is to blame and a leaky slope 
 Arms. A small CNN learns reef fish. `cause`: death is planted by a negative initial bias at the usual rate, and single
 changes are made to that network. `rate`: the rate is doubled instead, and the same changes are made; as a leaky network
 may diverge where dead units brake a ReLU, both are compared with clipped gradients too. `dose`: biases, rates and
-initialisers, one at a time. Each run measures the share of channels that are active for no image of the training split,
-after every epoch.
+initializers, one at a time. Each run measures the fraction of channels that are active for no training image, after
+every epoch.
 
 Refuted if: units that are kept alive (leaky, prelu) do not do better than dead ones from the same start; or if a
 network with hardly any dead units at the high rate is as bad as one with many.
@@ -28,7 +28,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fishnet.study.plan import Plan
-from fishnet.study.question import Figure, Question, listed, main
+from fishnet.study.question import Figure, Question, join_names, main
 from fishnet.sweep.spec.recipe import Recipe
 
 BIAS, USUAL, RATE = -2.0, 0.05, 0.1
@@ -62,12 +62,12 @@ SMALL = {
 
 
 def arms_of(start: Mapping[str, object]) -> dict[str, dict[str, Any]]:
-    """The network that dies, and single changes to it."""
+    """Arms of the network whose units die, and of single changes to it."""
     return {"relu": dict(start)} | {name: {**start, **change} for name, change in CURES.items()}
 
 
 def doses() -> dict[str, dict[str, Any]]:
-    """The bias, the rate and the initialiser, one at a time."""
+    """The bias, the rate and the initializer, one at a time."""
     arms: dict[str, dict[str, Any]] = {"relu": {"lr": USUAL}}
     arms |= {f"bias {bias:g}": {"lr": USUAL, "init_bias": bias} for bias in BIASES}
     arms |= {f"rate {rate:g}": {"lr": rate} for rate in RATES}
@@ -77,12 +77,13 @@ def doses() -> dict[str, dict[str, Any]]:
 def question() -> Question:
     """See the module."""
     from fishnet.study.claims import Claim
-    from fishnet.study.contrasts import Contrast, column, probed
-    from fishnet.study.figures.answers import arms_panel, forest, steps_panel
+    from fishnet.study.contrasts import Contrast
+    from fishnet.study.figures.answers import arms_panel, forest_panel, steps_panel
     from fishnet.study.figures.numbers import numbers_panel
+    from fishnet.study.metrics import column_metric, probe_metric
 
-    accuracy = column("test_balanced_accuracy", "balanced test accuracy", margin=0.03, diverged=1 / 15)
-    dead = probed(
+    accuracy = column_metric("test_balanced_accuracy", "balanced test accuracy", margin=0.03, diverged=1 / 15)
+    dead = probe_metric(
         "dead_units",
         "share of dead units at the end",
         larger_is_better=False,
@@ -91,7 +92,7 @@ def question() -> Question:
         digits=2,
         within=(0.0, 1.0),
     )
-    last = probed("dead_units", "share of dead units behind the last convolution, at the end", layer="act_2",
+    last = probe_metric("dead_units", "share of dead units behind the last convolution, at the end", layer="act_2",
                   larger_is_better=False, margin=0.03, diverged=1.0, digits=2, within=(0.0, 1.0))  # fmt: skip
     planted = arms_of({"init_bias": BIAS, "lr": USUAL})
     planted["tenth of the rate"] = {"init_bias": BIAS, "lr": USUAL / 10}
@@ -109,22 +110,22 @@ def question() -> Question:
         saved = [name for name, row in evidence["cause"].rows.items() if row.verdict == "better"]
         rows = evidence["rate"].rows
         share, usual = evidence["rate_dead"].row("relu").mean, rows["usual rate"]
-        leaky = f"a leaky slope changes accuracy by {evidence['rate'].phrase('leaky_relu')}"
+        leaky = f"a leaky slope changes accuracy by {evidence['rate'].difference_text('leaky_relu')}"
         headline = f"{killed_by_bias(evidence)}; at {RATE / USUAL:g} times the usual rate {share:.0%} of the units end "
         headline += f"dead, and {leaky}: {blame(evidence, usual.verdict == 'better')}"
         text = f"With every hidden bias at {BIAS}, {evidence['cause_dead'].row('relu').mean:.0%} of the units end dead"
         text += f" ({evidence['cause_last'].row('relu').mean:.0%} of the last convolution's)"
-        text += f"; accuracy is better with {listed(saved)}." if saved else " and nothing is shown to mend it."
+        text += f"; accuracy is better with {join_names(saved)}." if saved else " and nothing is shown to mend it."
         return (
             f"{headline}.\n{text} At the high rate accuracy is {rows['relu'].mean:.2f}, at the usual one "
             f"{usual.mean:.2f}; with clipped gradients {rows[CLIPPED].mean:.2f}, with "
             f"{evidence['rate_dead'].row(CLIPPED).mean:.0%} of the units dead, and a leaky slope changes that by "
-            f"{evidence['clipped'].phrase(clipped[0])}."
+            f"{evidence['clipped'].difference_text(clipped[0])}."
         )
 
     def panels(trials: Mapping, evidence: Mapping) -> Sequence:
         titles = {"cause": "dead by bias", "rate": "dead by rate", "clipped": "dead by rate, all clipped"}
-        return [forest(evidence[name], title) for name, title in titles.items() if name in evidence]
+        return [forest_panel(evidence[name], title) for name, title in titles.items() if name in evidence]
 
     def mechanism(trials: Mapping, evidence: Mapping) -> Sequence:
         shown = [
@@ -163,7 +164,7 @@ def question() -> Question:
             Contrast("rate_dead", "Dead units, where the rate is too high", "rate", dead),
             Contrast("clipped", "Accuracy, where the rate is too high and gradients are clipped", "rate", accuracy,
                      control=CLIPPED, arms=clipped),
-            Contrast("dose", "Dead units by bias, rate and initialiser", "dose", dead),
+            Contrast("dose", "Dead units by bias, rate and initializer", "dose", dead),
         ),
         answer=answer,
         evidence=Figure("Accuracy against the network whose units die", panels, "Balanced test accuracy."),
@@ -207,8 +208,10 @@ def killed_by_bias(evidence: Mapping) -> str:
     better = [label for label in living if of.row(label).verdict == "better"]
     if not better:
         return "Where a negative bias kills units, their death is not shown to cost accuracy"
-    best = of.foremost(better)
-    return f"Where a negative bias kills units, their death costs the accuracy ({of.phrase(best)}, with {best})"
+    best = of.best_arm(better)
+    return (
+        f"Where a negative bias kills units, their death costs the accuracy ({of.difference_text(best)}, with {best})"
+    )
 
 
 def blame(evidence: Mapping, lost: bool) -> str:

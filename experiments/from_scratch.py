@@ -1,22 +1,22 @@
-"""A network written by hand that explodes: which error does what, and which instrument finds it?
+"""Which backpropagation bug causes which symptom, and which check finds it?
 
     python -m experiments.from_scratch
     python -m experiments.from_scratch --quick
     python -m experiments.from_scratch --until-decided
 
 Question. A 784-10-10 network for digits, written in NumPy with its own backward pass and trained on full batches at a
-rate of 0.1, explodes and stays at guessing or below. Which of the likely errors does that, do the usual remedies help
-against it, and how is each error found?
+rate of 0.1, explodes or stays at chance. Which of the likely bugs causes that, do the usual remedies help, and which
+check finds each bug?
 
 Hypothesis. Raw pixels and a gradient without 1/m make the first step thousands of times too long; all hidden units die
 or the softmax overflows. A softmax without the shift by its maximum does no harm where the logits are small. Wrong
 equations are found by a gradient check, overflows by the first array that is not finite, and raw pixels by neither.
-A lower rate hides raw pixels and a missing 1/m, and does not mend wrong equations.
+A lower rate hides raw pixels and a missing 1/m, and does not fix wrong equations.
 
-Arms. `errors`: the right network, and each error by itself: raw pixels, no 1/m, no shift, a softmax normalised over
+Arms. `errors`: the right network, and each error by itself: raw pixels, no 1/m, no shift, a softmax normalized over
 the images, biases summed over both axes, no ReLU in the gradient, a step uphill, half precision, uniform weights.
-`mending`: the network with raw pixels, no 1/m and no shift at once, and what is mended in it one by one, or hidden by a
-lower rate. `mended`: the same network in the engine, full batches, stopped early: rates, momentum and small batches.
+`mending`: the network with raw pixels, no 1/m and no shift at once, and each bug fixed by itself, or hidden by a lower
+rate. `mended`: the fixed network in the engine, full batches, stopped early: rates, momentum and small batches.
 
 Refuted if: no single error keeps the accuracy near guessing; the gradient check passes a wrong equation or refuses a
 right one; a missing shift alone overflows.
@@ -32,7 +32,7 @@ from fishnet.study.custom_runs import CustomRuns
 from fishnet.study.failures import first_bad
 from fishnet.study.handwritten import train
 from fishnet.study.plan import Plan
-from fishnet.study.question import Figure, Question, listed, main
+from fishnet.study.question import Figure, Question, join_names, main
 from fishnet.sweep.spec.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -97,20 +97,21 @@ MENDED: dict[str, dict[str, Any]] = {
 def question() -> Question:
     """See the module."""
     from fishnet.study.claims import Claim
-    from fishnet.study.contrasts import Contrast, Measure, column, until
-    from fishnet.study.figures.answers import arms_panel, curves_panel, forest, steps_panel
+    from fishnet.study.contrasts import Contrast
+    from fishnet.study.figures.answers import arms_panel, curves_panel, forest_panel, steps_panel
+    from fishnet.study.metrics import Metric, column_metric, epochs_until
 
-    accuracy = column("test_accuracy", "test accuracy", margin=0.01, diverged=0.1)
-    error = column("gradient_error", "relative error of the gradient, decimal logarithm", larger_is_better=False,
+    accuracy = column_metric("test_accuracy", "test accuracy", margin=0.01, diverged=0.1)
+    error = column_metric("gradient_error", "relative error of the gradient, decimal logarithm", larger_is_better=False,
                    digits=1)  # fmt: skip
 
-    soon = until("val_accuracy", GOOD, f"epochs until validation accuracy {GOOD:g}", falling=False, margin=10,
+    soon = epochs_until("val_accuracy", GOOD, f"epochs until validation accuracy {GOOD:g}", falling=False, margin=10,
                  digits=0)  # fmt: skip
-    failed = Measure("share of runs whose gradient check fails", fails, larger_is_better=False, diverged=1.0)
+    failed = Metric("fraction of runs whose gradient check fails", fails, larger_is_better=False, diverged=1.0)
 
     def answer(evidence: Mapping) -> str:
         rows, found = evidence["errors"].rows, evidence["mending"].rows
-        lost = [f"{name} ({evidence['errors'].level(name)})" for name, row in rows.items() if row.mean < LOST]
+        lost = [f"{name} ({evidence['errors'].mean_text(name)})" for name, row in rows.items() if row.mean < LOST]
         harmful = [f"{name} ({row.mean:.2f})" for name, row in rows.items() if row.verdict == "worse"]
         harmless = [name for name, row in rows.items() if row.verdict == "equivalent"]
         caught = [name for name, row in evidence["failed"].rows.items() if row.verdict == "worse"]
@@ -118,30 +119,30 @@ def question() -> Question:
         ahead = [f"{name} ({row.mean:.2f})" for name, row in engine.items() if row.verdict == "better"]
         mends = [f"{name} ({row.mean:.2f})" for name, row in found.items() if row.verdict == "better"]
         return (
-            f"The right network reaches a test accuracy of {evidence['errors'].level('right')}; it stays near "
+            f"The right network reaches a test accuracy of {evidence['errors'].mean_text('right')}; it stays near "
             f"guessing with {'; '.join(lost) or 'nothing'}.\n"
-            f"Worse with: {listed(harmful)}; no worse with: {listed(harmless)}. "
-            f"A gradient check finds: {listed(caught)}. {refused(evidence['failed'])}"
+            f"Worse with: {join_names(harmful)}; no worse with: {join_names(harmless)}. "
+            f"A gradient check finds: {join_names(caught)}. {refused(evidence['failed'])}"
             f"With raw pixels, no 1/m and no shift at once it stays at {found['as found'].mean:.2f}; "
-            f"better with: {listed(mends)}. The mended one "
+            f"better with: {join_names(mends)}. The fixed one "
             f"reaches {next(iter(engine.values())).mean:.2f} with full batches in the engine; better with: "
-            f"{listed(ahead)}."
+            f"{join_names(ahead)}."
         )
 
     def panels(trials: Mapping, evidence: Mapping) -> Sequence:
         titles = {
             "errors": "each error by itself",
-            "mending": "three errors, mended",
-            "mended": "mended, in the engine",
+            "mending": "three errors, fixed",
+            "mended": "fixed, in the engine",
         }
-        return [forest(evidence[name], title) for name, title in titles.items()]
+        return [forest_panel(evidence[name], title) for name, title in titles.items()]
 
     def mechanism(trials: Mapping, evidence: Mapping) -> Sequence:
         drawn = [
             arms_panel(trials["errors"], error, "gradient check in float64"),
             curves_panel(trials["errors"], "val_accuracy", "each error by itself", "validation accuracy"),
-            steps_panel(trials["errors"], "dead_units", "each error by itself", "share of dead units"),
-            curves_panel(trials["mending"], "val_accuracy", "three errors, mended", "validation accuracy"),
+            steps_panel(trials["errors"], "dead_units", "each error by itself", "fraction of dead units"),
+            curves_panel(trials["mending"], "val_accuracy", "three errors, fixed", "validation accuracy"),
         ]
         return [panel for panel in drawn if panel]
 
@@ -159,7 +160,7 @@ def question() -> Question:
         name="from_scratch",
         about=__doc__,
         title="A network written by hand that explodes",
-        question="Why does a 784-10-10 network written by hand explode at a rate of 0.1, and how is the error found?",
+        question="Which bug makes a 784-10-10 network explode at a rate of 0.1, and which check finds it?",
         plans=(
             CustomRuns("errors", train, ERRORS, seeds=10,
                     sizes={"smoke": smoke, "quick": {"epochs": 60, "seeds": 4, "arms": few}}),
@@ -174,10 +175,10 @@ def question() -> Question:
             Contrast("errors", "Each error by itself", "errors", accuracy),
             Contrast("checked", "What a gradient check says of it", "errors", error),
             Contrast("failed", f"Whether a gradient check fails (above {WRONG_ABOVE:g})", "errors", failed),
-            Contrast("mending", "Three errors at once, and what mends them", "mending", accuracy),
+            Contrast("mending", "Three errors at once, and what fixes them", "mending", accuracy),
             Contrast("lower", "A lower rate in place of mending pixels and 1/m", "mending", accuracy,
                      control="all mended", arms=LOWER),
-            Contrast("mended", "The mended network, full batches and early stopping", "mended", accuracy),
+            Contrast("mended", "The fixed network, full batches and early stopping", "mended", accuracy),
             Contrast("sooner", f"Epochs until the validation accuracy is {GOOD:g}", "mended", soon,
                      arms=("rate .3", "rate 1", "momentum", MOMENTUM, "adam")),
         ),
@@ -220,11 +221,11 @@ def refused(evidence: "Evidence") -> str:
         for name, row in evidence.rows.items()
         if name not in WRONG and row.mean > 0
     ]
-    return f"It also refuses gradients whose equations are right: {listed(found)}. " if found else ""
+    return f"It also refuses gradients whose equations are right: {join_names(found)}. " if found else ""
 
 
 def fails(results) -> dict[int, float]:
-    """1 for every run whose gradient is wrong, otherwise 0."""
+    """Values by run: 1 where the gradient check fails, otherwise 0."""
     errors = results.runs.set_index("run")["gradient_error"].astype(float)
     return (errors > WRONG_ABOVE).astype(float).to_dict()
 

@@ -1,12 +1,12 @@
-"""A learning-rate range test: which rate does this recipe want? Many short runs at constant rates, in one program.
+"""Learning-rate range test: which rate suits this recipe? Many short runs at constant rates, in one program.
 
     python -m experiments.lr_range
     python -m experiments.lr_range --task mnist-mini --model mlp --widths 300-100 --optimizer adam
     python -m experiments.lr_range --model resnet --depth 2 --lowest 1e-3 --highest 1 --rates 13 --epochs 2
 
 Every rate of a logarithmic grid trains for --epochs (one) with every seed. The suggestion is the rate with the lowest
-mean validation loss among those at which no seed diverged; with it stands the range of rates that are as good within
-one standard error. The picture is figures/lr_range.svg (and .png) in the output folder. A rate found at a constant
+mean validation loss among those at which no seed diverged, with the range of rates that are as good within one
+standard error. The picture is figures/lr_range.svg (and .png) in the output folder. A rate found at a constant
 schedule and few epochs is the peak rate for a schedule that falls.
 """
 
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from fishnet.cli.main import train
 from fishnet.cli.output import width_of_output
-from fishnet.cli.parser import guarded, whole
+from fishnet.cli.parser import parse_whole, run_guarded
 from fishnet.cli.sweep_flags import Experiment, Request, parser_for, understand
 from fishnet.errors import UsageError
 from fishnet.host.names import visible
@@ -49,7 +49,7 @@ FIGURE = "lr_range"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the range test from its command line; exit codes as for every experiment."""
-    return guarded(lambda words: train(asked(words), show), argv)
+    return run_guarded(lambda words: train(asked(words), show), argv)
 
 
 def asked(argv: Sequence[str]) -> Request:
@@ -96,7 +96,7 @@ def grid_of(flags: argparse.Namespace) -> list[float]:
             raise UsageError(f"--{name}: {text!r} is not a number") from None
         if not 0 < ends[-1] <= HIGHEST:
             raise UsageError(f"--{name}: {text!r} is not above 0 and at most {HIGHEST:g}")
-    number = whole("rates", flags.rates, FEWEST, MOST)
+    number = parse_whole("rates", flags.rates, FEWEST, MOST)
     if not ends[0] < ends[1]:
         raise UsageError(f"--lowest: {flags.lowest!r} is not below the highest rate, {flags.highest!r}")
     low, high = ends

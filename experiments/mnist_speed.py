@@ -29,7 +29,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fishnet.study.plan import Plan
-from fishnet.study.question import Figure, Question, listed, main
+from fishnet.study.question import Figure, Question, join_names, main
 from fishnet.sweep.spec.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -73,12 +73,13 @@ FAR: dict[str, dict[str, Any]] = {
 def question() -> Question:
     """See the module."""
     from fishnet.study.claims import Claim
-    from fishnet.study.contrasts import Contrast, column
-    from fishnet.study.figures.answers import curves_panel, forest
+    from fishnet.study.contrasts import Contrast
+    from fishnet.study.figures.answers import curves_panel, forest_panel
     from fishnet.study.figures.numbers import trade_panel
+    from fishnet.study.metrics import column_metric
 
-    accuracy = column("test_accuracy", "test accuracy", margin=0.001, diverged=0.1, digits=4)
-    seconds = column("train_seconds", "seconds of training a run", larger_is_better=False, digits=1)
+    accuracy = column_metric("test_accuracy", "test accuracy", margin=0.001, diverged=0.1, digits=4)
+    seconds = column_metric("train_seconds", "seconds of training a run", larger_is_better=False, digits=1)
 
     def answer(evidence: Mapping) -> str:
         shown = [name for name in ("short", "lengths", "long") if name in evidence]
@@ -93,15 +94,15 @@ def question() -> Question:
         headline, sentences = f"{first[:-1]}, and {second[0].lower()}{second[1:]}", []
         best = max(found, key=lambda label: found[label][0].mean)
         of = next(evidence[name] for name in shown if best in evidence[name].rows)
-        sentences.append(f"The highest mean is {of.level(best)}: {best}.")
+        sentences.append(f"The highest mean is {of.mean_text(best)}: {best}.")
         rows = evidence["short"].rows
         helped, hurt = ([name for name, row in rows.items() if row.verdict == word] for word in ("better", "worse"))
-        sentences.append(f"Against two epochs as they are: better {listed(helped)}; worse {listed(hurt)}.")
+        sentences.append(f"Against two epochs as they are: better {join_names(helped)}; worse {join_names(hurt)}.")
         return f"{headline}\n{' '.join(sentences)}"
 
     def panels(trials: Mapping, evidence: Mapping) -> Sequence:
         titles = {"short": "short runs", "lengths": "lengths", "long": "long runs"}
-        return [forest(evidence[name], title) for name, title in titles.items() if name in evidence]
+        return [forest_panel(evidence[name], title) for name, title in titles.items() if name in evidence]
 
     def mechanism(trials: Mapping, evidence: Mapping) -> Sequence:
         drawn = [trade_panel(trials[name], seconds, accuracy, f"{name} runs", LEVELS) for name in ("short", "long")]
@@ -162,7 +163,7 @@ def question() -> Question:
 
 
 def fastest(found: Mapping[str, tuple["Comparison", "Comparison"]], level: float) -> str:
-    """Which arm passes a level soonest, in a sentence.
+    """Sentence that names the arm that passes a level soonest.
 
     Args:
         found: label -> test accuracy and seconds of training.

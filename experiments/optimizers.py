@@ -1,4 +1,4 @@
-"""Optimizers and schedules: which is best when each has the rate that suits it, found in as many runs?
+"""Optimizers and schedules: which is best when each is tuned with the same number of runs?
 
     python -m experiments.optimizers
     python -m experiments.optimizers --quick
@@ -13,7 +13,7 @@ plain gradient descent and AdaGrad need more steps; what falls to a small rate a
 better than a constant rate by more than any optimizer is than another.
 
 Arms. `tune`: a perceptron on digits, every optimizer with every schedule at six rates around its documented default.
-`digits`: each at the rate with the lowest validation loss, beside the default rates. `tune fish` and `fish`: the same
+`digits`: each at the rate with the lowest validation loss, and at its default rate. `tune fish` and `fish`: the same
 for a small convolutional network on reef fish, at one schedule, cosine.
 
 Refuted if: an optimizer with momentum or adaptive rates is better or worse than momentum by more than a hundredth on
@@ -27,8 +27,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fishnet.study.plan import Plan
-from fishnet.study.question import Figure, Question, listed, main
-from fishnet.study.tuning import at_tuned_rates, ends_of_grids, tried, tuning_plan
+from fishnet.study.question import Figure, Question, join_names, main
+from fishnet.study.tuning import label_at, set_tuned_rates, tuning_plan, warn_of_grid_ends
 from fishnet.sweep.spec.recipe import Recipe
 
 FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)  # on the documented default rate
@@ -92,40 +92,41 @@ def at_default(name: str) -> str:
 def kept(arms: Sequence[str], rates: Mapping, number: int) -> list[str]:
     """The labels of a smaller tuning plan: some arms, at the middle of their grids."""
     start = (len(FACTORS) - number) // 2 + number % 2
-    return [tried(label, rate) for label in arms for rate in rates[label][start : start + number]]
+    return [label_at(label, rate) for label in arms for rate in rates[label][start : start + number]]
 
 
 def question() -> Question:
     """See the module."""
     from fishnet.study.claims import Claim
-    from fishnet.study.contrasts import Contrast, column
-    from fishnet.study.figures.answers import forest
+    from fishnet.study.contrasts import Contrast
+    from fishnet.study.figures.answers import forest_panel
     from fishnet.study.figures.numbers import cells_panel, numbers_panel
+    from fishnet.study.metrics import column_metric
 
-    accuracy = column("test_accuracy", "test accuracy on digits", margin=0.01, diverged=0.1)
-    balanced = column("test_balanced_accuracy", "balanced test accuracy on fish", margin=0.03, diverged=1 / 15)
-    val_loss = column("val_loss", "validation loss", larger_is_better=False)
+    accuracy = column_metric("test_accuracy", "test accuracy on digits", margin=0.01, diverged=0.1)
+    balanced = column_metric("test_balanced_accuracy", "balanced test accuracy on fish", margin=0.03, diverged=1 / 15)
+    val_loss = column_metric("val_loss", "validation loss", larger_is_better=False)
     lr, digits = defaults(), digits_arms()
     rates = {label: grid(lr[label.split(",")[0]]) for label in digits}
     fish: dict[str, dict[str, Any]] = dict(SHARED | OWN)
     fish_rates = {name: grid(lr[name]) for name in fish}
 
     def compared(trials: Mapping) -> dict[str, dict[str, Any]]:
-        arms = at_tuned_rates(digits, rates, trials["tune"])
+        arms = set_tuned_rates(digits, rates, trials["tune"])
         usual = {name: {"lr": float(f"{lr[name]:.3g}")} for name in AT_DEFAULT}  # as in the grids: trained once
         return arms | {
             at_default(name): {**SHARED[name], **SCHEDULES["constant"], **usual[name]} for name in AT_DEFAULT
         }
 
     def compared_fish(trials: Mapping) -> dict[str, dict[str, Any]]:
-        return at_tuned_rates(fish, fish_rates, trials["tune fish"])
+        return set_tuned_rates(fish, fish_rates, trials["tune fish"])
 
     def answer(evidence: Mapping) -> str:
         rows, fishes = evidence["optimizers"].rows, evidence["fish"].rows
         how = evidence["schedules"].rows
         return (
-            f"At tuned rates momentum reaches {evidence['optimizers'].level(CONTROL)} on the digits and "
-            f"{evidence['fish'].level('momentum')} on the fish; {ahead(evidence)}.\n"
+            f"At tuned rates momentum reaches {evidence['optimizers'].mean_text(CONTROL)} on the digits and "
+            f"{evidence['fish'].mean_text('momentum')} on the fish; {ahead(evidence)}.\n"
             f"On the digits, at constant rates, {sorted_out(rows, ', constant')}. {at_their_defaults(evidence)}"
             "Of schedules for momentum, "
             f"{sorted_out(how, before='momentum, ')}. On the fish {sorted_out(fishes)}."
@@ -139,7 +140,7 @@ def question() -> Question:
             "adam_schedules": "schedules for Adam",
             "defaults": "default rates",
         }
-        found = [forest(evidence[name], title) for name, title in titles.items() if name in evidence]
+        found = [forest_panel(evidence[name], title) for name, title in titles.items() if name in evidence]
         cells = {(name, how): f"{name}, {how}" for name in SHARED for how in SCHEDULES}
         grid = cells_panel(trials["digits"], accuracy, cells, "every optimizer with every schedule, digits")
         return [*found, *([grid] if grid else [])]
@@ -150,12 +151,12 @@ def question() -> Question:
         constant = [label for label in digits if label.endswith(", constant")]
         for some in (constant[:5], constant[5:10], constant[10:]):
             lines = {
-                label.split(",")[0]: {rate / lr[label.split(",")[0]]: tried(label, rate) for rate in rates[label]}
+                label.split(",")[0]: {rate / lr[label.split(",")[0]]: label_at(label, rate) for rate in rates[label]}
                 for label in some
             }
             drawn.append(numbers_panel(tuned, val_loss, lines, "digits", "rate over the default rate", most=1.0))
         lines = {
-            name: {rate / lr[name]: tried(name, rate) for rate in fish_rates[name]}
+            name: {rate / lr[name]: label_at(name, rate) for rate in fish_rates[name]}
             for name in ("momentum", "sgd", "adagrad", "rmsprop", "adam")
         }
         drawn.append(numbers_panel(tuned_fish, val_loss, lines, "reef fish", "rate over the default rate", most=3.0))
@@ -243,11 +244,11 @@ def question() -> Question:
             "documented defaults.",
             "Rates are chosen by validation loss, which on the fish follows the common species; compared is balanced "
             "accuracy.",
-            "Two seeds a rate to tune with: a choice between neighbouring rates is partly luck, alike for all.",
+            "Two seeds a rate to tune with: a choice between neighboring rates is partly luck, alike for all.",
         ),
         problems=lambda trials, evidence: [
-            *ends_of_grids(trials["tune"], list(digits), rates),
-            *ends_of_grids(trials["tune fish"], list(fish), fish_rates),
+            *warn_of_grid_ends(trials["tune"], list(digits), rates),
+            *warn_of_grid_ends(trials["tune fish"], list(fish), fish_rates),
         ],
     )  # fmt: skip
 
@@ -256,7 +257,7 @@ def at_their_defaults(evidence: Mapping) -> str:
     """A sentence that names the optimizers whose default rate is the one that was found by tuning, if any."""
     labels = {name: at_default(name) for name in AT_DEFAULT if f"default_{name}" in evidence}
     found = [name for name, label in labels.items() if label in evidence[f"default_{name}"].same]
-    return f"Tuning finds the documented default rate again for {listed(found)}. " if found else ""
+    return f"Tuning finds the documented default rate again for {join_names(found)}. " if found else ""
 
 
 def ahead(evidence: Mapping) -> str:
@@ -266,8 +267,8 @@ def ahead(evidence: Mapping) -> str:
         of = evidence[name]
         better = [label for label, row in of.rows.items() if row.verdict == "better"]
         if better:
-            best = of.foremost(better)
-            found.append(f"{best} is better on the {words} ({of.phrase(best)})")
+            best = of.best_arm(better)
+            found.append(f"{best} is better on the {words} ({of.difference_text(best)})")
     return "; ".join(found) if found else "nothing is better for certain"
 
 
@@ -284,7 +285,7 @@ def sorted_out(rows: Mapping, after: str = "", before: str = "") -> str:
         if row.verdict != "control":
             found.setdefault(row.verdict, []).append(label.removesuffix(after).removeprefix(before))
     order = ("better", "worse", "equivalent", "undecided")
-    return "; ".join(f"{verdict}: {listed(found[verdict])}" for verdict in order if verdict in found)
+    return "; ".join(f"{verdict}: {join_names(found[verdict])}" for verdict in order if verdict in found)
 
 
 if __name__ == "__main__":

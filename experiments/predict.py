@@ -1,19 +1,19 @@
-"""Names what is on your own photographs, with a network that an experiment has trained.
+"""Classifies your own photographs with a network that an experiment has trained.
 
     python -m experiments.predict --run runs/ablation-0123456789 --images fish.jpg holiday/
     python -m experiments.predict --run runs/ablation-0123456789 --index 7 --images holiday/ --csv names.csv
     python -m experiments.predict --run runs/train-0123456789 --images holiday/ --mc-dropout 50
 
 Prints the three most probable species of each photograph. The probabilities are the network's: it chooses among the
-species it was trained on and knows no others. Of a folder all files are looked at that training would look at, in
-sub-folders too; what cannot be read, or is hidden, is passed over: the first three of a folder are named, the rest
-counted. A CSV file is written in place of one that this command wrote before, never in place of anything else. Names
-that cannot be shown as they are, and cells that a spreadsheet would take for formulas, are escaped as in Python.
+species it was trained on and knows no others. Folders are searched as for training, sub-folders included; unreadable
+and hidden files are skipped: the first three of a folder are named, the rest counted. A CSV file replaces one that this
+command wrote before, never any other file. Names that cannot be printed, and cells that a spreadsheet would take for
+formulas, are escaped as in Python.
 
-With --mc-dropout T a network that was trained with dropout answers T times, each time without other features. The
-probabilities are the means of its answers; the entropy (of the means) says how unsure they are, the mutual information
-how much of that is because the answers contradict each other. Both are in nats: 0 is sure. The draws are fixed, so that
-the same photograph gets the same figures each time.
+With --mc-dropout T a network that was trained with dropout predicts T times, each time with another dropout mask. The
+probabilities are the means over these passes. The entropy of the means is the total uncertainty; the mutual information
+is the part of it that comes from disagreement between passes. Both are in nats: 0 is certain. The masks are fixed, so
+that the same photograph gets the same numbers each time.
 """
 
 import csv
@@ -21,21 +21,19 @@ import io
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from fishnet.cli.output import width_of_output
 from fishnet.cli.own_files import check_own_file
-from fishnet.cli.parser import Parser, guarded
+from fishnet.cli.parser import Parser, run_guarded
 from fishnet.data.paths import is_within
 from fishnet.errors import UsageError, UserError
 from fishnet.host.files import write_whole
 from fishnet.host.names import csv_cell, printable, visible
 
-BATCH = 64
 TOP = 3
 FEW = 3  # problems of a folder's files that are told one by one
 HEADER = ("image", "species", "probability")  # of the CSV file: by these it is known as one of predict's
@@ -43,7 +41,7 @@ HEADER = ("image", "species", "probability")  # of the CSV file: by these it is 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code: 1 also when no photograph could be read."""
-    return guarded(predict, argv)
+    return run_guarded(predict, argv)
 
 
 def parser() -> Parser:
@@ -80,6 +78,7 @@ def predict(argv: list[str]) -> int:
         raise UserError(f"no run in {flags.run} has a selected epoch: {why_none(list(results.runs['status']))}")
     if run not in set(results.runs["run"]):
         raise UsageError(f"--index: {run} is not among the runs 0 to {len(results.runs) - 1} of {flags.run}")
+    from fishnet.study.prediction import predict_probabilities, predict_with_mc_dropout
     from fishnet.sweep import load_run
 
     loaded = load_run(flags.run, run)
@@ -99,14 +98,14 @@ def predict(argv: list[str]) -> int:
     row = results.row(run)
     title = visible(f"run {run}: {row['arm']}, seed {row['seed']}")
     if passes is None:
-        probabilities, doubts = probabilities_of(loaded, np.stack(images)), {}
+        probabilities, uncertainty = predict_probabilities(loaded, np.stack(images)), {}
     else:
-        probabilities, doubts = monte_carlo_of(loaded, np.stack(images), passes)
+        probabilities, uncertainty = predict_with_mc_dropout(loaded, np.stack(images), passes)
         title += f"; Monte-Carlo dropout, {passes} {'pass' if passes == 1 else 'passes'}"
     names = [printable(name) for name in names]
-    print_guesses(title, names, loaded.classes, probabilities, doubts)
+    print_guesses(title, names, loaded.classes, probabilities, uncertainty)
     if flags.csv is not None:
-        write_csv(Path(flags.csv), names, loaded.classes, probabilities, doubts)
+        write_csv(Path(flags.csv), names, loaded.classes, probabilities, uncertainty)
     return 0
 
 
@@ -132,13 +131,13 @@ def find_images(given: Sequence[str]) -> tuple[dict[Path, Path | None], list[str
 
 
 def in_few_lines(problems: Sequence[str]) -> list[str]:
-    """Problems of files that nobody has named one by one: the first three, and how many more there are."""
+    """Shortens the problems of a folder's files: the first three, and the number of the others."""
     more = len(problems) - FEW
     return [*problems[:FEW], *([f"{more} more files"] if more > 0 else [])]
 
 
 def why_none(statuses: Sequence[str]) -> str:
-    """Why no run has a selected epoch, in words: `2 diverged, 1 not finished`.
+    """Explains why no run has a selected epoch: `2 diverged, 1 not finished`.
 
     Args:
         statuses: of all runs.
@@ -149,7 +148,7 @@ def why_none(statuses: Sequence[str]) -> str:
 
 
 def read(path: Path, loaded) -> np.ndarray:
-    """One photograph as the network expects it, [size, size, c] uint8: grey for a network trained on grey images."""
+    """Reads a photograph as the network expects it, [size, size, c] uint8: gray for a network of gray images."""
     from fishnet.data.images import read_image
 
     image = read_image(path, loaded.recipe.image_size)
@@ -159,7 +158,7 @@ def read(path: Path, loaded) -> np.ndarray:
 
 
 def channels_of(loaded) -> int:
-    """How many channels the network's images have: what standardises them (or their batch norm) has a mean for each."""
+    """Number of channels of the network's images: its standardization has a mean for each."""
     variables = loaded.variables
     first = (
         variables["constants"]["standardize"] if variables.get("constants") else variables["batch_stats"]["input_norm"]
@@ -167,69 +166,14 @@ def channels_of(loaded) -> int:
     return len(first["mean"])
 
 
-def probabilities_of(loaded, images: np.ndarray) -> np.ndarray:
-    """Softmax of the network's logits for images [n, h, w, c]: [n, class] float64."""
-    import jax
-    from scipy.special import softmax
-
-    variables = jax.device_put(loaded.variables)
-    forward = jax.jit(lambda variables, batch: loaded.model.apply(variables, batch, train=False))
-    return softmax(in_batches(lambda batch: forward(variables, batch), images), axis=-1)
-
-
-def monte_carlo_of(loaded, images: np.ndarray, passes: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Mean probabilities [n, class] for images [n, h, w, c] by Monte-Carlo dropout, and two figures of doubt [n]."""
-    import jax
-
-    answer, variables = monte_carlo_answer(loaded.model, passes), jax.device_put(loaded.variables)
-    found = in_batches(lambda batch: answer(variables, batch), images)
-    doubts = {"predictive_entropy": found.entropy, "mutual_information": found.mutual_information}
-    return found.probabilities, doubts
-
-
-def monte_carlo_answer(model, passes: int) -> Callable[[Any, np.ndarray], Any]:
-    """`f(variables, images [b, h, w, c]) -> MonteCarlo`, compiled once for all runs of a model; the draws are fixed."""
-    import jax
-
-    from fishnet.models.mc_dropout import mc_dropout
-    from fishnet.nn.convolution import gemm
-
-    # The passes are a loop, in which XLA's own convolution is slow on CPU.
-    model = model.clone(conv=gemm) if jax.default_backend() == "cpu" else model
-    key = jax.random.key(0, impl="threefry2x32")
-    return jax.jit(lambda variables, images: mc_dropout(model, variables, images, key, passes))
-
-
-def in_batches(answer: Callable[[np.ndarray], Any], images: np.ndarray) -> Any:
-    """What `answer` gives for images [n, h, w, c], one size of batch at a time: its tree of arrays [n, ...] float64."""
-    import jax
-
-    from fishnet.host.jax_settings import hold_settings
-
-    batch = min(BATCH, len(images))
-    parts = []
-    with hold_settings():
-        for chunk in chunks(images, batch):
-            # With photographs, not with black: a network evaluated with the statistics of a batch sees them too.
-            padded = np.concatenate([chunk, images[: batch - len(chunk)]])
-            parts.append(jax.device_get(answer(padded)))
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[: len(images)].astype(np.float64), *parts)
-
-
-def chunks(images: np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """`images` in pieces of `size`; the last may be shorter."""
-    for start in range(0, len(images), size):
-        yield images[start : start + size]
-
-
 def print_guesses(
     title: str,
     names: Sequence[str],
     classes: Sequence[str],
     probabilities: np.ndarray,
-    doubts: Mapping[str, np.ndarray],
+    uncertainty: Mapping[str, np.ndarray],
 ) -> None:
-    """A line a photograph: its name, the most probable species, the first in bold type, and the figures of doubt."""
+    """Prints a line a photograph: name, most probable species (the first in bold type), measures of uncertainty."""
     from rich.console import Console
     from rich.table import Column, Table
     from rich.text import Text
@@ -238,13 +182,17 @@ def print_guesses(
     folder, names = without_common_folder(names)
     title += f"; images in {folder}" if folder else ""
     separator = Text(", " if console.width >= 120 else "\n")
-    name_width = max(20, console.width // (3 if doubts else 2))
-    columns = [Column(overflow="fold", max_width=name_width), Column(), *([Column(no_wrap=True)] if doubts else [])]
+    name_width = max(20, console.width // (3 if uncertainty else 2))
+    columns = [
+        Column(overflow="fold", max_width=name_width),
+        Column(),
+        *([Column(no_wrap=True)] if uncertainty else []),
+    ]
     table = Table.grid(*columns, padding=(0, 3, 0, 0), pad_edge=False)
     for photograph, (name, row) in enumerate(zip(names, probabilities, strict=True)):
         top = np.argsort(-row, kind="stable")[:TOP]
         guesses = [Text(f"{classes[k]} {100 * row[k]:.0f}\u00a0%", "bold" if k == top[0] else "") for k in top]
-        figures = [Text(f"{what.replace('_', ' ')} {of[photograph]:.3f} nats") for what, of in doubts.items()]
+        figures = [Text(f"{what.replace('_', ' ')} {of[photograph]:.3f} nats") for what, of in uncertainty.items()]
         table.add_row(Text(name), *(separator.join(cell) for cell in (guesses, figures) if cell))
     console.print(Text(title, "dim"))
     console.print(table)
@@ -263,21 +211,21 @@ def write_csv(
     names: Sequence[str],
     classes: Sequence[str],
     probabilities: np.ndarray,
-    doubts: Mapping[str, np.ndarray],
+    uncertainty: Mapping[str, np.ndarray],
 ) -> None:
-    """A row a photograph: image, species, probability, a column a species with its probability, figures of doubt.
+    """Writes a row a photograph: image, species, probability, the probability of every species, uncertainties.
 
     Args:
         path: written whole or not at all.
         names: [n] of the photographs.
         classes: [k] names.
         probabilities: [n, k].
-        doubts: name -> [n].
+        uncertainty: name -> [n].
     """
     text = io.StringIO(newline="")
     table = csv.writer(text)
-    table.writerow([*HEADER, *(f"p_{name}" for name in classes), *doubts])
-    figures = np.column_stack([probabilities, *doubts.values()])
+    table.writerow([*HEADER, *(f"p_{name}" for name in classes), *uncertainty])
+    figures = np.column_stack([probabilities, *uncertainty.values()])
     for name, row, best in zip(names, figures, probabilities.argmax(-1), strict=True):
         cells = csv_cell(name), csv_cell(classes[int(best)])
         table.writerow([*cells, f"{row[best]:.6f}", *(f"{value:.6f}" for value in row)])
@@ -305,14 +253,14 @@ def check_writable(path: Path, run: Path) -> None:
 
 
 def run_number(text: str) -> int:
-    """A run's number as the user typed it."""
+    """Parses the number of a run."""
     if not text.isdecimal() or len(text) > 10:
         raise UsageError(f"--index: {text!r} is not a run's number (0, 1, ...)")
     return int(text)
 
 
 def number_of_passes(text: str) -> int:
-    """A number of passes as the user typed it."""
+    """Parses a number of passes."""
     if not text.isdecimal() or len(text) > 10 or not 1 <= int(text) < 2**31:
         raise UsageError(f"--mc-dropout: {text!r} is not a number of passes (1, 2, ...)")
     return int(text)

@@ -1,24 +1,24 @@
-"""Regularisation: which kind helps, do recommended combinations beat others, and does a network know what it does not?
+"""Regularization: which kind helps, do recommended combinations beat others, and does a network know what it does not?
 
     python -m experiments.regularization
     python -m experiments.regularization --quick
 
-Question. L1, L2, dropout, max-norm and their combinations are all said to improve generalisation; "he, elu, batch norm,
+Question. L1, L2, dropout, max-norm and their combinations are all said to improve generalization; "he, elu, batch norm,
 one-cycle" and "lecun, selu, alpha dropout" are recommended defaults; Monte-Carlo dropout is said to make probabilities
 honest. Which of these holds for small networks on few images, at the same steps and seeds?
 
-Hypothesis. Each regulariser narrows the gap between training and validation, few of them raise accuracy, and
-combinations add little to the best of their parts. Normalisation and schedule account for what the recommended defaults
-gain. Monte-Carlo dropout changes accuracy little, makes overconfident networks less confident, and its entropy sorts
-out wrong answers no better than that of the plain answer.
+Hypothesis. Each regularizer narrows the gap between training and validation, few of them raise accuracy, and
+combinations add little to the best of their parts. Normalization and schedule account for what the recommended defaults
+gain. Monte-Carlo dropout changes accuracy little, makes overconfident networks less confident, and its entropy finds
+wrong predictions no better than the entropy of a single pass.
 
 Arms. `fish`: a small CNN without norm, its gradients clipped, on five reef species, a quarter of the images: single
-regularisers and combinations. `digits`: a perceptron of ten hidden layers of 64 units: the recommended defaults and
+regularizers and combinations. `digits`: a perceptron of ten hidden layers of 64 units: the recommended defaults and
 what differs from them in one thing. Each arm of both at the best of five and of six rates, found with other seeds by
-`tune fish` and `tune digits`. `doubt`: the same CNN trained with dropout at rate 0.1, asked plainly and with 50 passes
-of Monte-Carlo dropout.
+`tune fish` and `tune digits`. `doubt`: the same CNN trained with dropout at rate 0.1, evaluated in one pass and with 50
+passes of Monte-Carlo dropout.
 
-Refuted if: a regulariser that leaves the gap as it is raises accuracy; an alternative to the defaults is better; or
+Refuted if: a regularizer that leaves the gap as it is raises accuracy; an alternative to the defaults is better; or
 Monte-Carlo dropout leaves calibration as it is where the network is overconfident.
 
 Cost. 30 arms, 10 seeds each, and 23 at five or six rates with 2 seeds to tune, 10 to 25 epochs.
@@ -30,8 +30,8 @@ from dataclasses import replace
 from typing import Any
 
 from fishnet.study.plan import Plan
-from fishnet.study.question import Figure, Question, listed, main
-from fishnet.study.tuning import at_tuned_rates, ends_of_grids, tried, tuning_plan
+from fishnet.study.question import Figure, Question, join_names, main
+from fishnet.study.tuning import label_at, set_tuned_rates, tuning_plan, warn_of_grid_ends
 from fishnet.sweep.spec.recipe import Recipe
 
 FISH = (
@@ -111,27 +111,30 @@ def question() -> Question:
     from fishnet.metrics.selective import rejection_area
     from fishnet.models.mc_dropout import entropy
     from fishnet.study.claims import Claim
-    from fishnet.study.contrasts import Contrast, at_end, column, probed
-    from fishnet.study.derived_metrics import apart_at_end, predicted
-    from fishnet.study.figures.answers import arms_panel, curves_panel, forest, steps_panel
+    from fishnet.study.contrasts import Contrast
+    from fishnet.study.derived_metrics import final_gap, prediction_metric
+    from fishnet.study.figures.answers import arms_panel, curves_panel, forest_panel, steps_panel
     from fishnet.study.figures.predictions import rejection_panel
+    from fishnet.study.metrics import column_metric, final_metric, probe_metric
     from fishnet.study.monte_carlo import MonteCarloRuns
 
-    accuracy = column("test_accuracy", "test accuracy", margin=0.02, diverged=0.2)
-    digits = column("test_accuracy", "test accuracy", margin=0.01, diverged=0.1)
-    small_weights = probed("small_weights", "share of weights next to zero at the end", margin=0.02, within=(0.0, 1.0))
-    late = at_end("val_accuracy", "validation accuracy at the end", margin=0.02, diverged=0.2)
-    gap = apart_at_end(
+    accuracy = column_metric("test_accuracy", "test accuracy", margin=0.02, diverged=0.2)
+    digits = column_metric("test_accuracy", "test accuracy", margin=0.01, diverged=0.1)
+    small_weights = probe_metric(
+        "small_weights", "fraction of weights close to zero at the end", margin=0.02, within=(0.0, 1.0)
+    )
+    late = final_metric("val_accuracy", "validation accuracy at the end", margin=0.02, diverged=0.2)
+    gap = final_gap(
         "train_accuracy",
         "val_accuracy",
         GAP,
         diverged=1.0,
     )
-    ece = column("test_ece", "calibration error", larger_is_better=False, margin=0.01, diverged=1.0)
-    loss = column("test_loss", "test loss, nats", larger_is_better=False, diverged=10.0)
-    sorted_out = predicted(
+    ece = column_metric("test_ece", "calibration error", larger_is_better=False, margin=0.01, diverged=1.0)
+    loss = column_metric("test_loss", "test loss, nats", larger_is_better=False, diverged=10.0)
+    sorted_out = prediction_metric(
         lambda labels, p: rejection_area(p.argmax(-1) == labels, entropy(p)),
-        "accuracy over all shares that are answered",
+        "accuracy over all fractions that are answered",
         margin=0.01,
         diverged=0.2,
     )
@@ -148,23 +151,24 @@ def question() -> Question:
         harmless = [name for name, row in evidence["fish"].rows.items() if row.verdict in ("better", "equivalent")]
         narrower = [name for name, row in evidence["gap"].rows.items() if row.verdict == "better" and name in harmless]
         batched, self_made = (evidence["digits"].rows.get(name) for name in (BATCHED, SELF))
-        best = evidence["fish"].foremost()
+        best = evidence["fish"].best_arm()
         text = (
-            f"On few fish photographs the network without regularisation reaches {evidence['fish'].level(PLAIN)}; what "
-            f"is added changes it at best by {evidence['fish'].phrase(best)} ({best}).\n"
-            f"Accuracy is shown to be higher with {listed(better)}; the gap to training is narrower, at no loss of "
-            f"accuracy, with {listed(narrower)}. "
+            f"On few fish photographs the network without regularization reaches "
+            f"{evidence['fish'].mean_text(PLAIN)}; what is added changes it "
+            f"at best by {evidence['fish'].difference_text(best)} ({best}).\n"
+            f"Accuracy is shown to be higher with {join_names(better)}; the gap to training is narrower, at no loss of "
+            f"accuracy, with {join_names(narrower)}. "
         )
         if batched and self_made:
             text += (
                 f"On digits {BATCHED} reaches {batched.mean:.3f}, {SELF} {self_made.mean:.3f} "
-                f"({evidence['digits'].phrase(SELF)}). "
+                f"({evidence['digits'].difference_text(SELF)}). "
             )
         return (
             text
             + "Monte-Carlo dropout changes the calibration error by "
             + "; ".join(
-                f"{evidence[name].phrase(again)} ({base})"
+                f"{evidence[name].difference_text(again)} ({base})"
                 for again, base in pairs.items()
                 if (name := f"ece, {base}") in evidence
             )
@@ -172,10 +176,13 @@ def question() -> Question:
         )
 
     def panels(trials: Mapping, evidence: Mapping) -> Sequence:
-        found = [forest(evidence["fish"], "fish, accuracy"), forest(evidence["digits"], "digits, ten layers")]
+        found = [
+            forest_panel(evidence["fish"], "fish, accuracy"),
+            forest_panel(evidence["digits"], "digits, ten layers"),
+        ]
         for kind, title in (("accuracy", "accuracy"), ("ece", "calibration error"), ("rejection", "rejection")):
             found += [
-                forest(evidence[f"{kind}, {base}"], f"Monte-Carlo, {title}")
+                forest_panel(evidence[f"{kind}, {base}"], f"Monte-Carlo, {title}")
                 for base in pairs.values()
                 if f"{kind}, {base}" in evidence
             ]
@@ -206,11 +213,11 @@ def question() -> Question:
         found = f"tune {name}"
         shown = quick.get("arms", list(arms))
         tune = tuning_plan(found, recipe, arms, rates, {
-            "smoke": small[name] | {"seeds": 2, "arms": [tried(arm, grid[2]) for arm in kept[name]]},
-            "quick": quick | {"seeds": 1, "arms": [tried(arm, rate) for arm in shown for rate in grid[1:3]]},
+            "smoke": small[name] | {"seeds": 2, "arms": [label_at(arm, grid[2]) for arm in kept[name]]},
+            "quick": quick | {"seeds": 1, "arms": [label_at(arm, rate) for arm in shown for rate in grid[1:3]]},
         })  # fmt: skip
         compared = replace(recipe, probes=PROBED[name])
-        return tune, Plan(name, compared, lambda trials: at_tuned_rates(arms, rates, trials[found]), seeds=10, sizes={
+        return tune, Plan(name, compared, lambda trials: set_tuned_rates(arms, rates, trials[found]), seeds=10, sizes={
             "smoke": small[name] | {"seeds": 2, "arms": kept[name]}, "quick": quick | {"seeds": 3},
         })  # fmt: skip
 
@@ -218,7 +225,7 @@ def question() -> Question:
         return [
             f"{name.capitalize()}: {sentence[0].lower()}{sentence[1:]}"
             for name, arms in (("fish", ARMS), ("digits", DIGITS))
-            for sentence in ends_of_grids(trials[f"tune {name}"], list(arms), dict.fromkeys(arms, GRIDS[name]))
+            for sentence in warn_of_grid_ends(trials[f"tune {name}"], list(arms), dict.fromkeys(arms, GRIDS[name]))
         ]
 
     doubt = Plan("doubt", replace(BASE, select_by="val_accuracy"), DOUBT, seeds=10, sizes={
@@ -228,8 +235,8 @@ def question() -> Question:
     return Question(
         name="regularization",
         about=__doc__,
-        title="Regularisation",
-        question="Which regularisation helps a small network on few images, and does it know what it does not know?",
+        title="Regularization",
+        question="Which regularization helps a small network on few images, and does it know what it does not know?",
         plans=(
             *tuning("fish", BASE, ARMS, {"epochs": 15, "arms": some}),
             *tuning("digits", DEEP, DIGITS, {"epochs": 4}),
@@ -252,7 +259,7 @@ def question() -> Question:
             *of_pairs("rejection", "Rejection by entropy with Monte-Carlo dropout", sorted_out),
         ),
         answer=answer,
-        evidence=Figure("What regularisation changes", panels, "Differences on the same seeds.", columns=2),
+        evidence=Figure("What regularization changes", panels, "Differences on the same seeds.", columns=2),
         mechanism=Figure(
             "The gap, the calibration and the doubt",
             mechanism,
@@ -284,7 +291,7 @@ def question() -> Question:
                   {"dropout .5, Monte-Carlo": "better"}),
         ),
         limits=(
-            "One strength of each regulariser; rates are tuned with two seeds, and for Monte-Carlo dropout not at all.",
+            "One strength of each regularizer; rates are tuned with two seeds, and for Monte-Carlo dropout not at all.",
             "Training accuracy is that of the steps themselves, with dropout on.",
             "Test figures are those of each run's best epoch: what is found is what an arm adds to stopping early.",
             "Selu's dropout rate is .05, as is recommended; more of it may tell alpha dropout from plain dropout.",

@@ -1,12 +1,12 @@
-"""A loss that does not fall: why training stands still, and what gets it going again.
+"""Stagnation: why does a training loss not fall, and which single change fixes it?
 
     python -m experiments.stagnation
     python -m experiments.stagnation --quick
     python -m experiments.stagnation --until-decided
 
-Question. Hundreds of epochs pass and the training loss stays where it is. The rate may be too low or too high, the
+Question. Over hundreds of epochs the training loss does not fall. The rate may be too low or too high, the
 start may be a saddle or symmetric, the network may be too small: the curves look alike. Do cyclic rates, one cycle, a
-rate that is cut on a plateau, momentum or Nesterov's get training off it, how fast, and does it depend on the cause?
+rate that is cut on a plateau, momentum or Nesterov's fix it, how fast, and does that depend on the cause?
 
 Hypothesis. No remedy works for every cause. Where gradients are small (a low rate, a saddle) anything that makes steps
 larger helps, momentum and cycles by no more than the higher rate that they amount to; where units have died of a high
@@ -15,7 +15,7 @@ these causes apart.
 
 Arms. A perceptron of three hidden layers of 32 units on 3,000 digits, trained by plain gradient descent at a constant
 rate in batches of 250.
-`causes`: the healthy network beside five that stand still. `low`, `high`, `saddle`, `alike`, `narrow`: each of these
+`causes`: the healthy network and five that stagnate. `low`, `high`, `saddle`, `alike`, `narrow`: each of these
 five, and the same single changes to it: rates ten times higher and lower, triangular and sine cycles between these, one
 cycle, a cut on the plateau, momentum and Nesterov's up to .99, Adam, batch norm, and the cure of that cause. `range`: a
 range test of two epochs a rate; `found`: what it speaks for, and rates above and below it, over the whole length, and
@@ -33,8 +33,8 @@ from dataclasses import replace
 from typing import Any
 
 from fishnet.study.plan import Plan
-from fishnet.study.question import Figure, Question, listed, main
-from fishnet.study.tuning import at_all_rates, ends_of_grids, suggestions, tuning_plan
+from fishnet.study.question import Figure, Question, join_names, main
+from fishnet.study.tuning import expand_rates, suggest_rates, tuning_plan, warn_of_grid_ends
 from fishnet.sweep.spec.recipe import Recipe
 
 RATE = 0.1  # at which the healthy network trains
@@ -91,7 +91,7 @@ FOUND = {"from the range test": 1.0, "a tenth of it": 0.1, "a third of it": 1 / 
 
 
 def remedies(lr: float) -> dict[str, dict[str, Any]]:
-    """The single changes that are tried whatever the cause, to a network trained at a rate."""
+    """Single changes that are tried whatever the cause, to a network trained at rate `lr`."""
     cycle = {"lr": 10 * lr, "lr_min": lr / 10}
     return {
         "stands still": {"lr": lr},
@@ -112,15 +112,15 @@ def remedies(lr: float) -> dict[str, dict[str, Any]]:
 
 
 def arms_of(cause: str) -> dict[str, dict[str, Any]]:
-    """A network that stands still for one cause, and every change to it."""
+    """Arms of a network that stagnates for one cause, and of every change to it."""
     planted = CAUSES[cause]
     lr = float(planted.get("lr", RATE))
     return {label: {**planted, "lr": lr, **change} for label, change in (remedies(lr) | CURES[cause]).items()}
 
 
 def found(trials: Mapping) -> dict[str, dict[str, Any]]:
-    """The rate that the range test speaks for, others around it, one cycle and momentum at it."""
-    best = suggestions(trials["range"], list(RATES), RATES)["sgd"]
+    """Arms at the rate suggested by the range test, at rates around it, and with one cycle and momentum."""
+    best = suggest_rates(trials["range"], list(RATES), RATES)["sgd"]
     rate = best.rate if best else RATE
     arms = {label: {"lr": float(f"{rate * factor:.3g}")} for label, factor in FOUND.items()}
     return arms | {
@@ -132,7 +132,7 @@ def found(trials: Mapping) -> dict[str, dict[str, Any]]:
 
 
 def telling(evidence: Mapping) -> dict[str, list[str]]:
-    """Planted cause -> what is measured early on and is shown to differ from the healthy network."""
+    """Planted cause -> early probes that are shown to differ from the healthy network."""
     return {
         words: [
             name
@@ -146,35 +146,36 @@ def telling(evidence: Mapping) -> dict[str, list[str]]:
 
 def unstable(results) -> dict[int, float]:
     """Run -> the sharpness over 2 / learning rate at the first measurement."""
-    from fishnet.study.contrasts import measured
+    from fishnet.study.metrics import probe_values
 
-    sharp, limit = (measured(results.probes, figure, when="first") for figure in ("sharpness", "two_over_lr"))
+    sharp, limit = (probe_values(results.probes, figure, when="first") for figure in ("sharpness", "two_over_lr"))
     return {run: value / limit[run] for run, value in sharp.items() if run in limit}
 
 
 def question() -> Question:
     """See the module."""
     from fishnet.study.claims import Claim
-    from fishnet.study.contrasts import Contrast, Measure, at_end, probed, until
-    from fishnet.study.derived_metrics import logarithm
-    from fishnet.study.figures.answers import arms_panel, curves_panel, forest, steps_panel
+    from fishnet.study.contrasts import Contrast
+    from fishnet.study.derived_metrics import log10_metric
+    from fishnet.study.figures.answers import arms_panel, curves_panel, forest_panel, steps_panel
+    from fishnet.study.metrics import Metric, epochs_until, final_metric, probe_metric
 
-    loss = at_end(
+    loss = final_metric(
         "train_loss", "training loss at the end", larger_is_better=False, margin=0.05, diverged=2.303, digits=3
     )
-    magnitude = logarithm(loss, "decimal logarithm of the training loss at the end", margin=0.1, digits=2)
-    free = until("train_loss", FREE, f"epochs until the training loss is below {FREE:g}", margin=5.0, digits=1)
-    rank = probed("effective_rank", "effective rank of the features at the end", margin=0.5, digits=1)
+    magnitude = log10_metric(loss, "decimal logarithm of the training loss at the end", margin=0.1, digits=2)
+    free = epochs_until("train_loss", FREE, f"epochs until the training loss is below {FREE:g}", margin=5.0, digits=1)
+    rank = probe_metric("effective_rank", "effective rank of the features at the end", margin=0.5, digits=1)
     signs = {
-        "gradient_norm": probed("gradient_norm", "length of the first gradients", when="first", digits=4),
-        "gradient_cosine": probed("gradient_cosine", "cosine of successive gradients after an epoch", when="first",
-                                  digits=2),
-        "update_ratio": probed("update_ratio", "first steps over the weights' length", layer="dense_0", when="first",
-                               digits=6),
-        "unstable": Measure("sharpness over 2 / rate after ten epochs", unstable, larger_is_better=False, digits=3),
-        "dead_units": probed("dead_units", "share of dead units after ten epochs", when="first",
+        "gradient_norm": probe_metric("gradient_norm", "length of the first gradients", when="first", digits=4),
+        "gradient_cosine": probe_metric("gradient_cosine", "cosine of successive gradients after an epoch",
+                                        when="first", digits=2),
+        "update_ratio": probe_metric("update_ratio", "first steps over the weights' length", layer="dense_0",
+                                     when="first", digits=6),
+        "unstable": Metric("sharpness over 2 / rate after ten epochs", unstable, larger_is_better=False, digits=3),
+        "dead_units": probe_metric("dead_units", "share of dead units after ten epochs", when="first",
                              larger_is_better=False, digits=2),
-        "effective_rank": probed("effective_rank", "effective rank of the features after ten epochs",
+        "effective_rank": probe_metric("effective_rank", "effective rank of the features after ten epochs",
                                  when="first", digits=1),
     }  # fmt: skip
 
@@ -192,8 +193,8 @@ def question() -> Question:
             control = next(iter(rows.values()))
             parts.append(
                 f"{words} (loss {control.mean:.2f}): "
-                + (f"lower at the end with {listed(helped)}" if helped else NOTHING_HELPED)
-                + (f"; also with {listed(cured)}." if cured else ".")
+                + (f"lower at the end with {join_names(helped)}" if helped else NOTHING_HELPED)
+                + (f"; also with {join_names(cured)}." if cured else ".")
             )
         times = evidence["saddle_free"].rows
         ends = evidence["saddle"].rows
@@ -204,9 +205,9 @@ def question() -> Question:
         ]
         parts.append(
             f"with weights too small the loss is below {FREE:g} after {next(iter(times.values())).mean:.0f} epochs "
-            f"(201 or 51 means never); sooner with {listed(sooner)}."
+            f"(201 or 51 means never); sooner with {join_names(sooner)}."
         )
-        told = [f"{words} by {listed(names)}" for words, names in telling(evidence).items() if names]
+        told = [f"{words} by {join_names(names)}" for words, names in telling(evidence).items() if names]
         parts.append(f"early on they are told from the healthy network: {'; '.join(told) or 'by nothing measured'}.")
         headline = f"None of these schedules, momenta and optimizers is shown to bring the loss below {FREE:g}."
         if helps:
@@ -214,15 +215,16 @@ def question() -> Question:
             best = [name for name in helps if len(helps[name]) == most]
             cause = helps[best[0]][0]
             headline = (
-                f"{listed(best).capitalize()} bring{'s' * (len(best) == 1)} the loss below {FREE:g} for {most} of the "
-                f"{len(IN_WORDS)} causes, {'no remedy for all' if most < len(IN_WORDS) else 'all of them'} "
-                f"({IN_WORDS[cause]}, {best[0]}: {evidence[cause].phrase(best[0])})."
+                f"{join_names(best).capitalize()} bring{'s' * (len(best) == 1)} the loss below {FREE:g} for "
+                f"{most} of the {len(IN_WORDS)} causes, "
+                f"{'no remedy for all' if most < len(IN_WORDS) else 'all of them'} "
+                f"({IN_WORDS[cause]}, {best[0]}: {evidence[cause].difference_text(best[0])})."
             )
         return f"{headline}\n" + " ".join(part[0].upper() + part[1:] for part in parts)
 
     def panels(trials: Mapping, evidence: Mapping) -> Sequence:
-        return [forest(evidence[cause], words) for cause, words in IN_WORDS.items()] + [
-            forest(evidence["found"], "around the rate of the range test")
+        return [forest_panel(evidence[cause], words) for cause, words in IN_WORDS.items()] + [
+            forest_panel(evidence["found"], "around the rate of the range test")
         ]
 
     def mechanism(trials: Mapping, evidence: Mapping) -> Sequence:
@@ -261,7 +263,7 @@ def question() -> Question:
                 },
             )
         )
-    some = list(at_all_rates({"sgd": {}}, {"sgd": RATES["sgd"][4:7]}))
+    some = list(expand_rates({"sgd": {}}, {"sgd": RATES["sgd"][4:7]}))
     plans += [
         tuning_plan(
             "range",
@@ -347,7 +349,7 @@ def question() -> Question:
             "rate, at which its steps are up to 1 / (1 - momentum) times as long, and from small weights also with "
             "a rate as high as that.",
         ),
-        problems=lambda trials, evidence: ends_of_grids(trials["range"], list(RATES), RATES),
+        problems=lambda trials, evidence: warn_of_grid_ends(trials["range"], list(RATES), RATES),
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""A class that stays behind: why is one species hardly better than chance while the others are told well?
+"""Stuck class: why is one species hardly better than chance while the others are classified well?
 
     python -m experiments.stuck_class
     python -m experiments.stuck_class --quick
@@ -12,7 +12,7 @@ Hypothesis. A remedy works where it touches the cause: weights, margins and logi
 traded against each other, which hardly changes how one class is ranked; they help neither wrong labels nor a species
 that looks like another. What takes the defect away, or brings images, does. A mark that one class bears alone is no
 defect to the network but a cue: what varies is the class together with the species that it resembles, and what is
-blurred is every photograph, so that those classes stay behind that have no colours of their own.
+blurred is every photograph, so that those classes stay behind that have no colors of their own.
 
 Arms. Five reef species of about equal frequency, a quarter of the training images. Each cause is a sweep of its own:
 the stuck class with class weights, then single changes to that: no weights, focal, class-balanced focal, LDAM with
@@ -30,12 +30,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fishnet.study.plan import Plan
-from fishnet.study.question import Figure, Question, listed, main
+from fishnet.study.question import Figure, Question, join_names, main
 from fishnet.sweep.spec.recipe import Recipe
 
 SPECIES, ALIKE = "Dascyllus reticulatus", "Chromis chrysura"
 OTHERS = ("Amphiprion clarkii", "Chaetodon lunulatus", "Plectroglyphidodon dickii")
-PASSED = 0.85  # the AUC of a class that is told well
+PASSED = 0.85  # the AUC of a class that is classified well
 STUCK, REMOVED, MORE = "class weights", "defect removed", "more images"
 HARD = f"{SPECIES}+{ALIKE}"
 
@@ -50,7 +50,7 @@ def task(*planted: str, train: float = 0.25) -> str:
 
 @dataclass(frozen=True)
 class Cause:
-    """A planted cause."""
+    """Planted cause of a class that stays behind."""
 
     words: str
     planted: tuple[str, ...] = ()  # modifiers of the task
@@ -118,20 +118,23 @@ def plan_of(name: str) -> Plan:
 def question() -> Question:
     """See the module."""
     from fishnet.study.claims import Claim
-    from fishnet.study.contrasts import Contrast, class_column, probed
-    from fishnet.study.derived_metrics import other_classes
-    from fishnet.study.figures.answers import arms_panel, forest
+    from fishnet.study.contrasts import Contrast
+    from fishnet.study.derived_metrics import other_classes_metric
+    from fishnet.study.figures.answers import arms_panel, forest_panel
     from fishnet.study.figures.class_curves import all_classes_panel, class_curves_panel
     from fishnet.study.figures.predictions import auc_change, auc_changes_panel
+    from fishnet.study.metrics import class_metric, probe_metric
 
-    auc = class_column("auc", f"AUC of {SPECIES}", SPECIES, margin=0.02, diverged=0.5)
-    others = other_classes("auc", "lowest AUC of the other species", SPECIES, margin=0.02, diverged=0.5)
-    recall = class_column("recall", f"recall of {SPECIES}", SPECIES, margin=0.05, diverged=0.0, within=(0.0, 1.0))
-    cosine = probed(
+    auc = class_metric("auc", f"AUC of {SPECIES}", SPECIES, margin=0.02, diverged=0.5)
+    others = other_classes_metric("auc", "lowest AUC of the other species", SPECIES, margin=0.02, diverged=0.5)
+    recall = class_metric("recall", f"recall of {SPECIES}", SPECIES, margin=0.05, diverged=0.0, within=(0.0, 1.0))
+    cosine = probe_metric(
         "nearest_class_cosine", f"cosine of {SPECIES} to its nearest class", SPECIES, larger_is_better=False, digits=2
     )
-    margin = probed("class_margin", f"mean margin of {SPECIES} on training images, logits", SPECIES, digits=2)
-    spread = probed("collapse", "variance within classes over that between them", larger_is_better=False, digits=2)
+    margin = probe_metric("class_margin", f"mean margin of {SPECIES} on training images, logits", SPECIES, digits=2)
+    spread = probe_metric(
+        "collapse", "variance within classes over that between them", larger_is_better=False, digits=2
+    )
     contrasts = [Contrast(name, f"AUC of the class: {cause.words}", name, auc) for name, cause in CAUSES.items()]
     contrasts.append(
         Contrast("few_losses", "AUC of the class: few images, losses against plain cross-entropy", "few", auc,
@@ -156,12 +159,12 @@ def question() -> Question:
             start, least = rows[STUCK].mean, evidence[f"{name}_others"].row(STUCK).mean
             parts.append(
                 f"{cause.words}: AUC {start:.2f} (the others from {least:.2f} on{held(start, least)}), "
-                + (f"better with {listed(better)}" if better else "nothing is better for certain")
-                + f", worse with {listed(worse)}" * bool(worse)
+                + (f"better with {join_names(better)}" if better else "nothing is better for certain")
+                + f", worse with {join_names(worse)}" * bool(worse)
             )
         moved = [label for label in (STUCK, *LOSSES) if better_than_plain(evidence, label)]
         losses = (
-            f"where images are few, its AUC is raised over that of plain cross-entropy by {listed(moved)}"
+            f"where images are few, its AUC is raised over that of plain cross-entropy by {join_names(moved)}"
             if moved
             else "where images are few, no loss is shown to raise its AUC over that of plain cross-entropy"
         )
@@ -173,17 +176,23 @@ def question() -> Question:
         if alone:
             lowest = min(alone, key=lambda name: evidence[name].row(STUCK).mean)
             headline = (
-                f"{SPECIES} stays behind while the other species are told well, at an AUC of "
-                f"{evidence[lowest].level(STUCK)}, with {CAUSES[lowest].words}"
+                f"{SPECIES} stays behind while the other species are classified well, at an AUC of "
+                f"{evidence[lowest].mean_text(STUCK)}, with {CAUSES[lowest].words}"
             )
             if REMOVED in evidence[lowest].rows:
-                headline += f" (without that {evidence[lowest].phrase(REMOVED)})"
+                headline += f" (without that {evidence[lowest].difference_text(REMOVED)})"
         else:
-            headline = f"No cause holds {SPECIES} back while the other species are told well"
+            headline = f"No cause holds {SPECIES} back while the other species are classified well"
         text = "; ".join(parts)
         recalls = evidence["few_recall"]
-        found = [f"{label} ({recalls.phrase(label)})" for label, row in recalls.rows.items() if row.verdict == "better"]
-        text += f". With few images its recall is {recalls.level('unweighted')} with plain cross-entropy; higher with "
+        found = [
+            f"{label} ({recalls.difference_text(label)})"
+            for label, row in recalls.rows.items()
+            if row.verdict == "better"
+        ]
+        text += (
+            f". With few images its recall is {recalls.mean_text('unweighted')} with plain cross-entropy; higher with "
+        )
         text += "; ".join(found) or "no other loss"
         return f"{headline}; {losses}.\n{text[0].upper()}{text[1:]}."
 
@@ -192,7 +201,10 @@ def question() -> Question:
         for name, cause in CAUSES.items():
             arms = [label for label in trials[name].labels if label != STUCK]
             changes = [auc_change(trials[name], SPECIES, STUCK, label) for label in arms]
-            found += [forest(evidence[name], cause.words), auc_changes_panel(changes, f"{cause.words}, by test images")]
+            found += [
+                forest_panel(evidence[name], cause.words),
+                auc_changes_panel(changes, f"{cause.words}, by test images"),
+            ]
         return [panel for panel in found if panel]
 
     def mechanism(trials: Mapping, evidence: Mapping) -> Sequence:
@@ -218,7 +230,7 @@ def question() -> Question:
         name="stuck_class",
         about=__doc__,
         title="A class that stays behind",
-        question="Why is one species hardly better than chance while the others are told well, and what brings it up?",
+        question="Why is one species hardly better than chance while others are classified well, and what fixes it?",
         plans=tuple(map(plan_of, CAUSES)),
         contrasts=tuple(contrasts),
         answer=answer,
@@ -230,11 +242,11 @@ def question() -> Question:
             columns=2,
         ),
         mechanism=Figure(
-            "The class over time, and how far its features are from its neighbours'",
+            "The class over time, and how far its features are from its neighbors'",
             mechanism,
             "Validation figures after each epoch. On training images at the end, every seed a dot: by how much the "
             "right logit exceeds the best other one; cosines between class means of the features, seen from their "
-            "centre, 1 where two classes are not told apart; and the features' variance within classes over that "
+            "center, 1 where two classes are not told apart; and the features' variance within classes over that "
             "between them, 0 where every class is one point.",
         ),
         claims=(
@@ -283,7 +295,7 @@ def better_than_plain(evidence: Mapping, label: str) -> bool:
 
 
 def held(auc: float, least: float) -> str:
-    """A remark where the class is not the one that stays behind, or not alone."""
+    """Remark where another class stays behind, or not this one alone."""
     if auc >= PASSED:
         return ": it is not stuck"
     return ": they are held back too" if least < PASSED else ""

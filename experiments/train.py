@@ -4,8 +4,8 @@
     python -m experiments.train --task mnist-mini --model mlp --widths 300-100 --optimizer adam --lr 0.001 --epochs 10
     python -m experiments.train --model resnet --widths 32-64-128 --image-size 64 --epochs 20 --seeds 3
 
-With several seeds the figures are means with 95 % intervals. `experiments.predict` then names what is on your own
-photographs with the network that was trained.
+With several seeds the metrics are means with 95 % intervals. `experiments.predict` then classifies your own photographs
+with the trained network.
 """
 
 import sys

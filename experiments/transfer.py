@@ -4,19 +4,19 @@
     python -m experiments.transfer --quick
     python -m experiments.transfer --until-decided
 
-Question. Three species of damselfish are to be told apart from a handful of photographs each. Is it better to start
+Question. Three species of damselfish are classified from a handful of training photographs each. Is it better to start
 from scratch, or from a network that has learned twelve other species from the same reefs, with labels or without
 (autoencoder, denoising, rotation, contrastive, GAN)? And should its trunk stay frozen, be unfrozen in stages, or be
 trained with the rest? How does that change with the number of labels?
 
 Hypothesis. With about ten photographs a species a trunk that was trained with labels is better than none, and frozen is
 no worse than trained on; with all photographs the advantage is gone and a frozen trunk is worse. Of the pretext tasks
-those that must tell shapes apart (rotation, contrastive) help more than those that repaint pixels.
+those that must distinguish shapes (rotation, contrastive) help more than those that reconstruct pixels.
 
 Arms. `sources`: a small convolutional network on twelve species: with labels, and with each pretext task, whose trunk
-is then frozen so that no label shapes it. `3 %`, `10 %`, `30 %`, `100 %`: that share of the photographs of three other
-species, each seed from a source of its own: from scratch, labels frozen, staged and trained on, and every pretext task
-trained on.
+is then frozen so that no label shapes it. `3 %`, `10 %`, `30 %`, `100 %`: that fraction of the photographs of three
+other species, each seed from a source of its own: from scratch, labels frozen, staged and trained on, and every pretext
+task trained on.
 
 Refuted if: at 3 % no trunk is better than from scratch; at 100 % a trunk is still better, or a frozen one no worse.
 
@@ -29,7 +29,7 @@ from dataclasses import replace
 from typing import Any
 
 from fishnet.study.plan import Plan
-from fishnet.study.question import Figure, Question, listed, main
+from fishnet.study.question import Figure, Question, join_names, main
 from fishnet.sweep.spec.recipe import Recipe
 
 TARGET = ("Chromis chrysura", "Dascyllus reticulatus", "Plectroglyphidodon dickii")
@@ -104,12 +104,13 @@ def arms_for(epochs: int, sources: Sequence[str]):
 def question() -> Question:
     """See the module."""
     from fishnet.study.claims import Claim
-    from fishnet.study.contrasts import Contrast, column
-    from fishnet.study.figures.answers import arms_panel, curves_panel, forest
+    from fishnet.study.contrasts import Contrast
+    from fishnet.study.figures.answers import arms_panel, curves_panel, forest_panel
     from fishnet.study.figures.numbers import numbers_panel
+    from fishnet.study.metrics import column_metric
 
-    accuracy = column("test_accuracy", "test accuracy", margin=0.03, diverged=1 / 3)
-    source_accuracy = column("test_accuracy", "test accuracy on the source's species", diverged=1 / 12)
+    accuracy = column_metric("test_accuracy", "test accuracy", margin=0.03, diverged=1 / 3)
+    source_accuracy = column_metric("test_accuracy", "test accuracy on the source's species", diverged=1 / 12)
     shares = {name_of(share): share for share in PASSES}
     sources = {"labels": {}} | {name: {"pretrain": name, "freeze": "trunk"} for name in PRETEXTS}
     methods = ("from scratch", *WAYS, *PRETEXTS)
@@ -121,24 +122,25 @@ def question() -> Question:
             found = {word: [of for of, row in rows.items() if row.verdict == word] for word in ("better", "worse")}
             sentences.append(
                 f"With {name} of the photographs from scratch reaches {rows['from scratch'].mean:.2f}; better: "
-                f"{listed(found['better'])}; worse: {listed(found['worse'])}."
+                f"{join_names(found['better'])}; worse: {join_names(found['worse'])}."
             )
         few, many = (evidence[name] for name in (FEW, MANY))
         helps = [name for name in shares if any(row.verdict == "better" for row in evidence[name].rows.values())]
         headline = (
-            f"A trunk that has learned elsewhere is better than none with {listed(helps)} of the photographs"
+            f"A trunk that has learned elsewhere is better than none with {join_names(helps)} of the photographs"
             if helps
-            else "No trunk that has learned elsewhere is shown to be better than none, at any share of the photographs"
+            else "No trunk that has learned elsewhere is shown to be better than none, with any fraction of photographs"
         )
-        best = [few.foremost(), many.foremost()]
+        best = [few.best_arm(), many.best_arm()]
         headline += (
-            f": from scratch {few.level('from scratch')} with {FEW}, the best trunk {few.phrase(best[0])} ({best[0]}); "
-            f"{many.level('from scratch')} with all of them, {many.phrase(best[1])} ({best[1]})"
+            f": from scratch {few.mean_text('from scratch')} with {FEW}, "
+            f"the best trunk {few.difference_text(best[0])} ({best[0]}); "
+            f"{many.mean_text('from scratch')} with all of them, {many.difference_text(best[1])} ({best[1]})"
         )
         return f"{headline}.\n{' '.join(sentences)}"
 
     def panels(trials: Mapping, evidence: Mapping) -> Sequence:
-        return [forest(evidence[name], f"{name} of the photographs") for name in shares]
+        return [forest_panel(evidence[name], f"{name} of the photographs") for name in shares]
 
     def mechanism(trials: Mapping, evidence: Mapping) -> Sequence:
         values = {f"{name}: {of}": seeds for name in shares for of, seeds in trials[name].by_seed(accuracy).items()}
@@ -147,8 +149,8 @@ def question() -> Question:
         with_labels = {of: lines[of] for of in methods[:5]}
         without = {of: lines[of] for of in ("from scratch", *PRETEXTS)}
         drawn = [
-            numbers_panel(values, accuracy, with_labels, "trunks trained with labels", "labelled photographs"),
-            numbers_panel(values, accuracy, without, "trunks trained without", "labelled photographs"),
+            numbers_panel(values, accuracy, with_labels, "trunks trained with labels", "labeled photographs"),
+            numbers_panel(values, accuracy, without, "trunks trained without", "labeled photographs"),
             arms_panel(trials["sources"], source_accuracy, "the sources: a head on each trunk"),
             curves_panel(trials[FEW], "val_loss", f"{FEW} of the photographs", "validation loss"),
         ]

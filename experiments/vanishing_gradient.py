@@ -4,19 +4,19 @@
     python -m experiments.vanishing_gradient --quick
 
 Question. In a deep network the gradient is a product of one factor a layer. Where the factors stay below 1 the first
-layers hardly learn, where they stay above 1 training blows up. Which of activation, initialiser, norm, optimizer and
-skip connection mends it, at the same number of steps? And does a network that fits its training images but not new ones
+layers hardly learn, where they stay above 1 training blows up. Which of activation, initializer, norm, optimizer and
+skip connection fixes it, at the same number of steps? And does a network that fits its training images but not new ones
 show vanishing gradients at all?
 
 Hypothesis. The length of each layer's first gradient follows mean-field theory; a network learns where the ratio of
-first to last is near 1, and what brings the ratio there brings the accuracy. Clipping mends a gradient that explodes,
+first to last is near 1, and what brings the ratio there brings the accuracy. Clipping fixes a gradient that explodes,
 but not a forward pass that overflows. Overfitting has nothing to do with it.
 
 Arms. `depth`: a perceptron of 10 hidden layers of 64 units on digits: sigmoid units, and single changes, each at the
 best of four rates, found with other seeds by `tune`. `depths`: 3, 10 and 20 layers. `skip`: a convolutional network of
 26 layers (with --quick 14, at half the resolution) on reef fish, with and without skip connections and norm. `explode`:
 the perceptron with weights that are too large, or a rate that is, with and without clipping. `overfit`: a network that
-learns a fifth of the fish photographs by heart.
+memorizes a fifth of the fish photographs.
 
 Refuted if: the measured profile is not the predicted one; an arm with a vanishing ratio learns as well as one without;
 the overfitted network's ratio is as small as that of the deep sigmoid network.
@@ -30,14 +30,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fishnet.study.failures import first_bad
-from fishnet.study.mean_field import away_from_theory, has_theory, last_gradient, theory
+from fishnet.study.mean_field import distance_to_theory, has_theory, last_gradient, predict_profile
 from fishnet.study.plan import Plan
-from fishnet.study.question import Figure, Question, listed, main
-from fishnet.study.tuning import at_tuned_rates, ends_of_grids, tried, tuning_plan
+from fishnet.study.question import Figure, Question, join_names, main
+from fishnet.study.tuning import label_at, set_tuned_rates, tuning_plan, warn_of_grid_ends
 from fishnet.sweep.spec.recipe import Recipe
 
 if TYPE_CHECKING:
-    from fishnet.study.contrasts import Trial
+    from fishnet.study.trials import Trial
 
 DEPTH, WIDTH = 10, 64
 PROBED = ("gradients", "activations", "first_bad")
@@ -72,7 +72,7 @@ ARMS = {
 }
 GRID = (0.003, 0.01, 0.03, 0.1)
 RATES = {name: tuple(rate / 10 for rate in GRID) if "adam" in name else GRID for name in ARMS}
-# With how many layers, beside the usual number; at a rate at which all of them train.
+# Numbers of layers besides the usual one; at a rate at which all of them train.
 DEPTHS, SHALLOW_RATE = (3, 20), 0.01
 OF_DEPTHS = ("sigmoid", "tanh", "relu, he", "selu, lecun")
 PLAIN = ("sigmoid", "sigmoid, gain 4", "tanh", "relu, he", "selu, lecun")
@@ -129,7 +129,7 @@ def of_depths() -> dict[str, dict[str, Any]]:
 
 
 def at_depth(name: str, depth: int) -> str:
-    """The label of a network with so many layers."""
+    """Label of a network with `depth` layers."""
     return f"{name}, {depth} layers"
 
 
@@ -142,21 +142,22 @@ def on_fish(trial: "Trial") -> str:
 def question() -> Question:
     """See the module."""
     from fishnet.study.claims import Claim
-    from fishnet.study.contrasts import Contrast, Measure, at_end, column, probed
-    from fishnet.study.derived_metrics import decades, logarithm
-    from fishnet.study.figures.answers import forest, layers_panel, steps_panel
+    from fishnet.study.contrasts import Contrast
+    from fishnet.study.derived_metrics import layer_ratio_metric, log10_metric
+    from fishnet.study.figures.answers import forest_panel, layers_panel, steps_panel
     from fishnet.study.figures.numbers import numbers_panel
+    from fishnet.study.metrics import Metric, column_metric, final_metric, probe_metric
 
     def trains(text: str, source: str, arm: str) -> Claim:
         """Better than the sigmoid network that does not train, and no worse than the relu network that does."""
         return Claim(text, source, "depth", {arm: "better"}, also={"relu": {arm: "not worse"}})
 
-    digits = column("test_accuracy", "test accuracy", margin=0.01, diverged=0.1)
-    fish = column("test_balanced_accuracy", "balanced test accuracy", margin=0.03, diverged=1 / 15)
-    ratio = probed("gradient_ratio", "first over last layer's gradient, at the start", when="first", digits=6)
-    start = logarithm(ratio, "log10 of the first over the last layer's gradient, at the start", digits=2)
-    later = probed("gradient_ratio", "first over last layer's gradient, at the end", digits=3)
-    uneven = decades(
+    digits = column_metric("test_accuracy", "test accuracy", margin=0.01, diverged=0.1)
+    fish = column_metric("test_balanced_accuracy", "balanced test accuracy", margin=0.03, diverged=1 / 15)
+    ratio = probe_metric("gradient_ratio", "first over last layer's gradient, at the start", when="first", digits=6)
+    start = log10_metric(ratio, "log10 of the first over the last layer's gradient, at the start", digits=2)
+    later = probe_metric("gradient_ratio", "first over last layer's gradient, at the end", digits=3)
+    uneven = layer_ratio_metric(
         "gradient_rms",
         gradient_ratio_by_weight,
         "decades from the first to the last hidden layer",
@@ -164,7 +165,7 @@ def question() -> Question:
         margin=0.3,
         digits=2,
     )
-    reached = decades(
+    reached = layer_ratio_metric(
         "gradient_rms",
         first_gradient,
         "log10 of the first layer's gradient (rms)",
@@ -172,24 +173,24 @@ def question() -> Question:
         digits=2,
         magnitude=False,
     )
-    apart = Measure("decades from mean-field theory, worst layer", away_from_theory(DEEP), larger_is_better=False,
+    apart = Metric("decades from mean-field theory, worst layer", distance_to_theory(DEEP), larger_is_better=False,
                     margin=0.3, digits=2)  # fmt: skip
-    fitted = at_end("train_accuracy", "training accuracy at the end", diverged=1 / 15)
-    fresh = at_end("val_accuracy", "validation accuracy at the end", diverged=1 / 15)
+    fitted = final_metric("train_accuracy", "training accuracy at the end", diverged=1 / 15)
+    fresh = final_metric("val_accuracy", "validation accuracy at the end", diverged=1 / 15)
 
     def tuned(trials: Mapping) -> dict[str, dict[str, Any]]:
-        return at_tuned_rates(ARMS, RATES, trials["tune"])
+        return set_tuned_rates(ARMS, RATES, trials["tune"])
 
     def answer(evidence: Mapping) -> str:
         found = evidence["depth"].rows
         ratios = {label: 10**row.mean for label, row in evidence["ratio"].rows.items()}  # geometric means
         worst = min(ratios, key=ratios.__getitem__)
         cured = [f"{name} ({row.mean:.2f})" for name, row in found.items() if row.verdict == "better"]
-        best = evidence["depth"].foremost()
+        best = evidence["depth"].best_arm()
         text = (
             f"With {DEPTH} layers of sigmoid units the first layer's gradient is {ratios['sigmoid']:.1g} times the "
-            f"last one's, and the network ends at {evidence['depth'].level('sigmoid')} test accuracy; most of what is "
-            f"lost is restored by {best} ({evidence['depth'].phrase(best)}).\n"
+            f"last one's, and the network ends at {evidence['depth'].mean_text('sigmoid')} test accuracy; "
+            f"most of what is lost is restored by {best} ({evidence['depth'].difference_text(best)}).\n"
             f"The smallest ratio: {worst}, {ratios[worst]:.1g}. "
         )
         off = evidence["theory"].rows
@@ -198,11 +199,11 @@ def question() -> Question:
             f"Before the first step the gradients of the hidden layers are {least.mean:.2f} ({least.arm}) to "
             f"{most.mean:.2f} decades ({most.arm}) away from mean-field theory in the worst layer. "
         )
-        text += f"Better: {listed(cured)}." if cured else "Nothing that was tried is better for certain."
+        text += f"Better: {join_names(cured)}." if cured else "Nothing that was tried is better for certain."
         if "skip_normed" in evidence:
             text += " Skip connections change the accuracy of the convolutional network by "
-            text += f"{evidence['skip'].phrase('skip')}, with batch norm in both by "
-            text += f"{evidence['skip_normed'].phrase('skip, batch norm')}."
+            text += f"{evidence['skip'].difference_text('skip')}, with batch norm in both by "
+            text += f"{evidence['skip_normed'].difference_text('skip, batch norm')}."
         trained, validated, later = (
             next(iter(evidence[name].rows.values())).mean for name in ("fitted", "fresh", "later")
         )
@@ -213,17 +214,17 @@ def question() -> Question:
 
     def panels(trials: Mapping, evidence: Mapping) -> Sequence:
         return [
-            forest(evidence["depth"], f"{DEPTH} layers on digits"),
-            forest(evidence["skip"], on_fish(trials["skip"])),
-            forest(evidence["explode"], "weights three times too large"),
-            forest(evidence["fast"], "a rate ten times too high"),
+            forest_panel(evidence["depth"], f"{DEPTH} layers on digits"),
+            forest_panel(evidence["skip"], on_fish(trials["skip"])),
+            forest_panel(evidence["explode"], "weights three times too large"),
+            forest_panel(evidence["fast"], "a rate ten times too high"),
         ]
 
     def mechanism(trials: Mapping, evidence: Mapping) -> Sequence:
         trial = trials["depth"]
         depth = int(trial.looks[0].results.sweep["recipe"]["depth"])
         expected = {
-            label: theory(ARMS[label], DEEP, depth) * last_gradient(trial, label)
+            label: predict_profile(ARMS[label], DEEP, depth) * last_gradient(trial, label)
             for label in trial.labels
             if has_theory(ARMS[label], DEEP)
         }
@@ -240,14 +241,14 @@ def question() -> Question:
             numbers_panel(ratios, ratio, lines, "by depth", "hidden layers", logarithmic=False,
                           logarithmic_values=True),
             layers_panel(trials["skip"], "gradient_rms", on_fish(trials["skip"]), "gradient, rms", only="conv"),
-            steps_panel(trials["overfit"], "gradient_ratio", "learned by heart", "first over last layer's gradient"),
+            steps_panel(trials["overfit"], "gradient_ratio", "memorized", "first over last layer's gradient"),
         ]  # fmt: skip
         return [panel for panel in found if panel]
 
     def caption(trials: Mapping, evidence: Mapping) -> str:
         return (
             "Root mean square (rms) over the weights of a layer, means over seeds before the first step; crosses: "
-            "mean-field theory, scaled to the last layer. Last: the ratio while images are learned by heart. What went "
+            "mean-field theory, scaled to the last layer. Last: the ratio while images are memorized. What went "
             "non-finite first, with large weights, a high rate or on fish: "
             + ("; ".join(sentence for name in ("explode", "skip") for sentence in first_bad(trials[name])) or "nothing")
             + "."
@@ -261,7 +262,7 @@ def question() -> Question:
         name="vanishing_gradient",
         about=__doc__,
         title="Vanishing and exploding gradients",
-        question="Which deep networks cannot train their first layers, and what mends it?",
+        question="Which deep networks cannot train their first layers, and what fixes it?",
         plans=(
             tuning_plan(
                 "tune",
@@ -269,11 +270,11 @@ def question() -> Question:
                 ARMS,
                 RATES,
                 {
-                    "smoke": smallest | {"seeds": 2, "arms": [tried(name, RATES[name][1]) for name in quick[:3]]},
+                    "smoke": smallest | {"seeds": 2, "arms": [label_at(name, RATES[name][1]) for name in quick[:3]]},
                     "quick": {
                         "seeds": 1,
                         "epochs": 5,
-                        "arms": [tried(name, rate) for name in quick for rate in RATES[name][1:3]],
+                        "arms": [label_at(name, rate) for name in quick for rate in RATES[name][1:3]],
                     },
                 },
             ),
@@ -352,7 +353,7 @@ def question() -> Question:
                      arms=tuple(label for label in ARMS if label != "sigmoid" and has_theory(ARMS[label], DEEP))),
             Contrast("reached", "What reaches the first layer, relu", "depth", reached, control="relu, glorot",
                      arms=("relu, he",)),
-            Contrast("relu", "Accuracy against relu with he's initialisation", "depth", digits, control="relu, he"),
+            Contrast("relu", "Accuracy against relu with he's initialization", "depth", digits, control="relu, he"),
             Contrast("skip", "Accuracy of the convolutional network on fish", "skip", fish),
             Contrast("skip_normed", "Skip connections where both have batch norm", "skip", fish, control="batch norm",
                      arms=("skip, batch norm",)),
@@ -387,11 +388,11 @@ def question() -> Question:
                    "sigmoid, layer norm"),
             trains("A sigmoid network trains if its weights are scaled up", "folklore, after Schoenholz et al. 2017",
                    "sigmoid, gain 4"),
-            trains("LSUV initialisation lets deep sigmoid networks train", "folklore, after Mishkin and Matas 2016",
+            trains("LSUV initialization lets deep sigmoid networks train", "folklore, after Mishkin and Matas 2016",
                    "sigmoid, lsuv"),
             trains("Adam overcomes vanishing gradients, as it rescales each parameter's step", "folklore",
                    "sigmoid, adam"),
-            trains("Self-normalising networks train at depth without norms", "Klambauer et al. 2017", "selu, lecun"),
+            trains("Self-normalizing networks train at depth without norms", "Klambauer et al. 2017", "selu, lecun"),
             Claim("Skip connections make deep networks without norm trainable, at the rate that is usual with norms",
                   "folklore", "skip", {"skip": "better"}),
             Claim("Skip connections make deep networks with batch norm better", "He et al. 2016", "skip_normed",
@@ -415,12 +416,12 @@ def question() -> Question:
             "rate than the usual one was not tried there.",
             "Gradients are clipped at one threshold each, norm 1 and value .01, which are not steps of equal length.",
         ),
-        problems=lambda trials, evidence: ends_of_grids(trials["tune"], list(ARMS), RATES),
+        problems=lambda trials, evidence: warn_of_grid_ends(trials["tune"], list(ARMS), RATES),
     )  # fmt: skip
 
 
 def by_heart(trained: float, validated: float, ratio: float, vanishing: float) -> str:
-    """What becomes of the question whether overfitting is a vanishing gradient.
+    """Sentence on whether a memorizing network has a vanishing gradient.
 
     Args:
         trained: accuracy on training images.
@@ -429,17 +430,17 @@ def by_heart(trained: float, validated: float, ratio: float, vanishing: float) -
         vanishing: the same of the deep sigmoid network.
     """
     if trained < 0.95 or trained - validated < 0.1:
-        return ": it does not learn by heart"
+        return ": it does not memorize"
     return ": overfitting, no vanishing gradient" if ratio > 10 * vanishing else ": a vanishing gradient as well"
 
 
 def first_gradient(sizes: Sequence[float]) -> float:
-    """Of the first layer, from the gradients' rms by layer."""
+    """Gradient rms of the first layer."""
     return sizes[0]
 
 
 def gradient_ratio_by_weight(sizes: Sequence[float]) -> float:
-    """First over last hidden layer, from the gradients' rms by layer, the head last."""
+    """Ratio of gradient rms, first over last hidden layer, relative to the weights."""
     return sizes[0] / sizes[-2]
 
 

@@ -45,7 +45,6 @@ LAYERS = (
 KNOWN = {
     ("fishnet/sweep/distributed/merge.py", "fishnet/sweep/run/progress.py"),
     ("fishnet/sweep/store/checkpoint_store.py", "fishnet/sweep/distributed/processes.py"),
-    ("fishnet/study/monte_carlo.py", "experiments/predict.py"),
 }
 
 

@@ -1,1 +1,1 @@
-"""What `experiments.benchmark` measures: the same networks in fishnet and in what people use otherwise."""
+"""Baselines of `experiments.benchmark`: the same networks in fishnet, PyTorch, Flax and Optax."""

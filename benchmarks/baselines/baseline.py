@@ -1,4 +1,4 @@
-"""A contestant of the benchmark: trains all runs of a network for some steps, as often as it is asked."""
+"""Baseline interface: trains all runs of a network for some steps, as often as asked."""
 
 import time
 from abc import ABC, abstractmethod
@@ -25,14 +25,14 @@ class Baseline(ABC):
         """Trains every run for so many steps, and waits until it is done."""
 
     def memory(self) -> dict[str, int]:
-        """Bytes that the compiled program asks for, where it says so."""
+        """Bytes of memory that the compiled program needs; None if unknown."""
         return {}
 
     def finish(self) -> None:  # noqa: B027
-        """Ends what goes on in the background, where something does."""
+        """Waits for background work, such as writing checkpoints."""
 
     def fitting(self, seconds: float) -> int:
-        """Steps that take about so many seconds."""
+        """Number of steps that take about `seconds`."""
         steps = 1
         while True:
             began = time.perf_counter()

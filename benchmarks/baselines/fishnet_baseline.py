@@ -1,4 +1,4 @@
-"""The contestant fishnet: all runs in one program of the sweep engine, over all cores or accelerators."""
+"""fishnet in the benchmark: all runs in one program of the sweep engine, over all cores or accelerators."""
 
 import dataclasses
 import tempfile
@@ -65,7 +65,7 @@ class Fishnet(Baseline):
             batch_size=net.batch,
             epochs=10**6,
         )
-        # One seed, and hence the same batches for all, as the peers have it.
+        # One seed, and hence the same batches for all, as the baselines have it.
         sweep = Sweep(recipe, axes={"lr": list(LR * (1 + 1e-3 * np.arange(net.runs)))}, seeds=1)
         if net.arms:
             sweep = Sweep(recipe, axes={"activation": ACTIVATIONS, "norm": NORMS}, seeds=1)

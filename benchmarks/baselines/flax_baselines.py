@@ -1,4 +1,4 @@
-"""Plain Flax and Optax: a jitted program a run, or one naively vectorised over the runs."""
+"""Plain Flax and Optax: a jitted program a run, or one naively vectorized over the runs."""
 
 from collections.abc import Callable
 from functools import partial
@@ -32,7 +32,7 @@ class Plain(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Logits [b, classes] of standardised images [b, h, w, c], in training."""
+        """Logits [b, classes] of standardized images [b, h, w, c], in training."""
         net = self.net
         if net.model == "mlp":
             x = x.reshape(len(x), -1)
@@ -77,8 +77,8 @@ class Plain(nn.Module):
         return norm(x)
 
 
-class FlaxPeer(Baseline):
-    """What the Flax contestants share: the network, its state, one step of training."""
+class FlaxBaseline(Baseline):
+    """Shared part of the Flax baselines: the network, its state, one step of training."""
 
     optimizer = optax.sgd(LR, momentum=MOMENTUM)
 
@@ -133,7 +133,7 @@ class FlaxPeer(Baseline):
         return sum(leaf.size for leaf in jax.tree.leaves(state["params"]))
 
 
-class Serial(FlaxPeer):
+class Serial(FlaxBaseline):
     """One jitted step for each different network, called for one run after the other."""
 
     def prepare(self) -> int:
@@ -188,7 +188,7 @@ class SerialLoop(Serial):
         self.first += steps
 
 
-class Vmap(FlaxPeer):
+class Vmap(FlaxBaseline):
     """`jit(vmap(step))` over all runs."""
 
     def prepare(self) -> int:

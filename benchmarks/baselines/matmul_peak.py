@@ -1,4 +1,4 @@
-"""The limit: what the machine's matrix product does."""
+"""Matrix-product peak: the speed limit of the machine."""
 
 import jax
 import jax.numpy as jnp

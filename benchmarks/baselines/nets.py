@@ -10,7 +10,7 @@ CLASSES = 10
 
 @dataclass(frozen=True)
 class Net:
-    """A network, its data and its number of runs; all contestants train it with momentum at a constant rate."""
+    """A network, its data and its number of runs; all baselines train it with momentum at a constant rate."""
 
     name: str
     model: str  # in fishnet's MODELS
@@ -24,18 +24,20 @@ class Net:
     batches: int = 8  # of an epoch: enough that the images do not stay in the cache
     arms: tuple[tuple[str, str], ...] = ()  # (activation, norm) of each run, where they differ
     cold_steps: int = 0  # measured from a fresh start, compilation included, over so many steps; 0: warm
-    goals: dict[str, float] = field(default_factory=dict, hash=False)  # peer -> its time over fishnet's, on 2 CPU cores
+    goals: dict[str, float] = field(
+        default_factory=dict, hash=False
+    )  # baseline -> its time over fishnet's, on 2 CPU cores
 
     def each(self) -> list["Net"]:
         """The network of every run."""
         arms = self.arms or ((self.activation, self.norm),) * self.runs
         return [replace(self, activation=activation, norm=norm, arms=()) for activation, norm in arms]
 
-    def takes(self, contestant: str) -> bool:
-        """Whether a contestant can be asked for this network at all."""
-        if contestant == "serial loop":  # XLA has no fast convolution inside a loop on CPU: seconds a step
+    def takes(self, baseline: str) -> bool:
+        """Whether a baseline can train this network."""
+        if baseline == "serial loop":  # XLA has no fast convolution inside a loop on CPU: seconds a step
             return self.model == "mlp" and not self.arms
-        return not self.arms or contestant in ("fishnet", "serial", "torch")
+        return not self.arms or baseline in ("fishnet", "serial", "torch")
 
 
 ACTIVATIONS = ("relu", "leaky_relu", "elu", "selu", "gelu", "silu", "tanh", "sigmoid")
@@ -101,7 +103,7 @@ LR, MOMENTUM = 0.01, 0.9
 
 
 def examples(net: Net) -> tuple[np.ndarray, np.ndarray]:
-    """Images [n, h, w, c] uint8 and labels [n] int32 of an epoch, the same for every contestant."""
+    """Images [n, h, w, c] uint8 and labels [n] int32 of an epoch, the same for every baseline."""
     rng = np.random.default_rng(0)
     count = net.batch * net.batches
     return rng.integers(0, 256, (count, *net.image), np.uint8), rng.integers(0, CLASSES, count, np.int32)

@@ -15,14 +15,14 @@ ENDING = 20.0  # seconds that a process may take to end
 
 
 class Worker:
-    """The process of one contestant.
+    """Process of one baseline.
 
     Args:
         net: its network.
-        contestant: a name in `CONTESTANTS`.
+        baseline: a name in `BASELINES`.
     """
 
-    def __init__(self, net: Net, contestant: str) -> None:
+    def __init__(self, net: Net, baseline: str) -> None:
         # Threads that wait by turning round would take the others' time.
         calm = {"OMP_WAIT_POLICY": "passive", "KMP_BLOCKTIME": "0", "TF_CPP_MIN_LOG_LEVEL": "2"}
         self.process = subprocess.Popen(
@@ -31,7 +31,7 @@ class Worker:
                 "-m",
                 "benchmarks.baselines.worker",
                 net.name,
-                contestant,
+                baseline,
                 str(net.runs),
                 str(net.batches),
             ],
@@ -43,7 +43,7 @@ class Worker:
         )
 
     def answer(self) -> dict:
-        """The next line.
+        """Reads the next line of the process.
 
         Raises:
             UserError: the process has ended.
@@ -73,30 +73,30 @@ class Worker:
 
 def measure(
     net: Net,
-    contestants: Sequence[str],
+    baselines: Sequence[str],
     rounds: int,
     seconds: float,
     say: Callable[[str], None],
     side_by_side: bool = False,
 ) -> list[Row]:
-    """Trains one network with several contestants in turns.
+    """Trains one network with several baselines in turns.
 
     Args:
         net: the network.
-        contestants: names in `CONTESTANTS`.
+        baselines: names in `BASELINES`.
         rounds: how often each is measured.
         seconds: how long it trains each time, where it is measured warm.
         say: told what is being done.
-        side_by_side: whether warm contestants are prepared all at once, which takes less time but makes the seconds to
+        side_by_side: whether warm baselines are prepared all at once, which takes less time but makes the seconds to
             compile longer; otherwise one after the other.
 
     Returns:
-        A row for each contestant.
+        A row for each baseline.
 
     Raises:
-        UserError: a process died, or a contestant trains another network.
+        UserError: a process died, or a baseline trains another network.
     """
-    rows = [Row(name) for name in contestants]
+    rows = [Row(name) for name in baselines]
     if net.cold_steps:
         return _cold(net, rows, rounds, say)
     _warm([(net, row) for row in rows], rounds, seconds, say, side_by_side)
@@ -104,13 +104,13 @@ def measure(
 
 
 def measure_sizes(
-    nets: Sequence[Net], contestant: str, rounds: int, seconds: float, say: Callable[[str], None]
+    nets: Sequence[Net], baseline: str, rounds: int, seconds: float, say: Callable[[str], None]
 ) -> dict[Net, list[Row]]:
-    """Trains several networks, or numbers of them, with one contestant in turns.
+    """Trains several networks, or numbers of them, with one baseline in turns.
 
     Args:
         nets: measured warm; with as many parameters a run each.
-        contestant: a name in `CONTESTANTS`.
+        baseline: a name in `BASELINES`.
         rounds: how often each is measured.
         seconds: how long it trains each time.
         say: told what is being done.
@@ -121,7 +121,7 @@ def measure_sizes(
     Raises:
         UserError: a process died.
     """
-    entries = [(net, Row(contestant)) for net in nets]
+    entries = [(net, Row(baseline)) for net in nets]
     _warm(entries, rounds, seconds, say)
     return {net: [row] for net, row in entries}
 
@@ -138,15 +138,15 @@ def _warm(
     params = {}
     try:
         for some in [range(len(entries))] if side_by_side else [[place] for place in range(len(entries))]:
-            say("; ".join(f"{entries[place][0].name}: {entries[place][1].contestant} prepared" for place in some))
-            workers |= {place: Worker(entries[place][0], entries[place][1].contestant) for place in some}
+            say("; ".join(f"{entries[place][0].name}: {entries[place][1].baseline} prepared" for place in some))
+            workers |= {place: Worker(entries[place][0], entries[place][1].baseline) for place in some}
             for place in some:
                 net, row = entries[place]
                 if (count := _ready(row, workers[place])) is None:
                     workers.pop(place).end()
                 else:
-                    own = None if row.contestant == "matmul" else count / net.runs
-                    params[f"{row.contestant}, {net.runs} runs"] = own
+                    own = None if row.baseline == "matmul" else count / net.runs
+                    params[f"{row.baseline}, {net.runs} runs"] = own
         steps = {place: worker.ask(str(seconds))["steps"] for place, worker in workers.items()}
         name = entries[0][0].name
         _check_same(name, params)
@@ -155,7 +155,7 @@ def _warm(
             for place, worker in workers.items():
                 net, row = entries[place]
                 took = worker.ask(f"steps {steps[place]}")["seconds"]
-                runs = 1 if row.contestant == "matmul" else net.runs
+                runs = 1 if row.baseline == "matmul" else net.runs
                 row.milliseconds.append(1e3 * took / (steps[place] * runs))
     finally:
         for worker in workers.values():
@@ -170,10 +170,10 @@ def _cold(net: Net, rows: list[Row], rounds: int, say: Callable[[str], None]) ->
         for row in rows:
             if row.missing:
                 continue
-            worker = Worker(net, row.contestant)
+            worker = Worker(net, row.baseline)
             try:
                 if (count := _ready(row, worker)) is not None:
-                    params[row.contestant] = count
+                    params[row.baseline] = count
                     took = row.compile_seconds[-1] + worker.ask(f"steps {net.cold_steps}")["seconds"]
                     row.milliseconds.append(1e3 * took / (net.cold_steps * net.runs))
             finally:
@@ -194,11 +194,11 @@ def _ready(row: Row, worker: Worker) -> int | None:
 
 
 def _check_same(net: str, params: dict[str, float | None]) -> None:
-    """Refuses to compare contestants that train different networks.
+    """Refuses to compare baselines that train different networks.
 
     Raises:
         UserError: with their numbers of parameters a run; one of None is not compared.
     """
     different = {name: count for name, count in params.items() if count is not None}
     if len(set(different.values())) > 1:
-        raise UserError(f"{net}: the contestants do not train the same network: parameters {different}")
+        raise UserError(f"{net}: the baselines do not train the same network: parameters {different}")

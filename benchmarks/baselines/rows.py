@@ -1,4 +1,4 @@
-"""What the benchmark measured, and how it is told."""
+"""Benchmark measurements, and their tables in Markdown."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -13,24 +13,24 @@ FISHNET = ("fishnet", "fishnet auto")  # as it lays lanes out without being told
 
 @dataclass
 class Row:
-    """One contestant with one network."""
+    """Measurements of one baseline with one network."""
 
-    contestant: str
+    baseline: str
     compile_seconds: list[float] = field(default_factory=list)
     milliseconds: list[float] = field(default_factory=list)  # a step and run, by round
     memory: Mapping[str, int] = field(default_factory=dict)  # bytes, where it says so
     missing: str | None = None
 
 
-def fastest(rows: Sequence[Row], contestants: Sequence[str]) -> Row | None:
-    """The row of the fastest of some contestants, by its median; None where none of them ran."""
-    ran = [row for row in rows if row.contestant in contestants and row.milliseconds]
+def fastest(rows: Sequence[Row], baselines: Sequence[str]) -> Row | None:
+    """The row of the fastest of some baselines, by its median; None where none of them ran."""
+    ran = [row for row in rows if row.baseline in baselines and row.milliseconds]
     return min(ran, key=lambda row: statistics.median(row.milliseconds), default=None)
 
 
-def ratios(rows: Sequence[Row], peers: Sequence[str], ours: Sequence[str] = FISHNET) -> list[float] | None:
-    """Time of the fastest of `peers` over that of the fastest of `ours`, by round; None where none of them ran."""
-    best, own = fastest(rows, peers), fastest(rows, ours)
+def ratios(rows: Sequence[Row], baselines: Sequence[str], ours: Sequence[str] = FISHNET) -> list[float] | None:
+    """Time of the fastest of `baselines` over that of the fastest of `ours`, by round; None where none of them ran."""
+    best, own = fastest(rows, baselines), fastest(rows, ours)
     if best is None or own is None:
         return None
     return [theirs / mine for theirs, mine in zip(best.milliseconds, own.milliseconds, strict=True)]
@@ -43,40 +43,43 @@ def with_range(values: Sequence[float], digits: int = 2) -> str:
 
 
 def table(found: Mapping[Net, Sequence[Row]]) -> str:
-    """All contestants as Markdown: times, and how many times as long as fishnet each peer took."""
+    """Table of all baselines in Markdown: times, and how many times as long as fishnet each took."""
     lines = [
-        "| net | contestant | ms a step and run | seconds to prepare | over fishnet's faster mode |",
+        "| net | baseline | ms a step and run | seconds to prepare | over fishnet's faster mode |",
         "|---|---|---|---|---|",
     ]
     for net, rows in found.items():
         for row in rows:
             if row.missing:
-                lines.append(f"| {net.name} | {row.contestant} | {row.missing} | | |")
+                lines.append(f"| {net.name} | {row.baseline} | {row.missing} | | |")
                 continue
-            peer = row.contestant not in (*FISHNET, "matmul")
-            over = with_range(of) if peer and (of := ratios(rows, [row.contestant])) else ""
-            cells = [net.name, row.contestant, with_range(row.milliseconds, 3)]
+            baseline = row.baseline not in (*FISHNET, "matmul")
+            over = with_range(of) if baseline and (of := ratios(rows, [row.baseline])) else ""
+            cells = [net.name, row.baseline, with_range(row.milliseconds, 3)]
             cells += [f"{statistics.median(row.compile_seconds):.1f}", over]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def verdicts(found: Mapping[Net, Sequence[Row]]) -> str:
-    """The goals as Markdown: for each network the fastest peer of each kind over fishnet, and what was aimed at."""
-    lines = ["| net | peer | its fastest mode | ours | over fishnet | goal | met |", "|---|---|---|---|---|---|---|"]
+    """Table of goals in Markdown: for each network the time of the fastest baseline of each kind over fishnet's."""
+    lines = [
+        "| net | baseline | its fastest mode | fishnet | over fishnet | goal | met |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for net, rows in found.items():
         for kind, goal in net.goals.items():
             of, best, own = ratios(rows, BEST_OF[kind]), fastest(rows, BEST_OF[kind]), fastest(rows, FISHNET)
             if of is None or best is None or own is None:
                 continue
             met = "yes" if statistics.median(of) >= goal else "no"
-            cells = [net.name, kind, best.contestant, own.contestant]
+            cells = [net.name, kind, best.baseline, own.baseline]
             lines.append(f"| {' | '.join(cells)} | {with_range(of)} | {goal:g} | {met} |")
     return "\n".join(lines)
 
 
 def scaling_table(found: Mapping[Net, Sequence[Row]]) -> str:
-    """fishnet alone with more and more runs, as Markdown: time a run, and memory of one device."""
+    """Table of growing numbers of runs in Markdown: time a run, and memory of one device."""
     lines = [
         "| net | runs | ms a step and run | over fewest runs | MiB of arguments | MiB of temporaries "
         "| KiB of state a run |",
@@ -94,11 +97,11 @@ def scaling_table(found: Mapping[Net, Sequence[Row]]) -> str:
 
 
 def upkeep_table(found: Mapping[Net, Sequence[Row]]) -> str:
-    """fishnet with something done beside training against fishnet without, as Markdown: the time that it adds."""
+    """Table of extra work in Markdown: time that checkpoints or probes add to training."""
     lines = ["| net | with | ms a step and run | over without |", "|---|---|---|---|"]
     for net, rows in found.items():
         for row in rows:
-            of = ratios([row, rows[0]], [row.contestant], [rows[0].contestant]) if row is not rows[0] else None
-            cells = [net.name, row.contestant.partition(", ")[2] or "nothing", with_range(row.milliseconds, 3)]
+            of = ratios([row, rows[0]], [row.baseline], [rows[0].baseline]) if row is not rows[0] else None
+            cells = [net.name, row.baseline.partition(", ")[2] or "nothing", with_range(row.milliseconds, 3)]
             lines.append(f"| {' | '.join([*cells, with_range(of, 3) if of else ''])} |")
     return "\n".join(lines)

@@ -109,7 +109,7 @@ class Eager(Baseline):
     """A module a run, one after the other: channels last, all threads, fused optimizer where there is one."""
 
     def place(self) -> None:
-        """Puts the standardised images in memory, in the order of channels that suits the device."""
+        """Puts the standardized images in memory, in the order of channels that suits the device."""
         images, labels = examples(self.net)
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         x = torch.from_numpy(images.astype(np.float32)).movedim(-1, 1)
@@ -124,7 +124,7 @@ class Eager(Baseline):
         return self.images[start : start + self.net.batch], self.labels[start : start + self.net.batch]
 
     def ready(self, module: nn.Module) -> Callable:
-        """What is called with a batch."""
+        """Function that is called with a batch."""
         return module
 
     def prepare(self) -> int:

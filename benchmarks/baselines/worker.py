@@ -1,6 +1,6 @@
-"""A process of the benchmark: one contestant with one network, which trains when a line on its input says so.
+"""A process of the benchmark: one baseline with one network, which trains when a line on its input says so.
 
-    python -m benchmarks.baselines.worker NET CONTESTANT RUNS BATCHES
+    python -m benchmarks.baselines.worker NET BASELINE RUNS BATCHES
 
 Writes a line of JSON when it is ready ({"seconds", "params", "memory"} or {"missing"}), then one for every line read: a
 number of seconds, answered with the number of steps that take as long ({"steps"}), or `steps N`, answered with
@@ -24,7 +24,7 @@ OURS = {
     "fishnet, probes every 50 steps": ("fishnet_baseline", "ProbeState"),
 }
 # name -> (module, class)
-PEERS = {
+EXTERNAL = {
     "serial": ("flax_baselines", "Serial"),
     "serial loop": ("flax_baselines", "SerialLoop"),
     "vmap": ("flax_baselines", "Vmap"),
@@ -33,7 +33,7 @@ PEERS = {
     "torch.func": ("torch_baselines", "Ensemble"),
     "matmul": ("matmul_peak", "Peak"),
 }
-CONTESTANTS = OURS | PEERS
+BASELINES = OURS | EXTERNAL
 
 
 def main() -> None:
@@ -43,29 +43,29 @@ def main() -> None:
     os.dup2(2, 1)
     net = next(net for net in NETS if net.name == sys.argv[1])
     net = replace(net, runs=int(sys.argv[3]), batches=int(sys.argv[4]))
-    module, name = CONTESTANTS[sys.argv[2]]
+    module, name = BASELINES[sys.argv[2]]
     began = time.perf_counter()
     try:
-        contestant = getattr(importlib.import_module(f"benchmarks.baselines.{module}"), name)(net)
+        baseline = getattr(importlib.import_module(f"benchmarks.baselines.{module}"), name)(net)
         began = time.perf_counter()
-        params = contestant.prepare()
+        params = baseline.prepare()
     except ModuleNotFoundError as error:
         answers.write(json.dumps({"missing": f"{error.name} is not installed"}) + "\n")
         return
-    except Exception as error:  # a peer that cannot do this network is a row that says so
+    except Exception as error:  # a baseline that cannot do this network is a row that says so
         answers.write(json.dumps({"missing": f"{type(error).__name__}: {first_line(error)}"}) + "\n")
         return
-    ready = {"seconds": time.perf_counter() - began, "params": params, "memory": contestant.memory()}
+    ready = {"seconds": time.perf_counter() - began, "params": params, "memory": baseline.memory()}
     answers.write(json.dumps(ready) + "\n")
     for line in sys.stdin:
         word, _, number = line.strip().rpartition(" ")
         if word == "steps":
             began = time.perf_counter()
-            contestant.train(int(number))
+            baseline.train(int(number))
             answers.write(json.dumps({"seconds": time.perf_counter() - began}) + "\n")
         else:
-            answers.write(json.dumps({"steps": contestant.fitting(float(number))}) + "\n")
-    contestant.finish()
+            answers.write(json.dumps({"steps": baseline.fitting(float(number))}) + "\n")
+    baseline.finish()
 
 
 if __name__ == "__main__":

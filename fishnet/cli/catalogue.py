@@ -27,7 +27,7 @@ class Part:
 
 
 def each(table: Mapping[Any, Any]) -> dict[str, tuple[Any, ...]]:
-    """The entries of a table, each described by itself."""
+    """Table entries, each described by its own docstring."""
     return {name: (entry,) for name, entry in table.items()}
 
 

@@ -46,7 +46,7 @@ def keep_programs() -> Path | None:
 
 
 def tell_what_is_not_kept(display: Display) -> None:
-    """Notes that the next start will take as long as this one, where there is no place to keep programs in."""
+    """Notes that programs are not kept, and the next start is as slow, where no cache folder can be written."""
     if cache_dir() is None:
         display.note(no_cache_note("compiled programs"))
 

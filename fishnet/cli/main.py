@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from fishnet.cli.compilation_cache import keep_programs, tell_what_is_not_kept
 from fishnet.cli.output import width_of_output
-from fishnet.cli.parser import guarded, usable_cores
+from fishnet.cli.parser import run_guarded, usable_cores
 from fishnet.cli.sweep_flags import Experiment, Request, understand
 from fishnet.errors import UsageError
 from fishnet.host.names import shell_word, visible
@@ -25,7 +25,7 @@ def main(experiment: Experiment, argv: Sequence[str] | None = None) -> int:
     Returns:
         the exit code: 0, 2 for bad usage, 130 or 143 when stopped, 1 for every other error.
     """
-    return guarded(lambda words: train(understand(experiment, words)), argv)
+    return run_guarded(lambda words: train(understand(experiment, words)), argv)
 
 
 def train(request: Request, show_result: Callable[[Path, Display, str | None], None] | None = None) -> int:
@@ -74,7 +74,7 @@ def train(request: Request, show_result: Callable[[Path, Display, str | None], N
 
 
 def use_cores(devices: int | None) -> None:
-    """Makes every usable CPU core (or as many as asked for) a jax device; the first use of a device fixes it."""
+    """Makes every usable CPU core, or the requested number, a JAX device; call before the first use of a device."""
     import jax
 
     if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):

@@ -1,4 +1,4 @@
-"""Standard output and error of a command: whatever becomes of them, a result that was computed is kept."""
+"""Standard output and error of a command: a failure to write them never loses a computed result."""
 
 import os
 import re
@@ -50,7 +50,7 @@ class Output:
             self._problem = _reason(error)
 
     def failure(self) -> str:
-        """Why something that was written did not arrive; empty where all did."""
+        """Reason why output could not be written; empty if all was."""
         self.flush()
         return self._problem
 
@@ -72,7 +72,7 @@ def _reason(error: OSError | ValueError) -> str:
 
 @contextmanager
 def output_kept() -> Iterator[Output]:
-    """While entered, nothing fails because standard output or standard error cannot be written.
+    """Context in which nothing fails because standard output or standard error cannot be written.
 
     Yields:
         Standard output, which knows what became of it.
@@ -90,7 +90,7 @@ def output_kept() -> Iterator[Output]:
 
 
 def hold_standard_files() -> None:
-    """Gives closed standard files a number of their own: else the next file that is opened would be written to."""
+    """Opens closed standard files on the null device; otherwise the next file opened would take their number."""
     while (number := os.open(os.devnull, os.O_RDWR)) < 3:
         os.set_inheritable(number, True)
     os.close(number)
@@ -98,7 +98,7 @@ def hold_standard_files() -> None:
 
 @contextmanager
 def settled_environment() -> Iterator[None]:
-    """Removes from the environment, while entered, what would stop a command that has trained.
+    """Context without environment variables that could stop a command after training.
 
     These are sizes of a terminal that are no numbers, and the plotting backend: figures are files here, but matplotlib
     cannot be imported while a backend is named that does not exist.
@@ -112,7 +112,7 @@ def settled_environment() -> Iterator[None]:
 
 
 def width_of_output() -> int | None:
-    """Columns of what is printed: COLUMNS, else as many as a line has where nobody's terminal folds it.
+    """Width of printed output in columns: COLUMNS, the terminal's width, or wide where output is no terminal.
 
     Returns:
         None where the terminal knows.

@@ -57,7 +57,7 @@ class Parser(argparse.ArgumentParser):
             UsageError: an unknown flag (the message names the nearest), a missing or empty value, a flag that is given
                 twice, a stray word.
         """
-        words = self._normalised(argv)
+        words = self._normalized(argv)
         self._check_once(words)
         found, rest = self.parse_known_args(words)
         for word in rest:
@@ -65,13 +65,13 @@ class Parser(argparse.ArgumentParser):
                 name = word.partition("=")[0]
                 near = difflib.get_close_matches(name, self._option_string_actions, n=1, cutoff=0.5)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
-                typed = next(w for w in argv if self._normalised([w])[0] == word).partition("=")[0]
+                typed = next(w for w in argv if self._normalized([w])[0] == word).partition("=")[0]
                 raise UsageError(f"unknown flag {typed!r}{hint} (--help lists them all)")
             raise UsageError(f"{word!r} belongs to no flag (--help lists them all)")
         return found
 
     def _check_once(self, words: Sequence[str]) -> None:
-        """Refuses empty values, and flags of which only the last would count.
+        """Refuses empty values, and repeated flags of which only the last would count.
 
         Raises:
             UsageError: with the flag and what was given.
@@ -93,7 +93,7 @@ class Parser(argparse.ArgumentParser):
                 raise UsageError(f"{flag} is given twice{both}")
             earlier[action.dest] = flag, values
 
-    def _normalised(self, argv: Sequence[str]) -> list[str]:
+    def _normalized(self, argv: Sequence[str]) -> list[str]:
         words = []
         for word in argv:
             if word.startswith("--"):
@@ -110,7 +110,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def flags_in(words: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """The flags of a command line, each with the words up to the next one or behind its `=`."""
+    """Flags of a command line, each with its values: the words up to the next flag, or after `=`."""
     found: list[tuple[str, list[str]]] = []
     for word in words:
         if word.startswith("--"):
@@ -121,8 +121,8 @@ def flags_in(words: Sequence[str]) -> list[tuple[str, list[str]]]:
     return found
 
 
-def whole(flag: str, text: str, least: int = 1, most: int | None = None) -> int:
-    """A whole number from `least` to `most`.
+def parse_whole(flag: str, text: str, least: int = 1, most: int | None = None) -> int:
+    """Parses a whole number from `least` to `most`.
 
     Raises:
         UsageError: the text is none, in plain digits.
@@ -151,7 +151,7 @@ def usable_cores() -> int:
         return cores
 
 
-def guarded(job: Callable[[list[str]], int], argv: Sequence[str] | None = None) -> int:
+def run_guarded(job: Callable[[list[str]], int], argv: Sequence[str] | None = None) -> int:
     """Runs `job` on the command line; an error becomes one line on standard error and an exit code.
 
     Returns:
@@ -168,7 +168,7 @@ def guarded(job: Callable[[list[str]], int], argv: Sequence[str] | None = None) 
 
 @contextmanager
 def plain_warnings() -> Iterator[None]:
-    """While entered, warnings for the user are shown as one line, without the place in the program they come from."""
+    """Context that shows warnings for the user as one line, without their place in the source."""
     usual = warnings.formatwarning
 
     def plain(message: Warning | str, category: type[Warning], *place: Any, **line: Any) -> str:
@@ -184,7 +184,7 @@ def plain_warnings() -> Iterator[None]:
 
 
 def _outcome(job: Callable[[list[str]], int], argv: list[str]) -> int:
-    """The exit code of `job`; says what went wrong."""
+    """Runs `job` and returns its exit code; prints what went wrong."""
     debug = "--debug" in argv
     try:
         return job(argv)
@@ -215,13 +215,13 @@ def _outcome(job: Callable[[list[str]], int], argv: list[str]) -> int:
 
 
 def _unexpected(error: Exception, debug: bool) -> int:
-    """The exit code of an error that is a mistake of the program, which it says."""
+    """Reports an error that is a bug of the program, and returns its exit code."""
     _say("error", f"unexpected {type(error).__name__}: {first_line(error)} (--debug shows where)", debug)
     return 1
 
 
 def _refused_variable(error: Exception) -> str | None:
-    """`NAME=value` of the variable of JAX whose value cannot be read, where that is what the error says."""
+    """`NAME=value` of the JAX variable that an error reports as unreadable; empty for other errors."""
     if not isinstance(error, ValueError):
         return None
     mentioned = {word.strip("'\"") for word in str(error).lower().replace("jax.", "jax_").split()}

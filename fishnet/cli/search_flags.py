@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-from fishnet.cli.parser import whole
+from fishnet.cli.parser import parse_whole
 from fishnet.errors import UsageError
 from fishnet.lookup import unknown
 from fishnet.sweep.spec.field_parsing import is_number, number_of
@@ -35,7 +35,7 @@ def add_sample_flags(group: argparse._ActionsContainer, shown: bool) -> None:
 
 
 def samples_of(flags: argparse.Namespace, parsed: Callable[[str, str], Any], typed: dict[str, str]) -> Samples:
-    """The draws that the flags ask for.
+    """Makes the search that the flags ask for.
 
     Args:
         flags: of a parser with `add_sample_flags`.
@@ -66,14 +66,14 @@ def samples_of(flags: argparse.Namespace, parsed: Callable[[str, str], Any], typ
             raise UsageError(f"--{flag.replace('_', '-')} {given} would have no effect: it belongs to --sample")
     return Samples(
         space,
-        Samples.draws if flags.draws is None else whole("draws", flags.draws),
+        Samples.draws if flags.draws is None else parse_whole("draws", flags.draws),
         flags.sampler or Samples.method,
-        Samples.seed if flags.draw_seed is None else whole("draw-seed", flags.draw_seed, least=0),
+        Samples.seed if flags.draw_seed is None else parse_whole("draw-seed", flags.draw_seed, least=0),
     )
 
 
 def split_sample(text: str) -> tuple[str, str]:
-    """`lr=0.001..0.3` as the field's name, which may have hyphens, and the rest.
+    """Splits `lr=0.001..0.3` into the field's name, which may have hyphens, and the rest.
 
     Raises:
         UsageError: nothing behind the name, an unknown field, or `seed`.
@@ -90,7 +90,7 @@ def split_sample(text: str) -> tuple[str, str]:
 
 
 def parse_range(name: str, words: str, parsed: Callable[[str, str], Any]) -> Range:
-    """`0.001..0.3:log` as a range of field `name`.
+    """Parses `0.001..0.3:log` as a range of field `name`.
 
     Raises:
         UsageError: an end is missing or is not of the field's type, or something else than `:log` follows.

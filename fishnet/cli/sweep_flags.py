@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fishnet.cli.parser import MOST_DEVICES, Parser, whole
+from fishnet.cli.parser import MOST_DEVICES, Parser, parse_whole
 from fishnet.cli.search_flags import add_sample_flags, samples_of
 from fishnet.errors import UsageError
 from fishnet.host.names import shell_command
@@ -62,7 +62,7 @@ class Meeting:
 
 @dataclass(frozen=True)
 class Request:
-    """One command line, understood."""
+    """Parsed command line of a training experiment."""
 
     experiment: Experiment
     sweep: Sweep
@@ -123,11 +123,11 @@ def parser_for(experiment: Experiment) -> Parser:
         "--strict", action="store_true", help="folder tasks: refuse unreadable images instead of skipping them"
     )
     how = parser.add_argument_group("how to run it (results do not depend on it beyond rounding)")
-    how.add_argument("--lane-width", metavar="N|all|auto", help="runs vectorised together; auto times the candidates")
+    how.add_argument("--lane-width", metavar="N|all|auto", help="runs vectorized together; auto times the candidates")
     how.add_argument(
         "--share-batches",
         action="store_true",
-        help="vectorise lanes of one seed only: they share their batches (for lane widths above 1; auto tries it)",
+        help="vectorize lanes of one seed only: they share their batches (for lane widths above 1; auto tries it)",
     )
     how.add_argument("--lowering", metavar="NAME", help="how convolutions are computed; default by device")
     how.add_argument(
@@ -155,7 +155,7 @@ def parser_for(experiment: Experiment) -> Parser:
 
 
 def understand(experiment: Experiment, argv: Sequence[str], flags: argparse.Namespace | None = None) -> Request:
-    """The command line as a `Request`.
+    """Parses a command line into a `Request`.
 
     Args:
         experiment: whose command line it is.
@@ -207,10 +207,10 @@ def understand(experiment: Experiment, argv: Sequence[str], flags: argparse.Name
         out=flags.out,
         lane_width=flags.lane_width
         if flags.lane_width in (None, "all", "auto")
-        else whole("lane-width", flags.lane_width, most=MOST_RUNS),
+        else parse_whole("lane-width", flags.lane_width, most=MOST_RUNS),
         lowering=flags.lowering,
         share_batches=flags.share_batches or None,
-        devices=None if flags.devices is None else whole("devices", flags.devices, most=MOST_DEVICES),
+        devices=None if flags.devices is None else parse_whole("devices", flags.devices, most=MOST_DEVICES),
         meeting=meeting_of(flags),
         data_dir=flags.data_dir,
         group_regex=flags.group_regex,
@@ -243,7 +243,7 @@ def meeting_of(flags: argparse.Namespace) -> Meeting | None:
     host, _, port = given["coordinator"].rpartition(":")
     if not host or not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
         raise UsageError(f"--coordinator: {given['coordinator']!r} is not HOST:PORT, as in 10.0.0.1:1234")
-    count = whole("processes", given["processes"], most=MOST_RUNS)  # each has a run, or there is nothing to share
+    count = parse_whole("processes", given["processes"], most=MOST_RUNS)  # each has a run, or there is nothing to share
     if not re.fullmatch(r"[0-9]{1,9}", given["process"]) or int(given["process"]) >= count:
         raise UsageError(f"--process: {given['process']!r} is not a whole number from 0 to {count - 1}")
     return Meeting(given["coordinator"], count, int(given["process"]))
@@ -268,7 +268,7 @@ def number_in_environment(name: str) -> int:
 
 
 def stopping_of(flags: argparse.Namespace) -> Stopping:
-    """When the flags have arms end early.
+    """Makes the early-stopping rule that the flags ask for; None without one.
 
     Raises:
         UsageError: numbers out of range, a rung without rungs, or a target that says nothing.
@@ -276,15 +276,15 @@ def stopping_of(flags: argparse.Namespace) -> Stopping:
     if flags.rung is not None and flags.halving is None and not flags.median_stop:
         raise UsageError(f"--rung {flags.rung} would have no effect: it belongs to --halving and --median-stop")
     return Stopping(
-        halving=0 if flags.halving is None else whole("halving", flags.halving),
+        halving=0 if flags.halving is None else parse_whole("halving", flags.halving),
         median=flags.median_stop,
-        first=1 if flags.rung is None else whole("rung", flags.rung),
+        first=1 if flags.rung is None else parse_whole("rung", flags.rung),
         target=flags.target or "",
     )
 
 
 def split_axis(text: str) -> tuple[str, list[str]]:
-    """`norm=none,batch` as the field's name and its values; the name may have hyphens.
+    """Splits `norm=none,batch` into the field's name, which may have hyphens, and its values.
 
     Raises:
         UsageError: no field, no values, an unknown field, or `seed`.
@@ -304,7 +304,7 @@ def split_axis(text: str) -> tuple[str, list[str]]:
 
 
 def parse_seeds(text: str) -> int | list[int]:
-    """`3` as three seeds, `3,5,8` as those seeds, `7,` as the one seed 7."""
+    """Parses `3` as three seeds, `3,5,8` as those seeds, `7,` as the single seed 7."""
     parts = [part.strip() for part in (text.rstrip(",") if "," in text else text).split(",")]
     try:
         if not all(re.fullmatch(r"[+-]?[0-9]+", part) for part in parts):

@@ -1,4 +1,4 @@
-"""Optuna proposes, sweeps try: the trials of a round are the arms of one sweep, in one program where shapes agree.
+"""Optuna studies by sweeps: the trials of a round are the arms of one sweep, one program where shapes agree.
 
     study = optuna.create_study(storage="sqlite:///study.db", study_name="fish", load_if_exists=True)
     space = {"lr": Range(0.001, 0.3, log=True), "optimizer": ["momentum", "adam"]}
@@ -61,7 +61,7 @@ def study_sweeps(
     quiet: bool = True,
     data: DataOptions | None = None,
 ) -> list[Result]:
-    """Asks a study for a batch of trials, trains them as the arms of a sweep, tells it the results, and so on.
+    """Runs a study in rounds: asks for a batch of trials, trains them as the arms of a sweep, tells the results.
 
     A trial is told the mean over its seeds of a validation figure at the selected epochs, never a test figure; the same
     mean after each epoch is its intermediate value. A trial with a diverged seed is told as pruned, so that samplers
@@ -125,7 +125,7 @@ def study_sweeps(
 
 
 def check_study(study: optuna.Study, metric: str, batch: int, rounds: int) -> None:
-    """Refuses what cannot be studied.
+    """Refuses a study, domains or a number of rounds that cannot be run.
 
     Raises:
         UsageError: see `study_sweeps`.
@@ -164,7 +164,7 @@ def trials_of(
 
 
 def distribution_of(domain: Range | Choices) -> BaseDistribution:
-    """A domain in Optuna's words; values of a list as they are written on the command line."""
+    """Converts a domain to an Optuna distribution; listed values are spelled as on the command line."""
     if isinstance(domain, Choices):
         return CategoricalDistribution([format_value(value) for value in domain.values])
     kind = IntDistribution if isinstance(domain.low, int) else FloatDistribution
@@ -172,7 +172,7 @@ def distribution_of(domain: Range | Choices) -> BaseDistribution:
 
 
 def point_of(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of an arm from the parameters of a trial."""
+    """Converts the parameters of a trial to the values of an arm."""
     return {name: parse_value(name, value) if isinstance(value, str) else value for name, value in params.items()}
 
 
@@ -191,7 +191,7 @@ def check_folder(folder: Path, points: Sequence[Mapping[str, Any]]) -> None:
 
 
 def tell(study: optuna.Study, trial: optuna.Trial, runs: pd.DataFrame, curves: pd.DataFrame, metric: str) -> None:
-    """Tells a study how an arm did.
+    """Tells a study the intermediate values and the result of an arm.
 
     Args:
         study: that asked for it.

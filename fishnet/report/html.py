@@ -20,7 +20,7 @@ from fishnet.report.figures import classes as class_figures
 from fishnet.report.figures import curves as curve_figures
 from fishnet.report.figures import overview as figures
 from fishnet.report.figures import random_search as sample_figures
-from fishnet.report.figures.photographs import mistakes, task_of
+from fishnet.report.figures.photographs import find_mistakes, task_of
 from fishnet.report.figures.svg import Panel, draw_svg, follow_scheme, save
 from fishnet.report.results import Results, load_results
 from fishnet.report.stamp import PAGE, stamp
@@ -66,7 +66,7 @@ def write_report(
     page = results.out / PAGE
     with writing(page):
         (results.out / "figures").mkdir(exist_ok=True)
-        shown = contents(results, command, data_dir)
+        shown = collect_contents(results, command, data_dir)
         # A path may hold bytes that are no UTF-8: these are written as \\udcff.
         text = template(PAGE).render(**shown).encode("utf-8", "backslashreplace")
         drawn = [picture.file for picture in pictures_in(shown)]
@@ -76,13 +76,13 @@ def write_report(
 
 
 def pictures_in(shown: Mapping[str, Any]) -> list[Picture]:
-    """The figures among what the template shows."""
+    """Pictures among the contents of a template."""
     found = [shown["overview"], shown["roc"], shown["confusion"], *(drawn for drawn, _ in shown["curves"])]
     return [drawn for drawn in found if drawn is not None]
 
 
 def template(name: str) -> jinja2.Template:
-    """A page's template by its file name; every value put into it is escaped, as is what no page can show."""
+    """Loads a page's template by file name; every value put into it is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("fishnet.report", "templates"),
         autoescape=True,
@@ -97,15 +97,15 @@ def template(name: str) -> jinja2.Template:
     return environment.get_template(name)
 
 
-def contents(results: Results, command: str | None, data_dir: str | os.PathLike | None) -> dict[str, Any]:
-    """Everything that the template shows."""
+def collect_contents(results: Results, command: str | None, data_dir: str | os.PathLike | None) -> dict[str, Any]:
+    """Collects everything that the template shows."""
     run = results.best_run if results.shown_run is None else results.shown_run
     wrong, credit, photo_problem = [], "", ""
     notes: Sequence[str] = ()
     if run is not None:
         try:
             task = task_of(results, run, data_dir)
-            wrong, credit, notes = mistakes(results, run, task), task.credit, task.notes
+            wrong, credit, notes = find_mistakes(results, run, task), task.credit, task.notes
         except (UserError, OSError) as error:
             photo_problem = str(error)
     counts = results.confusion(run) if run is not None else None
@@ -116,22 +116,22 @@ def contents(results: Results, command: str | None, data_dir: str | os.PathLike 
     return {
         "results": results,
         "run": run,
-        "title": title_of(results),
+        "title": make_title(results),
         "columns": [heading.replace("\n", " ").replace("bal.", "balanced") for heading in COLUMNS.values()],
         "column_names": list(COLUMNS),
         "caption": caption(results),
-        "overview": picture(results, "overview", overview, columns=3),
+        "overview": draw_picture(results, "overview", overview, columns=3),
         "by_value": by_value,
         "curves": curves_pictures(results),
-        "roc": picture(results, "roc", class_figures.roc_panels(results), columns=5, grid=True),
-        "confusion": picture(results, "confusion", confusion, columns=1),
-        "mix_ups": [] if counts is None else mix_ups(counts, classes),
+        "roc": draw_picture(results, "roc", class_figures.roc_panels(results), columns=5, grid=True),
+        "confusion": draw_picture(results, "confusion", confusion, columns=1),
+        "mix_ups": [] if counts is None else find_confusions(counts, classes),
         "classes": class_rows(results),
         "mistakes": wrong,
         "photo_problem": photo_problem,
         "credit": credit,
         "notes": notes,
-        "made": made(results, command),
+        "made": describe_sweep(results, command),
         "recipe": recipe_rows(results),
         "diverged": results.runs[results.runs["status"] == "diverged"],
         "combinations": math.prod(len(values) for values in list(results.axes.values())[2:]),
@@ -150,13 +150,13 @@ def curves_pictures(results: Results) -> list[tuple[Picture, str]]:
         panels = [p for column, label in CURVES.items() for p in sample_figures.best_curves(results, column, label)]
         best = enumerate(sample_figures.best_arms(results), start=1)
         ranked = "; ".join(f"{i}: {results.label(arm.name)}" for i, arm in best)
-        found = [(picture(results, "learning_curves", panels, columns=2), f"The best arms, {band}. {ranked}.")]
+        found = [(draw_picture(results, "learning_curves", panels, columns=2), f"The best arms, {band}. {ranked}.")]
     elif len(results.axes) < 2:
         if results.axes:
             panels = [p for column, label in CURVES.items() for p in curve_figures.curve_panels(results, column, label)]
         else:
             panels = curve_figures.training_panels(results)
-        found = [(picture(results, "learning_curves", panels, columns=2, grid=True), f"By epoch: {band}.")]
+        found = [(draw_picture(results, "learning_curves", panels, columns=2, grid=True), f"By epoch: {band}.")]
     else:
         found = []
         for column, label in CURVES.items():
@@ -164,11 +164,13 @@ def curves_pictures(results: Results) -> list[tuple[Picture, str]]:
             words = f"{label[0].upper()}{label[1:]}: {band}."
             if (number := math.prod(len(values) for values in list(results.axes.values())[1:])) > len(panels):
                 words += f" The first {len(panels)} of {number} panels."
-            found.append((picture(results, column, panels, columns=4, grid=True), words))
+            found.append((draw_picture(results, column, panels, columns=4, grid=True), words))
     return [(drawn, words) for drawn, words in found if drawn is not None]
 
 
-def picture(results: Results, file: str, panels: Sequence[Panel], columns: int, grid: bool = False) -> Picture | None:
+def draw_picture(
+    results: Results, file: str, panels: Sequence[Panel], columns: int, grid: bool = False
+) -> Picture | None:
     """Draws panels for the page and saves them under figures/; None without panels."""
     if not panels:
         return None
@@ -177,7 +179,7 @@ def picture(results: Results, file: str, panels: Sequence[Panel], columns: int, 
     return Picture(tuple(Markup(follow_scheme(svg)) for svg in svgs), file, grid)
 
 
-def title_of(results: Results) -> str:
+def make_title(results: Results) -> str:
     """`activation × norm on reef`, `norm × 32 draws of lr, dropout on reef`, `loss, dropout on reef, changed`."""
     tasks = results.axes.get("task", [results.sweep["recipe"]["task"]])
     task = " and ".join(tasks)
@@ -192,7 +194,7 @@ def title_of(results: Results) -> str:
 
 
 def class_rows(results: Results) -> list[dict[str, Any]]:
-    """Per class the test images, and the figures of the best arm's and the worst arm's best run."""
+    """Table rows by class: test images, and metrics of the best runs of the best and the worst arm."""
     arms = [results.best] if results.best is results.worst else [results.best, results.worst]
     arms = [arm for arm in arms if arm is not None]
     if results.per_class.empty or not arms:
@@ -206,8 +208,8 @@ def class_rows(results: Results) -> list[dict[str, Any]]:
     return rows
 
 
-def mix_ups(counts: np.ndarray, classes: Sequence[str], most: int = 12) -> list[tuple[str, str, int, float]]:
-    """The most frequent mistakes in a confusion matrix: true class, guess, images, share of the true class."""
+def find_confusions(counts: np.ndarray, classes: Sequence[str], most: int = 12) -> list[tuple[str, str, int, float]]:
+    """Finds the most frequent confusions: true class, predicted class, images, fraction of the true class."""
     wrong = counts - np.diag(np.diag(counts))
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]
     cells = [np.unravel_index(flat, wrong.shape) for flat in order]
@@ -215,8 +217,8 @@ def mix_ups(counts: np.ndarray, classes: Sequence[str], most: int = 12) -> list[
     return [(classes[i], classes[j], int(wrong[i, j]), float(wrong[i, j] / counts[i].sum())) for i, j in found]
 
 
-def made(results: Results, command: str | None) -> list[tuple[str, str]]:
-    """How the run was made, as (name, text)."""
+def describe_sweep(results: Results, command: str | None) -> list[tuple[str, str]]:
+    """Describes how a sweep was run, as (name, text)."""
     sweep, runs = results.sweep, results.runs
     seconds = float(runs["train_seconds"].fillna(0).sum())
     plan = sweep.get("plan") or []
@@ -240,7 +242,7 @@ def made(results: Results, command: str | None) -> list[tuple[str, str]]:
 
 
 def draws_text(results: Results) -> str:
-    """How the draws were made, in words; empty without any."""
+    """Describes in words how the draws were made; empty without any."""
     samples = results.sweep.get("samples") or {}
     if "method" in samples:
         return f"{counted(len(results.draws), 'draw')}, {samples['method']}, seed {samples['seed']}"
@@ -248,7 +250,7 @@ def draws_text(results: Results) -> str:
 
 
 def steps_text(steps: Mapping[str, int]) -> str:
-    """How much of what was computed was of use, in words; empty where nothing was counted."""
+    """Describes in words how much of the computation was needed; empty where nothing was counted."""
     if not steps.get("executed"):
         return ""
     share = steps["useful"] / steps["executed"]

@@ -1,4 +1,4 @@
-"""A sweep's output folder, read back and summed up arm by arm: what the table and the page are made from."""
+"""Results of a sweep: its output folder read back, and summarized by arm."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ TABLES = ("curves", "class_curves", "per_class", "predictions", "probes")
 
 @dataclass(frozen=True)
 class Arm:
-    """One combination of axis and sampled values, summed up over its seeds."""
+    """Arm: one combination of axis and sampled values, summarized over its seeds."""
 
     name: str
     values: Mapping[str, str]  # axis -> value as `shown_value`
@@ -55,20 +55,20 @@ class Results:
 
     @cached_property
     def axes(self) -> dict[str, list[str]]:
-        """What differs from arm to arm -> its values as `shown_value`: the axes, then what is sampled."""
+        """Fields that differ between arms -> values as `shown_value`: axes first, then sampled fields."""
         values = dict(self.sweep["axes"])
         values |= {name: [point[name] for point in self.draws] for name in self.sampled}
         return {name: list(dict.fromkeys(map(shown_value, values))) for name, values in values.items()}
 
     @cached_property
     def sampled(self) -> dict[str, Range | Choices]:
-        """What each sampled field was drawn from."""
+        """Domains of the sampled fields."""
         space = (self.sweep.get("samples") or {}).get("space", {})
         return {name: domain_of(name, domain_from(spec)) for name, spec in space.items()}
 
     @cached_property
     def listed(self) -> bool:
-        """Whether the arms were given one by one, each a few values apart from the recipe, and not drawn or crossed."""
+        """Whether the arms were listed one by one, neither drawn nor crossed."""
         given = bool(self.sampled) and "method" not in self.sweep["samples"] and not self.sweep["axes"]
         return given and all(isinstance(domain, Choices) for domain in self.sampled.values())
 
@@ -94,7 +94,7 @@ class Results:
         ]
 
     def label(self, name: str) -> str:
-        """What the page calls the arm `name`: of arms that were listed, only what differs from the recipe.
+        """Label of the arm `name` on the page: for listed arms only what differs from the recipe.
 
         `loss=focal` and `the recipe` of `loss=focal lr=0.1 widths=8` and `loss=cross_entropy lr=0.1 widths=8`, where
         the recipe has the latter's values; `task with train=0.5, without noise` of a task planted otherwise.
@@ -108,11 +108,11 @@ class Results:
 
     @property
     def headings(self) -> list[str]:
-        """Of the columns that say in a table which arm it is."""
+        """Headings of the columns that identify an arm in a table."""
         return ["arm"] if self.listed else list(self.axes)
 
     def cells(self, arm: Arm) -> list[str]:
-        """What stands in these columns."""
+        """Cells of the columns that identify an arm."""
         return [self.label(arm.name)] if self.listed else list(arm.values.values())
 
     @cached_property
@@ -205,7 +205,7 @@ class Results:
 
 
 def _planted_otherwise(task: str, other: str) -> str:
-    """How a task differs from another: in what is planted, if they are one and the same but for that."""
+    """Describes how a task differs from another if only its corruptions differ."""
     name, parts = _parts(task)
     other_name, others = _parts(other)
     kinds, other_kinds = ([part.partition("=")[0] for part in found] for found in (parts, others))

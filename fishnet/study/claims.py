@@ -40,17 +40,17 @@ class Claim:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Judgment:
     """What became of a claim."""
 
     claim: Claim
     verdict: str  # supported, refuted or undecided
-    measure: str  # what was measured, in words; of several contrasts joined by "; "
+    metric: str  # what was measured, in words; of several contrasts joined by "; "
     control: str  # the arm that the others are compared with; likewise
     effects: Mapping[str, str] = field(default_factory=dict)  # arm -> phrase
 
 
-def judge(claim: Claim, evidence: Mapping[str, Evidence]) -> Judgement:
+def judge(claim: Claim, evidence: Mapping[str, Evidence]) -> Judgment:
     """Whether the evidence supports or refutes a claim.
 
     An expectation of `better` or `worse` is contradicted by the opposite, by `equivalent`, and by an interval that
@@ -86,28 +86,28 @@ def judge(claim: Claim, evidence: Mapping[str, Evidence]) -> Judgement:
                 met.append(found == word and not nothing)
                 contradicted.append(found not in (word, "undecided") or excluded)
             remark = (
-                f" ({word} by {of.contrast.measure.margin:g} is excluded)" if excluded and found == "undecided" else ""
+                f" ({word} by {of.contrast.metric.margin:g} is excluded)" if excluded and found == "undecided" else ""
             )
-            beside = f" ({of.contrast.measure.name}, against {next(iter(of.rows))})" if several else ""
-            effects[label + beside] = of.phrase(label) + remark
+            beside = f" ({of.contrast.metric.name}, against {next(iter(of.rows))})" if several else ""
+            effects[label + beside] = of.difference_text(label) + remark
     verdict = "refuted" if any(contradicted) else "supported" if all(met) else "undecided"
-    measures, controls = ({of.contrast.measure.name: 0 for of in used}, {next(iter(of.rows)): 0 for of in used})
-    return Judgement(claim, verdict, "; ".join(measures), "; ".join(controls), effects)
+    metrics, controls = ({of.contrast.metric.name: 0 for of in used}, {next(iter(of.rows)): 0 for of in used})
+    return Judgment(claim, verdict, "; ".join(metrics), "; ".join(controls), effects)
 
 
 def excludes(of: Evidence, label: str) -> set[str]:
-    """Which of `better` and `worse` by as much as the margin the interval of the verdict excludes."""
-    measure, bounds = of.contrast.measure, of.row(label).simultaneous_interval
-    if of.problem or measure.margin is None:
+    """Effects of the size of the margin (`better`, `worse`) that the interval of the verdict excludes."""
+    metric, bounds = of.contrast.metric, of.row(label).simultaneous_interval
+    if of.problem or metric.margin is None:
         return set()
-    low, high = bounds if measure.larger_is_better else (-bounds.high, -bounds.low)
-    return {word for word, out in (("better", high < measure.margin), ("worse", low > -measure.margin)) if out}
+    low, high = bounds if metric.larger_is_better else (-bounds.high, -bounds.low)
+    return {word for word, out in (("better", high < metric.margin), ("worse", low > -metric.margin)) if out}
 
 
 def _nothing_learned(of: Evidence, label: str) -> bool:
-    """Whether an arm and its control are both no better than a run that diverged, such as at chance."""
-    measure, control = of.contrast.measure, next(iter(of.rows.values()))
-    if measure.diverged is None:
+    """Whether neither an arm nor its control is better than a diverged run, such as chance."""
+    metric, control = of.contrast.metric, next(iter(of.rows.values()))
+    if metric.diverged is None:
         return False
     means = np.array([control.mean, of.row(label).mean])
-    return bool((np.abs(means - measure.diverged) < max(measure.margin or 0.0, GUESSING)).all())
+    return bool((np.abs(means - metric.diverged) < max(metric.margin or 0.0, GUESSING)).all())

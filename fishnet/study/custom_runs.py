@@ -1,4 +1,4 @@
-"""Runs that an experiment trains with code of its own, in the tables of a sweep: the same evidence weighs them."""
+"""Custom runs: trained by an experiment's own function, stored in the tables of a sweep."""
 
 import hashlib
 import json
@@ -14,17 +14,17 @@ from fishnet.errors import UserError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from fishnet.study.contrasts import Look, Trial
     from fishnet.study.question import QuestionArgs
+    from fishnet.study.trials import Look, Trial
     from fishnet.sweep.run.progress import Display
 
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]  # table -> rows
-OWN_TABLES = ("runs", "curves", "probes")
+CUSTOM_TABLES = ("runs", "curves", "probes")
 
 
 @dataclass(frozen=True)
 class CustomRuns:
-    """Arms whose runs are a function's own business: what `Plan` is to sweeps.
+    """Plan whose runs are trained by a function, instead of a sweep.
 
     Args:
         name: of the trial.
@@ -47,7 +47,7 @@ class CustomRuns:
     device: str = "NumPy on the CPU"
 
     def settled(self, trials: Mapping[str, "Trial"]) -> "CustomRuns":
-        """The same: its arms depend on nothing."""
+        """Returns the plan itself: its arms depend on no other trial."""
         return self
 
     def labels(self, size: str) -> tuple[str, ...]:
@@ -55,7 +55,7 @@ class CustomRuns:
         return tuple(self.sizes.get(size, {}).get("arms", self.arms))
 
     def seeds_from(self, size: str, done: int = 0) -> range:
-        """The seeds of a look, after so many of earlier ones."""
+        """Seeds of a look, after the first `done` seeds."""
         first = self.first_seed + done
         return range(first, first + self.sizes.get(size, {}).get("seeds", self.seeds))
 
@@ -73,14 +73,14 @@ class CustomRuns:
             UserError: the folder holds other runs.
         """
         from fishnet.report.results import load_results
-        from fishnet.study.contrasts import Look
+        from fishnet.study.trials import Look
         from fishnet.sweep.store.folder import read_sweep_file, times, write_sweep_file
 
         content = self.describe(asked, seeds, labels)
         found = read_sweep_file(out)
         if found is not None and found["spec_hash"] != content["spec_hash"]:
             raise UserError(f"{out} holds other runs than these: choose another --out")
-        tables = {} if found is None else tables_in(out, found)
+        tables = {} if found is None else read_tables(out, found)
         first = len(tables["runs"]) // len(seeds) if "runs" in tables else 0
         if found is None or not found["finished"] or first < len(labels):
             content |= times(out, found)
@@ -89,10 +89,10 @@ class CustomRuns:
             for place in range(first, len(labels)):
                 display.stage(f"{self.name}: {labels[place]}")
                 new = self.arm(asked.size, labels[place], place * len(seeds), seeds)
-                tables = below(tables, new)
-                content["tables"] = keep(out, tables, content["spec_hash"])
+                tables = append_runs(tables, new)
+                content["tables"] = write_tables(out, tables, content["spec_hash"])
             if first >= len(labels):  # a process that ended before it could say so has run them all
-                content["tables"] = keep(out, tables, content["spec_hash"])
+                content["tables"] = write_tables(out, tables, content["spec_hash"])
             content["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
             write_sweep_file(out, content)
         return Look(load_results(out), tuple(labels))
@@ -101,13 +101,13 @@ class CustomRuns:
         """The tables of one arm, whose runs are numbered from `first`."""
         import pandas as pd
 
-        rows: dict[str, list[dict[str, Any]]] = {name: [] for name in OWN_TABLES}
+        rows: dict[str, list[dict[str, Any]]] = {name: [] for name in CUSTOM_TABLES}
         fields = self.fields(size, label)
         for place, seed in enumerate(seeds):
             began = time.perf_counter()
             given = self.run(fields, seed)
             own = {"arm": label, "seed": seed, "train_seconds": time.perf_counter() - began}
-            for name in OWN_TABLES:
+            for name in CUSTOM_TABLES:
                 more = own if name == "runs" else {}
                 rows[name] += [{"run": first + place} | more | dict(row) for row in given.get(name, ())]
         return {name: pd.DataFrame(found) for name, found in rows.items() if found}
@@ -128,7 +128,7 @@ class CustomRuns:
         }
 
 
-def tables_in(out: Path, found: Mapping[str, Any]) -> dict[str, "pd.DataFrame"]:
+def read_tables(out: Path, found: Mapping[str, Any]) -> dict[str, "pd.DataFrame"]:
     """Reads the tables of the runs that were made; none where one of them is missing or damaged.
 
     Args:
@@ -137,7 +137,7 @@ def tables_in(out: Path, found: Mapping[str, Any]) -> dict[str, "pd.DataFrame"]:
     """
     from fishnet.sweep.store.parquet import BadTable, read_table
 
-    digests: Mapping[str, str | None] = found.get("tables") or dict.fromkeys(OWN_TABLES)
+    digests: Mapping[str, str | None] = found.get("tables") or dict.fromkeys(CUSTOM_TABLES)
     paths = {name: out / f"{name}.parquet" for name in digests}
     try:
         return {
@@ -149,13 +149,13 @@ def tables_in(out: Path, found: Mapping[str, Any]) -> dict[str, "pd.DataFrame"]:
         return {}
 
 
-def below(tables: Mapping[str, "pd.DataFrame"], new: Mapping[str, "pd.DataFrame"]) -> dict[str, "pd.DataFrame"]:
-    """Tables with the rows of further runs; rows that an interrupted call has left of those are replaced."""
+def append_runs(tables: Mapping[str, "pd.DataFrame"], new: Mapping[str, "pd.DataFrame"]) -> dict[str, "pd.DataFrame"]:
+    """Appends the rows of further runs to tables; rows that an interrupted call left of them are replaced."""
     import pandas as pd
 
     runs = set(new["runs"]["run"])
     found = {}
-    for name in OWN_TABLES:
+    for name in CUSTOM_TABLES:
         parts = [table[~table["run"].isin(runs)] for table in [tables.get(name)] if table is not None]
         parts += [new[name]] if name in new else []
         if parts:
@@ -163,9 +163,9 @@ def below(tables: Mapping[str, "pd.DataFrame"], new: Mapping[str, "pd.DataFrame"
     return found
 
 
-def keep(out: Path, tables: Mapping[str, "pd.DataFrame"], spec_hash: str) -> dict[str, str]:
+def write_tables(out: Path, tables: Mapping[str, "pd.DataFrame"], spec_hash: str) -> dict[str, str]:
     """Writes the tables, `runs` last: what it holds is whole in the others. Returns the sha256 of each file."""
     from fishnet.sweep.store.parquet import write_table
 
-    names = [name for name in reversed(OWN_TABLES) if name in tables]
+    names = [name for name in reversed(CUSTOM_TABLES) if name in tables]
     return {name: write_table(out / f"{name}.parquet", tables[name], spec_hash) for name in names}

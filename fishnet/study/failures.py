@@ -1,4 +1,4 @@
-"""Where runs went non-finite, arm by arm, in words for a figure's caption."""
+"""Captions that say where the runs of each arm first became non-finite."""
 
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 if TYPE_CHECKING:
-    from fishnet.study.contrasts import Trial
+    from fishnet.study.trials import Trial
 
 
 def first_bad(trial: "Trial", unit: str = "step") -> list[str]:

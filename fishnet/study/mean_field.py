@@ -1,4 +1,4 @@
-"""Mean-field theory beside the gradients that a sweep of perceptrons has measured before its first step."""
+"""Mean-field theory compared with the gradients of a sweep of perceptrons before the first step."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from fishnet.sweep.spec.recipe import Recipe
 
 if TYPE_CHECKING:
     from fishnet.report.results import Results
-    from fishnet.study.contrasts import Trial
+    from fishnet.study.trials import Trial
 
 # fan-in times the variance of a weight, in layers of equal width.
 VARIANCES = {"glorot_normal": 1.0, "lecun_normal": 1.0, "he_normal": 2.0}
@@ -20,12 +20,12 @@ FIELDS = ("activation", "init", "init_gain")  # of a recipe, that the theory kno
 
 
 def has_theory(fields: Mapping[str, Any], base: Recipe) -> bool:
-    """Whether the theory speaks of an arm as it is computed here: plain layers of independent weights."""
+    """Whether the theory applies to an arm: plain layers of independent weights."""
     return set(fields) <= {*FIELDS, "lr"} and fields.get("init", base.init) in VARIANCES
 
 
-def theory(fields: Mapping[str, Any], base: Recipe, depth: int) -> np.ndarray:
-    """The sizes of the hidden kernels' gradients, [layer], the last one's being 1.
+def predict_profile(fields: Mapping[str, Any], base: Recipe, depth: int) -> np.ndarray:
+    """Predicts the sizes of the hidden kernels' gradients, [layer], relative to the last.
 
     Args:
         fields: of the arm.
@@ -40,8 +40,8 @@ def theory(fields: Mapping[str, Any], base: Recipe, depth: int) -> np.ndarray:
     return np.asarray(gradient_profile(mean_field(ACTIVATIONS[str(activation)], variance, depth)))
 
 
-def away_from_theory(base: Recipe) -> Callable[["Results"], dict[int, float]]:
-    """A measure: by how many decades the first gradient of a hidden layer is away from the theory, at the most.
+def distance_to_theory(base: Recipe) -> Callable[["Results"], dict[int, float]]:
+    """Metric: largest distance, in decades, of a hidden layer's first gradient from the theory.
 
     Both profiles are relative to the last hidden layer. Runs with norms or other weights than the theory's, and those
     of which a layer has no gradient, are left out.
@@ -59,7 +59,7 @@ def away_from_theory(base: Recipe) -> Callable[["Results"], dict[int, float]]:
                 continue
             key = (*row.values(), len(values))
             if key not in expected:
-                expected[key] = np.log10(theory(row, base, len(values)))
+                expected[key] = np.log10(predict_profile(row, base, len(values)))
             with np.errstate(divide="ignore"):
                 measured = np.log10(values / values[-1])
             if np.isfinite(measured).all():
@@ -79,7 +79,7 @@ def first_gradients(probes: pd.DataFrame) -> dict[int, np.ndarray]:
 
 
 def last_gradient(trial: "Trial", label: str) -> float:
-    """That of an arm's last hidden kernel, geometric mean over seeds; NaN if unknown."""
+    """Gradient size of an arm's last hidden kernel, geometric mean over seeds; NaN if unknown."""
     look = trial.looks[0]
     found = first_gradients(look.results.probes)
     own = [found[run][-1] for run in look.runs(label) if run in found]

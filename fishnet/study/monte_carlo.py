@@ -1,4 +1,4 @@
-"""Runs of a sweep asked again with Monte-Carlo dropout: further arms beside those that were trained."""
+"""Monte-Carlo dropout arms: trained runs evaluated again with dropout active."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from experiments.predict import in_batches, monte_carlo_answer
 from fishnet.errors import UsageError
 from fishnet.report.results import Results
 from fishnet.study.plan import Plan
+from fishnet.study.prediction import make_mc_dropout_predictor, predict_in_batches
 
 if TYPE_CHECKING:
-    from fishnet.study.contrasts import Look, Trial
     from fishnet.study.question import QuestionArgs
+    from fishnet.study.trials import Look, Trial
     from fishnet.sweep.run.progress import Display
 
 TABLE = "monte_carlo.parquet"  # beside the sweep's tables
@@ -23,7 +23,7 @@ TABLE = "monte_carlo.parquet"  # beside the sweep's tables
 
 @dataclass(frozen=True)
 class MonteCarloRuns:
-    """A plan some of whose runs are asked again: what a network says with dropout left on is an arm of its own.
+    """Plan with further arms: networks of trained arms, evaluated with Monte-Carlo dropout.
 
     Args:
         plan: the sweep.
@@ -44,27 +44,27 @@ class MonteCarloRuns:
 
     @property
     def sizes(self) -> Mapping[str, Mapping[str, Any]]:
-        """Sizes of the sweep whose networks are asked again."""
+        """Sizes of the plan whose networks are evaluated again."""
         return self.plan.sizes
 
     def settled(self, trials: Mapping[str, "Trial"]) -> "MonteCarloRuns":
-        """The same: its arms depend on nothing."""
+        """Returns the plan itself: its arms depend on no other trial."""
         return self
 
     def labels(self, size: str) -> tuple[str, ...]:
-        """The arms of a size, those that are trained first."""
+        """Labels of the arms of a size, trained arms first."""
         trained = self.plan.labels(size)
         return (*trained, *(label for label, base in self.again.items() if base in trained))
 
     def seeds_from(self, size: str, done: int = 0) -> range:
-        """The seeds of a look, after so many of earlier ones."""
+        """Seeds of a look, after the first `done` seeds."""
         return self.plan.seeds_from(size, done)
 
     def train(
         self, asked: "QuestionArgs", out: Path, display: "Display", seeds: Sequence[int], labels: Sequence[str]
     ) -> "Look":
-        """Trains the arms named and those that are asked again, asks them, and reads the tables."""
-        from fishnet.study.contrasts import Look
+        """Trains the arms, evaluates the Monte-Carlo arms and reads the tables."""
+        from fishnet.study.trials import Look
 
         bases = {self.again[label] for label in labels if label in self.again}
         trained = [label for label in self.plan.labels(asked.size) if label in bases or label in labels]
@@ -72,14 +72,14 @@ class MonteCarloRuns:
         again = {label: base for label, base in self.again.items() if label in labels}
         asked_of = {label: look.runs(base) for label, base in again.items()}
         display.stage(f"{self.name}: Monte-Carlo dropout")
-        results = with_monte_carlo(look.results, asked_of, 2 if asked.size == "smoke" else self.passes)
+        results = add_monte_carlo(look.results, asked_of, 2 if asked.size == "smoke" else self.passes)
         first = len(look.results.runs) // look.seeds
         places = look.places or tuple(range(len(trained)))
         return Look(results, (*trained, *again), (*places, *range(first, first + len(again))))
 
 
-def with_monte_carlo(results: Results, asked_of: Mapping[str, Sequence[int]], passes: int) -> Results:
-    """The tables with rows for runs asked again; what was asked before is read from the folder.
+def add_monte_carlo(results: Results, asked_of: Mapping[str, Sequence[int]], passes: int) -> Results:
+    """Adds rows for Monte-Carlo runs to the tables; predictions made before are read from the folder.
 
     The new runs are numbered behind those of the sweep, arm by arm and seed by seed. They have test figures at the
     epoch that was chosen for their run, rows in `per_class` and `predictions`, and no curves and no validation figures.
@@ -102,20 +102,20 @@ def with_monte_carlo(results: Results, asked_of: Mapping[str, Sequence[int]], pa
         table = read_table(path, spec_hash)
     except BadTable:
         table = None
-    if table is None or not holds(table, wanted, passes):
-        table = asked_again(results, wanted, passes)
+    if table is None or not is_table_of(table, wanted, passes):
+        table = predict_again(results, wanted, passes)
         write_table(path, table, spec_hash)
-    return with_answers(results, of, table)
+    return add_predictions(results, of, table)
 
 
-def holds(table: pd.DataFrame, wanted: Mapping[int, int], passes: int) -> bool:
-    """Whether a table of Monte-Carlo answers belongs to these runs and this number of passes."""
+def is_table_of(table: pd.DataFrame, wanted: Mapping[int, int], passes: int) -> bool:
+    """Whether a table of Monte-Carlo predictions belongs to these runs and this number of passes."""
     asked = dict(zip(table["run"], table["of"], strict=True))
     return asked == dict(wanted) and set(table["passes"]) <= {passes}
 
 
-def asked_again(results: Results, of: Mapping[int, int], passes: int) -> pd.DataFrame:
-    """Mean probabilities of runs on their test split, as rows of `predictions`, with the two figures of doubt.
+def predict_again(results: Results, of: Mapping[int, int], passes: int) -> pd.DataFrame:
+    """Mean probabilities of runs on their test split, as rows of `predictions`, with two uncertainties.
 
     Args:
         results: of a sweep.
@@ -141,9 +141,9 @@ def asked_again(results: Results, of: Mapping[int, int], passes: int) -> pd.Data
             tasks[recipe.task] = load_task(recipe.task, recipe.image_size)
         task = tasks[recipe.task]
         positions = task.splits["test"]
-        answer = answers.setdefault(replace(recipe, seed=0), monte_carlo_answer(loaded.model, passes))
+        answer = answers.setdefault(replace(recipe, seed=0), make_mc_dropout_predictor(loaded.model, passes))
         variables = jax.device_put(loaded.variables)
-        found = in_batches(lambda batch, f=answer, v=variables: f(v, batch), task.images[positions])
+        found = predict_in_batches(lambda batch, f=answer, v=variables: f(v, batch), task.images[positions])
         parts.append(
             {
                 "run": run,
@@ -161,13 +161,13 @@ def asked_again(results: Results, of: Mapping[int, int], passes: int) -> pd.Data
     return pd.concat([pd.DataFrame(part) for part in parts], ignore_index=True) if parts else empty
 
 
-def with_answers(results: Results, of: Mapping[int, int], table: pd.DataFrame) -> Results:
-    """The tables of a sweep with the rows of runs that were asked again.
+def add_predictions(results: Results, of: Mapping[int, int], table: pd.DataFrame) -> Results:
+    """Adds Monte-Carlo runs to the tables of a sweep.
 
     Args:
         results: of the sweep.
         of: new run -> the run that was asked.
-        table: of `asked_again`.
+        table: of `predict_again`.
     """
     from fishnet.metrics.classification import per_class, summary
 

@@ -1,4 +1,4 @@
-"""The sweeps of an experiment: arms with labels, seeds and sizes, which may depend on the sweeps before them."""
+"""Plans: the sweeps of an experiment, whose labeled arms may depend on the sweeps before them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,8 +12,8 @@ from fishnet.sweep.spec.recipe import Recipe
 from fishnet.sweep.spec.sweep import Sweep
 
 if TYPE_CHECKING:
-    from fishnet.study.contrasts import Look, Trial
     from fishnet.study.question import QuestionArgs
+    from fishnet.study.trials import Look, Trial
 
 Arms = Mapping[str, Mapping[str, Any]]  # label -> what differs
 
@@ -75,7 +75,7 @@ class Plan:
     first_seed: int = 0
 
     def settled(self, trials: Mapping[str, "Trial"]) -> "Plan":
-        """The same with its arms written out, once the plans before it are trained."""
+        """Plan with its arms resolved from the trials of the plans before it."""
         return replace(self, arms=self.arms(trials)) if callable(self.arms) else self
 
     @property
@@ -89,7 +89,7 @@ class Plan:
         return tuple(self.sizes.get(size, {}).get("arms", self.settled_arms))
 
     def tasks(self, size: str) -> set[str]:
-        """The tasks of a size, as far as they are known before the plans before this one are trained."""
+        """Tasks of a size, as far as they are known before earlier plans are trained."""
         arms = [] if callable(self.arms) else [self.settled_arms[label] for label in self.labels(size)]
         shared = self.shared(size).task
         return {arm.get("task", shared) for arm in arms} or {shared}
@@ -101,11 +101,11 @@ class Plan:
     def train(
         self, asked: "QuestionArgs", out: Path, display: Display, seeds: Sequence[int], labels: Sequence[str]
     ) -> "Look":
-        """Trains the arms named over the seeds, or finds that done, and reads the tables."""
+        """Trains the arms over the seeds, unless that is done already, and reads the tables."""
         from fishnet.report.html import write_report
         from fishnet.report.results import load_results
         from fishnet.report.stamp import is_current
-        from fishnet.study.contrasts import Look
+        from fishnet.study.trials import Look
         from fishnet.sweep import DataOptions, run_sweep
 
         data = DataOptions(data_dir=asked.data_dir if reads_files(self, asked.size) else None)
@@ -144,6 +144,6 @@ class Plan:
         return [{name: coerce(name, value) for name, value in draw.items()} for draw in given]
 
     def seeds_from(self, size: str, done: int = 0) -> range:
-        """The seeds of a look, after so many of earlier ones."""
+        """Seeds of a look, after the first `done` seeds."""
         first = self.first_seed + done
         return range(first, first + self.number(size))

@@ -1,4 +1,4 @@
-"""Experiments that answer a question: a pathology produced, its mechanism measured, single changes compared."""
+"""Questions: experiments that produce a failure of training, measure its mechanism and compare single fixes."""
 
 import argparse
 import json
@@ -10,19 +10,21 @@ from typing import TYPE_CHECKING
 
 from fishnet.cli.compilation_cache import keep_programs, tell_what_is_not_kept
 from fishnet.cli.main import use_cores
-from fishnet.cli.parser import MOST_DEVICES, Parser, guarded, whole
+from fishnet.cli.parser import MOST_DEVICES, Parser, parse_whole, run_guarded
 from fishnet.errors import UsageError, UserError
 from fishnet.host.names import shell_command
 from fishnet.lookup import unknown
+from fishnet.study.looks import train_first_look, train_until_decided
 from fishnet.study.plan import Plan, TrialPlan, reads_files
 from fishnet.study.record import SIZES, check_answer
-from fishnet.sweep.run.progress import Display, display_for
+from fishnet.sweep.run.progress import display_for
 
 if TYPE_CHECKING:
     from fishnet.report.figures.svg import Panel
     from fishnet.study.answer import Answer
-    from fishnet.study.claims import Claim, Judgement
-    from fishnet.study.contrasts import Contrast, Evidence, Look, Trial
+    from fishnet.study.claims import Claim, Judgment
+    from fishnet.study.contrasts import Contrast, Evidence
+    from fishnet.study.trials import Trial
 
 QUESTIONS = (
     "ablation",
@@ -38,12 +40,11 @@ QUESTIONS = (
     "capacity",
     "regularization",
 )  # the modules, in the order of the ledger
-LOOKS = 3  # at most, with --until-decided
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure of the page; its caption may be `f(trials, evidence)`, where it tells what was found."""
+    """Figure of the page; its caption may be `f(trials, evidence)`."""
 
     title: str
     panels: Callable[[Mapping[str, "Trial"], Mapping[str, "Evidence"]], Sequence["Panel"]]
@@ -88,7 +89,7 @@ class Question:
 
 @dataclass(frozen=True)
 class QuestionArgs:
-    """A command line, understood."""
+    """Parsed command line of a question."""
 
     size: str
     out: Path
@@ -106,7 +107,7 @@ def main(question: Callable[[], Question] | Question, argv: Sequence[str] | None
         question: or what makes it, so that --help does not wait for imports.
     """
     made = question() if callable(question) else question
-    return guarded(lambda words: run(made, asked(made, words)), argv)
+    return run_guarded(lambda words: run(made, parse_args(made, words)), argv)
 
 
 def names_a_size(argv: Sequence[str]) -> bool:
@@ -119,13 +120,13 @@ def needs_files(question: Question, size: str) -> bool:
     return any(isinstance(plan, Plan) and reads_files(plan, size) for plan in question.plans)
 
 
-def asked(question: Question, argv: Sequence[str]) -> QuestionArgs:
-    """The command line as `QuestionArgs`.
+def parse_args(question: Question, argv: Sequence[str]) -> QuestionArgs:
+    """Parses a command line into `QuestionArgs`.
 
     Raises:
         UsageError: anything mistyped, or two sizes at once.
     """
-    flags = parser(question).parse(argv)
+    flags = make_parser(question).parse(argv)
     sizes = [size for size in SIZES if getattr(flags, size)]
     if len(sizes) > 1:
         raise UsageError(f"--{sizes[0]} and --{sizes[1]} are both given")
@@ -138,15 +139,15 @@ def asked(question: Question, argv: Sequence[str]) -> QuestionArgs:
         size=size,
         out=Path(flags.out or Path("runs") / f"{question.name}-{size}"),
         until_decided=flags.until_decided,
-        devices=None if flags.devices is None else whole("devices", flags.devices, most=MOST_DEVICES),
+        devices=None if flags.devices is None else parse_whole("devices", flags.devices, most=MOST_DEVICES),
         quiet=flags.quiet,
         command=f"python -m experiments.{question.name} {shell_command(argv)}".rstrip(),
         data_dir=flags.data_dir,
     )
 
 
-def parser(question: Question) -> Parser:
-    """The flags of an experiment with a question."""
+def make_parser(question: Question) -> Parser:
+    """Makes the parser of an experiment with a question."""
     module = f"python -m experiments.{question.name}"
     flags = Parser(prog=module, usage=f"{module} [--FLAG VALUE ...]", description=question.about)
     flags.add_argument("--smoke", action="store_true", help="a minute's test that everything works; no verdicts")
@@ -162,13 +163,13 @@ def parser(question: Question) -> Parser:
 
 
 def run(question: Question, asked: QuestionArgs) -> int:
-    """Trains what is missing, weighs the evidence and writes the page and what `experiments.claims` gathers."""
+    """Trains what is missing, evaluates the contrasts and writes the page and `answer.json`."""
     check_folder(question, asked.out)
     use_cores(asked.devices)
     keep_programs()
     from fishnet.study.answer import write_answer
     from fishnet.study.claims import judge
-    from fishnet.study.contrasts import weigh
+    from fishnet.study.contrasts import evaluate_contrast
 
     display = display_for(asked.quiet)
     tell_what_is_not_kept(display)
@@ -176,13 +177,13 @@ def run(question: Question, asked: QuestionArgs) -> int:
     plans, trials = {}, {}
     for plan in question.plans:
         plans[plan.name] = settled = plan.settled(trials)
-        trials[plan.name] = first_look(settled, asked, display)
-    contrasts = contrasts_of(question, plans, asked.size)
-    evidence = {of.name: weigh(of, trials[of.trial], verdicts=verdicts) for of in contrasts}
+        trials[plan.name] = train_first_look(settled, asked, display)
+    contrasts = select_contrasts(question, plans, asked.size)
+    evidence = {of.name: evaluate_contrast(of, trials[of.trial], verdicts=verdicts) for of in contrasts}
     if asked.until_decided:
-        evidence = decided(contrasts, plans, asked, trials, display)
-    claims = claims_of(question, evidence, asked.size)
-    answer = answer_of(question, asked, trials, evidence, [judge(claim, evidence) for claim in claims])
+        evidence = train_until_decided(contrasts, plans, asked, trials, display)
+    claims = select_claims(question, evidence, asked.size)
+    answer = make_answer(question, asked, trials, evidence, [judge(claim, evidence) for claim in claims])
     page = write_answer(answer, asked.out)
     write_record(question, asked, answer)
     print(f"\n{answer.question}\n\n{answer.answer}\n\npage     {page}")
@@ -190,7 +191,7 @@ def run(question: Question, asked: QuestionArgs) -> int:
 
 
 def check_folder(question: Question, out: Path) -> None:
-    """Refuses an output folder with the answer of another experiment, or pages and figures that are of none.
+    """Refuses an output folder that holds files of another experiment.
 
     Raises:
         UserError: that.
@@ -201,8 +202,8 @@ def check_folder(question: Question, out: Path) -> None:
         raise UserError(f"{out} holds {', '.join(there)}, which are not of {question.name}: choose another --out")
 
 
-def contrasts_of(question: Question, plans: Mapping[str, TrialPlan], size: str) -> list["Contrast"]:
-    """The contrasts of a size: without arms that it does not train, and none whose control is one of these.
+def select_contrasts(question: Question, plans: Mapping[str, TrialPlan], size: str) -> list["Contrast"]:
+    """Selects the contrasts of a size: without arms that it does not train, or whose control it does not.
 
     Args:
         question: with the contrasts.
@@ -225,8 +226,8 @@ def contrasts_of(question: Question, plans: Mapping[str, TrialPlan], size: str) 
     return found
 
 
-def claims_of(question: Question, evidence: Mapping[str, "Evidence"], size: str) -> list["Claim"]:
-    """The claims that the evidence of a size bears on: in the full size all of them, right or mistyped."""
+def select_claims(question: Question, evidence: Mapping[str, "Evidence"], size: str) -> list["Claim"]:
+    """Selects the claims that a size has evidence for; in the full size all of them."""
     if size == "full":
         return list(question.claims)
     return [
@@ -236,93 +237,14 @@ def claims_of(question: Question, evidence: Mapping[str, "Evidence"], size: str)
     ]
 
 
-def first_look(plan: TrialPlan, asked: QuestionArgs, display: Display) -> "Trial":
-    """The trial of a settled plan at the size that is asked for."""
-    from fishnet.study.contrasts import Trial
-
-    seeds, labels = plan.seeds_from(asked.size), plan.labels(asked.size)
-    return Trial(plan.name, (train_look(plan, asked, asked.out / plan.name, display, seeds, labels),))
-
-
-def train_look(
-    plan: TrialPlan,
-    asked: QuestionArgs,
-    out: Path,
-    display: Display,
-    seeds: Sequence[int],
-    labels: Sequence[str],
-) -> "Look":
-    """Trains some arms of a plan over some seeds, or finds that done, and reads its tables."""
-    try:
-        return plan.train(asked, out, display, seeds, labels)
-    finally:
-        display.finish()
-
-
-def decided(
-    contrasts: Sequence["Contrast"],
-    plans: Mapping[str, TrialPlan],
-    asked: QuestionArgs,
-    trials: dict[str, "Trial"],
-    display: Display,
-) -> dict[str, "Evidence"]:
-    """The evidence after up to `LOOKS` looks, each with further seeds of the arms that are not decided yet.
-
-    Every look spends its share of the error, so that looking repeatedly does not raise it. `trials` gets the looks.
-    Arms that depend on other trials stay as they were settled at first.
-    """
-    from fishnet.stats import alpha_at_look, keep_decided
-    from fishnet.study.contrasts import Trial, weigh
-
-    evidence: dict[str, Evidence] = {}
-    for number in range(1, LOOKS + 1):
-        alpha = alpha_at_look(number, LOOKS, 0.05)
-        for of in contrasts:
-            found = weigh(of, trials[of.trial], alpha=alpha)
-            if of.name in evidence:
-                found = replace(found, rows=keep_decided(evidence[of.name].rows, found.rows))
-            evidence[of.name] = found
-        if number == LOOKS:
-            break
-        for name, trial in trials.items():
-            of_trial = [found for found in evidence.values() if found.contrast.trial == name]
-            labels = still_open(of_trial, trial.looks[-1].labels)
-            if not labels:
-                continue
-            done = sum(look.seeds for look in trial.looks)
-            seeds = plans[name].seeds_from(asked.size, done)
-            more = train_look(plans[name], asked, asked.out / f"{name}-look{number + 1}", display, seeds, labels)
-            trials[name] = Trial(name, (*trial.looks, more))
-    return evidence
-
-
-def still_open(found: Sequence["Evidence"], labels: Sequence[str]) -> list[str]:
-    """The arms of a trial that a further look trains: those that are undecided, and what they are weighed with.
-
-    Args:
-        found: the evidence of the trial's contrasts.
-        labels: of the last look.
-
-    Returns:
-        Some of `labels`: none where all are decided.
-    """
-    found = [of for of in found if not of.problem]  # what more seeds could decide
-    open_ones = {row.arm for of in found for row in of.rows.values() if row.verdict == "undecided"}
-    if not open_ones.intersection(labels):
-        return []
-    wanted = open_ones | {next(iter(of.rows)) for of in found}
-    wanted |= {other for of in found for label in wanted for other in of.contrast.beside.get(label, ())}
-    return [label for label in labels if label in wanted]
-
-
-def answer_of(
+def make_answer(
     question: Question,
     asked: QuestionArgs,
     trials: Mapping[str, "Trial"],
     evidence: Mapping[str, "Evidence"],
-    judgements: Sequence["Judgement"],
+    judgments: Sequence["Judgment"],
 ) -> "Answer":
-    """The page's content."""
+    """Makes the answer: the content of the page."""
     from fishnet.study.answer import Answer, DrawnFigure
 
     def figure(name: str, of: Figure) -> DrawnFigure:
@@ -337,24 +259,24 @@ def answer_of(
         evidence=list(evidence.values()),
         evidence_figure=figure("evidence", question.evidence),
         mechanism_figure=figure("mechanism", question.mechanism),
-        judgements=judgements,
+        judgments=judgments,
         limits=question.limits,
-        problems=[*question.problems(trials, evidence), *left_out(question, judgements)],
+        problems=[*question.problems(trials, evidence), *describe_left_out(question, judgments)],
         trials=trials,
         command=asked.command,
     )
 
 
-def left_out(question: Question, judgements: Sequence["Judgement"]) -> list[str]:
-    """What a smaller size does not say."""
-    missing = len(question.claims) - len(judgements)
+def describe_left_out(question: Question, judgments: Sequence["Judgment"]) -> list[str]:
+    """Describes how many claims a smaller size leaves out."""
+    missing = len(question.claims) - len(judgments)
     return [f"{missing} of {len(question.claims)} claims need arms that this size leaves out."] if missing else []
 
 
 def write_record(question: Question, asked: QuestionArgs, answer: "Answer") -> None:
-    """answer.json: the answer, the claims and what was measured, for the ledger."""
+    """Writes answer.json: the answer, the claims and the measured effects, for the ledger."""
     from fishnet.host.files import write_whole
-    from fishnet.study.answer import made
+    from fishnet.study.answer import describe_runs
 
     record = {
         "experiment": question.name,
@@ -366,21 +288,21 @@ def write_record(question: Question, asked: QuestionArgs, answer: "Answer") -> N
                 "text": j.claim.text,
                 "source": j.claim.source,
                 "verdict": j.verdict,
-                "measure": j.measure,
+                "measure": j.metric,
                 "control": j.control,
                 "effects": dict(j.effects),
             }
-            for j in answer.judgements
+            for j in answer.judgments
         ],
-        "made": dict(made(answer)),
+        "made": dict(describe_runs(answer)),
     }
     check_answer(record, question.name)
     text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     write_whole(asked.out / "answer.json", text.encode())
 
 
-def listed(names: Sequence[str]) -> str:
-    """`a, b and c`, or nothing; names with a comma or an `and` of their own are in quotation marks."""
+def join_names(names: Sequence[str]) -> str:
+    """Joins names as `a, b and c`; names with a comma or an `and` of their own are in quotation marks."""
     if not names:
         return "nothing"
     *most, last = (f"“{name}”" if "," in name or " and " in name else name for name in names)

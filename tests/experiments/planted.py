@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 
 from fishnet.report.results import Results
-from fishnet.study.claims import Judgement, judge
-from fishnet.study.contrasts import Evidence, Look, Trial, weigh
-from fishnet.study.question import Question, claims_of, contrasts_of
+from fishnet.study.claims import Judgment, judge
+from fishnet.study.contrasts import Evidence, evaluate_contrast
+from fishnet.study.question import Question, select_claims, select_contrasts
+from fishnet.study.trials import Look, Trial
 
 EPOCHS, IMAGES = 4, 40
 BASE = {
@@ -83,8 +84,8 @@ def look_of(plan: Any, size: str, planted: Planted, classes: tuple[str, ...], ow
     return Look(Results(Path("nowhere") / plan.name, sweep, probes=pd.DataFrame(probes), **frames), labels)
 
 
-def weighed(question: Question, trials: Mapping[str, Trial], size: str) -> tuple[dict[str, Evidence], list[Judgement]]:
+def weighed(question: Question, trials: Mapping[str, Trial], size: str) -> tuple[dict[str, Evidence], list[Judgment]]:
     """The evidence of all contrasts of a size, and what becomes of the claims."""
     plans = {plan.name: plan.settled(trials) for plan in question.plans}
-    evidence = {of.name: weigh(of, trials[of.trial]) for of in contrasts_of(question, plans, size)}
-    return evidence, [judge(claim, evidence) for claim in claims_of(question, evidence, size)]
+    evidence = {of.name: evaluate_contrast(of, trials[of.trial]) for of in select_contrasts(question, plans, size)}
+    return evidence, [judge(claim, evidence) for claim in select_claims(question, evidence, size)]

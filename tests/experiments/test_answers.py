@@ -15,8 +15,9 @@ from experiments.stagnation import CAUSES, FOUND, NOTHING_HELPED, found, remedie
 from experiments.vanishing_gradient import ARMS, DEEP, by_heart
 from fishnet.stats import compare
 from fishnet.study.claims import judge
-from fishnet.study.contrasts import Evidence, Look, Trial
-from fishnet.study.mean_field import away_from_theory, last_gradient, theory
+from fishnet.study.contrasts import Evidence
+from fishnet.study.mean_field import distance_to_theory, last_gradient, predict_profile
+from fishnet.study.trials import Look, Trial
 from tests.experiments.test_question import trial_of
 
 SEEDS = 10
@@ -40,13 +41,13 @@ def evidence_of(question, labels, effects, start=0.5):
         for i, name in enumerate(names):
             noise = np.random.default_rng(100 * place + i).normal(0, 0.003, SEEDS)
             values[name] = shared + noise + effects.get((of.name, name), 0.0)
-        measure = of.measure
+        metric = of.metric
         rows = compare(
             values,
             control,
-            margin=measure.margin,
-            larger_is_better=measure.larger_is_better,
-            diverged=measure.diverged,
+            margin=metric.margin,
+            larger_is_better=metric.larger_is_better,
+            diverged=metric.diverged,
             test=of.test,
         )
         made[of.name] = Evidence(of, rows)
@@ -163,8 +164,8 @@ def test_units_that_cannot_die_show_what_a_bias_costs():
     [
         (0.99, 0.6, 0.8, ": overfitting, no vanishing gradient"),
         (0.99, 0.6, 2e-6, ": a vanishing gradient as well"),
-        (0.99, 0.95, 0.8, ": it does not learn by heart"),
-        (0.7, 0.5, 0.8, ": it does not learn by heart"),
+        (0.99, 0.95, 0.8, ": it does not memorize"),
+        (0.7, 0.5, 0.8, ": it does not memorize"),
     ],
 )
 def test_overfitting_is_told_from_a_vanishing_gradient(trained, validated, ratio, verdict):
@@ -184,7 +185,7 @@ def test_gradients_are_compared_with_mean_field_theory_layer_by_layer():
     for run in range(2 * len(arms)):
         fields = arms[run // 2]
         known = {name: value for name, value in fields.items() if name != "norm"} | {"init": "he_normal"}
-        profile = 3.7 * np.asarray(theory(known if run // 2 != 1 else fields, DEEP, depth))
+        profile = 3.7 * np.asarray(predict_profile(known if run // 2 != 1 else fields, DEEP, depth))
         profile[1] *= 10.0 ** (run % 2)
         for step in (0, 20):
             rows += [
@@ -193,9 +194,9 @@ def test_gradients_are_compared_with_mean_field_theory_layer_by_layer():
             ]
         rows.append({"run": run, "step": 0, "probe": "gradient_rms", "layer": "head", "index": depth, "value": 99.0})
     runs = pd.DataFrame([{"run": run, **arms[run // 2]} for run in range(2 * len(arms))])
-    found = away_from_theory(DEEP)(SimpleNamespace(probes=pd.DataFrame(rows), runs=runs))
+    found = distance_to_theory(DEEP)(SimpleNamespace(probes=pd.DataFrame(rows), runs=runs))
     assert found == pytest.approx({0: 0.0, 1: 1.0, 2: 0.0, 3: 1.0}, abs=1e-6)
-    assert away_from_theory(DEEP)(SimpleNamespace(probes=pd.DataFrame(), runs=runs)) == {}
+    assert distance_to_theory(DEEP)(SimpleNamespace(probes=pd.DataFrame(), runs=runs)) == {}
     results = SimpleNamespace(probes=pd.DataFrame(rows), sweep={"seeds": [0, 1]})
     look = Look(results, ("relu", "sigmoid", "lsuv", "normed"))
     assert last_gradient(Trial("t", (look,)), "relu") == pytest.approx(3.7)

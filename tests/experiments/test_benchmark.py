@@ -1,4 +1,4 @@
-"""The benchmark: what it makes of its figures, that all contestants train the same networks, and its command line."""
+"""The benchmark: what it makes of its figures, that all baselines train the same networks, and its command line."""
 
 import json
 from dataclasses import replace
@@ -48,11 +48,11 @@ def test_tables_say_what_was_met_and_what_is_missing():
 
 @pytest.mark.slow
 def test_a_checkpoint_is_written_after_every_epoch():
-    contestant = Saving(replace(NET, runs=2, batches=2, widths=(8,), image=(8, 8, 1), batch=4))
-    contestant.prepare()
-    contestant.train(5)  # after the first one, which warmed it up
-    contestant.finish()
-    assert sorted(path.name for path in contestant.checkpoints.folder.iterdir()) == ["2", "3"]
+    baseline = Saving(replace(NET, runs=2, batches=2, widths=(8,), image=(8, 8, 1), batch=4))
+    baseline.prepare()
+    baseline.train(5)  # after the first one, which warmed it up
+    baseline.finish()
+    assert sorted(path.name for path in baseline.checkpoints.folder.iterdir()) == ["2", "3"]
 
 
 QUICKEST = [net if net.model == "mlp" else pytest.param(net, marks=pytest.mark.slow) for net in NETS]
@@ -61,12 +61,12 @@ QUICKEST = [net if net.model == "mlp" else pytest.param(net, marks=pytest.mark.s
 @pytest.mark.parametrize("net", QUICKEST, ids=lambda net: net.name)
 def test_every_contestant_trains_the_same_networks(net):
     """By the number of parameters of every run, and by the shapes of Flax's and PyTorch's."""
-    peer = Serial(net)
+    baseline = Serial(net)
     shapes = [
         jax.eval_shape(Plain(each).init, jax.random.key(0), np.zeros((1, *net.image), np.float32))["params"]
         for each in net.each()
     ]
-    counts = [peer.count({"params": params}) for params in shapes]
+    counts = [baseline.count({"params": params}) for params in shapes]
     assert len(counts) == net.runs
     np.testing.assert_array_equal(Fishnet(net).cohort().params, counts)
     pytest.importorskip("torch")
@@ -76,16 +76,16 @@ def test_every_contestant_trains_the_same_networks(net):
 
 
 @pytest.mark.slow
-def test_the_flax_peers_take_the_same_steps():
+def test_the_flax_baselines_take_the_same_steps():
     """One run after the other, a loop of steps and all at once end with the same parameters."""
     net = replace(next(net for net in NETS if net.model == "mlp"), runs=2)
     serial, loop, together = Serial(net), SerialLoop(net), Vmap(net)
-    for peer in (serial, loop, together):
-        peer.prepare()
+    for baseline in (serial, loop, together):
+        baseline.prepare()
     loop.states = jax.tree.map(np.copy, serial.states)
     together.state = jax.tree.map(lambda *leaves: np.stack(leaves), *serial.states)
-    for peer in (serial, loop, together):
-        peer.train(3)
+    for baseline in (serial, loop, together):
+        baseline.train(3)
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *serial.states)
     for other in (jax.tree.map(lambda *leaves: np.stack(leaves), *loop.states), together.state):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), stacked, other)
@@ -97,7 +97,7 @@ def test_the_command_line_measures_and_saves(tmp_path, capsys):
     assert benchmark.main([*words, "--out", str(tmp_path)]) == 0
     content = json.loads((tmp_path / "benchmark.json").read_text())
     (net,) = content["nets"]
-    assert [row["contestant"] for row in net["rows"]] == ["fishnet", "serial"]
+    assert [row["baseline"] for row in net["rows"]] == ["fishnet", "serial"]
     assert all(len(row["milliseconds"]) == 2 and min(row["milliseconds"]) > 0 for row in net["rows"])
     assert content["machine"]["jax"] == jax.__version__
     assert (tmp_path / "benchmark.md").read_text() in capsys.readouterr().out
@@ -123,18 +123,18 @@ def test_what_was_measured_before_of_other_networks_stays(tmp_path):
 
 @pytest.mark.slow
 def test_probes_are_part_of_the_program_that_is_timed():
-    contestant = Probed(replace(NET, runs=2, batches=2, widths=(8,), image=(8, 8, 1), batch=4))
-    contestant.EVERY = 2
-    contestant.prepare()
-    contestant.train(1)
-    assert np.isfinite(np.asarray(contestant.lanes[0].probed.steps["gradient_norm"])).all()
+    baseline = Probed(replace(NET, runs=2, batches=2, widths=(8,), image=(8, 8, 1), batch=4))
+    baseline.EVERY = 2
+    baseline.prepare()
+    baseline.train(1)
+    assert np.isfinite(np.asarray(baseline.lanes[0].probed.steps["gradient_norm"])).all()
 
 
 @pytest.mark.parametrize(
     "words, said",
     [
         (["--net", "cnn 16"], "unknown net 'cnn 16'"),
-        (["--against", "keras"], "unknown peer 'keras'"),
+        (["--against", "keras"], "unknown baseline 'keras'"),
         (["--rounds", "0"], "--rounds: '0' is not a whole number of at least 1"),
     ],
 )

@@ -5,11 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from fishnet.cli.parser import Parser, flags_in, whole
+from fishnet.cli.parser import Parser, flags_in, parse_whole
 from fishnet.cli.sweep_flags import parser_for
 from fishnet.errors import UsageError
-from fishnet.study.question import QUESTIONS, SIZES, asked
-from fishnet.study.question import parser as question_parser
+from fishnet.study.question import QUESTIONS, SIZES, parse_args
+from fishnet.study.question import make_parser as question_parser
 
 LISTS = {"--axis", "--sample", "--net", "--images"}  # flags that collect what they are given
 
@@ -91,8 +91,8 @@ def test_words_are_told_apart_from_flags():
 @pytest.mark.parametrize("text", ["", "-1", "1.0", "1e3", "1_000", "٣", "0x10", " 5", "nan", "9" * 5000])
 def test_a_whole_number_is_written_in_plain_digits(text):
     with pytest.raises(UsageError, match="is not a whole number of at least 1 and at most 7"):
-        whole("rates", text, most=7)
-    assert [whole("rates", ok, most=7) for ok in ("1", "+3", "007")] == [1, 3, 7]
+        parse_whole("rates", text, most=7)
+    assert [parse_whole("rates", ok, most=7) for ok in ("1", "+3", "007")] == [1, 3, 7]
 
 
 # --- no flag is ignored: flags of a job, where they have an effect and where not ---
@@ -153,7 +153,7 @@ def test_questions_take_a_data_folder_where_they_read_files(name):
     for size in SIZES:
         words = [f"--{size}", "--data-dir", "/tmp"]
         if name == "mnist_speed" and size != "smoke":
-            assert asked(question, words).data_dir == "/tmp"
+            assert parse_args(question, words).data_dir == "/tmp"
         else:
             with pytest.raises(UsageError, match=f"--data-dir /tmp would have no effect: {name} --{size} reads no"):
-                asked(question, words)
+                parse_args(question, words)

@@ -10,7 +10,7 @@ from experiments import lr_range
 from fishnet.cli.sweep_flags import parser_for, understand
 from fishnet.errors import UserError
 from fishnet.study.question import SIZES
-from fishnet.study.question import asked as question_asked
+from fishnet.study.question import parse_args as question_asked
 from fishnet.sweep.plan.cohorts import check_overrides
 from fishnet.sweep.spec.recipe import FIELDS, value_names
 from fishnet.sweep.spec.validation import check_lowering, check_sweep

@@ -10,7 +10,7 @@ from fishnet.metrics.classification import ece
 from fishnet.models.mc_dropout import mc_dropout
 from fishnet.report.results import load_results
 from fishnet.study import monte_carlo as _monte_carlo
-from fishnet.study.monte_carlo import TABLE, MonteCarloRuns, asked_again, with_monte_carlo
+from fishnet.study.monte_carlo import TABLE, MonteCarloRuns, add_monte_carlo, predict_again
 from fishnet.study.plan import Plan
 from fishnet.study.question import QuestionArgs
 from fishnet.sweep import load_run, run_sweep
@@ -31,7 +31,7 @@ def results(tmp_path_factory):
 def test_answers_are_those_of_monte_carlo_dropout(results):
     import jax
 
-    found = with_monte_carlo(results, {"again": [2, 3]}, passes=3)
+    found = add_monte_carlo(results, {"again": [2, 3]}, passes=3)
     assert found.runs["run"].tolist() == [0, 1, 2, 3, 4, 5]
     loaded, task = load_run(results.out, 3), load_task("synthetic", 8)
     test = task.splits["test"]
@@ -48,18 +48,18 @@ def test_answers_are_those_of_monte_carlo_dropout(results):
 
 
 def test_what_was_asked_is_not_asked_again(results, monkeypatch):
-    before = with_monte_carlo(results, {"again": [2, 3]}, passes=2)
-    monkeypatch.setattr(_monte_carlo, "asked_again", lambda *_: pytest.fail("asked once more"))
-    after = with_monte_carlo(results, {"again": [2, 3]}, passes=2)
+    before = add_monte_carlo(results, {"again": [2, 3]}, passes=2)
+    monkeypatch.setattr(_monte_carlo, "predict_again", lambda *_: pytest.fail("asked once more"))
+    after = add_monte_carlo(results, {"again": [2, 3]}, passes=2)
     pd.testing.assert_frame_equal(before.runs, after.runs)
     assert (results.out / TABLE).exists()
     with pytest.raises(pytest.fail.Exception, match="once more"):
-        with_monte_carlo(results, {"again": [2, 3]}, passes=4)
+        add_monte_carlo(results, {"again": [2, 3]}, passes=4)
 
 
 def test_a_network_without_dropout_has_no_doubt_to_ask_for(results):
     with pytest.raises(UsageError, match=r"run 0 of .* was trained without dropout"):
-        asked_again(results, {4: 0}, 2)
+        predict_again(results, {4: 0}, 2)
 
 
 def test_a_plan_has_the_new_arms_behind_its_own(results):

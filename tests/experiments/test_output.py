@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fishnet.cli.output import Output, output_kept, settled_environment, width_of_output
-from fishnet.cli.parser import guarded
+from fishnet.cli.parser import run_guarded
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,7 +50,7 @@ def test_a_job_goes_on_when_its_output_cannot_be_written(monkeypatch, capsys, st
         return 0
 
     monkeypatch.setattr(sys, "stdout", stream())
-    assert guarded(job, []) == 1
+    assert run_guarded(job, []) == 1
     assert done
     error = capsys.readouterr().err
     assert error.startswith("error: standard output cannot be written (")
@@ -61,7 +61,7 @@ def test_a_job_goes_on_when_its_output_cannot_be_written(monkeypatch, capsys, st
 def test_a_job_that_says_nothing_does_not_care(monkeypatch, stream):
     if stream is not Gone:
         monkeypatch.setattr(sys, "stdout", stream())
-        assert guarded(lambda argv: 0, []) == 0
+        assert run_guarded(lambda argv: 0, []) == 0
 
 
 @pytest.mark.parametrize("stream", BROKEN.values(), ids=BROKEN)
@@ -72,14 +72,14 @@ def test_without_standard_error_the_result_is_printed(monkeypatch, capsys, strea
         return 0
 
     monkeypatch.setattr(sys, "stderr", stream())
-    assert guarded(job, []) == 0
+    assert run_guarded(job, []) == 0
     assert capsys.readouterr().out == "a table\n"
 
 
 def test_what_an_encoding_lacks_is_written_in_ascii(monkeypatch):
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="strict")
     monkeypatch.setattr(sys, "stdout", stream)
-    assert guarded(lambda argv: print("1.8 ± .01 \udcff") or 0, []) == 0
+    assert run_guarded(lambda argv: print("1.8 ± .01 \udcff") or 0, []) == 0
     stream.seek(0)
     assert stream.buffer.read() == b"1.8 \\xb1 .01 \\udcff\n"
 
@@ -109,7 +109,7 @@ def test_an_error_of_the_machine_is_no_error_of_the_program(capsys):
     def job(argv):
         raise PermissionError(13, "Permission denied", "/a/folder")
 
-    assert guarded(job, []) == 1
+    assert run_guarded(job, []) == 1
     assert capsys.readouterr().err == "error: /a/folder: Permission denied\n"
 
 
@@ -117,7 +117,7 @@ def test_an_error_of_the_program_is_not_taken_for_one_of_the_machine(capsys):
     def job(argv):
         raise OSError(9, "Bad file descriptor")
 
-    assert guarded(job, []) == 1
+    assert run_guarded(job, []) == 1
     assert capsys.readouterr().err.startswith("error: unexpected OSError: ")
 
 
@@ -130,7 +130,7 @@ def test_an_exit_keeps_its_code_and_its_text(capsys, given, code, said):
     def job(argv):
         raise SystemExit(given)
 
-    assert guarded(job, []) == code
+    assert run_guarded(job, []) == code
     assert capsys.readouterr().err == said
 
 
@@ -149,7 +149,7 @@ def test_memory_that_is_not_there_is_no_error_of_the_program(capsys):
     def job(argv):
         return len(bytearray(2**62))
 
-    assert guarded(job, []) == 1
+    assert run_guarded(job, []) == 1
     assert capsys.readouterr().err == "error: out of memory\n"
 
 
@@ -162,7 +162,7 @@ def test_a_warning_for_the_user_is_one_line_without_its_place(capsys):
             warnings.warn("overflow", RuntimeWarning, stacklevel=1)
         return 0
 
-    assert guarded(job, []) == 0
+    assert run_guarded(job, []) == 0
     first, second, *_ = capsys.readouterr().err.splitlines()
     assert first == "warning: checkpoint 3\\x1b is damaged"
     assert second.startswith(f"{__file__}:") and second.endswith("RuntimeWarning: overflow")

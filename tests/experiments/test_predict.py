@@ -13,6 +13,7 @@ from scipy.stats import entropy
 from experiments import predict
 from fishnet.data import load_task
 from fishnet.models import MLP
+from fishnet.study.prediction import BATCH, predict_in_batches
 from fishnet.sweep import Sweep, load_run, run_sweep
 from tests.sweep.conftest import TINY
 
@@ -112,7 +113,7 @@ def test_channels_are_those_of_the_network(input_norm, channels):
     assert predict.channels_of(SimpleNamespace(variables=variables)) == channels
 
 
-@pytest.mark.parametrize("photographs", [1, predict.BATCH, predict.BATCH + 5])
+@pytest.mark.parametrize("photographs", [1, BATCH, BATCH + 5])
 def test_batches_are_of_one_size_and_their_padding_is_lost(photographs):
     images = np.arange(1, photographs + 1, dtype=np.uint8)[:, None, None, None].repeat(2, 1)
     sizes = []
@@ -122,7 +123,7 @@ def test_batches_are_of_one_size_and_their_padding_is_lost(photographs):
         assert np.isin(batch, images).all()  # photographs fill it up: where a batch is normalised together, they count
         return {"mean": batch.mean((1, 2, 3)), "first": batch[:, :, 0, 0]}
 
-    found = predict.in_batches(answer, images)
+    found = predict_in_batches(answer, images)
     assert len(set(sizes)) == 1
     np.testing.assert_array_equal(found["mean"], np.arange(1, photographs + 1))
     np.testing.assert_array_equal(found["first"], images[:, :, 0, 0])

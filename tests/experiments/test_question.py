@@ -15,17 +15,19 @@ from fishnet.report.html import write_report
 from fishnet.report.results import Results
 from fishnet.study import question as q
 from fishnet.study.claims import Claim
-from fishnet.study.contrasts import Contrast, Look, Trial, column, until, weigh
+from fishnet.study.contrasts import Contrast, evaluate_contrast
 from fishnet.study.custom_runs import CustomRuns
+from fishnet.study.metrics import column_metric, epochs_until
 from fishnet.study.plan import Plan
-from fishnet.study.question import QuestionArgs, claims_of, contrasts_of
-from fishnet.study.tuning import at_all_rates, at_tuned_rates, ends_of_grids, suggestions
+from fishnet.study.question import QuestionArgs, select_claims, select_contrasts
+from fishnet.study.trials import Look, Trial
+from fishnet.study.tuning import expand_rates, set_tuned_rates, suggest_rates, warn_of_grid_ends
 from fishnet.sweep import load_run
 from fishnet.sweep.run.progress import Display
 from fishnet.sweep.spec.recipe import Recipe
 from fishnet.sweep.store import folder
 
-ACCURACY = column("test_accuracy", "test accuracy")
+ACCURACY = column_metric("test_accuracy", "test accuracy")
 BASE = Recipe(task="synthetic", model="mlp", widths=(8,), epochs=2)
 
 
@@ -108,34 +110,34 @@ def test_a_smaller_size_compares_what_it_trains():
     claims = (Claim("b", "x", "some", {"b": "better"}), Claim("c", "x", "some", {"b": "better", "c": "worse"}))
     question = q.Question("n", "", "", "", (plan,), contrasts, None, None, None, claims)
     plans = {"one": plan}
-    assert {of.name: of.arms for of in contrasts_of(question, plans, "smoke")} == {"all": None, "some": ("b",)}
-    assert contrasts_of(question, plans, "full") == list(contrasts)
+    assert {of.name: of.arms for of in select_contrasts(question, plans, "smoke")} == {"all": None, "some": ("b",)}
+    assert select_contrasts(question, plans, "full") == list(contrasts)
     trial = trial_of({"test_accuracy": {"a": [1, 1, 1], "b": [2, 2, 2]}})
-    evidence = {of.name: weigh(of, trial) for of in contrasts_of(question, plans, "smoke")}
-    assert claims_of(question, evidence, "smoke") == [claims[0]]
-    assert claims_of(question, evidence, "full") == list(claims)
+    evidence = {of.name: evaluate_contrast(of, trial) for of in select_contrasts(question, plans, "smoke")}
+    assert select_claims(question, evidence, "smoke") == [claims[0]]
+    assert select_claims(question, evidence, "full") == list(claims)
     mistyped = replace(question, contrasts=(Contrast("x", "", "one", ACCURACY, arms=("d",)),))
     with pytest.raises(UsageError, match="'d'"):
-        contrasts_of(mistyped, plans, "full")
+        select_contrasts(mistyped, plans, "full")
 
 
 def test_rates_are_tuned_by_validation():
     arms, rates = {"x": {"optimizer": "adam"}, "y": {}, "z": {}}, {"x": (0.1, 0.2, 0.4), "y": (1.0, 2.0), "z": (1.0,)}
-    tried = at_all_rates(arms, rates)
+    tried = expand_rates(arms, rates)
     assert tried["x @ 0.2"] == {"optimizer": "adam", "lr": 0.2}
     assert list(tried) == ["x @ 0.1", "x @ 0.2", "x @ 0.4", "y @ 1", "y @ 2", "z @ 1"]
     losses = {"x @ 0.1": [3, 3, 3], "x @ 0.2": [1, 1.5, 1], "x @ 0.4": [0, 0, np.nan], "y @ 1": [2, 2, 2]}
     trial = trial_of({"val_loss": losses | {"y @ 2": [1, 1, 1]}})
-    assert at_tuned_rates(arms, rates, trial) == {"x": {"optimizer": "adam", "lr": 0.2}, "y": {"lr": 2.0}}
-    assert suggestions(trial, ["x"], rates)["x"].loss == pytest.approx(3.5 / 3)
-    assert ends_of_grids(trial, list(arms), rates) == [
+    assert set_tuned_rates(arms, rates, trial) == {"x": {"optimizer": "adam", "lr": 0.2}, "y": {"lr": 2.0}}
+    assert suggest_rates(trial, ["x"], rates)["x"].loss == pytest.approx(3.5 / 3)
+    assert warn_of_grid_ends(trial, list(arms), rates) == [
         "Best at the highest rate that was tried, and maybe better beyond it: y (2)."
     ]
     flat = trial_of({"val_loss": {"y @ 1": [2.302] * 3, "y @ 2": [2.3] * 3}})
-    assert ends_of_grids(flat, ["y"], rates) == ["As good, or bad, at every rate that was tried: y."]
+    assert warn_of_grid_ends(flat, ["y"], rates) == ["As good, or bad, at every rate that was tried: y."]
     never = trial_of({"val_loss": {"y @ 1": [np.nan] * 3, "y @ 2": [np.nan] * 3}})
-    assert at_tuned_rates(arms, rates, never) == {"y": {"lr": 1.0}}
-    assert "Diverged at every rate" in ends_of_grids(never, ["y"], rates)[0]
+    assert set_tuned_rates(arms, rates, never) == {"y": {"lr": 1.0}}
+    assert "Diverged at every rate" in warn_of_grid_ends(never, ["y"], rates)[0]
 
 
 def test_how_soon_a_level_is_passed():
@@ -147,9 +149,9 @@ def test_how_soon_a_level_is_passed():
         ]
     )
     results = Results(Path("nowhere"), {"seeds": [0, 1, 2]}, curves, curves, curves, curves)
-    assert until("loss", 1.0, "").of(results) == {0: 2, 1: 4, 2: 4}
-    assert until("loss", 2.5, "", falling=False).of(results) == {0: 1, 1: 1, 2: 1}
-    assert not until("loss", 1.0, "").larger_is_better
+    assert epochs_until("loss", 1.0, "").of(results) == {0: 2, 1: 4, 2: 4}
+    assert epochs_until("loss", 2.5, "", falling=False).of(results) == {0: 1, 1: 1, 2: 1}
+    assert not epochs_until("loss", 1.0, "").larger_is_better
 
 
 def made_up(fields, seed):
@@ -190,9 +192,9 @@ def test_runs_of_an_experiments_own_are_weighed_like_a_sweep(tmp_path, own_arms,
     assert calls() == [(by, seed) for by in (0, 1, 2) for seed in (5, 6, 7)]
     trial = Trial("own", (look,))
     assert trial.by_seed(ACCURACY) == {"a": [5, 6, 7], "b": [15, 16, 17], "c": [25, 26, 27]}
-    assert trial.by_seed(until("train_loss", 4.0, ""))["a"] == [2, 2, 2]
+    assert trial.by_seed(epochs_until("train_loss", 4.0, ""))["a"] == [2, 2, 2]
     assert (look.results.runs["train_seconds"] >= 0).all()
-    found = weigh(Contrast("x", "", "own", ACCURACY), trial)
+    found = evaluate_contrast(Contrast("x", "", "own", ACCURACY), trial)
     assert found.row("b").difference == 10
     # Finished: nothing is run again, and other runs are refused.
     own.train(asked("full", out), out, Display(), own.seeds_from("full"), ("a", "b", "c"))

@@ -46,7 +46,7 @@ def test_every_activation_norm_and_model_is_an_arm(asked):
 
 
 def test_the_answer_names_what_was_planted_and_nothing_else(asked, trials):
-    evidence, judgements = weighed(asked, trials, "full")
+    evidence, judgments = weighed(asked, trials, "full")
     text = asked.answer(evidence)
     fish, digits = text.splitlines()[0].split("; ")
     assert fish.startswith("On fish gelu is the best of the activations (+0.09") and "batch norm of the norms" in fish
@@ -55,7 +55,7 @@ def test_the_answer_names_what_was_planted_and_nothing_else(asked, trials):
     assert f"On fish, {others} gelu is better than relu and tanh and sigmoid worse (differences up to" in text
     assert f"of {len(NORMS) - 1} norms batch norm is better than none and layer norm worse" in text
     assert f"On digits, {others} elu is better than relu and nothing worse" in text
-    found = {judgement.claim.text: judgement.verdict for judgement in judgements}
+    found = {judgment.claim.text: judgment.verdict for judgment in judgments}
     assert len(found) == len(asked.claims)
     assert found["GELU is better than ReLU"] == "refuted"  # on fish alone it is
     assert found["Mish is better than ReLU"] == "refuted"

@@ -28,16 +28,17 @@ def trials(asked):
 
 
 def test_the_answer_names_what_was_planted_and_nothing_else(asked, trials):
-    evidence, judgements = weighed(asked, trials, "full")
+    evidence, judgments = weighed(asked, trials, "full")
     text = asked.answer(evidence)
     headline, more = text.splitlines()
     lost = evidence["lost"]
     assert (
-        f"reaches 90% on its training images, and validation ends {lost.level(HEART)} below its best epoch" in headline
+        f"reaches 90% on its training images, and validation ends {lost.mean_text(HEART)} below its best epoch"
+        in headline
     )
-    assert f"with clean labels it ends {lost.level('clean labels')} below" in headline
+    assert f"with clean labels it ends {lost.mean_text('clean labels')} below" in headline
     assert "It ends at 0.70; better: mixup, early stopping and clean labels; worse: L1. " in more
-    found = {judgement.claim.text: judgement.verdict for judgement in judgements}
+    found = {judgment.claim.text: judgment.verdict for judgment in judgments}
     assert len(found) == len(asked.claims)
     assert found["Mixup keeps more of the accuracy where labels are wrong"] == "supported"
     assert found["Fewer dense parameters overfit less"] == "supported"

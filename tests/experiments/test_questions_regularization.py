@@ -3,7 +3,7 @@
 import pytest
 
 from experiments.regularization import AGAIN, BATCHED, GRIDS, SELF, question
-from fishnet.study.tuning import tried
+from fishnet.study.tuning import label_at
 from fishnet.sweep.spec.validation import check_sweep
 from tests.experiments.planted import trials_of, weighed
 
@@ -29,12 +29,12 @@ def trials(asked):
 
 
 def test_the_answer_names_what_was_planted_and_nothing_else(asked, trials):
-    evidence, judgements = weighed(asked, trials, "full")
+    evidence, judgments = weighed(asked, trials, "full")
     text = asked.answer(evidence)
     assert "\nAccuracy is shown to be higher with dropout and “dropout and max-norm”; the gap" in text
     assert text.splitlines()[0].endswith(("(dropout).", "(dropout and max-norm)."))
     assert f"{BATCHED} reaches 0.70" in text and "worse" in text
-    found = {judgement.claim.text: judgement.verdict for judgement in judgements}
+    found = {judgment.claim.text: judgment.verdict for judgment in judgments}
     assert len(found) == len(asked.claims)
     assert found["Dropout improves generalisation"] == "supported"
     assert found["Weight decay (L2) improves generalisation"] == "refuted"
@@ -60,7 +60,7 @@ def test_every_sweep_is_sound_and_keeps_its_predictions(asked, size):
 
 
 def test_every_arm_gets_the_rate_that_was_best_for_it(asked, trials):
-    planted = {("tune digits", tried(SELF, 0.005)): {"val_loss": -0.5}}
+    planted = {("tune digits", label_at(SELF, 0.005)): {"val_loss": -0.5}}
     tuned = trials_of(asked, "full", planted, CLASSES, "a")
     digits = next(plan for plan in asked.plans if plan.name == "digits").settled(tuned)
     assert digits.arms[SELF]["lr"] == 0.005 and digits.arms[SELF]["activation"] == "selu"

@@ -28,15 +28,15 @@ def trials(asked):
 
 
 def test_the_answer_names_what_was_planted_and_nothing_else(asked, trials):
-    evidence, judgements = weighed(asked, trials, "full")
+    evidence, judgments = weighed(asked, trials, "full")
     text = asked.answer(evidence)
     assert f"better with logit adjustment, {MORE} and {REMOVED}" in text
     assert f"{CAUSES['blurred'].words}: AUC 0.60 (the others from 0.90 on), nothing is better for certain" in text
     headline = text.splitlines()[0]
-    assert headline.startswith(f"{SPECIES} stays behind while the other species are told well, at an AUC of 0.60")
+    assert headline.startswith(f"{SPECIES} stays behind while the other species are classified well, at an AUC of 0.60")
     raising = f"{STUCK}, class-balanced focal, “LDAM, deferred weights” and logit adjustment."
     assert headline.endswith(f"; where images are few, its AUC is raised over that of plain cross-entropy by {raising}")
-    found = {judgement.claim.text: judgement.verdict for judgement in judgements}
+    found = {judgment.claim.text: judgment.verdict for judgment in judgments}
     assert len(found) == len(asked.claims)
     assert found["With class weights more images of a rare class are found"] == "supported"
     assert found["Class weights rank the images of a rare class better"] == "supported"
@@ -45,11 +45,11 @@ def test_the_answer_names_what_was_planted_and_nothing_else(asked, trials):
 
 
 def test_no_cure_is_said_to_work_where_none_does(asked):
-    evidence, judgements = weighed(asked, trials_of(asked, "full", {}, CLASSES, SPECIES), "full")
+    evidence, judgments = weighed(asked, trials_of(asked, "full", {}, CLASSES, SPECIES), "full")
     text = asked.answer(evidence)
     assert text.count("nothing is better for certain") == len(CAUSES)
     assert "no loss is shown to raise its AUC over that of plain cross-entropy" in text
-    supported = [judgement.claim for judgement in judgements if judgement.verdict == "supported"]
+    supported = [judgment.claim for judgment in judgments if judgment.verdict == "supported"]
     assert all(expected.startswith("not ") for claim in supported for expected in claim.expected.values())
 
 

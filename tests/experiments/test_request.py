@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from experiments import ablation, train
-from fishnet.cli.parser import guarded, usable_cores
+from fishnet.cli.parser import run_guarded, usable_cores
 from fishnet.cli.sweep_flags import Meeting, parser_for, understand
 from fishnet.errors import UsageError, UserError
 from fishnet.sweep.spec.field_parsing import parse_value
@@ -230,9 +230,9 @@ def test_errors_are_one_line_and_an_exit_code(capsys, error, code, text):
     def job(argv):
         raise error
 
-    assert guarded(job, []) == code
+    assert run_guarded(job, []) == code
     assert capsys.readouterr() == ("", text)
-    assert guarded(job, ["--debug"]) == code
+    assert run_guarded(job, ["--debug"]) == code
     assert "Traceback" in capsys.readouterr().err
 
 
@@ -243,7 +243,7 @@ def test_a_stopped_sweep_is_no_error(capsys):
     def job(argv):
         raise Interrupted("stopped by SIGTERM; epoch 3 is saved")
 
-    assert guarded(job, []) == 143
+    assert run_guarded(job, []) == 143
     assert capsys.readouterr().err == "stopped by SIGTERM; epoch 3 is saved\n"
 
 

@@ -8,35 +8,38 @@ import numpy as np
 import pandas as pd
 
 from fishnet.report.results import Results
-from fishnet.study.contrasts import Contrast, Evidence, Look, column, weigh
-from fishnet.study.question import QuestionArgs, decided, first_look, still_open
+from fishnet.study.contrasts import Contrast, Evidence, evaluate_contrast
+from fishnet.study.looks import find_undecided, train_first_look, train_until_decided
+from fishnet.study.metrics import column_metric
+from fishnet.study.question import QuestionArgs
+from fishnet.study.trials import Look
 from fishnet.sweep.run.progress import Display
 
 LABELS = ("control", "a, set 1", "a, set 2", "b, set 1", "b, set 2")
 BESIDE = {"a, set 1": ["a, set 2"], "b, set 1": ["b, set 2"]}
 
 
-def found(verdicts, beside=BESIDE):
+def found(verdicts, requires=BESIDE):
     rows = {label: SimpleNamespace(arm=label, verdict=verdict) for label, verdict in verdicts.items()}
-    return Evidence(Contrast("error", "", "sets", column("test_loss", ""), beside=beside), rows)
+    return Evidence(Contrast("error", "", "sets", column_metric("test_loss", ""), requires=beside), rows)
 
 
 def test_nothing_more_where_all_is_decided():
-    assert still_open([found({"control": "control", "a, set 1": "better"})], LABELS) == []
+    assert find_undecided([found({"control": "control", "a, set 1": "better"})], LABELS) == []
 
 
 def test_what_is_open_comes_with_its_control_and_the_arms_its_measure_needs():
     evidence = found({"control": "control", "a, set 1": "undecided", "b, set 1": "worse"})
-    assert still_open([evidence], LABELS) == ["control", "a, set 1", "a, set 2"]
-    assert still_open([evidence], ("control",)) == []  # an earlier look has left it out
-    alone = found({"control": "control", "a, set 1": "undecided"}, beside={})
-    assert still_open([alone], LABELS) == ["control", "a, set 1"]
+    assert find_undecided([evidence], LABELS) == ["control", "a, set 1", "a, set 2"]
+    assert find_undecided([evidence], ("control",)) == []  # an earlier look has left it out
+    alone = found({"control": "control", "a, set 1": "undecided"}, requires={})
+    assert find_undecided([alone], LABELS) == ["control", "a, set 1"]
 
 
 def test_what_has_a_problem_needs_no_further_seeds():
     """A class with too few test images has as few of them with every seed."""
     evidence = found({"control": "control", "a, set 1": "undecided"})
-    assert still_open([replace(evidence, problem="no verdict: 3 test images of a")], LABELS) == []
+    assert find_undecided([replace(evidence, problem="no verdict: 3 test images of a")], LABELS) == []
 
 
 class Planned:
@@ -69,10 +72,10 @@ def looked_at(effects, tmp_path):
     """The plan, and the evidence after all looks at it."""
     plan = Planned(effects)
     asked = QuestionArgs("full", tmp_path, until_decided=True, devices=None, quiet=True, command="")
-    measure = column("test_loss", "loss", larger_is_better=False, margin=0.001)
-    contrast = Contrast("losses", "", "planted", measure, arms=LABELS[1:])
-    trials = {"planted": first_look(plan, asked, Display())}
-    return plan, trials, decided([contrast], {"planted": plan}, asked, trials, Display())
+    metric = column_metric("test_loss", "loss", larger_is_better=False, margin=0.001)
+    contrast = Contrast("losses", "", "planted", metric, arms=LABELS[1:])
+    trials = {"planted": train_first_look(plan, asked, Display())}
+    return plan, trials, train_until_decided([contrast], {"planted": plan}, asked, trials, Display())
 
 
 def test_looks_add_seeds_of_what_is_open_alone(tmp_path):
@@ -96,12 +99,14 @@ def test_nothing_is_added_to_what_the_first_look_decides(tmp_path):
 
 def test_a_verdict_needs_more_where_there_will_be_further_looks(tmp_path):
     """The smallest difference that one look at .05 tells from 0 is not told at the first of three."""
-    contrast = Contrast("losses", "", "planted", column("test_loss", "", larger_is_better=False), arms=LABELS[1:])
+    contrast = Contrast(
+        "losses", "", "planted", column_metric("test_loss", "", larger_is_better=False), arms=LABELS[1:]
+    )
     for effect in np.linspace(0.0, 0.03, 121):
         effects = dict.fromkeys(LABELS, 0.0) | {"a, set 1": effect}
         asked = QuestionArgs("full", tmp_path, until_decided=True, devices=None, quiet=True, command="")
-        trial = first_look(Planned(effects), asked, Display())
-        if weigh(contrast, trial).row("a, set 1").verdict == "worse":
+        trial = train_first_look(Planned(effects), asked, Display())
+        if evaluate_contrast(contrast, trial).row("a, set 1").verdict == "worse":
             break
     plan, _, _ = looked_at(effects, tmp_path)
     assert "a, set 1" in plan.asked[1][2]

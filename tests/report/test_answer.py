@@ -10,20 +10,22 @@ from fishnet.stats import accuracy_noise, compare
 from fishnet.study.answer import (
     Answer,
     DrawnFigure,
-    answers_by_arm,
     cells,
-    noise,
-    percent,
-    reason,
-    small_classes,
-    smallest_p,
-    table,
+    make_table,
+    noise_text,
+    percent_text,
+    predictions_by_arm,
+    reason_text,
+    smallest_p_text,
+    warn_of_small_classes,
 )
-from fishnet.study.contrasts import Contrast, Trial, column, probed, weigh
+from fishnet.study.contrasts import Contrast, evaluate_contrast
+from fishnet.study.metrics import column_metric, probe_metric
+from fishnet.study.trials import Trial
 from tests.report.test_evidence import ACCURACY, LABELS, SEEDS, look_of
 
 IMAGES = 40
-BALANCED = column("test_balanced_accuracy", "balanced test accuracy", diverged=0.5)
+BALANCED = column_metric("test_balanced_accuracy", "balanced test accuracy", diverged=0.5)
 
 
 def trial_of_images(balanced: bool = False) -> Trial:
@@ -45,8 +47,8 @@ def trial_of_images(balanced: bool = False) -> Trial:
     return Trial("planted", (dataclasses.replace(look, results=results),))
 
 
-def evidence_of(measure, trial):
-    return weigh(Contrast("accuracy", "accuracy", "planted", measure), trial)
+def evidence_of(metric, trial):
+    return evaluate_contrast(Contrast("accuracy", "accuracy", "planted", metric), trial)
 
 
 def answer_of(evidence, trial) -> Answer:
@@ -54,31 +56,31 @@ def answer_of(evidence, trial) -> Answer:
     return Answer("", "", "", [evidence], figure, figure, [], ["a limit"], [], {"planted": trial}, "")
 
 
-@pytest.mark.parametrize("measure", [ACCURACY, BALANCED])
-def test_the_noise_of_the_test_set_is_that_of_its_images(measure):
+@pytest.mark.parametrize("metric", [ACCURACY, BALANCED])
+def test_the_noise_of_the_test_set_is_that_of_its_images(metric):
     trial = trial_of_images()
     labels = np.repeat([0, 1], [4, IMAGES - 4])
     right = (np.arange(IMAGES) % 4 != 0).astype(float)
-    floor = accuracy_noise(right, labels if measure is BALANCED else None)
-    words = noise(evidence_of(measure, trial), {"planted": answers_by_arm(trial)})
+    floor = accuracy_noise(right, labels if metric is BALANCED else None)
+    words = noise_text(evidence_of(metric, trial), {"planted": predictions_by_arm(trial)})
     assert f"{IMAGES} test images leave the accuracy of one network uncertain by ±{floor:.3f} (95 %)" in words
-    assert words in table(evidence_of(measure, trial), words)["words"]
+    assert words in make_table(evidence_of(metric, trial), words)["words"]
 
 
 def test_other_measures_have_no_noise_of_test_images():
     trial = trial_of_images()
-    dead = probed("dead_units", "dead units", diverged=1.0)
-    assert noise(evidence_of(dead, trial), {"planted": answers_by_arm(trial)}) == ""
+    dead = probe_metric("dead_units", "dead units", diverged=1.0)
+    assert noise_text(evidence_of(dead, trial), {"planted": predictions_by_arm(trial)}) == ""
     bare = Trial("planted", (look_of(),))
-    assert noise(evidence_of(ACCURACY, bare), {"planted": answers_by_arm(bare)}) == ""
-    assert noise(evidence_of(ACCURACY, trial), {}) == ""
+    assert noise_text(evidence_of(ACCURACY, bare), {"planted": predictions_by_arm(bare)}) == ""
+    assert noise_text(evidence_of(ACCURACY, trial), {}) == ""
 
 
 def test_classes_with_few_images_are_a_limit_of_balanced_accuracy_alone():
     trial = trial_of_images()
-    (limit,) = small_classes(answer_of(evidence_of(BALANCED, trial), trial))
+    (limit,) = warn_of_small_classes(answer_of(evidence_of(BALANCED, trial), trial))
     assert limit.endswith("with fewer than 5 test images: a (4) of 2 classes.")
-    assert small_classes(answer_of(evidence_of(ACCURACY, trial), trial)) == []
+    assert warn_of_small_classes(answer_of(evidence_of(ACCURACY, trial), trial)) == []
 
 
 def test_a_row_has_every_figure_that_a_verdict_rests_on():
@@ -86,12 +88,15 @@ def test_a_row_has_every_figure_that_a_verdict_rests_on():
     row, shown = of.row("better by .05"), cells(of, "better by .05")
     assert shown["verdict"] == "better" and shown["reason"] == ""
     assert shown["effect"] == f"{row.effect_size:+.1f}" and shown["p"] == ".002 (.006)"
-    assert shown["wins"] == "100\u00a0%" and shown["wins_interval"] == percent(row.improvement_interval) == "[72, 100]"
+    assert (
+        shown["wins"] == "100\u00a0%"
+        and shown["wins_interval"] == percent_text(row.improvement_interval) == "[72, 100]"
+    )
     assert cells(of, "control")["verdict"] == "control" and cells(of, "control")["p"] == ""
     unstable = cells(of, "unstable")
     assert unstable["diverged"] == f"({SEEDS - 1} diverged)"
     assert unstable["reason"] == f": {SEEDS - 1} runs without a value counted as 0.1"
-    assert smallest_p([of]) == ".002 with 10 seeds"
+    assert smallest_p_text([of]) == ".002 with 10 seeds"
 
 
 def test_an_undecided_row_says_what_would_decide():
@@ -99,8 +104,8 @@ def test_an_undecided_row_says_what_would_decide():
     values = {"control": rng.normal(0, 1, 10), "open": rng.normal(0.5, 1, 10), "short": rng.normal(0, 1, 2)}
     rows = compare(values, "control", margin=0.1)
     further = rows["open"].further_seeds
-    assert further and reason(rows["open"]) == f"{further} more seeds would decide"
-    assert reason(rows["short"]) == "needs at least 3 seeds, has 2"
+    assert further and reason_text(rows["open"]) == f"{further} more seeds would decide"
+    assert reason_text(rows["short"]) == "needs at least 3 seeds, has 2"
 
 
 def test_a_value_that_is_missing_without_divergence_is_called_so():
@@ -110,7 +115,7 @@ def test_a_value_that_is_missing_without_divergence_is_called_so():
     ]
     look = look_of()
     look = dataclasses.replace(look, results=dataclasses.replace(look.results, probes=pd.DataFrame(rows)))
-    of = evidence_of(probed("rank", "rank"), Trial("planted", (look,)))
-    assert of.missing("better by .05") == "2 without a value"
-    assert of.missing("unstable") == f"{SEEDS - 1} diverged" and of.missing("control") == ""
-    assert of.phrase("better by .05").endswith("10 seeds, 2 without a value")
+    of = evidence_of(probe_metric("rank", "rank"), Trial("planted", (look,)))
+    assert of.missing_text("better by .05") == "2 without a value"
+    assert of.missing_text("unstable") == f"{SEEDS - 1} diverged" and of.missing_text("control") == ""
+    assert of.difference_text("better by .05").endswith("10 seeds, 2 without a value")

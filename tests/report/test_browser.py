@@ -17,8 +17,9 @@ from fishnet.data.synthetic import CLASSES
 from fishnet.report.html import write_report
 from fishnet.study.answer import Answer, DrawnFigure, write_answer
 from fishnet.study.claims import Claim, judge
-from fishnet.study.contrasts import Contrast, Trial, weigh
-from fishnet.study.figures.answers import arms_panel, curves_panel, forest, layers_panel, steps_panel
+from fishnet.study.contrasts import Contrast, evaluate_contrast
+from fishnet.study.figures.answers import arms_panel, curves_panel, forest_panel, layers_panel, steps_panel
+from fishnet.study.trials import Trial
 from fishnet.sweep.spec.random_search import Samples
 from tests.report.conftest import fabricate
 from tests.report.test_evidence import ACCURACY, LABELS, SEEDS, look_of
@@ -57,7 +58,7 @@ def answer_page(tmp_path_factory):
     runs = look.results.runs.assign(train_seconds=1.0)
     results = dataclasses.replace(look.results, out=out / "planted", sweep=sweep, runs=runs, probes=pd.DataFrame(rows))
     trial = Trial("planted", (dataclasses.replace(look, results=results),))
-    evidence = weigh(Contrast("accuracy", "Accuracy <of> all & sundry", "planted", ACCURACY), trial)
+    evidence = evaluate_contrast(Contrast("accuracy", "Accuracy <of> all & sundry", "planted", ACCURACY), trial)
     panels = [
         layers_panel(trial, "gradient_norm", "by layer", "length", expected={"control": np.ones(4)}, only="dense"),
         steps_panel(trial, "gradient_norm", "by step", "length"),
@@ -70,9 +71,9 @@ def answer_page(tmp_path_factory):
         question="Is what was planted found?",
         answer="It is <i>found</i>.\nAnd more.",
         evidence=[evidence],
-        evidence_figure=DrawnFigure("evidence", "What shows it", "A caption.", [forest(evidence)]),
+        evidence_figure=DrawnFigure("evidence", "What shows it", "A caption.", [forest_panel(evidence)]),
         mechanism_figure=DrawnFigure("mechanism", "Why", "Another.", panels),
-        judgements=[judge(claim, {"accuracy": evidence})],
+        judgments=[judge(claim, {"accuracy": evidence})],
         limits=["It was planted."],
         problems=[],
         trials={"planted": trial},

@@ -6,16 +6,17 @@ import pytest
 
 from fishnet.stats import Bounds, compare
 from fishnet.study.claims import Claim, excludes, judge
-from fishnet.study.contrasts import Contrast, Evidence, column
+from fishnet.study.contrasts import Contrast, Evidence
+from fishnet.study.metrics import column_metric
 
 ROWS = compare({"control": [0.5] * 10, "arm": [0.5] * 10}, "control", margin=0.03)
 
 
 def evidence_of(low: float, high: float, verdict: str, larger: bool = True, margin: float | None = 0.03) -> Evidence:
     """An arm whose interval, and so whose verdict, is given."""
-    measure = column("test_accuracy" if larger else "test_loss", "figure", larger_is_better=larger, margin=margin)
+    metric = column_metric("test_accuracy" if larger else "test_loss", "figure", larger_is_better=larger, margin=margin)
     row = dataclasses.replace(ROWS["arm"], simultaneous_interval=Bounds(low, high), verdict=verdict)
-    return Evidence(Contrast("x", "x", "trial", measure), {"control": ROWS["control"], "arm": row})
+    return Evidence(Contrast("x", "x", "trial", metric), {"control": ROWS["control"], "arm": row})
 
 
 CASES = [
@@ -74,7 +75,7 @@ def test_without_verdicts_nothing_is_excluded():
 
 
 def test_a_claim_about_two_tasks_needs_both():
-    other = dataclasses.replace(evidence_of(-0.05, 0.05, "undecided").contrast.measure, name="figure on the other task")
+    other = dataclasses.replace(evidence_of(-0.05, 0.05, "undecided").contrast.metric, name="figure on the other task")
     fish = evidence_of(0.01, 0.05, "better")
     for bounds, verdict, judged in (
         ((0.01, 0.05), "better", "supported"),
@@ -82,15 +83,15 @@ def test_a_claim_about_two_tasks_needs_both():
         ((-0.02, 0.02), "equivalent", "refuted"),
     ):
         digits = evidence_of(*bounds, verdict)
-        digits = dataclasses.replace(digits, contrast=dataclasses.replace(digits.contrast, measure=other))
+        digits = dataclasses.replace(digits, contrast=dataclasses.replace(digits.contrast, metric=other))
         claim = Claim("", "", "fish", {"arm": "better"}, also={"digits": {"arm": "better"}})
         found = judge(claim, {"fish": fish, "digits": digits})
         assert found.verdict == judged
-        assert found.measure == "figure; figure on the other task" and found.control == "control"
+        assert found.metric == "figure; figure on the other task" and found.control == "control"
         first, second = found.effects
         assert first == "arm (figure, against control)" and second == "arm (figure on the other task, against control)"
 
 
 def test_arms_that_are_the_same_runs_are_called_so():
     of = dataclasses.replace(evidence_of(0.0, 0.0, "equivalent"), same=frozenset({"arm"}))
-    assert ", the same runs, " in of.phrase("arm")
+    assert ", the same runs, " in of.difference_text("arm")

@@ -24,7 +24,7 @@ from fishnet.report.figures.svg import (
     draw_svg,
     follow_scheme,
     save,
-    shortened,
+    shorten,
 )
 from fishnet.report.results import load_results
 
@@ -132,8 +132,8 @@ def test_a_confusion_of_very_many_classes_still_draws():
 
 
 def test_long_names_lose_their_middle():
-    assert shortened("short", 10) == "short"
-    assert len(shortened("a rather long name", 9)) == 9
+    assert shorten("short", 10) == "short"
+    assert len(shorten("a rather long name", 9)) == 9
 
 
 @settings(max_examples=60)

@@ -11,7 +11,7 @@ from fishnet.data import load_task
 from fishnet.errors import UserError
 from fishnet.report.figures.random_search import range_of, value_panel
 from fishnet.report.figures.svg import draw_svg
-from fishnet.report.html import mix_ups, write_report
+from fishnet.report.html import find_confusions, write_report
 from fishnet.report.results import load_results
 from fishnet.report.tables import interval_text
 from fishnet.sweep.spec.random_search import Samples
@@ -211,7 +211,7 @@ def test_both_schemes_and_paper_define_every_colour(sweep_folder):
 
 def test_most_frequent_mistakes_come_first():
     counts = np.array([[5, 3, 0], [1, 6, 0], [0, 0, 0]])
-    assert mix_ups(counts, ["a", "b", "c"]) == [("a", "b", 3, 0.375), ("b", "a", 1, pytest.approx(1 / 7))]
+    assert find_confusions(counts, ["a", "b", "c"]) == [("a", "b", 3, 0.375), ("b", "a", 1, pytest.approx(1 / 7))]
 
 
 @pytest.mark.parametrize("file", ["figures", "figures/overview.svg", "figures/roc.png"])

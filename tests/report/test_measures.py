@@ -11,18 +11,25 @@ from fishnet.metrics.classification import accuracy, confusion
 from fishnet.metrics.roc import one_vs_rest_auc
 from fishnet.report.results import Results
 from fishnet.stats import bias_variance
-from fishnet.study.contrasts import Look, Trial, at_end
 from fishnet.study.derived_metrics import (
-    apart_at_end,
-    decades,
-    draws_of,
-    fallen,
-    logarithm,
-    other_classes,
-    over_sets,
-    predicted,
+    bias_variance_metric,
+    drop_from_best,
+    final_gap,
+    group_by_draw,
+    layer_ratio_metric,
+    log10_metric,
+    other_classes_metric,
+    prediction_metric,
 )
-from fishnet.study.figures.predictions import auc_change, auc_changes_panel, rejection_panel, split_of, split_panel
+from fishnet.study.figures.predictions import (
+    auc_change,
+    auc_changes_panel,
+    rejection_panel,
+    split_variance,
+    variance_panel,
+)
+from fishnet.study.metrics import final_metric
+from fishnet.study.trials import Look, Trial
 from fishnet.sweep.spec.recipe import Recipe
 from fishnet.sweep.spec.sweep import Sweep
 
@@ -72,46 +79,54 @@ def test_decades_are_those_of_the_first_measurement_layer_by_layer(results):
         for i, (layer, value) in enumerate(zip(("dense_0", "norm_0", "head"), np.array(sizes) * factor, strict=True))
     ]
     planted = dataclasses.replace(results, probes=pd.DataFrame(rows))
-    apart = decades("gradient_rms", lambda sizes: sizes[0] / sizes[-1], "")
+    apart = layer_ratio_metric("gradient_rms", lambda sizes: sizes[0] / sizes[-1], "")
     assert apart.of(planted) == pytest.approx({0: 2.0, 1: 2.0})  # norms have no kernel; log 0 is no figure
-    signed = decades("gradient_rms", lambda sizes: sizes[0], "", magnitude=False)
+    signed = layer_ratio_metric("gradient_rms", lambda sizes: sizes[0], "", magnitude=False)
     assert signed.of(planted) == pytest.approx({0: -4.0, 1: 2.0})
     assert apart.of(results) == {}
 
 
 def test_falls_and_gaps(results):
-    lost, gap = fallen("val_accuracy", "").of(results), apart_at_end("train_accuracy", "val_accuracy", "").of(results)
+    lost, gap = (
+        drop_from_best("val_accuracy", "").of(results),
+        final_gap("train_accuracy", "val_accuracy", "").of(results),
+    )
     assert lost[3] == pytest.approx(0.8 - 0.63) and gap[3] == pytest.approx(0.9 - 0.63)
-    assert not fallen("val_accuracy", "").larger_is_better
+    assert not drop_from_best("val_accuracy", "").larger_is_better
 
 
 def test_the_classes_beside_one(results):
-    assert other_classes("auc", "", "a").of(results)[0] == pytest.approx(0.6)
-    assert other_classes("auc", "", "a", over="max").of(results)[0] == pytest.approx(0.7)
+    assert other_classes_metric("auc", "", "a").of(results)[0] == pytest.approx(0.6)
+    assert other_classes_metric("auc", "", "a", over="max").of(results)[0] == pytest.approx(0.7)
 
 
 def test_what_predictions_come_to(results):
-    found = predicted(lambda labels, p: accuracy(confusion(labels, p.argmax(-1), 3)), "").of(results)
+    found = prediction_metric(lambda labels, p: accuracy(confusion(labels, p.argmax(-1), 3)), "").of(results)
     labels, p = probabilities(results, 5)
     assert found[5] == pytest.approx((p.argmax(1) == labels).mean())
-    assert predicted(lambda labels, p: 1.0, "", split="val").of(results) == {}
+    assert prediction_metric(lambda labels, p: 1.0, "", split="val").of(results) == {}
 
 
 def test_draws_of_the_training_images_belong_together(results):
-    groups = sorted(draws_of(results, results.runs["run"]).values())
+    groups = sorted(group_by_draw(results, results.runs["run"]).values())
     # run = (width * DRAWS + draw) * SEEDS + seed
     assert groups == [[0, 2, 4], [1, 3, 5], [6, 8, 10], [7, 9, 11]]
     labels, _ = probabilities(results, 0)
     split = bias_variance(np.stack([probabilities(results, run)[1] for run in (7, 9, 11)]), labels)
     for part in ("error", "bias", "variance"):
-        found = over_sets(part, "").of(results)
+        found = bias_variance_metric(part, "").of(results)
         assert found[7] == found[9] == found[11] == pytest.approx(float(getattr(split, part)))
 
 
 def test_no_table_no_figure(results):
     empty = dataclasses.replace(results, curves=pd.DataFrame(), per_class=pd.DataFrame(), predictions=pd.DataFrame())
-    measures = [fallen("val_accuracy", ""), other_classes("auc", "", "a"), over_sets("bias", ""), predicted(len, "")]
-    assert all(measure.of(empty) == {} for measure in measures)
+    metrics = [
+        drop_from_best("val_accuracy", ""),
+        other_classes_metric("auc", "", "a"),
+        bias_variance_metric("bias", ""),
+        prediction_metric(len, ""),
+    ]
+    assert all(metric.of(empty) == {} for metric in metrics)
 
 
 def test_auc_of_a_class_before_and_after(trial, results):
@@ -127,10 +142,10 @@ def test_auc_of_a_class_before_and_after(trial, results):
 
 
 def test_bias_and_variance_by_source(trial, results):
-    split = split_of(trial, ["16, 0", "16, 1", "16, 2"])
+    split = split_variance(trial, ["16, 0", "16, 1", "16, 2"])
     assert split.bias + split.sets + split.seeds == pytest.approx(split.error)
-    assert split_of(trial, ["16, 0"]) is None
-    assert split_panel({"wide": split, "none": None}, "parts").alt.startswith("parts. wide: bias")
+    assert split_variance(trial, ["16, 0"]) is None
+    assert variance_panel({"wide": split, "none": None}, "parts").alt.startswith("parts. wide: bias")
 
 
 def test_rejection_is_drawn_for_arms_with_predictions(trial):
@@ -139,8 +154,8 @@ def test_rejection_is_drawn_for_arms_with_predictions(trial):
 
 
 def test_logarithms_of_a_measure_are_of_its_values_and_of_what_diverged_runs_count_as(results):
-    plain = at_end("val_accuracy", "accuracy", larger_is_better=False, diverged=0.01)
-    found, values = logarithm(plain, "logarithm", margin=0.1), plain.of(results)
+    plain = final_metric("val_accuracy", "accuracy", larger_is_better=False, diverged=0.01)
+    found, values = log10_metric(plain, "logarithm", margin=0.1), plain.of(results)
     assert values and found.of(results) == pytest.approx({run: np.log10(value) for run, value in values.items()})
     assert found.diverged == -2.0 and found.margin == 0.1 and not found.larger_is_better
-    assert found.within is None and logarithm(dataclasses.replace(plain, diverged=None), "").diverged is None
+    assert found.within is None and log10_metric(dataclasses.replace(plain, diverged=None), "").diverged is None

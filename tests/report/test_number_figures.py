@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from fishnet.report.figures.svg import draw_svg
-from fishnet.study.contrasts import column
 from fishnet.study.figures.numbers import cells_panel, number_line, numbers_panel, trade_panel
+from fishnet.study.metrics import column_metric
 from tests.experiments.test_question import trial_of
 
-LOSS = column("val_loss", "validation loss", larger_is_better=False)
+LOSS = column_metric("val_loss", "validation loss", larger_is_better=False)
 
 
 def test_a_line_has_the_points_at_which_every_run_has_a_value():
@@ -38,11 +38,13 @@ def test_the_panel_tells_the_best_of_each_line():
 def test_two_measures_against_each_other():
     columns = {"val_loss": {"a": [1, 2, 3], "b": [np.nan, 1, 1]}, "train_seconds": {"a": [5, 5, 5], "b": [1, 1, 1]}}
     trial = trial_of(columns)
-    seconds = column("train_seconds", "seconds")
+    seconds = column_metric("train_seconds", "seconds")
     panel = trade_panel(trial, seconds, LOSS, "title", (1.5,))
     assert panel.alt.endswith("a 5, 2")
     assert "<svg" in draw_svg(panel)
-    assert trade_panel(trial, column("train_seconds", ""), column("val_loss", ""), "x").alt.count(";") == 0
+    assert (
+        trade_panel(trial, column_metric("train_seconds", ""), column_metric("val_loss", ""), "x").alt.count(";") == 0
+    )
 
 
 def test_two_choices_are_cells_of_which_the_best_is_framed():

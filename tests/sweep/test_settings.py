@@ -11,14 +11,14 @@ import pandas as pd
 import pytest
 
 from experiments import describe
-from experiments.predict import probabilities_of
 from experiments.train import EXPERIMENT
 from fishnet.cli.main import main
-from fishnet.cli.parser import guarded
+from fishnet.cli.parser import run_guarded
 from fishnet.errors import UserError
 from fishnet.host.jax_settings import HELD, check_start_settings, hold_settings, start_settings
 from fishnet.host.machine import visible_devices
 from fishnet.models import CNN
+from fishnet.study.prediction import predict_probabilities
 from fishnet.sweep import Recipe, Sweep, load_run, run_sweep
 from fishnet.sweep.program import program
 from fishnet.sweep.store.folder import read_sweep_file, write_sweep_file
@@ -71,7 +71,7 @@ def trained(out) -> tuple[dict[str, pd.DataFrame], np.ndarray]:
     run_sweep(SWEEP, out, devices=1)
     tables = {path.name: pd.read_parquet(path) for path in sorted(out.glob("*.parquet"))}
     image = np.arange(3 * 8 * 8 * 3, dtype=np.uint8).reshape(3, 8, 8, 3)
-    said = probabilities_of(load_run(out, 1), image)
+    said = predict_probabilities(load_run(out, 1), image)
     return {name: table.drop(columns="train_seconds", errors="ignore") for name, table in tables.items()}, said
 
 
@@ -190,7 +190,7 @@ def test_a_value_that_jax_cannot_read_is_told_with_its_variable(name, value, mes
         raise ValueError(message)
 
     monkeypatch.setenv(name, value)
-    assert guarded(job, []) == 1
+    assert run_guarded(job, []) == 1
     assert capsys.readouterr().err == f"error: {name}={value}: JAX does not know this value ({message})\n"
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from fishnet.report.figures.svg import GRID, INK, MUTED, SERIES, Panel, shortened
+from fishnet.report.figures.svg import GRID, INK, MUTED, SERIES, Panel, shorten
 from fishnet.report.results import Results
 from fishnet.report.tables import number_text
 
@@ -78,14 +78,14 @@ def _roc_panel(results: Results, chosen: list, class_name: str, k: int, support:
             xlabel="false positive rate",
             ylabel="true positive rate",
         )
-        axes.set_title(f"{shortened(class_name, 28)} ({support})", pad=8 + 12 * len(words))
+        axes.set_title(f"{shorten(class_name, 28)} ({support})", pad=8 + 12 * len(words))
 
     alt = f"ROC curve of {class_name}, {support} test images. AUC: " + ", ".join(words)
     return Panel(draw, alt, 180, 160, left=46, right=36, top=56)
 
 
 def confusion_panel(counts: np.ndarray, classes: Sequence[str]) -> Panel:
-    """Counts [true class, guess] on the test split; colour is the share of the true class."""
+    """Confusion matrix [true class, predicted class] on the test split; color is the fraction of the true class."""
     share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     cell = 24 if len(classes) <= 40 else 10
 
@@ -93,13 +93,13 @@ def confusion_panel(counts: np.ndarray, classes: Sequence[str]) -> Panel:
         for i, j in zip(*np.nonzero(counts), strict=True):
             axes.add_patch(Rectangle((j, i), 1, 1, facecolor=COUNT_BLUE, alpha=0.12 + 0.88 * share[i, j], linewidth=0))
             if cell > 12:
-                colour = "#ffffff" if share[i, j] > 0.5 else INK
-                axes.text(j + 0.5, i + 0.5, str(counts[i, j]), ha="center", va="center", fontsize=7, color=colour)
+                color = "#ffffff" if share[i, j] > 0.5 else INK
+                axes.text(j + 0.5, i + 0.5, str(counts[i, j]), ha="center", va="center", fontsize=7, color=color)
         ticks = np.arange(len(classes)) + 0.5
         size = 7 if cell > 12 else 5
-        axes.set_xticks(ticks, [shortened(name, 28) for name in classes], rotation=90, fontsize=size)
+        axes.set_xticks(ticks, [shorten(name, 28) for name in classes], rotation=90, fontsize=size)
         axes.set_yticks(
-            ticks, [f"{shortened(n, 28)} ({c})" for n, c in zip(classes, counts.sum(1), strict=True)], fontsize=size
+            ticks, [f"{shorten(n, 28)} ({c})" for n, c in zip(classes, counts.sum(1), strict=True)], fontsize=size
         )
         axes.set(xlim=(0, len(classes)), ylim=(len(classes), 0), xlabel="guess", ylabel="true class (test images)")
         axes.set_xticks(np.arange(len(classes) + 1), minor=True)
@@ -109,7 +109,7 @@ def confusion_panel(counts: np.ndarray, classes: Sequence[str]) -> Panel:
         axes.spines[:].set_visible(False)
 
     alt = f"Confusion matrix: {np.trace(counts)} of {counts.sum()} test images right"
-    side, names = cell * len(classes), 5.1 * max(len(shortened(name, 28)) for name in classes)
+    side, names = cell * len(classes), 5.1 * max(len(shorten(name, 28)) for name in classes)
     return Panel(draw, alt, side, side, left=names + 58, top=8, bottom=names + 30)
 
 

@@ -7,12 +7,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from fishnet.report.figures.svg import GRID, MARKERS, SERIES, Panel, shortened
+from fishnet.report.figures.svg import GRID, MARKERS, SERIES, Panel, shorten
 from fishnet.report.results import Arm, Results
 from fishnet.report.tables import number_text
 
 MOST_PANELS = 12
-MOST_LINES = 12  # coloured and named in one panel; of more, the best eight and the worst four
+MOST_LINES = 12  # colored and named in one panel; of more, the best eight and the worst four
 WIDE, HEIGHT, NAME_HEIGHT = 122, 150, 12.5  # CSS pixels, of the axes and of a name beside them
 
 
@@ -27,7 +27,7 @@ class Line:
 
     @property
     def last(self) -> float:
-        """The last mean that is known; NaN without any."""
+        """Last finite mean; NaN without any."""
         known = self.mean[np.isfinite(self.mean)]
         return float(known[-1]) if len(known) else np.nan
 
@@ -55,7 +55,7 @@ def curve_panels(results: Results, column: str, label: str) -> list[Panel]:
 
 
 def training_panels(results: Results) -> list[Panel]:
-    """For a sweep without axes: accuracy and loss, validation against training."""
+    """Panels for a sweep without axes: accuracy and loss, validation against training."""
     (arm,) = results.arms
     panels = []
     for name, unit in (("accuracy", ""), ("loss", ", nats")):
@@ -73,7 +73,7 @@ def line_of(results: Results, arm: Arm, column: str, axis: str) -> Line:
 
 
 def limits_of(lines: Sequence[Line]) -> tuple[float, float] | None:
-    """The range of all means with a little room; None without any."""
+    """Common axis limits of lines: the range of all means with a margin; None without any."""
     values = np.concatenate([line.mean for line in lines]) if lines else np.zeros(0)
     values = values[np.isfinite(values)]
     if not len(values):
@@ -91,7 +91,7 @@ def line_panel(
     letters: int = 11,
     left: float = 56,
 ) -> Panel:
-    """Lines with bands by epoch. A line looks the same in every panel, also where others are missing.
+    """Panel of lines with bands by epoch; a line looks the same in every panel, also where others are missing.
 
     Args:
         lines: those without a known mean are named as diverged.
@@ -111,7 +111,7 @@ def line_panel(
         for i in drawn:
             draw_line(axes, lines[i], i, i in named)
         epochs = [epoch for i in drawn for epoch in lines[i].epochs] or [1]
-        axes.set(xlabel=across, ylabel=label, title=shortened(title, 44), ylim=limits)
+        axes.set(xlabel=across, ylabel=label, title=shorten(title, 44), ylim=limits)
         if min(epochs) == max(epochs):
             axes.set(xlim=(epochs[0] - 1, epochs[0] + 1), xticks=[epochs[0]])
         numbers = min(6, WIDE // (6 * len(str(max(epochs))) + 8))  # that stand beside each other
@@ -121,8 +121,8 @@ def line_panel(
         for i, place in zip(named, spread([lines[i].last for i in named], gap, limits), strict=True):
             write_name(axes, lines[i], place, SERIES[i % len(SERIES)], letters)
         if missing:
-            gone = shortened(", ".join(missing), 28)
-            axes.set_title(f"{shortened(title, 44)}\n(diverged: {gone})", fontsize=7.5)
+            gone = shorten(", ".join(missing), 28)
+            axes.set_title(f"{shorten(title, 44)}\n(diverged: {gone})", fontsize=7.5)
 
     ends = "; ".join(f"{lines[i].name} {number_text(lines[i].last)}" for i in best_first)
     alt = f"{label} by {across}, {title}. At the end: {ends}" + (f". Diverged: {', '.join(missing)}" if missing else "")
@@ -130,23 +130,23 @@ def line_panel(
 
 
 def draw_line(axes: Axes, line: Line, place: int, named: bool) -> None:
-    """One line with its band; a line that is not named stays grey in the background."""
+    """Draws a line with its band; a line without a name is gray and in the background."""
     if not named:
         axes.plot(line.epochs, line.mean, color=GRID, zorder=1)
         return
-    colour, marker = SERIES[place % len(SERIES)], MARKERS[place % len(MARKERS)]
+    color, marker = SERIES[place % len(SERIES)], MARKERS[place % len(MARKERS)]
     style = ("-", "--", ":")[place // len(SERIES) % 3]
     every = max(1, len(line.epochs) // 8)
-    axes.plot(line.epochs, line.mean, style, color=colour, marker=marker, markersize=3, markevery=every, zorder=3)
+    axes.plot(line.epochs, line.mean, style, color=color, marker=marker, markersize=3, markevery=every, zorder=3)
     if np.isfinite(line.half).any():
         low, high = line.mean - line.half, line.mean + line.half
-        axes.fill_between(line.epochs, low, high, color=colour, alpha=0.15, linewidth=0)
+        axes.fill_between(line.epochs, low, high, color=color, alpha=0.15, linewidth=0)
 
 
-def write_name(axes: Axes, line: Line, place: float, colour: str, letters: int) -> None:
-    """The line's name to the right of the axes, at height `place`, tied to the line's end."""
+def write_name(axes: Axes, line: Line, place: float, color: str, letters: int) -> None:
+    """Writes the line's name to the right of the axes at height `place`, connected to the line's end."""
     axes.annotate(
-        shortened(line.name, letters),
+        shorten(line.name, letters),
         (line.epochs[np.isfinite(line.mean)][-1], line.last),
         (1.1, place),
         va="center",
@@ -155,7 +155,7 @@ def write_name(axes: Axes, line: Line, place: float, colour: str, letters: int) 
         annotation_clip=False,
         arrowprops={
             "arrowstyle": "-",
-            "color": colour,
+            "color": color,
             "linewidth": 1.0,
             "shrinkA": 0,
             "shrinkB": 2,
@@ -165,7 +165,7 @@ def write_name(axes: Axes, line: Line, place: float, colour: str, letters: int) 
 
 
 def spread(places: Sequence[float], gap: float, limits: tuple[float, float]) -> list[float]:
-    """`places` moved apart until neighbours are `gap` apart, in the same order, and none above the upper limit."""
+    """Moves `places` apart until neighbors are `gap` apart, in the same order, none above the upper limit."""
     order = np.argsort(places, kind="stable")
     moved = np.array(places, float)[order]
     for i in range(1, len(moved)):

@@ -1,4 +1,4 @@
-"""A learning-rate range test, read back from its output folder: its losses by rate, and the picture of them."""
+"""Learning-rate range test, read from its output folder: losses by rate, and their picture."""
 
 from dataclasses import dataclass
 
@@ -25,7 +25,7 @@ class RangeTest:
 
     @property
     def diverged(self) -> np.ndarray:
-        """How many seeds diverged, [r]."""
+        """Number of diverged seeds at each rate, [r]."""
         return (~np.isfinite(self.val_loss)).sum(1)
 
 
@@ -84,11 +84,11 @@ def range_panel(test: RangeTest, suggestion: Suggestion | None) -> Panel:
         axes.grid(axis="y")
         axes.legend(frameon=False, fontsize=7.5, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
 
-    return Panel(draw, described(test, suggestion), WIDTH, HEIGHT, right=150)
+    return Panel(draw, describe_range(test, suggestion), WIDTH, HEIGHT, right=150)
 
 
 def limits(test: RangeTest, suggestion: Suggestion | None) -> tuple[float, float]:
-    """The range of losses to show: all at the rates up to the best, and to twice the lowest at the higher ones.
+    """Vertical limits: all losses at rates up to the best, and up to twice the lowest at higher rates.
 
     The losses of rates that are much too high would else press all others flat.
     """
@@ -112,8 +112,8 @@ def title(suggestion: Suggestion) -> str:
     return text
 
 
-def described(test: RangeTest, suggestion: Suggestion | None) -> str:
-    """The picture in words."""
+def describe_range(test: RangeTest, suggestion: Suggestion | None) -> str:
+    """Alternative text of the picture."""
     means = [
         f"{rate:g}: " + (number_text(losses.mean()) if not gone else f"{gone} of {len(losses)} diverged")
         for rate, losses, gone in zip(test.rates, test.val_loss, test.diverged, strict=True)

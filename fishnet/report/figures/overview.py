@@ -1,4 +1,4 @@
-"""The figures that compare arms by their test figures: heat maps and dot plots."""
+"""Figures that compare arms by their test metrics: heat maps and dot plots."""
 
 import itertools
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.patches import Rectangle
 
-from fishnet.report.figures.svg import GRID, MUTED, SERIES, Panel, shortened
+from fishnet.report.figures.svg import GRID, MUTED, SERIES, Panel, shorten
 from fishnet.report.results import Arm, Results
 from fishnet.report.tables import interval_text, number_text
 
@@ -40,7 +40,7 @@ def overview(results: Results) -> list[Panel]:
 
 
 def heat_map(results: Results, metric: str, chosen: dict[str, str]) -> Panel:
-    """A cell an arm: first axis downwards, second across, the others fixed at `chosen`."""
+    """Heat map with a cell an arm: first axis downwards, second across, the others fixed at `chosen`."""
     (row_axis, rows), (column_axis, columns) = list(results.axes.items())[:2]
     cells = {
         (arm.values[row_axis], arm.values[column_axis]): arm
@@ -52,7 +52,7 @@ def heat_map(results: Results, metric: str, chosen: dict[str, str]) -> Panel:
     scale = Normalize(min(known, default=0), max(known, default=1) + 1e-9)
     others = ", ".join(f"{name} {value}" for name, value in chosen.items())
     width, left = 60 * len(columns), _label_width(rows)
-    title = METRICS[metric] + (f"\n{shortened(others, int((width + left) / 6))}" if others else "")
+    title = METRICS[metric] + (f"\n{shorten(others, int((width + left) / 6))}" if others else "")
 
     def draw(axes: Axes) -> None:
         for (i, row), (j, column) in itertools.product(enumerate(rows), enumerate(columns)):
@@ -60,16 +60,16 @@ def heat_map(results: Results, metric: str, chosen: dict[str, str]) -> Panel:
         axes.set(xlim=(0, len(columns)), ylim=(len(rows), 0), xlabel=column_axis, ylabel=row_axis)
         axes.set_title(title, x=-left / width if others else 0.0)
         axes.set_xticks(
-            np.arange(len(columns)) + 0.5, [shortened(c, 14) for c in columns], rotation=0 if _brief(columns) else 30
+            np.arange(len(columns)) + 0.5, [shorten(c, 14) for c in columns], rotation=0 if _brief(columns) else 30
         )
-        axes.set_yticks(np.arange(len(rows)) + 0.5, [shortened(r, LONGEST) for r in rows])
+        axes.set_yticks(np.arange(len(rows)) + 0.5, [shorten(r, LONGEST) for r in rows])
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
 
     alt = f"{METRICS[metric]} by {row_axis} and {column_axis}{', ' if others else ''}{others}. " + "; ".join(
         f"{row}, {column}: {interval_text(arm.metrics[metric])}" for (row, column), arm in cells.items()
     )
-    bottom = 42 if _brief(columns) else 42 + 3 * max(len(shortened(c, 14)) for c in columns)
+    bottom = 42 if _brief(columns) else 42 + 3 * max(len(shorten(c, 14)) for c in columns)
     return Panel(draw, alt, width, 42 * len(rows), left=left, top=38 if others else 24, bottom=bottom)
 
 
@@ -84,15 +84,15 @@ def dot_plot(results: Results, metric: str) -> Panel:
             value = arm.metrics[metric]
             runs = results.runs[results.runs["run"].isin(arm.runs)][metric]
             axes.plot(runs, np.full(len(runs), i), "o", color=MUTED, alpha=0.5, markersize=3, markeredgewidth=0)
-            colour = SERIES[1] if arm is results.best else SERIES[0]
+            color = SERIES[1] if arm is results.best else SERIES[0]
             if value.n:
                 half = value.half if value.n > 1 else 0.0
-                axes.errorbar(value.mean, i, xerr=half, fmt="o", color=colour, markersize=5, capsize=3, linewidth=1.4)
+                axes.errorbar(value.mean, i, xerr=half, fmt="o", color=color, markersize=5, capsize=3, linewidth=1.4)
             else:
                 axes.text(
                     0.5, i, "diverged", transform=axes.get_yaxis_transform(), ha="center", va="center", color=MUTED
                 )
-        axes.set_yticks(range(len(levels)), [shortened(level, most) for level in levels])
+        axes.set_yticks(range(len(levels)), [shorten(level, most) for level in levels])
         axes.set(
             ylim=(len(levels) - 0.5, -0.5), xlabel=_sentence(METRICS[metric]), ylabel="" if results.listed else axis
         )
@@ -118,7 +118,7 @@ def _cell(axes: Axes, x: int, y: int, arm: Arm, metric: str, scale: Normalize, b
 def draw_cell(
     axes: Axes, x: int, y: int, shade: float, number: str, words: Sequence[str] = (), framed: bool = False
 ) -> None:
-    """A cell of a heat map.
+    """Draws a cell of a heat map.
 
     Args:
         axes: a unit a cell, downwards.
@@ -129,9 +129,9 @@ def draw_cell(
         words: a line each, below it.
         framed: whether it stands out.
     """
-    colour = colormaps["cividis"](shade)
-    axes.add_patch(Rectangle((x, y), 1, 1, facecolor=colour, linewidth=0))
-    ink = "#ffffff" if np.dot(colour[:3], (0.299, 0.587, 0.114)) < 0.5 else "#000000"
+    color = colormaps["cividis"](shade)
+    axes.add_patch(Rectangle((x, y), 1, 1, facecolor=color, linewidth=0))
+    ink = "#ffffff" if np.dot(color[:3], (0.299, 0.587, 0.114)) < 0.5 else "#000000"
     top = 0.5 - 0.14 * len(words)
     axes.text(x + 0.5, y + top, number, ha="center", va="center", color=ink, fontweight="bold", fontsize=8)
     for i, word in enumerate(words):
@@ -141,7 +141,7 @@ def draw_cell(
 
 
 def _label_width(texts: Sequence[str], most: int = LONGEST) -> float:
-    return 34 + 6.6 * max(len(shortened(text, most)) for text in texts)
+    return 34 + 6.6 * max(len(shorten(text, most)) for text in texts)
 
 
 def _brief(texts: Sequence[str]) -> bool:

@@ -1,4 +1,4 @@
-"""The test photographs that a run gets wrong, with what it took them for."""
+"""Misclassified test photographs of a run, with the predicted classes."""
 
 import base64
 import io
@@ -18,7 +18,7 @@ MOST_A_CLASS = 3  # so that one hard class does not fill the strip
 
 @dataclass(frozen=True)
 class Mistake:
-    """One photograph and what the run thinks of it."""
+    """Misclassified photograph with the run's probabilities."""
 
     example: int  # index into Task.images
     picture: str  # data URI
@@ -28,7 +28,7 @@ class Mistake:
 
 
 def task_of(results: Results, run: int, data_dir: str | os.PathLike | None = None) -> Task:
-    """The task that a run was trained on, as it was.
+    """Loads the task that a run was trained on, and checks that it is the same.
 
     Raises:
         UserError: its files are gone, or are no longer those of the sweep.
@@ -44,8 +44,8 @@ def task_of(results: Results, run: int, data_dir: str | os.PathLike | None = Non
     return task
 
 
-def mistakes(results: Results, run: int, task: Task) -> list[Mistake]:
-    """The run's surest mistakes on the test split, a few of each true class, the surest first."""
+def find_mistakes(results: Results, run: int, task: Task) -> list[Mistake]:
+    """Most confident mistakes of a run on the test split, a few of each true class, most confident first."""
     table = results.test_predictions(run)
     classes = results.classes_of(run)
     columns = [f"p_{name}" for name in classes]
@@ -72,7 +72,7 @@ def mistakes(results: Results, run: int, task: Task) -> list[Mistake]:
 
 
 def data_uri(image: np.ndarray) -> str:
-    """A uint8 image [h, w, 3] or [h, w, 1] as a PNG in a `data:` address."""
+    """Encodes a uint8 image [h, w, 3] or [h, w, 1] as a PNG in a `data:` URI."""
     file = io.BytesIO()
     Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(file, "PNG")
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

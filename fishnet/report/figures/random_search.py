@@ -1,4 +1,4 @@
-"""The figures of a sweep whose arms are draws: validation accuracy against each value, the curves of the best arms."""
+"""Figures of a random search: validation accuracy against each value, curves of the best arms."""
 
 import math
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from fishnet.report.figures.curves import Line, limits_of, line_panel
-from fishnet.report.figures.svg import MUTED, SERIES, Panel, plain_ticks, shortened
+from fishnet.report.figures.svg import MUTED, SERIES, Panel, plain_ticks, shorten
 from fishnet.report.results import RANK_BY, Arm, Results
 from fishnet.report.tables import NAMES, interval_text
 from fishnet.sweep.spec.field_parsing import shown_value
@@ -28,7 +28,7 @@ def value_panels(results: Results) -> list[Panel]:
 
 
 def value_panel(results: Results, name: str) -> Panel:
-    """Every arm at its value of field `name`: numbers on their scale, names side by side."""
+    """Panel with every arm at its value of field `name`: numbers on their scale, names side by side."""
     best = results.best
     assert best is not None, "`value_panels` draws nothing without a best arm"
     domain = results.sampled.get(name)
@@ -85,7 +85,7 @@ Scale = tuple[Callable[[int, Arm], float], Callable[[Axes], None], float]
 
 
 def numbers(results: Results, name: str, domain: Range) -> Scale:
-    """Where an arm stands on the scale of a sampled number, what sets the axis up, and the room below it."""
+    """Horizontal axis of a sampled number: position of an arm, function that sets the axis up, room below it."""
     room = 0.03
 
     def finish(axes: Axes) -> None:
@@ -102,7 +102,7 @@ def numbers(results: Results, name: str, domain: Range) -> Scale:
 
 
 def names(results: Results, name: str) -> Scale:
-    """Where an arm stands among the values of an axis or of a list that is drawn from, and the same."""
+    """Horizontal axis of names: position of an arm among them, function that sets the axis up, room below it."""
     domain = results.sampled.get(name)
     levels = [shown_value(v) for v in domain.values] if isinstance(domain, Choices) else results.axes[name]
 
@@ -110,7 +110,7 @@ def names(results: Results, name: str) -> Scale:
         # Steps of the golden ratio spread any number of arms evenly, and the same ones in every panel alike.
         return levels.index(arm.values[name]) + SPREAD * (i * 0.618034 % 1 - 0.5)
 
-    shown = [shortened(level, 14) for level in levels]
+    shown = [shorten(level, 14) for level in levels]
     longest = max(map(len, shown))
     # Upright enough for lines of text to stand apart, where they are too long to stand side by side.
     turned = 0 if longest * len(levels) <= 36 else 30 if len(levels) <= 10 else 60

@@ -1,4 +1,4 @@
-"""From drawing functions to pictures: inline SVG that follows the page's light or dark scheme, and files.
+"""Panels to pictures: inline SVG that follows the page's light or dark scheme, and SVG and PNG files.
 
 A figure is a list of small panels, so that the page can lay them out anew on a narrow screen; the files under
 `figures/` hold the same panels side by side.
@@ -26,10 +26,10 @@ PX = 1 / 96  # inches
 DIGIT, APART = 6.8, 8.0  # CSS pixels: of a digit under an axis, and between numbers
 SHRINKS_FROM = 434  # CSS pixels; a wider panel scrolls on a narrow screen, where it would be too small to read
 INK, MUTED, GRID = "#1c1d20", "#6a6e75", "#dfe2e6"
-# Okabe and Ito's colour-blind-safe colours without the yellow and black, the light ones darkened for a white page.
+# Okabe and Ito's color-blind-safe colors without the yellow and black, the light ones darkened for a white page.
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#c2579b", "#b97f00", "#3a9bd9")
-MARKERS = ("o", "s", "^", "D", "v", "P")  # so that no line is told apart by its colour alone
-# In the page these colours become CSS variables, which the dark scheme sets otherwise.
+MARKERS = ("o", "s", "^", "D", "v", "P")  # so that no line is told apart by its color alone
+# In the page these colors become CSS variables, which the dark scheme sets otherwise.
 VARIABLES = {INK: "--ink", MUTED: "--muted", GRID: "--grid"} | {c: f"--c{i}" for i, c in enumerate(SERIES)}
 STYLE: Any = {
     "svg.fonttype": "none",  # text stays text: sharp, searchable, in the page's own font
@@ -97,11 +97,11 @@ class Panel:
         axes = figure.add_axes((box[0] / width, box[1] / height, box[2] / width, box[3] / height))
         self.draw(axes)
         if type(axes.xaxis.get_major_locator()) is AutoLocator:  # leaves too little room for numbers like -0.125
-            axes.xaxis.set_major_locator(spaced(axes.xaxis, self.width))
+            axes.xaxis.set_major_locator(space_out(axes.xaxis, self.width))
 
 
 def draw_svg(panel: Panel) -> str:
-    """The panel as an `<svg>` element without ids or metadata, its colours as in `VARIABLES`.
+    """Draws a panel as an `<svg>` element without ids or metadata, with the colors of `VARIABLES`.
 
     It is XML whatever is written in the panel: characters that XML forbids are escaped as `names.visible` does.
     """
@@ -115,7 +115,7 @@ def draw_svg(panel: Panel) -> str:
     body = svg[svg.index(">", svg.index("<svg")) + 1 :]
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = re.sub(r'<g id="[^"]*"', "<g", body)  # never referred to, and the same in every figure
-    body = in_tags(body, r"'DejaVu Sans'[^;\"]*sans-serif", lambda found: "system-ui, sans-serif")
+    body = tag_text(body, r"'DejaVu Sans'[^;\"]*sans-serif", lambda found: "system-ui, sans-serif")
     body = visible_lines(body)
     wide = ' class="wide"' if width > SHRINKS_FROM else ""
     points = f"{width * 0.75:g} {height * 0.75:g}"  # the unit of matplotlib's SVG
@@ -127,12 +127,12 @@ def draw_svg(panel: Panel) -> str:
 
 
 def follow_scheme(svg: str) -> str:
-    """`svg` with the figures' colours as CSS variables of the page; what is written in the figures stays."""
-    return in_tags(svg, r"#[0-9a-f]{6}\b", lambda found: _variable(found[0]))
+    """Replaces the colors in `svg` by CSS variables of the page; text stays as it is."""
+    return tag_text(svg, r"#[0-9a-f]{6}\b", lambda found: _variable(found[0]))
 
 
-def in_tags(svg: str, pattern: str, replace: Callable[[re.Match], str]) -> str:
-    """`svg` with what `pattern` finds in the attributes of tags replaced, but for the label: neither is text."""
+def tag_text(svg: str, pattern: str, replace: Callable[[re.Match], str]) -> str:
+    """Replaces matches of `pattern` in the attributes of tags of `svg`, except in the label and in text."""
     attributes = re.compile(r' (?!aria-label)[\w:-]+="[^"]*"')
     return re.sub(
         r"<[a-zA-Z][^<>]*>",
@@ -163,7 +163,7 @@ def save(panels: Sequence[Panel], svgs: Sequence[str], stem: Path, columns: int)
 def corners_of(
     sizes: Sequence[tuple[float, float]], columns: int
 ) -> tuple[list[tuple[float, float]], tuple[float, float]]:
-    """Panels of these sizes row by row: (x, y) of their upper left corners, and (width, height) of all of them."""
+    """Layout of panels row by row: (x, y) of their upper left corners, and (width, height) of the whole."""
     places = [divmod(i, columns) for i in range(len(sizes))]
     widths, heights = [0.0] * columns, [0.0] * -(-len(sizes) // columns)
     for (row, column), (width, height) in zip(places, sizes, strict=True):
@@ -172,13 +172,13 @@ def corners_of(
     return corners, (sum(widths), sum(heights))
 
 
-def shortened(text: str, most: int) -> str:
-    """`text` with its middle left out, if it is longer than `most` characters."""
+def shorten(text: str, most: int) -> str:
+    """Shortens `text` to `most` characters by leaving out its middle."""
     return text if len(text) <= most else f"{text[: most // 2 - 1]}…{text[-(most - most // 2) :]}"
 
 
-def spaced(axis: Axis, length: float) -> MaxNLocator:
-    """As many round numbers on a linear axis of this length, in CSS pixels, as stand apart when they are written."""
+def space_out(axis: Axis, length: float) -> MaxNLocator:
+    """Tick locator of a linear axis: as many round numbers as fit its length in CSS pixels."""
     low, high = sorted(axis.get_view_interval())
     for most in range(7, 1, -1):
         locator = MaxNLocator(nbins=most, steps=[1, 2, 5, 10])
@@ -202,12 +202,12 @@ def plain_ticks(axis: Axis) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def _variable(colour: str) -> str:
-    return f"var({VARIABLES[colour]})" if colour in VARIABLES else colour
+def _variable(color: str) -> str:
+    return f"var({VARIABLES[color]})" if color in VARIABLES else color
 
 
 class _quiet_style:
-    """The figures' style, without warnings about glyphs that the layout's font lacks and the page's has."""
+    """Context with the figures' style, without warnings about glyphs that only the page's font has."""
 
     def __enter__(self) -> None:
         self._rc, self._warnings = matplotlib.rc_context(STYLE), warnings.catch_warnings()

@@ -10,84 +10,86 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from fishnet.report.figures.curves import Line, draw_line, limits_of, line_panel
-from fishnet.report.figures.svg import GRID, MUTED, SERIES, Panel, shortened
+from fishnet.report.figures.svg import GRID, MUTED, SERIES, Panel, shorten
 from fishnet.stats import Comparison, interquartile_mean, t_interval
-from fishnet.study.contrasts import Evidence, Measure, Trial
+from fishnet.study.contrasts import Evidence
+from fishnet.study.metrics import Metric
+from fishnet.study.trials import Trial
 
 ROW, WIDTH = 22.0, 240.0  # CSS pixels: of an arm, and of the axes
 LINE, LONGEST = 12.0, 48  # CSS pixels of a line of an axis label, and letters that fit below the axes
 LETTERS = 24  # of an arm beside its curve
-COLOURS = {"better": SERIES[2], "worse": SERIES[1], "equivalent": SERIES[0]}
+COLORS = {"better": SERIES[2], "worse": SERIES[1], "equivalent": SERIES[0]}
 
 
 def label_width(labels: Sequence[str]) -> float:
-    """Room for names beside the axes, CSS pixels."""
+    """Width of arm names next to the axes, CSS pixels."""
     return 16 + 6.1 * min(max(map(len, labels)), 30)
 
 
-def in_lines(*parts: str) -> str:
-    """Parts of an axis label on as few lines as hold them: behind each other if they fit, else each on its own."""
+def wrap_label(*parts: str) -> str:
+    """Joins the parts of an axis label on one line if they fit, else a line each."""
     whole = ", ".join(parts)
     return whole if len(whole) <= LONGEST - 8 else ",\n".join(fill(part, LONGEST) for part in parts)
 
 
-def a_row_each(axes: Axes, labels: Sequence[str], words: str, title: str) -> None:
-    """Axes with a row for each arm, the first on top: names, grid, what the horizontal axis is, title."""
+def label_rows(axes: Axes, labels: Sequence[str], words: str, title: str) -> None:
+    """Sets up axes with a row for each arm, the first on top: names, grid, horizontal label, title."""
     axes.set(ylim=(len(labels) - 0.4, -0.6), xlabel=words)
-    axes.set_yticks(range(len(labels)), [shortened(label, 30) for label in labels])
-    axes.set_title(shortened(title, 60), x=-label_width(labels) / WIDTH)
+    axes.set_yticks(range(len(labels)), [shorten(label, 30) for label in labels])
+    axes.set_title(shorten(title, 60), x=-label_width(labels) / WIDTH)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x")
 
 
-def forest(evidence: Evidence, title: str = "") -> Panel:
-    """The difference of every arm to the control: thick its own 95 % interval, thin that of all arms at once.
+def forest_panel(evidence: Evidence, title: str = "") -> Panel:
+    """Forest plot: difference of every arm to the control; thick its own 95 % interval, thin the simultaneous one.
 
     Args:
-        evidence: with verdicts, which give the colours.
+        evidence: with verdicts, which give the colors.
         title: of the panel; empty: that of the contrast.
     """
     control, *rows = evidence.rows.values()
-    measure = evidence.contrast.measure
+    metric = evidence.contrast.metric
     labels = [row.arm for row in rows]
-    words = in_lines(measure.name, f"difference to {shortened(control.arm, 24)}")
+    words = wrap_label(metric.name, f"difference to {shorten(control.arm, 24)}")
 
     def draw(axes: Axes) -> None:
         axes.axvline(0, color=MUTED, linewidth=1, zorder=1)
-        if measure.margin is not None:
-            axes.axvspan(-measure.margin, measure.margin, color=GRID, alpha=0.6, linewidth=0, zorder=0)
+        if metric.margin is not None:
+            axes.axvspan(-metric.margin, metric.margin, color=GRID, alpha=0.6, linewidth=0, zorder=0)
         for place, row in enumerate(rows):
-            draw_difference(axes, row, place, MUTED if evidence.problem else COLOURS.get(row.verdict, MUTED))
-        a_row_each(axes, labels, words, title or evidence.contrast.title)
+            draw_difference(axes, row, place, MUTED if evidence.problem else COLORS.get(row.verdict, MUTED))
+        label_rows(axes, labels, words, title or evidence.contrast.title)
 
-    told = "; ".join(f"{row.arm} {evidence.phrase(row.arm)}" for row in rows)
-    alt = f"{measure.name}, difference to {control.arm}: {told}"
+    told = "; ".join(f"{row.arm} {evidence.difference_text(row.arm)}" for row in rows)
+    alt = f"{metric.name}, difference to {control.arm}: {told}"
     bottom = Panel.bottom + LINE * words.count("\n")
     return Panel(draw, alt, WIDTH, 14 + ROW * len(rows), left=label_width(labels), bottom=bottom)
 
 
-def draw_difference(axes: Axes, row: Comparison, place: int, colour: str) -> None:
-    """One arm of a forest plot; intervals that are open are cut at the edge of what is known."""
+def draw_difference(axes: Axes, row: Comparison, place: int, color: str) -> None:
+    """Draws one arm of a forest plot."""
     low, high = row.simultaneous_interval
     if np.isfinite([low, high]).all():
-        axes.plot([low, high], [place, place], color=colour, linewidth=1, zorder=2)
+        axes.plot([low, high], [place, place], color=color, linewidth=1, zorder=2)
     low, high = row.difference_interval
     if np.isfinite([low, high]).all():
-        axes.plot([low, high], [place, place], color=colour, linewidth=3.5, solid_capstyle="butt", zorder=3)
-    axes.plot([row.difference], [place], "o", color=colour, markersize=5, zorder=4)
+        axes.plot([low, high], [place, place], color=color, linewidth=3.5, solid_capstyle="butt", zorder=3)
+    axes.plot([row.difference], [place], "o", color=color, markersize=5, zorder=4)
 
 
-def arms_panel(trial: Trial, measure: Measure, title: str, labels: Sequence[str] | None = None) -> Panel:
-    """Every run of every arm as a dot, with mean and 95 % interval.
+def arms_panel(trial: Trial, metric: Metric, title: str, labels: Sequence[str] | None = None) -> Panel:
+    """Panel with every run of every arm as a dot, with mean and 95 % interval.
 
     Args:
         trial: whose arms.
-        measure: on the horizontal axis.
+        metric: on the horizontal axis.
         title: of the panel.
         labels: of the arms shown; None: all.
     """
-    values = trial.by_seed(measure)
-    labels, words = list(labels or trial.labels), in_lines(measure.name)
+    values = trial.by_seed(metric)
+    labels, words = list(labels or trial.labels), wrap_label(metric.name)
 
     def draw(axes: Axes) -> None:
         for place, label in enumerate(labels):
@@ -115,14 +117,14 @@ def arms_panel(trial: Trial, measure: Measure, title: str, labels: Sequence[str]
                     fontsize=7,
                     color=MUTED,
                 )
-        a_row_each(axes, labels, words, title)
+        label_rows(axes, labels, words, title)
 
     means = "; ".join(
         f"{label} {np.nanmean(values[label]):.3g}" for label in labels if np.isfinite(values[label]).any()
     )
     return Panel(
         draw,
-        f"{title}: {measure.name} by arm. Means: {means}",
+        f"{title}: {metric.name} by arm. Means: {means}",
         WIDTH,
         14 + ROW * len(labels),
         left=label_width(labels),
@@ -132,7 +134,7 @@ def arms_panel(trial: Trial, measure: Measure, title: str, labels: Sequence[str]
 
 
 def aggregate_panel(scores: Mapping[str, Sequence[Sequence[float]]], title: str, words: str) -> Panel:
-    """One figure an arm over several tasks: the interquartile mean with its interval, the best arm first.
+    """Draws one score an arm over several tasks: the interquartile mean with its interval, the best arm first.
 
     Args:
         scores: arm -> task -> score of every run, on one scale.
@@ -148,7 +150,7 @@ def aggregate_panel(scores: Mapping[str, Sequence[Sequence[float]]], title: str,
             if np.isfinite(bounds).all():
                 axes.plot(bounds, [place, place], color=SERIES[0], linewidth=3.5, solid_capstyle="butt", zorder=2)
             axes.plot([estimate], [place], "o", color=SERIES[0], markersize=5, zorder=3)
-        a_row_each(axes, labels, words, title)
+        label_rows(axes, labels, words, title)
 
     told = "; ".join(f"{label} {found[label][0]:.3f}" for label in labels)
     return Panel(draw, f"{title}: {words}. {told}", WIDTH, 14 + ROW * len(labels), left=label_width(labels))
@@ -162,7 +164,7 @@ def curves_panel(
     labels: Sequence[str] | None = None,
     most: float | None = None,
 ) -> Panel | None:
-    """A column of `curves.parquet` by epoch, a line an arm with its 95 % interval; None without any figure.
+    """Draws a column of `curves.parquet` by epoch, a line an arm with its 95 % interval; None without values.
 
     Args:
         trial: whose first look is drawn.
@@ -190,7 +192,7 @@ def curve(curves: pd.DataFrame, runs: Sequence[int], column: str, name: str) -> 
 
 def layers_panel(
     trial: Trial,
-    figure: str,
+    probe: str,
     title: str,
     unit: str,
     labels: Sequence[str] | None = None,
@@ -199,11 +201,11 @@ def layers_panel(
     expected: Mapping[str, np.ndarray] | None = None,
     only: str = "",
 ) -> Panel | None:
-    """A figure of the probes layer by layer, a line an arm: the mean over seeds with its 95 % interval.
+    """Draws a probe layer by layer, a line an arm: the mean over seeds with its 95 % interval.
 
     Args:
         trial: whose first look is drawn.
-        figure: of `probes.parquet`, over layers, kernels or sites.
+        probe: its name in `probes.parquet`, over layers, kernels or sites.
         title: of the panel.
         unit: of the vertical axis, in words.
         labels: of the arms shown; None: all.
@@ -220,7 +222,7 @@ def layers_panel(
         line
         for label in labels or trial.labels
         if len(
-            (line := layer_line(look.results.probes, look.runs(label), figure, label, when, logarithmic, only)).epochs
+            (line := layer_line(look.results.probes, look.runs(label), probe, label, when, logarithmic, only)).epochs
         )
     ]
     if not lines:
@@ -233,7 +235,7 @@ def layers_panel(
             if expected and line.name in expected:
                 theory = np.asarray(expected[line.name], float)
                 axes.plot(np.arange(1, len(theory) + 1), theory, "x", color=SERIES[place % len(SERIES)], markersize=5)
-        axes.set(xlabel="layer, from the input on", ylabel=unit, title=shortened(title, 44))
+        axes.set(xlabel="layer, from the input on", ylabel=unit, title=shorten(title, 44))
         if logarithmic:
             axes.set_yscale("log")
             axes.yaxis.set_major_locator(LogLocator(numticks=6))
@@ -248,10 +250,10 @@ def layers_panel(
 
 
 def layer_line(
-    probes: pd.DataFrame, runs: Sequence[int], figure: str, name: str, when: str, logarithmic: bool, only: str = ""
+    probes: pd.DataFrame, runs: Sequence[int], probe: str, name: str, when: str, logarithmic: bool, only: str = ""
 ) -> Line:
-    """Mean and half-width of a figure over some runs, by the number of the layer from 1; arguments as above."""
-    table = probes[(probes["probe"] == figure) & probes["run"].isin(runs)] if len(probes) else probes
+    """Mean and half-width of a probe over some runs, by the number of the layer from 1; arguments as above."""
+    table = probes[(probes["probe"] == probe) & probes["run"].isin(runs)] if len(probes) else probes
     table = table[table["layer"].str.startswith(only)] if only and len(table) else table
     if not len(table):
         return Line(name, np.zeros(0), np.zeros(0), np.zeros(0))
@@ -267,13 +269,13 @@ def layer_line(
 
 
 def steps_panel(
-    trial: Trial, figure: str, title: str, unit: str, labels: Sequence[str] | None = None, layer: str | None = None
+    trial: Trial, probe: str, title: str, unit: str, labels: Sequence[str] | None = None, layer: str | None = None
 ) -> Panel | None:
-    """A figure of the probes over the steps of training, a line an arm: the mean over seeds with its 95 % interval.
+    """Draws a probe over the steps of training, a line an arm: the mean over seeds with its 95 % interval.
 
     Args:
         trial: whose first look is drawn.
-        figure: of `probes.parquet`.
+        probe: its name in `probes.parquet`.
         title: of the panel.
         unit: of the vertical axis, in words.
         labels: of the arms shown; None: all.
@@ -283,14 +285,14 @@ def steps_panel(
         None where nothing was measured.
     """
     look = trial.looks[0]
-    lines = [step_line(look.results.probes, look.runs(label), figure, label, layer) for label in labels or trial.labels]
+    lines = [step_line(look.results.probes, look.runs(label), probe, label, layer) for label in labels or trial.labels]
     limits = limits_of(lines)
     return None if limits is None else line_panel(lines, title, unit, limits, across="step", letters=LETTERS, left=70)
 
 
-def step_line(probes: pd.DataFrame, runs: Sequence[int], figure: str, name: str, layer: str | None) -> Line:
-    """Mean and half-width of a figure over some runs, by the step."""
-    table = probes[(probes["probe"] == figure) & probes["run"].isin(runs)] if len(probes) else probes
+def step_line(probes: pd.DataFrame, runs: Sequence[int], probe: str, name: str, layer: str | None) -> Line:
+    """Mean and half-width of a probe over some runs, by the step."""
+    table = probes[(probes["probe"] == probe) & probes["run"].isin(runs)] if len(probes) else probes
     if layer is not None and len(table):
         table = table[(table["layer"] == layer) | (table["class"] == layer)]
     if not len(table):

@@ -7,8 +7,8 @@ import pandas as pd
 
 from fishnet.report.figures.curves import Line, limits_of, line_panel
 from fishnet.report.figures.svg import Panel
-from fishnet.study.contrasts import Trial
 from fishnet.study.figures.answers import LETTERS, curve
+from fishnet.study.trials import Trial
 
 
 def class_curves_panel(
@@ -25,12 +25,12 @@ def class_curves_panel(
         labels: of the arms shown; None: all.
 
     Returns:
-        None without any figure.
+        None without values.
     """
     look = trial.looks[0]
-    table = of_class(look.results.class_curves, class_name)
+    table = class_line(look.results.class_curves, class_name)
     lines = [curve(table, look.runs(label), column, label) for label in labels or trial.labels]
-    return drawn(lines, title, unit)
+    return draw_curves(lines, title, unit)
 
 
 def all_classes_panel(trial: Trial, column: str, label: str, title: str, unit: str) -> Panel | None:
@@ -44,21 +44,21 @@ def all_classes_panel(trial: Trial, column: str, label: str, title: str, unit: s
         unit: of the vertical axis, in words.
 
     Returns:
-        None without any figure.
+        None without values.
     """
     look = trial.looks[0]
     runs, table = look.runs(label), look.results.class_curves
     classes = look.results.classes_of(runs[0]) if runs else []
-    return drawn([curve(of_class(table, name), runs, column, name) for name in classes], title, unit)
+    return draw_curves([curve(class_line(table, name), runs, column, name) for name in classes], title, unit)
 
 
-def drawn(lines: Sequence[Line], title: str, unit: str) -> Panel | None:
-    """Lines that have figures, as a panel; None without any."""
+def draw_curves(lines: Sequence[Line], title: str, unit: str) -> Panel | None:
+    """Draws the lines that have values in a panel; None without any."""
     shown = [line for line in lines if np.isfinite(line.mean).any()]
     limits = limits_of(shown)
     return None if limits is None else line_panel(shown, title, unit, limits, letters=LETTERS)
 
 
-def of_class(table: pd.DataFrame, class_name: str) -> pd.DataFrame:
-    """The rows of one class of a table that may be missing."""
+def class_line(table: pd.DataFrame, class_name: str) -> pd.DataFrame:
+    """Rows of one class of a table that may be empty."""
     return table[table["class"] == class_name] if len(table) else table

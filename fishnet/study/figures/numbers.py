@@ -1,4 +1,4 @@
-"""Figures of answers over what the arms differ in: a number (a rate, of labels), two choices, or another measure."""
+"""Figures of a metric over what the arms differ in: a number, two choices, or another metric."""
 
 from collections.abc import Mapping, Sequence
 from textwrap import fill
@@ -8,16 +8,17 @@ from matplotlib.axes import Axes
 
 from fishnet.report.figures.curves import Line, draw_line
 from fishnet.report.figures.overview import draw_cell
-from fishnet.report.figures.svg import MARKERS, MUTED, SERIES, Panel, plain_ticks, shortened
+from fishnet.report.figures.svg import MARKERS, MUTED, SERIES, Panel, plain_ticks, shorten
 from fishnet.stats import t_interval
-from fishnet.study.contrasts import Measure, Trial
+from fishnet.study.metrics import Metric
+from fishnet.study.trials import Trial
 
 WIDTH, HEIGHT = 220, 170  # CSS pixels, of the axes
 
 
 def numbers_panel(
     values: Mapping[str, Sequence[float]],
-    measure: Measure,
+    metric: Metric,
     lines: Mapping[str, Mapping[float, str]],
     title: str,
     across: str,
@@ -25,18 +26,18 @@ def numbers_panel(
     most: float | None = None,
     logarithmic_values: bool = False,
 ) -> Panel | None:
-    """A measure over a number, a line a family of arms: the mean over seeds with its 95 % interval.
+    """A metric over a number, a line a family of arms: the mean over seeds with its 95 % interval.
 
     Args:
-        values: arm -> the measure by seed, as of `Trial.by_seed`, of one trial or put together from several.
-        measure: on the vertical axis.
+        values: arm -> the metric by seed, as of `Trial.by_seed`, of one trial or put together from several.
+        metric: on the vertical axis.
         lines: name -> {number: arm}; arms without values are left out, and so are points at which a run diverged: a
             mean over the others would flatter them.
         title: of the panel.
         across: what the number is.
         logarithmic: whether the horizontal axis is.
         most: the largest value shown: single ones far above would press all others flat.
-        logarithmic_values: whether the vertical axis is; the measure is then above 0.
+        logarithmic_values: whether the vertical axis is; the metric is then above 0.
 
     Returns:
         None where nothing was measured.
@@ -48,7 +49,7 @@ def numbers_panel(
     def draw(axes: Axes) -> None:
         for place, line in enumerate(drawn):
             draw_line(axes, line, place, True)
-            axes.get_lines()[-1].set_label(shortened(line.name, 24))
+            axes.get_lines()[-1].set_label(shorten(line.name, 24))
         if logarithmic:
             axes.set_xscale("log")
             plain_ticks(axes.xaxis)
@@ -59,24 +60,24 @@ def numbers_panel(
             axes.set_yscale("log", nonpositive="clip")
             axes.set_ylim(bottom=min(float(line.mean.min()) for line in drawn) / 3)  # a band may reach below 0
             plain_ticks(axes.yaxis)
-        axes.set(xlabel=across, ylabel=fill(measure.name, 32), title=shortened(title, 44))
+        axes.set(xlabel=across, ylabel=fill(metric.name, 32), title=shorten(title, 44))
         axes.grid(axis="y")
         axes.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.02), borderaxespad=0.2)
 
     def best(line: Line) -> str:
-        place = int(line.mean.argmax() if measure.larger_is_better else line.mean.argmin())
+        place = int(line.mean.argmax() if metric.larger_is_better else line.mean.argmin())
         return f"{line.name} {line.mean[place]:.3g} at {line.epochs[place]:g}"
 
-    alt = f"{title}: {measure.name} by {across}. Best: " + "; ".join(map(best, drawn))
+    alt = f"{title}: {metric.name} by {across}. Best: " + "; ".join(map(best, drawn))
     return Panel(draw, alt, WIDTH, HEIGHT, left=88 if logarithmic_values else 72, right=150)
 
 
-def cells_panel(trial: Trial, measure: Measure, cells: Mapping[tuple[str, str], str], title: str) -> Panel | None:
-    """A measure over two choices, a cell an arm: the mean over seeds with half its 95 % interval; the best is framed.
+def cells_panel(trial: Trial, metric: Metric, cells: Mapping[tuple[str, str], str], title: str) -> Panel | None:
+    """A metric over two choices, a cell an arm: the mean over seeds with half its 95 % interval; the best is framed.
 
     Args:
         trial: whose arms.
-        measure: what is written into the cells; darker is worse.
+        metric: what is written into the cells; darker is worse.
         cells: (row, column) -> arm. Cells of arms that the trial does not have, or with a run without a value, are
             empty.
         title: of the panel.
@@ -84,7 +85,7 @@ def cells_panel(trial: Trial, measure: Measure, cells: Mapping[tuple[str, str], 
     Returns:
         None where fewer than two cells have values.
     """
-    values = trial.by_seed(measure)
+    values = trial.by_seed(metric)
     found = {
         place: t_interval(np.asarray(values[label]))[:2]
         for place, label in cells.items()
@@ -95,32 +96,32 @@ def cells_panel(trial: Trial, measure: Measure, cells: Mapping[tuple[str, str], 
     rows, columns = (list(dict.fromkeys(place[axis] for place in found)) for axis in (0, 1))
     means = {place: float(mean) for place, (mean, _) in found.items()}
     low, high = min(means.values()), max(means.values())
-    best = (max if measure.larger_is_better else min)(means, key=means.__getitem__)
+    best = (max if metric.larger_is_better else min)(means, key=means.__getitem__)
 
     def draw(axes: Axes) -> None:
         for place, (mean, half) in found.items():
             shade = (float(mean) - low) / (high - low) if high > low else 0.5
-            words = [f"±{half:.{measure.digits}f}"] if np.isfinite(half) else []
+            words = [f"±{half:.{metric.digits}f}"] if np.isfinite(half) else []
             x, y = columns.index(place[1]), rows.index(place[0])
-            number = f"{float(mean):.{measure.digits}f}"
-            draw_cell(axes, x, y, shade if measure.larger_is_better else 1 - shade, number, words, place == best)
-        axes.set(xlim=(0, len(columns)), ylim=(len(rows), 0), title=shortened(title, 44))
-        axes.set_xticks(np.arange(len(columns)) + 0.5, [shortened(name, 14) for name in columns])
-        axes.set_yticks(np.arange(len(rows)) + 0.5, [shortened(name, 24) for name in rows])
+            number = f"{float(mean):.{metric.digits}f}"
+            draw_cell(axes, x, y, shade if metric.larger_is_better else 1 - shade, number, words, place == best)
+        axes.set(xlim=(0, len(columns)), ylim=(len(rows), 0), title=shorten(title, 44))
+        axes.set_xticks(np.arange(len(columns)) + 0.5, [shorten(name, 14) for name in columns])
+        axes.set_yticks(np.arange(len(rows)) + 0.5, [shorten(name, 24) for name in rows])
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
 
-    alt = f"{title}: {measure.name}. " + "; ".join(f"{a}, {b}: {means[a, b]:.{measure.digits}f}" for a, b in means)
-    left = 20 + 6.6 * max(len(shortened(name, 24)) for name in rows)
+    alt = f"{title}: {metric.name}. " + "; ".join(f"{a}, {b}: {means[a, b]:.{metric.digits}f}" for a, b in means)
+    left = 20 + 6.6 * max(len(shorten(name, 24)) for name in rows)
     return Panel(draw, alt, 64 * len(columns), 34 * len(rows), left=left)
 
 
-def trade_panel(trial: Trial, across: Measure, up: Measure, title: str, levels: Sequence[float] = ()) -> Panel | None:
-    """Two measures against each other, a point an arm: means over seeds with their 95 % intervals.
+def trade_panel(trial: Trial, across: Metric, up: Metric, title: str, levels: Sequence[float] = ()) -> Panel | None:
+    """Two metrics against each other, a point an arm: means over seeds with their 95 % intervals.
 
     Args:
         trial: whose arms; those with a run without one of the figures are left out.
-        across: the measure on the horizontal axis, above 0; its scale is logarithmic.
+        across: the metric on the horizontal axis, above 0; its scale is logarithmic.
         up: that on the vertical axis.
         title: of the panel.
         levels: of `up`, drawn as lines.
@@ -128,7 +129,7 @@ def trade_panel(trial: Trial, across: Measure, up: Measure, title: str, levels: 
     Returns:
         None where nothing was measured.
     """
-    columns = [trial.by_seed(measure) for measure in (across, up)]
+    columns = [trial.by_seed(metric) for metric in (across, up)]
     points = {}
     for label in trial.labels:
         values = [np.asarray(column[label], np.float64) for column in columns]
@@ -147,13 +148,13 @@ def trade_panel(trial: Trial, across: Measure, up: Measure, title: str, levels: 
                 fmt=MARKERS[place // len(SERIES) % len(MARKERS)],
                 color=SERIES[place % len(SERIES)],
                 markersize=4,
-                label=shortened(label, 28),
+                label=shorten(label, 28),
             )
         for level in levels:
             axes.axhline(level, color=MUTED, linewidth=0.8, linestyle=":")
         axes.set_xscale("log")
         plain_ticks(axes.xaxis)
-        axes.set(xlabel=across.name, ylabel=up.name, title=shortened(title, 44))
+        axes.set(xlabel=across.name, ylabel=up.name, title=shorten(title, 44))
         axes.grid(axis="y")
         axes.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.02), borderaxespad=0.2)
 

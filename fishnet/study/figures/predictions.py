@@ -1,4 +1,4 @@
-"""Figures from the predictions of runs: what the test images leave open, what rejection gains, bias and variance."""
+"""Figures from predictions: AUC changes by test images, rejection curves, bias and variance."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -9,17 +9,17 @@ from matplotlib.axes import Axes
 from fishnet.metrics.selective import rejection_curve
 from fishnet.models.mc_dropout import entropy
 from fishnet.report.figures.curves import Line, limits_of, line_panel
-from fishnet.report.figures.svg import GRID, MUTED, SERIES, Panel, shortened
+from fishnet.report.figures.svg import GRID, MUTED, SERIES, Panel, shorten
 from fishnet.stats import Bounds, VarianceBySource, delong_test, t_interval, variance_by_source
-from fishnet.study.contrasts import Trial
-from fishnet.study.derived_metrics import answers
+from fishnet.study.derived_metrics import predictions_by_run
 from fishnet.study.figures.answers import LETTERS, ROW, WIDTH, label_width
+from fishnet.study.trials import Trial
 
-SHARES = np.linspace(0.05, 1, 39)  # of the images that are left, at which rejection curves are drawn
+FRACTIONS = np.linspace(0.05, 1, 39)  # of the images that are left, at which rejection curves are drawn
 
 
 class AucChange(NamedTuple):
-    """What a change does to the AUC of one class, on the test images at hand."""
+    """Change of the AUC of one class between two arms, on the same test images."""
 
     name: str
     before: float
@@ -44,7 +44,7 @@ def auc_change(trial: Trial, class_name: str, before: str, after: str, name: str
     Returns:
         None where an arm has no predictions, or the class is not among them.
     """
-    old, new = mean_answer(trial, before), mean_answer(trial, after)
+    old, new = mean_probabilities(trial, before), mean_probabilities(trial, after)
     if old is None or new is None:
         return None
     (labels, a), (_, b) = old, new
@@ -59,10 +59,10 @@ def auc_change(trial: Trial, class_name: str, before: str, after: str, name: str
     return AucChange(name or after, float(test.auc_b[1]), float(test.auc_a[1]), interval, float(test.p[1]))
 
 
-def mean_answer(trial: Trial, label: str) -> tuple[np.ndarray, np.ndarray] | None:
+def mean_probabilities(trial: Trial, label: str) -> tuple[np.ndarray, np.ndarray] | None:
     """Labels [n] and the mean over seeds of an arm's test probabilities [n, k]; None without any."""
     look = trial.looks[0]
-    found = answers(look.results)
+    found = predictions_by_run(look.results)
     kept = [found[run] for run in look.runs(label) if run in found]
     return (kept[0][0], np.mean([p for _, p in kept], 0)) if kept else None
 
@@ -91,8 +91,8 @@ def auc_changes_panel(changes: Sequence[AucChange | None], title: str) -> Panel 
             axes.plot([change.after], [place], "o", color=SERIES[0], markersize=5, zorder=3)
             axes.plot([change.before], [place], "o", color=MUTED, markerfacecolor="none", markersize=6, zorder=3)
         axes.set(ylim=(len(shown) - 0.4, -0.6), xlabel="AUC of the class: hollow stuck, filled cured")
-        axes.set_yticks(range(len(shown)), [shortened(name, 30) for name in names])
-        axes.set_title(shortened(title, 60), x=-label_width(names) / WIDTH)
+        axes.set_yticks(range(len(shown)), [shorten(name, 30) for name in names])
+        axes.set_title(shorten(title, 60), x=-label_width(names) / WIDTH)
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x")
 
@@ -116,25 +116,25 @@ def rejection_panel(trial: Trial, labels: Sequence[str], title: str) -> Panel | 
         None where there are no predictions.
     """
     look = trial.looks[0]
-    found = answers(look.results)
+    found = predictions_by_run(look.results)
     lines = []
     for label in labels:
-        curves = [at_shares(*found[run]) for run in look.runs(label) if run in found]
+        curves = [rejection_at_fractions(*found[run]) for run in look.runs(label) if run in found]
         if curves:
             mean, half, _ = t_interval(np.stack(curves), axis=0)
-            lines.append(Line(label, 100 * SHARES, mean, half))
+            lines.append(Line(label, 100 * FRACTIONS, mean, half))
     limits = limits_of(lines)
     across = "images that are answered, %"
     return None if limits is None else line_panel(lines, title, "accuracy of these", limits, across, LETTERS)
 
 
-def at_shares(labels: np.ndarray, p: np.ndarray) -> np.ndarray:
-    """The rejection curve by entropy of one run's probabilities [n, k], at `SHARES`."""
+def rejection_at_fractions(labels: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """The rejection curve by entropy of one run's probabilities [n, k], at `FRACTIONS`."""
     curve = rejection_curve(p.argmax(-1) == labels, np.asarray(entropy(p)))
-    return curve[np.maximum(np.ceil(SHARES * len(curve) - 1e-9).astype(int), 1) - 1]
+    return curve[np.maximum(np.ceil(FRACTIONS * len(curve) - 1e-9).astype(int), 1) - 1]
 
 
-def split_of(trial: Trial, draws: Sequence[str]) -> VarianceBySource | None:
+def split_variance(trial: Trial, draws: Sequence[str]) -> VarianceBySource | None:
     """Bias and variance by source of a network whose draws of the training images are arms of their own.
 
     Args:
@@ -145,7 +145,7 @@ def split_of(trial: Trial, draws: Sequence[str]) -> VarianceBySource | None:
         None with fewer than 2 draws or 2 seeds that have predictions in all of them.
     """
     look = trial.looks[0]
-    found = answers(look.results)
+    found = predictions_by_run(look.results)
     runs = [look.runs(label) for label in draws]
     seeds = [row for row in zip(*runs, strict=True) if all(run in found for run in row)]
     if len(draws) < 2 or len(seeds) < 2:
@@ -154,7 +154,7 @@ def split_of(trial: Trial, draws: Sequence[str]) -> VarianceBySource | None:
     return variance_by_source(p, found[seeds[0][0]][0])
 
 
-def split_panel(splits: Mapping[str, VarianceBySource | None], title: str) -> Panel | None:
+def variance_panel(splits: Mapping[str, VarianceBySource | None], title: str) -> Panel | None:
     """Squared error of the class probabilities as a bar of bias, variance from training sets and from seeds.
 
     Args:
@@ -177,8 +177,8 @@ def split_panel(splits: Mapping[str, VarianceBySource | None], title: str) -> Pa
                 axes.barh(place, width, left=left, height=0.62, color=SERIES[i], label=word if place == 0 else None)
                 left += width
         axes.set(ylim=(len(shown) - 0.4, -0.6), xlabel="squared error of the probabilities")
-        axes.set_yticks(range(len(shown)), [shortened(name, 30) for name in shown])
-        axes.set_title(shortened(title, 60), x=-label_width(list(shown)) / WIDTH)
+        axes.set_yticks(range(len(shown)), [shorten(name, 30) for name in shown])
+        axes.set_title(shorten(title, 60), x=-label_width(list(shown)) / WIDTH)
         axes.tick_params(axis="y", length=0)
         axes.grid(axis="x")
         axes.legend(frameon=False, fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.02), borderaxespad=0.2)
