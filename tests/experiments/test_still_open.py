@@ -21,7 +21,7 @@ BESIDE = {"a, set 1": ["a, set 2"], "b, set 1": ["b, set 2"]}
 
 def found(verdicts, requires=BESIDE):
     rows = {label: SimpleNamespace(arm=label, verdict=verdict) for label, verdict in verdicts.items()}
-    return Evidence(Contrast("error", "", "sets", column_metric("test_loss", ""), requires=beside), rows)
+    return Evidence(Contrast("error", "", "sets", column_metric("test_loss", ""), requires=requires), rows)
 
 
 def test_nothing_more_where_all_is_decided():
