@@ -25,7 +25,7 @@ MUTATIONS = [
         "return freeze_if_bad(finite, (params, slots), (old, state.slots))",
         "params = jax.tree.map(lambda a, b: jnp.where(state.epoch.steps == 3, b, a), params, old)\n"
         "    return freeze_if_bad(finite, (params, slots), (old, state.slots))",
-        ("examples", "planted_causes"),
+        ("train_step", "planted_causes"),
     ),
     Mutation(
         "bad_step_not_frozen",
@@ -43,7 +43,7 @@ MUTATIONS = [
         "mixup_labels_swapped",
         "batch.share * losses(batch.labels) + (1 - batch.share) * losses(batch.labels[batch.partner])",
         "batch.share * losses(batch.labels[batch.partner]) + (1 - batch.share) * losses(batch.labels)",
-        ("mixing", "fields"),
+        ("mixing", "train_step"),
     ),
     Mutation(
         "same_noise_every_step",
@@ -198,7 +198,7 @@ MUTATIONS = [
         ("stopping",),
     ),
     # Commands and reports.
-    Mutation("flag_ignored", "lane_width=request.lane_width,", "lane_width=None,", ("request", "commands")),
+    Mutation("flag_ignored", "lane_width=request.lane_width,", "lane_width=None,", ("main", "request")),
     Mutation(
         "table_shows_the_epoch_before",
         "epoch {run['best_epoch']} of",
