@@ -27,7 +27,12 @@ settings.load_profile("fishnet")
 jax.config.update("jax_num_cpu_devices", 2)
 
 # Signatures of what is small and called often are checked against their jaxtyping annotations.
-install_import_hook(["fishnet.nn", "fishnet.models", "fishnet.losses", "fishnet.augment.images"], "beartype.beartype")
+# (Modules that refuse a wrong type themselves, in one sentence, are not among them.)
+NETWORKS = ("network", "mlp", "cnn", "resnet", "separable", "efficientnet", "hybrid", "scratch")
+install_import_hook(
+    ["fishnet.nn", "fishnet.losses", "fishnet.augment.images", *(f"fishnet.models.{name}" for name in NETWORKS)],
+    "beartype.beartype",
+)
 
 # An estimate that fails is a note to the user; here it is a failure.
 best_effort.RAISE = True
