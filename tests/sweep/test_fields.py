@@ -2,30 +2,35 @@
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 import pytest
 
-from fishnet.data import load_task
+from fishnet.data import Task, load_task
 from fishnet.data.task import make_task
 from fishnet.host.interrupt import Interrupt
 from fishnet.sweep import Recipe, Run
 from fishnet.sweep.plan.cohorts import make_cohorts
 from fishnet.sweep.plan.grouping import group_runs
 from fishnet.sweep.program.build import plain_model
+from fishnet.sweep.program.config import ProgramFeatures, static_key
+from fishnet.sweep.program.traced_config import trace_recipes
 from fishnet.sweep.run.cohort import CohortRunner
 from fishnet.sweep.run.progress import Display
 from fishnet.sweep.run.supervised import SupervisedPhase
 from fishnet.sweep.spec.combinations import check_recipe
+from fishnet.sweep.spec.fields import Field, Interval, Names
 from fishnet.sweep.spec.history import CURVES, LOWER_IS_BETTER, History
-from fishnet.sweep.spec.recipe import FIELDS, SELECTABLE, STATIC_FIELDS, resolve
+from fishnet.sweep.spec.recipe import FIELDS, SELECTABLE, is_used, resolve, value_names
 from fishnet.sweep.store.checkpoint_store import CheckpointStore
 from tests.sweep.conftest import TINY
 
 BASE = dataclasses.replace(TINY, widths=(8, 8))
-# field -> another value, and what else the recipe must say for the field to matter.
-TRACED = {
+# field -> another value, and what else the recipe must say for the field to matter; of others both are found by
+# `example`, from the declaration.
+EXAMPLES = {
     "activation": ("elu", {}),
     "act_coefficient": (0.3, {"activation": "elu"}),
     "norm": ("layer", {}),
@@ -76,8 +81,6 @@ TRACED = {
     "epochs": (2, {}),
     "patience": (1, {"lr": 1e-12, "select_by": "val_accuracy"}),
     "seed": (1, {}),
-}
-STATIC = {
     "task": ("folder:photos", {}),
     "image_size": (16, {}),
     "model": ("cnn", {}),
@@ -101,7 +104,7 @@ STATIC = {
     "probe_epochs": (2, {"probes": ("dead_units",)}),
     "probe_images": (0, {"probes": ("dead_units",)}),
 }
-# Traced as well, but with something that the lanes of TRACED do not have. Those of one context share a program.
+# These need something that the lanes of one program with the others do not have. Those of one context share a program.
 PRETRAINED = {"pretrain": "autoencoder", "pretrain_epochs": 2}
 ELSEWHERE = {
     "rho": (0.5, {"optimizer": "sam"}),
@@ -114,14 +117,69 @@ ELSEWHERE = {
 TRANSFER = ("trunk",)
 
 
-def test_every_field_is_looked_at_here():
-    assert {*TRACED, *STATIC, *ELSEWHERE, *TRANSFER, "select_by"} == set(FIELDS)
-    assert set(STATIC) == set(STATIC_FIELDS)
+def example(name: str) -> tuple[Any, dict[str, Any]]:
+    """Another value of a field, and fields that make it matter: the first name of any table that does."""
+    if name in EXAMPLES:
+        return EXAMPLES[name]
+    field = FIELDS[name]
+    value = (
+        next(name for name in field.valid if name != field.default)
+        if isinstance(field.valid, Names)
+        else (between_ends(field))
+    )
+    contexts = [{}] + [{other: choice} for other, choices in value_names().items() for choice in choices]
+    recipes = (dataclasses.replace(BASE, **context | {name: value}) for context in contexts)
+    return value, next(c for c, recipe in zip(contexts, recipes, strict=True) if is_used(recipe, name))
+
+
+def between_ends(field: Field) -> float:
+    """A valid number half-way from the default to the nearer end that it is not at."""
+    assert isinstance(field.valid, Interval)
+    ends = [end for end in (field.valid.low, field.valid.high) if end != field.default]
+    end = min(ends, key=lambda end: abs(end - field.default))
+    return type(field.default)((field.default + end) / 2)
+
+
+STATIC = {name: example(name) for name, field in FIELDS.items() if field.role == "static"}
+TRACED = {
+    name: example(name)
+    for name, field in FIELDS.items()
+    if field.role != "static" and name not in (*ELSEWHERE, *TRANSFER, "select_by")
+}
+
+
+def test_examples_are_valid_and_no_default():
     for field, (value, context) in (TRACED | STATIC | ELSEWHERE).items():
         before = dataclasses.replace(BASE, **context)
         assert getattr(before, field) != value or field == "pretrain"
         if field != "task":
             check_recipe(dataclasses.replace(before, **{field: value}))
+
+
+def test_a_new_number_needs_no_example(monkeypatch):
+    monkeypatch.delitem(EXAMPLES, "focal_gamma")
+    monkeypatch.delitem(EXAMPLES, "l2")
+    monkeypatch.delitem(EXAMPLES, "pool")
+    assert example("focal_gamma") == (1.0, {"loss": "focal"})
+    assert example("l2") == (5e5, {})
+    assert example("pool") == ("mean", {"model": "cnn"})
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_role_is_what_programs_make_of_a_field(field):
+    """Static fields set programs apart, traced ones change traced values, those of the host do neither."""
+    value, context = (TRACED | STATIC | ELSEWHERE | {"trunk": ("runs/a:0", {}), "select_by": ("val_ece", {})})[field]
+    before = resolve(dataclasses.replace(BASE, **context))
+    after = resolve(dataclasses.replace(before, **{field: value}))
+    role = FIELDS[field].role
+    assert (static_key(before) != static_key(after)) == (role == "static")
+    if role == "static":
+        return
+    features = ProgramFeatures.of([before, after])
+    traced = trace_recipes([before, after], features, uneven_task(), sites=3, steps_per_epoch=8)
+    differ = [not np.array_equal(leaf[0], leaf[1], equal_nan=True) for leaf in jax.tree.leaves(traced)]
+    assert any(differ) == (role in ("traced", "scalar"))
+    assert (role == "scalar") == (field in traced.hparams.scalars)
 
 
 @pytest.fixture(scope="module")
@@ -136,14 +194,17 @@ def trained() -> tuple[dict[str, Recipe], History]:
     return recipes, history_of(recipes)
 
 
-def history_of(recipes: dict[str, Recipe]) -> History:
-    """What the runs of one program have done when all are at their end."""
-    # Unequal classes: otherwise their weights are all alike.
+def uneven_task() -> Task:
+    """A task of unequal classes: the weights of equal ones are all alike."""
     task = load_task("synthetic", 8)
     train = np.concatenate([task.splits["train"][task.labels[task.splits["train"]] != 0], task.splits["train"][:20]])
-    uneven = make_task("uneven", task.images, task.labels, task.splits | {"train": np.unique(train)}, task.classes)
+    return make_task("uneven", task.images, task.labels, task.splits | {"train": np.unique(train)}, task.classes)
+
+
+def history_of(recipes: dict[str, Recipe]) -> History:
+    """What the runs of one program have done when all are at their end."""
     runs = [Run(i, name, {}, resolve(recipe)) for i, (name, recipe) in enumerate(recipes.items())]
-    (cohort,) = make_cohorts(runs, {("synthetic", 8): uneven}, None, None, jax.devices()[:1])
+    (cohort,) = make_cohorts(runs, {("synthetic", 8): uneven_task()}, None, None, jax.devices()[:1])
 
     def ignore(*_):
         return None

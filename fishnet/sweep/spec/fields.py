@@ -55,7 +55,7 @@ class Field:
 
     Args:
         role: where its value goes. static: it changes shapes or adds parameters, so runs that differ in it have
-            programs of their own. scalar: a traced number that programs read as it is, `numbers.scalars[name]`.
+            programs of their own. scalar: a traced number that programs read as it is, `hparams.scalars[name]`.
             traced: its traced values are made in `program/traced_config.py`. host: read outside compiled programs.
         default: its value where none is given.
         part: of the catalogue of `experiments.describe` that lists it.
