@@ -1,7 +1,7 @@
 """Pages that mkdocs generates from the code: command line, catalogue, API, and pages kept outside docs/.
 
 mkdocs calls `on_files` with the pages that it has found under docs/; the generated ones join them, so that links
-between both kinds are checked.
+between both kinds are checked. It calls `on_post_page` with each page as HTML.
 """
 
 import ast
@@ -13,12 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("nn", "optim", "losses", "augment", "metrics", "stats", "models", "data", "probes", "pretraining", "sweep")
 FIRST = ["Recipe", "Sweep", "run_sweep", "Result", "load_run", "LoadedRun"]  # of the page of fishnet.sweep
 COMMANDS = ("experiments", "configs")  # packages whose modules are run by `python -m`
+REMOTE = re.compile(r'<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)="(?:https?:)?//[^"]*"')
 OUTSIDE = ("CHANGELOG.md", "CONTRIBUTING.md", "benchmarks/**/*.md")  # pages kept beside what they describe
 
 
@@ -32,6 +35,17 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for name, content in pages.items():
         files.append(File.generated(config, name, content=content))
     return files
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Refuses a page that would load anything from elsewhere: the site works offline and tells nobody who reads it.
+
+    Raises:
+        PluginError: with what it would load.
+    """
+    if remote := REMOTE.search(output):
+        raise PluginError(f"{page.file.src_uri} loads {remote[0]}")
+    return output
 
 
 def api_page(package: str) -> str:

@@ -89,7 +89,7 @@ def run_sweep(
 
     Args:
         sweep: what to run.
-        out: the output folder (see the README for its files); made if need be.
+        out: the output folder (its files: docs/output.md); made if need be.
         lane_width: lanes vectorised together, or "all", or "auto" to time some; None: the default of the backend.
         lowering: of convolutions ("gemm", "winograd", "native"); None: the default of the backend.
         devices: how many of the visible devices to use; None: all.
