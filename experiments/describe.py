@@ -154,7 +154,7 @@ def summary(component: Any) -> str:
     return "\n".join(lines)
 
 
-SECTIONS = ("Args:", "Attributes:", "Returns:", "Raises:", "Source:", "Other fields", "Fields as in")
+SECTIONS = ("Args:", "Attributes:", "Returns:", "Raises:", "Example:", "Source:", "Other fields", "Fields as in")
 
 
 def indented(line: str) -> str:

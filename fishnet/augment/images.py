@@ -90,6 +90,11 @@ def flip_shift(key: PRNGKeyArray, images: Num[Array, "b h w c"]) -> Num[Array, "
 
     Returns:
         Images [b, h, w, c] of the same type.
+
+    Example:
+        >>> images = jnp.zeros((4, 16, 16, 3), jnp.uint8)
+        >>> flip_shift(jax.random.key(0), images).shape
+        (4, 16, 16, 3)
     """
     flip_key, shift_key = jax.random.split(key)
     return shift(shift_key, flip(flip_key, images))

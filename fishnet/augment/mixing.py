@@ -70,6 +70,12 @@ def mixup(key: PRNGKeyArray, images: Num[Array, "b h w c"], shares: ArrayLike) -
     Raises:
         UsageError: images that are not uint8, or known shares that are no table of `beta_table`.
 
+    Example:
+        >>> images = jnp.zeros((4, 8, 8, 3), jnp.uint8)
+        >>> mixed, partner, share = mixup(jax.random.key(0), images, beta_table(0.2))
+        >>> mixed.shape, partner.shape, share.shape
+        ((4, 8, 8, 3), (4,), (4,))
+
     Source: Zhang et al. 2018, https://arxiv.org/abs/1710.09412
     """
     check_uint8("mixup", images)

@@ -38,6 +38,11 @@ def sampling_weights(
     Raises:
         UsageError: a negative strength or count, a factor that is not positive, or no images at all.
 
+    Example:
+        >>> weights = sampling_weights([90, 10], strength=1)
+        >>> round(float(weights[1] / weights[0]), 2)
+        9.0
+
     Source: Shen et al. 2016 (strength 1, class-aware sampling), https://arxiv.org/abs/1512.05830; Mahajan et al. 2018
     (strengths between), https://arxiv.org/abs/1805.00932
     """

@@ -25,6 +25,10 @@ def class_weights(counts: ArrayLike | Sequence, how: str | Callable[[np.ndarray]
 
     Raises:
         UsageError: an unknown name, a negative count, or no samples at all.
+
+    Example:
+        >>> print(class_weights([90, 10], "inverse").round(3))
+        [0.556 5.   ]
     """
     return np.asarray(lookup(CLASS_WEIGHTINGS, how, "class weighting")(_validate(counts)), np.float32)
 

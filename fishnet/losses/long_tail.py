@@ -95,6 +95,13 @@ def logit_adjusted(
     Raises:
         UsageError: as `softmax_loss`.
 
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from fishnet.losses import log_priors
+        >>> logits, labels = jnp.zeros((1, 2)), jnp.array([1])
+        >>> print(round(float(logit_adjusted(logits, labels, log_priors([90, 10]))[0]), 3))
+        2.303
+
     Source: Menon et al. 2021, https://arxiv.org/abs/2007.07314
     """
     return softmax_loss(logits, labels, weights_or_ones(logits, class_weights), 0.0, smoothing, offsets=offsets)

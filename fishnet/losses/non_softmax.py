@@ -92,6 +92,10 @@ def hinge(
     Raises:
         UsageError: fewer than 2 classes.
 
+    Example:
+        >>> print(hinge(jnp.array([[2.0, 0.5], [2.0, 0.5]]), jnp.array([0, 1])))
+        [0.  2.5]
+
     Source: Crammer and Singer 2001, https://jmlr.org/papers/v2/crammer01a.html
     """
     logits, own = _prepare(logits, labels)

@@ -107,6 +107,11 @@ def cross_entropy(
     Raises:
         UsageError: as `softmax_loss`.
 
+    Example:
+        >>> logits, labels = jnp.array([[2.0, 0.0], [0.0, 0.0]]), jnp.array([0, 1])
+        >>> print(np.asarray(cross_entropy(logits, labels)).round(3))
+        [0.127 0.693]
+
     Source: Szegedy et al. 2016, https://arxiv.org/abs/1512.00567
     """
     return softmax_loss(logits, labels, weights_or_ones(logits), 0.0, smoothing)
@@ -160,6 +165,11 @@ def focal(
 
     Raises:
         UsageError: as `softmax_loss`.
+
+    Example:
+        >>> logits, labels = jnp.array([[2.0, 0.0], [0.0, 0.0]]), jnp.array([0, 1])
+        >>> print(np.asarray(focal(logits, labels, gamma=2.0)).round(3))
+        [0.002 0.173]
 
     Source: Lin et al. 2017, https://arxiv.org/abs/1708.02002
     """

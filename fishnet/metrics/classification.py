@@ -31,6 +31,11 @@ def summary(labels: ArrayLike | Sequence, logits: ArrayLike | Sequence) -> dict[
 
     Raises:
         UsageError: no samples, or shapes or labels that do not fit.
+
+    Example:
+        >>> scores = summary([0, 1, 1], [[2.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+        >>> {name: round(float(score), 3) for name, score in scores.items()}
+        {'loss': 0.584, 'accuracy': 0.667, 'balanced_accuracy': 0.75, 'macro_auc': 1.0, 'macro_f1': 0.667, 'ece': 0.194}
     """
 
     def evaluate(labels: np.ndarray, logits: np.ndarray) -> dict[str, FloatOrArray]:
@@ -155,6 +160,11 @@ def confusion(
 
     Raises:
         UsageError: a label or prediction that is no whole number in [0, classes), or shapes that do not fit.
+
+    Example:
+        >>> print(confusion(np.array([0, 1, 1]), np.array([0, 1, 0]), classes=2))
+        [[1 0]
+         [1 1]]
     """
     labels = check_whole_numbers(labels, "labels", 0, classes)
     predicted = check_whole_numbers(predicted, "predictions", 0, classes)

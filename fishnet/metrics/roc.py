@@ -27,6 +27,11 @@ def one_vs_rest_auc(labels: Int[ArrayLike, " n"], scores: Real[ArrayLike, "*runs
     Raises:
         UsageError: shapes or labels that do not fit, or a score that is NaN.
 
+    Example:
+        >>> labels, scores = np.array([0, 0, 1]), np.array([[0.9, 0.1], [0.4, 0.6], [0.5, 0.5]])
+        >>> print(one_vs_rest_auc(labels, scores))
+        [0.5 0.5]
+
     Source: the Mann-Whitney statistic, Hanley and McNeil 1982, https://doi.org/10.1148/radiology.143.1.7063747
     """
     positive, scores = split_positives(labels, scores)

@@ -25,6 +25,10 @@ def rejection_curve(right: Bool[ArrayLike, " n"], uncertainty: Real[ArrayLike, "
         UsageError: no prediction, shapes that do not fit, a value of right that is neither true nor false, or an
             uncertainty that is NaN.
 
+    Example:
+        >>> print(rejection_curve(np.array([True, True, False]), np.array([0.1, 0.2, 0.9])).round(2))
+        [1.   1.   0.67]
+
     Source: El-Yaniv and Wiener, "On the Foundations of Noise-free Selective Classification", JMLR 2010
     """
     right, uncertainty = np.asarray(right, np.float64), np.asarray(uncertainty, np.float64)

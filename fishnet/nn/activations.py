@@ -1,4 +1,11 @@
-"""Activations: elementwise functions `f(x) -> y` that keep shape and dtype; parametric ones see `parametric.py`."""
+"""Activations: elementwise functions `f(x) -> y` that keep shape and dtype; parametric ones see `parametric.py`.
+
+Example:
+    >>> import jax.numpy as jnp
+    >>> from fishnet.nn.activations import ACTIVATIONS
+    >>> print(ACTIVATIONS["relu"](jnp.array([-1.0, 0.0, 2.0])))
+    [0. 0. 2.]
+"""
 
 from collections.abc import Callable
 
@@ -66,6 +73,11 @@ def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
 
     Returns:
         Activations, shape and dtype of `x`.
+
+    Example:
+        >>> import numpy as np
+        >>> print(np.asarray(gelu(jnp.array([-1.0, 0.0, 1.0]))).round(3))
+        [-0.159  0.     0.841]
 
     Source: Hendrycks and Gimpel, arXiv:1606.08415, section 2.
     """

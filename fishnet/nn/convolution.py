@@ -59,6 +59,12 @@ def gemm(
     Raises:
         UsageError: another layout than channels last, batch groups, unknown padding, or shapes that do not fit.
 
+    Example:
+        >>> import flax.linen as nn
+        >>> layer = nn.Conv(4, (3, 3), strides=2, conv_general_dilated=gemm)
+        >>> layer.init_with_output(jax.random.key(0), jnp.ones((1, 8, 8, 3)))[0].shape
+        (1, 4, 4, 4)
+
     Source: Chellapilla, Puri and Simard, "High Performance Convolutional Neural Networks for Document Processing",
     IWFHR 2006.
     """

@@ -221,6 +221,14 @@ class Dropout(nn.Module):
 
     Raises:
         UsageError: a Python rate outside [0, 1), when called.
+
+    Example:
+        >>> x = jnp.ones((2, 100))
+        >>> layer, rngs = Dropout(rate=0.5), {"dropout": jax.random.key(0)}
+        >>> bool((layer.apply({}, x, train=False) == x).all())
+        True
+        >>> sorted(set(layer.apply({}, x, train=True, rngs=rngs).ravel().tolist()))
+        [0.0, 2.0]
     """
 
     rate: ArrayLike

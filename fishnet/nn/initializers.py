@@ -1,4 +1,13 @@
-"""Initializers as one formula, a standard deviation times noise of unit variance; all numbers may be traced."""
+"""Initializers as one formula, a standard deviation times noise of unit variance; all numbers may be traced.
+
+Example:
+    >>> import jax
+    >>> from flax import linen as nn
+    >>> from fishnet.nn.initializers import INITIALIZERS
+    >>> layer = nn.Dense(3, kernel_init=INITIALIZERS["he_normal"])
+    >>> layer.init(jax.random.key(0), jax.numpy.ones((1, 4)))["params"]["kernel"].shape
+    (4, 3)
+"""
 
 from dataclasses import dataclass
 from math import prod
@@ -32,6 +41,10 @@ def fans(shape: tuple[int, ...]) -> tuple[int, int]:
 
     Raises:
         ValueError: fewer than two axes.
+
+    Example:
+        >>> fans((3, 3, 16, 32))
+        (144, 288)
     """
     if len(shape) < 2:
         raise ValueError(f"variance scaling needs a kernel of two axes or more, got shape {tuple(shape)}")

@@ -31,6 +31,11 @@ class MixedActivation(nn.Module):
 
     Raises:
         UsageError: when called: a known coefficient that is infinite, or a known index that is no position.
+
+    Example:
+        >>> act = MixedActivation((jax.nn.relu, jnp.tanh), index=jnp.int32(1))
+        >>> act.apply({}, jnp.zeros((1, 2)), train=False).shape
+        (1, 2)
     """
 
     functions: tuple[Callable, ...]

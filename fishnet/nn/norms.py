@@ -178,6 +178,13 @@ class BatchNorm(_Norm):
     Raises:
         UsageError: when called in training: `ghost` does not divide the batch, or there is a single value a channel.
 
+    Example:
+        >>> norm, x = BatchNorm(), jnp.arange(16.0).reshape(2, 2, 2, 2)
+        >>> variables = norm.init(jax.random.key(0), x, train=True)
+        >>> y, new = norm.apply(variables, x, train=True, mutable=["batch_stats"])
+        >>> print(y.shape, abs(y.mean((0, 1, 2))).max() < 1e-5, sorted(new["batch_stats"]))
+        (2, 2, 2, 2) True ['mean', 'var']
+
     Source: Ioffe and Szegedy, arXiv:1502.03167; ghost batches: Hoffer, Hubara and Soudry, arXiv:1705.08741.
     """
 
@@ -241,6 +248,12 @@ class GroupNorm(_SampleNorm):
 
     Raises:
         UsageError: when called: they do not.
+
+    Example:
+        >>> norm, x = GroupNorm(groups=2), jnp.arange(16.0).reshape(1, 2, 2, 4)
+        >>> y = norm.apply(norm.init(jax.random.key(0), x, train=False), x, train=False)
+        >>> print(y.shape, abs(y[..., :2].mean()) < 1e-5)
+        (1, 2, 2, 4) True
 
     Source: Wu and He, arXiv:1803.08494.
     """

@@ -88,6 +88,12 @@ class Activation(nn.Module):
 
     Raises:
         UsageError: when called: a Python number as coefficient of a function that has none, or an infinite one.
+
+    Example:
+        >>> layer, x = Activation(prelu), jnp.array([[-2.0, 4.0]])
+        >>> variables = layer.init(jax.random.key(0), x, train=False)
+        >>> print(variables["params"]["slope"], layer.apply(variables, x, train=False))
+        [0.25 0.25] [[-0.5  4. ]]
     """
 
     function: Callable

@@ -33,6 +33,13 @@ class SqueezeExcitation(nn.Module):
     Raises:
         UsageError: when called: `reduction` is below 1.
 
+    Example:
+        >>> import jax
+        >>> layer, x = SqueezeExcitation(reduction=4), jnp.ones((2, 8, 8, 32))
+        >>> y, variables = layer.init_with_output(jax.random.key(0), x, train=False)
+        >>> y.shape, variables["params"]["reduce"]["kernel"].shape
+        ((2, 8, 8, 32), (32, 8))
+
     Source: Hu et al., "Squeeze-and-Excitation Networks", arXiv:1709.01507.
     """
 

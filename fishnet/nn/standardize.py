@@ -30,6 +30,12 @@ class Standardize(nn.Module):
 
     Args:
         dtype: of the result; the arithmetic is float32.
+
+    Example:
+        >>> images = np.full((1, 2, 2, 3), 255, np.uint8)
+        >>> constants = {"mean": jnp.full(3, 127.5), "std": jnp.full(3, 127.5)}
+        >>> print(Standardize().apply({"constants": constants}, images)[0, 0, 0])
+        [1. 1. 1.]
     """
 
     dtype: DTypeLike = jnp.float32

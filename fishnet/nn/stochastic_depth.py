@@ -25,6 +25,10 @@ def linear_rates(last: ArrayLike, blocks: int) -> tuple[ArrayLike, ...]:
     Raises:
         UsageError: a known `last` outside [0, 1), or fewer than one block.
 
+    Example:
+        >>> linear_rates(0.5, blocks=4)
+        (0.125, 0.25, 0.375, 0.5)
+
     Source: Huang et al., "Deep Networks with Stochastic Depth", arXiv:1603.09382, equation 4.
     """
     if blocks < 1:

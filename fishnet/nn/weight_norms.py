@@ -20,6 +20,10 @@ def normalize_kernel(kernel: Float[Array, "*s o"]) -> Float[Array, "*s o"]:
     Returns:
         Shape and dtype of `kernel`.
 
+    Example:
+        >>> print(jnp.linalg.norm(normalize_kernel(jnp.ones((4, 2))), axis=0).round(3))
+        [1. 1.]
+
     Source: Salimans and Kingma, arXiv:1602.07868, equation 2.
     """
     return kernel * lax.rsqrt(_squared_length(kernel) + TINY)

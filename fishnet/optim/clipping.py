@@ -57,6 +57,12 @@ def clip_by_global_norm(grads: optax.Updates, limit: ArrayLike) -> Clipped:
     Raises:
         UsageError: `limit` is a plain number that is negative or NaN.
 
+    Example:
+        >>> grads, clipped = clip_by_global_norm({"w": jnp.array([3.0, 4.0])}, 1.0)
+        >>> import numpy as np
+        >>> print(np.asarray(grads["w"]).round(2), clipped)
+        [0.6 0.8] 1.0
+
     Source: Pascanu et al. 2013, https://arxiv.org/abs/1211.5063
     """
     check_limit(limit)

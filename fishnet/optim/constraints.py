@@ -39,6 +39,12 @@ def max_norm(
     Raises:
         UsageError: `limit` is a known number that is negative or NaN, or `kernel_mask` has no rule for a parameter.
 
+    Example:
+        >>> params = {"kernel": jnp.array([[3.0, 0.3], [4.0, 0.4]])}
+        >>> print(np.asarray(max_norm(params, 1.0)["kernel"]).round(2))
+        [[0.6 0.3]
+         [0.8 0.4]]
+
     Source: Srivastava et al. 2014, section 5.1, https://jmlr.org/papers/v15/srivastava14a.html
     """
     if jax.tree.structure(limit) != jax.tree.structure(params):

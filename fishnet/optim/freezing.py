@@ -40,6 +40,11 @@ def frozen_mask(params: Any, patterns: Sequence[str], head: Collection[str] = ("
 
     Raises:
         UsageError: a pattern that matches no leaf, or patterns that freeze every leaf.
+
+    Example:
+        >>> params = {"conv_0": {"kernel": 0}, "head": {"kernel": 0, "bias": 0}}
+        >>> frozen_mask(params, ["trunk"])
+        {'conv_0': {'kernel': True}, 'head': {'bias': False, 'kernel': False}}
     """
     paths = [path_names(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
 
@@ -133,6 +138,11 @@ def layer_scales(
     Raises:
         UsageError: epochs that decrease or are negative, more epochs than hidden layers or than `STAGES` - 1, a factor
             that is not positive, or another number of factors than stages.
+
+    Example:
+        >>> scales = layer_scales(layers=3, decay=0.5)
+        >>> print(scales.at(0))
+        [0.125 0.25  0.5   1.   ]
 
     Source: Howard and Ruder, "Universal Language Model Fine-tuning", arXiv:1801.06146.
     """

@@ -27,6 +27,11 @@ def kernel_mask(params: optax.Params) -> optax.Params:
 
     Raises:
         UsageError: no rule covers a leaf: it is not a floating-point array, or is called "kernel" with a rank below 2.
+
+    Example:
+        >>> params = {"dense": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}}
+        >>> kernel_mask(params)
+        {'dense': {'bias': False, 'kernel': True}}
     """
 
     def kernel(path: tuple, leaf: ArrayLike) -> bool:

@@ -23,6 +23,7 @@ from typing import Any
 import optax
 from jax.typing import ArrayLike
 
+from fishnet.errors import UsageError
 from fishnet.lookup import Table
 from fishnet.optim.adaptive import adagrad, adam, adamw, lamb, nadam, rmsprop
 from fishnet.optim.momentum import lion, momentum, nesterov, sgd
@@ -62,6 +63,39 @@ class Optimizer:
     def __post_init__(self) -> None:
         if self.ascend or self.evaluate:
             object.__setattr__(self, "own_program", True)
+
+
+def as_optax(
+    optimizer: Optimizer, lr: ArrayLike | optax.Schedule, momentum: ArrayLike = 0.9, weight_decay: ArrayLike = 0.0
+) -> optax.GradientTransformation:
+    """Makes an optax optimizer, whose updates are added to the parameters: `-lr * direction`.
+
+    Args:
+        optimizer: one of `OPTIMIZERS`.
+        lr: learning rate, or a schedule of it by step, such as from `fishnet.optim.schedules.as_schedule`.
+        momentum, weight_decay: see `Optimizer.build`.
+
+    Returns:
+        A transformation for `optax.apply_updates`.
+
+    Raises:
+        UsageError: the optimizer changes more of a step than its direction (sam, schedule_free), or a plain number is
+            out of its range.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import numpy as np
+        >>> optimizer = as_optax(OPTIMIZERS["adamw"], lr=1e-3, weight_decay=0.01)
+        >>> params = {"kernel": jnp.ones((2, 2))}
+        >>> state = optimizer.init(params)
+        >>> updates, state = optimizer.update({"kernel": jnp.ones((2, 2))}, state, params)
+        >>> print(np.asarray(updates["kernel"]).round(5))
+        [[-0.00101 -0.00101]
+         [-0.00101 -0.00101]]
+    """
+    if optimizer.ascend or optimizer.needs_lr or optimizer.evaluate:
+        raise UsageError("this optimizer needs a step of its own, see the docstring of fishnet.optim.optimizers")
+    return optax.chain(optimizer.build(momentum, weight_decay), optax.scale_by_learning_rate(lr))
 
 
 # Default rates: momentum's was chosen on the validation split of reef; nesterov and sam have the same step.

@@ -209,6 +209,10 @@ def with_floor(multiplier: ArrayLike, floor: ArrayLike) -> jax.Array:
 
     Raises:
         UsageError: `floor` is known and outside [0, 1].
+
+    Example:
+        >>> print(np.asarray(with_floor(cosine(jnp.array([0.0, 0.5, 1.0])), 0.1)).round(2))
+        [1.   0.55 0.1 ]
     """
     if violates(floor, lambda floor: (floor >= 0) & (floor <= 1)):
         raise UsageError(f"floor {floor} is not in [0, 1]: it is a fraction of the peak rate")
@@ -239,6 +243,34 @@ def with_warmup(shape: Schedule, progress: ArrayLike, warmup: ArrayLike) -> jax.
     # The rise is divided by 1 where there is none, so that neither it nor its gradient is 0 / 0.
     rise = p / jnp.where(w > 0, w, 1.0)
     return jnp.where(p < w, rise, shape(jnp.maximum(p - w, 0.0) / (1 - w)))
+
+
+def as_schedule(
+    shape: Schedule, lr: ArrayLike, steps: int, warmup: ArrayLike = 0.0, floor: ArrayLike = 0.0
+) -> Callable[[ArrayLike], jax.Array]:
+    """Makes a schedule of optax, from the step to the learning rate: `lr * shape(step / steps)`.
+
+    Args:
+        shape: one of `SCHEDULES`, or any function of progress.
+        lr: peak learning rate.
+        steps: of the whole run, 1 or more.
+        warmup: as for `with_warmup`.
+        floor: as for `with_floor`.
+
+    Returns:
+        `f(step) -> learning rate`, for steps from 0 to `steps`.
+
+    Raises:
+        UsageError: `steps` is below 1, or, when called, a known step is beyond the run.
+
+    Example:
+        >>> schedule = as_schedule(cosine, lr=0.1, steps=100, warmup=0.1)
+        >>> [round(float(schedule(step)), 3) for step in (0, 5, 10, 55, 100)]
+        [0.0, 0.05, 0.1, 0.05, 0.0]
+    """
+    if steps < 1:
+        raise UsageError(f"a schedule needs 1 step or more, got {steps}")
+    return lambda step: lr * with_warmup(lambda p: with_floor(shape(p), floor), jnp.asarray(step) / steps, warmup)
 
 
 def as_progress(progress: ArrayLike) -> jax.Array:

@@ -107,6 +107,12 @@ def compare(
         UsageError: an unknown control or test, no arm beside the control, an arm with more seeds than the control, runs
             that diverged while `diverged` is not given, a margin that is not positive, or a probability not in (0, 1).
 
+    Example:
+        >>> relu, elu = [0.80, 0.81, 0.79, 0.80, 0.82, 0.81], [0.85, 0.86, 0.83, 0.85, 0.88, 0.86]
+        >>> row = compare({"relu": relu, "elu": elu}, control="relu")["elu"]
+        >>> row.verdict, round(row.difference, 3), round(row.p, 3)
+        ('better', 0.05, 0.031)
+
     Source: Colas et al. 2018, https://arxiv.org/abs/1806.08295, and Agarwal et al. 2021,
     https://arxiv.org/abs/2108.13264 (seeds as the sample); those of the functions named; equivalence: Schuirmann 1987,
     https://doi.org/10.1007/BF01068419

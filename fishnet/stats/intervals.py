@@ -65,7 +65,13 @@ def t_interval(
 
 
 def interval(values: np.ndarray, confidence: float = 0.95) -> Interval:
-    """Computes `t_interval` of one list of values [n], as plain numbers."""
+    """Computes `t_interval` of one list of values [n], as plain numbers.
+
+    Example:
+        >>> result = interval([0.80, 0.82, 0.81])
+        >>> round(result.mean, 3), round(result.half, 3), result.n
+        (0.81, 0.025, 3)
+    """
     mean, half, n = t_interval(np.ravel(values), confidence)
     return Interval(float(mean), float(half), int(n))
 

@@ -41,6 +41,11 @@ def suggest(rates: Sequence[float] | np.ndarray, losses: np.ndarray) -> Suggesti
     Raises:
         UsageError: the rates are not positive and ascending, or the shapes do not fit.
 
+    Example:
+        >>> found = suggest([0.01, 0.1, 1.0], np.array([[0.9, 1.0], [0.5, 0.6], [2.0, np.nan]]))
+        >>> found.rate, found.low, found.high
+        (0.1, 0.1, 0.1)
+
     Source: the test: Smith 2017, section 3.3, https://arxiv.org/abs/1506.01186; the rule of one standard error: Breiman
     et al., "Classification and Regression Trees", 1984, section 3.4.3
     """

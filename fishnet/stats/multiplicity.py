@@ -31,6 +31,10 @@ def holm(p: Float[ArrayLike, " m"]) -> Float[np.ndarray, " m"]:
     Returns:
         [m].
 
+    Example:
+        >>> print(holm([0.01, 0.04, 0.03]))
+        [0.03 0.06 0.06]
+
     Source: Holm 1979, https://www.jstor.org/stable/4615733
     """
     p = np.asarray(p, np.float64)

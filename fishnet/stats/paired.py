@@ -43,6 +43,10 @@ def sign_flip_p(
     Raises:
         UsageError: an unknown alternative.
 
+    Example:
+        >>> float(sign_flip_p([0.02, 0.01, 0.03, 0.02, 0.04]))
+        0.0625
+
     Source: Fisher 1935, "The design of experiments", section 21; drawn flips: Phipson and Smyth 2010,
     https://doi.org/10.2202/1544-6115.1585
     """

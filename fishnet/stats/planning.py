@@ -26,6 +26,10 @@ def fewest_seeds(alpha: float = 0.05, arms: int = 1, test: str = "sign-flip") ->
 
     Raises:
         UsageError: an unknown test, fewer than one arm, or an alpha not between 0 and 1.
+
+    Example:
+        >>> fewest_seeds(alpha=0.05), fewest_seeds(alpha=0.05, arms=10)
+        (6, 9)
     """
     check_confidence(alpha, "alpha")
     if arms < 1:

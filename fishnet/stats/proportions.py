@@ -33,6 +33,11 @@ def wilson_interval(
     Raises:
         UsageError: k outside 0 to n, or a confidence that is not between 0 and 1.
 
+    Example:
+        >>> low, high = wilson_interval(8, 10)
+        >>> round(float(low), 3), round(float(high), 3)
+        (0.49, 0.943)
+
     Source: Wilson 1927, https://doi.org/10.1080/01621459.1927.10502953
     """
     check_confidence(confidence)
