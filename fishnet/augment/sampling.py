@@ -16,6 +16,7 @@ from fishnet.checks.arrays import check_whole_numbers
 from fishnet.checks.traced import is_whole_in, violates
 from fishnet.errors import UsageError
 from fishnet.lookup import unknown
+from fishnet.losses.class_counts import check_counts
 
 TOTAL = 2**30  # largest sum of the weights of all images
 
@@ -46,9 +47,7 @@ def sampling_weights(
     Source: Shen et al. 2016 (strength 1, class-aware sampling), https://arxiv.org/abs/1512.05830; Mahajan et al. 2018
     (strengths between), https://arxiv.org/abs/1805.00932
     """
-    counts = np.asarray(counts, np.float64)
-    if counts.ndim != 1 or not (counts >= 0).all() or counts.sum() == 0:
-        raise UsageError(f"class counts {counts.tolist()} are not a list of numbers, 0 or more, with a positive sum")
+    counts = check_counts(counts)
     if not 0 <= strength < np.inf:
         raise UsageError(f"the strength of class-balanced sampling must be 0 or more, got {strength}")
     factors = np.ones(len(counts)) if factors is None else np.asarray(factors, np.float64)

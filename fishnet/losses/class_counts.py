@@ -30,7 +30,7 @@ def class_weights(counts: ArrayLike | Sequence, how: str | Callable[[np.ndarray]
         >>> print(class_weights([90, 10], "inverse").round(3))
         [0.556 5.   ]
     """
-    return np.asarray(lookup(CLASS_WEIGHTINGS, how, "class weighting")(_validate(counts)), np.float32)
+    return np.asarray(lookup(CLASS_WEIGHTINGS, how, "class weighting")(check_counts(counts)), np.float32)
 
 
 def equal_weights(counts: np.ndarray) -> np.ndarray:
@@ -122,7 +122,7 @@ def ldam_margins(counts: ArrayLike | Sequence, largest: int | float = 0.5) -> np
     Source: Cao et al. 2019, https://arxiv.org/abs/1906.07413
     """
     check_in_range("largest", largest, 0, np.inf)
-    counts = np.maximum(_validate(counts), 1)
+    counts = np.maximum(check_counts(counts), 1)
     return np.asarray(largest * (counts.min() / counts) ** 0.25, np.float32)
 
 
@@ -142,11 +142,16 @@ def log_priors(counts: ArrayLike | Sequence, tau: int | float = 1.0) -> np.ndarr
     Source: Menon et al. 2021, https://arxiv.org/abs/2007.07314
     """
     check_in_range("tau", tau, 0, np.inf)
-    counts = np.maximum(_validate(counts), 1)
+    counts = np.maximum(check_counts(counts), 1)
     return np.asarray(tau * np.log(counts / counts.sum()) + 0.0, np.float32)  # + 0: no negative zeros
 
 
-def _validate(counts: ArrayLike | Sequence) -> np.ndarray:
+def check_counts(counts: ArrayLike | Sequence) -> np.ndarray:
+    """Checks the numbers of samples of the classes; returns them as float64 [k].
+
+    Raises:
+        UsageError: a negative count, no samples at all, or another shape.
+    """
     counts = np.asarray(counts, np.float64)
     if counts.ndim != 1 or not (counts >= 0).all() or counts.sum() == 0:
         raise UsageError(f"class counts {counts.tolist()} are not a list of numbers, 0 or more, with a positive sum")
