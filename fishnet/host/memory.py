@@ -1,4 +1,4 @@
-"""What a cohort needs in memory and what there is, so that what does not fit is said before anything is trained."""
+"""Memory: how much is available, how much arrays take, and the error for programs that do not fit."""
 
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -20,7 +20,7 @@ GROUPS = Path("/sys/fs/cgroup")
 
 
 class OutOfMemory(UserError):
-    """A program does not fit.
+    """Program that does not fit into memory.
 
     Args:
         needed: bytes; None where the backend has not said how much.
@@ -34,7 +34,7 @@ class OutOfMemory(UserError):
 
     @property
     def figures(self) -> str:
-        """What is needed of what there is, in words."""
+        """Needed and available memory, in words."""
         needed = "more than there is" if self.needed is None else bytes_text(self.needed)
         return needed if self.available is None else f"{needed} of {bytes_text(self.available)}"
 
@@ -45,7 +45,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def available_bytes(device: jax.Device) -> int | None:
-    """What is left on a device, in bytes: on CPU what the machine has, for all devices together; None: not known."""
+    """Available bytes on a device; on CPU those of the machine, for all devices together; None: not known."""
     if device.platform == "cpu":
         found = host_bytes()
         return None if found is None else int(USABLE * found)
@@ -56,7 +56,7 @@ def available_bytes(device: jax.Device) -> int | None:
 
 
 def _ask_backend(ask: Callable[[], T]) -> T | None:
-    """A backend's answer about its memory; None where it gives none."""
+    """Memory statistics of a backend; None where it gives none."""
     with suppress(NotImplementedError, jax.errors.JaxRuntimeError):
         return ask()
     return None
@@ -87,12 +87,12 @@ def host_bytes() -> int | None:
 
 
 def tree_bytes(tree: Any) -> int:
-    """The bytes of the arrays of `tree`, which may be abstract."""
+    """Bytes of the arrays of `tree`, which may be abstract."""
     return sum(int(np.prod(leaf.shape)) * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(tree))
 
 
 def call_bytes(compiled: jax.stages.Compiled, held: int) -> int:
-    """What one call of a program needs on its device, in bytes.
+    """Bytes that one call of a program needs on its device.
 
     Args:
         compiled: the program.
@@ -143,7 +143,7 @@ def check_memory(
 
 
 def bytes_text(number: float) -> str:
-    """A size as a person says it: 312 MiB, 61 GiB."""
+    """Formats a size: 312 MiB, 61 GiB."""
     for unit in ("bytes", "KiB", "MiB", "GiB"):
         if abs(number) < 1024 or unit == "GiB":
             break

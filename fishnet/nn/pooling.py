@@ -36,9 +36,9 @@ def max_pool(x: Float[Array, "b h w c"], window: int = 2) -> Float[Array, "b p q
         UsageError: the window is larger than the map.
 
     Example:
-        >>> print(max_pool(jnp.arange(16).reshape(1, 4, 4, 1))[0, :, :, 0])
-        [[ 5  7]
-         [13 15]]
+        >>> print(max_pool(jnp.arange(16.0).reshape(1, 4, 4, 1))[0, :, :, 0])
+        [[ 5.  7.]
+         [13. 15.]]
 
     Source: Scherer, Müller and Behnke, "Evaluation of Pooling Operations in Convolutional Architectures for Object
     Recognition", ICANN 2010.
