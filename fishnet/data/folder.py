@@ -56,7 +56,7 @@ def load_folder(
     Raises:
         UserError: the folder is missing, has fewer than 2 classes, a class has no usable image, a file name does not
             match `group_regex`, no split is possible, or `strict` and a file cannot be used.
-        UsageError: `group_regex` is no regular expression, matches an empty text or takes for ever.
+        UsageError: `group_regex` is no regular expression, matches an empty text or takes too long.
     """
     root = expand_home(path)
     pattern = parse_group_regex(group_regex)

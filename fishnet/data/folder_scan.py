@@ -66,7 +66,7 @@ def list_files(root: Path, classes: Sequence[str]) -> tuple[list[Listed], list[s
         classes: its sub-folders, from `class_folders`.
 
     Returns:
-        The files, and the paths relative to `root` of what `Walked.passed_over` has, beside the classes too.
+        The files, and the paths relative to `root` of skipped files, in `root` itself too.
     """
     listed, passed_over = [], [path.name for path in _entries(root)[1]]
     for label, name in enumerate(classes):

@@ -28,7 +28,7 @@ def look_like_splits(names: Sequence[str]) -> dict[str, str]:
 
     They do if two kinds of splits are among them, as `train` and `test`, and of the others at most one, or fewer than
     half of all names, do not belong to splits, as `annotations` does. They also do if one kind is among them and all
-    others belong to splits. So `train` may be a class beside `bus` and `car`. What splits have in common apart from
+    others belong to splits. So `train` may be a class next to `bus` and `car`. What splits have in common apart from
     their kind does not matter: `reef_train` and `reef_test`.
 
     Args:

@@ -17,7 +17,7 @@ from fishnet.lookup import unknown
 class Request:
     """Request for a task, as a `Source` gets it."""
 
-    path: str  # what follows `folder:`; empty for every other task
+    path: str  # the part after `folder:`; empty for other tasks
     image_size: int  # pixels a side, one of the source's sizes
     data_dir: str | os.PathLike | None
     group_regex: str | None

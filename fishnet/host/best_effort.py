@@ -14,9 +14,9 @@ def best_effort(what: str, compute: Callable[[], T], note: Callable[[str], None]
     """Value of `compute()`, or `otherwise` where it fails.
 
     Args:
-        what: is computed, as the subject of a sentence, such as "the time of this sweep".
+        what: name of the value, as the subject of a sentence, such as "the time of this sweep".
         compute: may raise anything; a `UserError` is a refusal, not a failure, and passes.
-        note: told in one sentence what is unknown and why.
+        note: takes one sentence that says what is unknown and why.
         otherwise: stands for an unknown value.
     """
     try:

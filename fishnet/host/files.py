@@ -108,7 +108,7 @@ def writing(path: Path) -> Iterator[None]:
     """Names the file or folder that could not be written while entered.
 
     Args:
-        path: what is written, where the error itself names nothing.
+        path: file or folder that is written, for errors that name none.
 
     Raises:
         UserError: an `OSError` came, as from a file where a folder has to be.

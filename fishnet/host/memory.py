@@ -99,7 +99,7 @@ def call_bytes(compiled: jax.stages.Compiled, held: int) -> int:
         held: bytes on the device meanwhile, whether they are among its arguments or not.
 
     Returns:
-        What is held or goes in, what comes out beside it, and what the program needs in between.
+        Inputs and other arrays that are held, outputs that are not among them, and temporaries of the program.
     """
     found = _ask_backend(compiled.memory_analysis)
     if found is None:  # a backend that does not say

@@ -32,7 +32,7 @@ def softmax_loss(
     """Softmax loss, general form: `w_y ((1 - p_y)^gamma (-(1 - s) log p_y - (s / k) sum_j log p_j) + poly (1 - p_y))`.
 
     p is the softmax of `scale (logits + offsets - margin)`, where only the true class y has a margin, `margins[y]`.
-    With gamma 0 its factor is exactly 1; with weights 1 and everything else neutral (0; scale 1) what is left is
+    With gamma 0 its factor is exactly 1; with weights 1 and everything else neutral (0; scale 1) the result is
     cross-entropy, to the bit. Powers of 1 - p_y are taken as `exp(gamma log(1 - p_y))` with `log(1 - p_y)` over the
     other classes' logits, so values and gradients are finite also where p_y rounds to 1. All numbers may be traced.
 

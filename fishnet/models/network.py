@@ -169,7 +169,7 @@ class Network(nn.Module):
             width: channels out.
             size: side of the kernel in pixels.
             stride: in pixels.
-            groups: channels are convolved apart in so many groups.
+            groups: number of groups of channels that are convolved separately.
 
         Returns:
             Maps [b, ceil(h / stride), ceil(w / stride), width].

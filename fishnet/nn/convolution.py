@@ -110,7 +110,7 @@ def pad_maps(
     feature_group_count: int,
     batch_group_count: int,
 ) -> Float[Array, "..."]:
-    """Checks the arguments of a convolution and pads its maps, so that what is left to do is "VALID".
+    """Checks the arguments of a convolution and pads its maps, so that the rest is a "VALID" convolution.
 
     Arguments and errors as for `gemm`.
 

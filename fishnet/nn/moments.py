@@ -73,9 +73,9 @@ def affine(
 
     Args:
         x: maps [b, h, w, c] or values [b, c].
-        mean: what is subtracted, [b, c].
+        mean: subtracted first, [b, c].
         gain: factor, [b, c].
-        shift: what is added, [b, c].
+        shift: added last, [b, c].
 
     Returns:
         Shape and dtype of `x`.

@@ -90,7 +90,7 @@ def _spread(y: Array, window: int, size: tuple[int, int]) -> Array:
 def _in_memory(dy: Array, winner: Array) -> Array:
     """Returns `dy`, and makes XLA compute it before it is spread.
 
-    What makes it is often the sum over the nine taps of the next convolution, which XLA's CPU backend would fuse into
+    It is often the sum over the nine taps of the next convolution, which XLA's CPU backend would fuse into
     the spreading and compute again for every pixel of a window. It removes optimization barriers before it fuses; a
     conditional, whose predicate always holds, it cannot see through.
     """

@@ -40,7 +40,7 @@ def max_slope(site: Site) -> Float[Array, " c"]:
     """Largest slope of an activation, `max |f'(x)|` over -8 <= x <= 8, for each channel.
 
     1 for relu and tanh, 1/4 for sigmoid. NaN for a function that grows ever steeper, as the exponential does: it has no
-    flat parts beside steep ones.
+    flat parts next to steep ones.
 
     Args:
         site: the activation at work.

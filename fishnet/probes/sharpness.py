@@ -121,6 +121,6 @@ def top_eigenvalue(loss: Callable[[Any], Array], params: Any, key: PRNGKeyArray,
         return ravel_pytree(hessian_product(loss, params, unravel(v)))[0]
 
     alphas, betas = lanczos(product, jax.random.normal(key, flat.shape, flat.dtype), steps)
-    beside = betas[:-1]
-    values, vectors = jnp.linalg.eigh(jnp.diag(alphas) + jnp.diag(beside, 1) + jnp.diag(beside, -1))
+    off_diagonal = betas[:-1]
+    values, vectors = jnp.linalg.eigh(jnp.diag(alphas) + jnp.diag(off_diagonal, 1) + jnp.diag(off_diagonal, -1))
     return TopEigenvalue(values[-1], betas[-1] * jnp.abs(vectors[-1, -1]))

@@ -39,7 +39,7 @@ class Probe:
         function: the function that measures, whose docstring describes the probe.
         measure: what the engine calls; None for a failure, whose function takes other arguments.
         gives: its metrics by name, each an array over its axis.
-        cost: in words.
+        cost: as a phrase, such as "a forward pass of the batch".
         passes: cost in forward passes, of a batch for a step measured, or of the images for an epoch measured.
         fixed: additional cost in forward passes of a single batch, for an epoch measured.
         needs: fields of a `Step` that must be computed for it: "before", "seen".

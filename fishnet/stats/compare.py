@@ -104,8 +104,9 @@ def compare(
         A row an arm, in the order of `values`; the control's has only its own metrics and the verdict "control".
 
     Raises:
-        UsageError: an unknown control or test, no arm beside the control, an arm with more seeds than the control, runs
-            that diverged while `diverged` is not given, a margin that is not positive, or a probability not in (0, 1).
+        UsageError: an unknown control or test, no arm besides the control, an arm with more seeds than the control,
+            runs that diverged while `diverged` is not given, a margin that is not positive, or a probability not in (0,
+            1).
 
     Example:
         >>> relu, elu = [0.80, 0.81, 0.79, 0.80, 0.82, 0.81], [0.85, 0.86, 0.83, 0.85, 0.88, 0.86]

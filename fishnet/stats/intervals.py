@@ -160,7 +160,7 @@ def bootstrap_t(
     """
     values = np.asarray(values, np.float64)
     n = values.shape[-1]
-    # Sorted, and each resample beside its mirror image: neither the order of the seeds nor the sign matters.
+    # Sorted, and each resample with its mirror image: neither the order of the seeds nor the sign matters.
     centered = np.sort(values - values.mean(-1, keepdims=True), -1).reshape(-1, n)
     counts = _resample_counts(n, resamples // 2)
     drawn = 2 * len(counts)
