@@ -14,7 +14,7 @@ from fishnet.pretraining.objective import Images, LossAndScore, Objective, gauss
 class Autoencoder(Objective):
     """Autoencoder: a decoder reproduces the standardized image from the backbone's last maps or features.
 
-        loss = mean over pixels and channels of (decoder(trunk(x)) - (x - mean) / std)^2
+        loss = mean over pixels and channels of (decoder(backbone(x)) - (x - mean) / std)^2
 
     The decoder mirrors the backbone, with the activation of its first site, its convolution and its initializer,
     and without norms. There is no score: the second result is None. Fields as in `Objective`.
@@ -45,7 +45,7 @@ class Autoencoder(Objective):
 class Denoising(Autoencoder):
     """Denoising autoencoder: reproduces the image from a copy with Gaussian noise.
 
-        loss = mean over pixels and channels of (decoder(trunk(x + noise std e)) - (x - mean) / std)^2,   e ~ N(0, 1)
+        loss = mean over pixels and channels of (decoder(backbone(x + noise std e)) - (x - mean) / std)^2,   e ~ N(0, 1)
 
     Fields as in `Objective`, and:
 

@@ -19,7 +19,7 @@ from fishnet.pretraining.views import random_view
 class Contrastive(Objective):
     """SimCLR: the loss `nt_xent` of projections of two random views of each image (`random_view`).
 
-        z = W_2 act(W_1 trunk(view) + b_1) + b_2
+        z = W_2 act(W_1 backbone(view) + b_1) + b_2
 
     The loss of an image is the mean of its two views', and the second result the fraction of them whose nearest other
     view is the partner. The backbone sees batches of 2 b, first one view of all images, then the other: batch norm

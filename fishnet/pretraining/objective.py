@@ -23,8 +23,8 @@ class Objective(nn.Module):
     The variables of the backbone have the names that they have in the classifier, without its head: `conv_0`, `norm_0`
     and so on, in each collection, and from the same key the same initial values. Other variables of the objective are
     stored with them. Training updates the collection `batch_stats` (pass `mutable=["batch_stats"]`); everything random
-    about an objective comes from the rng stream "objective", in evaluation too, and what the trunk draws from its own
-    streams "dropout" and "activation".
+    about an objective comes from the rng stream "objective", in evaluation too, and what the backbone draws from its
+    own streams "dropout" and "activation".
 
     Args:
         trunk: a classifier, whose head is left out; its first activation, its convolution and its initializer serve the
@@ -64,7 +64,7 @@ class Objective(nn.Module):
         """Mean and standard deviation [c] of pixels by which images [b, h, w, c] are standardized."""
         if self.trunk.input_norm != "standardize":  # the trunk has no use for these constants, so they belong to us
             Standardize(name="standardize")(images)
-        # Without them trunk or `Standardize` raise; only while the trunk is being initialized they are not there yet.
+        # Without them the backbone or `Standardize` raise; only during initialization they do not exist yet.
         c = images.shape[-1]
         found = self.get_variable("constants", "standardize", {"mean": jnp.zeros(c), "std": jnp.ones(c)})
         return found["mean"], found["std"]

@@ -37,7 +37,7 @@ def transfer_trunk(
         if module in head or (name not in found and module.startswith(optional)):
             continue
         if name not in found:
-            raise UsageError(f"the pretrained network has no {name}, which the classifier's trunk needs")
+            raise UsageError(f"the pretrained network has no {name}, which the classifier's backbone needs")
         if jnp.shape(found[name]) != jnp.shape(leaf):
             theirs, ours = jnp.shape(found[name]), jnp.shape(leaf)
             raise UsageError(f"{name} has shape {theirs} in the pretrained network and {ours} in the classifier")

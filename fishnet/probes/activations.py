@@ -127,9 +127,9 @@ def activation_metrics(sites: Mapping[str, Site], share: float = FLAT) -> dict[s
     Source: Glorot and Bengio, "Understanding the Difficulty of Training Deep Feedforward Neural Networks", AISTATS
     2010, section 3.
     """
-    figures = [(*moments(site.y), saturation(site, share)) for site in sites.values()]
+    statistics = [(*moments(site.y), saturation(site, share)) for site in sites.values()]
     names = ("activation_mean", "activation_std", "activation_kurtosis", "saturation")
-    return {name: jnp.stack(values) for name, values in zip(names, zip(*figures, strict=True), strict=True)}
+    return {name: jnp.stack(values) for name, values in zip(names, zip(*statistics, strict=True), strict=True)}
 
 
 def active_units(sites: Mapping[str, Site], share: float = FLAT) -> dict[str, Bool[Array, " c"]]:
