@@ -2,6 +2,8 @@
 
 import dataclasses
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -129,3 +131,11 @@ def test_hash_changes_with_everything_that_changes_results_and_with_nothing_else
 def test_a_sweep_survives_pickling():
     sweep = Sweep(Recipe(), axes={"lr": [0.1, 0.2]}, seeds=2)
     assert pickle.loads(pickle.dumps(sweep)) == sweep
+
+
+def test_recipes_and_their_flags_are_read_without_jax():
+    code = (
+        "import sys; from experiments.ablation import EXPERIMENT; from fishnet.cli.sweep_flags import understand; "
+        "understand(EXPERIMENT, ['--loss', 'focal', '--focal-gamma', '1']); sys.exit('jax' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,1 +1,1 @@
-"""What is asked for: recipes, sweeps, search spaces, their texts and checks."""
+"""Recipes, sweeps and search spaces, with their texts and checks."""

@@ -46,7 +46,7 @@ def check_ghosts(recipe: Recipe, batch_size: int) -> None:
 
 
 def component_problems(recipe: Recipe) -> Iterator[str]:
-    """Components of the user's own where a sweep computes with one formula for all lanes."""
+    """Components of the user where a sweep computes with one formula for all lanes."""
     for field, table in (("norm", NORMS), ("loss", LOSSES)):
         name = getattr(recipe, field)
         if name not in table.original:
@@ -58,7 +58,7 @@ def component_problems(recipe: Recipe) -> Iterator[str]:
 
 
 def shape_problems(recipe: Recipe) -> Iterator[str]:
-    """What a model lacks the layers for, or has too many of."""
+    """Fields that a model has no layers for, and too many layers."""
     model, residual = recipe.model, f"only {' and '.join(RESIDUAL)}"
     if len(recipe.widths) * recipe.depth > MOST_LAYERS:
         yield f"widths, depth: {len(recipe.widths)} stages of depth {recipe.depth} are more than {MOST_LAYERS} layers"
@@ -78,7 +78,7 @@ def shape_problems(recipe: Recipe) -> Iterator[str]:
 
 
 def norm_problems(recipe: Recipe) -> Iterator[str]:
-    """Where a norm cannot stand, or what it undoes."""
+    """Places where a norm cannot stand, and settings that it undoes."""
     norm, weights = recipe.norm, recipe.norm in WEIGHT_KINDS
     if norm == "group" and any(width % 8 for width in recipe.widths):
         yield f"norm group: its 8 groups do not divide every width of {format_value(recipe.widths)!r}"
@@ -95,7 +95,7 @@ def norm_problems(recipe: Recipe) -> Iterator[str]:
 
 
 def training_problems(recipe: Recipe) -> Iterator[str]:
-    """What could never happen in a run, or contradicts its optimizer."""
+    """Values that could have no effect in any epoch, or contradict the optimizer."""
     epochs = recipe.epochs
     if recipe.batch_size == 1 and (recipe.mixup or recipe.cutmix):
         yield "mixup and cutmix with batch_size 1: they would mix each image with itself"

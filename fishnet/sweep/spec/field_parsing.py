@@ -72,7 +72,7 @@ def _coerce(name: str, value: Any) -> Any:
 
 
 def _is_of(kind: Any, value: Any) -> bool:
-    """Whether a value may stand where one type of a field is asked for."""
+    """Tells whether a value is of one of a field's types."""
     if typing.get_origin(kind) is Literal:
         return isinstance(value, str) and value in typing.get_args(kind)
     if typing.get_origin(kind) is tuple:
@@ -151,7 +151,7 @@ def find_repeated(values: Sequence[Any]) -> list[Any]:
 
 
 def is_number(name: str) -> bool:
-    """Whether the values of field `name` are numbers, whatever else they may be."""
+    """Tells whether field `name` takes numbers, possibly among other values."""
     return not {int, float}.isdisjoint(FIELDS[name].alternatives)
 
 

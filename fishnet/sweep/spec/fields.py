@@ -1,4 +1,4 @@
-"""How a recipe field is declared: its default, help, valid values, and the other values that make it meaningful.
+"""Declarations of recipe fields: default, valid values, and the other values that make a field meaningful.
 
 Nothing here imports jax: tables of components are looked up when a value is checked.
 """
@@ -111,7 +111,7 @@ class Field:
 
     @property
     def metavar(self) -> str:
-        """What stands for its value in --help: N, X, NAME, N-N-N, NAME+NAME."""
+        """Placeholder of its value in --help: N, X, NAME, N-N-N, NAME+NAME."""
         kind, *others = self.alternatives
         if typing.get_origin(kind) is tuple:
             entry = typing.get_args(kind)[0]

@@ -1,4 +1,4 @@
-"""What is known of each run of a cohort, epoch by epoch: plain arrays, saved with every checkpoint."""
+"""History of the runs of a cohort, epoch by epoch: plain arrays, saved with every checkpoint."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
@@ -87,7 +87,7 @@ class History:
         return np.where(self.best_epoch > 0, values, np.nan)
 
     def is_better(self, run: int, epoch: int, select_by: str) -> bool:
-        """Whether `epoch` (from 0) beats the best one so far; ties and undefined figures do not."""
+        """Tells whether `epoch` (from 0) beats the best one so far; ties and undefined metrics do not."""
         column = self.curves[run, :, CURVES.index(select_by)]
         if not np.isfinite(column[epoch]):
             return False

@@ -73,7 +73,7 @@ class Samples:
 
     @property
     def notes(self) -> list[str]:
-        """What the user should be told of the draws."""
+        """Notes on the draws for the user."""
         count = self.draws
         if not self or self.method != "sobol" or not _is_whole(count) or not count & (count - 1):
             return []
@@ -81,7 +81,7 @@ class Samples:
         return [f"{count} draws: a Sobol sequence is best balanced at powers of two, such as {above // 2} or {above}"]
 
     def spec(self) -> dict[str, Any]:
-        """As plain JSON values, the draws written out."""
+        """Plain JSON values, the draws written out."""
         how = {"method": self.method, "seed": self.seed} if _is_whole(self.draws) else {}
         draws = [{name: plain(value) for name, value in point.items()} for point in self.points]
         return {"space": {name: domain.spec() for name, domain in self.space.items()}, **how, "draws": draws}
@@ -96,7 +96,7 @@ class Samples:
         return cls(space, [{name: current_spelling(name, v) for name, v in draw.items()} for draw in spec["draws"]])
 
     def _drawn(self) -> tuple[dict[str, Any], ...]:
-        """As many different draws as are asked for."""
+        """Makes as many different draws as are asked for."""
         if self.draws < 1:
             raise UsageError(f"draws: {self.draws} is not at least 1")
         check_count("draws", self.draws)
@@ -121,7 +121,7 @@ class Samples:
             count *= 2
 
     def _given(self) -> tuple[dict[str, Any], ...]:
-        """The draws that the user lists, checked."""
+        """Checks the draws that the user lists."""
         check_count("draws", len(self.draws))
         points: list[dict[str, Any]] = []
         seen = set()
@@ -154,7 +154,7 @@ def check_count(what: str, number: int) -> None:
 
 
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """In what two sweeps' draws differ, in words.
+    """Differences between the draws of two sweeps, in words.
 
     Args:
         found: `Samples.spec` of the one there; empty: none.
@@ -174,7 +174,7 @@ def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
 
 
 def _words(spec: Mapping[str, Any]) -> dict[str, str]:
-    """What can be said of draws without listing them, by what it is called."""
+    """Properties of draws by name, without the draws themselves."""
     if not spec:
         return {}
     space = {f"sample {name}": domain_of(name, domain_from(domain)) for name, domain in spec["space"].items()}

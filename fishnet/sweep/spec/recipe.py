@@ -1,4 +1,4 @@
-"""What determines one training run: every field with its default, valid values, meaning and use."""
+"""Recipe of one training run: every field with its default, valid values, meaning and use."""
 
 # ruff: noqa: RUF009 - the calls in the class body are field declarations, made once
 
@@ -307,7 +307,7 @@ SCALAR_FIELDS = tuple(name for name, field in FIELDS.items() if field.role == "s
 
 
 def is_used(recipe: Recipe, name: str) -> bool:
-    """Whether a recipe makes use of one of its fields."""
+    """Tells whether a recipe makes use of one of its fields."""
     condition = FIELDS[name].used_by
     return condition is None or condition.holds(recipe)
 

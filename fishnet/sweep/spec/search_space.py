@@ -1,4 +1,4 @@
-"""What a sampled field is drawn from: a range of numbers, or a list of values."""
+"""Domains of sampled fields: a range of numbers, or a list of values."""
 
 import math
 from collections.abc import Mapping
@@ -40,14 +40,14 @@ class Range:
         check_flag("range: log", self.log)
 
     def __str__(self) -> str:
-        """As on the command line: `0.001..0.3:log`."""
+        """Text as on the command line: `0.001..0.3:log`."""
         return f"{format_value(self.low)}..{format_value(self.high)}" + ":log" * self.log
 
     def __contains__(self, value: Any) -> bool:
         return self.low <= value <= self.high
 
     def spec(self) -> dict[str, Any]:
-        """As plain JSON values."""
+        """Plain JSON values."""
         return asdict(self)
 
     @property
@@ -57,7 +57,7 @@ class Range:
 
     @property
     def size(self) -> float:
-        """How many different values there are; infinite where they are not whole."""
+        """Number of different values; infinite where they are not whole."""
         return self.high - self.low + 1 if isinstance(self.low, int) else math.inf
 
     def at(self, points: np.ndarray) -> list[Any]:
@@ -89,24 +89,24 @@ class Choices:
     values: tuple[Any, ...]
 
     def __str__(self) -> str:
-        """As on the command line: `momentum,adam`."""
+        """Text as on the command line: `momentum,adam`."""
         return ",".join(map(format_value, self.values))
 
     def __contains__(self, value: Any) -> bool:
         return value in self.values
 
     def spec(self) -> list[Any]:
-        """As plain JSON values."""
+        """Plain JSON values."""
         return [plain(value) for value in self.values]
 
     @property
     def ends(self) -> tuple[Any, ...]:
-        """All of them: see `Range.ends`."""
+        """All values: see `Range.ends`."""
         return self.values
 
     @property
     def size(self) -> int:
-        """How many there are."""
+        """Number of values."""
         return len(self.values)
 
     def at(self, points: np.ndarray) -> list[Any]:
@@ -115,7 +115,7 @@ class Choices:
 
 
 def domain_of(name: str, given: Any) -> Range | Choices:
-    """What a field is drawn from, in the type of the field.
+    """Domain of a field, in the type of the field.
 
     Raises:
         UsageError: an unknown field or `seed`, values that are not the field's, a range of a field that is no number, a

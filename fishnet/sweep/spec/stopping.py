@@ -58,11 +58,11 @@ class Stopping:
         return bool(self.halving or self.median or self.target)
 
     def spec(self) -> dict[str, Any]:
-        """As plain JSON values."""
+        """Plain JSON values."""
         return asdict(self)
 
     def is_rung(self, epochs: int) -> bool:
-        """Whether a rung of the halving is after so many epochs."""
+        """Tells whether a rung of the halving is after so many epochs."""
         if not self.halving:
             return False
         rung = self.first
@@ -133,7 +133,7 @@ class ArmStopper:
                 history.status[active] = STOPPED
 
     def reached(self, curves: np.ndarray, epochs: int) -> bool:
-        """Whether an arm, of whose runs these are the curves [run, epoch, figure], has reached the target."""
+        """Tells whether an arm whose runs have the curves [run, epoch, metric] has reached the target."""
         if not self.stopping.target:
             return False
         name, higher, value = parse_target(self.stopping.target)
@@ -141,7 +141,7 @@ class ArmStopper:
         return bool(best >= (value if higher else -value))
 
     def behind(self, arm: str, epochs: int) -> bool:
-        """Whether an arm is not good enough after so many epochs to go on."""
+        """Tells whether an arm is not good enough after so many epochs to go on."""
         stopping = self.stopping
         own = best_so_far(self.figures[arm])[epochs - 1]
         others = (

@@ -27,7 +27,7 @@ def plan_rows(view: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def estimate_text(view: Mapping[str, Any]) -> str:
-    """How long a sweep will take and what takes it, where all of its programs have run on this machine before."""
+    """Expected time of a sweep and its parts, where all of its programs have run on this machine before."""
     times = [cohort.get("last_time") for cohort in view["cohorts"]]
     if not all(times):
         return "unknown until the first calls: then the progress says how much time is left"

@@ -117,7 +117,7 @@ def check_lowering(sweep: Sweep, lowering: str | None) -> None:
 
 
 def has_convolutions(sweep: Sweep) -> bool:
-    """Whether any network of a sweep has convolutions: a model other than an mlp, or what pretrains it."""
+    """Tells whether any network of a sweep has convolutions: a model other than an mlp, or what pretrains it."""
     models, pretrain = (sweep.varied.get(name, [getattr(sweep.recipe, name)]) for name in ("model", "pretrain"))
     return set(models) != {"mlp"} or set(pretrain) != {"none"}
 
@@ -203,7 +203,7 @@ def split_labels(task: Task, split: str) -> np.ndarray:
 
 
 def split_text(task: Task, split: str) -> str:
-    """Which classes a split holds and which it lacks, in words."""
+    """Classes that a split holds and lacks, in words."""
     counts = np.bincount(split_labels(task, split), minlength=len(task.classes))
     held = ", ".join(name for name, count in zip(task.classes, counts, strict=True) if count)
     missing = ", ".join(name for name, count in zip(task.classes, counts, strict=True) if not count)
