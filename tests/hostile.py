@@ -262,7 +262,7 @@ CASES = [
     Case("stray word", ["ablation", "relu"], "relu"),
     *[
         Case(f"empty {flag}", ["ablation", flag, ""], f"{flag}.*is empty")
-        for flag in ("--out", "--target", "--coordinator", "--processes", "--process", "--seeds", "--seed",
+        for flag in ("--out", "--target", "--shard", "--ray", "--seeds", "--seed",
                      "--data-dir", "--group-regex", "--lane-width", "--lowering", "--devices", "--halving", "--rung",
                      "--axis", "--sample", "--task", "--lr", "--widths", "--hard-classes")
     ],
@@ -316,7 +316,8 @@ CASES = [
     Case("a focal exponent without focal loss", ["train", "--focal-gamma", "3"], "focal_gamma"),
     Case("describe, a size for optimizers", ["describe", "--part", "optimizers", "--image-size", "8"], "image.size"),
     Case("draws of nothing", ["ablation", "--draws", "8"], "draws"),
-    Case("processes without coordinator", ["train", "--processes", "2"], "coordinator"),
+    Case("a flag that is no more", ["train", "--processes", "2"], "no more: give --shard I/N"),
+    Case("a shard that there is not", ["train", "--shard", "3/2"], "3/2.*from 1 to N"),
     # Metrics that do not exist
     Case("selection by a metric of missing classes",
          [*PHOTOS, "--select-by", "val_macro_auc"], "val_macro_auc",

@@ -4,6 +4,8 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,8 +13,9 @@ from fishnet.cli.compilation_cache import keep_programs, tell_what_is_not_kept
 from fishnet.cli.output import width_of_output
 from fishnet.cli.parser import run_guarded, usable_cores
 from fishnet.cli.sweep_flags import Experiment, Request, understand
-from fishnet.errors import UsageError
+from fishnet.errors import UsageError, UserError
 from fishnet.host.names import shell_word, visible
+from fishnet.sweep.distributed.shard import OWN_CHIPS, parse_shard
 from fishnet.sweep.run.progress import Display, display_for
 
 if TYPE_CHECKING:
@@ -39,16 +42,19 @@ def train(request: Request, show_result: Callable[[Path, Display, str | None], N
     use_cores(request.devices)
     keep_programs()
     from fishnet.sweep import DataOptions, run_sweep
-    from fishnet.sweep.distributed.processes import Team, join
+    from fishnet.sweep.distributed.shard_folders import resume_text
     from fishnet.sweep.spec.validation import check_sweep
 
     data = DataOptions(data_dir=request.data_dir, group_regex=request.group_regex, strict=request.strict)
     display = display_for(request.quiet)
     tell_what_is_not_kept(display)
     try:
-        team = join(**vars(request.meeting)) if request.meeting else Team()
+        if not request.shard.whole:
+            keep_own_chips()
         check_sweep(request.sweep, data.data_dir, data.group_regex, data.strict)
         out = Path(request.out or default_folder(request, data))
+        if request.ray is not None:
+            train_on_ray(request, out, display)
         result = run_sweep(
             request.sweep,
             out,
@@ -60,17 +66,55 @@ def train(request: Request, show_result: Callable[[Path, Display, str | None], N
             display=display,
             data=data,
             command=request.command,
+            shard=str(request.shard),
         )
     except UsageError as error:
         raise request.as_typed(error) from error
     finally:
         display.finish()
-    if team.index:  # process 0 shows what all have done
+    if result.missing:  # who finishes last shows what all have done
+        display.note(resume_text(list(result.missing), request.command))
         return 0
-    if result.finished:
+    if result.finished and request.ray is None:
         display.note("this sweep was finished before: nothing is trained")
     (show_result or show)(out, display, request.data_dir)
     return 0
+
+
+def train_on_ray(request: Request, out: Path, display: Display) -> None:
+    """Trains all shards of a sweep on a Ray cluster; returns when they are merged.
+
+    Raises:
+        UserError: there is no Ray, or a shard could not be trained.
+    """
+    try:
+        from fishnet.contrib.ray_shards import run_shards
+    except ImportError as error:
+        raise UserError(f"--ray: {error}") from error
+
+    home = {"out": str(out.absolute()), "data_dir": request.data_dir and os.path.abspath(request.data_dir)}
+    of_one = replace(request, **home, ray=None, ray_shards=None, quiet=True)
+    run_shards(partial(train_shard, of_one), request.ray, request.ray_shards, display.note)
+
+
+def train_shard(request: Request, shard: str, devices: int | None) -> None:
+    """Trains one shard of a sweep in a process of a Ray cluster.
+
+    Args:
+        request: the command line, understood, with absolute paths.
+        shard: I/N.
+        devices: how many cores Ray gives it; None: it has a GPU of its own.
+    """
+    train(
+        replace(request, shard=parse_shard(shard), devices=request.devices or devices),
+        show_result=lambda out, display, data_dir: None,
+    )
+
+
+def keep_own_chips() -> None:
+    """Has a host of a TPU pod take its own chips only, as long as the user has not said otherwise."""
+    for name, value in OWN_CHIPS.items():
+        os.environ.setdefault(name, value)
 
 
 def use_cores(devices: int | None) -> None:

@@ -12,6 +12,7 @@ from fishnet.cli.search_flags import add_sample_flags, samples_of
 from fishnet.errors import UsageError
 from fishnet.host.names import shell_command
 from fishnet.lookup import unknown
+from fishnet.sweep.distributed.shard import Shard, parse_shard, shard_in
 from fishnet.sweep.spec.field_parsing import parse_value
 from fishnet.sweep.spec.fields import format_value
 from fishnet.sweep.spec.random_search import MOST_RUNS
@@ -19,12 +20,14 @@ from fishnet.sweep.spec.recipe import FIELDS, Recipe
 from fishnet.sweep.spec.stopping import Stopping
 from fishnet.sweep.spec.sweep import Sweep
 
-CLUSTER_SIZES = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
-CLUSTER_NUMBERS = (  # what JAX reads where it is not told how the processes meet
-    *("SLURM_JOB_ID", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID"),
-    *("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK"),
-    *("TPU_WORKER_ID", "MEGASCALE_NUM_SLICES", "MEGASCALE_SLICE_ID"),
-)
+# flag of an earlier version -> what is given in its place
+GONE_FLAGS = {
+    "distributed": "--shard I/N; in a job of Slurm, Open MPI, Kubernetes or a TPU pod none is needed",
+    "no-distributed": "--shard 1/1",
+    "coordinator": "--shard I/N: processes need no address of each other",
+    "processes": "--shard I/N",
+    "process": "--shard I/N, with I from 1",
+}
 SEED_HELP = "train with this one seed, in place of --seeds"
 
 
@@ -52,15 +55,6 @@ class Experiment:
 
 
 @dataclass(frozen=True)
-class Meeting:
-    """Where the processes of a job meet; None: as JAX finds it from Slurm, a TPU pod, Open MPI or Kubernetes."""
-
-    coordinator: str | None = None  # host:port of process 0
-    processes: int | None = None
-    process: int | None = None  # from 0
-
-
-@dataclass(frozen=True)
 class Request:
     """Parsed command line of a training experiment."""
 
@@ -71,7 +65,9 @@ class Request:
     lowering: str | None
     share_batches: bool | None
     devices: int | None
-    meeting: Meeting | None  # None: this process works alone
+    shard: Shard  # of the runs, that this process trains
+    ray: str | None  # the address of the Ray cluster that trains the shards; "auto": one on this machine; None: no Ray
+    ray_shards: int | None  # how many shards it trains; None: one a GPU, or one a node
     data_dir: str | None
     group_regex: str | None
     strict: bool
@@ -135,17 +131,19 @@ def parser_for(experiment: Experiment) -> Parser:
     )
     how.add_argument("--quiet", action="store_true", help="log lines instead of a live progress bar")
     how.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    many = parser.add_argument_group("several processes or machines, each started with the same command")
+    many = parser.add_argument_group("several processes or machines, with one output folder")
     many.add_argument(
-        "--distributed",
-        action=argparse.BooleanOptionalAction,
-        help="share the runs among the processes of this job; default: if Slurm, Open MPI or a TPU pod says so",
+        "--shard",
+        metavar="I/N",
+        help="train the I-th of N shares of the runs, I from 1; the last process to finish merges them; default: as "
+        "Slurm, Open MPI, Kubernetes or a TPU pod says, otherwise all runs (1/1)",
     )
     many.add_argument(
-        "--coordinator", metavar="HOST:PORT", help="without those: an address of process 0, for all alike"
+        "--ray", nargs="?", const="auto", metavar="ADDRESS", help="train the shards on a Ray cluster, or a local one"
     )
-    many.add_argument("--processes", metavar="N", help="and how many processes there are")
-    many.add_argument("--process", metavar="I", help="and which of them this one is, from 0")
+    many.add_argument("--ray-shards", metavar="N", help="how many shards; default: one a GPU, or one a node")
+    for name in GONE_FLAGS:
+        many.add_argument(f"--{name}", nargs="?", const=True, help=argparse.SUPPRESS)
     recipe = parser.add_argument_group("recipe, shared by all runs")
     for name, own in FIELDS.items():
         usual = format_value(getattr(experiment.recipe, name))
@@ -211,7 +209,7 @@ def understand(experiment: Experiment, argv: Sequence[str], flags: argparse.Name
         lowering=flags.lowering,
         share_batches=flags.share_batches or None,
         devices=None if flags.devices is None else parse_whole("devices", flags.devices, most=MOST_DEVICES),
-        meeting=meeting_of(flags),
+        **shards_of(flags),
         data_dir=flags.data_dir,
         group_regex=flags.group_regex,
         strict=flags.strict,
@@ -221,50 +219,26 @@ def understand(experiment: Experiment, argv: Sequence[str], flags: argparse.Name
     )
 
 
-def meeting_of(flags: argparse.Namespace) -> Meeting | None:
-    """Where this process meets others; None where it is to work alone.
+def shards_of(flags: argparse.Namespace) -> dict[str, Any]:
+    """What `Request` holds of shards and Ray.
 
     Raises:
-        UsageError: flags that contradict each other or belong together, or an address or number that is none, there or
-            in what a cluster tells in the environment.
+        UsageError: flags that contradict each other or are no more, or a shard that is none, there or in what a cluster
+            says in the environment.
     """
-    given = {name: text for name in ("coordinator", "processes", "process") if (text := getattr(flags, name))}
-    if not given:
-        if flags.distributed is False or not (flags.distributed or announced()):
-            return None
-        for name in CLUSTER_NUMBERS:
-            number_in_environment(name)
-        return Meeting()
-    if flags.distributed is False:
-        raise UsageError(f"--no-distributed and --{next(iter(given))} contradict each other")
-    for name in ("coordinator", "processes", "process"):
-        if name not in given:
-            raise UsageError(f"--coordinator, --processes and --process belong together: --{name} is missing")
-    host, _, port = given["coordinator"].rpartition(":")
-    if not host or not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65535:
-        raise UsageError(f"--coordinator: {given['coordinator']!r} is not HOST:PORT, as in 10.0.0.1:1234")
-    count = parse_whole("processes", given["processes"], most=MOST_RUNS)  # each has a run, or there is nothing to share
-    if not re.fullmatch(r"[0-9]{1,9}", given["process"]) or int(given["process"]) >= count:
-        raise UsageError(f"--process: {given['process']!r} is not a whole number from 0 to {count - 1}")
-    return Meeting(given["coordinator"], count, int(given["process"]))
-
-
-def announced() -> bool:
-    """Whether the environment tells of several processes: those of a Slurm or Open MPI step, or of a TPU pod."""
-    several = any(number_in_environment(name) > 1 for name in CLUSTER_SIZES)
-    return several or "," in os.environ.get("TPU_WORKER_HOSTNAMES", "")
-
-
-def number_in_environment(name: str) -> int:
-    """What a cluster tells in a variable of the environment; 0 where it tells nothing.
-
-    Raises:
-        UsageError: it is no number.
-    """
-    text = os.environ.get(name, "")
-    if not re.fullmatch(r"[0-9]{0,18}", text):
-        raise UsageError(f"{name} in the environment is {text!r}, no whole number: unset it, or give --no-distributed")
-    return int(text or 0)
+    for name, instead in GONE_FLAGS.items():
+        if getattr(flags, name.replace("-", "_")) is not None:
+            raise UsageError(f"--{name} is no more: give {instead}")
+    if flags.ray_shards is not None and flags.ray is None:
+        raise UsageError(f"--ray-shards {flags.ray_shards} would have no effect: it belongs to --ray")
+    if flags.ray is not None and flags.shard is not None:
+        raise UsageError(f"--ray and --shard {flags.shard} contradict each other: Ray trains all shards")
+    if flags.ray is not None:
+        shard = Shard()
+    else:
+        shard = shard_in(os.environ) if flags.shard is None else parse_shard(flags.shard)
+    count = None if flags.ray_shards is None else parse_whole("ray-shards", flags.ray_shards, most=MOST_RUNS)
+    return {"shard": shard, "ray": flags.ray, "ray_shards": count}
 
 
 def stopping_of(flags: argparse.Namespace) -> Stopping:

@@ -1,5 +1,6 @@
 """Flags that every command shares: nothing is given twice, nothing is empty, no option is ignored."""
 
+import argparse
 import importlib
 from types import SimpleNamespace
 
@@ -68,9 +69,10 @@ def test_a_flag_is_given_once(command):
 
 
 def test_a_switch_and_its_opposite():
-    assert refusal("experiments.train", "--distributed", "--no-distributed") == (
-        "--distributed and --no-distributed are both given"
-    )
+    parser = Parser(prog="x")
+    parser.add_argument("--color", action=argparse.BooleanOptionalAction)
+    with pytest.raises(UsageError, match=r"^--color and --no-color are both given$"):
+        parser.parse(["--color", "--no-color"])
 
 
 def test_flags_that_collect_are_given_as_often_as_wanted():

@@ -6,8 +6,9 @@ import pytest
 
 from experiments import ablation, train
 from fishnet.cli.parser import run_guarded, usable_cores
-from fishnet.cli.sweep_flags import Meeting, parser_for, understand
+from fishnet.cli.sweep_flags import parser_for, understand
 from fishnet.errors import UsageError, UserError
+from fishnet.sweep.distributed.shard import Shard
 from fishnet.sweep.spec.field_parsing import parse_value
 from fishnet.sweep.spec.fields import format_value
 from fishnet.sweep.spec.recipe import FIELDS, Recipe
@@ -42,10 +43,6 @@ def other_value(name):
 
 
 VALUES = {name: other_value(name) for name in FIELDS}
-
-
-def meeting(coordinator="10.0.0.1:1234", processes="2", process="1"):
-    return ["--coordinator", coordinator, "--processes", processes, "--process", process]
 
 
 def asked(*words, experiment=ablation.EXPERIMENT):
@@ -170,7 +167,7 @@ def test_train_takes_no_axes():
         (["--devices", "1e9"], ["--devices", "'1e9'"]),
         (["--devices", "1000000000"], ["--devices", "'1000000000'", "1024"]),
         (["--lane-width", "1000000000"], ["--lane-width", "'1000000000'", "32768"]),
-        (meeting(processes="1000000000"), ["--processes", "'1000000000'", "32768"]),
+        (["--shard", "1/1000000"], ["'1/1000000'", "32,768"]),
         (["--lr", "1e-46"], ["lr", "'1e-46'", "float32"]),
         (["--sample", "lr=1e-46..1"], ["lr", "'1e-46'", "float32"]),
         (["--target", "val_accuracy>=1_0"], ["target", "1_0"]),
@@ -304,62 +301,46 @@ def test_a_path_is_no_range():
 # --- several processes ---
 
 
-AT = meeting()
-SEVERAL = {
-    "slurm": {"SLURM_STEP_NUM_TASKS": "2"},
-    "open mpi": {"OMPI_COMM_WORLD_SIZE": "4"},
-    "pod": {"TPU_WORKER_HOSTNAMES": "a,b"},
-}
-ONE = {"slurm": {"SLURM_STEP_NUM_TASKS": "1"}, "colab": {"TPU_WORKER_HOSTNAMES": "localhost"}, "laptop": {}}
+def test_a_cluster_says_which_shard_it_is_unless_told_otherwise(monkeypatch):
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    assert understand(train.EXPERIMENT, []).shard == Shard(2, 4)
+    assert understand(train.EXPERIMENT, ["--shard", "1/1"]).shard == Shard()
+    assert understand(train.EXPERIMENT, ["--shard", "3/8"]).shard == Shard(3, 8)
+    assert understand(train.EXPERIMENT, ["--ray"]).shard == Shard()
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "two")
+    message = "SLURM_STEP_NUM_TASKS in the environment is 'two', no whole number"
+    assert message in refused(experiment=train.EXPERIMENT)
+    assert understand(train.EXPERIMENT, ["--shard", "1/1"]).shard == Shard()
 
 
-@pytest.mark.parametrize("environment", SEVERAL.values(), ids=SEVERAL)
-def test_a_cluster_is_joined_unless_told_otherwise(monkeypatch, environment):
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    assert understand(train.EXPERIMENT, []).meeting == Meeting()
-    assert understand(train.EXPERIMENT, ["--no-distributed"]).meeting is None
-    assert understand(train.EXPERIMENT, AT).meeting == Meeting("10.0.0.1:1234", 2, 1)
+def test_a_process_alone_trains_all_runs():
+    request = understand(train.EXPERIMENT, [])
+    assert (request.shard, request.ray, request.ray_shards) == (Shard(), None, None)
 
 
-@pytest.mark.parametrize("value", ["two", "-1", "1.5", "²", "9" * 5000])
-@pytest.mark.parametrize("name", ["SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"])
-def test_a_cluster_whose_size_is_no_number(monkeypatch, name, value):
-    monkeypatch.setenv(name, value)
-    assert f"{name} in the environment is {value!r}, no whole number" in refused(experiment=train.EXPERIMENT)
-    assert understand(train.EXPERIMENT, ["--no-distributed"]).meeting is None
-    assert understand(train.EXPERIMENT, AT).meeting == Meeting("10.0.0.1:1234", 2, 1)
-
-
-@pytest.mark.parametrize("name", ["SLURM_PROCID", "SLURM_JOB_ID", "OMPI_COMM_WORLD_RANK", "TPU_WORKER_ID"])
-def test_what_a_cluster_tells_of_this_process_is_a_number(monkeypatch, name):
-    monkeypatch.setenv(name, "first")
-    assert understand(train.EXPERIMENT, []).meeting is None  # alone: nobody asks
-    assert f"{name} in the environment is 'first'" in refused("--distributed", experiment=train.EXPERIMENT)
-
-
-@pytest.mark.parametrize("environment", ONE.values(), ids=ONE)
-def test_a_single_process_works_alone_unless_told_otherwise(monkeypatch, environment):
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    assert understand(train.EXPERIMENT, []).meeting is None
-    assert understand(train.EXPERIMENT, ["--distributed"]).meeting == Meeting()
+def test_ray_takes_an_address_and_a_number_of_shards():
+    request = understand(train.EXPERIMENT, ["--ray", "--ray-shards", "3"])
+    assert (request.ray, request.ray_shards) == ("auto", 3)
+    assert understand(train.EXPERIMENT, ["--ray", "10.0.0.1:6379"]).ray == "10.0.0.1:6379"
 
 
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (AT[:2], r"--coordinator, --processes and --process belong together: --processes is missing"),
-        (AT[:4], r"--process is missing"),
-        ([*AT, "--no-distributed"], r"--no-distributed and --coordinator contradict each other"),
-        (meeting(coordinator="10.0.0.1"), r"--coordinator: '10.0.0.1' is not HOST:PORT"),
-        (meeting(coordinator=":1234"), r"--coordinator: ':1234' is not HOST:PORT"),
-        (meeting(coordinator="a:70000"), r"--coordinator: 'a:70000' is not HOST:PORT"),
-        (meeting(processes="0"), r"--processes: '0' is not a whole number of at least 1"),
-        (meeting(process="2"), r"--process: '2' is not a whole number from 0 to 1"),
-        (meeting(process="one"), r"--process: 'one' is not a whole number from 0 to 1"),
+        (["--shard", "3/2"], r"shard '3/2' is not I/N with I from 1 to N"),
+        (["--shard", "0/2"], r"shard '0/2' is not I/N"),
+        (["--shard", "two"], r"shard 'two' is not I/N"),
+        (["--ray-shards", "2"], r"--ray-shards 2 would have no effect: it belongs to --ray"),
+        (["--ray", "--ray-shards", "0"], r"'0' is not a whole number of at least 1"),
+        (["--ray", "--shard", "1/2"], r"--ray and --shard 1/2 contradict each other"),
+        (["--distributed"], r"--distributed is no more: give --shard I/N; in a job of Slurm"),
+        (["--no-distributed"], r"--no-distributed is no more: give --shard 1/1"),
+        (["--coordinator", "10.0.0.1:1234"], r"--coordinator is no more: give --shard I/N"),
+        (["--processes", "2"], r"--processes is no more: give --shard I/N"),
+        (["--process", "1"], r"--process is no more: give --shard I/N, with I from 1"),
     ],
 )
-def test_a_meeting_that_cannot_be_is_refused(argv, message):
+def test_a_shard_that_cannot_be_is_refused(argv, message):
     with pytest.raises(UsageError, match=message):
         understand(train.EXPERIMENT, argv)

@@ -1,12 +1,10 @@
-"""Several processes train a sweep together and leave what one would have left, whoever is killed on the way."""
+"""Shards of a sweep leave what one process would have left, whoever is killed on the way."""
 
-import dataclasses
 import json
 import os
 import pickle
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,109 +16,268 @@ import pandas as pd
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
+from experiments import merge
 from fishnet.data import load_task
 from fishnet.errors import UsageError, UserError
-from fishnet.host.interrupt import Interrupt
 from fishnet.sweep import Recipe, Stopping, Sweep, run_sweep
-from fishnet.sweep.distributed import processes
-from fishnet.sweep.distributed.dealing import deal, dealt_in, groups_of, share_of, written
-from fishnet.sweep.distributed.processes import FINISHED, GONE, STOPPED, WORKING, Peer, Pulse, Team
+from fishnet.sweep.distributed import shard_folders
+from fishnet.sweep.distributed.assignment import assign, groups_of, parse_assignment, shard_of, write_assignment
+from fishnet.sweep.distributed.shard import Shard, parse_shard, shard_in
+from fishnet.sweep.distributed.shard_folders import shard_command
 from fishnet.sweep.plan.cohorts import make_cohorts
 from fishnet.sweep.program.compile import compiler_options
 from fishnet.sweep.program.program import CompiledProgram
-from fishnet.sweep.spec.recipe import resolve
-from fishnet.sweep.store.checkpoint_store import CheckpointStore, part_of, taking_part
-from fishnet.sweep.store.folder import locked
-from tests.sweep.conftest import assert_same_results, contents, trained
-
-SCRIPT = """
-import pickle, sys
-import jax
-from fishnet.sweep import run_sweep
 from fishnet.sweep.run import phase
-from fishnet.sweep.distributed import processes
-from fishnet.sweep.distributed import merge as whole
-
-out, port, count, index, devices, width, call, sweep = pickle.loads(bytes.fromhex(sys.argv[1]))
-phase.CHECKPOINT_SECONDS = whole.UPDATE_SECONDS = 0.0  # at every epoch
-phase.CALL_SECONDS = call
-processes.BEAT_SECONDS, processes.GONE_SECONDS = 0.2, 10.0
-jax.config.update("jax_num_cpu_devices", 2)  # as here: programs for another number are compiled anew
-try:
-    processes.join(f"127.0.0.1:{port}", count, index)
-    run_sweep(sweep, out, lane_width=width, devices=devices)
-except Exception as error:
-    print(error, file=sys.stderr)
-    sys.exit(getattr(error, "exit_code", 99))
-"""
-
-
-def start(
-    out: Path, sweep: Sweep, count: int = 2, devices: int = 1, width: int = 1, call: float = 2.0
-) -> list[subprocess.Popen]:
-    """The processes of a job, which meet at a port of their own."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    words = [pickle.dumps((out, port, count, index, devices, width, call, sweep)).hex() for index in range(count)]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-    return [
-        subprocess.Popen([sys.executable, "-c", SCRIPT, of], env=environment, stderr=subprocess.PIPE, text=True)
-        for of in words
-    ]
-
-
-def ended(job: list[subprocess.Popen], timeout: float = 900) -> tuple[list[int], list[str]]:
-    """Exit codes, and what was said, of all processes of a job."""
-    try:
-        said = [process.communicate(timeout=timeout)[1] for process in job]
-    finally:
-        for process in job:
-            process.kill()
-    return [process.returncode for process in job], said
+from fishnet.sweep.spec.recipe import resolve
+from fishnet.sweep.store.checkpoint_store import CheckpointStore
+from fishnet.sweep.store.folder import locked
+from tests.sweep.conftest import Stopper, contents, trained
 
 
 def assert_same_sweep(one: Path, other: Path, but: tuple[str, ...] = ()) -> None:
-    """Tables and the state of every run are the same, bit for bit, but for what else is named of its history."""
-    assert_same_results(one, other)
-    a, b = trained(one), trained(other)
-    for state in (a, b):
-        for name in ("seconds", *but):
-            state["history"].pop(name)
-    assert jax.tree.structure(a) == jax.tree.structure(b)
-    jax.tree.map(np.testing.assert_array_equal, a, b)
+    """Tables, files and the state of every run are the same, bit for bit, but for what else is named of its history."""
+    assert {path.name for path in one.iterdir()} - {".lock"} == {path.name for path in other.iterdir()} - {".lock"}
+    for path in one.glob("*.parquet"):
+        a, b = (pd.read_parquet(out / path.name).drop(columns="train_seconds", errors="ignore") for out in (one, other))
+        pd.testing.assert_frame_equal(a, b, check_exact=True)
+    for folder in (one / "checkpoints").iterdir():
+        a, b = (trained(out, int(folder.name.removeprefix("cohort_"))) for out in (one, other))
+        for state in (a, b):
+            for name in ("seconds", *but):
+                state["history"].pop(name)
+        assert jax.tree.structure(a) == jax.tree.structure(b)
+        jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+# --- in one process, shard after shard ---
 
 
 @pytest.fixture(scope="module")
-def together(mixed, tmp_path_factory) -> Path:
-    """The `mixed` sweep, but trained by two processes with a device each."""
-    out = tmp_path_factory.mktemp("together") / "out"
-    codes, said = ended(start(out, mixed[0]))
-    assert codes == [0, 0], said
+def sharded(mixed, tmp_path_factory) -> Path:
+    """The `mixed` sweep in two shards."""
+    out = tmp_path_factory.mktemp("sharded") / "out"
+    first = run_sweep(
+        mixed[0], out, lane_width=1, devices=1, shard="1/2", command="python -m experiments.x --shard 1/2"
+    )
+    assert first.missing == ("shard 2/2 (not begun)",)
+    assert len(first.runs) == 8 and set(first.runs.status) == {"ok"}
+    assert not (out / "runs.parquet").exists()
+    again = run_sweep(mixed[0], out, lane_width=1, devices=1, shard="1/2")  # trains nothing
+    assert again.missing == first.missing
+    pd.testing.assert_frame_equal(again.runs, first.runs)
+    content = json.loads((out / "sweep.json").read_text())
+    assert (content["shards"], content["finished"]) == (2, None)
+    ((one, other),) = parse_assignment(content)
+    assert one == first.runs.run.tolist() and sorted(one + other) == list(range(16)) and len(other) == 8
+    last = run_sweep(mixed[0], out, lane_width=1, devices=1, shard="2/2")
+    assert not last.missing and not last.finished and len(last.runs) == 16
     return out
 
 
-def test_number_of_processes_changes_nothing(mixed, together):
-    """Nor does the number of devices: see test_lanes.py."""
-    assert_same_sweep(mixed[1].out, together)
-    assert {path.name for path in together.iterdir()} == {path.name for path in mixed[1].out.iterdir()}
+def test_shards_leave_what_one_process_leaves(mixed, sharded):
+    """Nor does the number of devices change anything: see test_lanes.py."""
+    assert_same_sweep(mixed[1].out, sharded)
+    left, right = (json.loads((out / "sweep.json").read_text()) for out in (mixed[1].out, sharded))
+    assert left["steps"] == right["steps"] and left["tables"].keys() == right["tables"].keys()
 
 
-def test_the_plan_says_how_runs_are_dealt(together):
-    content = json.loads((together / "sweep.json").read_text())
-    assert content["processes"] == 2
-    ((one, other),) = dealt_in(content)
-    assert sorted(one + other) == list(range(16))
-    assert len(one) == len(other) == 8
+@pytest.mark.parametrize("shard", [None, "1/2", "3/5"])
+def test_a_finished_sweep_is_left_alone_by_any_shard(mixed, sharded, shard):
+    before = contents(sharded)
+    assert run_sweep(mixed[0], sharded, shard=shard).finished
+    assert {**contents(sharded), ".lock": b""} == {**before, ".lock": b""}
 
 
-def test_a_finished_sweep_is_left_alone_by_any_number_of_processes(mixed, together):
-    before = contents(together)
-    assert run_sweep(mixed[0], together).finished
-    assert contents(together) == before
+def test_several_cohorts_more_shards_than_groups_and_a_target(tmp_path):
+    """Shards without runs in one program, or in any; arms stay whole where seeds end together."""
+    sweep = Sweep(SMALL, {"widths": [(8,), (4,)]}, seeds=3, stopping=Stopping(target="val_accuracy>=0.45"))
+    whole = run_sweep(sweep, tmp_path / "whole", lane_width=2, devices=1)
+    for number in (3, 1, 2):
+        result = run_sweep(sweep, tmp_path / "out", lane_width=2, devices=1, shard=f"{number}/3")
+    assert not result.missing
+    assert_same_sweep(whole.out, tmp_path / "out", but=("executed",))
 
 
-# --- dealing ---
+def stopped_early(sweep: Sweep, out: Path, shard: str | None, after: float = 3.0) -> None:
+    """A shard that gets a signal after so many run-epochs."""
+    with pytest.raises(UserError, match="SIGTERM"):
+        run_sweep(sweep, out, lane_width=2, devices=1, shard=shard, display=Stopper(after))
+
+
+@pytest.fixture
+def often(monkeypatch):
+    """Checkpoints after every epoch."""
+    monkeypatch.setattr(phase, "CHECKPOINT_SECONDS", 0.0)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Path:
+    return run_sweep(SWEPT, tmp_path_factory.mktemp("undisturbed") / "out", lane_width=2, devices=1).out
+
+
+@pytest.mark.parametrize("goes_on", [["2/2", "1/2"], ["1/3", "3/3", "2/3"], [None]], ids=str)
+def test_a_stopped_shard_goes_on_in_any_number_of_shards(undisturbed, tmp_path, often, goes_on):
+    out = tmp_path / "out"
+    stopped_early(SWEPT, out, "2/2")
+    stopped_early(SWEPT, out, "1/2", after=6.0)
+    for shard in goes_on:
+        result = run_sweep(SWEPT, out, lane_width=2, devices=1, shard=shard)
+    assert not result.missing
+    assert_same_sweep(undisturbed, out)
+
+
+def test_a_sweep_begun_by_one_process_goes_on_in_shards(undisturbed, tmp_path, often):
+    out = tmp_path / "out"
+    stopped_early(SWEPT, out, None)
+    assert run_sweep(SWEPT, out, lane_width=2, devices=1, shard="1/2").missing == ("shard 2/2 (not begun)",)
+    run_sweep(SWEPT, out, lane_width=2, devices=1, shard="2/2")
+    assert_same_sweep(undisturbed, out)
+
+
+def test_folders_of_shards_as_an_earlier_version_named_them_are_read(undisturbed, tmp_path, often):
+    out = tmp_path / "out"
+    stopped_early(SWEPT, out, "2/2")
+    old = out / "parts" / "of_2" / "process_1"
+    old.parent.mkdir(parents=True)
+    (out / "shards" / "2-of-2").rename(old)
+    store = CheckpointStore(out, out, "cohort_0", range(12), json.loads((out / "sweep.json").read_text())["spec_hash"])
+    assert store.restore(None, pytest.fail).found.sum() == 6
+    run_sweep(SWEPT, out, lane_width=2, devices=1)
+    assert_same_sweep(undisturbed, out)
+
+
+def test_pretraining_goes_on_in_another_number_of_shards(tmp_path, often):
+    recipe = Recipe(**vars(SMALL) | {"epochs": 2, "pretrain_epochs": 4})
+    sweep = Sweep(recipe, {"pretrain": ["none", "rotation"], "optimizer": ["momentum", "adam"]}, seeds=3)
+    whole = run_sweep(sweep, tmp_path / "whole", lane_width=2, devices=1)
+    stopped_early(sweep, tmp_path / "out", "1/2", after=0.5)
+    for shard in ("3/3", "2/3", "1/3"):
+        run_sweep(sweep, tmp_path / "out", lane_width=2, devices=1, shard=shard)
+    assert_same_sweep(whole.out, tmp_path / "out")
+
+
+# --- who may be at work ---
+
+
+def test_a_shard_that_is_at_work_is_refused_to_a_second_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(shard_folders, "LOOK_SECONDS", 0.2)
+    out = tmp_path / "out"
+    with locked(Shard(1, 2).folder(out)), pytest.raises(UserError, match="1-of-2 is in use by another process"):
+        run_sweep(SWEPT, out, shard="1/2")
+    for other in ("1/3", None):  # would train the same runs
+        with locked(Shard(1, 2).folder(out)), pytest.raises(UserError, match="1-of-2 is in use by another process"):
+            run_sweep(SWEPT, out, shard=other)
+    with locked(out), pytest.raises(UserError, match="out is in use by another process"):
+        run_sweep(SWEPT, out, shard="2/2")
+    assert not list(out.rglob("*.json"))
+
+
+def test_missing_shards_are_named_with_the_command_that_goes_on(tmp_path):
+    out = tmp_path / "out"
+    result = run_sweep(SWEPT, out, lane_width=2, devices=1, shard="2/4")
+    Shard(3, 4).folder(out).mkdir()
+    with locked(Shard(4, 4).folder(out)):
+        result = run_sweep(SWEPT, out, lane_width=2, devices=1, shard="2/4")
+    assert result.missing == ("shard 1/4 (not begun)", "shard 3/4 (stopped)", "shard 4/4 (at work)")
+    text = shard_folders.resume_text(list(result.missing), "python -m experiments.ablation --shard 2/4 --out 'a b'")
+    assert text.endswith("; to go on: python -m experiments.ablation --out 'a b' --shard 1/4")
+    assert "the last one to finish merges" in shard_folders.resume_text(["shard 4/4 (at work)"], "x")
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("a --out x", "a --out x --shard 3/4"),
+        ("a --shard=1/4 --quiet", "a --quiet --shard 3/4"),
+        ("a '", "a ' --shard 3/4"),
+    ],
+)
+def test_the_command_of_another_shard(command, expected):
+    assert shard_command(command, "3/4") == expected
+
+
+def test_merging_by_command(undisturbed, tmp_path, monkeypatch, capsys):
+    """What is missing is named; all there, the same is left as by the last shard."""
+    out = tmp_path / "out"
+    with pytest.MonkeyPatch.context() as patch:  # the last process dies before it merges
+        patch.setattr("fishnet.sweep.run.sweep.merge_shards", lambda *_: sys.exit(9))
+        run_sweep(SWEPT, out, lane_width=2, devices=1, shard="1/2", command="python -m experiments.y --shard 1/2")
+        assert merge.main(["--run", str(out)]) == 1
+        assert (
+            "not finished: shard 2/2 (not begun); to go on: python -m experiments.y --shard 2/2"
+            in capsys.readouterr().err
+        )
+        with pytest.raises(SystemExit):
+            run_sweep(SWEPT, out, lane_width=2, devices=1, shard="2/2")
+    assert not (out / "runs.parquet").exists()
+    assert merge.main(["--run", str(out)]) == 0
+    assert (out / "report.html").exists()
+    for name in ("report.html", "figures"):
+        remove(out / name)
+    assert_same_sweep(undisturbed, out)
+    assert merge.main(["--run", str(out)]) == 0  # again: nothing is left to do
+    assert merge.main(["--run", str(tmp_path)]) == 1
+
+
+def remove(path: Path) -> None:
+    for inner in path.iterdir() if path.is_dir() else ():
+        remove(inner)
+    path.rmdir() if path.is_dir() else path.unlink()
+
+
+@pytest.mark.parametrize("rule", [{"halving": 2}, {"median": True}])
+def test_rules_that_compare_all_arms_are_refused(tmp_path, rule):
+    with pytest.raises(UsageError, match=f"{next(iter(rule))} stopping compares all arms, and 2 shards"):
+        run_sweep(Sweep(SMALL, {"lr": [0.1, 0.2]}, seeds=2, stopping=Stopping(**rule)), tmp_path / "out", shard="1/2")
+    assert not (tmp_path / "out").exists()
+
+
+def test_processes_that_share_devices_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(UserError, match=r"give each process a shard \(--shard I/N\)"):
+        run_sweep(Sweep(SMALL, seeds=2), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("text", ["0/2", "3/2", "1", "1/", "a/b", "1/2/3", "-1/2", "1/0", "", "1/99999"])
+def test_a_shard_that_cannot_be(text):
+    with pytest.raises(UsageError, match="shard"):
+        parse_shard(text)
+    assert str(parse_shard("2/4")) == "2/4" and parse_shard("1/1").whole
+
+
+CLUSTERS = {
+    "Slurm": {"SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "4", "SLURM_NTASKS": "4"},
+    "Open MPI": {"OMPI_COMM_WORLD_RANK": "2", "OMPI_COMM_WORLD_SIZE": "4"},
+    "Kubernetes": {"JOB_COMPLETION_INDEX": "2", "JOB_COMPLETIONS": "4"},
+    "TPU": {"TPU_WORKER_ID": "2", "TPU_WORKER_HOSTNAMES": "a,b,c,d"},
+}
+ALONE = {
+    "laptop": {},
+    "one task": {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"},
+    "a script that sbatch runs itself": {"SLURM_PROCID": "0", "SLURM_NTASKS": "4"},
+    "an indexed job of which the number is not told": {"JOB_COMPLETION_INDEX": "2"},
+    "colab": {"TPU_WORKER_ID": "0", "TPU_WORKER_HOSTNAMES": "localhost"},
+}
+
+
+@pytest.mark.parametrize("environment", CLUSTERS.values(), ids=CLUSTERS)
+def test_the_shard_of_a_process_in_a_cluster(environment):
+    assert shard_in(environment) == Shard(3, 4)
+    index = next(iter(environment))
+    for wrong in ("4", "first", "-1", "\u00b2", "9" * 50):
+        with pytest.raises(UsageError, match=f"{index}.*--shard I/N"):
+            shard_in({**environment, index: wrong})
+    with pytest.raises(UsageError, match=f"there is no {index}"):
+        shard_in({name: value for name, value in environment.items() if name != index})
+
+
+@pytest.mark.parametrize("environment", ALONE.values(), ids=ALONE)
+def test_a_process_alone_trains_all_runs(environment):
+    assert shard_in(environment) == Shard()
+
+
+# --- assignment ---
 
 
 SMALL = Recipe(task="synthetic", image_size=8, model="mlp", widths=(8,), batch_size=8, epochs=12, dropout=0.1)
@@ -134,47 +291,47 @@ def cohorts_of(sweep: Sweep, width: int = 2) -> list:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 40])
-def test_every_run_is_dealt_once_and_groups_stay_whole(count):
+def test_every_run_is_assigned_once_and_groups_stay_whole(count):
     cohorts = cohorts_of(Sweep(SMALL, dict(SWEPT.axes) | {"widths": [(8,), (4,)]}, seeds=5))
-    dealt = deal(cohorts, count, whole_arms=False)
-    for cohort, of in zip(cohorts, dealt, strict=True):
+    assigned = assign(cohorts, count, whole_arms=False)
+    for cohort, of in zip(cohorts, assigned, strict=True):
         assert sorted(run for runs in of for run in runs) == [run.index for run in cohort.runs]
         groups = {tuple(cohort.runs[row].index for row in g) for g in groups_of(cohort, range(len(cohort.runs)))}
-        for process in range(count):
-            share = share_of(cohort, of, process, devices=2)
-            assert (share is None) == (not of[process])
+        for place in range(count):
+            share = shard_of(cohort, of, place, devices=2)
+            assert (share is None) == (not of[place])
             if share:
                 own = {tuple(share.runs[row].index for row in g) for g in groups_of(share, range(len(share.runs)))}
                 assert own <= groups
-    assert dealt_in({"plan": [{"dealt": written(of)} for of in dealt]}) == dealt
+    assert parse_assignment({"plan": [{"assigned": write_assignment(of)} for of in assigned]}) == assigned
 
 
-def test_work_is_dealt_evenly_over_long_and_short_runs():
-    """Dealt in turn, one process would get all the short runs."""
+def test_work_is_divided_evenly_over_long_and_short_runs():
+    """Assigned in turn, one shard would get all the short runs."""
     (cohort,) = cohorts_of(Sweep(SMALL, {"epochs": [1, 5]}, seeds=4), width=1)
-    (dealt,) = deal([cohort], 2, whole_arms=False)
-    work = [sum(cohort.runs[run].recipe.epochs for run in runs) for runs in dealt]
+    (assigned,) = assign([cohort], 2, whole_arms=False)
+    work = [sum(cohort.runs[run].recipe.epochs for run in runs) for runs in assigned]
     assert work == [12, 12]
 
 
-def test_small_cohorts_go_to_different_processes():
+def test_small_cohorts_go_to_different_shards():
     cohorts = cohorts_of(Sweep(SMALL, {"widths": [(8,), (9,)]}, seeds=1), width=1)
-    assert {tuple(map(len, of)) for of in deal(cohorts, 2, whole_arms=False)} == {(1, 0), (0, 1)}
+    assert {tuple(map(len, of)) for of in assign(cohorts, 2, whole_arms=False)} == {(1, 0), (0, 1)}
 
 
-def test_arms_are_dealt_whole_where_seeds_end_together():
+def test_arms_are_assigned_whole_where_seeds_end_together():
     (cohort,) = cohorts_of(SWEPT)
-    (dealt,) = deal([cohort], 2, whole_arms=True)
-    arms = [{cohort.runs[run].arm for run in runs} for runs in dealt]
+    (assigned,) = assign([cohort], 2, whole_arms=True)
+    arms = [{cohort.runs[run].arm for run in runs} for runs in assigned]
     assert not arms[0] & arms[1]
     assert all(arms)
 
 
-def test_all_processes_need_the_same_program():
+def test_all_shards_need_the_same_program():
     """Though one has more groups than the other."""
     (cohort,) = cohorts_of(Sweep(SMALL, {"lr": [0.1, 0.2, 0.3]}, seeds=2), width=2)
-    (dealt,) = deal([cohort], 2, whole_arms=False)
-    shares = [share_of(cohort, dealt, process, devices=1) for process in (0, 1)]
+    (assigned,) = assign([cohort], 2, whole_arms=False)
+    shares = [shard_of(cohort, assigned, place, devices=1) for place in (0, 1)]
     assert {len(share.runs) for share in shares} == {2, 4}
     assert shares[0].config is shares[1].config is cohort.config
     assert shares[0].lanes_per_device == shares[1].lanes_per_device == 4
@@ -186,8 +343,8 @@ COLLECTIVE = r"all-reduce|all-gather|all-to-all|collective-permute|collective-br
 
 def test_compiled_programs_hold_no_collective(mixed):
     (cohort,) = cohorts_of(mixed[0], width=1)
-    (dealt,) = deal([cohort], 2, whole_arms=False)
-    share = share_of(cohort, dealt, 1, devices=1)
+    (assigned,) = assign([cohort], 2, whole_arms=False)
+    share = shard_of(cohort, assigned, 1, devices=1)
     program = CompiledProgram(share.config, share.padded_config(), share.task, jax.devices()[:1])
     for name in ("init", "train", "evaluate", "keep"):
         compiled = program.trace(name).lower().compile(compiler_options=compiler_options("cpu"))
@@ -202,7 +359,7 @@ def test_a_collective_would_be_seen():
     assert re.search(COLLECTIVE, jax.jit(summed).lower(placed).compile().as_text())
 
 
-# --- parts ---
+# --- checkpoints of shards ---
 
 
 def state(runs: list[int], steps: list[int]) -> dict:
@@ -218,12 +375,12 @@ def state(runs: list[int], steps: list[int]) -> dict:
 
 @pytest.fixture(scope="module")
 def scattered(tmp_path_factory) -> Path:
-    """Runs 0 to 3 begun by one process, 0 to 2 trained further by two, of which one was killed early."""
+    """Runs 0 to 3 begun by one process, 0 to 2 trained further in two shards, of which one was killed early."""
     out = tmp_path_factory.mktemp("scattered")
     for part, runs, steps in (
         (out, [0, 1, 2, 3], [10, 10, 10, 10]),
-        (part_of(out, Team(0, 2)), [0, 2], [40, 35]),
-        (part_of(out, Team(1, 2)), [1], [20]),
+        (Shard(1, 2).folder(out), [0, 2], [40, 35]),
+        (Shard(2, 2).folder(out), [1], [20]),
     ):
         states = CheckpointStore(out, part, "cohort_0", runs, "a hash")
         states.save(state(runs, steps))
@@ -232,7 +389,7 @@ def scattered(tmp_path_factory) -> Path:
 
 
 def test_each_run_goes_on_from_where_it_is_furthest(scattered):
-    found = CheckpointStore(scattered, part_of(scattered, Team(2, 3)), "cohort_0", [2, 0, 3, 1], "a hash").restore(
+    found = CheckpointStore(scattered, Shard(3, 3).folder(scattered), "cohort_0", [2, 0, 3, 1], "a hash").restore(
         None, pytest.fail
     )
     assert found.found.all()
@@ -241,7 +398,7 @@ def test_each_run_goes_on_from_where_it_is_furthest(scattered):
     np.testing.assert_array_equal(found.tree["pixels"]["mean"], 1)
 
 
-def test_runs_that_no_part_has_begin_afresh(scattered):
+def test_runs_that_no_shard_has_begin_afresh(scattered):
     found = CheckpointStore(scattered, scattered, "cohort_0", [7, 1], "a hash").restore(None, pytest.fail)
     np.testing.assert_array_equal(found.found, [False, True])
     fresh = {"kernel": np.array([[-1.0], [-2.0]], np.float32)}
@@ -250,195 +407,80 @@ def test_runs_that_no_part_has_begin_afresh(scattered):
     assert CheckpointStore(scattered, scattered, "cohort_1", [0], "a hash").restore(None, pytest.fail) is None
 
 
-def test_parts_of_another_sweep_are_refused(scattered):
+def test_shards_of_another_sweep_are_refused(scattered):
     other = state([0], [0]) | {"lanes": {"kernel": np.zeros((1, 2), np.float32)}}
     with pytest.raises(UserError, match="cohort_0 are not those of this sweep; remove that folder"):
         CheckpointStore(scattered, scattered, "cohort_0", [0], "a hash").restore(other, pytest.fail)
 
 
-def test_a_folder_with_a_living_part_is_refused(tmp_path):
-    """Process 0 of a job may be dead and the others still at work."""
-    living = part_of(tmp_path, Team(1, 2))
-    with locked(living), pytest.raises(UserError, match="process_1 is in use by another process"):  # noqa: SIM117
-        with taking_part(tmp_path, Team(), Interrupt()):
-            pass
-    with taking_part(tmp_path, Team(), Interrupt()) as pulse:
-        assert pulse is None
+# --- processes of their own, killed ---
+
+SCRIPT = """
+import pickle, sys
+import jax
+from fishnet.sweep import run_sweep
+from fishnet.sweep.run import cohort as running
+
+out, shard, sweep = pickle.loads(bytes.fromhex(sys.argv[1]))
+phase.CHECKPOINT_SECONDS, phase.CALL_SECONDS = 0.0, 0.02  # at every epoch; many small calls
+jax.config.update("jax_num_cpu_devices", 2)  # as here: programs for another number are compiled anew
+try:
+    print(len(run_sweep(sweep, out, lane_width=2, devices=1, shard=shard).missing))
+except Exception as error:
+    print(error, file=sys.stderr)
+    sys.exit(getattr(error, "exit_code", 99))
+"""
 
 
-# --- processes ---
+def start(out: Path, sweep: Sweep, shard: str) -> subprocess.Popen:
+    words = pickle.dumps((out, shard, sweep)).hex()
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, words],
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
-def test_signs_of_life(tmp_path, monkeypatch):
-    monkeypatch.setattr(processes, "BEAT_SECONDS", 0.05)
-    monkeypatch.setattr(processes, "GONE_SECONDS", 0.5)
-    peer = Peer(1, tmp_path, "now")
-    with pytest.raises(ValueError, match="no space"), Pulse(tmp_path, "now") as pulse:
-        time.sleep(0.7)
-        assert peer.state() == WORKING
-        time.sleep(0.7)
-        assert peer.state() == WORKING
-        assert Peer(1, tmp_path, "earlier").state() == WORKING
-        raise ValueError("no space\nleft")
-    assert peer.state() == STOPPED
-    assert peer.ending() == "process 1 stopped (no space)"
-    with Pulse(tmp_path, "now") as pulse:
-        pulse.say(FINISHED)
-    assert Peer(1, tmp_path, "now").state() == FINISHED
+def ended(process: subprocess.Popen) -> tuple[int, str]:
+    """Exit code, and what was said."""
+    try:
+        text, complaints = process.communicate(timeout=900)
+    finally:
+        process.kill()
+    return process.returncode, text + complaints
 
 
-def test_a_process_without_signs_of_life_is_gone(tmp_path, monkeypatch):
-    monkeypatch.setattr(processes, "GONE_SECONDS", 0.3)
-    pulse = Pulse(tmp_path, "now")
-    pulse._beat()  # and then it is killed
-    peer, never = Peer(1, tmp_path, "now"), Peer(2, tmp_path / "nowhere", "now")
-    assert peer.state() == never.state() == WORKING
-    time.sleep(0.4)
-    assert peer.state() == never.state() == GONE
-    assert (peer.ending(), never.ending()) == ("process 1 is gone", "process 2 did not begin")
-
-
-@pytest.mark.parametrize("rule", [{"halving": 2}, {"median": True}])
-def test_rules_that_compare_all_arms_are_refused(tmp_path, monkeypatch, rule):
-    monkeypatch.setattr(processes, "_team", Team(1, 2, "now"))
-    with pytest.raises(UsageError, match=f"{next(iter(rule))} stopping compares all arms, and 2 processes"):
-        run_sweep(Sweep(SMALL, {"lr": [0.1, 0.2]}, seeds=2, stopping=Stopping(**rule)), tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-def test_processes_that_met_without_the_sweep_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    with pytest.raises(UserError, match=r"call fishnet.sweep.distributed.processes.join\(\) before anything else"):
-        run_sweep(Sweep(SMALL, seeds=2), tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-# --- killed and started again ---
-
-SLOWLY = {"width": 2, "call": 0.02}  # many small calls, so that a stop falls between any two of them
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> Path:
-    return run_sweep(SWEPT, tmp_path_factory.mktemp("undisturbed") / "out", lane_width=2, devices=1).out
-
-
-def wait_for_checkpoints(out: Path, count: int, job: list[subprocess.Popen]) -> None:
-    """Until every process of a job has saved a few times."""
-    folders = [part_of(out, Team(index, count)) / "checkpoints" / "cohort_0" for index in range(count)]
-
-    def saved(folder: Path) -> bool:
-        return folder.is_dir() and any(path.name.isdigit() and int(path.name) > 2 for path in folder.iterdir())
-
-    while not all(map(saved, folders)):
-        assert all(process.poll() is None for process in job), ended(job)
+@pytest.mark.fault
+def test_two_processes_at_once_of_which_one_is_killed_and_started_again(undisturbed, tmp_path):
+    """A second process of the same shard is refused meanwhile, and the last to finish merges."""
+    out = tmp_path / "out"
+    endless = Sweep(Recipe(**vars(SMALL) | {"epochs": 2000}), dict(SWEPT.axes), seeds=3)
+    victim = start(tmp_path / "endless", endless, "1/2")
+    saved = Shard(1, 2).folder(tmp_path / "endless") / "checkpoints" / "cohort_0"
+    while not (saved.is_dir() and any(path.name.isdigit() and int(path.name) > 2 for path in saved.iterdir())):
+        assert victim.poll() is None, ended(victim)
         time.sleep(0.02)
-
-
-def killed(out: Path, victims: list[int], count: int = 2) -> tuple[list[int], list[str]]:
-    """A job of which some processes are killed while all train."""
-    job = start(out, SWEPT, count, **SLOWLY)
-    wait_for_checkpoints(out, count, job)
-    for victim in victims:
-        job[victim].kill()
-    return ended(job)
-
-
-@pytest.mark.fault
-@pytest.mark.parametrize(("victims", "count"), [([1], 1), ([0], 2), ([0, 1], 3)])
-def test_killed_processes_cost_nothing_but_their_own_time(undisturbed, tmp_path, victims, count):
-    """Whichever of two are killed: the same command goes on with another number of processes or the same."""
-    out = tmp_path / "out"
-    codes, said = killed(out, victims)
-    assert codes == [-signal.SIGKILL if index in victims else 1 for index in (0, 1)]
-    if victims == [1]:
-        assert "process 1 is gone: the runs of the other processes are saved" in said[0]
-        assert set(pd.read_parquet(out / "runs.parquet").status) == {"ok", "running"}
-    if victims == [0]:
-        assert said[1].strip().endswith("process 0 is gone: nothing is lost: the same command goes on from here")
-    codes, said = ended(start(out, SWEPT, count, **SLOWLY))
-    assert codes == [0] * count, said
-    assert_same_sweep(undisturbed, out)
-    assert not (out / "parts").exists()
-
-
-@pytest.mark.fault
-def test_two_processes_of_two_devices_go_on_where_one_was_killed(undisturbed, tmp_path):
-    out = tmp_path / "out"
-    assert killed(out, [0], count=1)[0] == [-signal.SIGKILL]
-    codes, said = ended(start(out, SWEPT, 2, devices=2, **SLOWLY))
-    assert codes == [0, 0], said
+    code, said = ended(start(tmp_path / "endless", endless, "1/2"))
+    assert code == 1 and "1-of-2 is in use by another process" in said
+    victim.kill()
+    assert ended(victim)[0] == -signal.SIGKILL
+    both = {shard: start(out, SWEPT, shard) for shard in ("1/2", "2/2")}
+    saved = Shard(1, 2).folder(out) / "checkpoints" / "cohort_0"
+    while not (saved.is_dir() and any(path.name.isdigit() for path in saved.iterdir())):
+        assert both["1/2"].poll() is None, ended(both["1/2"])
+        time.sleep(0.005)
+    both["1/2"].kill()
+    assert ended(both["1/2"])[0] == -signal.SIGKILL
+    assert ended(both["2/2"]) == (0, "1\n")
+    assert not (out / "runs.parquet").exists()
+    assert ended(start(out, SWEPT, "1/2")) == (0, "0\n")
     assert_same_sweep(undisturbed, out)
 
 
 @pytest.mark.fault
-def test_arms_end_at_a_target_as_in_one_process(tmp_path):
-    sweep = Sweep(SMALL, dict(SWEPT.axes), seeds=3, stopping=Stopping(target="val_accuracy>=0.45"))
-    one = run_sweep(sweep, tmp_path / "one", lane_width=2, devices=1)
-    assert {"ok", "stopped"} <= set(one.runs.status)
-    codes, said = ended(start(tmp_path / "two", sweep, width=2))
-    assert codes == [0, 0], said
-    # Three seeds fill one and a half groups: what the other half does depends on which arms a process has.
-    assert_same_sweep(one.out, tmp_path / "two", but=("executed",))
-
-
-@pytest.mark.fault
-def test_sigterm_to_all_saves_every_part(undisturbed, tmp_path):
-    out = tmp_path / "out"
-    job = start(out, SWEPT, **SLOWLY)
-    wait_for_checkpoints(out, 2, job)
-    for process in job:
-        process.terminate()
-    codes, said = ended(job)
-    assert codes == [143, 143]
-    assert all("stopped by SIGTERM" in text for text in said)
-    assert ended(start(out, SWEPT, **SLOWLY))[0] == [0, 0]
-    assert_same_sweep(undisturbed, out)
-
-
-@pytest.mark.fault
-def test_a_second_job_in_the_same_folder_is_refused(tmp_path):
-    out = tmp_path / "out"
-    sweep = dataclasses.replace(SWEPT, recipe=dataclasses.replace(SMALL, epochs=2000))  # does not end by itself
-    job = start(out, sweep, **SLOWLY)
-    wait_for_checkpoints(out, 2, job)
-    codes, said = ended(start(out, sweep, **SLOWLY))
-    assert codes == [1, 1]
-    assert "out is in use by another process" in said[0]
-    assert "process 0 did not begin" in said[1]
-    for process in job:
-        process.terminate()
-    assert ended(job)[0] == [143, 143]
-
-
-@pytest.mark.fault
-def test_pretraining_goes_on_with_another_number_of_processes(tmp_path):
-    """From an end in the middle of pretraining."""
-    whole, out = tmp_path / "whole", tmp_path / "out"
-    recipe = dataclasses.replace(SMALL, epochs=2, pretrain_epochs=4)
-    sweep = Sweep(recipe, {"pretrain": ["none", "rotation"], "optimizer": ["momentum", "adam"]}, seeds=3)
-    run_sweep(sweep, whole, lane_width=2, devices=1)
-    job = start(out, sweep, **SLOWLY)
-    # Each by itself, as one may be through before the other has begun.
-    begun = {part_of(out, Team(i, 2)) / "checkpoints" / "cohort_0_rotation": process for i, process in enumerate(job)}
-    while begun:
-        for folder, process in list(begun.items()):
-            if folder.is_dir() and any(path.name.isdigit() for path in folder.iterdir()):
-                process.kill()
-                del begun[folder]
-            else:
-                assert process.poll() is None
-        time.sleep(0.02)
-    ended(job)
-    codes, said = ended(start(out, sweep, 3, width=2))
-    assert codes == [0, 0, 0], said
-    assert_same_sweep(whole, out)
-
-
-@pytest.mark.fault
-def test_a_process_that_waits_in_vain_says_so(tmp_path):
-    script = SCRIPT.replace("try:", "processes.MEETING_SECONDS = 2.0\ntry:")
-    words = pickle.dumps((tmp_path / "out", 29, 2, 1, 1, 1, 2.0, SWEPT)).hex()
-    job = subprocess.run([sys.executable, "-c", script, words], stderr=subprocess.PIPE, text=True)
-    assert job.returncode == 1
-    assert job.stderr.strip().splitlines()[-1].startswith("error: process 1 waited 2 s at 127.0.0.1:29 for all 2 proc")
+def test_two_processes_that_finish_together_merge_once(undisturbed, tmp_path):
+    both = [start(tmp_path / "out", SWEPT, shard) for shard in ("1/2", "2/2")]
+    assert sorted(ended(process) for process in both) in ([(0, "0\n"), (0, "0\n")], [(0, "0\n"), (0, "1\n")])
+    assert_same_sweep(undisturbed, tmp_path / "out")

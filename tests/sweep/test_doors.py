@@ -12,7 +12,6 @@ from fishnet.models.mc_dropout import check_dropout, check_passes
 from fishnet.report.html import write_report
 from fishnet.report.results import load_results
 from fishnet.sweep import DataOptions, Range, Recipe, Samples, Stopping, Sweep, load_run, run_sweep
-from fishnet.sweep.distributed.processes import join
 from tests.sweep.conftest import TINY, contents, leave_finished
 
 
@@ -113,9 +112,10 @@ CASES = [
     (made(load_task, "synthetic", data_dir=3), "data_dir: 3 is not the path of a folder"),
     (made(load_task, "synthetic", strict="yes"), "strict: 'yes' is not True or False"),
     (made(check_dropout, "cnn"), "model: 'cnn' is not a network"),
-    (made(join, 3), "coordinator: 3 is not host:port as a text"),
-    (made(join, "localhost:1234", "2", 0), "processes: '2' is not a whole number"),
-    (made(join, "localhost:1234", 2, 0.0), "process: 0.0 is not a whole number"),
+    (run(shard=2), "shard: 2 is not a text such as 1/4"),
+    (run(shard="2"), "shard '2' is not I/N with I from 1 to N"),
+    (run(shard=2), "shard: 2 is not a text such as 1/4"),
+    (run(shard="2"), "shard '2' is not I/N with I from 1 to N"),
     (made(check_passes, "3"), "passes: '3' is not a whole number of at least 1"),
 ]
 

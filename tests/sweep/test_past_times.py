@@ -12,7 +12,7 @@ from fishnet.data import load_task
 from fishnet.host import best_effort
 from fishnet.optim.schedules import SCHEDULES
 from fishnet.sweep import Sweep, run_sweep
-from fishnet.sweep.distributed.dealing import deal
+from fishnet.sweep.distributed.assignment import assign
 from fishnet.sweep.plan import fit_memory, past_times
 from fishnet.sweep.plan.cache import Remembered
 from fishnet.sweep.plan.cohorts import make_cohorts
@@ -122,15 +122,15 @@ def test_what_only_informs_may_fail_and_the_sweep_trains(tiny, tmp_path, monkeyp
     assert finished.finished
 
 
-def test_processes_share_runs_by_their_steps():
+def test_shards_have_equally_many_steps():
     task = load_task("synthetic", 8)
     sweep = Sweep(TINY, axes={"batch_size": [16, 64], "epochs": [1, 2]}, seeds=2)  # 16 and 4 steps an epoch
     runs = [dataclasses.replace(run, recipe=resolve(run.recipe)) for run in sweep.runs()]
     cohorts = make_cohorts(runs, {("synthetic", 8): task}, 1, None, jax.devices()[:1])
     steps = {run.index: run.recipe.epochs * (256 // run.recipe.batch_size) for run in runs}
-    dealt = deal(cohorts, 2, whole_arms=False)
-    for process in range(2):
-        assert sum(steps[run] for shares in dealt for run in shares[process]) == (16 + 4) * (1 + 2)
+    assigned = assign(cohorts, 2, whole_arms=False)
+    for shard in range(2):
+        assert sum(steps[run] for shares in assigned for run in shares[shard]) == (16 + 4) * (1 + 2)
 
 
 def test_a_program_that_cannot_be_traced_is_refused_before_anything_is_written(tmp_path, monkeypatch, as_for_a_user):

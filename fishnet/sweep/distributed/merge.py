@@ -1,116 +1,97 @@
-"""What process 0 makes of the parts of all processes: tables as they come, and in the end the sweep in one piece."""
+"""Merges the shards of a sweep into the tables and checkpoints that one process would have left."""
 
-import shutil
-import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from fishnet.errors import UserError
-from fishnet.host.interrupt import Interrupt
-from fishnet.sweep.distributed.processes import FINISHED, WORKING, Peer, Team
-from fishnet.sweep.plan.cohorts import Cohort
-from fishnet.sweep.run.progress import Display
-from fishnet.sweep.spec.history import History
-from fishnet.sweep.spec.sweep import Sweep
-from fishnet.sweep.store.checkpoint_store import (
-    AGAIN,
-    CHECKPOINTS,
-    PARTS,
-    POLL_SECONDS,
-    CheckpointStore,
-    part_of,
-    parts_in,
-)
-from fishnet.sweep.store.tables import Tables
-
-UPDATE_SECONDS = 60.0  # at most one look at the others' tables in this time
+from fishnet.sweep.distributed.assignment import parse_assignment
+from fishnet.sweep.distributed.shard import Shard
+from fishnet.sweep.distributed.shard_folders import clear_shards
+from fishnet.sweep.spec.history import History, lane_steps
+from fishnet.sweep.store.checkpoint_store import CheckpointStore
+from fishnet.sweep.store.folder import write_sweep_file
+from fishnet.sweep.store.parquet import read_table, write_table
+from fishnet.sweep.store.tables import PREDICTIONS_FOR_ALL, PRETRAINING, PROBING, TABLES, extremes, in_order, joined
 
 
-class Whole:
-    """The output folder as one process would leave it.
+def merge_shards(out: Path, content: Mapping[str, Any], warn: Callable[[str], None]) -> pd.DataFrame:
+    """Merges finished shards, marks the sweep as finished and removes the folders of the shards.
 
     Args:
-        out: the folder.
-        sweep: what is run.
-        spec_hash: of it.
-        cohorts: all of them, whole.
-        team: of this process, its first.
-        interrupt: looked at while waiting.
-        display: shown for whom.
+        out: the output folder, in which nobody else is at work.
+        content: its `sweep.json`.
+        warn: told of every damaged checkpoint that was passed over.
+
+    Returns:
+        The table of runs.
+
+    Raises:
+        UserError: a table of a shard is missing or damaged.
     """
+    assigned, spec_hash = parse_assignment(content), content["spec_hash"]
+    cohorts = [sorted(run for runs in of for run in runs) for of in assigned]
+    folders = [shard.folder(out) for shard in Shard(1, content["shards"]).siblings()]
+    tables = merge_tables(folders, cohorts, spec_hash)
+    written = {name: write_table(out / f"{name}.parquet", table, spec_hash) for name, table in tables.items()}
+    histories = merge_checkpoints(out, cohorts, spec_hash, warn)
+    finished = datetime.now(UTC).isoformat(timespec="seconds")
+    steps = {"steps": lane_steps(histories), "tables": written, "finished": finished}
+    write_sweep_file(out, {**content, **steps})
+    clear_shards(out)
+    return tables["runs"]
 
-    def __init__(
-        self,
-        out: Path,
-        sweep: Sweep,
-        spec_hash: str,
-        cohorts: list[Cohort],
-        team: Team,
-        interrupt: Interrupt,
-        display: Display,
-    ) -> None:
-        self.out, self.cohorts, self.team, self.interrupt, self.display = out, cohorts, team, interrupt, display
-        self.tables = Tables(out, sweep, cohorts, spec_hash)
-        self.spec_hash = spec_hash
-        self.histories: list[History] = []  # of all cohorts, where they had to be put together
-        self.folders = [part_of(out, team, index) for index in range(team.count)]
-        self.peers = [Peer(i, folder, team.session) for i, folder in enumerate(self.folders) if i]
-        self._told: set[int] = set()
-        self._updated = float("-inf")
 
-    def update(self) -> None:
-        """Brings the tables up to date with the parts, and says who has gone."""
-        if not self.peers or time.monotonic() - self._updated < UPDATE_SECONDS:
-            return
-        for peer in self.peers:
-            if peer.state() not in (WORKING, FINISHED) and peer.index not in self._told:
-                self._told.add(peer.index)
-                self.display.warn(f"{peer.ending()}: its runs wait until the same command is started again")
-        self._write()
+def merge_tables(folders: Sequence[Path], cohorts: Sequence[Sequence[int]], spec_hash: str) -> dict[str, pd.DataFrame]:
+    """Every table of a sweep, its rows in the order in which one process writes them.
 
-    def put_together(self, own: Tables) -> pd.DataFrame:
-        """Waits for all processes, and makes the tables and checkpoints one.
+    Args:
+        folders: of the shards.
+        cohorts: the numbers of the runs of each.
+        spec_hash: of the sweep.
+    """
+    found = {name: read_all(folders, name, spec_hash) for name in (*TABLES, *PRETRAINING, *PROBING)}
+    tables = {}
+    for name, parts in found.items():
+        if parts:
+            of_cohorts = [in_order([part[part.run.isin(runs)] for part in parts]) for runs in cohorts]
+            tables[name] = joined(of_cohorts)
+    tables["runs"] = tables["runs"].sort_values("run", ignore_index=True)
+    if len(tables["runs"]) > PREDICTIONS_FOR_ALL:
+        predictions = tables["predictions"]
+        of_cohorts = [tables["runs"][tables["runs"].run.isin(runs)] for runs in cohorts]
+        shown = [run for runs in of_cohorts for run in extremes(runs)]
+        tables["predictions"] = predictions[predictions.run.isin(shown)].reset_index(drop=True)
+    return tables
 
-        Args:
-            own: the tables of this process.
 
-        Returns:
-            The table of runs.
+def read_all(folders: Sequence[Path], name: str, spec_hash: str) -> list[pd.DataFrame]:
+    """A table of all shards that have it; a shard without runs has none.
 
-        Raises:
-            UserError: a process has ended before its runs were trained; the tables say how far they are.
-        """
-        waited: list[int] = []
-        while working := [peer.index for peer in self.peers if peer.state() == WORKING]:
-            if working != waited:
-                waited = working
-                self.display.stage(f"waiting for process {', '.join(map(str, working))}")
-            self.interrupt.check(AGAIN)
-            time.sleep(POLL_SECONDS)
-        if self.peers:
-            self._write()
-        else:
-            self.tables = own
-        if ended := [peer.ending() for peer in self.peers if peer.state() != FINISHED]:
-            raise UserError(f"{'; '.join(ended)}: the runs of the other processes are saved, and {AGAIN}")
-        if parts_in(self.out):  # of this start or of earlier ones
-            for number, cohort in enumerate(self.cohorts):
-                runs = [run.index for run in cohort.runs]
-                states = CheckpointStore(self.out, self.out, f"cohort_{number}", runs, self.spec_hash)
-                tree = states.restore(None, self.display.warn).tree
-                self.histories.append(History.of(tree["history"]))
-                states.save(tree)
-                states.finish()
-        return self.tables.runs()
+    Raises:
+        BadTable: one is damaged, or of another sweep.
+    """
+    return [
+        read_table(folder / f"{name}.parquet", spec_hash) for folder in folders if (folder / f"{name}.parquet").exists()
+    ]
 
-    def clear(self) -> None:
-        """Removes the parts, and what earlier starts have left of pretraining."""
-        shutil.rmtree(self.out / PARTS, ignore_errors=True)
-        for folder in (self.out / CHECKPOINTS).glob("cohort_*_*"):
-            shutil.rmtree(folder, ignore_errors=True)
 
-    def _write(self) -> None:
-        self.tables.absorb(self.folders)
-        self.tables.write()
-        self._updated = time.monotonic()
+def merge_checkpoints(
+    out: Path, cohorts: Sequence[Sequence[int]], spec_hash: str, warn: Callable[[str], None]
+) -> list[History]:
+    """Saves one checkpoint a cohort, of all its runs in their order; returns the histories of the cohorts.
+
+    Args:
+        out, warn: as for `merge_shards`.
+        cohorts, spec_hash: as for `merge_tables`.
+    """
+    histories = []
+    for number, runs in enumerate(cohorts):
+        store = CheckpointStore(out, out, f"cohort_{number}", runs, spec_hash)
+        restored = store.restore(None, warn)
+        histories.append(History.of(restored.tree["history"]))
+        store.save(restored.tree)
+        store.finish()
+    return histories

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import pandas as pd
 
 from fishnet.checks.arguments import as_folder, check_flag, check_type
 from fishnet.errors import UsageError, UserError
@@ -21,9 +22,24 @@ from fishnet.host.machine import choose_devices, device_name, unused_accelerator
 from fishnet.host.memory import OutOfMemory
 from fishnet.host.names import shell_command
 from fishnet.source_hash.digest import changed_components, describe_source, hash_each
-from fishnet.sweep.distributed.dealing import Share, deal, dealt_in, runs_each, share_of, written
-from fishnet.sweep.distributed.merge import Whole
-from fishnet.sweep.distributed.processes import FINISHED, Pulse, Team, check_apart, current
+from fishnet.sweep.distributed.assignment import (
+    ProcessShard,
+    assign,
+    parse_assignment,
+    runs_each,
+    shard_of,
+    write_assignment,
+)
+from fishnet.sweep.distributed.merge import merge_checkpoints, merge_shards
+from fishnet.sweep.distributed.shard import Shard, parse_shard
+from fishnet.sweep.distributed.shard_folders import (
+    clear_shards,
+    is_finished,
+    mark_finished,
+    missing_shards,
+    one_at_a_time,
+    shard_lock,
+)
 from fishnet.sweep.plan.autotune import autotune_layouts
 from fishnet.sweep.plan.backbones import Trunk
 from fishnet.sweep.plan.cohorts import Cohort, check_overrides, make_cohorts
@@ -36,14 +52,15 @@ from fishnet.sweep.run.backend_check import check_backend
 from fishnet.sweep.run.inputs import DataOptions, Inputs
 from fishnet.sweep.run.progress import Display, display_for
 from fishnet.sweep.run.training import Training
-from fishnet.sweep.spec.history import lane_steps
+from fishnet.sweep.spec.history import History, lane_steps
 from fishnet.sweep.spec.recipe import resolve
 from fishnet.sweep.spec.sweep import Run, Sweep
 from fishnet.sweep.spec.validation import check_lowering, check_out, check_selection, check_sweep, selection_notes
-from fishnet.sweep.store.checkpoint_store import part_of, planned, taking_part, wait_for_end
+from fishnet.sweep.store.checkpoint_store import parts_in
 from fishnet.sweep.store.finished import Result, check_data, finished_before
 from fishnet.sweep.store.folder import changed_setting, read_sweep_file, times, write_sweep_file
-from fishnet.sweep.store.parquet import bad_table
+from fishnet.sweep.store.parquet import bad_table, read_table
+from fishnet.sweep.store.tables import Tables
 
 UNMEASURED = (
     "frozen batch norms of which neither a trunk nor pretraining has statistics ({}) have statistics of mean 0 and "
@@ -77,15 +94,13 @@ def run_sweep(
     data: DataOptions | None = None,
     command: str | None = None,
     share_batches: bool | None = None,
+    shard: str | None = None,
 ) -> Result:
     """Trains every run of `sweep` and writes its folder; goes on where an earlier call stopped.
 
     A sweep that names components of the user's own which this process has not traced yet, or which are made of
     something else now, makes JAX forget every compiled function of the process (`jax.clear_caches`): what else the
     process has jitted is compiled again when it is next called.
-
-    Processes that have met through `fishnet.sweep.distributed.processes.join` share the runs among them; each calls
-    this function alike and returns when the whole sweep is done.
 
     Args:
         sweep: what to run.
@@ -100,27 +115,26 @@ def run_sweep(
         share_batches: whether lanes are only vectorised together if they have one seed: they then share their batches,
             whose augmentation and products with the first layer are computed once; None: as a timing ("auto") chose,
             otherwise not. At lane width 1 it is refused.
+        shard: "I/N" to train the I-th of N shares of the runs, I from 1; the process that finishes last merges the
+            shares. None: all runs.
 
     Returns:
-        The runs as a table, and where everything is.
+        The runs as a table, and where everything is; of a shard while others are `missing`, its own runs.
 
     Raises:
         UsageError: the sweep or an option makes no sense.
-        UserError: data, device or folder are not as they must be; nothing in the folder was changed. Or another
-            process has ended before its runs were trained; everything done so far is saved.
+        UserError: data, device or folder are not as they must be; nothing in the folder was changed.
         Interrupted: Ctrl-C or SIGTERM came; everything done so far is saved.
     """
-    check_arguments(sweep, quiet, display, data, command, share_batches)
+    check_arguments(sweep, quiet, display, data, command, share_batches, shard)
     out, data = as_folder("out", out), data or DataOptions()
     if display is None:
         display = Quiet() if quiet else display_for(quiet=False)
-    team = current()
-    if team.index:
-        display = Follower(display, team.index)
+    of = parse_shard(shard) if shard else Shard()
     check_overrides(lane_width, lowering, devices, share_batches)
     check_sweep(sweep, data.data_dir, data.group_regex, data.strict)
     check_lowering(sweep, lowering)
-    check_rules(sweep, team)
+    check_rules(sweep, of)
     check_out(sweep, out)
     functions = user_functions(sweep, lowering, lane_width)
     digests = hash_each(functions)
@@ -130,20 +144,11 @@ def run_sweep(
     options = Options(lane_width, lowering, share_batches, devices)
     choose_devices(devices)  # refused before anything is made
     try:
-        with Interrupt() as interrupt:
-            with taking_part(out, team, interrupt) as pulse:
-                # Again: a process that held the lock until now may have done it all.
-                if (result := finished_before(out, content, lambda: inputs.fingerprints)) is not None:
-                    return result
-                result = _run(sweep, out, content, options, display, inputs, interrupt, team, pulse)
-                for name in changed_components(functions, digests):
-                    display.warn(STATE_MOVED.format(name))
-            if result is None:
-                wait_for_end(out, team, interrupt)
-                result = finished_before(out, content, lambda: inputs.fingerprints)
-                if result is None:
-                    raise UserError(f"a table in {out} is not as the processes wrote it: run the same command again")
-            return dataclasses.replace(result, finished=False)
+        with Interrupt() as interrupt, shard_lock(out, of, interrupt):
+            result = _run(sweep, out, content, options, display, inputs, interrupt, of)
+            for name in changed_components(functions, digests):
+                display.warn(STATE_MOVED.format(name))
+            return result
     finally:
         display.finish()
 
@@ -155,6 +160,7 @@ def check_arguments(
     data: object,
     command: object,
     share_batches: object,
+    shard: object,
 ) -> None:
     """Refuses arguments of `run_sweep` that are of another type; the others have checks of their own.
 
@@ -167,6 +173,7 @@ def check_arguments(
     check_type("data", data, (DataOptions, type(None)), "DataOptions, or None")
     check_type("command", command, (str, type(None)), "a text, or None")
     check_type("share_batches", share_batches, (bool, type(None)), "True, False or None")
+    check_type("shard", shard, (str, type(None)), "a text such as 1/4, or None")
 
 
 class Quiet(Display):
@@ -176,27 +183,31 @@ class Quiet(Display):
         warnings.warn(text, stacklevel=2)
 
 
-class Follower(Display):
-    """Of a process that is not the first: says nothing but warnings, and whose they are."""
-
-    def __init__(self, display: Display, index: int) -> None:
-        self.display, self.index = display, index
-
-    def warn(self, text: str) -> None:
-        self.display.warn(f"process {self.index}: {text}")
-
-
-def check_rules(sweep: Sweep, team: Team) -> None:
-    """Refuses rules of stopping that would need to see the runs of other processes.
+def check_rules(sweep: Sweep, shard: Shard) -> None:
+    """Refuses rules of stopping that would need to see the runs of other shards.
 
     Raises:
         UsageError: with those.
     """
     rules = [name for name in ("halving", "median") if getattr(sweep.stopping, name)]
-    if team.count > 1 and rules:
+    if rules and not shard.whole:
         raise UsageError(
-            f"{' and '.join(rules)} stopping compares all arms, and {team.count} processes have some each: "
-            "run it in one process, or stop arms by a target"
+            f"{' and '.join(rules)} stopping compares all arms, and {shard.count} shards have some each: "
+            "run it in one process (--shard 1/1), or stop arms by a target"
+        )
+
+
+def check_apart() -> None:
+    """Refuses devices that JAX counts as shared between processes, where one would wait for the others.
+
+    Raises:
+        UserError: with what to do about it.
+    """
+    if jax.process_count() > 1:
+        raise UserError(
+            "JAX runs on several processes that share their devices: leave jax.distributed.initialize() out, and give "
+            "each process a shard (--shard I/N); on a TPU pod set TPU_PROCESS_BOUNDS=1,1,1 and "
+            "TPU_CHIPS_PER_PROCESS_BOUNDS to the chips of one host, such as 2,2,1"
         )
 
 
@@ -257,67 +268,133 @@ def _run(
     display: Display,
     inputs: Inputs,
     interrupt: Interrupt,
-    team: Team,
-    pulse: Pulse | None,
-) -> Result | None:
-    """Plans and trains; None in a process that is not the first, which learns the result when all is put together."""
+    shard: Shard,
+) -> Result:
+    """Plans, trains the runs of a shard and, where no other shard is missing, leaves the finished sweep."""
     check_apart()
     used = choose_devices(options.devices)
     check_backend(used[0])
-    found = planned(out, team, interrupt) if team.index else read_sweep_file(out)
+    folder, spec_hash = shard.folder(out), content["spec_hash"]
+    arguments = sweep, out, content, options, inputs, used, shard, display, interrupt
+    with one_at_a_time(out, shard, interrupt):
+        # Again: a process that held the lock until now may have done it all.
+        if (result := finished_before(out, content, lambda: inputs.fingerprints)) is not None:
+            return result
+        found = read_sweep_file(out)
+        trained = is_finished(folder, spec_hash)
+        planned = not shard.whole and (found or {}).get("shards") == shard.count
+        plan = None if planned else _plan(*arguments, found)
+        if plan:
+            write_sweep_file(out, plan.content)
+    if not (trained and planned):
+        plan = plan or _plan(*arguments, found)
+        tables, histories = _train(plan, *arguments)
+        if shard.whole:
+            return _finish(plan, out, tables, histories, display)
+        mark_finished(folder, spec_hash)
+    with one_at_a_time(out, shard, interrupt):
+        if (result := finished_before(out, content, lambda: inputs.fingerprints)) is not None:
+            return result
+        found = read_sweep_file(out)
+        missing = missing_shards(out, shard.count, spec_hash)
+        path = folder / "runs.parquet"
+        if missing:
+            runs = read_table(path, spec_hash) if path.exists() else pd.DataFrame()
+        else:
+            display.stage("merging the shards")
+            runs = merge_shards(out, found, display.warn)
+    return Result(runs, out, found["programs"], finished=False, missing=tuple(missing))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Cohorts of a sweep, the runs of each shard, and `sweep.json`."""
+
+    cohorts: list[Cohort]
+    assigned: list[list[list[int]]]
+    content: dict[str, Any]
+    paused: float  # seconds in which nobody was at work on the sweep, up to now
+
+
+def _plan(
+    sweep: Sweep,
+    out: Path,
+    content: dict[str, Any],
+    options: Options,
+    inputs: Inputs,
+    used: list[jax.Device],
+    shard: Shard,
+    display: Display,
+    interrupt: Interrupt,
+    found: dict[str, Any] | None,
+) -> Plan:
+    """Lays a sweep out as an earlier call did, if there was one, and shows it."""
     if found is not None:
-        if team.index and found["data"] != inputs.fingerprints:
-            raise UserError(f"process {team.index} reads other data than process 0: all must see the same files")
         check_data(out, found, inputs.fingerprints)
         check_start_settings(out, found)
-    cohorts, timings, notes = plan_cohorts(inputs, options, found, used, team, display, interrupt)
-    dealt = dealt_in(found) if team.index else deal(cohorts, team.count, whole_arms=bool(sweep.stopping))
-    content |= team.view() | plan_content(cohorts, timings, dealt, inputs, used)
+    cohorts, timings, notes = plan_cohorts(inputs, options, found, used, display, interrupt)
+    if not shard.whole and (found or {}).get("shards") == shard.count:
+        assigned = parse_assignment(found)
+    else:
+        assigned = assign(cohorts, shard.count, whole_arms=bool(sweep.stopping))
     timing = times(out, found)
+    content = content | {"shards": shard.count} | plan_content(cohorts, timings, assigned, inputs, used)
     content |= timing | {"paused": (found or {}).get("paused", 0.0)}  # until more is done than was there
     if found is not None and (changes := changed_setting(found, content)):
         notes.append(f"begun with {changes}: what follows may round otherwise than an undisturbed sweep")
-        if team.index:
-            display.warn(notes[-1])
     if found is not None and found["finished"] and (problem := bad_table(out, found)):
         notes.append(f"{problem}: the tables are written again from the checkpoints")
-    display.plan(plan_view(sweep, out, cohorts, used, notes) | {"processes": runs_each(dealt)})
+    shares = {} if shard.whole else {"shard": str(shard), "shards": runs_each(assigned)}
+    display.plan(plan_view(sweep, out, cohorts, used, notes) | shares)
     interrupt.defer()
-    if team.index == 0:
-        write_sweep_file(out, content)
+    return Plan(cohorts, assigned, content, timing["paused"])
 
-    def smaller(number: int, problem: OutOfMemory, begun: bool) -> Share:
-        if team.count > 1:  # whose layouts must be the same
+
+def _train(
+    plan: Plan,
+    sweep: Sweep,
+    out: Path,
+    content: dict[str, Any],
+    options: Options,
+    inputs: Inputs,
+    used: list[jax.Device],
+    shard: Shard,
+    display: Display,
+    interrupt: Interrupt,
+) -> tuple[Tables, list[History]]:
+    """Trains the runs of a shard; returns their tables and histories."""
+    cohorts, assigned, content = plan.cohorts, plan.assigned, plan.content
+
+    def smaller(number: int, problem: OutOfMemory, begun: bool) -> ProcessShard:
+        if not shard.whole:  # all shards have the same layout
             raise problem
         before, cohorts[number] = cohorts[number], reduce_layout(cohorts[number], used, problem, begun)
         display.note(lowering_text(before, cohorts[number], problem))
         content["plan"][number] |= cohorts[number].view()
         write_sweep_file(out, content)
-        return share_of(cohorts[number], dealt[number], 0, cohorts[number].devices)
-
-    whole = Whole(out, sweep, content["spec_hash"], cohorts, team, interrupt, display) if team.index == 0 else None
+        return shard_of(cohorts[number], assigned[number], 0, cohorts[number].devices)
 
     def on_tables() -> None:
-        if content["paused"] != timing["paused"]:
-            content["paused"] = timing["paused"]
+        if shard.whole and content["paused"] != plan.paused:
+            content["paused"] = plan.paused
             write_sweep_file(out, content)
-        whole.update()
 
-    shares = [share_of(cohort, of, team.index, len(used)) for cohort, of in zip(cohorts, dealt, strict=True)]
-    training = Training(sweep, out, part_of(out, team), content["spec_hash"], used, display, interrupt)
-    tables, histories = training.run(shares, on_tables if whole else None, smaller)
-    if whole is None:
-        pulse.say(FINISHED)
-        return None
-    runs_done = whole.put_together(tables)
-    content["steps"] = lane_steps(whole.histories or histories)
-    content["tables"] = whole.tables.written
-    content |= timing | {"finished": datetime.now(UTC).isoformat(timespec="seconds")}
+    shares = [shard_of(cohort, of, shard.number - 1, len(used)) for cohort, of in zip(cohorts, assigned, strict=True)]
+    training = Training(sweep, out, shard.folder(out), content["spec_hash"], used, display, interrupt)
+    return training.run(shares, on_tables, smaller)
+
+
+def _finish(plan: Plan, out: Path, tables: Tables, histories: list[History], display: Display) -> Result:
+    """Marks a sweep that one process has trained as finished."""
+    content = plan.content
+    if parts_in(out):  # some of it was trained in shards
+        runs = [[run.index for run in cohort.runs] for cohort in plan.cohorts]
+        merge_checkpoints(out, runs, content["spec_hash"], display.warn)
+    finished = {"paused": plan.paused, "finished": datetime.now(UTC).isoformat(timespec="seconds")}
+    content |= {"steps": lane_steps(histories), "tables": tables.written} | finished
     write_sweep_file(out, content)
-    if pulse is not None:
-        pulse.say(FINISHED)  # a sign of life would come between the removal of its folder's files and of the folder
-    whole.clear()
-    return Result(runs_done, out, len(cohorts), finished=False)
+    clear_shards(out)
+    return Result(tables.runs(), out, len(plan.cohorts), finished=False)
 
 
 def plan_cohorts(
@@ -325,7 +402,6 @@ def plan_cohorts(
     options: Options,
     found: Mapping[str, Any] | None,
     used: list[jax.Device],
-    team: Team,
     display: Display,
     interrupt: Interrupt,
 ) -> tuple[list[Cohort], list[Mapping[str, Any]], list[str]]:
@@ -336,7 +412,6 @@ def plan_cohorts(
         options: how they are to be run.
         found: `sweep.json` of the earlier call.
         used: devices.
-        team: of this process.
         display: shown what takes time.
         interrupt: looked at between timings.
 
@@ -355,7 +430,7 @@ def plan_cohorts(
     notes += selection_notes(inputs.tasks.values())
     if names := frozen_unmeasured(cohorts, inputs.trunks):
         notes.append(UNMEASURED.format(", ".join(names)))
-    if found is None and team.count == 1:
+    if found is None:
         fit = [partial(fit_memory, cohort, used, notes.append) for cohort in cohorts]
         what = "how much memory the programs need"
         cohorts = [best_effort(what, f, notes.append, cohort) for f, cohort in zip(fit, cohorts, strict=True)]
@@ -383,16 +458,16 @@ def frozen_unmeasured(cohorts: list[Cohort], trunks: Mapping[str, Trunk]) -> lis
 def plan_content(
     cohorts: list[Cohort],
     layouts: list[Mapping[str, Any]],
-    dealt: list[list[list[int]]],
+    assigned: list[list[list[int]]],
     inputs: Inputs,
     used: list[jax.Device],
 ) -> dict[str, Any]:
-    """What planning adds to `sweep.json`; arguments as for and from `plan_cohorts`, and whose runs are whose."""
+    """What planning adds to `sweep.json`; arguments as for and from `plan_cohorts`, and the runs of each shard."""
     return {
         "programs": len(cohorts),
         "plan": [
-            cohort.view() | {"timings": layout.get("timings", {}), "dealt": written(of)}
-            for cohort, layout, of in zip(cohorts, layouts, dealt, strict=True)
+            cohort.view() | {"timings": layout.get("timings", {}), "assigned": write_assignment(of)}
+            for cohort, layout, of in zip(cohorts, layouts, assigned, strict=True)
         ],
         "data": inputs.fingerprints,
         "classes": {name: list(task.classes) for (name, _), task in inputs.tasks.items()},

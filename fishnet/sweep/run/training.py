@@ -1,4 +1,4 @@
-"""Trains the cohorts of a sweep, or this process's share of them, one after the other."""
+"""Trains the cohorts of a sweep, or this process's shard of them, one after the other."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +12,7 @@ import numpy as np
 from fishnet.host.best_effort import best_effort
 from fishnet.host.interrupt import Interrupt
 from fishnet.host.memory import OutOfMemory, out_of_memory
-from fishnet.sweep.distributed.dealing import Share
+from fishnet.sweep.distributed.assignment import ProcessShard
 from fishnet.sweep.plan.past_times import keep_time
 from fishnet.sweep.run.cohort import CohortRunner
 from fishnet.sweep.run.progress import Display
@@ -29,7 +29,7 @@ class Training:
 
     sweep: Sweep
     out: Path
-    part: Path  # that this process writes to
+    part: Path  # the folder that this process writes to
     spec_hash: str
     used: list[jax.Device]
     display: Display
@@ -37,9 +37,9 @@ class Training:
 
     def run(
         self,
-        shares: Sequence[Share | None],
-        on_tables: Callable[[], None] | None,
-        smaller: Callable[[int, OutOfMemory, bool], Share],
+        shares: Sequence[ProcessShard | None],
+        on_tables: Callable[[], None],
+        smaller: Callable[[int, OutOfMemory, bool], ProcessShard],
     ) -> tuple[Tables, list[History]]:
         """Trains the shares of this process to their end.
 
@@ -71,8 +71,7 @@ class Training:
 
             def write(runner: CohortRunner, place: int = place) -> None:
                 tables.update(place, runner.cohort, runner.history, runner.test_metrics)
-                if on_tables:
-                    on_tables()
+                on_tables()
 
             states = CheckpointStore(
                 self.out, self.part, f"cohort_{number}", [run.index for run in share.runs], self.spec_hash

@@ -18,8 +18,8 @@ def plan_rows(view: Mapping[str, Any]) -> list[tuple[str, str]]:
             f"in {counted(view['programs'], 'compiled program')}",
         ),
     ]
-    if len(each := view.get("processes") or ()) > 1:
-        rows.append(("processes", f"{len(each)}, with {', '.join(map(str, each))} runs"))
+    if each := view.get("shards"):
+        rows.append(("shard", f"{view['shard']}; the {len(each)} shards have {', '.join(map(str, each))} runs"))
     for number, cohort in enumerate(cohorts, start=1):
         rows.append(("program" if len(cohorts) == 1 else f"program {number}", cohort_text(cohort)))
     rows += [("estimate", estimate_text(view))] if cohorts else []

@@ -1,15 +1,12 @@
-"""The parts of a sweep: what each process keeps of its own runs, and the newest state of a run among all parts.
+"""The checkpoints of a cohort's runs: those of all shards of a sweep, and the furthest state of each run among them.
 
-A sweep of one process keeps everything in the output folder itself. With several, each process has a part there,
-`parts/of_2/process_1`, with checkpoints and tables of its own runs; when all are finished, process 0 puts them together
-as one process would have left them, and removes the parts. A sweep goes on from whatever parts an earlier start has
-left: a run's state depends on nothing but the run, so each goes on from where it is furthest.
+A process that trains a whole sweep keeps everything in the output folder itself. One that trains a shard has a folder
+there, `shards/1-of-2`, with checkpoints and tables of its own runs. A run's state depends on nothing but the run, so it
+goes on from where it is furthest, whichever shards an earlier start had.
 """
 
 import shutil
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,28 +14,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from fishnet.errors import UserError
-from fishnet.host.interrupt import Interrupt
-from fishnet.sweep.distributed.processes import FINISHED, WORKING, Peer, Pulse, Team
 from fishnet.sweep.store.checkpoint import Checkpoints, NoneSound, identity
-from fishnet.sweep.store.folder import locked, read_sweep_file
 
 CHECKPOINTS = "checkpoints"
-PARTS = "parts"
+SHARDS, OLD_SHARDS = "shards", "parts"  # folders with a folder a shard; the second as an earlier version named it
 SHARED = ("pixels",)  # entries of a state that have no run axis
-POLL_SECONDS = 0.2
-AGAIN = "nothing is lost: the same command goes on from here"
-
-
-def part_of(out: Path, team: Team, index: int | None = None) -> Path:
-    """The folder that a process of a team (this one) writes its runs to."""
-    number = team.index if index is None else index
-    return out if team.count == 1 else out / PARTS / f"of_{team.count}" / f"process_{number}"
 
 
 def parts_in(out: Path) -> list[Path]:
-    """The parts of all processes that there are, of every number of processes."""
-    return sorted((out / PARTS).glob("of_*/process_*"))
+    """The folders of all shards that there are, of every number of shards."""
+    return sorted([*(out / SHARDS).glob("*-of-*"), *(out / OLD_SHARDS).glob("of_*/process_*")])
 
 
 @dataclass(frozen=True)
@@ -58,11 +43,11 @@ class RestoredState:
 
 
 class CheckpointStore:
-    """The checkpoints of the runs of a cohort: saved to one part, read from all of them.
+    """The checkpoints of the runs of a cohort: saved to one folder, read from those of all shards.
 
     Args:
         out: the output folder.
-        part: that this process writes to.
+        part: the folder that this process writes to, a shard's or `out`.
         name: of the folder of checkpoints.
         runs: the numbers of the runs, in the order of a state's run axis.
         spec_hash: of the sweep.
@@ -79,7 +64,7 @@ class CheckpointStore:
 
     @property
     def begun(self) -> bool:
-        """Whether any part has saved some of it, its pretraining included."""
+        """Whether any shard has saved some of it, its pretraining included."""
         folders = [part / CHECKPOINTS for part in [self.out, *parts_in(self.out)]]
         return any((folder / self.name).exists() or any(folder.glob(f"{self.name}_*")) for folder in folders)
 
@@ -101,14 +86,14 @@ class CheckpointStore:
         shutil.rmtree(self.own.folder, ignore_errors=True)
 
     def restore(self, abstract: Any, warn: Callable[[str], None]) -> RestoredState | None:
-        """The furthest state of each run in any part; None where there is none of any.
+        """The furthest state of each run in any shard; None where there is none of any.
 
         Args:
             abstract: the expected tree, as `jax.ShapeDtypeStruct`; None: as it was saved.
             warn: told of every damaged checkpoint that was passed over.
 
         Raises:
-            NoneSound: a part has checkpoints and none of them is sound, or they are of another sweep.
+            NoneSound: a shard has checkpoints and none of them is sound, or they are of another sweep.
             OtherFormat: they are of another version.
         """
         best: Any = None
@@ -136,7 +121,7 @@ class CheckpointStore:
         return RestoredState(best, found) if found.any() else None
 
     def _in(self, part: Path) -> Checkpoints:
-        """The checkpoints of a part."""
+        """The checkpoints in a folder."""
         return Checkpoints(part / CHECKPOINTS / self.name, identity(self.spec_hash, self.name))
 
 
@@ -175,74 +160,3 @@ def same_but_for_runs(a: Any, b: Any) -> bool:
         return False
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     return all(x.shape[1:] == y.shape[1:] and x.dtype == y.dtype for x, y in pairs)
-
-
-@contextmanager
-def taking_part(out: Path, team: Team, interrupt: Interrupt) -> Iterator[Pulse | None]:
-    """Holds the locks of what this process writes to and, with others, gives signs of life.
-
-    Raises:
-        UserError: another job uses the folder, or process 0 of this one did not begin.
-    """
-    part = part_of(out, team)
-    with ExitStack() as stack:
-        if team.index == 0:
-            stack.enter_context(locked(out))
-            for other in parts_in(out):  # a job whose process 0 is dead may still have others at work
-                with locked(other):
-                    pass
-        else:
-            wait_for_first(out, team, interrupt, lambda first: first.heard)
-        if team.count == 1:
-            yield None
-            return
-        if team.index == 0:
-            stack.callback(leave_nothing, out)
-        stack.enter_context(locked(part))
-        for table in part.glob("*.parquet"):  # of an earlier start, of which `out` has the newest
-            table.unlink()
-        yield stack.enter_context(Pulse(part, team.session))
-
-
-def leave_nothing(out: Path) -> None:
-    """Removes the parts of a sweep that ended before it began."""
-    if read_sweep_file(out) is None:
-        shutil.rmtree(out / PARTS, ignore_errors=True)
-
-
-def wait_for_first(out: Path, team: Team, interrupt: Interrupt, enough: Callable[[Peer], bool]) -> None:
-    """Waits for process 0 until `enough` says so.
-
-    Raises:
-        UserError: process 0 has ended.
-    """
-    first = Peer(0, part_of(out, team, 0), team.session)
-    while True:
-        state = first.state()
-        if enough(first):
-            return
-        if state not in (WORKING, FINISHED):
-            raise UserError(f"{first.ending()}: {AGAIN}")
-        interrupt.check(AGAIN)
-        time.sleep(POLL_SECONDS)
-
-
-def planned(out: Path, team: Team, interrupt: Interrupt) -> dict[str, Any]:
-    """`sweep.json` as process 0 has written it in this session."""
-    found: dict[str, Any] = {}
-
-    def written(first: Peer) -> bool:
-        found.update(read_sweep_file(out) or {})
-        return found.get("session") == team.session
-
-    wait_for_first(out, team, interrupt, written)
-    return found
-
-
-def wait_for_end(out: Path, team: Team, interrupt: Interrupt) -> None:
-    """Waits until process 0 has put the sweep together.
-
-    Raises:
-        UserError: it has ended before that.
-    """
-    wait_for_first(out, team, interrupt, lambda first: bool((read_sweep_file(out) or {}).get("finished")))

@@ -23,6 +23,7 @@ class Result:
     out: Path
     programs: int  # compiled training programs
     finished: bool  # whether the sweep had been finished before, and nothing was done
+    missing: tuple[str, ...] = ()  # shards to come, without which there are no tables of the whole sweep; in words
 
 
 def finished_before(

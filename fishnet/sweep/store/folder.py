@@ -28,6 +28,10 @@ ELSEWHERE = "train the sweep again, into another folder"  # whoever reads the fo
 DIGEST = "sha256"  # the key under which sweep.json has that of all the rest of it
 
 
+class InUse(UserError):
+    """Another live process holds the lock of a folder."""
+
+
 def read_sweep_file(out: Path) -> dict[str, Any] | None:
     """Reads `sweep.json` of an output folder; None where there is none.
 
@@ -188,7 +192,8 @@ def locked(out: Path):
     A folder that ends without a `sweep.json` is left as it was found: lock and new folders are removed.
 
     Raises:
-        UserError: the folder cannot be written to, or another live process holds the lock.
+        InUse: another live process holds the lock.
+        UserError: the folder cannot be written to.
     """
     made = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
@@ -229,7 +234,7 @@ def _take_lock(out: Path) -> TextIO:
             file.seek(0)
             holder = file.read().strip()
             file.close()
-            raise UserError(f"{out} is in use by another process{f' ({holder})' if holder else ''}") from error
+            raise InUse(f"{out} is in use by another process{f' ({holder})' if holder else ''}") from error
         except OSError:
             file.close()
             raise

@@ -20,7 +20,7 @@ PREDICTIONS_FOR_ALL = 200  # runs; beyond it the best and worst run of each arm
 
 
 class Tables:
-    """The Parquet files of a sweep, or of one process's part of it, put together from its cohorts.
+    """The Parquet files of a sweep, or of a shard of it, put together from its cohorts.
 
     Args:
         out: the folder to write to.
@@ -105,21 +105,6 @@ class Tables:
         self.parts[number]["predictions"] = pd.concat(parts, ignore_index=True)
         self.update(number, cohort, history, test)
 
-    def absorb(self, folders: Iterable[Path]) -> None:
-        """Takes the rows of the runs of other processes from their parts, in the order of a single process."""
-        for folder in folders:
-            for part in self.parts:
-                runs = rows_from(folder, "runs", part["runs"].run, self.spec_hash)
-                for name in self.names if runs is not None and len(runs) else ():
-                    rows = rows_from(folder, name, runs.run, self.spec_hash)
-                    if rows is not None:
-                        part[name] = in_order([without(part.get(name), runs.run), rows])
-        if len(self.sweep.runs()) > PREDICTIONS_FOR_ALL:
-            for part in self.parts:
-                table = part.get("predictions")
-                if table is not None:
-                    part["predictions"] = table[table.run.isin(extremes(part["runs"]))].reset_index(drop=True)
-
     def runs(self) -> pd.DataFrame:
         """All runs so far."""
         return self._joined("runs").sort_values("run", ignore_index=True)
@@ -149,14 +134,9 @@ def joined(tables: list[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(full, ignore_index=True) if full else tables[0]
 
 
-def without(table: pd.DataFrame | None, runs: Iterable[int]) -> pd.DataFrame | None:
-    """A table without the rows of some runs."""
-    return None if table is None else table[~table.run.isin(list(runs))]
-
-
-def in_order(tables: Iterable[pd.DataFrame | None]) -> pd.DataFrame:
+def in_order(tables: list[pd.DataFrame]) -> pd.DataFrame:
     """Tables of one cohort below each other: split by split where they tell them apart, run by run."""
-    table = joined([table for table in tables if table is not None])
+    table = joined(tables)
     split = table["split"] == "test" if "split" in table else np.zeros(len(table), bool)
     return table.iloc[np.lexsort([table.run, split])].reset_index(drop=True)
 

@@ -1,4 +1,4 @@
-"""Deals the runs of a sweep out to processes, and lays each process's share out on the devices of its own machine."""
+"""Assigns the runs of a sweep to shards, and lays a shard out on the devices of its machine."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -14,14 +14,14 @@ from fishnet.sweep.program.program import ProgramFunctions
 
 
 @dataclass(frozen=True)
-class Share(Cohort):
-    """The runs of a cohort that one process trains; its program is that of the whole cohort."""
+class ProcessShard(Cohort):
+    """Runs of a cohort that one process trains; its program is that of the whole cohort."""
 
     whole: Cohort = dataclasses.field(kw_only=True)
 
     @property
     def epochs(self) -> int:
-        """Of the longest run of the whole cohort, so that the parts of all processes fit together."""
+        """Of the longest run of the whole cohort, so that all shards fit together."""
         return self.whole.epochs
 
     @property
@@ -35,18 +35,18 @@ class Share(Cohort):
         return self.whole.pretrain_epochs
 
 
-def deal(cohorts: Sequence[Cohort], processes: int, whole_arms: bool) -> list[list[list[int]]]:
-    """Gives the heaviest unit that is left to the process with the least work, until all are dealt.
+def assign(cohorts: Sequence[Cohort], shards: int, whole_arms: bool) -> list[list[list[int]]]:
+    """Assigns the unit with most steps that is left to the shard with the fewest, until none is left.
 
-    A unit is a lane group, so that groups, and with them a run's last bits, are those of a single process.
+    A unit is a lane group, so that groups, and with them a run's last bits, are those of a whole sweep.
 
     Args:
         cohorts: of the whole sweep.
-        processes: how many there are.
+        shards: how many there are.
         whole_arms: whether a unit is an arm with all its seeds instead.
 
     Returns:
-        For each cohort and process the numbers of its runs, ascending; empty where there are more processes than units.
+        For each cohort and shard the numbers of its runs, ascending; empty where there are more shards than units.
     """
     units = []  # (steps, cohort, rows)
     for number, cohort in enumerate(cohorts):
@@ -56,13 +56,13 @@ def deal(cohorts: Sequence[Cohort], processes: int, whole_arms: bool) -> list[li
         steps = epochs * cohort.config.steps_per_epoch  # a step of any program counts alike
         of = arms_of(cohort) if whole_arms else groups_of(cohort, range(len(cohort.runs)))
         units += [(float(steps[rows].sum()), number, rows) for rows in of]
-    load = np.zeros(processes)
-    dealt: list[list[list[int]]] = [[[] for _ in range(processes)] for _ in cohorts]
+    load = np.zeros(shards)
+    assigned: list[list[list[int]]] = [[[] for _ in range(shards)] for _ in cohorts]
     for steps, number, rows in sorted(units, key=lambda unit: -unit[0]):  # equal ones stay in order
         least = int(load.argmin())
         load[least] += steps
-        dealt[number][least] += [cohorts[number].runs[row].index for row in rows]
-    return [[sorted(runs) for runs in of] for of in dealt]
+        assigned[number][least] += [cohorts[number].runs[row].index for row in rows]
+    return [[sorted(runs) for runs in of] for of in assigned]
 
 
 def groups_of(cohort: Cohort, rows: Sequence[int]) -> list[list[int]]:
@@ -78,52 +78,52 @@ def arms_of(cohort: Cohort) -> list[list[int]]:
     return list(rows.values())
 
 
-def share_of(cohort: Cohort, dealt: Sequence[Sequence[int]], process: int, devices: int) -> Share | None:
+def shard_of(cohort: Cohort, assigned: Sequence[Sequence[int]], place: int, devices: int) -> ProcessShard | None:
     """What one process trains of a cohort; None where it is nothing.
 
     Args:
         cohort: the whole of it.
-        dealt: the numbers of the runs of each process.
-        process: from 0.
+        assigned: the numbers of the runs of each shard.
+        place: of the shard among them, from 0.
         devices: of each process.
 
     Returns:
         Its runs on its own devices, each of which holds as many lanes as those of the others: one program for all.
     """
     at = {run.index: row for row, run in enumerate(cohort.runs)}
-    groups = [groups_of(cohort, [at[run] for run in runs]) for runs in dealt]
-    if not groups[process]:
+    groups = [groups_of(cohort, [at[run] for run in runs]) for runs in assigned]
+    if not groups[place]:
         return None
     used = [min(devices, len(of)) for of in groups]
     layouts = [
         lay_out(of, count, len(at), cohort.config.lane_width) if of else (None, 0)
         for of, count in zip(groups, used, strict=True)
     ]
-    position, lanes = layouts[process]
+    position, lanes = layouts[place]
     most = max(lanes for _, lanes in layouts)
-    mine = np.array([at[run] for run in dealt[process]])
+    mine = np.array([at[run] for run in assigned[place]])
     whole = {field.name: getattr(cohort, field.name) for field in dataclasses.fields(Cohort)}
     own = {
         "runs": tuple(cohort.runs[row] for row in mine),
         "traced": jax.tree.map(lambda leaf: leaf[mine], cohort.traced),
         "params": cohort.params[mine],
-        "devices": used[process],
+        "devices": used[place],
         "position": position[mine] // lanes * most + position[mine] % lanes,
         "lanes_per_device": most,
     }
-    return Share(**(whole | own), whole=cohort)
+    return ProcessShard(**(whole | own), whole=cohort)
 
 
-def written(dealt: Sequence[Sequence[int]]) -> list[str]:
-    """The runs of each process as `sweep.json` has them: `0,2,4`."""
-    return [",".join(map(str, runs)) for runs in dealt]
+def write_assignment(assigned: Sequence[Sequence[int]]) -> list[str]:
+    """The runs of each shard of a cohort as `sweep.json` has them: `0,2,4`."""
+    return [",".join(map(str, runs)) for runs in assigned]
 
 
-def dealt_in(content: Mapping[str, Any]) -> list[list[list[int]]]:
-    """The inverse of `written`, for each cohort of the plan in a `sweep.json`."""
-    return [[[int(run) for run in runs.split(",") if run] for runs in view["dealt"]] for view in content["plan"]]
+def parse_assignment(content: Mapping[str, Any]) -> list[list[list[int]]]:
+    """The runs of each cohort and shard in a `sweep.json`."""
+    return [[[int(run) for run in runs.split(",") if run] for runs in view["assigned"]] for view in content["plan"]]
 
 
-def runs_each(dealt: Sequence[Sequence[Sequence[int]]]) -> list[int]:
-    """How many runs each process has, over all cohorts."""
-    return [sum(map(len, runs)) for runs in zip(*dealt, strict=True)]
+def runs_each(assigned: Sequence[Sequence[Sequence[int]]]) -> list[int]:
+    """How many runs each shard has, over all cohorts."""
+    return [sum(map(len, runs)) for runs in zip(*assigned, strict=True)]
