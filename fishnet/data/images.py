@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
-from fishnet.data.pixels import upright_rgb
+from fishnet.data.pixels import to_upright_rgb
 from fishnet.errors import UserError
 from fishnet.host.files import read_regular_file
 
@@ -60,7 +60,7 @@ def prepare_image(image: Image.Image, size: int) -> UInt8[np.ndarray, "{size} {s
     The short side is resized to `size` and the middle of the long side kept, in one LANCZOS pass over exactly the
     central square (`PIL.ImageOps.fit`), so no crop offset is rounded and 32 px made from the 64 px square agrees with
     32 px made from the photograph (mean difference 0.4 of 255 on reef; an integer crop offset would make it 4).
-    Orientation, transparency, bit depth and animations: see `pixels.upright_rgb`.
+    Orientation, transparency, bit depth and animations: see `pixels.to_upright_rgb`.
 
     Args:
         image: any Pillow image; it is not changed.
@@ -70,9 +70,9 @@ def prepare_image(image: Image.Image, size: int) -> UInt8[np.ndarray, "{size} {s
         [size, size, 3] uint8.
 
     Raises:
-        ValueError: see `pixels.upright_rgb`.
+        ValueError: see `pixels.to_upright_rgb`.
     """
-    return np.asarray(ImageOps.fit(upright_rgb(image), (size, size), method=Image.Resampling.LANCZOS))
+    return np.asarray(ImageOps.fit(to_upright_rgb(image), (size, size), method=Image.Resampling.LANCZOS))
 
 
 def read_image(

@@ -19,7 +19,7 @@ _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # TIFF tags
 _WHITE_IS_ZERO, _SIGNED = 0, 2  # values of the latter two
 
 
-def upright_rgb(image: Image.Image) -> Image.Image:
+def to_upright_rgb(image: Image.Image) -> Image.Image:
     """Converts an image to upright 8-bit RGB.
 
     The orientation tag is obeyed, transparency is laid on white, 12- and 16-bit grey is scaled to 8 bits, of an

@@ -216,7 +216,7 @@ def with_floor(multiplier: ArrayLike, floor: ArrayLike) -> jax.Array:
     """
     if violates(floor, lambda floor: (floor >= 0) & (floor <= 1)):
         raise UsageError(f"floor {floor} is not in [0, 1]: it is a fraction of the peak rate")
-    return cast(jax.Array, floor + (1 - floor) * floating(multiplier))
+    return cast(jax.Array, floor + (1 - floor) * as_float(multiplier))
 
 
 def with_warmup(shape: Schedule, progress: ArrayLike, warmup: ArrayLike) -> jax.Array:
@@ -239,7 +239,7 @@ def with_warmup(shape: Schedule, progress: ArrayLike, warmup: ArrayLike) -> jax.
     """
     if violates(warmup, lambda warmup: (warmup >= 0) & (warmup < 1)):
         raise UsageError(f"warmup {warmup} is not in [0, 1): it is a fraction of the run")
-    p, w = as_progress(progress), floating(warmup)
+    p, w = as_progress(progress), as_float(warmup)
     # The rise is divided by 1 where there is none, so that neither it nor its gradient is 0 / 0.
     rise = p / jnp.where(w > 0, w, 1.0)
     return jnp.where(p < w, rise, shape(jnp.maximum(p - w, 0.0) / (1 - w)))
@@ -276,10 +276,10 @@ def as_schedule(
 def as_progress(progress: ArrayLike) -> jax.Array:
     """Casts progress to floating point; UsageError where it is known and outside [0, 1]."""
     check_progress(progress)
-    return floating(progress)
+    return as_float(progress)
 
 
-def floating(x: ArrayLike) -> jax.Array:
+def as_float(x: ArrayLike) -> jax.Array:
     """Casts x to float32, or to float64 if it is float64."""
     return jnp.asarray(x, jnp.result_type(x, jnp.float32))
 
@@ -288,7 +288,7 @@ def phase(progress: ArrayLike, cycles: ArrayLike) -> jax.Array:
     """Phase of a run in its current cycle, in [0, 1)."""
     if violates(cycles, lambda cycles: (cycles > 0) & (cycles < np.inf)):
         raise UsageError(f"cycles {cycles} is not a positive finite number")
-    turns = as_progress(progress) * floating(cycles)
+    turns = as_progress(progress) * as_float(cycles)
     return turns - jnp.floor(turns)
 
 

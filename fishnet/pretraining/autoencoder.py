@@ -29,7 +29,7 @@ class Autoencoder(Objective):
         trunk = self.trunk
         mean, std = self.standardization(images)
         target = (jnp.asarray(images, jnp.float32) - mean) / std
-        features = self.body(self.seen(images, std), train)
+        features = self.body(self.encoder_input(images, std), train)
         _, h, w, c = images.shape
         decoder = Decoder(
             (h, w, c), trunk.widths, self.act, trunk.conv, trunk.kernel_init, dtype=trunk.dtype, name="decoder"
@@ -37,7 +37,7 @@ class Autoencoder(Objective):
         error = decoder(features, train).astype(jnp.float32) - target
         return jnp.square(error).mean((1, 2, 3)), None
 
-    def seen(self, images: Images, std: Float[Array, " c"]) -> Images:
+    def encoder_input(self, images: Images, std: Float[Array, " c"]) -> Images:
         """Images that the backbone sees."""
         return images
 
@@ -62,7 +62,7 @@ class Denoising(Autoencoder):
 
     noise: ArrayLike = 0.5
 
-    def seen(self, images: Images, std: Float[Array, " c"]) -> Images:
+    def encoder_input(self, images: Images, std: Float[Array, " c"]) -> Images:
         """Adds noise to the images, neither rounded nor clipped to 0..255."""
         if violates(self.noise, lambda noise: (noise >= 0) & (noise < float("inf"))):
             raise UsageError(f"noise of a denoising autoencoder must be 0 or more, got {self.noise}")

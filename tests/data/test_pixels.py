@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, features
 
 from fishnet.data.images import ImageError, read_image
-from fishnet.data.pixels import upright_rgb
+from fishnet.data.pixels import to_upright_rgb
 
 needs_pillow_13 = pytest.mark.skipif(int(PIL.__version__.split(".")[0]) < 13, reason="refused by older versions")
 
@@ -113,11 +113,11 @@ def test_every_orientation_in_every_format_is_turned_once(kind: str, tag: int) -
     exif[0x0112] = tag
     stored = grey3(BLOCKS).astype(np.uint8)
     data = encoded(Image.fromarray(stored), kind.split()[0], exif=exif, **ORIENTED[kind])
-    got = upright_rgb(Image.open(io.BytesIO(data)))
+    got = to_upright_rgb(Image.open(io.BytesIO(data)))
     np.testing.assert_allclose(np.asarray(got, int), UPRIGHT[tag](stored), atol=6)  # lossy formats round
     decoded = Image.open(io.BytesIO(data))
     decoded.load()  # which turns a TIFF
-    np.testing.assert_array_equal(upright_rgb(decoded), got)
+    np.testing.assert_array_equal(to_upright_rgb(decoded), got)
 
 
 @pytest.mark.parametrize("tag", UPRIGHT)
@@ -127,7 +127,7 @@ def test_an_orientation_after_the_pixels_of_a_png_counts(tag: int) -> None:
     block = chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0"))
     xmp = f'<x tiff:Orientation="{tag}"/>'.encode()
     for late in (block, chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp)):
-        got = upright_rgb(Image.open(io.BytesIO(png(BLOCKS, 8, 0, after=late))))
+        got = to_upright_rgb(Image.open(io.BytesIO(png(BLOCKS, 8, 0, after=late))))
         np.testing.assert_array_equal(got, grey3(UPRIGHT[tag](BLOCKS)))
 
 
@@ -135,7 +135,7 @@ def test_an_orientation_after_the_pixels_of_a_png_counts(tag: int) -> None:
 @pytest.mark.parametrize("tag", UPRIGHT)
 def test_a_sixteen_bit_tiff_is_turned_and_scaled(tag: int, order: str) -> None:
     data = tiff(BLOCKS * 257, 16, 1, order, t274=(tag,))
-    np.testing.assert_array_equal(upright_rgb(Image.open(io.BytesIO(data))), grey3(UPRIGHT[tag](BLOCKS)))
+    np.testing.assert_array_equal(to_upright_rgb(Image.open(io.BytesIO(data))), grey3(UPRIGHT[tag](BLOCKS)))
 
 
 WIDE = GREY * 257 + (GREY % 5) * 40  # [16, 16] in 0..65535, between the 8-bit levels too
@@ -238,7 +238,7 @@ def test_a_palette_with_an_alpha_channel_is_laid_on_white() -> None:
     image = Image.merge("PA", [Image.fromarray(channel.astype(np.uint8)) for channel in (GREY, ALPHA)])
     table = np.random.RandomState(1).randint(0, 256, (256, 3))
     image.putpalette(table.astype(np.uint8).tobytes())
-    np.testing.assert_allclose(np.asarray(upright_rgb(image), int), on_white(table[GREY], ALPHA), atol=1)
+    np.testing.assert_allclose(np.asarray(to_upright_rgb(image), int), on_white(table[GREY], ALPHA), atol=1)
 
 
 def test_ink_is_taken_from_white_paper() -> None:
@@ -276,7 +276,7 @@ def test_lab_is_converted() -> None:
 def test_hue_saturation_and_value() -> None:
     hsv = np.broadcast_to(np.array([85, 255, 200], np.uint8), (SIDE, SIDE, 3))  # a third of the circle: green
     np.testing.assert_allclose(
-        upright_rgb(Image.fromarray(hsv, "HSV")), np.broadcast_to([0, 200, 0], hsv.shape), atol=1
+        to_upright_rgb(Image.fromarray(hsv, "HSV")), np.broadcast_to([0, 200, 0], hsv.shape), atol=1
     )
 
 
