@@ -67,6 +67,7 @@ QUICK = (
     *("augment/", "data/", "losses/", "metrics/", "nn/", "optim/", "stats/", "test_"),
     *(f"sweep/test_{name}.py" for name in ("doors", "history", "limits", "recipe", "slices", "validate")),
 )
+NOT_QUICK = ("nn/test_convolution.py", "stats/test_compare.py", "stats/test_planning.py")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -78,7 +79,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     for item in items:
         other = any(item.get_closest_marker(name) for name in ("slow", "fault", "smoke"))
-        if item.nodeid.removeprefix("tests/").startswith(QUICK) and not other:
+        name = item.nodeid.removeprefix("tests/")
+        if name.startswith(QUICK) and not name.startswith(NOT_QUICK) and not other:
             item.add_marker("quick")
     items.sort(key=place)
 
