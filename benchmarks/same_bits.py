@@ -108,7 +108,7 @@ class CaseFailed(Exception):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the cases and prints how they compare; returns 1 if any differs, 2 for a bad command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.same_bits", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.same_bits", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--base", required=True, metavar="COMMIT", help="the version to compare with")
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=CASES, help=f"cases, of {' '.join(CASES)}")
     parser.add_argument("--out", type=Path, help="folder that keeps the tables; default: a temporary one")

@@ -207,7 +207,7 @@ def check_uint8(name: str, images: Num[Array, "..."]) -> None:
         raise UsageError(f"{name} takes uint8 images, 0 to 255, not {images.dtype}: it works in integers")
 
 
-AUGMENTATIONS: dict[str, Augmentation] = Table(
+AUGMENTATIONS: Table[Augmentation] = Table(
     {
         "none": none,
         "flip": flip,

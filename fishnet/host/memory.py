@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from fishnet.errors import UserError
+from fishnet.host.machine import Device
 
 T = TypeVar("T")
 
@@ -44,7 +45,7 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, (OutOfMemory, MemoryError)) or EXHAUSTED in str(error)
 
 
-def available_bytes(device: jax.Device) -> int | None:
+def available_bytes(device: Device) -> int | None:
     """Available bytes on a device; on CPU those of the machine, for all devices together; None: not known."""
     if device.platform == "cpu":
         found = host_bytes()

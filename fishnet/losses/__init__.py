@@ -49,7 +49,7 @@ __all__ = [
 ]
 
 # class_weighted, class_balanced_focal, ldam and logit_adjusted need one more array: weights, margins or offsets [k].
-LOSSES: dict[str, Callable] = Table(
+LOSSES: Table[Callable] = Table(
     {
         "cross_entropy": cross_entropy,
         "class_weighted": class_weighted,

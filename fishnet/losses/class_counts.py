@@ -158,7 +158,7 @@ def check_counts(counts: ArrayLike | Sequence) -> np.ndarray:
     return counts
 
 
-CLASS_WEIGHTINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = Table(
+CLASS_WEIGHTINGS: Table[Callable[[np.ndarray], np.ndarray]] = Table(
     {
         "none": equal_weights,
         "inverse": inverse_frequency,

@@ -15,8 +15,7 @@ from fishnet.losses.non_softmax import hinge, mse, one_vs_rest
 from fishnet.losses.softmax import softmax_loss
 
 
-@struct.dataclass
-class LossNumbers:
+class LossNumbers(struct.PyTreeNode):
     """Numbers of all losses; all may be traced. See `softmax_loss` for their meaning and range."""
 
     class_weights: Any  # [k] float32

@@ -9,7 +9,7 @@ from fishnet.models.network import Network
 from fishnet.models.resnet import ResNet
 from fishnet.models.separable import Separable
 
-MODELS: dict[str, type[Network]] = Table(
+MODELS: Table[type[Network]] = Table(
     {
         "mlp": MLP,
         "cnn": CNN,

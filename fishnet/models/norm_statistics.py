@@ -211,7 +211,7 @@ def _plain(tree: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _plain(node) if isinstance(node, Mapping) else node for name, node in tree.items()}
 
 
-STATISTICS: dict[str, Callable[[Network], Network]] = Table(
+STATISTICS: Table[Callable[[Network], Network]] = Table(
     {
         "running": lambda model: model.clone(batch_statistics=False),
         "batch": lambda model: model.clone(batch_statistics=True),

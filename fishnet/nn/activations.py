@@ -226,7 +226,7 @@ def squareplus(x: Float[Array, "..."]) -> Float[Array, "..."]:
     return jax.nn.squareplus(x)
 
 
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = Table(
+ACTIVATIONS: Table[Callable[[Array], Array]] = Table(
     {
         "identity": identity,
         "relu": relu,

@@ -10,7 +10,7 @@ from fishnet.nn.convolution import gemm
 from fishnet.nn.winograd import winograd
 
 DEFAULT_LOWERING = {"cpu": "winograd", "gpu": "native", "tpu": "native"}  # by backend
-LOWERINGS: dict[str, Callable[..., Array]] = Table(
+LOWERINGS: Table[Callable[..., Array]] = Table(
     {
         "gemm": gemm,
         "winograd": winograd,

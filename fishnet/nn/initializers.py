@@ -131,7 +131,7 @@ def variance_scaling(scale: ArrayLike, fan: ArrayLike, distribution: ArrayLike) 
     return VarianceScaling(scale, fan, distribution)
 
 
-INITIALIZERS: dict[str, VarianceScaling] = Table(
+INITIALIZERS: Table[VarianceScaling] = Table(
     {
         "he_normal": variance_scaling(2.0, 0, 0),
         "he_uniform": variance_scaling(2.0, 0, 1),

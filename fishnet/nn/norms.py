@@ -336,7 +336,7 @@ class WeightStandardizedNorm(WeightNorm):
     kernel = staticmethod(standardize_kernel)
 
 
-NORMS: dict[str, Callable[..., nn.Module]] = Table(
+NORMS: Table[Callable[..., nn.Module]] = Table(
     {
         "none": NoNorm,
         "batch": BatchNorm,

@@ -147,4 +147,4 @@ def _mean_backward(window: int, size: tuple[int, int], _: None, dy: Array) -> tu
 _mean.defvjp(_mean_forward, _mean_backward)
 
 
-POOLS: dict[str, Callable[..., Array]] = Table({"max": max_pool, "mean": mean_pool})
+POOLS: Table[Callable[..., Array]] = Table({"max": max_pool, "mean": mean_pool})

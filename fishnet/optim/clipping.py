@@ -126,7 +126,7 @@ def check_limit(limit: ArrayLike) -> None:
         raise UsageError(f"limit {limit} is not 0 or a positive number (infinity for none)")
 
 
-CLIPPINGS: dict[str, Clipping] = Table(
+CLIPPINGS: Table[Clipping] = Table(
     {
         "value": lambda grads, params, limit: clip_by_value(grads, limit),
         "norm": lambda grads, params, limit: clip_by_global_norm(grads, limit),

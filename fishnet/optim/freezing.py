@@ -95,8 +95,7 @@ def stop_gradients(params: Any, mask: Any) -> Any:
     return jax.tree.map(lambda leaf, stop: lax.stop_gradient(leaf) if stop else leaf, params, mask)
 
 
-@struct.dataclass
-class LayerScales:
+class LayerScales(struct.PyTreeNode):
     """Learning-rate factors by layer and by stage of unfreezing; the last layer is the head."""
 
     factor: jax.Array | np.ndarray  # [layer] float32, discriminative rates

@@ -103,7 +103,7 @@ def as_optax(
 # advises 1e-3 without. adam, nadam: Keras's defaults, adam's also the paper's. lion: a tenth of adamw's, as the paper
 # advises. muon: adamw's, whose step size it shares. schedule_free: ten times momentum's; the authors advise 10 to 50
 # times a classical rate.
-OPTIMIZERS: dict[str, Optimizer] = Table(
+OPTIMIZERS: Table[Optimizer] = Table(
     {
         "sgd": Optimizer(sgd, default_lr=0.1, uses_momentum=False),
         "momentum": Optimizer(momentum, default_lr=0.05),

@@ -297,7 +297,7 @@ def half_cosine(start: float, end: float, fraction: jax.Array) -> jax.Array:
     return end + (start - end) * 0.5 * (1 + jnp.cos(jnp.pi * fraction))
 
 
-SCHEDULES: dict[str, Schedule] = Table(
+SCHEDULES: Table[Schedule] = Table(
     {
         "constant": constant,
         "step": step,

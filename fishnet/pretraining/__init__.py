@@ -19,7 +19,7 @@ __all__ = [
     "transfer_trunk",
 ]
 
-OBJECTIVES: dict[str, type[Objective]] = Table(
+OBJECTIVES: Table[type[Objective]] = Table(
     {
         "autoencoder": Autoencoder,
         "denoising": Denoising,

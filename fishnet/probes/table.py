@@ -86,7 +86,7 @@ def _activations(step: Step) -> dict[str, Any]:
     return activation_metrics(step.seen.sites)
 
 
-PROBES: dict[str, Probe] = Table(
+PROBES: Table[Probe] = Table(
     {
         "gradients": Probe(
             "step",

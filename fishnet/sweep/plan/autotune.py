@@ -10,11 +10,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from fishnet.data import Task
 from fishnet.host.interrupt import Interrupt
+from fishnet.host.machine import Device
 from fishnet.host.memory import OutOfMemory
 from fishnet.nn.conv_implementations import LOWERINGS
 from fishnet.source_hash.digest import hash_each
@@ -69,7 +69,7 @@ class Trial:
         candidate: Candidate,
         cohort: Cohort,
         tasks: Mapping[tuple[str, int], Task],
-        devices: Sequence[jax.Device],
+        devices: Sequence[Device],
         interrupt: Interrupt,
     ) -> None:
         self.candidate = candidate
@@ -116,7 +116,7 @@ def autotune_layouts(
     runs: Sequence[Run],
     tasks: Mapping[tuple[str, int], Task],
     lowering: str | None,
-    devices: Sequence[jax.Device],
+    devices: Sequence[Device],
     stage: Callable[[str], None],
     interrupt: Interrupt,
 ) -> list[dict[str, Any]]:
@@ -161,7 +161,7 @@ def similar(cohort: Cohort) -> list[int]:
     return sorted(Counter(vmap_key(cohort.traced, same_seed=False)).values(), reverse=True)
 
 
-def candidates(cohort: Cohort, lowering: str | None, devices: Sequence[jax.Device]) -> Iterator[Candidate]:
+def candidates(cohort: Cohort, lowering: str | None, devices: Sequence[Device]) -> Iterator[Candidate]:
     """What may be fastest: serial first, then what differs from it in one respect, then the rest.
 
     Args:
@@ -197,7 +197,7 @@ def _timed(
     cohort: Cohort,
     tasks: Mapping[tuple[str, int], Task],
     lowering: str | None,
-    devices: Sequence[jax.Device],
+    devices: Sequence[Device],
     limit: float,
     interrupt: Interrupt,
 ) -> dict[str, Any]:

@@ -9,12 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from fishnet.data.cache import cache_dir
 from fishnet.errors import UserError
 from fishnet.host.files import read_regular_file, write_whole
-from fishnet.host.machine import device_name, versions
+from fishnet.host.machine import Device, device_name, versions
 from fishnet.sweep.program.config import ProgramConfig
 
 MOST = 1000  # entries of a file; the oldest go first
@@ -86,7 +84,7 @@ LAYOUT = {
 TUNED = Remembered("tuned.json", {"layout": LAYOUT})  # what `--lane-width auto` chose
 
 
-def program_key(shape: ProgramConfig, made_of: Mapping[str, str], devices: Sequence[jax.Device], *more: Any) -> str:
+def program_key(shape: ProgramConfig, made_of: Mapping[str, str], devices: Sequence[Device], *more: Any) -> str:
     """A program on devices of a kind, under these versions.
 
     Args:

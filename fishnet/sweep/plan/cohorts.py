@@ -15,6 +15,7 @@ import numpy as np
 from fishnet.checks.arguments import check_type, quote_value
 from fishnet.data import Task
 from fishnet.errors import UsageError, UserError
+from fishnet.host.machine import Device
 from fishnet.lookup import unknown
 from fishnet.nn.conv_implementations import DEFAULT_LOWERING, LOWERINGS
 from fishnet.nn.norm_formulas import KINDS
@@ -103,7 +104,7 @@ class Cohort:
     @property
     def dropped_images(self) -> int:
         """Training images that each epoch leaves out: its incomplete last batch."""
-        return self.config.train_images % self.config.recipe.batch_size
+        return self.config.train_images % self.config.batch_size
 
     @property
     def run_at(self) -> np.ndarray:
@@ -156,7 +157,7 @@ def make_cohorts(
     tasks: Mapping[tuple[str, int], Task],
     lane_width: int | str | None,
     lowering: str | None,
-    devices: Sequence[jax.Device],
+    devices: Sequence[Device],
     started_with: Sequence[Mapping[str, Any]] | None = None,
     trunks: Mapping[str, Trunk] | None = None,
     share_batches: bool | None = None,
@@ -254,7 +255,7 @@ def _cohort(
     runs: list[Run],
     task: Task,
     choice: LayoutChoice,
-    devices: Sequence[jax.Device],
+    devices: Sequence[Device],
     by_key: Mapping[tuple, list[Run]],
     trunks: Mapping[str, Trunk],
 ) -> Cohort:

@@ -10,12 +10,13 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from fishnet.errors import UserError
+from fishnet.host.machine import Device
 from fishnet.host.memory import COPIES, OutOfMemory, available_bytes, tree_bytes
 from fishnet.optim.optimizer_state import init_optimizer_state
 from fishnet.sweep.plan.cohorts import Cohort, bare_model, narrowed
 
 
-def fit_memory(cohort: Cohort, devices: Sequence[jax.Device], note: Callable[[str], None]) -> Cohort:
+def fit_memory(cohort: Cohort, devices: Sequence[Device], note: Callable[[str], None]) -> Cohort:
     """The cohort at the highest lane width, up to its own, that may fit; before anything is compiled.
 
     What is counted here is certain to be needed. What a program needs exactly is known when it has been compiled (see
@@ -39,7 +40,7 @@ def fit_memory(cohort: Cohort, devices: Sequence[jax.Device], note: Callable[[st
     return cohort
 
 
-def reduce_layout(cohort: Cohort, devices: Sequence[jax.Device], problem: OutOfMemory, begun: bool = False) -> Cohort:
+def reduce_layout(cohort: Cohort, devices: Sequence[Device], problem: OutOfMemory, begun: bool = False) -> Cohort:
     """The next smaller layout: half the lane width or as much less as the figures ask for, then half the CPU devices.
 
     Args:
@@ -92,7 +93,7 @@ class MemoryEstimate:
         self.platform, self.images = platform, cohort.task.images.nbytes
         shape = cohort.config
         model = bare_model(cohort.runs[0].recipe, cohort.task)
-        self.outputs, _, params = linear_layers(model, shape.recipe.batch_size, shape.image_shape)
+        self.outputs, _, params = linear_layers(model, shape.batch_size, shape.image_shape)
         slots = jax.eval_shape(lambda params: init_optimizer_state(shape.optimizers, params), params)
         kept = 3 if shape.features.average else 2  # trained, best, averaged
         self.lane = kept * tree_bytes(params) + tree_bytes(slots)

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import jax
 import numpy as np
 
+from fishnet.host.machine import Device
 from fishnet.sweep.plan.cache import Remembered, program_key
 from fishnet.sweep.plan.cohorts import Cohort
 from fishnet.sweep.plan.layout import Layout
@@ -23,7 +23,7 @@ class PastTime:
     date: str  # of that time, as 2026-11-30
 
 
-def find_time(cohort: Cohort, devices: Sequence[jax.Device]) -> PastTime | None:
+def find_time(cohort: Cohort, devices: Sequence[Device]) -> PastTime | None:
     """What the program of a cohort took when it last ran; None where it has not.
 
     Args:
@@ -40,7 +40,7 @@ def find_time(cohort: Cohort, devices: Sequence[jax.Device]) -> PastTime | None:
     return PastTime({what: value for what, value in seconds.items() if value}, entry["date"][:10])
 
 
-def keep_time(cohort: Cohort, devices: Sequence[jax.Device], spent: Mapping[str, float], steps: int) -> None:
+def keep_time(cohort: Cohort, devices: Sequence[Device], spent: Mapping[str, float], steps: int) -> None:
     """Remembers what the program of a cohort took.
 
     Args:
@@ -56,6 +56,6 @@ def keep_time(cohort: Cohort, devices: Sequence[jax.Device], spent: Mapping[str,
     TIMES.keep(time_key(cohort, devices), {what: round(value, 3) for what, value in entry.items()} | {"steps": steps})
 
 
-def time_key(cohort: Cohort, devices: Sequence[jax.Device]) -> str:
+def time_key(cohort: Cohort, devices: Sequence[Device]) -> str:
     """Key of a cohort's program among those that are remembered."""
     return program_key(cohort.config, cohort.made_of, devices, cohort.devices, len(cohort.task.splits["val"]))

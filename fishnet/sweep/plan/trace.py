@@ -27,7 +27,8 @@ def check_traces(cohort: Cohort) -> None:
 
     traced = jax.tree.map(lambda leaf: like(leaf, lanes), cohort.traced)
     train = np.asarray(task.splits["train"], np.int32)
-    data = jax.tree.map(like, DeviceData(task.images, np.asarray(task.labels), train, task.mean, task.std))
+    arrays: Any = (task.images, np.asarray(task.labels), train, task.mean, task.std)
+    data = jax.tree.map(like, DeviceData(*arrays))
     functions = cohort.functions
     state = functions.init.eval_shape(traced, data)
     groups, two = whole(lanes, config.lane_width), whole(2)
@@ -36,5 +37,5 @@ def check_traces(cohort: Cohort) -> None:
     functions.train.trace(traced, state, rates, data, groups, two, two)
     functions.evaluate.trace(traced, *variables, data, groups, two, whole(count_chunks(task, chunk), chunk), whole())
     if config.probes("epoch"):
-        positions = whole(config.probe_batches, config.recipe.batch_size)
+        positions = whole(config.probe_batches, config.batch_size)
         functions.probe.trace(traced, *variables, state.lr, data, groups, two, positions, whole())

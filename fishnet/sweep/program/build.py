@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -114,10 +114,10 @@ def init_lane(lane: Lane) -> LaneState:
 
 def scale_kernels(lane: Lane, model: Network, params: Any, statistics: Any) -> Any:
     """Parameters rescaled on the first batch to outputs of variance 1, in lanes with the initializer lsuv."""
-    images = lane.data.images[epoch_order(lane, 0)[: lane.config.recipe.batch_size]]
+    images = lane.data.images[epoch_order(lane, 0)[: lane.config.batch_size]]
 
     def run(params: Any) -> jax.Array:
-        return model.apply(lane.variables(params, statistics), images, train=False)
+        return cast(jax.Array, model.apply(lane.variables(params, statistics), images, train=False))
 
     layers = layer_order(lambda: run(params))
     rounds = lane.hparams.lsuv_rounds
@@ -181,7 +181,7 @@ def plain_model(recipe: Recipe, classes: Sequence[str], sites: int) -> Network:
     init = INITIALIZERS[recipe.init]
     act = ACTIVATIONS[recipe.activation]
     if recipe.act_coefficient != "auto" and getattr(act, "coefficient", None) is not None:
-        act = dataclasses.replace(act, coefficient=recipe.act_coefficient)
+        act = dataclasses.replace(cast(Any, act), coefficient=recipe.act_coefficient)
     kind = None if recipe.dropout_kind == "plain" else DROPOUTS.index(recipe.dropout_kind)
     drops = {"dropout": recipe.dropout, "dropout_kind": kind, "stochastic_depth": recipe.stochastic_depth or None}
     experts = experts_of(recipe, classes)

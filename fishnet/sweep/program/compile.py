@@ -28,13 +28,14 @@ from fishnet.errors import UserError, first_line
 from fishnet.host.best_effort import best_effort
 from fishnet.host.interrupt import Interrupt
 from fishnet.host.jax_settings import hold_settings
+from fishnet.host.machine import Device
 from fishnet.host.memory import OutOfMemory, check_memory, out_of_memory, tree_bytes
 from fishnet.sweep.program.config import ProgramConfig
 from fishnet.sweep.program.state import DeviceData
 from fishnet.sweep.program.traced_config import TracedConfig
 
 
-def compiler_options(platform: str) -> dict[str, int] | None:
+def compiler_options(platform: str) -> dict[str, Any] | None:
     """LLVM's first level on CPU: measured as fast to run as the default third and 40 % less to compile."""
     return {"xla_backend_optimization_level": 1} if platform == "cpu" else None
 
@@ -106,7 +107,7 @@ class BoundProgram:
     def __init__(
         self,
         config: ProgramConfig,
-        devices: list[jax.Device],
+        devices: list[Device],
         traced: list[TracedConfig],
         data: list[DeviceData],
         available: int | None,
@@ -148,7 +149,7 @@ class BoundProgram:
         first = {device: number for number, device in reversed(list(enumerate(self.devices)))}
         wanted = [(name, device) for name in names for device in first]
 
-        def lower(name: str, device: jax.Device) -> jax.stages.Lowered:
+        def lower(name: str, device: Device) -> jax.stages.Lowered:
             return self.trace(name, first[device]).lower()
 
         options = compiler_options(self.devices[0].platform)
@@ -217,7 +218,7 @@ class BoundProgram:
         return split_lanes(tree, self.devices)
 
 
-def split_lanes(tree: Any, devices: Sequence[jax.Device]) -> list[Any]:
+def split_lanes(tree: Any, devices: Sequence[Device]) -> list[Any]:
     """Host arrays with a leading axis of all lanes, by position -> one tree a device, on that device."""
     lanes = len(jax.tree.leaves(tree)[0]) // len(devices)
     return [

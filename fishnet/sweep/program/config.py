@@ -142,9 +142,14 @@ class ProgramConfig:
         return OPTIMIZERS[self.features.own_optimizer] if self.features.own_optimizer else None
 
     @property
+    def batch_size(self) -> int:
+        """Images a batch, as a number also where the recipe says all."""
+        return self.train_images if self.recipe.batch_size == "all" else self.recipe.batch_size
+
+    @property
     def steps_per_epoch(self) -> int:
         """Whole batches of the training split."""
-        return self.train_images // self.recipe.batch_size
+        return self.train_images // self.batch_size
 
     def probes(self, kind: str) -> dict[str, Probe]:
         """Probes of one kind ("step", "epoch", "failure"), in the order of the recipe."""
@@ -166,7 +171,7 @@ class ProgramConfig:
     def probe_batches(self) -> int:
         """Number of batches that epoch probes look at."""
         images = min(self.recipe.probe_images or self.train_images, self.train_images)
-        return max(1, images // self.recipe.batch_size)
+        return max(1, images // self.batch_size)
 
 
 def clipping(recipe: Recipe) -> str:

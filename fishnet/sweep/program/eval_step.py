@@ -80,7 +80,7 @@ def estimate_statistics(lane: Lane, model: Network, order: jax.Array, state: Lan
     Returns:
         A tree like the running statistics.
     """
-    size = lane.config.recipe.batch_size
+    size = lane.config.batch_size
     variables = lane.variables(state.evaluated, state.statistics)
 
     def add(i: jax.Array, population: Population) -> Population:

@@ -24,8 +24,7 @@ RNGS = ("objective", "dropout", "activation")
 ADAM = optax.scale_by_adam()
 
 
-@struct.dataclass
-class PretrainState:
+class PretrainState(struct.PyTreeNode):
     """Pretraining state of lanes: arrays only, each with a leading lane axis."""
 
     params: Any  # [lane, ...] float32, of the objective: the trunk and what it needs beside it
@@ -67,7 +66,7 @@ def init_pretrain(
         images = jnp.zeros((2, *config.image_shape), jnp.uint8)
         key = stream_key(traced.hparams.keys, "pretrain", 2**31 - 1)
         rngs = {stream: jax.random.fold_in(key, i) for i, stream in enumerate(("params", *RNGS))}
-        variables = build_objective(config, name, traced).init(rngs, images, train=False)
+        variables: Any = build_objective(config, name, traced).init(rngs, images, train=False)
         own, moments = variables["params"], variables.get("batch_stats", {})
         trunk = own | {module: leaves for module, leaves in params.items() if module in own}
         return PretrainState(
@@ -128,7 +127,7 @@ def pretrain_step(lane: PretrainingLane, step: jax.Array, state: PretrainState) 
         step: [] int32, steps made since the start of pretraining.
         state: of the run, without the lane axis.
     """
-    hparams, size = lane.hparams, lane.config.recipe.batch_size
+    hparams, size = lane.hparams, lane.config.batch_size
     first = (step % lane.config.steps_per_epoch) * size
     images = lane.data.images[lax.dynamic_slice(lane.order, (first,), (size,))]
     (loss, (solved, statistics)), grads = pretrain_gradients(lane, state, images, step)

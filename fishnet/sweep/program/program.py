@@ -12,6 +12,7 @@ import numpy as np
 
 from fishnet.data import Task
 from fishnet.host.best_effort import best_effort
+from fishnet.host.machine import Device
 from fishnet.host.memory import available_bytes, tree_bytes
 from fishnet.sweep.program.compile import BoundProgram, GroupWindow, split_lanes
 from fishnet.sweep.program.config import ProgramConfig
@@ -84,14 +85,15 @@ class CompiledProgram(BoundProgram):
         config: ProgramConfig,
         traced: TracedConfig,
         task: Task,
-        devices: Sequence[jax.Device],
+        devices: Sequence[Device],
         functions: ProgramFunctions | None = None,
     ) -> None:
         free = partial(available_bytes, devices[0])  # before anything is there
         available = best_effort("how much memory there is", free, warnings.warn, None)
         devices = [devices[0]] * len(devices) if devices[0].platform == "cpu" else list(devices)
         train = np.asarray(task.splits["train"], np.int32)
-        data = DeviceData(task.images, task.labels, train, task.mean, task.std)
+        arrays: Any = (task.images, task.labels, train, task.mean, task.std)
+        data = DeviceData(*arrays)
         placed = {device: jax.device_put(data, device) for device in dict.fromkeys(devices)}
         super().__init__(
             config, devices, split_lanes(traced, devices), [placed[device] for device in devices], available
@@ -197,7 +199,7 @@ class CompiledProgram(BoundProgram):
         state = self.abstract_tree(device, self.abstract_state)
         groups, pair, number = own((self.lanes, self.config.lane_width)), own((2,)), own(())
         evaluated = own((self.chunks, self.chunk))
-        probed = own((self.config.probe_batches, self.config.recipe.batch_size))
+        probed = own((self.config.probe_batches, self.config.batch_size))
         variables = state.params, state.statistics
         return {
             "init": (traced, data),

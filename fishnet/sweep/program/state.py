@@ -14,8 +14,7 @@ from fishnet.sweep.program.rng import stream_key
 from fishnet.sweep.program.traced_config import BranchIds, Hyperparameters
 
 
-@struct.dataclass
-class LaneState:
+class LaneState(struct.PyTreeNode):
     """Training state of the lanes of a program: arrays only, each with a leading lane axis."""
 
     params: Any  # [lane, ...] float32
@@ -56,8 +55,7 @@ class LaneState:
         )
 
 
-@struct.dataclass
-class EpochSums:
+class EpochSums(struct.PyTreeNode):
     """Sums over the finite steps of the current epoch."""
 
     steps: jax.Array  # [lane] int32
@@ -69,8 +67,7 @@ class EpochSums:
     class_count: jax.Array  # [lane, class] float32, examples
 
 
-@struct.dataclass
-class ProbeState:
+class ProbeState(struct.PyTreeNode):
     """Measurements of the step probes in the current epoch, and what they need for the next one."""
 
     steps: dict[str, jax.Array]  # measure -> [lane, measurement, ...] float32, NaN until it is measured
@@ -78,8 +75,7 @@ class ProbeState:
     failure: Any  # [lane, 2] int32, phase and layer of the first non-finite value, -1 for none; or ()
 
 
-@struct.dataclass
-class DeviceData:
+class DeviceData(struct.PyTreeNode):
     """Images of a task on a device."""
 
     images: jax.Array  # [n, h, w, c] uint8

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -32,8 +33,7 @@ from fishnet.sweep.spec.recipe import SCALAR_FIELDS, Recipe, is_used
 LSUV_ROUNDS = 10  # as often as a kernel is rescaled, at most; one or two do for most
 
 
-@struct.dataclass
-class BranchIds:
+class BranchIds(struct.PyTreeNode):
     """Choices among functions. Lanes that are vectorised together agree in them, so each is one real branch."""
 
     activation: jax.Array  # [lane] int32, position in the features
@@ -45,8 +45,7 @@ class BranchIds:
     dropout: jax.Array  # [lane] bool, whether any feature is dropped
 
 
-@struct.dataclass
-class Hyperparameters:
+class Hyperparameters(struct.PyTreeNode):
     """Traced values that differ from lane to lane within a vectorised group."""
 
     keys: jax.Array  # [lane, stream, 2] uint32, see rng.py
@@ -75,8 +74,7 @@ class Hyperparameters:
     sampling: jax.Array  # [lane, class] int32, weights
 
 
-@struct.dataclass
-class TracedConfig:
+class TracedConfig(struct.PyTreeNode):
     """By what the lanes of one program differ."""
 
     ids: BranchIds
@@ -101,6 +99,11 @@ def trace_recipes(
     return traced.replace(hparams=traced.hparams.replace(keys=stream_keys([recipe.seed for recipe in recipes])))
 
 
+def _leaves(**values: Any) -> dict[str, Any]:
+    """NumPy values for fields that programs see as arrays of JAX."""
+    return values
+
+
 def trace_arm(recipe: Recipe, features: ProgramFeatures, task: Task, sites: int, steps_per_epoch: int) -> TracedConfig:
     """The traced values of one resolved recipe but its keys, as NumPy scalars and vectors.
 
@@ -118,39 +121,45 @@ def trace_arm(recipe: Recipe, features: ProgramFeatures, task: Task, sites: int,
     counts = np.bincount(task.labels[task.splits["train"]], minlength=len(task.classes))
     return TracedConfig(
         BranchIds(
-            activation=np.int32(features.activation.index(recipe.activation)),
-            optimizer=np.int32(features.optimizer.index(recipe.optimizer)),
-            augment=np.int32(features.augment.index(recipe.augment)),
-            hard_augment=np.int32(features.augment.index(hard_augment(recipe))),
-            clipping=np.int32(features.clipping.index(clipping(recipe))),
-            loss=np.int32(features.families.index(family(recipe))),
-            dropout=np.bool_(recipe.dropout > 0),
+            **_leaves(
+                activation=np.int32(features.activation.index(recipe.activation)),
+                optimizer=np.int32(features.optimizer.index(recipe.optimizer)),
+                augment=np.int32(features.augment.index(recipe.augment)),
+                hard_augment=np.int32(features.augment.index(hard_augment(recipe))),
+                clipping=np.int32(features.clipping.index(clipping(recipe))),
+                loss=np.int32(features.families.index(family(recipe))),
+                dropout=np.bool_(recipe.dropout > 0),
+            )
         ),
         Hyperparameters(
-            keys=np.uint32(0),  # of each run
-            scalars={name: as_scalar(getattr(recipe, name)) for name in SCALAR_FIELDS},
-            act_coefficient=np.float32(np.nan if recipe.act_coefficient == "auto" else recipe.act_coefficient),
-            norm=np.asarray(norm, np.int32),
-            init_scale=np.float32(init.scale),
-            init_fan=np.int32(init.fan),
-            init_distribution=np.int32(init.distribution),
-            init_gain=np.float32(init.gain * recipe.init_gain),
-            lr_floor=np.float32(recipe.lr_min / recipe.lr),
-            clip=np.float32(recipe.clip or np.inf),
-            schedule=np.int32(list(SCHEDULES).index(recipe.schedule)),
-            total_steps=np.float32(steps_per_epoch * recipe.epochs),
-            loss=loss_numbers(recipe, counts),
-            max_norm=np.where(layer_mask(recipe.max_norm_layers, sites + 1), limit, np.inf).astype(np.float32),
-            layer_rates=layer_scales(sites, recipe.layer_rate, recipe.unfreeze, recipe.unfreeze_rates, steps_per_epoch),
-            hard=hard,
-            precise=np.bool_(estimates_statistics(recipe)),
-            batch_evaluation=np.bool_(recipe.eval_statistics == "batch"),
-            pretrain_steps=np.float32(steps_per_epoch * recipe.pretrain_epochs),
-            lsuv_rounds=np.int32(LSUV_ROUNDS if init.unit_variance else 0),
-            dropout_kind=np.int32(DROPOUTS.index(recipe.dropout_kind)),
-            mixup=beta_table(recipe.mixup),
-            cutmix=beta_table(recipe.cutmix),
-            sampling=sampling_weights(counts, recipe.class_sampling, np.where(hard, recipe.hard_sampling, 1.0)),
+            **_leaves(
+                keys=np.uint32(0),  # of each run
+                scalars={name: as_scalar(getattr(recipe, name)) for name in SCALAR_FIELDS},
+                act_coefficient=np.float32(np.nan if recipe.act_coefficient == "auto" else recipe.act_coefficient),
+                norm=np.asarray(norm, np.int32),
+                init_scale=np.float32(init.scale),
+                init_fan=np.int32(init.fan),
+                init_distribution=np.int32(init.distribution),
+                init_gain=np.float32(init.gain * recipe.init_gain),
+                lr_floor=np.float32(recipe.lr_min / recipe.lr),
+                clip=np.float32(recipe.clip or np.inf),
+                schedule=np.int32(list(SCHEDULES).index(recipe.schedule)),
+                total_steps=np.float32(steps_per_epoch * recipe.epochs),
+                loss=loss_numbers(recipe, counts),
+                max_norm=np.where(layer_mask(recipe.max_norm_layers, sites + 1), limit, np.inf).astype(np.float32),
+                layer_rates=layer_scales(
+                    sites, recipe.layer_rate, recipe.unfreeze, recipe.unfreeze_rates, steps_per_epoch
+                ),
+                hard=hard,
+                precise=np.bool_(estimates_statistics(recipe)),
+                batch_evaluation=np.bool_(recipe.eval_statistics == "batch"),
+                pretrain_steps=np.float32(steps_per_epoch * recipe.pretrain_epochs),
+                lsuv_rounds=np.int32(LSUV_ROUNDS if init.unit_variance else 0),
+                dropout_kind=np.int32(DROPOUTS.index(recipe.dropout_kind)),
+                mixup=beta_table(recipe.mixup),
+                cutmix=beta_table(recipe.cutmix),
+                sampling=sampling_weights(counts, recipe.class_sampling, np.where(hard, recipe.hard_sampling, 1.0)),
+            )
         ),
     )
 

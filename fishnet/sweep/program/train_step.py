@@ -38,8 +38,7 @@ class Batch(NamedTuple):
     progress: jax.Array  # [] float32, fraction of the run done
 
 
-@struct.dataclass
-class Clip:
+class Clip(struct.PyTreeNode):
     """Clipping entry by entry, which the update applies on its way: `min(max(g factor, -bound), bound)`."""
 
     factor: jax.Array  # [] float32
@@ -116,7 +115,7 @@ def probed_layers(lane: Lane) -> tuple[str, ...]:
 def load_batch(lane: TrainingLane, step: jax.Array) -> Batch:
     """Batch of a step, augmented and mixed."""
     config, hparams, data = lane.config, lane.hparams, lane.data
-    size = config.recipe.batch_size
+    size = config.batch_size
     positions = lax.dynamic_slice(lane.order, ((step % config.steps_per_epoch) * size,), (size,))
     images, labels = data.images[positions], data.labels[positions]
     images = augment_images(lane, stream_key(hparams.keys, "augment", step), images, labels)
@@ -153,13 +152,14 @@ def augment_images(lane: Lane, key: jax.Array, images: jax.Array, labels: jax.Ar
 def batch_losses(lane: Lane, batch: Batch, logits: jax.Array) -> jax.Array:
     """Losses [b] of logits [b, class]; of a mixed example the mean of its two, weighted by their shares."""
     losses = partial(build_loss(lane, batch.progress), logits)
-    if batch.partner is None:
+    partner, share = batch.partner, batch.share
+    if partner is None or share is None:
         return losses(batch.labels)
 
     def of_both() -> jax.Array:
-        return batch.share * losses(batch.labels) + (1 - batch.share) * losses(batch.labels[batch.partner])
+        return share * losses(batch.labels) + (1 - share) * losses(batch.labels[partner])
 
-    return lax.cond((batch.share < 1).any(), of_both, lambda: losses(batch.labels))
+    return lax.cond((share < 1).any(), of_both, lambda: losses(batch.labels))
 
 
 def apply_model(lane: Lane, state: LaneState, batch: Batch, step: jax.Array, params: Any) -> tuple[jax.Array, Any]:

@@ -6,10 +6,11 @@ import numpy as np
 from jax import lax
 
 from fishnet.errors import UserError
+from fishnet.host.machine import Device
 from fishnet.nn.convolution import gemm
 
 
-def check_backend(device: jax.Device) -> None:
+def check_backend(device: Device) -> None:
     """Runs the canaries on `device`.
 
     Raises:

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from fishnet.host.interrupt import Interrupt
+from fishnet.host.machine import Device
 from fishnet.metrics import classification as metrics
 from fishnet.sweep.plan.backbones import transfer_trunk
 from fishnet.sweep.plan.cohorts import Cohort
@@ -39,7 +40,7 @@ class CohortRunner:
     def __init__(
         self,
         cohort: Cohort,
-        devices: list[jax.Device],
+        devices: list[Device],
         checkpoints: CheckpointStore,
         interrupt: Interrupt,
         display: Display,
@@ -111,8 +112,8 @@ class CohortRunner:
                 continue
             device, lane = divmod(int(cohort.position[run]), cohort.lanes_per_device)
             variables = states[device].params, states[device].statistics
-            own = jax.tree.map(lambda leaf, lane=lane: leaf[lane], variables)
-            begun = transfer_trunk(recipe, *own, cohort.trunks[recipe.trunk])
+            params, statistics = jax.tree.map(lambda leaf, lane=lane: leaf[lane], variables)
+            begun = transfer_trunk(recipe, params, statistics, cohort.trunks[recipe.trunk])
             inserted = jax.tree.map(lambda leaf, new, lane=lane: leaf.at[lane].set(new), variables, begun)
             states[device] = states[device].with_initial(*inserted)
 

@@ -130,5 +130,5 @@ def probe_positions(cohort: Cohort) -> np.ndarray:
     """
     config = cohort.config
     shuffled = np.random.default_rng(0).permutation(cohort.task.splits["train"])
-    size = config.recipe.batch_size
+    size = config.batch_size
     return shuffled[: config.probe_batches * size].reshape(-1, size).astype(np.int32)

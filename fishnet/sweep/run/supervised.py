@@ -109,7 +109,7 @@ class SupervisedPhase(Phase):
         with np.errstate(invalid="ignore", divide="ignore"):
             trained = {
                 "train_loss": sums.loss / sums.steps,
-                "train_accuracy": sums.correct / (sums.steps * self.program.config.recipe.batch_size),
+                "train_accuracy": sums.correct / (sums.steps * self.program.config.batch_size),
                 "lr": lr,
                 "grad_norm": sums.grad_norm / sums.steps,
                 "clipped": sums.clipped / sums.steps,
@@ -158,7 +158,8 @@ class SupervisedPhase(Phase):
         for run in runs:
             recipe = self.cohort.runs[run].recipe
             if recipe.schedule == "plateau":
-                state = PlateauState(history.plateau_best[run], history.plateau_bad[run], history.rate[run])
+                numbers: Any = (history.plateau_best[run], history.plateau_bad[run], history.rate[run])
+                state = PlateauState(*numbers)
                 loss = history.curves[run, epoch, CURVES.index("val_loss")]
                 lowest = recipe.lr_min / recipe.lr
                 state = update_plateau(state, loss, recipe.plateau_factor, recipe.plateau_patience, lowest)

@@ -18,7 +18,7 @@ from fishnet.errors import UsageError, UserError
 from fishnet.host.best_effort import best_effort
 from fishnet.host.interrupt import Interrupt
 from fishnet.host.jax_settings import check_start_settings, hold_settings, start_settings
-from fishnet.host.machine import choose_devices, device_name, unused_accelerators, versions
+from fishnet.host.machine import Device, choose_devices, device_name, unused_accelerators, versions
 from fishnet.host.memory import OutOfMemory
 from fishnet.host.names import shell_command
 from fishnet.source_hash.digest import changed_components, describe_source, hash_each
@@ -240,7 +240,7 @@ def describe(
     options = data_options(data)
     content = sweep.spec()
     resolved = resolve(sweep.recipe)
-    arms = [run for run in sweep.runs() if run.recipe.seed == sweep.seeds[0]]
+    arms = [run for run in sweep.runs() if run.recipe.seed == sweep.seed_list[0]]
     content["recipe"] = {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(resolved).items()}
     for name in {"lr", "image_size", "augment"} & {k for k in content["recipe"] if getattr(sweep.recipe, k) == "auto"}:
         if len({getattr(resolve(run.recipe), name) for run in arms}) > 1:
@@ -322,7 +322,7 @@ def _plan(
     content: dict[str, Any],
     options: Options,
     inputs: Inputs,
-    used: list[jax.Device],
+    used: list[Device],
     shard: Shard,
     display: Display,
     interrupt: Interrupt,
@@ -357,7 +357,7 @@ def _train(
     content: dict[str, Any],
     options: Options,
     inputs: Inputs,
-    used: list[jax.Device],
+    used: list[Device],
     shard: Shard,
     display: Display,
     interrupt: Interrupt,
@@ -401,7 +401,7 @@ def plan_cohorts(
     inputs: Inputs,
     options: Options,
     found: Mapping[str, Any] | None,
-    used: list[jax.Device],
+    used: list[Device],
     display: Display,
     interrupt: Interrupt,
 ) -> tuple[list[Cohort], list[Mapping[str, Any]], list[str]]:
@@ -460,7 +460,7 @@ def plan_content(
     layouts: list[Mapping[str, Any]],
     assigned: list[list[list[int]]],
     inputs: Inputs,
-    used: list[jax.Device],
+    used: list[Device],
 ) -> dict[str, Any]:
     """What planning adds to `sweep.json`; arguments as for and from `plan_cohorts`, and the runs of each shard."""
     return {
@@ -477,9 +477,7 @@ def plan_content(
     }
 
 
-def plan_view(
-    sweep: Sweep, out: Path, cohorts: list[Cohort], used: list[jax.Device], notes: list[str]
-) -> dict[str, Any]:
+def plan_view(sweep: Sweep, out: Path, cohorts: list[Cohort], used: list[Device], notes: list[str]) -> dict[str, Any]:
     """What the display shows before anything is compiled."""
     return {
         "device": device_name(used),
@@ -487,7 +485,7 @@ def plan_view(
         "visible_accelerators": unused_accelerators(used),
         "runs": sum(len(cohort.runs) for cohort in cohorts),
         "arms": len(sweep.arms()),
-        "seeds": len(sweep.seeds),
+        "seeds": len(sweep.seed_list),
         "programs": len(cohorts),
         "out": str(out),
         "cohorts": [
@@ -498,7 +496,7 @@ def plan_view(
     }
 
 
-def last_time(cohort: Cohort, used: list[jax.Device], notes: list[str]) -> PastTime | None:
+def last_time(cohort: Cohort, used: list[Device], notes: list[str]) -> PastTime | None:
     """What a cohort will take if its program runs as fast as the last time; None: unknown."""
     return best_effort("the time to train", partial(find_time, cohort, used), notes.append, None)
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from fishnet.host.best_effort import best_effort
 from fishnet.host.interrupt import Interrupt
+from fishnet.host.machine import Device
 from fishnet.host.memory import OutOfMemory, out_of_memory
 from fishnet.sweep.distributed.assignment import ProcessShard
 from fishnet.sweep.plan.past_times import keep_time
@@ -31,7 +32,7 @@ class Training:
     out: Path
     part: Path  # the folder that this process writes to
     spec_hash: str
-    used: list[jax.Device]
+    used: list[Device]
     display: Display
     interrupt: Interrupt
 

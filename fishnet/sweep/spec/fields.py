@@ -148,7 +148,7 @@ def attribute_docstrings(owner: type) -> dict[str, str]:
     """Attribute of a class -> the docstring below it in the source."""
     (body,) = ast.parse(inspect.getsource(owner)).body
     return {
-        line.target.id: " ".join(text.value.value.split())
+        line.target.id: " ".join(str(text.value.value).split())
         for line, text in itertools.pairwise(typing.cast(ast.ClassDef, body).body)
         if isinstance(line, ast.AnnAssign)
         and isinstance(line.target, ast.Name)

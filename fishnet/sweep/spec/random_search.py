@@ -3,7 +3,7 @@
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -57,9 +57,9 @@ class Samples:
         if not _is_whole(self.seed) or not 0 <= self.seed < 2**32:
             raise UsageError(f"draw seed: {quote_value(self.seed)} is not a whole number from 0 to 4294967295")
         if _is_whole(self.draws):
-            points = self._drawn()
+            points = self._drawn(cast(int, self.draws))
         elif isinstance(self.draws, Sequence) and not isinstance(self.draws, str | bytes):
-            points = self._given()
+            points = self._given(self.draws)
             object.__setattr__(self, "draws", points)
         else:
             raise UsageError(f"draws: {quote_value(self.draws)} is neither a number of draws nor a list of draws")
@@ -74,8 +74,10 @@ class Samples:
     @property
     def notes(self) -> list[str]:
         """Notes on the draws for the user."""
-        count = self.draws
-        if not self or self.method != "sobol" or not _is_whole(count) or not count & (count - 1):
+        if not self or self.method != "sobol" or not _is_whole(self.draws):
+            return []
+        count = cast(int, self.draws)
+        if not count & (count - 1):
             return []
         above = 1 << count.bit_length()
         return [f"{count} draws: a Sobol sequence is best balanced at powers of two, such as {above // 2} or {above}"]
@@ -95,37 +97,35 @@ class Samples:
         space = {n: [current_spelling(n, v) for v in d] if isinstance(d, list) else d for n, d in space.items()}
         return cls(space, [{name: current_spelling(name, v) for name, v in draw.items()} for draw in spec["draws"]])
 
-    def _drawn(self) -> tuple[dict[str, Any], ...]:
-        """Makes as many different draws as are asked for."""
-        if self.draws < 1:
-            raise UsageError(f"draws: {self.draws} is not at least 1")
-        check_count("draws", self.draws)
+    def _drawn(self, wanted: int) -> tuple[dict[str, Any], ...]:
+        """Draws `wanted` different points."""
+        if wanted < 1:
+            raise UsageError(f"draws: {wanted} is not at least 1")
+        check_count("draws", wanted)
         if not self.space:
             return ({},)
         different: float = 1
         for domain in self.space.values():  # as far as it matters: the product of all may be beyond any number
             different = min(different * domain.size, MOST_RUNS)
-        if self.draws > different:
-            raise UsageError(
-                f"draws: {self.draws} is more than there are different ones, {different}: --axis takes all"
-            )
-        count = self.draws
+        if wanted > different:
+            raise UsageError(f"draws: {wanted} is more than there are different ones, {different}: --axis takes all")
+        count = wanted
         while True:
             points = METHODS[self.method](count, len(self.space), self.seed)
             columns = [domain.at(u) for domain, u in zip(self.space.values(), points.T, strict=True)]
             found = list(dict.fromkeys(zip(*columns, strict=True)))
-            if len(found) >= self.draws:
-                return tuple(dict(zip(self.space, values, strict=True)) for values in found[: self.draws])
-            if count >= max(MOST_POINTS, 8 * self.draws):
-                raise UsageError(f"draws: {self.draws} different ones were not found: {count} points gave {len(found)}")
+            if len(found) >= wanted:
+                return tuple(dict(zip(self.space, values, strict=True)) for values in found[:wanted])
+            if count >= max(MOST_POINTS, 8 * wanted):
+                raise UsageError(f"draws: {wanted} different ones were not found: {count} points gave {len(found)}")
             count *= 2
 
-    def _given(self) -> tuple[dict[str, Any], ...]:
+    def _given(self, draws: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], ...]:
         """Checks the draws that the user lists."""
-        check_count("draws", len(self.draws))
+        check_count("draws", len(draws))
         points: list[dict[str, Any]] = []
         seen = set()
-        for number, draw in enumerate(self.draws, start=1):
+        for number, draw in enumerate(draws, start=1):
             check_mapping(f"draw {number}", draw, "a dictionary from recipe fields to values")
             if set(draw) != set(self.space):
                 names = [", ".join(map(str, fields)) for fields in (draw, self.space)]
@@ -187,7 +187,7 @@ def sobol(count: int, dimensions: int, seed: int) -> np.ndarray:
     from scipy.stats import qmc  # takes a second, for which a mistyped flag should not wait
 
     # Whole powers of two, which is what the sequence is made of: the first of them are the same for more draws.
-    points = qmc.Sobol(dimensions, scramble=True, seed=np.random.default_rng(seed))
+    points = qmc.Sobol(dimensions, scramble=True, seed=np.random.default_rng(seed))  # pyright: ignore[reportCallIssue]: SciPy's decorator hides it
     return points.random_base2((count - 1).bit_length())[:count]
 
 

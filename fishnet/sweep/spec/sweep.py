@@ -8,7 +8,7 @@ import math
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from fishnet.checks.arguments import check_mapping, check_type, quote_value
 from fishnet.errors import UsageError
@@ -57,7 +57,7 @@ class Sweep:
             axes[name] = coerce_all("axis", name, values)
         object.__setattr__(self, "axes", types.MappingProxyType(axes))
         object.__setattr__(self, "seeds", _seeds(self.seeds))
-        check_runs([len(values) for values in axes.values()], len(self.samples.points), len(self.seeds))
+        check_runs([len(values) for values in axes.values()], len(self.samples.points), len(self.seed_list))
         for name in axes:
             if name in self.samples.space:
                 raise UsageError(f"{name} is given both as an axis and to be sampled")
@@ -68,10 +68,15 @@ class Sweep:
         return Sweep, (self.recipe, dict(self.axes), self.seeds, self.stopping, self.samples)
 
     @property
+    def seed_list(self) -> tuple[int, ...]:
+        """The seeds themselves, also where their number was given."""
+        return cast(tuple[int, ...], self.seeds)
+
+    @property
     def varied(self) -> dict[str, tuple[Any, ...]]:
         """Field -> its different values in the arms: of the axes, then of the samples."""
         drawn = {name: tuple(dict.fromkeys(p[name] for p in self.samples.points)) for name in self.samples.space}
-        return dict(self.axes) | drawn
+        return {name: tuple(values) for name, values in self.axes.items()} | drawn
 
     def arms(self) -> list[dict[str, Any]]:
         """One dictionary of axis and sampled values an arm; the draws change fastest, then the last axis."""
@@ -80,7 +85,7 @@ class Sweep:
 
     def runs(self) -> list["Run"]:
         """Every arm with every seed, arm by arm, numbered from 0."""
-        pairs = itertools.product(self.arms(), self.seeds)
+        pairs = itertools.product(self.arms(), self.seed_list)
         return [
             Run(i, arm_name(arm), arm, dataclasses.replace(self.recipe, **arm, seed=seed))
             for i, (arm, seed) in enumerate(pairs)
@@ -92,7 +97,7 @@ class Sweep:
         spec = {
             "recipe": recipe,
             "axes": {k: [plain(v) for v in values] for k, values in self.axes.items()},
-            "seeds": list(self.seeds),
+            "seeds": list(self.seed_list),
         }
         parts = {"samples": self.samples, "stopping": self.stopping}
         return spec | {name: part.spec() for name, part in parts.items() if part}

@@ -40,7 +40,7 @@ def check_sweep(
         for value in values:
             FIELDS[name].check(value)
     recipes = [dataclasses.replace(sweep.recipe, **arm) for arm in sweep.arms()]
-    check_epochs(len(recipes) * len(sweep.seeds), max(recipe.epochs for recipe in recipes))
+    check_epochs(len(recipes) * len(sweep.seed_list), max(recipe.epochs for recipe in recipes))
     classes = {}
     for recipe in recipes:
         check_recipe(recipe)

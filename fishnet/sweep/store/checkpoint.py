@@ -127,6 +127,7 @@ class Checkpoints:
         )
 
     def _end(self) -> None:
+        assert self._manager is not None, "it is called after a save alone"
         self._manager.wait_until_finished()
         self._manager.close()
 

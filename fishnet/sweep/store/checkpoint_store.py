@@ -53,7 +53,7 @@ class CheckpointStore:
         spec_hash: of the sweep.
     """
 
-    def __init__(self, out: Path, part: Path, name: str, runs: Sequence[int], spec_hash: str) -> None:
+    def __init__(self, out: Path, part: Path, name: str, runs: Sequence[int] | np.ndarray, spec_hash: str) -> None:
         self.out, self.part, self.name, self.spec_hash = out, part, name, spec_hash
         self.runs = np.array(runs, np.int64)
         self.own = self._in(part)

@@ -38,7 +38,7 @@ def failure_columns(history: History, cohort: Cohort) -> dict[str, list[str | No
     if not cohort.config.probes("failure"):
         return {}
     found = history.probes.get(FAILURE, np.full((len(cohort.runs), 2), -1)).tolist()
-    texts = [failure_text(*row, cohort.probe_axes.layer) for row in found]
+    texts = [failure_text(phase, layer, cohort.probe_axes.layer) for phase, layer in found]
     return {"first_bad_phase": [phase for phase, _ in texts], "first_bad_layer": [layer for _, layer in texts]}
 
 

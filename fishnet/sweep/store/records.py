@@ -40,7 +40,7 @@ def runs_table(
         columns[axis] = [run.values[axis] if numbers else shown_value(run.values[axis]) for run in runs]
     columns |= {
         "status": [STATUS[s] for s in history.status],
-        "first_bad_step": pd.array(np.where(history.first_bad_step < 0, None, history.first_bad_step), dtype="Int64"),
+        "first_bad_step": pd.array([None if step < 0 else int(step) for step in history.first_bad_step], dtype="Int64"),
         **(failures or {}),
         "best_epoch": pd.array([int(b) or None for b in best], dtype="Int64"),
         "params": params.astype(np.int64),
@@ -118,4 +118,5 @@ def predictions_table(indices: Sequence[int], task: Task, split: str, logits: np
 
 def _rows(history: History) -> tuple[np.ndarray, np.ndarray]:
     """(run, epoch from 0) of every finished epoch."""
-    return np.nonzero(np.arange(history.curves.shape[1]) < history.epochs[:, None])
+    runs, epochs = np.nonzero(np.arange(history.curves.shape[1]) < history.epochs[:, None])
+    return runs, epochs
