@@ -42,9 +42,13 @@ def run_shards(
     try:
         resources, count, devices = divide(ray.cluster_resources(), len(ray.nodes()), count)
         note(f"ray: {count} shards, each with {resources_text(resources)}")
+
         # A worker trains one shard and ends: JAX keeps what memory it has had.
-        task = ray.remote(max_retries=retries, max_calls=1, **resources)(train_shard)
-        waiting = {task.remote(f"{number}/{count}", devices): f"{number}/{count}" for number in range(1, count + 1)}
+        @ray.remote(max_retries=retries, max_calls=1, **resources)
+        def task(shard: str) -> None:
+            train_shard(shard, devices)
+
+        waiting = {task.remote(f"{number}/{count}"): f"{number}/{count}" for number in range(1, count + 1)}
         while waiting:
             (done, *_), _ = ray.wait(list(waiting))
             shard = waiting.pop(done)

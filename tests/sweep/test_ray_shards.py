@@ -58,7 +58,7 @@ def test_a_killed_worker_is_retried_and_goes_on(two_workers, tmp_path):
             file.write(f"{shard}\n")
         train_shard(request, shard, devices)
 
-    killer = threading.Thread(target=kill_worker, args=(Shard(1, 2).folder(out),))
+    killer = threading.Thread(target=kill_worker, args=(Shard(1, 2).folder(out),), daemon=True)
     killer.start()
     run_shards(train_with_many_checkpoints, "auto", 2, notes.append)
     killer.join()
@@ -71,7 +71,7 @@ def test_a_killed_worker_is_retried_and_goes_on(two_workers, tmp_path):
 
 def kill_worker(folder: Path) -> None:
     """Kills the process that holds the lock of a shard, once it has saved a checkpoint."""
-    checkpoints, end = folder / "checkpoints" / "cohort_0", time.monotonic() + 600
+    checkpoints, end = folder / "checkpoints" / "cohort_0", time.monotonic() + 300
     while not (checkpoints.is_dir() and any(path.name.isdigit() for path in checkpoints.iterdir())):
         assert time.monotonic() < end
         time.sleep(0.005)
