@@ -14,7 +14,7 @@ PAGES = [
     *(ROOT / "tests").rglob("*.md"),
 ]
 GENERATED = re.compile(
-    r"docs/(cli|catalogue|api/\w+)\.md"
+    r"docs/(recipe|cli|catalogue|api/\w+)\.md"
 )  # by docs/hooks.py; `mkdocs build --strict` checks links to them
 LINK = re.compile(r"\[[^]]*\]\(([^)\s]+)\)")
 
