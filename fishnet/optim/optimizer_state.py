@@ -12,8 +12,7 @@ from jax import lax
 from fishnet.optim.optimizers import Optimizer
 
 
-@struct.dataclass
-class OptimizerState:
+class OptimizerState(struct.PyTreeNode):
     """State of any optimizer: each kind lays its own state out over these arrays."""
 
     trees: tuple[Any, ...]  # each shaped like the parameters (a velocity, a second moment, ...)

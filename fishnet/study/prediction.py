@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from fishnet.models.network import Network
     from fishnet.sweep import LoadedRun
 
 BATCH = 64
@@ -34,7 +33,7 @@ def predict_with_mc_dropout(
     return found.probabilities, uncertainty
 
 
-def make_mc_dropout_predictor(model: "Network", passes: int) -> Callable[[Any, np.ndarray], Any]:
+def make_mc_dropout_predictor(model: Any, passes: int) -> Callable[[Any, np.ndarray], Any]:
     """Makes `f(variables, images [b, h, w, c]) -> MonteCarlo`, compiled once for all runs of a model; fixed masks."""
     import jax
 

@@ -68,7 +68,7 @@ class Trial:
         self,
         candidate: Candidate,
         cohort: Cohort,
-        tasks: Mapping[tuple[str, int], Task],
+        tasks: Mapping[tuple[str, Any], Task],
         devices: Sequence[Device],
         interrupt: Interrupt,
     ) -> None:
@@ -80,8 +80,8 @@ class Trial:
         self._runs = len(cohort.runs)
         some = [cohort.runs[run] for group in groups[: candidate.devices] for run in group]
         used = list(devices[: candidate.devices])
-        layout = {"share_batches": candidate.share}
-        cohort = make_cohorts(some, tasks, candidate.width, candidate.lowering, used, **layout)[0]
+        width, lowering, share = candidate.width, candidate.lowering, candidate.share
+        cohort = make_cohorts(some, tasks, width, lowering, used, share_batches=share)[0]
         self._program = CompiledProgram(cohort.config, cohort.padded_config(), cohort.task, used[: cohort.devices])
         self._program.compile(["init", "train"], interrupt)
         self._states = self._program.init()
@@ -114,7 +114,7 @@ class Trial:
 
 def autotune_layouts(
     runs: Sequence[Run],
-    tasks: Mapping[tuple[str, int], Task],
+    tasks: Mapping[tuple[str, Any], Task],
     lowering: str | None,
     devices: Sequence[Device],
     stage: Callable[[str], None],
@@ -195,7 +195,7 @@ def candidates(cohort: Cohort, lowering: str | None, devices: Sequence[Device]) 
 
 def _timed(
     cohort: Cohort,
-    tasks: Mapping[tuple[str, int], Task],
+    tasks: Mapping[tuple[str, Any], Task],
     lowering: str | None,
     devices: Sequence[Device],
     limit: float,

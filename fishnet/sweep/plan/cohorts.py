@@ -154,7 +154,7 @@ class Cohort:
 
 def make_cohorts(
     runs: Sequence[Run],
-    tasks: Mapping[tuple[str, int], Task],
+    tasks: Mapping[tuple[str, Any], Task],
     lane_width: int | str | None,
     lowering: str | None,
     devices: Sequence[Device],

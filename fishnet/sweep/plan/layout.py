@@ -20,7 +20,7 @@ class Layout:
         self._run_at = np.full((cohort.devices, cohort.lanes_per_device + 1), -1, np.int64)
         self._run_at[np.divmod(cohort.position, cohort.lanes_per_device)] = np.arange(len(cohort.runs))
 
-    def groups(self, runs: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    def groups(self, runs: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Lane groups of `runs` by device.
 
         Returns:
@@ -77,7 +77,7 @@ class Layout:
         """Values of the runs [run] as those of the lanes of each device, [lane]; padding repeats the first run."""
         return np.split(values[self.cohort.run_at], self.cohort.devices)
 
-    def mask(self, runs: Sequence[int]) -> list[np.ndarray]:
+    def mask(self, runs: Sequence[int] | np.ndarray) -> list[np.ndarray]:
         """Which lanes of each device belong to `runs`: [lane] bool, one a device."""
         chosen = np.zeros(self.cohort.devices * self.cohort.lanes_per_device, bool)
         chosen[self.cohort.position[np.asarray(runs, np.int64)]] = True

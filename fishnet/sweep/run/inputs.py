@@ -4,6 +4,7 @@ import dataclasses
 import os
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from fishnet.checks.arguments import check_flag, check_type
 from fishnet.data import Task, load_tasks
@@ -45,7 +46,7 @@ class Inputs:
         return [dataclasses.replace(run, recipe=own_trunk(resolve(run.recipe))) for run in self.sweep.runs()]
 
     @cached_property
-    def tasks(self) -> dict[tuple[str, int | None], Task]:
+    def tasks(self) -> dict[tuple[str, Any], Task]:
         """The tasks by name and image size."""
         wanted = dict.fromkeys((run.recipe.task, run.recipe.image_size) for run in self.runs)
         return load_tasks(wanted, self.data.data_dir, self.data.group_regex, self.data.strict)

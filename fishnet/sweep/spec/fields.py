@@ -77,7 +77,7 @@ class Field:
     normalize: Callable[[str], str] | None = None
     name: str = ""
     type: Any = None
-    owner: type = object
+    owner: Any = object
 
     @property
     def help(self) -> str:

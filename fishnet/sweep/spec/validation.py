@@ -4,6 +4,7 @@ import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -167,7 +168,7 @@ def links_in(folder: str) -> list[str]:
 # --- when the data are there ---
 
 
-def check_selection(recipes: Iterable[Recipe], tasks: Mapping[tuple[str, int], Task], stopping: Stopping) -> None:
+def check_selection(recipes: Iterable[Recipe], tasks: Mapping[tuple[str, Any], Task], stopping: Stopping) -> None:
     """Refuses to select, stop or compare by a metric that is undefined in every epoch.
 
     Args:

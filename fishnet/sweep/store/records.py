@@ -82,7 +82,7 @@ def class_curves_table(runs: Sequence[Run], history: History, classes: Sequence[
     return pd.DataFrame(columns)
 
 
-def per_class_table(indices: Sequence[int], task: Task, logits: np.ndarray) -> pd.DataFrame:
+def per_class_table(indices: Sequence[int] | np.ndarray, task: Task, logits: np.ndarray) -> pd.DataFrame:
     """`per_class.parquet`: the test split at `best_epoch`.
 
     Args:
@@ -102,7 +102,7 @@ def per_class_table(indices: Sequence[int], task: Task, logits: np.ndarray) -> p
     )
 
 
-def predictions_table(indices: Sequence[int], task: Task, split: str, logits: np.ndarray) -> pd.DataFrame:
+def predictions_table(indices: Sequence[int] | np.ndarray, task: Task, split: str, logits: np.ndarray) -> pd.DataFrame:
     """`predictions.parquet`: probabilities [run, n, class] at `best_epoch` of one split, from its logits."""
     positions = task.splits[split]
     n, k = len(positions), len(task.classes)
