@@ -28,9 +28,8 @@ from fishnet.optim.optimizers import OPTIMIZERS
 from fishnet.optim.schedules import SCHEDULES
 from fishnet.pretraining import OBJECTIVES
 from fishnet.sweep import Recipe
-from fishnet.sweep.plan.cohorts import make_cohorts
-from fishnet.sweep.plan.layout import Layout
-from fishnet.sweep.program.program import CompiledProgram, PretrainProgram
+from fishnet.sweep.plan.layout import make_layouts
+from fishnet.sweep.program.program import PretrainProgram
 from fishnet.sweep.spec.combinations import check_recipe
 from fishnet.sweep.spec.recipe import resolve
 from fishnet.sweep.spec.sweep import Run
@@ -172,19 +171,18 @@ def trained(recipes: Sequence[Recipe]) -> list[Any]:
     for recipe in recipes:
         check_recipe(recipe)
     runs = [Run(i, str(i), {}, resolve(recipe)) for i, recipe in enumerate(recipes)]
-    (cohort,) = make_cohorts(runs, {("synthetic", 8): task}, None, None, [device])
-    program = CompiledProgram(cohort.config, cohort.padded_config(), task, [device])
+    (layout,) = make_layouts(runs, {("synthetic", 8): task}, [device])
+    program = layout.bind([device])
     program.compile(["init", "train"], Interrupt())
-    states, layout = program.init(), Layout(cohort)
-    work = layout.work(range(len(runs)))
-    for name in cohort.objectives:
+    states, work = program.init(), layout.work(range(len(runs)))
+    for name in layout.cohort.objectives:
         pretraining = PretrainProgram(program, name)
         pretraining.compile(["init", "train"], Interrupt())
         pretrained = pretraining.train(pretraining.init(states), work, 0, STEPS)
         states = pretraining.apply(states, pretrained, layout.mask(range(len(runs))))
     (lanes,) = program.train(states, [np.ones(program.lanes, np.float32)], work, 0, STEPS)
     kept = jax.tree.map(np.asarray, (lanes.params, lanes.statistics, lanes.evaluated, lanes.epoch))
-    return [jax.tree.map(lambda leaf, p=p: leaf[p], kept) for p in cohort.position]
+    return [jax.tree.map(lambda leaf, p=p: leaf[p], kept) for p in layout.position]
 
 
 def differences(state: Any, alone: Any) -> list[str]:

@@ -28,11 +28,10 @@ from fishnet.nn.conv_implementations import LOWERINGS
 from fishnet.optim.optimizers import OPTIMIZERS
 from fishnet.optim.schedules import SCHEDULES
 from fishnet.sweep import Recipe, Run, Sweep
-from fishnet.sweep.plan.cohorts import Cohort, make_cohorts
-from fishnet.sweep.plan.layout import Layout
+from fishnet.sweep.plan.cohorts import Cohort, LayoutChoice
+from fishnet.sweep.plan.layout import make_layouts
 from fishnet.sweep.program.build import plain_model
 from fishnet.sweep.program.compile import compiler_options
-from fishnet.sweep.program.program import CompiledProgram
 from fishnet.sweep.program.rng import stream_key
 from fishnet.sweep.program.state import DeviceData, pixel_constants
 from fishnet.sweep.spec.recipe import resolve
@@ -105,8 +104,8 @@ def main() -> None:
     runs = [dataclasses.replace(run, recipe=resolve(run.recipe)) for run in sweep.runs()]
     task: Task = load_task("reef", 32)
     device = jax.devices()[0]
-    cohort = make_cohorts(runs, {("reef", 32): task}, 1, None, [device])[0]
-    program = CompiledProgram(cohort.config, cohort.padded_config(), task, [device])
+    (layout,) = make_layouts(runs, {("reef", 32): task}, [device], LayoutChoice(lane_width=1))
+    cohort, program = layout.cohort, layout.bind([device])
     program.compile(["init"], Interrupt())
     states, lr_scales = program.init(), [np.ones(program.lanes, np.float32)]
     began = time.perf_counter()
@@ -114,7 +113,7 @@ def main() -> None:
     together_compile = time.perf_counter() - began
     alone = [single_program(run, cohort, program.data[0], options.steps) for run in runs]
 
-    work = Layout(cohort).work(range(len(runs)))
+    work = layout.work(range(len(runs)))
     per = 1e3 / (options.steps * len(runs))
     together, apart, by_arm = [], [], []
     for turn in range(options.rounds + 1):

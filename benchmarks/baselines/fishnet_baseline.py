@@ -16,9 +16,8 @@ from fishnet.host.interrupt import Interrupt
 from fishnet.probes import PROBES
 from fishnet.sweep import Recipe, Run, Sweep
 from fishnet.sweep.plan.autotune import autotune_layouts
-from fishnet.sweep.plan.cohorts import Cohort, make_cohorts
-from fishnet.sweep.plan.layout import Layout
-from fishnet.sweep.program.program import CompiledProgram
+from fishnet.sweep.plan.cohorts import LayoutChoice
+from fishnet.sweep.plan.layout import Layout, make_layouts
 from fishnet.sweep.spec.recipe import resolve
 from fishnet.sweep.store.checkpoint import Checkpoints
 
@@ -30,12 +29,12 @@ class Fishnet(Baseline):
     lowering: str | None = None
     share_batches: bool | None = None
 
-    def cohort(self) -> Cohort:
+    def layout(self) -> Layout:
         """The runs and their layout."""
         runs, tasks = self.work()
-        layout = self.lane_width, self.lowering, jax.devices()
-        (cohort,) = make_cohorts(runs, tasks, *layout, share_batches=self.share_batches)
-        return cohort
+        choice = LayoutChoice(self.lane_width, self.lowering, self.share_batches)
+        (layout,) = make_layouts(runs, tasks, jax.devices(), choice)
+        return layout
 
     def work(self) -> tuple[list[Run], dict[tuple[str, int], Task]]:
         """The runs, with resolved recipes, and their data."""
@@ -74,15 +73,14 @@ class Fishnet(Baseline):
 
     def prepare(self) -> int:
         """See `Baseline.prepare`."""
-        cohort = self.cohort()
-        devices = jax.devices()[: cohort.devices]
-        self.program = CompiledProgram(cohort.config, cohort.padded_config(), cohort.task, devices)
+        layout = self.layout()
+        self.program = layout.bind(jax.devices())
         self.program.compile(["init", "train"], Interrupt())
         self.states, self.step = self.program.init(), 0
-        self.work_groups = Layout(cohort).work(range(len(cohort.runs)))
-        self.lr_scales = [np.ones(self.program.lanes, np.float32)] * len(devices)
+        self.work_groups = layout.work(range(len(layout.cohort.runs)))
+        self.lr_scales = [np.ones(self.program.lanes, np.float32)] * layout.devices
         self.train(1)
-        return int(cohort.params.sum())
+        return int(layout.cohort.params.sum())
 
     def memory(self) -> dict[str, int]:
         """See `Baseline.memory`; of one device."""
@@ -107,12 +105,12 @@ class Fishnet(Baseline):
 class Tuned(Fishnet):
     """fishnet as `--lane-width auto` lays it out."""
 
-    def cohort(self) -> Cohort:
-        """See `Fishnet.cohort`."""
+    def layout(self) -> Layout:
+        """See `Fishnet.layout`."""
         runs, tasks = self.work()
         layouts = autotune_layouts(runs, tasks, None, jax.devices(), lambda _: None, Interrupt())
-        (cohort,) = make_cohorts(runs, tasks, None, None, jax.devices(), layouts)
-        return cohort
+        (layout,) = make_layouts(runs, tasks, jax.devices(), choices=[tuned.choice for tuned in layouts])
+        return layout
 
 
 class Probed(Fishnet):

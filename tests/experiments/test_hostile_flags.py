@@ -11,7 +11,7 @@ from fishnet.cli.sweep_flags import parser_for, understand
 from fishnet.errors import UserError
 from fishnet.study.question import SIZES
 from fishnet.study.question import parse_args as question_asked
-from fishnet.sweep.plan.cohorts import check_overrides
+from fishnet.sweep.plan.layout import check_overrides
 from fishnet.sweep.spec.recipe import FIELDS, value_names
 from fishnet.sweep.spec.validation import check_lowering, check_sweep
 

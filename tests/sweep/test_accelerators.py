@@ -5,7 +5,8 @@ import pytest
 
 from fishnet.data import load_task
 from fishnet.sweep import Sweep, run_sweep
-from fishnet.sweep.plan.cohorts import make_cohorts
+from fishnet.sweep.plan.cohorts import LayoutChoice
+from fishnet.sweep.plan.layout import make_layouts
 from fishnet.sweep.program.program import CompiledProgram
 from fishnet.sweep.run.supervised import SupervisedPhase
 from fishnet.sweep.spec.recipe import resolve
@@ -20,8 +21,8 @@ def program(request) -> CompiledProgram:
     axes = {"activation": ["relu", "gelu"], "init": ["orthogonal", "lsuv"], "augment": ["none", "strong"]}
     runs = [replace(run, recipe=resolve(run.recipe)) for run in Sweep(BASE, axes=axes, seeds=2).runs()]
     task, devices = load_task("synthetic", 8), jax.devices()[:1]
-    (cohort,) = make_cohorts(runs, {("synthetic", 8): task}, 4, request.param, devices)
-    return CompiledProgram(cohort.config, cohort.padded_config(), task, devices)
+    (layout,) = make_layouts(runs, {("synthetic", 8): task}, devices, LayoutChoice(4, request.param))
+    return layout.bind(devices)
 
 
 @pytest.mark.parametrize("name", ["init", "train", "evaluate", "keep"])

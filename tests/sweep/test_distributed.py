@@ -24,9 +24,9 @@ from fishnet.sweep.distributed import shard_folders
 from fishnet.sweep.distributed.assignment import assign, groups_of, parse_assignment, shard_of, write_assignment
 from fishnet.sweep.distributed.shard import Shard, parse_shard, shard_in
 from fishnet.sweep.distributed.shard_folders import shard_command
-from fishnet.sweep.plan.cohorts import make_cohorts
+from fishnet.sweep.plan.cohorts import LayoutChoice
+from fishnet.sweep.plan.layout import make_layouts
 from fishnet.sweep.program.compile import compiler_options
-from fishnet.sweep.program.program import CompiledProgram
 from fishnet.sweep.run import phase
 from fishnet.sweep.spec.recipe import resolve
 from fishnet.sweep.store.checkpoint_store import CheckpointStore
@@ -284,68 +284,70 @@ SMALL = Recipe(task="synthetic", image_size=8, model="mlp", widths=(8,), batch_s
 SWEPT = Sweep(SMALL, {"optimizer": ["momentum", "adam"], "norm": ["batch", "layer"]}, seeds=3)
 
 
-def cohorts_of(sweep: Sweep, width: int = 2) -> list:
+def layouts_of(sweep: Sweep, width: int = 2) -> list:
     runs = [type(run)(run.index, run.arm, run.values, resolve(run.recipe)) for run in sweep.runs()]
     tasks = {("synthetic", 8): load_task("synthetic", 8)}
-    return make_cohorts(runs, tasks, width, None, jax.devices()[:1])
+    return make_layouts(runs, tasks, jax.devices()[:1], LayoutChoice(width))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 40])
 def test_every_run_is_assigned_once_and_groups_stay_whole(count):
-    cohorts = cohorts_of(Sweep(SMALL, dict(SWEPT.axes) | {"widths": [(8,), (4,)]}, seeds=5))
-    assigned = assign(cohorts, count, whole_arms=False)
-    for cohort, of in zip(cohorts, assigned, strict=True):
+    layouts = layouts_of(Sweep(SMALL, dict(SWEPT.axes) | {"widths": [(8,), (4,)]}, seeds=5))
+    assigned = assign(layouts, count, whole_arms=False)
+    for layout, of in zip(layouts, assigned, strict=True):
+        cohort = layout.cohort
         assert sorted(run for runs in of for run in runs) == [run.index for run in cohort.runs]
         groups = {tuple(cohort.runs[row].index for row in g) for g in groups_of(cohort, range(len(cohort.runs)))}
         for place in range(count):
-            share = shard_of(cohort, of, place, devices=2)
+            share = shard_of(layout, of, place, devices=2)
             assert (share is None) == (not of[place])
             if share:
-                own = {tuple(share.runs[row].index for row in g) for g in groups_of(share, range(len(share.runs)))}
+                mine = share.cohort.runs
+                own = {tuple(mine[row].index for row in g) for g in groups_of(share.cohort, range(len(mine)))}
                 assert own <= groups
     assert parse_assignment({"plan": [{"assigned": write_assignment(of)} for of in assigned]}) == assigned
 
 
 def test_work_is_divided_evenly_over_long_and_short_runs():
     """Assigned in turn, one shard would get all the short runs."""
-    (cohort,) = cohorts_of(Sweep(SMALL, {"epochs": [1, 5]}, seeds=4), width=1)
-    (assigned,) = assign([cohort], 2, whole_arms=False)
-    work = [sum(cohort.runs[run].recipe.epochs for run in runs) for runs in assigned]
+    (layout,) = layouts_of(Sweep(SMALL, {"epochs": [1, 5]}, seeds=4), width=1)
+    (assigned,) = assign([layout], 2, whole_arms=False)
+    work = [sum(layout.cohort.runs[run].recipe.epochs for run in runs) for runs in assigned]
     assert work == [12, 12]
 
 
 def test_small_cohorts_go_to_different_shards():
-    cohorts = cohorts_of(Sweep(SMALL, {"widths": [(8,), (9,)]}, seeds=1), width=1)
-    assert {tuple(map(len, of)) for of in assign(cohorts, 2, whole_arms=False)} == {(1, 0), (0, 1)}
+    layouts = layouts_of(Sweep(SMALL, {"widths": [(8,), (9,)]}, seeds=1), width=1)
+    assert {tuple(map(len, of)) for of in assign(layouts, 2, whole_arms=False)} == {(1, 0), (0, 1)}
 
 
 def test_arms_are_assigned_whole_where_seeds_end_together():
-    (cohort,) = cohorts_of(SWEPT)
-    (assigned,) = assign([cohort], 2, whole_arms=True)
-    arms = [{cohort.runs[run].arm for run in runs} for runs in assigned]
+    (layout,) = layouts_of(SWEPT)
+    (assigned,) = assign([layout], 2, whole_arms=True)
+    arms = [{layout.cohort.runs[run].arm for run in runs} for runs in assigned]
     assert not arms[0] & arms[1]
     assert all(arms)
 
 
 def test_all_shards_need_the_same_program():
     """Though one has more groups than the other."""
-    (cohort,) = cohorts_of(Sweep(SMALL, {"lr": [0.1, 0.2, 0.3]}, seeds=2), width=2)
-    (assigned,) = assign([cohort], 2, whole_arms=False)
-    shares = [shard_of(cohort, assigned, place, devices=1) for place in (0, 1)]
-    assert {len(share.runs) for share in shares} == {2, 4}
-    assert shares[0].config is shares[1].config is cohort.config
+    (layout,) = layouts_of(Sweep(SMALL, {"lr": [0.1, 0.2, 0.3]}, seeds=2), width=2)
+    (assigned,) = assign([layout], 2, whole_arms=False)
+    shares = [shard_of(layout, assigned, place, devices=1) for place in (0, 1)]
+    assert {len(share.cohort.runs) for share in shares} == {2, 4}
+    assert shares[0].cohort.config is shares[1].cohort.config is layout.cohort.config
     assert shares[0].lanes_per_device == shares[1].lanes_per_device == 4
-    assert all(share.epochs == cohort.epochs for share in shares)
+    assert all(share.cohort.epochs == layout.cohort.epochs for share in shares)
 
 
 COLLECTIVE = r"all-reduce|all-gather|all-to-all|collective-permute|collective-broadcast|reduce-scatter|\b(send|recv)\b"
 
 
 def test_compiled_programs_hold_no_collective(mixed):
-    (cohort,) = cohorts_of(mixed[0], width=1)
-    (assigned,) = assign([cohort], 2, whole_arms=False)
-    share = shard_of(cohort, assigned, 1, devices=1)
-    program = CompiledProgram(share.config, share.padded_config(), share.task, jax.devices()[:1])
+    (layout,) = layouts_of(mixed[0], width=1)
+    (assigned,) = assign([layout], 2, whole_arms=False)
+    share = shard_of(layout, assigned, 1, devices=1)
+    program = share.bind(jax.devices())
     for name in ("init", "train", "evaluate", "keep"):
         compiled = program.trace(name).lower().compile(compiler_options=compiler_options("cpu"))
         assert "HloModule" in compiled.as_text()
@@ -419,7 +421,7 @@ SCRIPT = """
 import pickle, sys
 import jax
 from fishnet.sweep import run_sweep
-from fishnet.sweep.run import cohort as running
+from fishnet.sweep.run import phase
 
 out, shard, sweep = pickle.loads(bytes.fromhex(sys.argv[1]))
 phase.CHECKPOINT_SECONDS, phase.CALL_SECONDS = 0.0, 0.02  # at every epoch; many small calls

@@ -6,7 +6,7 @@ import pytest
 
 from fishnet.errors import UsageError
 from fishnet.sweep import Recipe, Sweep
-from fishnet.sweep.plan.cohorts import check_overrides
+from fishnet.sweep.plan.layout import check_overrides
 from fishnet.sweep.spec.random_search import Samples
 from fishnet.sweep.spec.recipe import FIELDS
 from fishnet.sweep.spec.search_space import Range

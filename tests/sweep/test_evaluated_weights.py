@@ -13,10 +13,8 @@ from fishnet.data import load_task
 from fishnet.host.interrupt import Interrupt
 from fishnet.optim.optimizers import OPTIMIZERS, Optimizer
 from fishnet.sweep import Sweep, load_run, run_sweep
-from fishnet.sweep.plan.cohorts import make_cohorts
-from fishnet.sweep.plan.layout import Layout
+from fishnet.sweep.plan.layout import make_layouts
 from fishnet.sweep.program.config import averages_weights, estimates_statistics
-from fishnet.sweep.program.program import CompiledProgram
 from fishnet.sweep.spec.recipe import resolve
 from tests.sweep.conftest import TINY, assert_same_run, trained
 
@@ -101,10 +99,10 @@ def test_an_average_is_the_debiased_one_of_every_step(task):
     recipe, decay = dataclasses.replace(ONE, ema=0.999, lr=0.5), 0.999
     (run,) = Sweep(recipe, seeds=1).runs()
     run = dataclasses.replace(run, recipe=resolve(recipe))
-    (cohort,) = make_cohorts([run], {("synthetic", 8): task}, None, None, jax.devices()[:1])
-    program = CompiledProgram(cohort.config, cohort.padded_config(), cohort.task, jax.devices()[:1])
+    (layout,) = make_layouts([run], {("synthetic", 8): task}, jax.devices()[:1])
+    program = layout.bind(jax.devices())
     program.compile(["init", "train"], Interrupt())
-    states, lr_scales, work = program.init(), [np.ones(program.lanes, np.float32)], Layout(cohort).work([0])
+    states, lr_scales, work = program.init(), [np.ones(program.lanes, np.float32)], layout.work([0])
     kernels = []
     for step in range(6):
         states = program.train(states, lr_scales, work, step, step + 1)

@@ -12,8 +12,8 @@ from fishnet.data import Task, load_task
 from fishnet.data.task import make_task
 from fishnet.host.interrupt import Interrupt
 from fishnet.sweep import Recipe, Run
-from fishnet.sweep.plan.cohorts import make_cohorts
 from fishnet.sweep.plan.grouping import group_runs
+from fishnet.sweep.plan.layout import make_layouts
 from fishnet.sweep.program.build import plain_model
 from fishnet.sweep.program.config import ProgramFeatures, static_key
 from fishnet.sweep.program.traced_config import trace_recipes
@@ -204,7 +204,7 @@ def uneven_task() -> Task:
 def history_of(recipes: dict[str, Recipe]) -> History:
     """What the runs of one program have done when all are at their end."""
     runs = [Run(i, name, {}, resolve(recipe)) for i, (name, recipe) in enumerate(recipes.items())]
-    (cohort,) = make_cohorts(runs, {("synthetic", 8): uneven_task()}, None, None, jax.devices()[:1])
+    (layout,) = make_layouts(runs, {("synthetic", 8): uneven_task()}, jax.devices()[:1])
 
     def ignore(*_):
         return None
@@ -213,7 +213,7 @@ def history_of(recipes: dict[str, Recipe]) -> History:
     checkpoints = CheckpointStore(nowhere, nowhere, "cohort_0", range(len(runs)), "a hash")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SupervisedPhase, "save", ignore)
-        runner = CohortRunner(cohort, jax.devices()[:1], checkpoints, Interrupt(), Display(), ignore, ignore)
+        runner = CohortRunner(layout, jax.devices()[:1], checkpoints, Interrupt(), Display(), ignore, ignore)
         runner.prepare()
         runner.train()
     assert (runner.history.first_bad_step < 0).all()

@@ -15,7 +15,8 @@ from fishnet.sweep import Sweep, run_sweep
 from fishnet.sweep.distributed.assignment import assign
 from fishnet.sweep.plan import fit_memory, past_times
 from fishnet.sweep.plan.cache import Remembered
-from fishnet.sweep.plan.cohorts import make_cohorts
+from fishnet.sweep.plan.cohorts import LayoutChoice
+from fishnet.sweep.plan.layout import make_layouts
 from fishnet.sweep.plan.past_times import TIMES, find_time, time_key
 from fishnet.sweep.program import program
 from fishnet.sweep.run import training
@@ -47,8 +48,9 @@ class Notes(Display):
 
 def planned(sweep: Sweep, devices: int = 1):
     runs = [dataclasses.replace(run, recipe=resolve(run.recipe)) for run in sweep.runs()]
-    (cohort,) = make_cohorts(runs, {("synthetic", 8): load_task("synthetic", 8)}, 1, None, jax.devices()[:devices])
-    return cohort
+    tasks = {("synthetic", 8): load_task("synthetic", 8)}
+    (layout,) = make_layouts(runs, tasks, jax.devices()[:devices], LayoutChoice(1))
+    return layout
 
 
 def test_what_a_program_took_is_what_the_next_plan_says(tmp_path, monkeypatch):
@@ -126,9 +128,9 @@ def test_shards_have_equally_many_steps():
     task = load_task("synthetic", 8)
     sweep = Sweep(TINY, axes={"batch_size": [16, 64], "epochs": [1, 2]}, seeds=2)  # 16 and 4 steps an epoch
     runs = [dataclasses.replace(run, recipe=resolve(run.recipe)) for run in sweep.runs()]
-    cohorts = make_cohorts(runs, {("synthetic", 8): task}, 1, None, jax.devices()[:1])
+    layouts = make_layouts(runs, {("synthetic", 8): task}, jax.devices()[:1], LayoutChoice(1))
     steps = {run.index: run.recipe.epochs * (256 // run.recipe.batch_size) for run in runs}
-    assigned = assign(cohorts, 2, whole_arms=False)
+    assigned = assign(layouts, 2, whole_arms=False)
     for shard in range(2):
         assert sum(steps[run] for shares in assigned for run in shares[shard]) == (16 + 4) * (1 + 2)
 

@@ -15,20 +15,10 @@ from fishnet.data import load_task
 from fishnet.errors import UsageError, UserError
 from fishnet.nn.norm_formulas import KINDS
 from fishnet.sweep import Recipe, Run, Sweep
-from fishnet.sweep.plan.cohorts import (
-    DEFAULT_LOWERING,
-    FALLBACK_WIDTH,
-    abstract_params,
-    check_overrides,
-    default_width,
-    form_groups,
-    group_runs,
-    make_cohorts,
-    static_part,
-    vmap_key,
-)
-from fishnet.sweep.plan.grouping import sharing_costs_nothing
-from fishnet.sweep.plan.layout import Layout
+from fishnet.sweep.plan.cohorts import DEFAULT_LOWERING, FALLBACK_WIDTH, LayoutChoice, default_width, static_part
+from fishnet.sweep.plan.grouping import form_groups, group_runs, sharing_costs_nothing, vmap_key
+from fishnet.sweep.plan.layout import check_overrides, make_layouts, resume_choices
+from fishnet.sweep.plan.networks import abstract_params
 from fishnet.sweep.program import traced_config
 from fishnet.sweep.program.build import plain_model
 from fishnet.sweep.program.rng import STREAMS, stream_keys
@@ -44,10 +34,15 @@ def task():
     return load_task("synthetic", 8)
 
 
-def cohorts_of(sweep: Sweep, task, lane_width=None, lowering=None, devices=2, started_with=None, **more) -> list:
+def layouts_of(sweep: Sweep, task, devices=2, started_with=None, **choice) -> list:
     runs = [dataclasses.replace(run, recipe=resolve(run.recipe)) for run in sweep.runs()]
-    tasks = {("synthetic", 8): task}
-    return make_cohorts(runs, tasks, lane_width, lowering, jax.devices()[:devices], started_with, **more)
+    asked = LayoutChoice(**choice)
+    choices = resume_choices(started_with, asked, runs) if started_with else None
+    return make_layouts(runs, {("synthetic", 8): task}, jax.devices()[:devices], asked, choices)
+
+
+def cohorts_of(sweep: Sweep, task, **options) -> list:
+    return [layout.cohort for layout in layouts_of(sweep, task, **options)]
 
 
 def test_runs_share_a_program_unless_a_static_field_differs(task):
@@ -70,8 +65,8 @@ def test_a_program_sees_static_fields_only():
 
 
 def test_the_view_is_plain_json_and_counts_dropped_images(task):
-    (cohort,) = cohorts_of(Sweep(CNN, seeds=2), task)
-    view = json.loads(json.dumps(cohort.view()))
+    (layout,) = layouts_of(Sweep(CNN, seeds=2), task)
+    view = json.loads(json.dumps(layout.view()))
     assert view == {
         "runs": 2,
         "lane_width": 1,
@@ -125,22 +120,23 @@ def test_every_run_has_a_place_of_its_own(task, activations, width, devices):
     runs = [
         Run(i, str(i), {}, dataclasses.replace(recipe, activation=name, seed=i)) for i, name in enumerate(activations)
     ]
-    (cohort,) = make_cohorts(runs, {("synthetic", 8): task}, width, None, jax.devices()[:devices])
-    chosen, lanes = cohort.config.lane_width, cohort.lanes_per_device
-    assert len(set(cohort.position)) == len(runs)
-    assert cohort.position.min() >= 0
-    assert cohort.position.max() < cohort.devices * lanes
+    (layout,) = make_layouts(runs, {("synthetic", 8): task}, jax.devices()[:devices], LayoutChoice(width))
+    cohort, lanes = layout.cohort, layout.lanes_per_device
+    chosen = cohort.config.lane_width
+    assert len(set(layout.position)) == len(runs)
+    assert layout.position.min() >= 0
+    assert layout.position.max() < layout.devices * lanes
     assert lanes % chosen == 0
     if width == "all":
         assert chosen == max(activations.count(name) for name in activations)
-    padded = cohort.padded_config()
-    for run, position in enumerate(cohort.position):
+    padded = layout.traced
+    for run, position in enumerate(layout.position):
         assert vmap_key(padded, True)[position] == vmap_key(cohort.traced, True)[run]
         np.testing.assert_array_equal(padded.hparams.keys[position], cohort.traced.hparams.keys[run])
     # Lanes of one group, formed anew on each device, stay together: no device has more groups than were dealt to it.
     kinds, dealt = cohort.vmap_key, 0
-    for device in range(cohort.devices):
-        mine = [run for run in range(len(runs)) if cohort.position[run] // lanes == device]
+    for device in range(layout.devices):
+        mine = [run for run in range(len(runs)) if layout.position[run] // lanes == device]
         assert mine
         dealt += len(form_groups(mine, [kinds[run] for run in mine], chosen))
     assert dealt == len(form_groups(range(len(runs)), kinds, chosen))
@@ -158,30 +154,31 @@ def test_lanes_that_share_batches_have_one_seed(task):
     with pytest.raises(UsageError, match="share_batches would have no effect"):
         cohorts_of(sweep, task, lane_width=1, share_batches=True)
     for width, groups in ((2, 12), (4, 6), ("all", 6)):
-        (cohort,) = cohorts_of(sweep, task, lane_width=width, share_batches=True)
+        (layout,) = layouts_of(sweep, task, lane_width=width, share_batches=True)
+        cohort = layout.cohort
         assert cohort.config.share_batches
         assert cohort.config.lane_width == (3 if width == "all" else width)
-        positions, counts = Layout(cohort).groups(range(len(cohort.runs)))
+        positions, counts = layout.groups(range(len(cohort.runs)))
         assert counts.sum() == groups
         for device, count in enumerate(counts):
             for group in positions[device, :count]:
-                members = [run for run in Layout(cohort).runs_at(device, group) if run >= 0]
+                members = [run for run in layout.runs_at(device, group) if run >= 0]
                 assert len({(cohort.runs[run].recipe.seed, cohort.runs[run].recipe.activation) for run in members}) == 1
     assert [sharing_costs_nothing(cohort.traced, width) for width in (2, 3, 9)] == [False, True, False]
     with pytest.raises(UserError, match="started with share_batches"):
-        cohorts_of(sweep, task, started_with=[cohort.view()], share_batches=False)
-    (again,) = cohorts_of(sweep, task, started_with=[cohort.view()])
+        cohorts_of(sweep, task, started_with=[layout.view()], share_batches=False)
+    (again,) = cohorts_of(sweep, task, started_with=[layout.view()])
     assert again.config == cohort.config
 
 
 def test_a_resumed_sweep_keeps_the_layout_of_each_cohort(task):
     sweep = Sweep(CNN, axes={"model": ["mlp", "cnn"]}, seeds=2)
-    mlp, cnn = started = cohorts_of(sweep, task, devices=1)
-    assert mlp.config.lane_width != cnn.config.lane_width
-    views = [cohort.view() for cohort in started]
+    mlp, cnn = started = layouts_of(sweep, task, devices=1)
+    assert mlp.cohort.config.lane_width != cnn.cohort.config.lane_width
+    views = [layout.view() for layout in started]
     for asked in (None, "all", "auto"):
         again = cohorts_of(sweep, task, lane_width=asked, devices=2, started_with=views)
-        assert [cohort.config for cohort in again] == [cohort.config for cohort in started]
+        assert [cohort.config for cohort in again] == [layout.cohort.config for layout in started]
     with pytest.raises(UserError, match="started with lane_width 1, not 8: its numbers would change"):
         cohorts_of(sweep, task, lane_width=8, started_with=views)
     with pytest.raises(UserError, match=r"started with lowering .*, not native"):
@@ -330,7 +327,7 @@ def test_a_further_seed_costs_few_calls(task):
 
         sys.setprofile(profile)
         try:
-            make_cohorts(runs, {("synthetic", 8): task}, 1, None, jax.devices()[:2])
+            make_layouts(runs, {("synthetic", 8): task}, jax.devices()[:2], LayoutChoice(1))
         finally:
             sys.setprofile(None)
         return count

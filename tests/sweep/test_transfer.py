@@ -17,10 +17,8 @@ from fishnet.host.interrupt import Interrupt
 from fishnet.models import MODELS
 from fishnet.optim.optimizers import OPTIMIZERS
 from fishnet.sweep import Recipe, Sweep, load_run, run_sweep
-from fishnet.sweep.plan.cohorts import make_cohorts
-from fishnet.sweep.plan.layout import Layout
+from fishnet.sweep.plan.layout import make_layouts
 from fishnet.sweep.program.build import plain_model
-from fishnet.sweep.program.program import CompiledProgram
 from fishnet.sweep.program.state import Lane, epoch_order
 from fishnet.sweep.run.progress import Display
 from fishnet.sweep.spec.recipe import resolve
@@ -186,15 +184,15 @@ class OneRun:
         (run,) = Sweep(recipe, seeds=1).runs()
         run = dataclasses.replace(run, recipe=resolve(recipe))
         devices, self.task = jax.devices()[:1], load_task("synthetic", 8)
-        (self.cohort,) = make_cohorts([run], {("synthetic", 8): self.task}, None, None, devices)
-        self.program = CompiledProgram(self.cohort.config, self.cohort.padded_config(), self.task, devices)
+        (self.layout,) = make_layouts([run], {("synthetic", 8): self.task}, devices)
+        self.cohort, self.program = self.layout.cohort, self.layout.bind(devices)
         self.program.compile(["init", "train"], Interrupt())
         (self.lanes,) = self.program.init()
 
     def train(self, start: int, stop: int) -> None:
         """Makes the steps from `start` to `stop` of an epoch."""
         lr_scales = [np.ones(self.program.lanes, np.float32)]
-        (self.lanes,) = self.program.train([self.lanes], lr_scales, Layout(self.cohort).work([0]), start, stop)
+        (self.lanes,) = self.program.train([self.lanes], lr_scales, self.layout.work([0]), start, stop)
 
     def state(self) -> dict[str, np.ndarray]:
         """Parameters and statistics, and the velocity under names of its own."""

@@ -12,7 +12,7 @@ from fishnet.host.interrupt import Interrupt
 from fishnet.host.memory import OutOfMemory
 from fishnet.sweep import Sweep, run_sweep
 from fishnet.sweep.plan import autotune as tune
-from fishnet.sweep.plan.autotune import Candidate
+from fishnet.sweep.plan.autotune import Candidate, TunedLayout
 from fishnet.sweep.plan.grouping import form_groups, vmap_key
 from fishnet.sweep.spec.recipe import resolve
 from fishnet.sweep.store.folder import read_sweep_file
@@ -35,7 +35,7 @@ def test_the_fastest_layout_is_taken_written_down_and_kept(tmp_path):
     assert all(kept[name] == plan[name] for name in ("lane_width", "lowering", "timings", "why"))
 
 
-def layouts_of(sweep: Sweep, devices: int, stages: list[str]) -> list[dict]:
+def layouts_of(sweep: Sweep, devices: int, stages: list[str]) -> list[TunedLayout]:
     runs = [dataclasses.replace(run, recipe=resolve(run.recipe)) for run in sweep.runs()]
     tasks = {("synthetic", 8): load_task("synthetic", 8)}
     return tune.autotune_layouts(runs, tasks, None, jax.devices()[:devices], stages.append, Interrupt())
@@ -49,8 +49,9 @@ def costs(tmp_path, monkeypatch):
     made: list[Candidate] = []
 
     class Priced(tune.Trial):
-        def __init__(self, candidate, cohort, *_):
+        def __init__(self, candidate, serial, *_):
             made.append(candidate)
+            cohort = serial.cohort
             cost = table[candidate.width, candidate.devices]
             if cost is None:
                 raise OutOfMemory(2, 1)
@@ -72,14 +73,14 @@ def test_serial_is_always_timed_and_idle_lanes_count(costs):
     (layout,) = layouts_of(Sweep(TINY, seeds=6), 2, [])
     assert made[0] == Candidate(1, "winograd", 2)
     assert len(made) == len(set(made)) == 4
-    assert layout["timings"] == {
+    assert layout.timings == {
         "width 1, winograd, 2 devices": 0.6,
         "width 4, winograd, 2 devices": 0.5,
         "width 1, winograd, 1 device": 0.8,
         "width 4, winograd, 1 device": 0.6667,
     }
-    assert (layout["lane_width"], layout["most_devices"]) == (4, None)
-    assert layout["why"] == (
+    assert (layout.choice.lane_width, layout.choice.most_devices) == (4, None)
+    assert layout.choice.why == (
         "width 4, winograd, 2 devices: 0.5 ms a step and run, serial 0.6, the fastest of 4 layouts timed"
     )
 
@@ -88,7 +89,7 @@ def test_one_device_may_be_faster_than_two_side_by_side(costs):
     table, _ = costs
     table |= {(1, 2): 1.2e-3, (4, 2): 9e-3, (1, 1): 0.4e-3, (4, 1): 9e-3}
     (layout,) = layouts_of(Sweep(TINY, seeds=6), 2, [])
-    assert (layout["lane_width"], layout["most_devices"]) == (1, 1)
+    assert (layout.choice.lane_width, layout.choice.most_devices) == (1, 1)
 
 
 def test_a_single_run_has_one_layout_for_each_lowering(costs):
@@ -103,7 +104,7 @@ def test_what_does_not_fit_is_no_candidate(costs):
     table, _ = costs
     table |= {(1, 2): 1.0, (4, 2): None, (1, 1): 2.0, (4, 1): None}
     (layout,) = layouts_of(Sweep(TINY, seeds=6), 2, [])
-    assert set(layout["timings"]) == {"width 1, winograd, 2 devices", "width 1, winograd, 1 device"}
+    assert set(layout.timings) == {"width 1, winograd, 2 devices", "width 1, winograd, 1 device"}
 
 
 def test_a_choice_is_remembered_for_the_same_cohort_alone(costs, tmp_path):
@@ -115,8 +116,9 @@ def test_a_choice_is_remembered_for_the_same_cohort_alone(costs, tmp_path):
     (remembered,) = layouts_of(Sweep(TINY, seeds=[7, 8, 9, 10, 11, 12]), 2, again)
     assert len(made) == count
     assert (first, again) == (["timing layouts of program 1 of 1"], [])
-    assert remembered.pop("why").startswith(layout.pop("why") + " (remembered from 20")
-    assert remembered == layout
+    assert remembered.choice.why.startswith(layout.choice.why + " (remembered from 20")
+    choice = dataclasses.replace(remembered.choice, why=layout.choice.why)
+    assert dataclasses.replace(remembered, choice=choice) == layout
     layouts_of(Sweep(TINY, seeds=5), 2, other)  # another number of runs that could be vectorised together
     assert len(other) == 1
     (tmp_path / "fishnet" / "measured" / "tuned.json").write_text("{damaged")
@@ -131,4 +133,4 @@ def test_tuning_ends_in_time(costs, monkeypatch):
     monkeypatch.setattr(tune.time, "monotonic", lambda: next(clock))
     (layout,) = layouts_of(Sweep(TINY, seeds=6), 2, [])
     assert 1 < len(made) < 4
-    assert layout["why"].endswith("more left out)")
+    assert layout.choice.why.endswith("more left out)")

@@ -19,11 +19,10 @@ from fishnet.host.memory import OutOfMemory
 from fishnet.nn.conv_implementations import LOWERINGS
 from fishnet.source_hash.digest import hash_each
 from fishnet.sweep.plan.cache import TUNED, program_key
-from fishnet.sweep.plan.cohorts import Cohort, make_cohorts
+from fishnet.sweep.plan.cohorts import Cohort, LayoutChoice
 from fishnet.sweep.plan.grouping import form_groups, group_runs, sharing_costs_nothing, vmap_key
-from fishnet.sweep.plan.layout import Layout
+from fishnet.sweep.plan.layout import Layout, make_layouts
 from fishnet.sweep.plan.user_components import functions_of
-from fishnet.sweep.program.program import CompiledProgram
 from fishnet.sweep.spec.sweep import Run
 from fishnet.sweep.spec.text import counted
 
@@ -50,12 +49,31 @@ class Candidate:
         return f"width {self.width}{shared}, {self.lowering}" + f", {counted(self.devices, 'device')}" * (devices > 1)
 
 
+@dataclasses.dataclass(frozen=True)
+class TunedLayout:
+    """The fastest of some layouts."""
+
+    choice: LayoutChoice
+    timings: Mapping[str, float]  # milliseconds a step and run, by the name of the candidate
+
+    def entry(self) -> dict[str, Any]:
+        """In JSON values, as the cache keeps it."""
+        return {"layout": dataclasses.asdict(self.choice), "timings": dict(self.timings)}
+
+    @classmethod
+    def of(cls, entry: Mapping[str, Any]) -> "TunedLayout":
+        """From the cache."""
+        choice = LayoutChoice(**entry["layout"])
+        why = f"{choice.why} (remembered from {entry['date'][:10]})"
+        return cls(dataclasses.replace(choice, why=why), entry["timings"])
+
+
 class Trial:
     """A candidate's program, ready to be timed on its first groups.
 
     Args:
         candidate: to be timed.
-        cohort: serial, whose runs are to be laid out.
+        serial: layout of the cohort whose runs are to be laid out.
         tasks: by (task, image size).
         devices: there are.
         interrupt: looked at meanwhile.
@@ -67,12 +85,12 @@ class Trial:
     def __init__(
         self,
         candidate: Candidate,
-        cohort: Cohort,
+        serial: Layout,
         tasks: Mapping[tuple[str, Any], Task],
         devices: Sequence[Device],
         interrupt: Interrupt,
     ) -> None:
-        self.candidate = candidate
+        self.candidate, cohort = candidate, serial.cohort
         groups = form_groups(range(len(cohort.runs)), vmap_key(cohort.traced, candidate.share), candidate.width)
         groups.sort(key=len, reverse=True)
         # As many rounds of steps as the device with most groups makes for one step of every run.
@@ -80,14 +98,14 @@ class Trial:
         self._runs = len(cohort.runs)
         some = [cohort.runs[run] for group in groups[: candidate.devices] for run in group]
         used = list(devices[: candidate.devices])
-        width, lowering, share = candidate.width, candidate.lowering, candidate.share
-        cohort = make_cohorts(some, tasks, width, lowering, used, share_batches=share)[0]
-        self._program = CompiledProgram(cohort.config, cohort.padded_config(), cohort.task, used[: cohort.devices])
+        choice = LayoutChoice(candidate.width, candidate.lowering, candidate.share)
+        (layout,) = make_layouts(some, tasks, used, choice)
+        self._program = layout.bind(used)
         self._program.compile(["init", "train"], interrupt)
         self._states = self._program.init()
-        self._work = Layout(cohort).work(range(len(some)))
+        self._work = layout.work(range(len(some)))
         self._lr_scales = [np.ones(self._program.lanes, np.float32)] * len(self._states)
-        self._most = cohort.config.steps_per_epoch
+        self._most = layout.cohort.config.steps_per_epoch
         self._steps = min(2, self._most)
         self.seconds: list[float] = []  # a step of all groups side by side
         self._warm_up()
@@ -119,8 +137,8 @@ def autotune_layouts(
     devices: Sequence[Device],
     stage: Callable[[str], None],
     interrupt: Interrupt,
-) -> list[dict[str, Any]]:
-    """The layout that trains fastest, for each cohort.
+) -> list[TunedLayout]:
+    """Finds the layout that trains fastest, for each cohort.
 
     Args:
         runs: with resolved recipes.
@@ -131,29 +149,26 @@ def autotune_layouts(
         interrupt: looked at meanwhile.
 
     Returns:
-        For each cohort, in the plan's order, what its `view` has of them: `lane_width`, `share_batches`, `lowering`,
-        `most_devices`, `why` in words, and `timings`, milliseconds a step and run of every candidate.
+        For each cohort, in the plan's order.
     """
     # With which weights it begins does not change how long a step takes.
     runs = [dataclasses.replace(run, recipe=dataclasses.replace(run.recipe, trunk="none")) for run in runs]
     cohorts = list(group_runs(runs).values())
-    layouts = []
+    found = []
     for number, members in enumerate(cohorts, start=1):
-        cohort = make_cohorts(members, tasks, 1, lowering, devices)[0]
-        sizes = similar(cohort)
-        shape = dataclasses.replace(cohort.config, lane_width=0)
-        tried = functions_of([run.recipe for run in cohort.runs], LOWERINGS if lowering is None else [lowering])
-        key = program_key(shape, hash_each(tried), devices, lowering, sizes)
-        if (found := TUNED.find(key)) is not None:
-            layout = dict(found["layout"])
-            layout["why"] += f" (remembered from {found['date'][:10]})"
-        else:
-            stage(f"timing layouts of program {number} of {len(cohorts)}")
-            layout = _timed(cohort, tasks, lowering, devices, SECONDS / len(cohorts), interrupt)
-            if layout["timings"]:
-                TUNED.keep(key, {"layout": layout})
-        layouts.append(layout)
-    return layouts
+        (serial,) = make_layouts(members, tasks, devices, LayoutChoice(1, lowering))
+        recipes = [run.recipe for run in serial.cohort.runs]
+        config = dataclasses.replace(serial.cohort.config, lane_width=0)
+        tried = functions_of(recipes, LOWERINGS if lowering is None else [lowering])
+        key = program_key(config, hash_each(tried), devices, lowering, similar(serial.cohort))
+        if (entry := TUNED.find(key)) is not None:
+            found.append(TunedLayout.of(entry))
+            continue
+        stage(f"timing layouts of program {number} of {len(cohorts)}")
+        found.append(time_layouts(serial, tasks, lowering, devices, SECONDS / len(cohorts), interrupt))
+        if found[-1].timings:
+            TUNED.keep(key, found[-1].entry())
+    return found
 
 
 def similar(cohort: Cohort) -> list[int]:
@@ -161,16 +176,16 @@ def similar(cohort: Cohort) -> list[int]:
     return sorted(Counter(vmap_key(cohort.traced, same_seed=False)).values(), reverse=True)
 
 
-def candidates(cohort: Cohort, lowering: str | None, devices: Sequence[Device]) -> Iterator[Candidate]:
+def candidates(layout: Layout, lowering: str | None, devices: Sequence[Device]) -> Iterator[Candidate]:
     """What may be fastest: serial first, then what differs from it in one respect, then the rest.
 
     Args:
-        cohort: serial, in its usual lowering.
+        layout: serial, in its usual lowering.
         lowering: the only one to try; None: all of them.
         devices: there are.
     """
-    sizes = similar(cohort)
-    usual = cohort.config.lowering
+    cohort = layout.cohort
+    sizes, usual = similar(cohort), cohort.config.lowering
     flat = cohort.config.recipe.model == "mlp"  # no convolutions
     lowerings = [usual] if lowering or flat else sorted(LOWERINGS, key=lambda name: name != usual)
     widths = [width for width in WIDTHS if width <= sizes[0]]
@@ -188,38 +203,32 @@ def candidates(cohort: Cohort, lowering: str | None, devices: Sequence[Device]) 
         return devices[0].platform == "cpu" or len(devices) == 1 or groups(candidate.width) == 1
 
     def changes(candidate: Candidate) -> int:
-        return (candidate.width > 1) + (candidate.lowering != usual) + (candidate.devices < cohort.devices)
+        return (candidate.width > 1) + (candidate.lowering != usual) + (candidate.devices < layout.devices)
 
     yield from sorted(filter(sensible, dict.fromkeys(every)), key=changes)
 
 
-def _timed(
-    cohort: Cohort,
+def time_layouts(
+    layout: Layout,
     tasks: Mapping[tuple[str, Any], Task],
     lowering: str | None,
     devices: Sequence[Device],
     limit: float,
     interrupt: Interrupt,
-) -> dict[str, Any]:
-    """The fastest layout of one cohort, in at most about `limit` seconds."""
+) -> TunedLayout:
+    """Times layouts of one cohort, whose serial one is given, for at most about `limit` seconds; the fastest."""
     began, trials = time.monotonic(), []
     left_out = 0
-    for candidate in candidates(cohort, lowering, devices):
+    for candidate in candidates(layout, lowering, devices):
         if trials and time.monotonic() - began > COMPILING * limit:
             left_out += 1
             continue
         try:
-            trials.append(Trial(candidate, cohort, tasks, devices, interrupt))
+            trials.append(Trial(candidate, layout, tasks, devices, interrupt))
         except OutOfMemory:
             continue
-    if not trials:  # for `fitted` to say what it takes
-        return {
-            "runs": len(cohort.runs),
-            "lane_width": 1,
-            "share_batches": False,
-            "lowering": cohort.config.lowering,
-            "timings": {},
-        }
+    if not trials:  # for `fit_memory` to say what it takes
+        return TunedLayout(LayoutChoice(1, layout.cohort.config.lowering, False), {})
     serial, alive = trials[0], list(trials)
     for number in range(ROUNDS):
         if number and time.monotonic() - began > limit:
@@ -235,12 +244,6 @@ def _timed(
     why = f"{chosen.name(len(devices))}: {best.milliseconds:.3g} ms a step and run"
     why += f", serial {serial.milliseconds:.3g}" if best is not serial else ", which is serial"
     why += f", the fastest of {counted(len(trials), 'layout')} timed" + f" ({left_out} more left out)" * bool(left_out)
-    return {
-        "runs": len(cohort.runs),
-        "lane_width": chosen.width,
-        "share_batches": chosen.share,
-        "lowering": chosen.lowering,
-        "most_devices": chosen.devices if chosen.devices < len(devices) else None,
-        "why": why,
-        "timings": {trial.candidate.name(len(devices)): round(trial.milliseconds, 4) for trial in trials},
-    }
+    most = chosen.devices if chosen.devices < len(devices) else None
+    choice = LayoutChoice(chosen.width, chosen.lowering, chosen.share, most_devices=most, why=why)
+    return TunedLayout(choice, {trial.candidate.name(len(devices)): round(trial.milliseconds, 4) for trial in trials})

@@ -73,15 +73,14 @@ def _holds(entry: Any, fields: Mapping[str, Any]) -> bool:
 
 
 LAYOUT = {
-    "runs": int,
     "lane_width": int,
     "share_batches": bool,
     "lowering": str,
+    "asked_width": int | None,
     "most_devices": int | None,
     "why": str,
-    "timings": dict,
 }
-TUNED = Remembered("tuned.json", {"layout": LAYOUT})  # what `--lane-width auto` chose
+TUNED = Remembered("tuned.json", {"layout": LAYOUT, "timings": dict})  # what `--lane-width auto` chose
 
 
 def program_key(shape: ProgramConfig, made_of: Mapping[str, str], devices: Sequence[Device], *more: Any) -> str:

@@ -1,24 +1,65 @@
-"""Where the lanes of a cohort are: groups by device, slices of them, and the way back to the order of the runs."""
+"""Layouts: where the lanes of a cohort are, by device and group, and the way back to the order of the runs."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import jax
 import numpy as np
 
-from fishnet.sweep.plan.cohorts import Cohort
-from fishnet.sweep.plan.grouping import form_groups
+from fishnet.checks.arguments import check_type, quote_value
+from fishnet.data import Task
+from fishnet.errors import UsageError, UserError
+from fishnet.host.machine import Device
+from fishnet.lookup import unknown
+from fishnet.nn.conv_implementations import LOWERINGS
+from fishnet.sweep.plan.backbones import Trunk
+from fishnet.sweep.plan.cohorts import Cohort, LayoutChoice, explain_cohort, make_cohort
+from fishnet.sweep.plan.grouping import form_groups, group_runs
 from fishnet.sweep.program.compile import GroupWindow
+from fishnet.sweep.program.program import CompiledProgram, ProgramFunctions
+from fishnet.sweep.program.traced_config import TracedConfig
+from fishnet.sweep.spec.random_search import MOST_RUNS
+from fishnet.sweep.spec.sweep import Run
 
 
+@dataclass(frozen=True)
 class Layout:
-    """The lanes of a cohort on its devices, each of which holds equally many."""
+    """Where the lanes of a cohort are: on devices that each hold equally many."""
 
-    def __init__(self, cohort: Cohort) -> None:
-        self.cohort = cohort
-        # [device, lane + 1]: beyond the last lane nobody, as in lanes that no run was dealt to
-        self._run_at = np.full((cohort.devices, cohort.lanes_per_device + 1), -1, np.int64)
-        self._run_at[np.divmod(cohort.position, cohort.lanes_per_device)] = np.arange(len(cohort.runs))
+    cohort: Cohort
+    devices: int
+    position: np.ndarray  # [run] int64: device * lanes_per_device + lane
+    lanes_per_device: int
+    asked_width: int  # the lane width before memory lowered it
+    most_devices: int | None = None  # side by side, as chosen by timing or by memory; None: all there are
+    why: str = ""  # in words, where it was timed
+
+    @property
+    def run_at(self) -> np.ndarray:
+        """Run at each position [device * lane] int64; padding repeats the first run and is never trained."""
+        runs = np.zeros(self.devices * self.lanes_per_device, np.int64)
+        runs[self.position] = np.arange(len(self.cohort.runs))
+        return runs
+
+    @cached_property
+    def _lanes(self) -> np.ndarray:
+        """Runs [device, lane + 1] int64: -1 beyond the last lane, and in lanes without a run."""
+        lanes = np.full((self.devices, self.lanes_per_device + 1), -1, np.int64)
+        lanes[np.divmod(self.position, self.lanes_per_device)] = np.arange(len(self.cohort.runs))
+        return lanes
+
+    def bind(self, devices: Sequence[Device], functions: ProgramFunctions | None = None) -> CompiledProgram:
+        """Program of the cohort on the first of some devices; its functions are compiled when they are asked for."""
+        cohort = self.cohort
+        return CompiledProgram(cohort.config, self.traced, cohort.task, devices[: self.devices], functions)
+
+    @property
+    def traced(self) -> TracedConfig:
+        """Traced values by position, [device * lane, ...]."""
+        return self.scatter(self.cohort.traced)
 
     def groups(self, runs: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Lane groups of `runs` by device.
@@ -26,12 +67,12 @@ class Layout:
         Returns:
             Positions [device, group, width] int32, and how many groups each device has, [device] int32.
         """
-        lanes, devices, width = self.cohort.lanes_per_device, self.cohort.devices, self.cohort.config.lane_width
-        groups = np.full((devices, lanes, width), lanes, np.int32)
-        counts = np.zeros(devices, np.int32)
+        lanes, width = self.lanes_per_device, self.cohort.config.lane_width
+        groups = np.full((self.devices, lanes, width), lanes, np.int32)
+        counts = np.zeros(self.devices, np.int32)
         runs = np.asarray(runs, np.int64)
-        homes, places = np.divmod(self.cohort.position[runs], lanes)
-        for device in range(devices):
+        homes, places = np.divmod(self.position[runs], lanes)
+        for device in range(self.devices):
             mine, positions = runs[homes == device], places[homes == device].tolist()
             formed = form_groups(positions, [self.cohort.vmap_key[run] for run in mine], width)
             for i, group in enumerate(formed):
@@ -39,46 +80,186 @@ class Layout:
             counts[device] = len(formed)
         return groups, counts
 
-    def runs_at(self, device: int, positions: np.ndarray) -> np.ndarray:
-        """The runs in lanes of a device, shaped like `positions`; -1 for padding."""
-        return self._run_at[device, np.minimum(positions, self.cohort.lanes_per_device)]
-
     def work(self, runs: Sequence[int]) -> GroupWindow:
         """All lane groups of `runs`, for one call."""
         groups, counts = self.groups(runs)
         return GroupWindow(groups, np.stack([np.zeros_like(counts), counts], axis=-1))
 
+    def runs_at(self, device: int, positions: np.ndarray) -> np.ndarray:
+        """Runs in lanes of a device, shaped like `positions`; -1 for padding."""
+        return self._lanes[device, np.minimum(positions, self.lanes_per_device)]
+
     def members(self, work: GroupWindow) -> np.ndarray:
         """Runs of the groups that a call works on, [member] int64."""
-        found = [
-            self.runs_at(device, work.groups[device, slice(*span)]).ravel() for device, span in enumerate(work.window)
-        ]
-        runs = np.concatenate(found)
+        spans = enumerate(work.window)
+        runs = np.concatenate([self.runs_at(i, work.groups[i, slice(*span)]).ravel() for i, span in spans])
         return runs[runs >= 0]
 
     def executed(self, work: GroupWindow) -> np.ndarray:
         """Lanes executed for each of the `members`, [member] int64: the first of a group has its padding too."""
         there = np.concatenate([work.groups[device, slice(*span)] for device, span in enumerate(work.window)])
-        there = there < self.cohort.lanes_per_device
+        there = there < self.lanes_per_device
         lanes = there.astype(np.int64)
         lanes[:, 0] += (~there).sum(-1)
         return lanes[there]
 
     def gather(self, trees: Sequence[Any], runs: np.ndarray) -> Any:
         """One tree a device, by lane -> one tree of host arrays [run, ...] of `runs`."""
-        rows = self.cohort.position[runs]
+        rows = self.position[runs]
         return jax.tree.map(lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves])[rows], *trees)
 
     def scatter(self, tree: Any) -> Any:
         """Host arrays [run, ...] -> [device * lane, ...]; padding lanes repeat the first run."""
-        return jax.tree.map(lambda leaf: np.asarray(leaf)[self.cohort.run_at], tree)
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[self.run_at], tree)
 
     def by_device(self, values: np.ndarray) -> list[np.ndarray]:
         """Values of the runs [run] as those of the lanes of each device, [lane]; padding repeats the first run."""
-        return np.split(values[self.cohort.run_at], self.cohort.devices)
+        return np.split(values[self.run_at], self.devices)
 
     def mask(self, runs: Sequence[int] | np.ndarray) -> list[np.ndarray]:
         """Which lanes of each device belong to `runs`: [lane] bool, one a device."""
-        chosen = np.zeros(self.cohort.devices * self.cohort.lanes_per_device, bool)
-        chosen[self.cohort.position[np.asarray(runs, np.int64)]] = True
-        return np.split(chosen, self.cohort.devices)
+        chosen = np.zeros(self.devices * self.lanes_per_device, bool)
+        chosen[self.position[np.asarray(runs, np.int64)]] = True
+        return np.split(chosen, self.devices)
+
+    def narrow(self, width: int, devices: int, most_devices: int | None = None) -> "Layout":
+        """Layout of the same runs at a lower lane width or on fewer devices.
+
+        Args:
+            width: lanes vectorized together.
+            devices: to spread the lanes over.
+            most_devices: kept for a sweep that goes on later; None: as it was.
+        """
+        config = self.cohort.config
+        config = dataclasses.replace(config, lane_width=width, share_batches=config.share_batches and width > 1)
+        narrow = lay_out(dataclasses.replace(self.cohort, config=config), devices)
+        return dataclasses.replace(
+            narrow, asked_width=self.asked_width, most_devices=most_devices or self.most_devices, why=self.why
+        )
+
+    def view(self) -> dict[str, Any]:
+        """What the plan says of the cohort and its layout, in JSON values."""
+        own = {"devices": self.devices, "asked_width": self.asked_width, "most_devices": self.most_devices}
+        return self.cohort.view() | own | {"why": self.why}
+
+
+def lay_out(cohort: Cohort, devices: int, lanes: int = 0) -> Layout:
+    """Deals the lane groups of a cohort out to devices in turn.
+
+    A device holds a multiple of the lane width: from fewer lanes XLA would make a group by broadcasting, simplify what
+    follows, and round a lane differently than in a larger sweep.
+
+    Args:
+        cohort: its runs and the lane width.
+        devices: how many there are at most.
+        lanes: that a device holds at least.
+    """
+    width, runs = cohort.config.lane_width, range(len(cohort.runs))
+    groups = form_groups(runs, cohort.vmap_key, width)
+    held: list[list[int]] = [[] for _ in range(min(devices, len(groups)))]
+    for i, group in enumerate(groups):
+        held[i % len(held)].extend(group)
+    lanes = max(-(-max(map(len, held)) // width) * width, lanes)
+    position = np.zeros(len(runs), np.int64)
+    for device, members in enumerate(held):
+        position[members] = device * lanes + np.arange(len(members))
+    return Layout(cohort, len(held), position, lanes, asked_width=width)
+
+
+def make_layouts(
+    runs: Sequence[Run],
+    tasks: Mapping[tuple[str, Any], Task],
+    devices: Sequence[Device],
+    choice: LayoutChoice | None = None,
+    choices: Sequence[LayoutChoice] | None = None,
+    trunks: Mapping[str, Trunk] | None = None,
+) -> list[Layout]:
+    """Groups resolved runs into cohorts and lays out their lanes.
+
+    Args:
+        runs: with resolved recipes.
+        tasks: by (task, image size).
+        devices: to spread the lanes over.
+        choice: for all cohorts; None: the defaults of the backend.
+        choices: of each cohort, as they were tuned or as an earlier session had them, in place of `choice`.
+        trunks: of earlier runs, by the text in the field `trunk`.
+
+    Raises:
+        UsageError: a batch larger than the training split, a layer beyond the last one, a norm that does not fit its
+            maps, a pattern of freeze that matches nothing, more stages of unfreezing than layers, a hard class that
+            does not exist, a trunk that does not fit.
+    """
+    by_key, choice = group_runs(runs), choice or LayoutChoice()
+    layouts = []
+    for members, own in zip(by_key.values(), choices or [choice] * len(by_key), strict=True):
+        recipe = members[0].recipe
+        task, reason = tasks[recipe.task, recipe.image_size], explain_cohort(recipe, by_key)
+        cohort = make_cohort(members, task, own, devices[0].platform, reason, trunks or {})
+        layout = lay_out(cohort, min(own.most_devices or len(devices), len(devices)))
+        asked = own.asked_width or layout.asked_width
+        layouts.append(dataclasses.replace(layout, asked_width=asked, most_devices=own.most_devices, why=own.why))
+    if choice.share_batches and all(layout.asked_width == 1 for layout in layouts):
+        raise UsageError("share_batches would have no effect: all lanes have width 1 here; give a lane_width")
+    return layouts
+
+
+def resume_choices(views: Sequence[Mapping[str, Any]], asked: LayoutChoice, runs: Sequence[Run]) -> list[LayoutChoice]:
+    """Layouts that the cohorts of a sweep were started with: widths, lowerings and most devices side by side.
+
+    Args:
+        views: of the layouts, in `sweep.json`.
+        asked: now.
+        runs: of the sweep, with resolved recipes.
+
+    Raises:
+        UserError: another width or lowering is asked for, or the cohorts have other runs.
+    """
+    if [view["runs"] for view in views] != [len(members) for members in group_runs(runs).values()]:
+        raise UserError("this sweep was planned by another version of fishnet: choose another --out")
+    return [resume_choice(view, asked) for view in views]
+
+
+def resume_choice(view: Mapping[str, Any], asked: LayoutChoice) -> LayoutChoice:
+    """Layout that a cohort was started with, from its `view`.
+
+    Raises:
+        UserError: another is asked for.
+    """
+    shared = view.get("share_batches", False)
+    if asked.share_batches not in (None, shared) and view["lane_width"] > 1:
+        raise UserError(
+            f"this sweep was started {'with' if shared else 'without'} share_batches: its numbers would change; "
+            "choose another --out"
+        )
+    for name, wanted in (("lane_width", asked.lane_width), ("lowering", asked.lowering)):
+        as_before = (view[name], view.get("asked_width")) if name == "lane_width" else (view[name],)
+        if wanted not in (None, "auto", "all", *as_before):
+            raise UserError(
+                f"this sweep was started with {name} {view[name]}, not {wanted}: its numbers would change; "
+                "choose another --out"
+            )
+    more = {name: view[name] for name in ("asked_width", "most_devices", "why") if view.get(name)}
+    return LayoutChoice(view["lane_width"], view["lowering"], shared, **more)
+
+
+def check_overrides(
+    lane_width: int | str | None, lowering: str | None, devices: int | None, share_batches: bool | None = None
+) -> None:
+    """Refuses a lane width, lowering, number of devices or sharing of batches that makes no sense.
+
+    Raises:
+        UsageError: with the valid values.
+    """
+    whole = isinstance(lane_width, int) and not isinstance(lane_width, bool) and 1 <= lane_width <= MOST_RUNS
+    if not (whole or lane_width is None or (isinstance(lane_width, str) and lane_width in ("all", "auto"))):
+        raise UsageError(
+            f"lane width {quote_value(lane_width)} is not a whole number from 1 to {MOST_RUNS}, all or auto"
+        )
+    check_type("lowering", lowering, (str, type(None)), f"{', '.join(LOWERINGS)} or None")
+    if lowering is not None and lowering not in LOWERINGS:
+        raise unknown("lowering", lowering, LOWERINGS)
+    if devices is not None and (isinstance(devices, bool) or not isinstance(devices, int) or devices < 1):
+        raise UsageError(f"devices: {quote_value(devices)} is not a whole number from 1")
+    if share_batches and lane_width in (1, "auto"):
+        why = "such lanes have batches of their own" if lane_width == 1 else "it tries both and takes the faster"
+        raise UsageError(f"share_batches would have no effect with lane width {lane_width}: {why}")

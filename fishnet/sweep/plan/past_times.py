@@ -7,7 +7,6 @@ import numpy as np
 
 from fishnet.host.machine import Device
 from fishnet.sweep.plan.cache import Remembered, program_key
-from fishnet.sweep.plan.cohorts import Cohort
 from fishnet.sweep.plan.layout import Layout
 
 PER_STEP = ("training", "evaluating", "probing")  # take longer with more steps; the rest is taken to be fixed
@@ -23,28 +22,29 @@ class PastTime:
     date: str  # of that time, as 2026-11-30
 
 
-def find_time(cohort: Cohort, devices: Sequence[Device]) -> PastTime | None:
+def find_time(layout: Layout, devices: Sequence[Device]) -> PastTime | None:
     """What the program of a cohort took when it last ran; None where it has not.
 
     Args:
-        cohort: as laid out.
+        layout: of a cohort.
         devices: there are.
     """
-    entry = TIMES.find(time_key(cohort, devices))
+    entry = TIMES.find(time_key(layout, devices))
     if entry is None or entry["steps"] <= 0:
         return None
+    cohort = layout.cohort
     epochs = np.mean([run.recipe.epochs for run in cohort.runs])
-    groups = Layout(cohort).groups(range(len(cohort.runs)))[1].max()  # of the device that has most
+    groups = layout.groups(range(len(cohort.runs)))[1].max()  # of the device that has most
     longer = float(groups * epochs * cohort.config.steps_per_epoch / entry["steps"])
     seconds = {what: entry[what] * (longer if what in PER_STEP else 1.0) for what in (*FIXED[:1], *PER_STEP, "other")}
     return PastTime({what: value for what, value in seconds.items() if value}, entry["date"][:10])
 
 
-def keep_time(cohort: Cohort, devices: Sequence[Device], spent: Mapping[str, float], steps: int) -> None:
+def keep_time(layout: Layout, devices: Sequence[Device], spent: Mapping[str, float], steps: int) -> None:
     """Remembers what the program of a cohort took.
 
     Args:
-        cohort: that has been trained.
+        layout: of a cohort that has been trained.
         devices: there are.
         spent: seconds by what took them: "whole", and of it "compiling" and what is in `PER_STEP`.
         steps: of training that were made, of one group on the device that had most; 0: nothing is remembered.
@@ -53,9 +53,10 @@ def keep_time(cohort: Cohort, devices: Sequence[Device], spent: Mapping[str, flo
         return
     known = {what: spent.get(what, 0.0) for what in ("compiling", *PER_STEP)}
     entry = known | {"other": max(spent["whole"] - sum(known.values()), 0.0)}
-    TIMES.keep(time_key(cohort, devices), {what: round(value, 3) for what, value in entry.items()} | {"steps": steps})
+    TIMES.keep(time_key(layout, devices), {what: round(value, 3) for what, value in entry.items()} | {"steps": steps})
 
 
-def time_key(cohort: Cohort, devices: Sequence[Device]) -> str:
+def time_key(layout: Layout, devices: Sequence[Device]) -> str:
     """Key of a cohort's program among those that are remembered."""
-    return program_key(cohort.config, cohort.made_of, devices, cohort.devices, len(cohort.task.splits["val"]))
+    cohort = layout.cohort
+    return program_key(cohort.config, cohort.made_of, devices, layout.devices, len(cohort.task.splits["val"]))

@@ -6,18 +6,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fishnet.sweep.plan.cohorts import Cohort
+from fishnet.sweep.plan.layout import Layout
 from fishnet.sweep.program.program import count_chunks
 from fishnet.sweep.program.state import DeviceData
 
 
-def check_traces(cohort: Cohort) -> None:
+def check_traces(layout: Layout) -> None:
     """Traces training, evaluation and probes of epochs; JAX keeps what it has traced for who compiles it.
 
     Raises:
         Exception: a program cannot be traced, and so not be trained: whatever its functions raise.
     """
-    config, task, lanes = cohort.config, cohort.task, cohort.lanes_per_device
+    cohort, lanes = layout.cohort, layout.lanes_per_device
+    config, task = cohort.config, cohort.task
 
     def like(leaf: Any, *lead: int) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((*lead, *np.shape(leaf)[len(lead) :]), leaf.dtype)

@@ -11,9 +11,7 @@ from fishnet.host.interrupt import Interrupt
 from fishnet.host.machine import Device
 from fishnet.metrics import classification as metrics
 from fishnet.sweep.plan.backbones import transfer_trunk
-from fishnet.sweep.plan.cohorts import Cohort
 from fishnet.sweep.plan.layout import Layout
-from fishnet.sweep.program.program import CompiledProgram
 from fishnet.sweep.run.pretraining import PretrainingPhase
 from fishnet.sweep.run.progress import Display
 from fishnet.sweep.run.supervised import SupervisedPhase
@@ -27,8 +25,8 @@ class CohortRunner:
     """The runs of one cohort, from the state on disk (if any) to their test metrics.
 
     Args:
-        cohort: the runs and their layout.
-        devices: as many as the cohort's layout has.
+        layout: of the cohort.
+        devices: there are.
         checkpoints: of the runs of this cohort.
         interrupt: looked at between calls.
         display: shown progress and warnings.
@@ -39,7 +37,7 @@ class CohortRunner:
 
     def __init__(
         self,
-        cohort: Cohort,
+        layout: Layout,
         devices: list[Device],
         checkpoints: CheckpointStore,
         interrupt: Interrupt,
@@ -48,14 +46,13 @@ class CohortRunner:
         on_advance: Callable[["CohortRunner"], None],
         stopper: ArmStopper | None = None,
     ) -> None:
-        self.cohort, self.display = cohort, display
+        self.layout, self.cohort, self.display = layout, layout.cohort, display
+        cohort = self.cohort
         count, classes = len(cohort.runs), len(cohort.task.classes)
         history = History.empty(count, cohort.epochs, classes, cohort.pretrain_epochs, probes=empty_measures(cohort))
-        self.program = CompiledProgram(
-            cohort.config, cohort.padded_config(), cohort.task, devices, functions=cohort.functions
-        )
+        self.program = layout.bind(devices, cohort.functions)
         self.training = SupervisedPhase(
-            *(self.program, Layout(cohort), history, checkpoints, interrupt),
+            *(self.program, layout, history, checkpoints, interrupt),
             *(partial(on_save, self), partial(on_advance, self), stopper),
         )
         self.test_metrics = np.full((count, len(SUMMARY)), np.nan)  # at the best epoch of each run
@@ -110,7 +107,7 @@ class CohortRunner:
             recipe = cohort.runs[run].recipe
             if recipe.trunk == "none":
                 continue
-            device, lane = divmod(int(cohort.position[run]), cohort.lanes_per_device)
+            device, lane = divmod(int(self.layout.position[run]), self.layout.lanes_per_device)
             variables = states[device].params, states[device].statistics
             params, statistics = jax.tree.map(lambda leaf, lane=lane: leaf[lane], variables)
             begun = transfer_trunk(recipe, params, statistics, cohort.trunks[recipe.trunk])

@@ -23,7 +23,6 @@ from fishnet.host.memory import OutOfMemory
 from fishnet.host.names import shell_command
 from fishnet.source_hash.digest import changed_components, describe_source, hash_each
 from fishnet.sweep.distributed.assignment import (
-    ProcessShard,
     assign,
     parse_assignment,
     runs_each,
@@ -42,8 +41,9 @@ from fishnet.sweep.distributed.shard_folders import (
 )
 from fishnet.sweep.plan.autotune import autotune_layouts
 from fishnet.sweep.plan.backbones import Trunk
-from fishnet.sweep.plan.cohorts import Cohort, check_overrides, make_cohorts
+from fishnet.sweep.plan.cohorts import Cohort, LayoutChoice
 from fishnet.sweep.plan.fit_memory import fit_memory, lowering_text, reduce_layout
+from fishnet.sweep.plan.layout import Layout, check_overrides, make_layouts, resume_choices
 from fishnet.sweep.plan.learnable import unmeasured_norms
 from fishnet.sweep.plan.past_times import PastTime, find_time
 from fishnet.sweep.plan.trace import check_traces
@@ -308,9 +308,9 @@ def _run(
 
 @dataclass(frozen=True)
 class Plan:
-    """Cohorts of a sweep, the runs of each shard, and `sweep.json`."""
+    """Layouts of the cohorts of a sweep, the runs of each shard, and `sweep.json`."""
 
-    cohorts: list[Cohort]
+    layouts: list[Layout]
     assigned: list[list[list[int]]]
     content: dict[str, Any]
     paused: float  # seconds in which nobody was at work on the sweep, up to now
@@ -332,22 +332,22 @@ def _plan(
     if found is not None:
         check_data(out, found, inputs.fingerprints)
         check_start_settings(out, found)
-    cohorts, timings, notes = plan_cohorts(inputs, options, found, used, display, interrupt)
+    layouts, timings, notes = plan_layouts(inputs, options, found, used, display, interrupt)
     if not shard.whole and (found or {}).get("shards") == shard.count:
         assigned = parse_assignment(found)
     else:
-        assigned = assign(cohorts, shard.count, whole_arms=bool(sweep.stopping))
+        assigned = assign(layouts, shard.count, whole_arms=bool(sweep.stopping))
     timing = times(out, found)
-    content = content | {"shards": shard.count} | plan_content(cohorts, timings, assigned, inputs, used)
+    content = content | {"shards": shard.count} | plan_content(layouts, timings, assigned, inputs, used)
     content |= timing | {"paused": (found or {}).get("paused", 0.0)}  # until more is done than was there
     if found is not None and (changes := changed_setting(found, content)):
         notes.append(f"begun with {changes}: what follows may round otherwise than an undisturbed sweep")
     if found is not None and found["finished"] and (problem := bad_table(out, found)):
         notes.append(f"{problem}: the tables are written again from the checkpoints")
     shares = {} if shard.whole else {"shard": str(shard), "shards": runs_each(assigned)}
-    display.plan(plan_view(sweep, out, cohorts, used, notes) | shares)
+    display.plan(plan_view(sweep, out, layouts, used, notes) | shares)
     interrupt.defer()
-    return Plan(cohorts, assigned, content, timing["paused"])
+    return Plan(layouts, assigned, content, timing["paused"])
 
 
 def _train(
@@ -363,23 +363,23 @@ def _train(
     interrupt: Interrupt,
 ) -> tuple[Tables, list[History]]:
     """Trains the runs of a shard; returns their tables and histories."""
-    cohorts, assigned, content = plan.cohorts, plan.assigned, plan.content
+    layouts, assigned, content = plan.layouts, plan.assigned, plan.content
 
-    def smaller(number: int, problem: OutOfMemory, begun: bool) -> ProcessShard:
+    def smaller(number: int, problem: OutOfMemory, begun: bool) -> Layout:
         if not shard.whole:  # all shards have the same layout
             raise problem
-        before, cohorts[number] = cohorts[number], reduce_layout(cohorts[number], used, problem, begun)
-        display.note(lowering_text(before, cohorts[number], problem))
-        content["plan"][number] |= cohorts[number].view()
+        before, layouts[number] = layouts[number], reduce_layout(layouts[number], used, problem, begun)
+        display.note(lowering_text(before, layouts[number], problem))
+        content["plan"][number] |= layouts[number].view()
         write_sweep_file(out, content)
-        return shard_of(cohorts[number], assigned[number], 0, cohorts[number].devices)
+        return shard_of(layouts[number], assigned[number], 0, layouts[number].devices)
 
     def on_tables() -> None:
         if shard.whole and content["paused"] != plan.paused:
             content["paused"] = plan.paused
             write_sweep_file(out, content)
 
-    shares = [shard_of(cohort, of, shard.number - 1, len(used)) for cohort, of in zip(cohorts, assigned, strict=True)]
+    shares = [shard_of(layout, of, shard.number - 1, len(used)) for layout, of in zip(layouts, assigned, strict=True)]
     training = Training(sweep, out, shard.folder(out), content["spec_hash"], used, display, interrupt)
     return training.run(shares, on_tables, smaller)
 
@@ -388,23 +388,23 @@ def _finish(plan: Plan, out: Path, tables: Tables, histories: list[History], dis
     """Marks a sweep that one process has trained as finished."""
     content = plan.content
     if parts_in(out):  # some of it was trained in shards
-        runs = [[run.index for run in cohort.runs] for cohort in plan.cohorts]
+        runs = [[run.index for run in layout.cohort.runs] for layout in plan.layouts]
         merge_checkpoints(out, runs, content["spec_hash"], display.warn)
     finished = {"paused": plan.paused, "finished": datetime.now(UTC).isoformat(timespec="seconds")}
     content |= {"steps": lane_steps(histories), "tables": tables.written} | finished
     write_sweep_file(out, content)
     clear_shards(out)
-    return Result(tables.runs(), out, len(plan.cohorts), finished=False)
+    return Result(tables.runs(), out, len(plan.layouts), finished=False)
 
 
-def plan_cohorts(
+def plan_layouts(
     inputs: Inputs,
     options: Options,
     found: Mapping[str, Any] | None,
     used: list[Device],
     display: Display,
     interrupt: Interrupt,
-) -> tuple[list[Cohort], list[Mapping[str, Any]], list[str]]:
+) -> tuple[list[Layout], list[Mapping[str, float]], list[str]]:
     """Lays out the runs of a sweep, as an earlier call did if there was one.
 
     Args:
@@ -416,28 +416,30 @@ def plan_cohorts(
         interrupt: looked at between timings.
 
     Returns:
-        The cohorts; the layout of each as it was tuned or found, empty where it was neither; notes for the user.
+        The layouts of the cohorts; the timings of each, empty where it was not tuned; notes for the user.
     """
     check_selection([run.recipe for run in inputs.runs], inputs.tasks, inputs.sweep.stopping)
-    layouts = (found or {}).get("plan")
-    lane_width, share_batches = options.lane_width, options.share_batches
-    if lane_width == "auto" and not layouts:
-        tuned = inputs.runs, inputs.tasks, options.lowering, used, display.stage, interrupt
-        layouts, lane_width, share_batches = autotune_layouts(*tuned), None, None
-    asked = lane_width, options.lowering, used, layouts, inputs.trunks, share_batches
-    cohorts = make_cohorts(inputs.runs, inputs.tasks, *asked)
+    choice, choices = LayoutChoice(options.lane_width, options.lowering, options.share_batches), None
+    timings: list[Mapping[str, float]] = []
+    if found and found.get("plan"):
+        choices = resume_choices(found["plan"], choice, inputs.runs)
+        timings = [view.get("timings", {}) for view in found["plan"]]
+    elif options.lane_width == "auto":
+        tuned = autotune_layouts(inputs.runs, inputs.tasks, options.lowering, used, display.stage, interrupt)
+        choices, timings = [layout.choice for layout in tuned], [layout.timings for layout in tuned]
+    layouts = make_layouts(inputs.runs, inputs.tasks, used, choice, choices, inputs.trunks)
     notes = [*inputs.sweep.samples.notes, *dict.fromkeys(note for task in inputs.tasks.values() for note in task.notes)]
     notes += selection_notes(inputs.tasks.values())
-    if names := frozen_unmeasured(cohorts, inputs.trunks):
+    if names := frozen_unmeasured([layout.cohort for layout in layouts], inputs.trunks):
         notes.append(UNMEASURED.format(", ".join(names)))
     if found is None:
-        fit = [partial(fit_memory, cohort, used, notes.append) for cohort in cohorts]
+        fit = [partial(fit_memory, layout, used, notes.append) for layout in layouts]
         what = "how much memory the programs need"
-        cohorts = [best_effort(what, f, notes.append, cohort) for f, cohort in zip(fit, cohorts, strict=True)]
+        layouts = [best_effort(what, f, notes.append, layout) for f, layout in zip(fit, layouts, strict=True)]
     display.stage("planning")
-    for cohort in cohorts:
-        check_traces(cohort)
-    return cohorts, layouts or [{}] * len(cohorts), notes
+    for layout in layouts:
+        check_traces(layout)
+    return layouts, timings or [{}] * len(layouts), notes
 
 
 def frozen_unmeasured(cohorts: list[Cohort], trunks: Mapping[str, Trunk]) -> list[str]:
@@ -456,18 +458,18 @@ def frozen_unmeasured(cohorts: list[Cohort], trunks: Mapping[str, Trunk]) -> lis
 
 
 def plan_content(
-    cohorts: list[Cohort],
-    layouts: list[Mapping[str, Any]],
+    layouts: list[Layout],
+    timings: list[Mapping[str, float]],
     assigned: list[list[list[int]]],
     inputs: Inputs,
     used: list[Device],
 ) -> dict[str, Any]:
     """What planning adds to `sweep.json`; arguments as for and from `plan_cohorts`, and the runs of each shard."""
     return {
-        "programs": len(cohorts),
+        "programs": len(layouts),
         "plan": [
-            cohort.view() | {"timings": layout.get("timings", {}), "assigned": write_assignment(of)}
-            for cohort, layout, of in zip(cohorts, layouts, assigned, strict=True)
+            layout.view() | {"timings": dict(timed), "assigned": write_assignment(of)}
+            for layout, timed, of in zip(layouts, timings, assigned, strict=True)
         ],
         "data": inputs.fingerprints,
         "classes": {name: list(task.classes) for (name, _), task in inputs.tasks.items()},
@@ -477,28 +479,28 @@ def plan_content(
     }
 
 
-def plan_view(sweep: Sweep, out: Path, cohorts: list[Cohort], used: list[Device], notes: list[str]) -> dict[str, Any]:
+def plan_view(sweep: Sweep, out: Path, layouts: list[Layout], used: list[Device], notes: list[str]) -> dict[str, Any]:
     """What the display shows before anything is compiled."""
     return {
         "device": device_name(used),
         "devices": len(used),
         "visible_accelerators": unused_accelerators(used),
-        "runs": sum(len(cohort.runs) for cohort in cohorts),
+        "runs": sum(len(layout.cohort.runs) for layout in layouts),
         "arms": len(sweep.arms()),
         "seeds": len(sweep.seed_list),
-        "programs": len(cohorts),
+        "programs": len(layouts),
         "out": str(out),
         "cohorts": [
-            cohort.view() | {"params": params_text(cohort), "last_time": last_time(cohort, used, notes)}
-            for cohort in cohorts
+            layout.view() | {"params": params_text(layout.cohort), "last_time": last_time(layout, used, notes)}
+            for layout in layouts
         ],
         "notes": notes,
     }
 
 
-def last_time(cohort: Cohort, used: list[Device], notes: list[str]) -> PastTime | None:
+def last_time(layout: Layout, used: list[Device], notes: list[str]) -> PastTime | None:
     """What a cohort will take if its program runs as fast as the last time; None: unknown."""
-    return best_effort("the time to train", partial(find_time, cohort, used), notes.append, None)
+    return best_effort("the time to train", partial(find_time, layout, used), notes.append, None)
 
 
 def params_text(cohort: Cohort) -> str:

@@ -13,7 +13,7 @@ from fishnet.host.best_effort import best_effort
 from fishnet.host.interrupt import Interrupt
 from fishnet.host.machine import Device
 from fishnet.host.memory import OutOfMemory, out_of_memory
-from fishnet.sweep.distributed.assignment import ProcessShard
+from fishnet.sweep.plan.layout import Layout
 from fishnet.sweep.plan.past_times import keep_time
 from fishnet.sweep.run.cohort import CohortRunner
 from fishnet.sweep.run.progress import Display
@@ -38,9 +38,9 @@ class Training:
 
     def run(
         self,
-        shares: Sequence[ProcessShard | None],
+        shares: Sequence[Layout | None],
         on_tables: Callable[[], None],
-        smaller: Callable[[int, OutOfMemory, bool], ProcessShard],
+        smaller: Callable[[int, OutOfMemory, bool], Layout],
     ) -> tuple[Tables, list[History]]:
         """Trains the shares of this process to their end.
 
@@ -57,8 +57,10 @@ class Training:
             The tables of this process, and the histories of its shares.
         """
         own = {number: share for number, share in enumerate(shares) if share is not None}
-        tables = Tables(self.part, self.sweep, list(own.values()), self.spec_hash, earlier=self.out)
-        total = float(sum(run.recipe.epochs for share in own.values() for run in share.runs))
+        tables = Tables(
+            self.part, self.sweep, [share.cohort for share in own.values()], self.spec_hash, earlier=self.out
+        )
+        total = float(sum(run.recipe.epochs for share in own.values() for run in share.cohort.runs))
         before, started, histories = 0.0, False, []
         stopper = ArmStopper(self.sweep.stopping, self.sweep.recipe.select_by) if self.sweep.stopping else None
         for place, (number, share) in enumerate(own.items()):
@@ -75,15 +77,16 @@ class Training:
                 on_tables()
 
             states = CheckpointStore(
-                self.out, self.part, f"cohort_{number}", [run.index for run in share.runs], self.spec_hash
+                self.out, self.part, f"cohort_{number}", [run.index for run in share.cohort.runs], self.spec_hash
             )
             history = None
             while history is None:
                 self.display.stage(f"compiling program {place + 1} of {len(own)}")
                 began, problem = time.perf_counter(), None
                 try:
-                    devices = self.used[: share.devices]
-                    runner = CohortRunner(share, devices, states, self.interrupt, self.display, write, advance, stopper)
+                    runner = CohortRunner(
+                        share, self.used, states, self.interrupt, self.display, write, advance, stopper
+                    )
                     runner.prepare()
                     if not started:
                         self.display.start(total, before + runner.training.run_epochs)
@@ -106,7 +109,7 @@ class Training:
                 if problem:
                     share = smaller(number, problem, states.begun)
             histories.append(history)
-            before += sum(run.recipe.epochs for run in share.runs)
+            before += sum(run.recipe.epochs for run in share.cohort.runs)
         return tables, histories
 
 
