@@ -41,35 +41,35 @@ class Candidate:
     width: int
     lowering: str
     devices: int  # side by side
-    share: bool = False  # the batches, among the lanes that are vectorised together
+    share: bool = False  # the batches, among the lanes that are vectorized together
 
     def name(self, devices: int) -> str:
-        """As it is written down, where there are so many devices."""
+        """Name in timings, on a machine with so many devices."""
         shared = " with shared batches" * self.share
         return f"width {self.width}{shared}, {self.lowering}" + f", {counted(self.devices, 'device')}" * (devices > 1)
 
 
 @dataclasses.dataclass(frozen=True)
 class TunedLayout:
-    """The fastest of some layouts."""
+    """Layout that was the fastest of those timed."""
 
     choice: LayoutChoice
     timings: Mapping[str, float]  # milliseconds a step and run, by the name of the candidate
 
     def entry(self) -> dict[str, Any]:
-        """In JSON values, as the cache keeps it."""
+        """JSON values that the cache keeps."""
         return {"layout": dataclasses.asdict(self.choice), "timings": dict(self.timings)}
 
     @classmethod
     def of(cls, entry: Mapping[str, Any]) -> "TunedLayout":
-        """From the cache."""
+        """Reads an entry of the cache."""
         choice = LayoutChoice(**entry["layout"])
         why = f"{choice.why} (remembered from {entry['date'][:10]})"
         return cls(dataclasses.replace(choice, why=why), entry["timings"])
 
 
 class Trial:
-    """A candidate's program, ready to be timed on its first groups.
+    """Program of a candidate, ready to be timed on its first groups.
 
     Args:
         candidate: to be timed.
@@ -126,7 +126,7 @@ class Trial:
 
     @property
     def milliseconds(self) -> float:
-        """A step and run of the whole cohort, incomplete groups and idle devices included: the median."""
+        """Median milliseconds of a step and run of the whole cohort, incomplete groups and idle devices included."""
         return float(np.median(self.seconds)) * self._rounds / self._runs * 1e3
 
 
@@ -172,12 +172,12 @@ def autotune_layouts(
 
 
 def similar(cohort: Cohort) -> list[int]:
-    """How many runs of a cohort could be vectorised together, group by group, largest first."""
+    """Sizes of the groups of runs that could be vectorized together, largest first."""
     return sorted(Counter(vmap_key(cohort.traced, same_seed=False)).values(), reverse=True)
 
 
 def candidates(layout: Layout, lowering: str | None, devices: Sequence[Device]) -> Iterator[Candidate]:
-    """What may be fastest: serial first, then what differs from it in one respect, then the rest.
+    """Layouts that may be fastest: serial first, then those that differ from it in one respect, then the rest.
 
     Args:
         layout: serial, in its usual lowering.

@@ -16,7 +16,7 @@ Trunk = Mapping[str, Any]  # `params` and `batch_stats` of the run
 
 
 def own_trunk(recipe: Recipe) -> Recipe:
-    """A run's recipe with the one trunk that its seed is dealt."""
+    """Recipe of a run with the one trunk that belongs to its seed."""
     if recipe.trunk == "none":
         return recipe
     folder, run = parse_trunk(recipe.trunk, recipe.seed)
@@ -24,7 +24,7 @@ def own_trunk(recipe: Recipe) -> Recipe:
 
 
 def transfer_trunk(recipe: Recipe, params: Any, statistics: Any, trunk: Trunk) -> tuple[Any, Any]:
-    """A network's variables with those of a trunk in place of its own.
+    """Variables of a network with those of a trunk in place of its own.
 
     Args:
         recipe: of the network: which of its modules are its head.

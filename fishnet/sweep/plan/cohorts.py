@@ -32,7 +32,7 @@ from fishnet.sweep.spec.fields import format_value
 from fishnet.sweep.spec.recipe import STATIC_FIELDS, Recipe
 from fishnet.sweep.spec.sweep import Run
 
-# Lanes vectorised together, by backend; as measured in benchmarks/README.md.
+# Lanes vectorized together, by backend; as measured in benchmarks/README.md.
 DEFAULT_WIDTH: dict[str, dict[str, int]] = {"cpu": {}, "gpu": {}, "tpu": {}}
 FALLBACK_WIDTH = {"cpu": 1, "gpu": 16, "tpu": 16}
 MOST_STEPS = 2**31 - 1  # of a run, counted in int32
@@ -73,33 +73,33 @@ class Cohort:
 
     @property
     def objectives(self) -> list[str]:
-        """Of pretraining, each a program of its own, in the order of their table."""
+        """Objectives of pretraining, each a program of its own, in the order of their table."""
         used = {run.recipe.pretrain for run in self.runs}
         return [name for name in OBJECTIVES if name in used]
 
     @property
     def sites(self) -> int:
-        """Hidden layers of its networks."""
+        """Number of hidden layers of its networks."""
         return self.traced.hparams.norm.shape[-1]
 
     @property
     def dropped_images(self) -> int:
-        """Training images that each epoch leaves out: its incomplete last batch."""
+        """Number of training images that each epoch leaves out: its incomplete last batch."""
         return self.config.train_images % self.config.batch_size
 
     @cached_property
     def vmap_key(self) -> list[tuple]:
-        """In what the lanes of a group agree, run by run."""
+        """Key of each run: lanes with equal keys can be vectorized together."""
         return vmap_key(self.traced, self.config.share_batches)
 
     @cached_property
     def functions(self) -> ProgramFunctions:
-        """Of its program, traced once, whoever asks first, in this sweep or an earlier one of the process."""
+        """Jitted functions of the program, shared with earlier sweeps of the process."""
         return get_functions(self.config, self.made_of)
 
     @cached_property
     def probe_axes(self) -> Axes:
-        """What the figures of its probes are over."""
+        """Axes of the probe measurements."""
         first = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), self.traced)
         return find_axes(self.config, build_model(self.config, first.ids, first.hparams))
 
@@ -110,7 +110,7 @@ class Cohort:
         return dataclasses.replace(self, runs=runs, traced=traced, params=self.params[rows])
 
     def view(self) -> dict[str, Any]:
-        """What the plan says of the cohort, in JSON values."""
+        """Description of the cohort in JSON values."""
         return {
             "runs": len(self.runs),
             "lane_width": self.config.lane_width,
@@ -213,7 +213,7 @@ def make_cohort(
 
 
 def static_part(recipe: Recipe) -> Recipe:
-    """The recipe with all traced fields at their defaults: what a program may look at."""
+    """Recipe with all traced fields at their defaults: what a program may look at."""
     return dataclasses.replace(Recipe(), **{name: getattr(recipe, name) for name in STATIC_FIELDS})
 
 

@@ -1,4 +1,4 @@
-"""Which runs share a program, and which of their lanes can be vectorised together."""
+"""Which runs share a program, and which of their lanes can be vectorized together."""
 
 from collections.abc import Sequence
 
@@ -27,7 +27,7 @@ def form_groups(positions: Sequence[int], kinds: Sequence[tuple], width: int) ->
 
 
 def vmap_key(traced: TracedConfig, same_seed: bool) -> list[tuple]:
-    """In what lanes of one group must agree: each run's choices among functions.
+    """Key of each run: its choices among functions, in which the lanes of a group agree.
 
     Args:
         traced: [run, ...].
@@ -40,7 +40,7 @@ def vmap_key(traced: TracedConfig, same_seed: bool) -> list[tuple]:
 
 
 def sharing_costs_nothing(traced: TracedConfig, width: int) -> bool:
-    """Whether groups of `width` lanes that also agree in their seed are as few as those that need not."""
+    """Tells whether groups of `width` lanes that also agree in their seed are as few as those that need not."""
     runs = range(len(traced.hparams.keys))
     free, bound = (form_groups(runs, vmap_key(traced, same_seed), width) for same_seed in (False, True))
     return len(bound) == len(free)

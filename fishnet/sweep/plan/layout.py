@@ -27,7 +27,7 @@ from fishnet.sweep.spec.sweep import Run
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the lanes of a cohort are: on devices that each hold equally many."""
+    """Places of the lanes of a cohort, on devices that each hold equally many."""
 
     cohort: Cohort
     devices: int
@@ -138,7 +138,7 @@ class Layout:
         )
 
     def view(self) -> dict[str, Any]:
-        """What the plan says of the cohort and its layout, in JSON values."""
+        """Description of the cohort and its layout in JSON values, as `sweep.json` has it."""
         own = {"devices": self.devices, "asked_width": self.asked_width, "most_devices": self.most_devices}
         return self.cohort.view() | own | {"why": self.why}
 

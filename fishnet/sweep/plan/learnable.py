@@ -43,7 +43,7 @@ def check_learns(recipe: Recipe, hparams: Hyperparameters) -> None:
 
 
 def multipliers(hparams: Hyperparameters, steps: int) -> np.ndarray:
-    """What the peak learning rate is multiplied by in each of the first `steps` steps, [step]."""
+    """Factors on the peak learning rate in the first `steps` steps, [step]."""
     return np.asarray(jax.vmap(lambda i: schedule_multiplier(hparams, i / hparams.total_steps))(jnp.arange(steps)))
 
 

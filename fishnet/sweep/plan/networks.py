@@ -66,7 +66,7 @@ def check_layers(runs: Sequence[Run], sites: int) -> None:
 
 
 def norm_sites(recipe: Recipe, task: Task) -> tuple[int, np.ndarray]:
-    """The parameters of the model of `recipe` without norms, and the channels [site] int64 of its places for norms."""
+    """Number of parameters of the model without norms, and the channels [site] int64 of its places for norms."""
     params = abstract_params(bare_model(recipe, task), task)
     sites = sum(name.startswith("norm_") for name in params)
     channels = np.array([params[f"norm_{site}"]["bias"].size for site in range(sites)], np.int64)
@@ -74,7 +74,7 @@ def norm_sites(recipe: Recipe, task: Task) -> tuple[int, np.ndarray]:
 
 
 def bare_model(recipe: Recipe, task: Task) -> nn.Module:
-    """The model of `recipe` without norms."""
+    """Model of `recipe` without norms."""
     bare = dataclasses.replace(recipe, norm="none", norm_layers="all", act_coefficient="auto")
     return plain_model(bare, task.classes, sites=0)
 

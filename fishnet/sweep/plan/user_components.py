@@ -12,7 +12,7 @@ TABLES = COMPONENTS | {"lowering": LOWERINGS}
 
 
 def user_functions(sweep: Sweep, lowering: str | None = None, lane_width: int | str | None = None) -> dict[str, object]:
-    """The components that a sweep names and that are not fishnet's own, by "field=name".
+    """Components that a sweep names and that are not fishnet's own, by "field=name".
 
     Args:
         sweep: what is run.
@@ -30,7 +30,7 @@ def user_functions(sweep: Sweep, lowering: str | None = None, lane_width: int | 
 
 
 def functions_of(recipes: Sequence[Recipe], lowerings: Iterable[str]) -> dict[str, object]:
-    """The components that resolved recipes name and that are not fishnet's own; see `user_functions`.
+    """Components that resolved recipes name and that are not fishnet's own; see `user_functions`.
 
     Args:
         recipes: of the runs of a program.

@@ -22,7 +22,7 @@ IMPLIED_WEIGHTING = {"class_weighted": "inverse", "class_balanced_focal": "effec
 
 
 def static_key(recipe: Recipe) -> tuple:
-    """What must be equal for runs to share a program: the static fields, and what sets a run apart from others.
+    """Key of the program that a run needs: its static fields, and what sets it apart from others.
 
     Args:
         recipe: without `auto`.
@@ -39,7 +39,7 @@ def static_key(recipe: Recipe) -> tuple:
 
 
 def family(recipe: Recipe) -> str:
-    """The family in `FAMILIES` that a recipe's loss belongs to."""
+    """Family in `FAMILIES` that a recipe's loss belongs to."""
     return recipe.loss if recipe.loss in FAMILIES else "softmax"
 
 
@@ -76,7 +76,7 @@ class ProgramFeatures:
 
     @classmethod
     def of(cls, recipes: Sequence[Recipe]) -> "ProgramFeatures":
-        """What `recipes` name, in the order of the tables."""
+        """Table entries and operations that `recipes` need, in the order of the tables."""
 
         def used(table: Collection, *names: Any) -> tuple:
             found = set(names)
@@ -175,22 +175,22 @@ class ProgramConfig:
 
 
 def clipping(recipe: Recipe) -> str:
-    """The way in which a recipe clips gradients: a name in `CLIPPINGS`, or none."""
+    """Name in `CLIPPINGS` of the way in which a recipe clips gradients, or none."""
     return recipe.clip_by if recipe.clip else "none"
 
 
 def hard_augment(recipe: Recipe) -> str:
-    """The augmentation of the hard classes: a name in `AUGMENTATIONS`."""
+    """Augmentation of the hard classes: a name in `AUGMENTATIONS`."""
     return recipe.augment if recipe.hard_augment == "same" else recipe.hard_augment
 
 
 def averages_weights(recipe: Recipe) -> bool:
-    """Whether the weights that a run evaluates are an average of those that it trains."""
+    """Tells whether a run evaluates an average of the weights that it trains."""
     return recipe.ema > 0 or OPTIMIZERS[recipe.optimizer].evaluate is not None
 
 
 def estimates_statistics(recipe: Recipe) -> bool:
-    """Whether a run estimates batch norm's statistics anew at the end of each epoch.
+    """Tells whether a run estimates batch norm's statistics anew at the end of each epoch.
 
     It does where it is asked to, and where it evaluates averaged weights: running statistics are those of the weights
     that are trained, and no average of them is what an average of weights gives rise to.
@@ -200,7 +200,7 @@ def estimates_statistics(recipe: Recipe) -> bool:
 
 
 def hard_class_names(recipe: Recipe, classes: Sequence[str]) -> tuple[str, ...]:
-    """The classes in `hard_classes`, named as the task has them.
+    """Classes in `hard_classes`, named as the task has them.
 
     Args:
         recipe: its `hard_classes`.
@@ -213,5 +213,5 @@ def hard_class_names(recipe: Recipe, classes: Sequence[str]) -> tuple[str, ...]:
 
 
 def layer_mask(layers: tuple[int, ...] | str, count: int) -> np.ndarray:
-    """Which of `count` layers are named in a recipe's list of layers from 1, or in "all": [count] bool."""
+    """Mask [count] bool of the layers that are named in a recipe's list of layers from 1, or in "all"."""
     return np.array([layers == "all" or layer + 1 in layers for layer in range(count)], bool)

@@ -10,7 +10,7 @@ STREAMS = ("init", "order", "augment", "dropout", "activation", "mix", "sample",
 
 
 def stream_keys(seeds: Sequence[int]) -> np.ndarray:
-    """The keys of each stream of runs.
+    """Keys of each random stream of runs.
 
     Args:
         seeds: of the runs, each 0 or more, below 2^32.
@@ -37,7 +37,7 @@ def _folded(seeds: jax.Array, names: jax.Array) -> jax.Array:
 
 
 def stream_key(keys: jax.Array, name: str, step: jax.Array | int = 0) -> jax.Array:
-    """The key of one draw from one stream: equal on every backend and under `vmap`.
+    """Key of one draw from one random stream: equal on every backend and under `vmap`.
 
     Args:
         keys: [stream, 2] uint32, see `stream_keys`.

@@ -1,4 +1,4 @@
-"""By what the runs of one program differ: the names in their recipes as traced numbers."""
+"""Traced values of recipes: what may differ between the lanes of a compiled program."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ LSUV_ROUNDS = 10  # as often as a kernel is rescaled, at most; one or two do for
 
 
 class BranchIds(struct.PyTreeNode):
-    """Choices among functions. Lanes that are vectorised together agree in them, so each is one real branch."""
+    """Choices among functions. Lanes that are vectorized together agree in them, so each is one real branch."""
 
     activation: jax.Array  # [lane] int32, position in the features
     optimizer: jax.Array  # [lane] int32, position in the features
@@ -46,7 +46,7 @@ class BranchIds(struct.PyTreeNode):
 
 
 class Hyperparameters(struct.PyTreeNode):
-    """Traced values that differ from lane to lane within a vectorised group."""
+    """Traced values that differ from lane to lane within a vectorized group."""
 
     keys: jax.Array  # [lane, stream, 2] uint32, see rng.py
     scalars: dict[str, jax.Array]  # recipe field -> [lane] float32 or int32: the number as the recipe has it
@@ -75,7 +75,7 @@ class Hyperparameters(struct.PyTreeNode):
 
 
 class TracedConfig(struct.PyTreeNode):
-    """By what the lanes of one program differ."""
+    """Traced per-run hyper-parameters and branch ids of a compiled program."""
 
     ids: BranchIds
     hparams: Hyperparameters
@@ -84,7 +84,7 @@ class TracedConfig(struct.PyTreeNode):
 def trace_recipes(
     recipes: Sequence[Recipe], features: ProgramFeatures, task: Task, sites: int, steps_per_epoch: int
 ) -> TracedConfig:
-    """The traced values of the runs of a cohort, as NumPy arrays with a leading run axis.
+    """Traced values of the runs of a cohort, as NumPy arrays with a leading run axis.
 
     Recipes that differ in their seed alone are looked at once.
 
@@ -105,7 +105,7 @@ def _leaves(**values: Any) -> dict[str, Any]:
 
 
 def trace_arm(recipe: Recipe, features: ProgramFeatures, task: Task, sites: int, steps_per_epoch: int) -> TracedConfig:
-    """The traced values of one resolved recipe but its keys, as NumPy scalars and vectors.
+    """Traced values of one resolved recipe but its keys, as NumPy scalars and vectors.
 
     Args:
         recipe: without `auto`.
@@ -170,7 +170,7 @@ def as_scalar(value: int | float) -> np.int32 | np.float32:
 
 
 def loss_numbers(recipe: Recipe, counts: np.ndarray) -> LossNumbers:
-    """The numbers of a recipe's loss.
+    """Numbers of a recipe's loss.
 
     Args:
         recipe: its `loss` and what belongs to it.

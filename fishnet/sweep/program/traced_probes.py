@@ -52,7 +52,7 @@ def measure_shapes(probes: dict[str, Probe], axes: Axes) -> dict[str, tuple[int,
 
 
 def needs(probes: dict[str, Probe], what: str) -> bool:
-    """Whether some of the probes need a field of a `Step`."""
+    """Tells whether some of the probes need a field of a `Step`."""
     return any(what in probe.needs for probe in probes.values())
 
 

@@ -9,7 +9,7 @@ UNMEASURED = 8  # steps of a group in the first call, of which nobody knows yet 
 
 
 class CallPacer:
-    """How fast a program is, and what fits into one call of it.
+    """Speed of a program, and what fits into one call of it.
 
     Args:
         seconds: how long a call should take.

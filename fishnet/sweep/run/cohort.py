@@ -22,7 +22,7 @@ from fishnet.sweep.store.probe_tables import empty_measures
 
 
 class CohortRunner:
-    """The runs of one cohort, from the state on disk (if any) to their test metrics.
+    """Runner of one cohort, from the state on disk (if any) to the test metrics of its runs.
 
     Args:
         layout: of the cohort.

@@ -17,7 +17,7 @@ from fishnet.sweep.store.backbones import load_trunks
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Where and how data are read: the same for all tasks of a sweep."""
+    """Options of reading data: the same for all tasks of a sweep."""
 
     data_dir: str | os.PathLike | None = None  # folder with the MNIST files
     group_regex: str | None = None  # what it (or its first group) finds in photos' names keeps these in one split
@@ -30,7 +30,7 @@ class DataOptions:
 
 
 class Inputs:
-    """The runs of a sweep and all that they read, each part loaded when it is first asked for.
+    """Runs of a sweep and the data that they read, each loaded when it is first asked for.
 
     Args:
         sweep: what is run.
@@ -53,7 +53,7 @@ class Inputs:
 
     @cached_property
     def trunks(self) -> dict[str, Trunk]:
-        """The variables of the runs that others begin from, by the text in their field `trunk`."""
+        """Variables of earlier runs that runs begin from, by the text in the field `trunk`."""
         return load_trunks(run.recipe for run in self.runs)
 
     @cached_property

@@ -14,7 +14,7 @@ from fishnet.sweep.store.load import load_run
 
 
 def load_trunks(recipes: Iterable[Recipe]) -> dict[str, Trunk]:
-    """The variables of every run that `recipes` begin from, by the text in their field `trunk`.
+    """Loads the variables of every run that `recipes` begin from, by the text in their field `trunk`.
 
     Raises:
         UsageError: no such run.
@@ -35,5 +35,5 @@ def load_trunks(recipes: Iterable[Recipe]) -> dict[str, Trunk]:
 
 
 def fingerprints(trunks: Mapping[str, Trunk]) -> dict[str, str]:
-    """What `sweep.json` keeps of the trunks, so that a sweep goes on from the same ones only."""
+    """Digests of the trunks, by which a sweep goes on from the same ones only."""
     return {f"trunk {text}": digest(trunk) for text, trunk in trunks.items()}

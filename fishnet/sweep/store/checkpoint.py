@@ -35,7 +35,7 @@ def digest(tree: Any) -> str:
 
 
 def same_layout(a: Any, b: Any) -> bool:
-    """Whether two trees have the same structure, shapes and types."""
+    """Tells whether two trees have the same structure, shapes and types."""
     if jax.tree.structure(a) != jax.tree.structure(b):
         return False
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
@@ -43,11 +43,11 @@ def same_layout(a: Any, b: Any) -> bool:
 
 
 class OtherFormat(UserError):
-    """A sound checkpoint of another version of fishnet, which may be further than those of this one: it is left."""
+    """Raised where the newest checkpoint is of another version of fishnet; it is left."""
 
 
 def identity(spec_hash: str, name: str) -> dict[str, str]:
-    """What the checkpoints of a cohort are of, in JSON values.
+    """Identity of the checkpoints of a cohort, in JSON values.
 
     Args:
         spec_hash: of the sweep.
@@ -61,7 +61,7 @@ class NoneSound(UserError):
 
 
 class Checkpoints:
-    """The checkpoints of a cohort: the last two are kept, numbered upwards.
+    """Checkpoints of a cohort: the last two are kept, numbered upwards.
 
     A tree of NumPy arrays is written in the background; it must not be changed afterwards.
 
@@ -141,7 +141,7 @@ class Checkpoints:
             self.finish()
 
     def restore(self, abstract: Any, warn: Callable[[str], None]) -> Any | None:
-        """The newest sound checkpoint, or None where there is none at all.
+        """Reads the newest sound checkpoint; None where there is none at all.
 
         Args:
             abstract: the expected tree, as `jax.ShapeDtypeStruct`; None: as it was saved.
@@ -210,7 +210,7 @@ def plain_path(folder: Path) -> Iterator[Path]:
 
 
 def record(sha256: str, of: Mapping[str, Any] | None) -> dict[str, Any]:
-    """What is kept beside the arrays, in JSON values, with a digest of its own.
+    """Record that is kept beside the arrays, in JSON values, with a digest of its own.
 
     Args:
         sha256: of the arrays.
@@ -270,7 +270,7 @@ def _without_late_complaints():
 
 
 def _line(error: BaseException) -> str:
-    """What the operating system says, or the first line of an error's text, or its type."""
+    """Text of the operating system, or the first line of an error's text, or its type."""
     # TensorStore puts it at the end of a long line.
     if found := re.search(r"(?:OS error |os_error_code=')(\d+)", str(error)):
         return os.strerror(int(found[1]))

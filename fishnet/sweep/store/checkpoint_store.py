@@ -22,19 +22,19 @@ SHARED = ("pixels",)  # entries of a state that have no run axis
 
 
 def parts_in(out: Path) -> list[Path]:
-    """The folders of all shards that there are, of every number of shards."""
+    """Folders of all shards that there are, of every number of shards."""
     return sorted([*(out / SHARDS).glob("*-of-*"), *(out / OLD_SHARDS).glob("of_*/process_*")])
 
 
 @dataclass(frozen=True)
 class RestoredState:
-    """The states of some runs, as far as there are any."""
+    """States of some runs, as far as there are any."""
 
     tree: Any  # leaves [run, ...]; where a run was not found, those of another
     found: np.ndarray  # [run] bool
 
     def over(self, name: str, fresh: Any) -> Any:
-        """The entry `name` of these states, with that of `fresh` for the runs that were not found."""
+        """Entry `name` of these states, with that of `fresh` for the runs that were not found."""
 
         def rows(old: np.ndarray, new: np.ndarray) -> np.ndarray:
             return np.where(self.found.reshape(-1, *[1] * (old.ndim - 1)), old, new)
@@ -43,7 +43,7 @@ class RestoredState:
 
 
 class CheckpointStore:
-    """The checkpoints of the runs of a cohort: saved to one folder, read from those of all shards.
+    """Checkpoints of the runs of a cohort: saved to one folder, read from those of all shards.
 
     Args:
         out: the output folder.
@@ -64,7 +64,7 @@ class CheckpointStore:
 
     @property
     def begun(self) -> bool:
-        """Whether any shard has saved some of it, its pretraining included."""
+        """Tells whether any shard has saved some of it, its pretraining included."""
         folders = [part / CHECKPOINTS for part in [self.out, *parts_in(self.out)]]
         return any((folder / self.name).exists() or any(folder.glob(f"{self.name}_*")) for folder in folders)
 
@@ -86,7 +86,7 @@ class CheckpointStore:
         shutil.rmtree(self.own.folder, ignore_errors=True)
 
     def restore(self, abstract: Any, warn: Callable[[str], None]) -> RestoredState | None:
-        """The furthest state of each run in any shard; None where there is none of any.
+        """Reads the furthest state of each run in any shard; None where there is none of any.
 
         Args:
             abstract: the expected tree, as `jax.ShapeDtypeStruct`; None: as it was saved.
@@ -121,12 +121,12 @@ class CheckpointStore:
         return RestoredState(best, found) if found.any() else None
 
     def _in(self, part: Path) -> Checkpoints:
-        """The checkpoints in a folder."""
+        """Checkpoints in a folder."""
         return Checkpoints(part / CHECKPOINTS / self.name, identity(self.spec_hash, self.name))
 
 
 def progress_of(tree: Any) -> np.ndarray:
-    """How far each run of a state is, to be compared from the first figure on, [run, 3]."""
+    """Progress of each run of a state, to be compared lexicographically, [run, 3] int64."""
     progress = tree.get("history", tree)  # in pretraining there is no history
     steps = progress["steps"]
     # The status is RUNNING (0) until a run has ended.
@@ -135,7 +135,7 @@ def progress_of(tree: Any) -> np.ndarray:
 
 
 def rows_of(tree: Any, rows: np.ndarray) -> Any:
-    """The state of some of its runs."""
+    """State of some of its runs."""
     return {
         name: value if name in SHARED else jax.tree.map(lambda leaf: np.asarray(leaf)[rows], value)
         for name, value in tree.items()
@@ -155,7 +155,7 @@ def put(tree: Any, rows: np.ndarray, other: Any) -> Any:
 
 
 def same_but_for_runs(a: Any, b: Any) -> bool:
-    """Whether two states have the same structure, shapes and types, however many runs each is of."""
+    """Tells whether two states have the same structure, shapes and types, however many runs each is of."""
     if jax.tree.structure(a) != jax.tree.structure(b):
         return False
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)

@@ -17,7 +17,7 @@ from fishnet.sweep.store.tables import PRETRAINING, TABLES
 
 @dataclass(frozen=True)
 class Result:
-    """What a sweep gave."""
+    """Result of a sweep."""
 
     runs: pd.DataFrame  # as runs.parquet
     out: Path
@@ -29,7 +29,7 @@ class Result:
 def finished_before(
     out: Path, content: Mapping[str, Any], fingerprints: Callable[[], Mapping[str, str]]
 ) -> Result | None:
-    """The result of a sweep that was finished by an earlier call; None where there is something left to do.
+    """Result of a sweep that an earlier call finished; None where there is something left to do.
 
     That is also so where a table is missing or damaged: the checkpoints have what was in it.
 

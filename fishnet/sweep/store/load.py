@@ -96,7 +96,7 @@ def load_run(out: str | Path, run: int = 0) -> LoadedRun:
 
 
 def restore(states: CheckpointStore, content: Mapping[str, Any], warn: Callable[[str], None]) -> RestoredState:
-    """The state of a run at its newest sound checkpoint.
+    """Reads the state of a run at its newest sound checkpoint.
 
     Args:
         states: of the run.
@@ -140,7 +140,7 @@ def why_unselected(history: Mapping[str, np.ndarray], recipe: Recipe) -> str:
 
 
 def sweep_of(content: Mapping[str, Any]) -> Sweep:
-    """The sweep that `sweep.json` describes, in today's spelling."""
+    """Sweep that `sweep.json` describes, in today's spelling."""
     values = {name: coerce(name, current_spelling(name, value)) for name, value in content["recipe"].items()}
     axes = {name: [current_spelling(name, value) for value in values] for name, values in content["axes"].items()}
     return Sweep(Recipe(**values), axes, content["seeds"], samples=Samples.of(content.get("samples", {})))

@@ -29,7 +29,7 @@ def empty_measures(cohort: Cohort) -> dict[str, np.ndarray]:
 
 
 def has_measures(cohort: Cohort) -> bool:
-    """Whether probes give the runs measures, for a table of their own."""
+    """Tells whether probes give the runs measures, for a table of their own."""
     return any(PROBES[name].gives for name in cohort.config.recipe.probes)
 
 

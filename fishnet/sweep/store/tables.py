@@ -20,7 +20,7 @@ PREDICTIONS_FOR_ALL = 200  # runs; beyond it the best and worst run of each arm
 
 
 class Tables:
-    """The Parquet files of a sweep, or of a shard of it, put together from its cohorts.
+    """Parquet files of a sweep, or of a shard of it, put together from its cohorts.
 
     Args:
         out: the folder to write to.
@@ -40,7 +40,7 @@ class Tables:
         self.parts: list[dict[str, pd.DataFrame]] = [self._so_far(cohort) for cohort in cohorts]
 
     def _so_far(self, cohort: Cohort) -> dict[str, pd.DataFrame]:
-        """What an earlier session wrote of a cohort, so that its rows stay while other cohorts are trained."""
+        """Tables of a cohort from an earlier session, so that its rows stay while other cohorts are trained."""
         runs, history = cohort.runs, History.empty(len(cohort.runs), cohort.epochs, len(cohort.task.classes))
         nothing = np.full((len(runs), len(SUMMARY)), np.nan)
         bad = failure_columns(history, cohort)
@@ -120,7 +120,7 @@ class Tables:
 
 
 def extremes(table: pd.DataFrame) -> list[int]:
-    """The best and the worst run of each arm by validation accuracy, ties by loss, as the report ranks them."""
+    """Numbers of the best and the worst run of each arm, by validation accuracy, ties by loss."""
     keep = []
     table = table[table.best_epoch.notna()].sort_values(["val_accuracy", "val_loss"], ascending=[False, True])
     for _, rows in table.groupby("arm"):
@@ -142,7 +142,7 @@ def in_order(tables: list[pd.DataFrame]) -> pd.DataFrame:
 
 
 def rows_from(folder: Path, name: str, runs: Iterable[int], spec_hash: str) -> pd.DataFrame | None:
-    """The rows of some runs in a table of a folder; None where there is no such table, or none of this sweep."""
+    """Rows of some runs in a table of a folder; None where there is no such table, or none of this sweep."""
     try:
         table = read_table(folder / f"{name}.parquet", spec_hash)
     except BadTable:  # training fills it again
