@@ -172,11 +172,11 @@ def make_cohort(
     runs = set_batch_sizes(runs, task)
     recipes = [run.recipe for run in runs]
     recipe, train = recipes[0], len(task.splits["train"])
+    arms = {dataclasses.replace(recipe, seed=0): row for row, recipe in enumerate(recipes)}
     _, channels = norm_sites(recipe, task)
     check_networks(runs, task, len(channels), trunks)
-    features = ProgramFeatures.of(recipes)
+    features = ProgramFeatures.of(list(arms))
     traced = trace_recipes(recipes, features, task, len(channels), train // recipe.batch_size)
-    arms = {dataclasses.replace(recipe, seed=0): row for row, recipe in enumerate(recipes)}
     for arm, row in arms.items():
         check_learns(arm, jax.tree.map(lambda leaf, row=row: leaf[row], traced.hparams))
     backend = platform if platform in DEFAULT_LOWERING else "gpu"
@@ -204,11 +204,11 @@ def make_cohort(
         config=config,
         traced=traced,
         params=counted + (traced.hparams.norm != KINDS.index("none")) @ channels,
-        epochs=max(recipe.epochs for recipe in recipes),
-        pretrain_epochs=max((recipe.pretrain_epochs for recipe in recipes if recipe.pretrain != "none"), default=0),
+        epochs=max(arm.epochs for arm in arms),
+        pretrain_epochs=max((arm.pretrain_epochs for arm in arms if arm.pretrain != "none"), default=0),
         reason=reason,
         trunks=trunks,
-        made_of=hash_each(functions_of(recipes, [config.lowering])),
+        made_of=hash_each(functions_of(list(arms), [config.lowering])),
     )
 
 
