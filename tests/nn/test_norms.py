@@ -197,7 +197,7 @@ def test_normalised_kernels(shape):
     rng = np.random.default_rng(0)
     kernel = jnp.asarray(rng.normal(0.3, 1, shape), jnp.float32)
     x = jnp.asarray(rng.normal(size=(6, shape[0])), jnp.float32)
-    rows, by_kind = kernel.reshape(-1, shape[-1]), partial(normalize_kernel_by_kind, weight=1, standardised=2)
+    rows, by_kind = kernel.reshape(-1, shape[-1]), partial(normalize_kernel_by_kind, weight=1, standardized=2)
     np.testing.assert_allclose(jnp.linalg.norm(normalize_kernel(kernel).reshape(-1, 5), axis=0), 1, rtol=1e-5)
     standard = standardize_kernel(kernel).reshape(-1, 5)
     np.testing.assert_allclose(standard, (rows - rows.mean(0)) / rows.std(0) / np.sqrt(len(rows)), atol=1e-6)
