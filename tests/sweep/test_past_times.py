@@ -18,6 +18,7 @@ from fishnet.sweep.plan.cache import Remembered
 from fishnet.sweep.plan.cohorts import LayoutChoice
 from fishnet.sweep.plan.layout import make_layouts
 from fishnet.sweep.plan.past_times import TIMES, find_time, time_key
+from fishnet.sweep.program import compile as compiling
 from fishnet.sweep.program import program
 from fishnet.sweep.run import training
 from fishnet.sweep.run.progress import Display
@@ -100,7 +101,7 @@ def broken(*_, **__):
     [
         (past_times, "time_key"),
         (fit_memory, "linear_layers"),
-        (program, "check_memory"),
+        (compiling, "check_memory"),
         (program, "available_bytes"),
         (training, "keep_time"),
     ],
