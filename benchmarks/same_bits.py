@@ -121,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if found.returncode:
         parser.error(f"no commit {flags.base} here")
     commit = found.stdout.strip()
-    names = [name for name in CASES if name in with_sources(flags.only or CASES)]
+    names = [name for name in CASES if name in with_sources(flags.only or list(CASES))]
     with tempfile.TemporaryDirectory(prefix="same-bits-") as folder:
         scratch = Path(folder)
         unpack_commit(commit, scratch / "base")
@@ -263,7 +263,7 @@ def differences(
         )
         new = now[name].drop(columns=[*TIMES], errors="ignore")
         if list(old) != list(new):
-            wrong.append(f"{name}: columns {sorted({*old} ^ {*new}) or 'in another order'}")
+            wrong.append(f"{name}: columns {sorted(map(str, {*old} ^ {*new})) or 'in another order'}")
         if len(old) != len(new):
             wrong.append(f"{name}: {len(old)} rows in base, {len(new)} now")
             continue

@@ -40,7 +40,7 @@ def run(words: Sequence[str]) -> int:
         raise UserError(f"{out} holds no sweep that was trained in shards")
     if not content["finished"]:
         with Interrupt() as interrupt, one_at_a_time(out, Shard(1, content["shards"]), interrupt):
-            content = read_sweep_file(out)
+            content = read_sweep_file(out) or content
             if not content["finished"]:
                 if missing := missing_shards(out, content["shards"], content["spec_hash"]):
                     raise UserError(resume_text(missing, content["command"]))

@@ -3,6 +3,7 @@
 import dataclasses
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -84,7 +85,7 @@ class Fishnet(Baseline):
 
     def memory(self) -> dict[str, int]:
         """See `Baseline.memory`; of one device."""
-        of = self.program.compiled("train").memory_analysis()
+        of: Any = self.program.compiled("train").memory_analysis()
         state = sum(leaf.nbytes for leaf in jax.tree.leaves(self.states[0])) // self.program.lanes
         return {"arguments": of.argument_size_in_bytes, "temporary": of.temp_size_in_bytes, "state a lane": state}
 

@@ -8,6 +8,7 @@ on the host, because a draw from a beta distribution with a traced parameter wou
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -210,7 +211,7 @@ def check_table(shares: ArrayLike) -> None:
 def _pixel(fill: ArrayLike | Sequence, dtype: jnp.dtype) -> Num[Array, " c"]:
     if jnp.issubdtype(dtype, jnp.integer):
         low, high = jnp.iinfo(dtype).min, jnp.iinfo(dtype).max
-        if violates(fill, is_whole_in(low, high + 1)):
+        if violates(cast(ArrayLike, fill), is_whole_in(low, high + 1)):
             raise UsageError(f"fill {fill} is no pixel of images of {dtype}: whole numbers from {low} to {high}")
     return jnp.asarray(fill, dtype)
 

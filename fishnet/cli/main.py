@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from fishnet.cli.compilation_cache import keep_programs, tell_what_is_not_kept
 from fishnet.cli.output import width_of_output
@@ -94,7 +94,7 @@ def train_on_ray(request: Request, out: Path, display: Display) -> None:
 
     home = {"out": str(out.absolute()), "data_dir": request.data_dir and os.path.abspath(request.data_dir)}
     of_one = replace(request, **home, ray=None, ray_shards=None, quiet=True)
-    run_shards(partial(train_shard, of_one), request.ray, request.ray_shards, display.note)
+    run_shards(partial(train_shard, of_one), cast(str, request.ray), request.ray_shards, display.note)
 
 
 def train_shard(request: Request, shard: str, devices: int | None) -> None:

@@ -18,7 +18,7 @@ Three optimizers change more of a step than its direction; this step serves all 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import optax
 from jax.typing import ArrayLike
@@ -95,7 +95,7 @@ def as_optax(
     """
     if optimizer.ascend or optimizer.needs_lr or optimizer.evaluate:
         raise UsageError("this optimizer needs a step of its own, see the docstring of fishnet.optim.optimizers")
-    return optax.chain(optimizer.build(momentum, weight_decay), optax.scale_by_learning_rate(lr))
+    return optax.chain(optimizer.build(momentum, weight_decay), optax.scale_by_learning_rate(cast(Any, lr)))
 
 
 # Default rates: momentum's was chosen on the validation split of reef; nesterov and sam have the same step.

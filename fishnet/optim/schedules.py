@@ -7,7 +7,7 @@ around a schedule lets it end above 0; `with_warmup` around that adds a warm-up.
 """
 
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -270,7 +270,8 @@ def as_schedule(
     """
     if steps < 1:
         raise UsageError(f"a schedule needs 1 step or more, got {steps}")
-    return lambda step: lr * with_warmup(lambda p: with_floor(shape(p), floor), jnp.asarray(step) / steps, warmup)
+    rate: Any = lr
+    return lambda step: rate * with_warmup(lambda p: with_floor(shape(p), floor), jnp.asarray(step) / steps, warmup)
 
 
 def as_progress(progress: ArrayLike) -> jax.Array:

@@ -5,8 +5,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from jaxtyping import Array
-
 from fishnet.lookup import Table
 from fishnet.probes.activations import activation_metrics
 from fishnet.probes.classes import class_metrics
@@ -47,7 +45,7 @@ class Probe:
 
     kind: str
     function: Callable
-    measure: Callable[..., dict[str, Array]] | None
+    measure: Any  # called as `kind` says; None for a failure
     gives: Mapping[str, Measure]
     cost: str
     passes: float = 0.0

@@ -90,7 +90,7 @@ def merge_checkpoints(
     histories = []
     for number, runs in enumerate(cohorts):
         store = CheckpointStore(out, out, f"cohort_{number}", runs, spec_hash)
-        restored = store.restore(None, warn)
+        restored: Any = store.restore(None, warn)
         histories.append(History.of(restored.tree["history"]))
         store.save(restored.tree)
         store.finish()

@@ -1,6 +1,7 @@
 """Refuses runs that cannot learn, and finds frozen norms that normalize nothing."""
 
 from collections.abc import Collection
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,7 @@ def check_learns(recipe: Recipe, hparams: Hyperparameters) -> None:
         UsageError: the schedule is at 0 in every step, layers learn at rates below what float32 holds, or every image
             is painted over.
     """
-    if recipe.cutout >= 2 * recipe.image_size:
+    if recipe.cutout >= 2 * cast(int, recipe.image_size):
         raise UsageError(
             f"cutout: {recipe.cutout} is twice the image size {recipe.image_size} or more: it paints over every image"
         )

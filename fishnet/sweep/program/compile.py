@@ -41,7 +41,7 @@ def compiler_options(platform: str) -> dict[str, Any] | None:
 
 
 def compile_functions(
-    lower: list[Callable[[], jax.stages.Lowered]], options: dict[str, int] | None, interrupt: Interrupt
+    lower: list[Callable[[], jax.stages.Lowered]], options: dict[str, Any] | None, interrupt: Interrupt
 ) -> list[jax.stages.Compiled]:
     """Lowers and compiles programs in threads of their own, looking out for signals meanwhile.
 

@@ -33,11 +33,11 @@ def evaluate_lane(lane: Lane, params: Any, statistics: Any, positions: jax.Array
     variables = lane.variables(params, statistics)
 
     def classify(images: jax.Array) -> jax.Array:
-        running = partial(model.apply, variables, train=False)
+        running: Any = partial(model.apply, variables, train=False)
         if not config.features.batch_evaluation:
             return running(images)
         frozen = frozen_norms(config.recipe, list(statistics))
-        at_hand = partial(model.clone(batch_statistics=True, frozen_norms=frozen).apply, variables, train=False)
+        at_hand: Any = partial(model.clone(batch_statistics=True, frozen_norms=frozen).apply, variables, train=False)
         return lax.cond(lane.hparams.batch_evaluation, at_hand, running, images)
 
     def evaluate_chunk(i: jax.Array, logits: jax.Array) -> jax.Array:

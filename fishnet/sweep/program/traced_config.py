@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -114,7 +114,7 @@ def trace_arm(recipe: Recipe, features: ProgramFeatures, task: Task, sites: int,
         sites: how many norms the model has.
         steps_per_epoch: batches an epoch.
     """
-    init = INITIALIZERS[recipe.init]
+    init: Any = INITIALIZERS[recipe.init]
     norm = np.where(layer_mask(recipe.norm_layers, sites), KINDS.index(recipe.norm), KINDS.index("none"))
     hard = class_mask(task.classes, hard_class_names(recipe, task.classes))
     limit = recipe.max_norm or np.inf
@@ -141,7 +141,7 @@ def trace_arm(recipe: Recipe, features: ProgramFeatures, task: Task, sites: int,
                 init_fan=np.int32(init.fan),
                 init_distribution=np.int32(init.distribution),
                 init_gain=np.float32(init.gain * recipe.init_gain),
-                lr_floor=np.float32(recipe.lr_min / recipe.lr),
+                lr_floor=np.float32(recipe.lr_min / cast(float, recipe.lr)),
                 clip=np.float32(recipe.clip or np.inf),
                 schedule=np.int32(list(SCHEDULES).index(recipe.schedule)),
                 total_steps=np.float32(steps_per_epoch * recipe.epochs),

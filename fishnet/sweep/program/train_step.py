@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -273,9 +273,10 @@ def schedule_multiplier(hparams: Hyperparameters, progress: jax.Array) -> jax.Ar
         progress: [] float32, fraction of the run done.
     """
 
-    def schedule(progress: jax.Array) -> jax.Array:
+    def schedule(progress: Any) -> jax.Array:
         values = [
-            f(progress, hparams.scalars["cycles"]) if name in CYCLIC else f(progress) for name, f in SCHEDULES.items()
+            cast(Any, f)(progress, hparams.scalars["cycles"]) if name in CYCLIC else f(progress)
+            for name, f in SCHEDULES.items()
         ]
         return lax.select_n(hparams.schedule, *[jnp.asarray(value, jnp.float32) for value in values])
 

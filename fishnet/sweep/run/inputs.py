@@ -48,7 +48,9 @@ class Inputs:
     @cached_property
     def tasks(self) -> dict[tuple[str, Any], Task]:
         """The tasks by name and image size."""
-        wanted = dict.fromkeys((run.recipe.task, run.recipe.image_size) for run in self.runs)
+        wanted: dict[tuple[str, Any], None] = dict.fromkeys(
+            (run.recipe.task, run.recipe.image_size) for run in self.runs
+        )
         return load_tasks(wanted, self.data.data_dir, self.data.group_regex, self.data.strict)
 
     @cached_property

@@ -9,7 +9,7 @@ from flax.serialization import from_state_dict, to_state_dict
 
 from fishnet.host.interrupt import Interrupt
 from fishnet.sweep.plan.layout import Layout
-from fishnet.sweep.program.compile import BoundProgram, GroupWindow
+from fishnet.sweep.program.compile import GroupWindow
 from fishnet.sweep.run.call_pacer import CallPacer
 from fishnet.sweep.spec.history import History
 from fishnet.sweep.store.checkpoint_store import CheckpointStore, RestoredState
@@ -42,7 +42,7 @@ class Phase:
 
     def __init__(
         self,
-        program: BoundProgram,
+        program: Any,
         layout: Layout,
         history: History,
         checkpoints: CheckpointStore,

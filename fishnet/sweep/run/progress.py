@@ -8,7 +8,7 @@ standard error, so that standard output holds only results. A display never fail
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, ProgressColumn, Task
@@ -148,7 +148,7 @@ class LiveDisplay(LineDisplay):
         super().start(total, done)
         bar, words = BarColumn(bar_width=None, table_column=Column(ratio=1)), _Words(self._clock)
         self._progress = _TwoLines(bar, words, console=self._console, expand=True, refresh_per_second=4)
-        self._progress.add_task("", total=max(total, 1e-9), completed=done, epoch="", detail="")
+        self._progress.add_task("", total=max(total, 1e-9), completed=cast(Any, done), epoch="", detail="")
         self._progress.start()
 
     def advance(self, done: float, epoch: int, epochs: int, best: str | None = None, diverged: int = 0) -> None:
@@ -249,5 +249,5 @@ class _TwoLines(Progress):
 
 def display_for(quiet: bool, stream: TextIO | None = None) -> Display:
     """A live bar on a terminal, plain lines with `quiet` or where there is no terminal to redraw."""
-    stream = sys.stderr if stream is None else stream
+    stream = cast(TextIO, sys.stderr if stream is None else stream)
     return LineDisplay(stream) if quiet or not stream.isatty() else LiveDisplay(stream)

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -92,7 +92,7 @@ def load_run(out: str | Path, run: int = 0) -> LoadedRun:
     classes = tuple({normalize_task(name): names for name, names in content["classes"].items()}[recipe.task])
     model = plain_model(recipe, classes, sites)
     variables = {"params": params, "batch_stats": statistics, "constants": pixel_constants(**tree["pixels"])}
-    return LoadedRun(model, used_variables(model, variables, recipe.image_size), classes, recipe, run)
+    return LoadedRun(model, used_variables(model, variables, cast(int, recipe.image_size)), classes, recipe, run)
 
 
 def restore(states: CheckpointStore, content: Mapping[str, Any], warn: Callable[[str], None]) -> RestoredState:

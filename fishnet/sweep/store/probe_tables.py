@@ -110,5 +110,5 @@ def used_entries(cohort: Cohort, axis: str, names: Sequence[str | None]) -> np.n
         names: of its entries.
     """
     learned = [getattr(ACTIVATIONS[run.recipe.activation], "slope", None) is not None for run in cohort.runs]
-    slopes = [axis == "layer" and name.rpartition("/")[2].startswith("act") for name in names]
+    slopes = [axis == "layer" and str(name).rpartition("/")[2].startswith("act") for name in names]
     return np.array(learned)[:, None] | ~np.array(slopes)
