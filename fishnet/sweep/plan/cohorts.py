@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -103,7 +103,7 @@ class Cohort:
         first = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), self.traced)
         return find_axes(self.config, build_model(self.config, first.ids, first.hparams))
 
-    def part(self, rows: Sequence[int]) -> "Cohort":
+    def part(self, rows: Sequence[int] | np.ndarray) -> "Cohort":
         """Cohort of some of the runs, by their positions; its program and its epochs are those of the whole."""
         rows = np.asarray(rows, np.int64)
         runs, traced = tuple(self.runs[row] for row in rows), jax.tree.map(lambda leaf: leaf[rows], self.traced)
@@ -176,14 +176,14 @@ def make_cohort(
     _, channels = norm_sites(recipe, task)
     check_networks(runs, task, len(channels), trunks)
     features = ProgramFeatures.of(list(arms))
-    traced = trace_recipes(recipes, features, task, len(channels), train // recipe.batch_size)
+    traced = trace_recipes(recipes, features, task, len(channels), train // cast(int, recipe.batch_size))
     for arm, row in arms.items():
         check_learns(arm, jax.tree.map(lambda leaf, row=row: leaf[row], traced.hparams))
     backend = platform if platform in DEFAULT_LOWERING else "gpu"
     if choice.lane_width == "all":
         width = max(Counter(vmap_key(traced, same_seed=bool(choice.share_batches))).values())
     else:
-        width = choice.lane_width or default_width(backend, recipe.model)
+        width = cast(int, choice.lane_width) or default_width(backend, recipe.model)
     config = ProgramConfig(
         recipe=static_part(recipe),
         features=features,

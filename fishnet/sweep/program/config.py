@@ -214,4 +214,4 @@ def hard_class_names(recipe: Recipe, classes: Sequence[str]) -> tuple[str, ...]:
 
 def layer_mask(layers: tuple[int, ...] | str, count: int) -> np.ndarray:
     """Mask [count] bool of the layers that are named in a recipe's list of layers from 1, or in "all"."""
-    return np.array([layers == "all" or layer + 1 in layers for layer in range(count)], bool)
+    return np.array([isinstance(layers, str) or layer + 1 in layers for layer in range(count)], bool)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
 import pandas as pd
@@ -295,7 +295,7 @@ def _run(
     with one_at_a_time(out, shard, interrupt):
         if (result := finished_before(out, content, lambda: inputs.fingerprints)) is not None:
             return result
-        found = read_sweep_file(out)
+        found: Any = read_sweep_file(out)
         missing = missing_shards(out, shard.count, spec_hash)
         path = folder / "runs.parquet"
         if missing:
@@ -334,7 +334,7 @@ def _plan(
         check_start_settings(out, found)
     layouts, timings, notes = plan_layouts(inputs, options, found, used, display, interrupt)
     if not shard.whole and (found or {}).get("shards") == shard.count:
-        assigned = parse_assignment(found)
+        assigned = parse_assignment(found or {})
     else:
         assigned = assign(layouts, shard.count, whole_arms=bool(sweep.stopping))
     timing = times(out, found)
@@ -372,7 +372,7 @@ def _train(
         display.note(lowering_text(before, layouts[number], problem))
         content["plan"][number] |= layouts[number].view()
         write_sweep_file(out, content)
-        return shard_of(layouts[number], assigned[number], 0, layouts[number].devices)
+        return cast(Layout, shard_of(layouts[number], assigned[number], 0, layouts[number].devices))
 
     def on_tables() -> None:
         if shard.whole and content["paused"] != plan.paused:
