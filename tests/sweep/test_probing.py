@@ -226,9 +226,9 @@ def test_where_a_run_went_wrong(wild):
         ({"probes": ("gradient",)}, "unknown probe 'gradient': valid are .* did you mean 'gradients'"),
         ({"probes": ("updates", "updates")}, r"'updates\+updates' has updates twice"),
         ({"probe_every": 0, "probes": ("updates",)}, "probe_every: '0'"),
-        ({"probe_every": 5}, "probe_every: '5' would have no effect in any run: it belongs to the probes gradients, "),
+        ({"probe_every": 5}, "probe_every: '5' would have no effect in any run: it is used only with probes grad"),
         ({"probe_every": 5, "probes": ("dead_units",)}, "would have no effect"),
-        ({"probe_images": 0, "probes": ("updates",)}, "would have no effect in any run: it belongs to the probes dead"),
+        ({"probe_images": 0, "probes": ("updates",)}, "would have no effect in any run: it is used only with probes d"),
         ({"probe_epochs": 2, "probes": ("first_bad",)}, "would have no effect"),
     ],
 )

@@ -167,10 +167,12 @@ class Names:
     Args:
         where: `package.module:NAME`; empty: no table.
         beside: further names.
+        noun: what one of them is called; empty: as the field.
     """
 
     where: str = ""
     beside: tuple[str, ...] = ()
+    noun: str = ""
 
     @property
     def table(self) -> Collection[str]:
@@ -188,12 +190,12 @@ class Names:
     def check(self, name: str, value: Any) -> None:
         """Refuses an unknown name; see `Valid`."""
         if value not in tuple(self):
-            raise unknown(name, value, self)
+            raise unknown(self.noun or name, value, self)
 
 
-def named(where: str, *beside: str) -> Names:
-    """Names of the table at `package.module:NAME`, and those given beside it."""
-    return Names(where, beside)
+def named(where: str, *beside: str, noun: str = "") -> Names:
+    """Names of the table at `package.module:NAME`, and those given beside it; arguments as of `Names`."""
+    return Names(where, beside, noun)
 
 
 def one_of(*names: str) -> Names:

@@ -38,7 +38,7 @@ AUTO_AUGMENT = ("flip_shift", "none")  # of photographs, of all else
 ACTIVATION = named("fishnet.nn.activations:ACTIVATIONS")
 INITIALIZER = named("fishnet.nn.initializers:INITIALIZERS")
 OPTIMIZER = named("fishnet.optim.optimizers:OPTIMIZERS")
-PROBE = named("fishnet.probes:PROBES")
+PROBE = named("fishnet.probes:PROBES", noun="probe")
 AUGMENTATIONS = "fishnet.augment.images:AUGMENTATIONS"
 LAYERS = Each(between(1, 10**6))  # counted from 1
 
