@@ -65,7 +65,7 @@ class Plain(nn.Module):
         """A convolution, SAME padding, with a bias where no norm follows."""
         return nn.Conv(width, (size, size), stride, feature_group_count=groups, use_bias=self.net.norm == "none")
 
-    def normed(self, x: jax.Array) -> jax.Array:
+    def apply_norm(self, x: jax.Array) -> jax.Array:
         """The norm, in training."""
         norm = {
             "none": lambda: lambda x: x,

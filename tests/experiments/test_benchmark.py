@@ -59,7 +59,7 @@ QUICKEST = [net if net.model == "mlp" else pytest.param(net, marks=pytest.mark.s
 
 
 @pytest.mark.parametrize("net", QUICKEST, ids=lambda net: net.name)
-def test_every_contestant_trains_the_same_networks(net):
+def test_every_baseline_trains_the_same_networks(net):
     """By the number of parameters of every run, and by the shapes of Flax's and PyTorch's."""
     baseline = Serial(net)
     shapes = [
@@ -68,7 +68,7 @@ def test_every_contestant_trains_the_same_networks(net):
     ]
     counts = [baseline.count({"params": params}) for params in shapes]
     assert len(counts) == net.runs
-    np.testing.assert_array_equal(Fishnet(net).cohort().params, counts)
+    np.testing.assert_array_equal(Fishnet(net).layout().cohort.params, counts)
     pytest.importorskip("torch")
     from benchmarks.baselines.torch_baselines import network
 
@@ -127,7 +127,7 @@ def test_probes_are_part_of_the_program_that_is_timed():
     baseline.EVERY = 2
     baseline.prepare()
     baseline.train(1)
-    assert np.isfinite(np.asarray(baseline.lanes[0].probed.steps["gradient_norm"])).all()
+    assert np.isfinite(np.asarray(baseline.states[0].probed.steps["gradient_norm"])).all()
 
 
 @pytest.mark.parametrize(
