@@ -129,7 +129,7 @@ def use_cores(devices: int | None) -> None:
 
 def default_folder(request: Request, data: "DataOptions") -> str:
     """`runs/<experiment>-<first 10 of the spec hash>`: the same command always finds its folder."""
-    from fishnet.sweep.run.sweep import spec_hash
+    from fishnet.sweep.run.inputs import spec_hash
 
     digest = spec_hash(request.sweep, data, request.lowering, request.lane_width)
     return os.path.join("runs", f"{request.experiment.name}-{digest[:10]}")

@@ -18,7 +18,7 @@ from fishnet.data.paths import expand_home, home_folder, is_within, resolve_path
 from fishnet.errors import UsageError, UserError
 from fishnet.sweep import DataOptions, Recipe, Sweep
 from fishnet.sweep.plan.cache import Remembered
-from fishnet.sweep.run.sweep import describe
+from fishnet.sweep.run.inputs import describe
 from fishnet.sweep.spec.trunk import parse_trunk
 from fishnet.sweep.spec.validation import check_out
 

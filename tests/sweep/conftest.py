@@ -13,9 +13,8 @@ import pytest
 from fishnet.sweep import Interrupted, Recipe, Result, Sweep, run_sweep
 from fishnet.sweep.plan.cohorts import DEFAULT_WIDTH
 from fishnet.sweep.run import phase
-from fishnet.sweep.run.inputs import DataOptions, Inputs
+from fishnet.sweep.run.inputs import DataOptions, Inputs, describe
 from fishnet.sweep.run.progress import Display
-from fishnet.sweep.run.sweep import describe
 from fishnet.sweep.store.checkpoint import Checkpoints
 from fishnet.sweep.store.folder import write_sweep_file
 from fishnet.sweep.store.parquet import write_table

@@ -12,8 +12,8 @@ from tests.sweep.conftest import TINY
 
 optuna = pytest.importorskip("optuna", reason="the extra optuna is not installed")
 
+from fishnet.contrib import optuna_study  # noqa: E402 - needs optuna
 from fishnet.contrib.optuna_study import study_sweeps, tell  # noqa: E402
-from fishnet.sweep import optuna_study  # noqa: E402 - needs optuna
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 BASE = dataclasses.replace(TINY, epochs=2)
@@ -59,7 +59,7 @@ def test_a_trial_is_told_the_mean_validation_figure_of_its_seeds_and_its_curve(s
 
 def test_the_same_proposals_are_told_again_from_their_folders(studied, monkeypatch):
     study, _, out = studied
-    monkeypatch.setattr("fishnet.sweep.run.sweep._run", None)  # nothing may be trained
+    monkeypatch.setattr("fishnet.sweep.run.sweep.run_job", None)  # nothing may be trained
     again = study_of(0)
     assert all(result.finished for result in sweeps(again, out))
     assert [(t.params, t.value, t.intermediate_values) for t in again.trials] == [

@@ -15,7 +15,7 @@ import pytest
 
 from fishnet.errors import UsageError, UserError
 from fishnet.sweep import Sweep, load_run, run_sweep
-from fishnet.sweep.run.sweep import DataOptions, describe
+from fishnet.sweep.run.inputs import DataOptions, describe
 from fishnet.sweep.store.folder import (
     LOCK_FILE,
     changed_setting,

@@ -1,0 +1,191 @@
+"""Plans a sweep: lays its cohorts out, shares them out, and says so in `sweep.json` and to the user."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fishnet.host.best_effort import best_effort
+from fishnet.host.interrupt import Interrupt
+from fishnet.host.jax_settings import check_start_settings, start_settings
+from fishnet.host.machine import Device, device_name, unused_accelerators, versions
+from fishnet.sweep.distributed.assignment import assign, parse_assignment, runs_each, write_assignment
+from fishnet.sweep.distributed.shard import Shard
+from fishnet.sweep.plan.autotune import autotune_layouts
+from fishnet.sweep.plan.backbones import Trunk
+from fishnet.sweep.plan.cohorts import Cohort, LayoutChoice
+from fishnet.sweep.plan.fit_memory import fit_memory
+from fishnet.sweep.plan.layout import Layout, make_layouts, resume_choices
+from fishnet.sweep.plan.learnable import unmeasured_norms
+from fishnet.sweep.plan.past_times import PastTime, find_time
+from fishnet.sweep.plan.trace import check_traces
+from fishnet.sweep.run.inputs import Inputs
+from fishnet.sweep.run.progress import Display
+from fishnet.sweep.spec.sweep import Sweep
+from fishnet.sweep.spec.validation import check_selection, selection_notes
+from fishnet.sweep.store.finished import check_data
+from fishnet.sweep.store.folder import changed_setting, times
+from fishnet.sweep.store.parquet import bad_table
+
+UNMEASURED = (
+    "frozen batch norms of which neither a trunk nor pretraining has statistics ({}) have statistics of mean 0 and "
+    "variance 1, with which they normalize nothing; freeze trunk/* (or norm_0/*) freezes parameters alone"
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one call of `run_sweep` is to do, and with what."""
+
+    sweep: Sweep
+    out: Path
+    content: dict[str, Any]  # `sweep.json` without what only planning tells
+    inputs: Inputs
+    choice: LayoutChoice
+    shard: Shard
+    used: list[Device]
+    display: Display
+    interrupt: Interrupt
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Layouts of the cohorts of a sweep, the runs of each shard, and `sweep.json`."""
+
+    layouts: list[Layout]
+    assigned: list[list[list[int]]]
+    content: dict[str, Any]
+    paused: float  # seconds in which nobody was at work on the sweep, up to now
+
+
+def plan_sweep(job: Job, found: dict[str, Any] | None) -> Plan:
+    """Lays a sweep out as an earlier call did, if there was one, and shows it.
+
+    Args:
+        job: the sweep.
+        found: `sweep.json` of the earlier call; None: there was none.
+    """
+    sweep, out, inputs, used, shard = job.sweep, job.out, job.inputs, job.used, job.shard
+    if found is not None:
+        check_data(out, found, inputs.fingerprints)
+        check_start_settings(out, found)
+    layouts, timings, notes = plan_layouts(job, found)
+    if not shard.whole and (found or {}).get("shards") == shard.count:
+        assigned = parse_assignment(found or {})
+    else:
+        assigned = assign(layouts, shard.count, whole_arms=bool(sweep.stopping))
+    timing = times(out, found)
+    content = job.content | {"shards": shard.count} | plan_content(layouts, timings, assigned, inputs, used)
+    content |= timing | {"paused": (found or {}).get("paused", 0.0)}  # until more is done than was there
+    if found is not None and (changes := changed_setting(found, content)):
+        notes.append(f"begun with {changes}: what follows may round otherwise than an undisturbed sweep")
+    if found is not None and found["finished"] and (problem := bad_table(out, found)):
+        notes.append(f"{problem}: the tables are written again from the checkpoints")
+    shares = {} if shard.whole else {"shard": str(shard), "shards": runs_each(assigned)}
+    job.display.plan(plan_view(sweep, out, layouts, used, notes) | shares)
+    job.interrupt.defer()
+    return Plan(layouts, assigned, content, timing["paused"])
+
+
+def plan_layouts(
+    job: Job, found: Mapping[str, Any] | None
+) -> tuple[list[Layout], list[Mapping[str, float]], list[str]]:
+    """Lays out the runs of a sweep, as an earlier call did if there was one.
+
+    Args:
+        job: the sweep.
+        found: `sweep.json` of the earlier call; None: there was none.
+
+    Returns:
+        The layouts of the cohorts; the timings of each, empty where it was not tuned; notes for the user.
+    """
+    inputs, used, choice, choices = job.inputs, job.used, job.choice, None
+    check_selection([run.recipe for run in inputs.runs], inputs.tasks, job.sweep.stopping)
+    timings: list[Mapping[str, float]] = []
+    if found and found.get("plan"):
+        choices = resume_choices(found["plan"], choice, inputs.runs)
+        timings = [view.get("timings", {}) for view in found["plan"]]
+    elif choice.lane_width == "auto":
+        tuned = autotune_layouts(inputs.runs, inputs.tasks, choice.lowering, used, job.display.stage, job.interrupt)
+        choices, timings = [layout.choice for layout in tuned], [layout.timings for layout in tuned]
+    layouts = make_layouts(inputs.runs, inputs.tasks, used, choice, choices, inputs.trunks)
+    notes = [*job.sweep.samples.notes, *dict.fromkeys(note for task in inputs.tasks.values() for note in task.notes)]
+    notes += selection_notes(inputs.tasks.values())
+    if names := frozen_unmeasured([layout.cohort for layout in layouts], inputs.trunks):
+        notes.append(UNMEASURED.format(", ".join(names)))
+    if found is None:
+        fit = [partial(fit_memory, layout, used, notes.append) for layout in layouts]
+        what = "how much memory the programs need"
+        layouts = [best_effort(what, f, notes.append, layout) for f, layout in zip(fit, layouts, strict=True)]
+    job.display.stage("planning")
+    for layout in layouts:
+        check_traces(layout)
+    return layouts, timings or [{}] * len(layouts), notes
+
+
+def frozen_unmeasured(cohorts: list[Cohort], trunks: Mapping[str, Trunk]) -> list[str]:
+    """Names of the batch norms that some run freezes and whose statistics nothing has measured.
+
+    Args:
+        cohorts: of the sweep.
+        trunks: by the text in the field `trunk` of the recipes.
+    """
+    found: dict[str, None] = {}
+    for cohort in cohorts:
+        for run in cohort.runs:
+            measured = trunks[run.recipe.trunk]["batch_stats"] if run.recipe.trunk != "none" else ()
+            found |= dict.fromkeys(unmeasured_norms(run.recipe, cohort.sites, measured))
+    return list(found)
+
+
+def plan_content(
+    layouts: list[Layout],
+    timings: list[Mapping[str, float]],
+    assigned: list[list[list[int]]],
+    inputs: Inputs,
+    used: list[Device],
+) -> dict[str, Any]:
+    """What planning adds to `sweep.json`; arguments as for and from `plan_cohorts`, and the runs of each shard."""
+    return {
+        "programs": len(layouts),
+        "plan": [
+            layout.view() | {"timings": dict(timed), "assigned": write_assignment(of)}
+            for layout, timed, of in zip(layouts, timings, assigned, strict=True)
+        ],
+        "data": inputs.fingerprints,
+        "classes": {name: list(task.classes) for (name, _), task in inputs.tasks.items()},
+        "versions": versions(),
+        "device": device_name(used),
+        "settings": start_settings(),
+    }
+
+
+def plan_view(sweep: Sweep, out: Path, layouts: list[Layout], used: list[Device], notes: list[str]) -> dict[str, Any]:
+    """What the display shows before anything is compiled."""
+    return {
+        "device": device_name(used),
+        "devices": len(used),
+        "visible_accelerators": unused_accelerators(used),
+        "runs": sum(len(layout.cohort.runs) for layout in layouts),
+        "arms": len(sweep.arms()),
+        "seeds": len(sweep.seed_list),
+        "programs": len(layouts),
+        "out": str(out),
+        "cohorts": [
+            layout.view() | {"params": params_text(layout.cohort), "last_time": last_time(layout, used, notes)}
+            for layout in layouts
+        ],
+        "notes": notes,
+    }
+
+
+def last_time(layout: Layout, used: list[Device], notes: list[str]) -> PastTime | None:
+    """What a cohort will take if its program runs as fast as the last time; None: unknown."""
+    return best_effort("the time to train", partial(find_time, layout, used), notes.append, None)
+
+
+def params_text(cohort: Cohort) -> str:
+    """How many parameters the networks of a cohort have."""
+    low, high = cohort.params.min(), cohort.params.max()
+    return f"{low:,} parameters" if low == high else f"{low:,} to {high:,} parameters"
