@@ -81,7 +81,7 @@ def models() -> Part:
 def from_scratch() -> Part:
     from fishnet.models import scratch
 
-    functions = (scratch.initial, scratch.forward, scratch.loss, scratch.backward, scratch.update, scratch.train)
+    functions = (scratch.init_params, scratch.forward, scratch.cross_entropy, scratch.backward, scratch.check_gradient)
     return Part(names={f"fishnet.models.scratch.{f.__name__}": (f,) for f in functions})
 
 

@@ -1,129 +1,116 @@
-"""Two-layer network from scratch: 784-10-10 with ReLU and softmax, every gradient written as an equation.
+"""Network written by hand in NumPy: 784-10-10 with ReLU and softmax, every gradient written as an equation.
 
-Nothing here differentiates: `backward` is the chain rule written out, layer by layer, to be read beside a textbook and
-compared with autodiff. Functions are pure and take their sizes from the parameters, so that any f-h-k network works,
-and many at once under `jax.vmap`. Examples are rows: X is [m, f], weights are [in, out].
+Nothing here differentiates: `backward` is the chain rule written out, to be read beside a textbook and compared with
+autodiff. Common implementation errors can be switched on one at a time (`NetVariant`), and `check_gradient` looks for
+them. Examples are rows: X is [m, f], weights are [in, out].
 """
 
-from functools import partial
-from typing import NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
-from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from fishnet.checks.traced import violates
-from fishnet.errors import UsageError
-
-SIZES = (784, 10, 10)
-
-# Accelerators would round the factors to fewer digits by default.
-_product = partial(jnp.matmul, precision=lax.Precision.HIGHEST)
+HIDDEN = 10
+CHECKED = 32  # images, and at most so many entries of each array, of a gradient check
+STEP = 1e-6  # of its finite differences, in float64
 
 
-class Parameters(NamedTuple):
-    """Parameters of the network; gradients have the same form."""
+@dataclass(frozen=True)
+class NetVariant:
+    """Variant of the network, with or without errors; the defaults are right."""
 
-    w1: Array  # [f, h]
-    b1: Array  # [h]
-    w2: Array  # [h, k]
-    b2: Array  # [k]
+    divisor: float = 255.0  # of the pixels; 1: raw bytes
+    mean: bool = True  # the gradient is that of the mean over the images; False: of their sum
+    shift: bool = True  # the largest logit is subtracted in the softmax
+    softmax_axis: int = 1  # over which it is normalized; 0: over the images
+    bias_axis: int | None = 0  # over which the gradient of the biases is summed; None: over both
+    relu_gradient: bool = True  # the gradient passes active units only
+    sign: float = -1.0  # of the step
+    precision: str = "float32"  # float64; or half: every array is rounded to float16, sums within a product are not
+    weights: str = "he"  # initial: he (normal), or uniform (between -.5 and .5)
+    lr: float = 0.1
+    epochs: int = 200
+    patience: int = 0  # epochs without a lower validation loss after which training stops; 0: never
+    task: str = "mnist-mini"
 
 
-class Layers(NamedTuple):
-    """Outputs of the layers for m examples, which the backward pass needs."""
-
-    z1: Array  # [m, h]
-    a1: Array  # [m, h]
-    z2: Array  # [m, k], the logits
-    p: Array  # [m, k], the probabilities
+def round_to_precision(how: NetVariant, array: np.ndarray) -> np.ndarray:
+    """Rounds an array to the network's precision; half precision is stored as float32, in which NumPy is fast."""
+    if how.precision == "half":
+        return array.astype(np.float16).astype(np.float32)
+    return array.astype(how.precision)
 
 
-def initial(key: PRNGKeyArray, sizes: tuple[int, int, int] = SIZES) -> Parameters:
-    """Initial parameters: He's normal distribution for the weights, zeros for the biases.
+def init_params(how: NetVariant, features: int, classes: int, seed: int) -> dict[str, np.ndarray]:
+    """Draws initial parameters: He's normal distribution for the weights, zeros for the biases.
 
         W ~ N(0, 2 / fan in),   b = 0
 
     Args:
-        key: a random key.
-        sizes: features f, hidden units h, classes k.
+        how: the variant; its `weights` may ask for a uniform distribution in place of He's.
+        features: f.
+        classes: k.
+        seed: of the weights.
 
     Returns:
-        Parameters, float32.
-
-    Raises:
-        UsageError: a size below 1, or fewer than 2 classes.
+        `w1 [f, h], b1 [h], w2 [h, k], b2 [k]`, with h hidden units.
 
     Source: He et al., arXiv:1502.01852.
     """
-    f, h, k = sizes
-    if min(sizes) < 1 or k < 2:
-        raise UsageError(f"sizes must be features, hidden units (1 or more) and classes (2 or more), got {sizes}")
-    first, second = jax.random.split(key)
-    w1 = jnp.sqrt(2 / f) * jax.random.normal(first, (f, h), jnp.float32)
-    w2 = jnp.sqrt(2 / h) * jax.random.normal(second, (h, k), jnp.float32)
-    return Parameters(w1, jnp.zeros(h), w2, jnp.zeros(k))
+    rng = np.random.default_rng(seed)
+
+    def weights(fan_in: int, fan_out: int) -> np.ndarray:
+        if how.weights == "uniform":
+            return rng.random((fan_in, fan_out)) - 0.5
+        return rng.standard_normal((fan_in, fan_out)) * np.sqrt(2 / fan_in)
+
+    params = {"w1": weights(features, HIDDEN), "b1": np.zeros(HIDDEN)}
+    params |= {"w2": weights(HIDDEN, classes), "b2": np.zeros(classes)}
+    return {name: round_to_precision(how, value) for name, value in params.items()}
 
 
-def forward(params: Parameters, x: Float[Array | np.ndarray, "m f"]) -> Layers:
+def forward(how: NetVariant, params: Mapping[str, np.ndarray], x: np.ndarray) -> dict[str, np.ndarray]:
     """Forward pass.
 
-        Z1 = X W1 + b1,   A1 = max(Z1, 0),   Z2 = A1 W2 + b2,   P = softmax(Z2)
-
-    Args:
-        params: of the network.
-        x: examples X [m, f].
-
-    Returns:
-        All four, [m, h] and [m, k].
-    """
-    z1 = _product(x, params.w1) + params.b1
-    a1 = jnp.maximum(z1, 0)
-    z2 = _product(a1, params.w2) + params.b2
-    return Layers(z1, a1, z2, softmax(z2))
-
-
-def softmax(z: Float[Array, "m k"]) -> Float[Array, "m k"]:
-    """Probabilities of logits: `P_ij = exp(Z_ij - c_i) / sum_j exp(Z_ij - c_i)`, `c_i = max_j Z_ij`.
+        Z1 = X W1 + b1,   A1 = max(Z1, 0),   Z2 = A1 W2 + b2,   P = E / sum_j E_ij,   E_ij = exp(Z2_ij - max_j Z2_ij)
 
     The exponents are 0 or less and one of them is 0, so that nothing overflows and the sum is never 0.
 
     Args:
-        z: logits [m, k], finite.
+        how: the variant.
+        params: of `init_params`.
+        x: examples X [m, f].
 
     Returns:
-        [m, k]; rows sum to 1.
+        Every array in order: `z1 a1 z2 exponentials p`, [m, h] and [m, k].
     """
-    e = jnp.exp(_below_maximum(z))
-    return e / e.sum(-1, keepdims=True)
+    z1 = round_to_precision(how, x @ params["w1"] + params["b1"])
+    a1 = np.maximum(z1, 0)
+    z2 = round_to_precision(how, a1 @ params["w2"] + params["b2"])
+    e = round_to_precision(how, np.exp(z2 - z2.max(1, keepdims=True) if how.shift else z2))
+    p = round_to_precision(how, e / round_to_precision(how, e.sum(how.softmax_axis, keepdims=True)))
+    return {"z1": z1, "a1": a1, "z2": z2, "exponentials": e, "p": p}
 
 
-def loss(z: Float[Array, "m k"], labels: Int[Array | np.ndarray, " m"]) -> Float[Array, ""]:
-    """Mean cross-entropy in nats, from the logits by log-sum-exp.
+def cross_entropy(p: np.ndarray, labels: np.ndarray) -> float:
+    """Mean cross-entropy in nats as a first version computes it: infinite where a probability is 0.
 
-        L = -(1/m) sum_ij Y_ij log P_ij,   log P_ij = Z_ij - c_i - log sum_j exp(Z_ij - c_i),   c_i = max_j Z_ij
-
-    A probability that is too small for a floating-point number still has its logarithm.
+        L = -(1/m) sum_i log P_i,y_i
 
     Args:
-        z: logits [m, k], finite.
-        labels: [m] integers in [0, k); a label outside gives NaN.
-
-    Returns:
-        A scalar, finite.
+        p: probabilities P [m, k].
+        labels: y [m] int, in [0, k).
     """
-    below = _below_maximum(z)
-    log_p = below - jnp.log(jnp.exp(below).sum(-1, keepdims=True))
-    # Divided before the sum, which might overflow.
-    return -jnp.sum(one_hot(labels, z) * log_p / z.shape[0])
+    return float(-np.log(p[np.arange(len(labels)), labels].astype(np.float64)).mean())
 
 
 def backward(
-    params: Parameters, x: Float[Array | np.ndarray, "m f"], labels: Int[Array | np.ndarray, " m"], layers: Layers
-) -> Parameters:
+    how: NetVariant,
+    params: Mapping[str, np.ndarray],
+    x: np.ndarray,
+    labels: np.ndarray,
+    layers: Mapping[str, np.ndarray],
+) -> dict[str, np.ndarray]:
     """Backward pass: gradient of the mean cross-entropy by every parameter, from the last layer to the first.
 
         dZ2 = (P - Y) / m
@@ -133,89 +120,66 @@ def backward(
         dW1 = X^T dZ1,    db1 = sum_i dZ1_i
 
     dX stands for the derivative of the loss L with respect to X. Exponentials and logarithms have cancelled: where P is
-    finite so is the gradient.
+    finite so is the gradient. The errors of the variant are made as they are asked for.
 
     Args:
+        how: the variant.
         params: of the network.
         x: examples X [m, f].
-        labels: [m] integers in [0, k); a label outside gives NaN.
-        layers: as from `forward` of the same parameters and examples.
+        labels: [m] int, in [0, k).
+        layers: of `forward` for the same parameters and examples.
 
     Returns:
         Gradients, of the form of the parameters.
 
     Source: Rumelhart, Hinton and Williams, "Learning representations by back-propagating errors", Nature 1986.
     """
-    dz2 = (layers.p - one_hot(labels, layers.p)) / x.shape[0]
-    da1 = _product(dz2, params.w2.T)
-    dz1 = jnp.where(layers.z1 > 0, da1, 0)
-    return Parameters(
-        w1=_product(x.T, dz1),
-        b1=dz1.sum(0),
-        w2=_product(layers.a1.T, dz2),
-        b2=dz2.sum(0),
-    )
+    y = np.eye(layers["p"].shape[1], dtype=layers["p"].dtype)[labels]
+    dz2 = layers["p"] - y
+    if how.mean:
+        dz2 = round_to_precision(how, dz2 / len(x))
+    da1 = round_to_precision(how, dz2 @ params["w2"].T)
+    dz1 = np.where(layers["z1"] > 0, da1, 0) if how.relu_gradient else da1
+    gradients = {
+        "w1": x.T @ dz1,
+        "b1": np.broadcast_to(dz1.sum(how.bias_axis), params["b1"].shape),
+        "w2": layers["a1"].T @ dz2,
+        "b2": np.broadcast_to(dz2.sum(how.bias_axis), params["b2"].shape),
+    }
+    return {name: round_to_precision(how, value) for name, value in gradients.items()}
 
 
-def update(params: Parameters, gradients: Parameters, lr: ArrayLike) -> Parameters:
-    """Gradient descent: `theta - lr dL/dtheta`.
+def check_gradient(how: NetVariant, x: np.ndarray, labels: np.ndarray, seed: int) -> float:
+    """Largest relative error of the gradient against central differences of the loss, in float64.
 
-    Args:
-        params: theta.
-        gradients: of the same form.
-        lr: learning rate a step, 0 or more, possibly traced.
+        max over arrays of |g - n| / (|g| + |n|), g and n over some entries; NaN where one of them is not finite
 
-    Returns:
-        The new parameters.
-
-    Raises:
-        UsageError: a known `lr` that is negative or not finite.
+    Source: https://cs231n.github.io/neural-networks-3/#gradcheck
     """
-    if violates(lr, lambda lr: (lr >= 0) & (lr < np.inf)):
-        raise UsageError(f"learning rate must be 0 or more, got {lr}")
-    return jax.tree.map(lambda p, g: p - jnp.asarray(lr, p.dtype) * g, params, gradients)
+    exact = replace(how, precision="float64")
+    x, labels = x[:CHECKED].astype(np.float64), labels[:CHECKED]
+    params = init_params(exact, x.shape[1], int(labels.max()) + 1, seed)
+    with np.errstate(all="ignore"):
+        written = backward(exact, params, x, labels, forward(exact, params, x))
+        rng, worst = np.random.default_rng(seed), 0.0
+        for name, value in params.items():
+            some = rng.choice(value.size, min(value.size, CHECKED), replace=False)
+            numeric = np.array([numeric_gradient(exact, params, name, int(entry), x, labels) for entry in some])
+            g = np.asarray(written[name]).ravel()[some]
+            size = np.linalg.norm(g) + np.linalg.norm(numeric)
+            worst = max(worst, np.linalg.norm(g - numeric) / size) if size != 0 else worst
+            if not np.isfinite(size):
+                return float("nan")
+    return float(worst)
 
 
-def train(
-    params: Parameters,
-    x: Float[Array | np.ndarray, "n f"],
-    labels: Int[Array | np.ndarray, " n"],
-    rows: Int[Array | np.ndarray, "steps m"],
-    lr: ArrayLike,
-) -> tuple[Parameters, Float[Array, " steps"]]:
-    """Stochastic gradient descent: forward, backward and update at each step.
-
-    Args:
-        params: to begin with.
-        x: all examples [n, f].
-        labels: [n] integers in [0, k).
-        rows: the examples of each step's batch [steps, m], such as those of a permutation of n; a row that does not
-            exist gives NaN.
-        lr: learning rate a step, 0 or more, possibly traced.
-
-    Returns:
-        The parameters after the last step, and the loss [steps] of each batch before its update.
-
-    Raises:
-        UsageError: as `update`.
-    """
-    x, labels = jnp.asarray(x), jnp.asarray(labels)
-
-    def step(params: Parameters, batch: Array) -> tuple[Parameters, Array]:
-        inputs, targets = jnp.take(x, batch, axis=0), jnp.take(labels, batch)
-        layers = forward(params, inputs)
-        return update(params, backward(params, inputs, targets, layers), lr), loss(layers.z2, targets)
-
-    return lax.scan(step, params, jnp.asarray(rows))
-
-
-def one_hot(labels: Int[Array | np.ndarray, " m"], like: Float[Array, "m k"]) -> Float[Array, "m k"]:
-    """One-hot labels Y [m, k], in the dtype of `like`; NaN for a label outside [0, k)."""
-    k, labels = like.shape[-1], jnp.asarray(labels)[:, None]
-    known = (labels >= 0) & (labels < k)
-    return jnp.where(known, jnp.arange(k) == labels, jnp.nan).astype(like.dtype)
-
-
-def _below_maximum(z: Float[Array, "m k"]) -> Float[Array, "m k"]:
-    """Subtracts the largest logit of each row: 0 or less, finite where the logits are."""
-    return jnp.maximum(z - z.max(-1, keepdims=True), jnp.finfo(z.dtype).min)
+def numeric_gradient(
+    how: NetVariant, params: Mapping[str, np.ndarray], name: str, entry: int, x: np.ndarray, labels: np.ndarray
+) -> float:
+    """Derivative of the loss by one entry of a parameter, by central differences."""
+    losses = []
+    for sign in (1, -1):
+        moved = params[name].copy()
+        moved.ravel()[entry] += sign * STEP
+        losses.append(cross_entropy(forward(how, {**params, name: moved}, x)["p"], labels))
+    return (losses[0] - losses[1]) / (2 * STEP)
