@@ -41,8 +41,8 @@ MUTATIONS = [
     ),
     Mutation(
         "mixup_labels_swapped",
-        "batch.share * losses(batch.labels) + (1 - batch.share) * losses(batch.labels[batch.partner])",
-        "batch.share * losses(batch.labels[batch.partner]) + (1 - batch.share) * losses(batch.labels)",
+        "share * losses(batch.labels) + (1 - share) * losses(batch.labels[partner])",
+        "share * losses(batch.labels[partner]) + (1 - share) * losses(batch.labels)",
         ("mixing", "train_step"),
     ),
     Mutation(
