@@ -139,9 +139,9 @@ MUTATIONS = [
         "recall_over_the_wrong_axis",
         '"recall": ratio(diagonal(counts), counts.sum(-1))',
         '"recall": ratio(diagonal(counts), counts.sum(-2))',
-        ("metrics",),
+        ("classification",),
     ),
-    Mutation("confusion_transposed", "labels * classes + predicted", "predicted * classes + labels", ("metrics",)),
+    Mutation("confusion_transposed", "labels * classes + predicted", "predicted * classes + labels", ("classification",)),
     Mutation(
         "interval_normal_instead_of_t",
         "stats.t.ppf((1 + confidence) / 2, np.maximum(n - 1, 1))",
