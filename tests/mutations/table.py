@@ -141,7 +141,9 @@ MUTATIONS = [
         '"recall": ratio(diagonal(counts), counts.sum(-2))',
         ("classification",),
     ),
-    Mutation("confusion_transposed", "labels * classes + predicted", "predicted * classes + labels", ("classification",)),
+    Mutation(
+        "confusion_transposed", "labels * classes + predicted", "predicted * classes + labels", ("classification",)
+    ),
     Mutation(
         "interval_normal_instead_of_t",
         "stats.t.ppf((1 + confidence) / 2, np.maximum(n - 1, 1))",
