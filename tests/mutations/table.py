@@ -37,7 +37,7 @@ MUTATIONS = [
         "frozen_for_one_step_only",
         "(state.first_bad_step < 0) & jnp.isfinite(loss) & jnp.isfinite(grad_norm)",
         "jnp.isfinite(loss) & jnp.isfinite(grad_norm)",
-        ("lanes", "cohorts"),
+        ("train_step", "lanes"),
     ),
     Mutation(
         "mixup_labels_swapped",

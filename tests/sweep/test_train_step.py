@@ -1,5 +1,6 @@
 """A lane's training losses against a training loop of plain JAX, Flax and Optax that knows nothing of the engine."""
 
+import dataclasses
 import zlib
 
 import jax
@@ -15,6 +16,7 @@ from fishnet.models import MODELS
 from fishnet.nn.activations import ACTIVATIONS
 from fishnet.nn.norms import NORMS
 from fishnet.sweep import Recipe, Sweep, run_sweep
+from tests.sweep.conftest import trained
 
 RECIPE = Recipe(
     task="synthetic", image_size=8, model="mlp", widths=(8,), norm="batch", activation="tanh", optimizer="momentum",
@@ -81,3 +83,18 @@ def train(mixup: float) -> np.ndarray:
 @pytest.mark.parametrize("mixup", MIXUP)
 def test_a_lane_trains_as_a_plain_loop_does(curves, mixup):
     np.testing.assert_allclose(curves[mixup], train(mixup), rtol=0, atol=1e-5)
+
+
+def test_a_run_that_was_not_finite_once_trains_no_further(tmp_path, monkeypatch):
+    """An activation is NaN in about every second batch, so that finite batches follow the first bad one."""
+
+    def fail_for_some(x):
+        return jnp.where(x[0, 0] > 0, jnp.nan, x)
+
+    monkeypatch.setitem(ACTIVATIONS, "fail_for_some", fail_for_some)
+    recipe = dataclasses.replace(RECIPE, activation="fail_for_some", norm="none", epochs=1)
+    result = run_sweep(Sweep(recipe, seeds=4), tmp_path / "out", devices=1)
+    assert (result.runs.status == "diverged").all()
+    first_bad = result.runs.sort_values("run").first_bad_step.to_numpy()
+    assert (first_bad < 8 - 2).any()  # of the 8 steps of the epoch
+    np.testing.assert_array_equal(trained(result.out)["lanes"]["epoch"]["steps"], first_bad)
