@@ -49,7 +49,7 @@ MUTATIONS = [
         "same_noise_every_step",
         "return jax.random.fold_in(key, step)",
         "return jax.random.fold_in(key, 0 * step)",
-        ("fields",),
+        ("train_step", "fields"),
     ),
     # Optimizers, schedules, constraints.
     Mutation(
