@@ -1,4 +1,4 @@
-"""Which near-copies of photographs are found? 200 reef photographs are copied in several ways, and counted.
+"""Recall of the search for near-copies: 200 reef photographs are copied in several ways, and those found are counted.
 
     python -m benchmarks.near_copies
     python -m benchmarks.near_copies --image-size 64
@@ -65,7 +65,7 @@ def photographs() -> tuple[list[Image.Image], list[Image.Image]]:
 
 
 def count_found(originals: Sequence[Image.Image], copies: Sequence[Image.Image], image_size: int) -> int:
-    """How many of the copies are reported as a copy or near-copy of an original.
+    """Number of copies that are reported as a copy or near-copy of an original.
 
     Args:
         originals: the train split.

@@ -246,7 +246,7 @@ def read_tables(folder: Path) -> dict[str, pd.DataFrame]:
 def differences(
     base: Mapping[str, pd.DataFrame], now: Mapping[str, pd.DataFrame], respelled: Mapping[str, str] = RESPELLED
 ) -> list[str]:
-    """What is not equal, bit for bit, in the tables of two versions; a line a column.
+    """Differences, bit for bit, between the tables of two versions; a line a column.
 
     Args:
         base: name -> table.

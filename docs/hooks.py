@@ -88,7 +88,7 @@ def public_face() -> list[str]:
 
 
 def has_docstring(path: Path) -> bool:
-    """Whether a module says what it is."""
+    """Returns True where a module has a docstring."""
     return ast.get_docstring(ast.parse(path.read_text())) is not None
 
 

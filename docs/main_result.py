@@ -84,7 +84,7 @@ def draw_curves(axes: Axes, results: Results) -> None:
 
 
 def sentence(results: Results) -> str:
-    """What the picture shows: how many runs, the best arm, device and versions."""
+    """Caption of the picture: number of runs, best arm, device and versions."""
     best: Arm = results.best
     validation, test = best.metrics["val_accuracy"], best.metrics[METRIC]
     versions = ", ".join(f"{name} {results.sweep['versions'][name]}" for name in ("python", "jax", "flax"))

@@ -31,7 +31,7 @@ SEED, EPOCHS, BATCH, LR, MOMENTUM = 3, 5, 64, 0.05, 0.9
 
 
 class State(NamedTuple):
-    """What a step reads and writes."""
+    """State that a training step reads and returns."""
 
     params: FrozenDict
     batch_stats: FrozenDict

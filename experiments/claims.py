@@ -97,7 +97,7 @@ def parser() -> Parser:
 
 
 def takes_files(name: str, size: str) -> bool:
-    """Whether a size of an experiment takes a data folder."""
+    """Returns True where a size of an experiment needs a data folder."""
     return needs_files(importlib.import_module(f"experiments.{name}").question(), size)
 
 

@@ -202,7 +202,7 @@ def question() -> Question:
 
 
 def killed_by_bias(evidence: Mapping) -> str:
-    """Whether units that a bias has killed cost the accuracy: what units that cannot die do from the same start."""
+    """Test of whether units killed by a bias cost accuracy: units that cannot die train from the same start."""
     of = evidence["cause"]
     living = [label for label in ALIVE if label in of.rows]
     better = [label for label in living if of.row(label).verdict == "better"]
@@ -215,7 +215,7 @@ def killed_by_bias(evidence: Mapping) -> str:
 
 
 def blame(evidence: Mapping, lost: bool) -> str:
-    """Whether death costs the accuracy that a high rate loses: what keeping units alive at that rate changes."""
+    """Test of whether dead units cost the accuracy lost at a high rate: units are kept alive at that rate."""
     if not lost:
         return "that rate is not shown to cost accuracy"
     # Not the clipped pairs: where gradients are clipped hardly a unit dies, so that they say nothing of death.

@@ -100,7 +100,7 @@ class Fishnet(Baseline):
                 self.end_epoch()
 
     def end_epoch(self) -> None:
-        """What is done after the last step of an epoch."""
+        """Hook after the last step of an epoch; does nothing here."""
 
 
 class Tuned(Fishnet):

@@ -34,7 +34,7 @@ class Net:
         return [replace(self, activation=activation, norm=norm, arms=()) for activation, norm in arms]
 
     def takes(self, baseline: str) -> bool:
-        """Whether a baseline can train this network."""
+        """Returns True where a baseline can train this network."""
         if baseline == "serial loop":  # XLA has no fast convolution inside a loop on CPU: seconds a step
             return self.model == "mlp" and not self.arms
         return not self.arms or baseline in ("fishnet", "serial", "torch")
