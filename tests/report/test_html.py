@@ -186,7 +186,7 @@ def test_photographs_of_the_mistakes_are_in_the_page(sweep_folder):
     results = load_results(out)
     wrong = results.confusion(results.best_run)
     assert len(photographs) <= wrong.sum() - np.trace(wrong)
-    assert "taken for" in page.text
+    assert "classified as" in page.text
 
 
 def test_photographs_of_other_data_are_not_shown(sweep_folder):

@@ -50,7 +50,7 @@ def cohort_text(cohort: Mapping[str, Any]) -> str:
     if cohort.get("params"):
         parts.append(f"{cohort['params']:,} parameters" if isinstance(cohort["params"], int) else str(cohort["params"]))
     if cohort.get("steps_per_epoch"):
-        parts.append(f"{cohort['epochs']} epochs of {cohort['steps_per_epoch']} steps")
+        parts.append(f"{counted(cohort['epochs'], 'epoch')} of {counted(cohort['steps_per_epoch'], 'step')}")
     text = ", ".join(parts)
     if cohort.get("dropped_images"):
         text += f"; each epoch drops the {counted(cohort['dropped_images'], 'image')} of its incomplete last batch"
