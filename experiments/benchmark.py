@@ -32,11 +32,12 @@ from benchmarks.baselines.nets import NETS, Net
 from benchmarks.baselines.process import measure, measure_sizes
 from benchmarks.baselines.rows import FISHNET, Row, scaling_table, table, upkeep_table, verdicts
 from benchmarks.baselines.worker import EXTERNAL
+from fishnet.checks.arguments import find_repeated
 from fishnet.cli.own_files import check_own_file
 from fishnet.cli.parser import Parser, parse_whole, run_guarded, usable_cores
 from fishnet.errors import UsageError
+from fishnet.host.numbers import parse_number
 from fishnet.lookup import unknown
-from fishnet.sweep.spec.field_parsing import find_repeated, number_of
 
 ROUNDS, SECONDS = 7, 1.5  # of a full run; how long a baseline trains a round
 MOST_ROUNDS, MOST_SECONDS = 1000, 3600
@@ -154,7 +155,7 @@ def length_of(text: str) -> float:
         UsageError: it is none, or beyond an hour.
     """
     try:
-        seconds = number_of(text)
+        seconds = parse_number(text)
     except ValueError:
         seconds = 0.0
     if not 0 < seconds <= MOST_SECONDS:

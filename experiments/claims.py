@@ -25,10 +25,10 @@ from fishnet.cli.own_files import check_own_file
 from fishnet.cli.parser import Parser, run_guarded
 from fishnet.errors import UsageError, UserError
 from fishnet.host.files import read_regular_file
+from fishnet.host.numbers import counted
 from fishnet.lookup import unknown
 from fishnet.study.question import QUESTIONS, SIZES, needs_files
 from fishnet.study.record import VERDICTS, BadAnswer, read_answer
-from fishnet.sweep.spec.text import counted
 
 T = TypeVar("T")
 FIGURES = ("evidence", "mechanism")

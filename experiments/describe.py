@@ -225,14 +225,14 @@ def print_models(size: int, widths: tuple[int, ...], depth: int) -> None:
     import jax
 
     from fishnet.models import MODELS
-    from fishnet.sweep.plan.fit_memory import linear_layers
+    from fishnet.models.linear_layers import measure_linear_layers
 
     print(f"at {size} px, widths {'-'.join(map(str, widths))}, depth {depth}, 15 classes; activations in float32")
     for name, model in MODELS.items():
         print(f"{name}\n{summary(model)}")
         for fields in VARIANTS.get(name, ({},)):
             made = model(classes=15, widths=widths, depth=depth, **fields)
-            outputs, products, shapes = linear_layers(made, 1, (size, size, 3))
+            outputs, products, shapes = measure_linear_layers(made, 1, (size, size, 3))
             params = sum(leaf.size for leaf in jax.tree.leaves(shapes))
             given = "".join(f"{field}={value}: " for field, value in fields.items())
             counted = f"{params:,} parameters, {products / 1e6:.2f} M multiply-adds"

@@ -23,9 +23,9 @@ from fishnet.cli.parser import parse_whole, run_guarded
 from fishnet.cli.sweep_flags import Experiment, Request, parser_for, understand
 from fishnet.errors import UsageError
 from fishnet.host.names import visible
+from fishnet.host.numbers import parse_number
 from fishnet.stats.lr_range import Suggestion, rate_grid, suggest
 from fishnet.sweep.run.progress import Display
-from fishnet.sweep.spec.field_parsing import number_of
 from fishnet.sweep.spec.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def grid_of(flags: argparse.Namespace) -> list[float]:
     for name in ("lowest", "highest"):
         text = getattr(flags, name)
         try:
-            ends.append(number_of(text))
+            ends.append(parse_number(text))
         except ValueError:
             raise UsageError(f"--{name}: {text!r} is not a number") from None
         if not 0 < ends[-1] <= HIGHEST:

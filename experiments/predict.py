@@ -29,10 +29,10 @@ import numpy as np
 from fishnet.cli.output import width_of_output
 from fishnet.cli.own_files import check_own_file
 from fishnet.cli.parser import Parser, run_guarded
-from fishnet.data.paths import is_within
 from fishnet.errors import UsageError, UserError
 from fishnet.host.files import write_whole
 from fishnet.host.names import csv_cell, printable, visible
+from fishnet.host.paths import is_within
 
 TOP = 3
 FEW = 3  # problems of a folder's files that are told one by one

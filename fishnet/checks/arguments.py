@@ -3,7 +3,7 @@
 import math
 import operator
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,3 +94,16 @@ def as_folder(name: str, value: Any) -> Path:
     if not isinstance(text, str) or not text or "\0" in text:
         raise UsageError(f"{name}: {quote_value(value)} is not the path of a folder")
     return Path(value)
+
+
+def without_numpy(value: Any) -> Any:
+    """Converts NumPy's scalars and arrays, also those in a list or tuple, to Python's numbers and lists."""
+    if isinstance(value, list | tuple):
+        return type(value)(map(without_numpy, value)) if type(value) in (list, tuple) else value
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def find_repeated(values: Sequence[Any]) -> list[Any]:
+    """Finds the values that occur for the second time or more often."""
+    seen = set()
+    return [value for value in values if value in seen or seen.add(value)]

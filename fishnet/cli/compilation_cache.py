@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from fishnet.data.cache import cache_dir, no_cache_note
+from fishnet.host.cache import cache_dir, no_cache_note
 from fishnet.sweep.run.progress import Display
 
 SECONDS = 0.3  # programs that compile faster are not kept

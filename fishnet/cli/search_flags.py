@@ -6,8 +6,9 @@ from typing import Any
 
 from fishnet.cli.parser import parse_whole
 from fishnet.errors import UsageError
+from fishnet.host.numbers import parse_number
 from fishnet.lookup import unknown
-from fishnet.sweep.spec.field_parsing import is_number, number_of
+from fishnet.sweep.spec.field_parsing import is_number
 from fishnet.sweep.spec.random_search import METHODS, Samples
 from fishnet.sweep.spec.recipe import FIELDS
 from fishnet.sweep.spec.search_space import Range
@@ -106,7 +107,7 @@ def parse_range(name: str, words: str, parsed: Callable[[str, str], Any]) -> Ran
 
 def _is_number_text(text: str) -> bool:
     try:
-        number_of(text.partition(":")[0])
+        parse_number(text.partition(":")[0])
     except ValueError:
         return False
     return True

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from urllib.parse import unquote
 
-from fishnet.data.paths import resolve_path
 from fishnet.errors import UsageError
+from fishnet.host.paths import resolve_path
 from fishnet.lookup import lookup, unknown
 
 FOLDER_PREFIX = "folder:"

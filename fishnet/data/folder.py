@@ -14,11 +14,11 @@ from fishnet.data.folder_cache import Decoded, decode_cached
 from fishnet.data.folder_scan import class_folders, list_files, loose_files
 from fishnet.data.group_regex import file_groups, parse_group_regex
 from fishnet.data.images import KINDS, MIN_SIDE
-from fishnet.data.paths import expand_home
 from fishnet.data.splits import SPLITS, group_split, missing_classes
 from fishnet.data.task import Task, make_task
 from fishnet.errors import UserError
 from fishnet.host.names import printable
+from fishnet.host.paths import expand_home
 
 _MEANING = {
     "unreadable": "no image, damaged, or not to be opened",

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fishnet.data.cache import cache_dir, no_cache_note
 from fishnet.data.folder_scan import Listed
 from fishnet.data.images import MAX_BYTES, MAX_PIXELS, MIN_SIDE, ImageError, decode_image, quiet_pillow, read_bytes
 from fishnet.errors import UserError
+from fishnet.host.cache import cache_dir, no_cache_note
 from fishnet.host.files import open_regular_file, write_whole
 
 VERSION = 2  # of the preparation and of the cache's layout: raise it when either changes

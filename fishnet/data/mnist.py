@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from fishnet.data.cache import cache_dir
 from fishnet.data.download import DownloadError, fetch
 from fishnet.data.idx import read_checked, read_idx
-from fishnet.data.paths import expand_home
 from fishnet.data.splits import stratified_order
 from fishnet.data.task import Task, make_task
 from fishnet.errors import UserError
+from fishnet.host.cache import cache_dir
+from fishnet.host.paths import expand_home
 
 CLASSES = tuple("0123456789")
 CREDIT = (

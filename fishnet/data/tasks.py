@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from fishnet.checks.arguments import check_flag, check_type
 from fishnet.data.corruption_spec import FOLDER_PREFIX, Modifier, parse_modifiers, resolve_modifiers, split_name
-from fishnet.data.paths import expand_home
 from fishnet.data.task import Task
 from fishnet.errors import UsageError, UserError
+from fishnet.host.paths import expand_home
 from fishnet.lookup import unknown
 
 

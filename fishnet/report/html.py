@@ -16,6 +16,7 @@ from fishnet.checks.arguments import check_type
 from fishnet.errors import UserError
 from fishnet.host.files import write_whole, writing
 from fishnet.host.names import visible
+from fishnet.host.numbers import counted, seconds_text
 from fishnet.report.figures import classes as class_figures
 from fishnet.report.figures import curves as curve_figures
 from fishnet.report.figures import overview as figures
@@ -26,7 +27,7 @@ from fishnet.report.results import Results, load_results
 from fishnet.report.stamp import PAGE, stamp
 from fishnet.report.tables import COLUMNS, METRIC_NAMES, caption, interval_text, number_text
 from fishnet.sweep.spec.fields import format_value
-from fishnet.sweep.spec.text import cohort_text, counted, seconds_text
+from fishnet.sweep.spec.text import cohort_text
 from fishnet.sweep.store.folder import check_recipes
 
 CURVES = {"val_accuracy": "validation accuracy", "train_loss": "training loss, nats"}

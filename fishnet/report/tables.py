@@ -8,9 +8,9 @@ from rich.console import Console, RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
+from fishnet.host.numbers import seconds_text
 from fishnet.report.results import Results
 from fishnet.stats import Interval
-from fishnet.sweep.spec.text import seconds_text
 
 # column of runs.parquet -> its heading; validation ranks the arms, the other columns are of the test split
 COLUMNS = {

@@ -10,6 +10,7 @@ import numpy as np
 from markupsafe import Markup
 
 from fishnet.host.files import write_whole, writing
+from fishnet.host.numbers import counted, seconds_text
 from fishnet.report.figures.svg import Panel, draw_svg, follow_scheme, save
 from fishnet.report.html import Picture, template
 from fishnet.report.results import Results
@@ -18,7 +19,6 @@ from fishnet.study.claims import Judgment
 from fishnet.study.contrasts import FEWEST_IMAGES, Evidence
 from fishnet.study.derived_metrics import predictions_by_run
 from fishnet.study.trials import Trial
-from fishnet.sweep.spec.text import counted, seconds_text
 
 PAGE = "answer.html"
 ACCURACY, BALANCED = "test_accuracy", "test_balanced_accuracy"

@@ -10,14 +10,14 @@ import pytest
 
 from fishnet.cli.compilation_cache import keep_programs
 from fishnet.data import load_task
-from fishnet.data.cache import cache_dir, no_cache_note
 from fishnet.data.corruption_spec import folder_task, normalize_task, split_name, task_folder
 from fishnet.data.folder import load_folder
 from fishnet.data.mnist import load_mnist
-from fishnet.data.paths import expand_home, home_folder, is_within, resolve_path
 from fishnet.errors import UsageError, UserError
+from fishnet.host.cache import cache_dir, no_cache_note
+from fishnet.host.json_cache import JsonCache
+from fishnet.host.paths import expand_home, home_folder, is_within, resolve_path
 from fishnet.sweep import DataOptions, Recipe, Sweep
-from fishnet.sweep.plan.cache import Remembered
 from fishnet.sweep.run.inputs import describe
 from fishnet.sweep.spec.trunk import parse_trunk
 from fishnet.sweep.spec.validation import check_out
@@ -143,7 +143,7 @@ def test_without_a_home_folder_nothing_is_kept_and_that_is_said(homeless, photos
     task = load_folder(photos({"cat": 4, "dog": 4}))
     assert task.notes == (no_cache_note("decoded photographs"),)
     assert len(task.images) == 8
-    kept = Remembered("x.json")
+    kept = JsonCache("x.json")
     kept.keep("a", {"b": 1})
     assert kept.find("a") is None
     before = jax.config.jax_compilation_cache_dir

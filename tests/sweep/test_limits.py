@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from fishnet.errors import UsageError
+from fishnet.host.numbers import parse_number
 from fishnet.sweep import Recipe, Sweep
 from fishnet.sweep.spec.combinations import MOST_LAYERS, check_recipe
-from fishnet.sweep.spec.field_parsing import coerce, number_of, parse_value
+from fishnet.sweep.spec.field_parsing import coerce, parse_value
 from fishnet.sweep.spec.random_search import MOST_RUNS, Samples
 from fishnet.sweep.spec.recipe import FIELDS, MOST_WIDTH
 from fishnet.sweep.spec.search_space import Range
@@ -128,7 +129,7 @@ NO_WHOLE = [*NO_FLOATS, "1e3", "1.0", "²", "９", "5 5"]
 @pytest.mark.parametrize("text", NO_FLOATS)
 def test_what_is_no_number(text):
     with pytest.raises(ValueError):
-        number_of(text)
+        parse_number(text)
     with pytest.raises(UsageError, match="lr"):
         parse_value("lr", text)
 
@@ -145,7 +146,7 @@ def test_what_is_no_whole_number(text):
     ("text", "value"), [("5", 5), ("+5", 5), (" 5 ", 5), ("5.", 5), (".5", 0.5), ("-1E-3", -0.001)]
 )
 def test_what_is_a_number(text, value):
-    assert number_of(text) == parse_value("lr", text) == value
+    assert parse_number(text) == parse_value("lr", text) == value
 
 
 def test_whole_numbers_beyond_64_bits():

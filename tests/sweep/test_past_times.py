@@ -10,11 +10,11 @@ import pytest
 
 from fishnet.data import load_task
 from fishnet.host import best_effort
+from fishnet.host.json_cache import JsonCache
 from fishnet.optim.schedules import SCHEDULES
 from fishnet.sweep import Sweep, run_sweep
 from fishnet.sweep.distributed.assignment import assign
 from fishnet.sweep.plan import fit_memory, past_times
-from fishnet.sweep.plan.cache import Remembered
 from fishnet.sweep.plan.cohorts import LayoutChoice
 from fishnet.sweep.plan.layout import make_layouts
 from fishnet.sweep.plan.past_times import TIMES, find_time, time_key
@@ -100,7 +100,7 @@ def broken(*_, **__):
     ("module", "name"),
     [
         (past_times, "time_key"),
-        (fit_memory, "linear_layers"),
+        (fit_memory, "measure_linear_layers"),
         (compiling, "check_memory"),
         (program, "available_bytes"),
         (training, "keep_time"),
@@ -148,7 +148,7 @@ def test_a_program_that_cannot_be_traced_is_refused_before_anything_is_written(t
 
 def test_a_damaged_memory_is_an_empty_one(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    memory = Remembered("some.json", {"x": float})
+    memory = JsonCache("some.json", {"x": float})
     memory.keep("a", {"x": 1})
     memory.keep("b", {"x": 2})
     assert memory.find("a")["x"] == 1

@@ -4,10 +4,10 @@ import io
 
 import pytest
 
+from fishnet.host.numbers import seconds_text
 from fishnet.sweep.plan.past_times import PastTime
 from fishnet.sweep.run import progress
 from fishnet.sweep.run.progress import Display, LineDisplay, LiveDisplay, display_for
-from fishnet.sweep.spec.text import seconds_text
 
 COHORT = {
     "runs": 6,

@@ -14,17 +14,18 @@ import numpy as np
 
 from fishnet.data import Task
 from fishnet.host.interrupt import Interrupt
+from fishnet.host.json_cache import JsonCache
 from fishnet.host.machine import Device
 from fishnet.host.memory import OutOfMemory
+from fishnet.host.numbers import counted
 from fishnet.nn.conv_implementations import LOWERINGS
 from fishnet.source_hash.digest import hash_each
-from fishnet.sweep.plan.cache import TUNED, program_key
+from fishnet.sweep.plan.cache import program_key
 from fishnet.sweep.plan.cohorts import Cohort, LayoutChoice
 from fishnet.sweep.plan.grouping import form_groups, group_runs, sharing_costs_nothing, vmap_key
 from fishnet.sweep.plan.layout import Layout, make_layouts
 from fishnet.sweep.plan.user_components import functions_of
 from fishnet.sweep.spec.sweep import Run
-from fishnet.sweep.spec.text import counted
 
 WIDTHS = (1, 4, 16)
 SECONDS = 60.0  # for all cohorts together
@@ -32,6 +33,15 @@ COMPILING = 0.7  # of that time, after which no further candidate is compiled
 CALL_SECONDS = 0.2  # of one timed call
 ROUNDS = 5  # in each of which every candidate is timed once
 PRUNE_FACTOR = 2.0  # times the best median, from the third round on
+LAYOUT_FIELDS = {
+    "lane_width": int,
+    "share_batches": bool,
+    "lowering": str,
+    "asked_width": int | None,
+    "most_devices": int | None,
+    "why": str,
+}
+TUNED = JsonCache("tuned.json", {"layout": LAYOUT_FIELDS, "timings": dict})
 
 
 @dataclasses.dataclass(frozen=True)

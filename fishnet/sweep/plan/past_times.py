@@ -5,13 +5,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fishnet.host.json_cache import JsonCache
 from fishnet.host.machine import Device
-from fishnet.sweep.plan.cache import Remembered, program_key
+from fishnet.sweep.plan.cache import program_key
 from fishnet.sweep.plan.layout import Layout
 
 PER_STEP = ("training", "evaluating", "probing")  # take longer with more steps; the rest is taken to be fixed
 FIXED = ("compiling", "other")
-TIMES = Remembered("times.json", dict.fromkeys(("steps", *PER_STEP, *FIXED), float))
+TIMES = JsonCache("times.json", dict.fromkeys(("steps", *PER_STEP, *FIXED), float))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from fishnet.host.names import visible_lines
-from fishnet.sweep.spec.text import plan_rows, seconds_text
+from fishnet.host.numbers import seconds_text
+from fishnet.sweep.spec.text import plan_rows
 
 
 class Display:

@@ -4,20 +4,32 @@ import functools
 import math
 import re
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
-from fishnet.checks.arguments import quote_value
+from fishnet.checks.arguments import find_repeated, quote_value, without_numpy
 from fishnet.errors import UsageError
 from fishnet.host.names import printable
+from fishnet.host.numbers import parse_number
 from fishnet.lookup import unknown
-from fishnet.sweep.spec.fields import NOTHING, format_value
+from fishnet.sweep.spec.fields import NOTHING, Field, format_value
 from fishnet.sweep.spec.recipe import FIELDS
 
 PLAIN = frozenset((bool, int, float, str))
 SMALLEST, LARGEST = (float(edge) for edge in (np.finfo(np.float32).tiny, np.finfo(np.float32).max))
+
+
+# How messages name what is of a type; an alternative such as "auto" is named by itself.
+WORDS = {
+    int: "a whole number",
+    float: "a number",
+    str: "a name",
+    tuple[int, ...]: "whole numbers joined with hyphens (16-32-64)",
+    tuple[float, ...]: "numbers joined with hyphens (1-0.3-0.1)",
+    tuple[str, ...]: f"names joined with + (gradients+updates), or {NOTHING}",
+}
 
 
 def parse_value(name: str, text: str) -> Any:
@@ -26,16 +38,8 @@ def parse_value(name: str, text: str) -> Any:
     Raises:
         UsageError: unknown field, or a text that is not of the field's type; the message repeats it as typed.
     """
-    if name not in FIELDS:
-        raise unknown("recipe field", name, FIELDS)
     text = text.strip()
-    kinds = FIELDS[name].alternatives
-    for kind in kinds:
-        try:
-            return _parse_as(kind, text)
-        except ValueError:
-            continue
-    raise UsageError(f"{name}: {text!r} is not {' or '.join(map(_describe, kinds))}")
+    return _first_fitting(name, lambda kind: _parse(kind, text), lambda: repr(text))
 
 
 def coerce(name: str, value: Any) -> Any:
@@ -47,11 +51,9 @@ def coerce(name: str, value: Any) -> Any:
         UsageError: the value is of another type, or a number that float32 or int64 cannot hold.
         UserError: a path begins with the home folder of a user who has none.
     """
-    if name not in FIELDS:
-        raise unknown("recipe field", name, FIELDS)
     # Recipes are copied by the thousand. What a path means depends on the working folder, so that paths are not kept.
     kinds = tuple(map(type, value)) if type(value) is tuple else (type(value),)
-    known = FIELDS[name].normalize is None and PLAIN.issuperset(kinds)
+    known = _field(name).normalize is None and PLAIN.issuperset(kinds)
     return _coerce_kept(name, value, kinds) if known else _coerce(name, value)
 
 
@@ -63,72 +65,16 @@ def _coerce_kept(name: str, value: Any, kinds: tuple[type, ...]) -> Any:
 
 def _coerce(name: str, value: Any) -> Any:
     value = without_numpy(value)
-    _check_size(name, value)
-    kinds = FIELDS[name].alternatives
-    for kind in kinds:
-        if _is_of(kind, value):
-            return _converted(name, kind, value)
-    raise UsageError(f"{name}: {quote_value(value)} is not {' or '.join(map(_describe, kinds))}")
-
-
-def _is_of(kind: Any, value: Any) -> bool:
-    """Tells whether a value is of one of a field's types."""
-    if typing.get_origin(kind) is Literal:
-        return isinstance(value, str) and value in typing.get_args(kind)
-    if typing.get_origin(kind) is tuple:
-        entry = typing.get_args(kind)[0]
-        full = entry is str or bool(value)
-        return isinstance(value, list | tuple) and full and all(_is_of(entry, v) for v in value)
-    return isinstance(value, (int, float) if kind is float else kind) and not isinstance(value, bool)
-
-
-def _converted(name: str, kind: Any, value: Any) -> Any:
-    """A value that `_is_of` a type, in exactly that type."""
-    if typing.get_origin(kind) is tuple:
-        return tuple(_converted(name, typing.get_args(kind)[0], v) for v in value)
-    if kind is float:
-        return _in_float32(name, value)
-    normalize = FIELDS[name].normalize
+    for number in value if isinstance(value, list | tuple) else [value]:
+        if isinstance(number, int) and number.bit_length() > 63:  # too long even to be written in a message
+            raise UsageError(f"{name}: a whole number of {number.bit_length()} bits is too large for any field")
+    value = _first_fitting(name, lambda kind: _convert(name, kind, value), lambda: quote_value(value))
+    normalize = _field(name).normalize
     return normalize(value) if normalize else value
 
 
-def without_numpy(value: Any) -> Any:
-    """A value with NumPy's scalars and arrays, also those in a list or tuple, as Python's numbers and lists."""
-    if isinstance(value, list | tuple):
-        return type(value)(map(without_numpy, value)) if type(value) in (list, tuple) else value
-    return value.tolist() if hasattr(value, "tolist") else value
-
-
-def _check_size(name: str, value: Any) -> None:
-    """Refuses whole numbers beyond 64 bits, which cannot even be written in a message."""
-    for number in value if isinstance(value, (list, tuple)) else [value]:
-        if isinstance(number, int) and number.bit_length() > 63:
-            raise UsageError(f"{name}: a whole number of {number.bit_length()} bits is too large for any field")
-
-
-def _in_float32(name: str, value: float) -> float:
-    """`value`, which is one that a network can be trained with.
-
-    Raises:
-        UsageError: in float32 it would be 0 or infinite.
-    """
-    if not math.isfinite(value):
-        raise UsageError(f"{name}: {value} is not a finite number")
-    if value != 0 and not SMALLEST <= abs(value) <= LARGEST:
-        raise UsageError(
-            f"{name}: {format_value(float(value))!r} is outside float32, in which networks are trained: 0, or "
-            f"{SMALLEST:.1g} to {LARGEST:.1g}"
-        )
-    return float(value) + 0.0  # -0.0 is 0.0, which it is equal to
-
-
 def coerce_all(what: str, name: str, values: Any) -> tuple[Any, ...]:
-    """A list of different values as the type of field `name`.
-
-    Args:
-        what: they are, for the message: "axis".
-        name: of the field.
-        values: a list, a tuple or a NumPy array.
+    """A list of different values as the type of field `name`; `what` they are, for the message: "axis".
 
     Raises:
         UsageError: no list, an empty one, a value of another type or one that is there twice.
@@ -144,12 +90,6 @@ def coerce_all(what: str, name: str, values: Any) -> tuple[Any, ...]:
     return result
 
 
-def find_repeated(values: Sequence[Any]) -> list[Any]:
-    """Values that occur for the second time or more often."""
-    seen = set()
-    return [value for value in values if value in seen or seen.add(value)]
-
-
 def is_number(name: str) -> bool:
     """Tells whether field `name` takes numbers, possibly among other values."""
     return not {int, float}.isdisjoint(FIELDS[name].alternatives)
@@ -160,50 +100,66 @@ def plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _parse_as(kind: Any, text: str) -> Any:
-    if typing.get_origin(kind) is Literal:
-        if text in typing.get_args(kind):
-            return text
-        raise ValueError
-    if typing.get_origin(kind) is tuple:
-        entry = typing.get_args(kind)[0]
-        if entry is str:
-            return () if text == NOTHING else tuple(text.split("+"))
-        return tuple(_parse_as(entry, part) for part in re.split(r"(?<!e)-", text))
-    if kind is float:
-        return number_of(text)
-    if kind is int and not re.fullmatch(r"[+-]?[0-9]+", text):
-        raise ValueError
-    return kind(text)
-
-
-def number_of(text: str) -> float:
-    """The finite number that `text` writes in plain digits.
-
-    Raises:
-        ValueError: it is none; Python would also read other digits than 0 to 9, and underscores between them.
-    """
-    if not re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text.strip()):
-        raise ValueError
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError
-    return value
-
-
-def _describe(kind: Any) -> str:
-    if typing.get_origin(kind) is Literal:
-        return " or ".join(map(repr, typing.get_args(kind)))
-    if typing.get_origin(kind) is tuple:
-        if typing.get_args(kind)[0] is str:
-            return f"names joined with + (gradients+updates), or {NOTHING}"
-        if typing.get_args(kind)[0] is float:
-            return "numbers joined with hyphens (1-0.3-0.1)"
-        return "whole numbers joined with hyphens (16-32-64)"
-    return {int: "a whole number", float: "a number", str: "a name"}[kind]
-
-
 def shown_value(value: Any) -> str:
     """A recipe value as it is written on the command line, in a form that tables and pages can hold: a path may be no
     text."""
     return printable(format_value(value))
+
+
+def _field(name: str) -> Field:
+    if name not in FIELDS:
+        raise unknown("recipe field", name, FIELDS)
+    return FIELDS[name]
+
+
+def _first_fitting(name: str, read: Callable[[Any], Any], shown: Callable[[], str]) -> Any:
+    """What `read` gives for the first type of a field that does not refuse the value; messages name it as `shown`."""
+    kinds = _field(name).alternatives
+    for kind in kinds:
+        try:
+            return read(kind)
+        except UsageError:
+            raise
+        except ValueError:  # of another type
+            continue
+    words = [WORDS.get(kind) or " or ".join(map(repr, typing.get_args(kind))) for kind in kinds]
+    raise UsageError(f"{name}: {shown()} is not {' or '.join(words)}")
+
+
+def _parse(kind: Any, text: str) -> Any:
+    """The value of a type that is written as `text`; ValueError where there is none."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is tuple and arguments[0] is str:
+        return () if text == NOTHING else tuple(text.split("+"))
+    if origin is tuple:
+        return tuple(_parse(arguments[0], part) for part in re.split(r"(?<!e)-", text))  # 1e-3 is one number
+    if kind is float:
+        return parse_number(text)
+    if (origin is Literal and text not in arguments) or (kind is int and not re.fullmatch(r"[+-]?[0-9]+", text)):
+        raise ValueError
+    return int(text) if kind is int else text
+
+
+def _convert(name: str, kind: Any, value: Any) -> Any:
+    """A value of Python in exactly a type of field `name`; ValueError where it is of another."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is tuple and isinstance(value, list | tuple) and (value or arguments[0] is str):
+        return tuple(_convert(name, arguments[0], entry) for entry in value)
+    wanted = {float: (int, float), int: int}.get(kind, str)
+    if origin is tuple or isinstance(value, bool) or not isinstance(value, wanted):
+        raise ValueError
+    if origin is Literal and value not in arguments:
+        raise ValueError
+    return _in_float32(name, typing.cast(float, value)) if kind is float else value
+
+
+def _in_float32(name: str, value: float) -> float:
+    """A number with which a network can be trained: UsageError where in float32 it would be 0 or infinite."""
+    if not math.isfinite(value):
+        raise UsageError(f"{name}: {value} is not a finite number")
+    if value != 0 and not SMALLEST <= abs(value) <= LARGEST:
+        raise UsageError(
+            f"{name}: {format_value(float(value))!r} is outside float32, in which networks are trained: 0, or "
+            f"{SMALLEST:.1g} to {LARGEST:.1g}"
+        )
+    return float(value) + 0.0  # -0.0 is 0.0, which it is equal to

@@ -9,12 +9,12 @@ import numpy as np
 
 from fishnet.checks.arguments import check_mapping, check_text, quote_value
 from fishnet.errors import UsageError
+from fishnet.host.numbers import format_count
 from fishnet.lookup import unknown
 from fishnet.sweep.spec.field_parsing import coerce, plain
 from fishnet.sweep.spec.fields import format_value
 from fishnet.sweep.spec.recipe import current_spelling
 from fishnet.sweep.spec.search_space import domain_from, domain_of
-from fishnet.sweep.spec.text import format_count
 
 MOST_RUNS = 2**15  # of a sweep: three times what is planned within seconds
 MOST_POINTS = 2**16  # looked at, or eight a draw if that is more, until enough of them are different

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from fishnet.checks.arguments import check_flag
+from fishnet.checks.arguments import check_flag, without_numpy
 from fishnet.errors import UsageError
 from fishnet.lookup import unknown
-from fishnet.sweep.spec.field_parsing import coerce, coerce_all, is_number, plain, without_numpy
+from fishnet.sweep.spec.field_parsing import coerce, coerce_all, is_number, plain
 from fishnet.sweep.spec.fields import format_value
 from fishnet.sweep.spec.recipe import FIELDS
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from fishnet.checks.arguments import check_flag, check_text, check_whole_number
 from fishnet.errors import UsageError
+from fishnet.host.numbers import parse_number
 from fishnet.lookup import unknown
-from fishnet.sweep.spec.field_parsing import number_of
 from fishnet.sweep.spec.history import CURVES, LOWER_IS_BETTER, RUNNING, STOPPED, History
 
 TARGETS = tuple(name for name in CURVES if name.startswith(("val_", "train_")))
@@ -80,7 +80,7 @@ def parse_target(text: str) -> tuple[str, bool, float]:
     found = re.fullmatch(r"\s*(\w+)\s*(>=|<=)\s*(\S+)\s*", text)
     try:
         name, sign, number = found.groups() if found else ("", "", "")
-        value = number_of(number)
+        value = parse_number(number)
     except ValueError:
         raise UsageError(f"target: {text!r} is not METRIC>=X or METRIC<=X, as in val_accuracy>=0.8") from None
     if name not in TARGETS:

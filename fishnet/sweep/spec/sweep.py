@@ -10,14 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from fishnet.checks.arguments import check_mapping, check_type, quote_value
+from fishnet.checks.arguments import check_mapping, check_type, find_repeated, quote_value, without_numpy
 from fishnet.errors import UsageError
+from fishnet.host.numbers import format_count
 from fishnet.lookup import unknown
-from fishnet.sweep.spec.field_parsing import coerce, coerce_all, find_repeated, plain, shown_value, without_numpy
+from fishnet.sweep.spec.field_parsing import coerce, coerce_all, plain, shown_value
 from fishnet.sweep.spec.random_search import MOST_RUNS, Samples, check_count
 from fishnet.sweep.spec.recipe import FIELDS, Recipe
 from fishnet.sweep.spec.stopping import Stopping
-from fishnet.sweep.spec.text import format_count
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,10 @@
-"""The plan, numbers and durations in words, for displays and reports."""
+"""The plan in words, for displays and reports."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from fishnet.host.names import visible
+from fishnet.host.numbers import counted, seconds_text
 
 
 def plan_rows(view: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -59,25 +59,3 @@ def cohort_text(cohort: Mapping[str, Any]) -> str:
     if cohort.get("why"):
         text += f"; chosen by timing: {cohort['why']}"
     return text + (f"; {cohort['reason']}" if cohort.get("reason") else "")
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 run`, `3 runs`."""
-    return f"{number:,} {noun}" + "s" * (number != 1)
-
-
-def format_count(number: int) -> str:
-    """A whole number above 0 in a message: Python does not write those of thousands of digits."""
-    return str(number) if number < 10**15 else f"about 10^{math.log10(number):.0f}"
-
-
-def seconds_text(seconds: float) -> str:
-    """A duration as a person says it: 0.4 s, 45 s, 4 min 12 s, 1 h 05 min."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

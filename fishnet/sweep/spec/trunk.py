@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from fishnet.data.paths import resolve_path
 from fishnet.errors import UsageError
+from fishnet.host.paths import resolve_path
 
 TRUNK = re.compile(r"(.+):(\d{1,9})(?:-(\d{1,9}))?", re.DOTALL)  # FOLDER:RUN, or FOLDER:FIRST-LAST
 

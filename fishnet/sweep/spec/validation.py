@@ -10,15 +10,15 @@ import numpy as np
 
 from fishnet.data import Task, check_task
 from fishnet.data.corruption_spec import parse_classes, split_name, task_folder
-from fishnet.data.paths import is_within
 from fishnet.errors import UsageError
+from fishnet.host.numbers import counted
+from fishnet.host.paths import is_within
 from fishnet.metrics.classification import undefined_metrics
 from fishnet.sweep.spec.combinations import check_recipe
 from fishnet.sweep.spec.fields import format_value
 from fishnet.sweep.spec.recipe import FIELDS, Recipe
 from fishnet.sweep.spec.stopping import Stopping, parse_target
 from fishnet.sweep.spec.sweep import Sweep
-from fishnet.sweep.spec.text import counted
 
 # An epoch of a run has about half a kilobyte of curves in memory, for 15 classes: a gigabyte for all.
 MOST_EPOCHS = 2**21

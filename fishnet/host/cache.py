@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from fishnet.data.paths import home_folder
+from fishnet.host.paths import home_folder
 
 
 def cache_dir() -> Path | None:
