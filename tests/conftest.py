@@ -67,7 +67,10 @@ QUICK = (
     *("augment/", "data/", "losses/", "metrics/", "nn/", "optim/", "stats/", "test_"),
     *(f"sweep/test_{name}.py" for name in ("doors", "history", "limits", "recipe", "slices", "validate")),
 )
-NOT_QUICK = ("nn/test_convolution.py", "stats/test_compare.py", "stats/test_planning.py")
+NOT_QUICK = (
+    *("augment/test_augment.py", "losses/test_softmax_family.py", "nn/test_convolution.py", "nn/test_norms.py"),
+    *("stats/test_compare.py", "stats/test_planning.py"),
+)
 
 
 @pytest.hookimpl(tryfirst=True)

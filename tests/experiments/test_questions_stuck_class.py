@@ -53,6 +53,7 @@ def test_no_cure_is_said_to_work_where_none_does(asked):
     assert all(expected.startswith("not ") for claim in supported for expected in claim.expected.values())
 
 
+@pytest.mark.slow
 def test_figures_have_something_to_show(asked, trials):
     evidence, _ = weighed(asked, trials, "full")
     shown, why = asked.evidence.panels(trials, evidence), asked.mechanism.panels(trials, evidence)

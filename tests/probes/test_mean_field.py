@@ -50,6 +50,7 @@ def test_sigmoids_gradients_vanish():
 
 
 @pytest.mark.parametrize(("activation", "variance"), [(jnp.tanh, 1.0), (jax.nn.relu, 2.0), (jax.nn.sigmoid, 4.0)])
+@pytest.mark.slow
 def test_a_wide_network_does_what_theory_says(activation, variance):
     """Lengths of signals and gradients of random networks of width 1,000, for one input, the mean of four."""
     width, depth = 1000, 5

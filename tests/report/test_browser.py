@@ -42,7 +42,7 @@ PROBE = """<script>addEventListener("load", () => {
 FRAME = """<body><script>addEventListener("message", e => {{ document.body.dataset.seen = e.data }})</script>
 <iframe src="{page}" style="border:0;width:{width}px;height:2000px"></iframe></body>"""
 
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")]
 
 
 @pytest.fixture(scope="module")

@@ -34,6 +34,7 @@ def test_tasks_are_resampled_each_for_itself():
 
 @pytest.mark.parametrize(("tasks", "runs"), [(1, 10), (2, 5), (3, 5), (10, 5)])
 @pytest.mark.parametrize("apart", [0.0, 3.0])
+@pytest.mark.slow
 def test_intervals_hold_it_in_93_to_97_percent(tasks, runs, apart):
     rng = np.random.default_rng(tasks)
     level = np.linspace(0, apart, tasks)[:, None]

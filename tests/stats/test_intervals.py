@@ -96,6 +96,7 @@ def collapsed(rng, shape):
 
 
 @pytest.mark.parametrize("n", [2, 3, 4, 5, 7, 9, 10, 12, 16, 24, 40])
+@pytest.mark.slow
 def test_95_percent_intervals_of_normal_values_hold_the_mean_in_93_to_97(n):
     values, mean = normal(np.random.default_rng(n), (4000, n))
     low, high = mean_interval(values, resamples=2000)
@@ -113,6 +114,7 @@ def test_95_percent_intervals_of_normal_values_hold_the_mean_in_93_to_97(n):
         (collapsed, 10, 0.94),
     ],
 )
+@pytest.mark.slow
 def test_coverage_of_other_distributions_is_what_the_docstring_says(draw, n, least):
     values, mean = draw(np.random.default_rng(n), (4000, n))
     low, high = mean_interval(values, resamples=2000)

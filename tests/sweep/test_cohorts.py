@@ -226,6 +226,7 @@ load_run(sys.argv[1], run=1)
 """
 
 
+@pytest.mark.slow
 def test_a_quiet_sweep_says_nothing_at_all(tmp_path):
     """No log lines of Orbax, absl or XLA either."""
     done = subprocess.run(

@@ -88,6 +88,7 @@ def test_a_finished_sweep_is_left_alone_by_any_shard(mixed, sharded, shard):
     assert {**contents(sharded), ".lock": b""} == {**before, ".lock": b""}
 
 
+@pytest.mark.slow
 def test_several_cohorts_more_shards_than_groups_and_a_target(tmp_path):
     """Shards without runs in one program, or in any; arms stay whole where seeds end together."""
     sweep = Sweep(SMALL, {"widths": [(8,), (4,)]}, seeds=3, stopping=Stopping(target="val_accuracy>=0.45"))
@@ -146,6 +147,7 @@ def test_folders_of_shards_as_an_earlier_version_named_them_are_read(undisturbed
     assert_same_sweep(undisturbed, out)
 
 
+@pytest.mark.slow
 def test_pretraining_goes_on_in_another_number_of_shards(tmp_path, often):
     recipe = Recipe(**vars(SMALL) | {"epochs": 2, "pretrain_epochs": 4})
     sweep = Sweep(recipe, {"pretrain": ["none", "rotation"], "optimizer": ["momentum", "adam"]}, seeds=3)
@@ -343,6 +345,7 @@ def test_all_shards_need_the_same_program():
 COLLECTIVE = r"all-reduce|all-gather|all-to-all|collective-permute|collective-broadcast|reduce-scatter|\b(send|recv)\b"
 
 
+@pytest.mark.slow
 def test_compiled_programs_hold_no_collective(mixed):
     (layout,) = layouts_of(mixed[0], width=1)
     (assigned,) = assign([layout], 2, whole_arms=False)

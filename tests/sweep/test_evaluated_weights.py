@@ -40,6 +40,9 @@ def schedule_free(tmp_path_factory):
     return run_sweep(Sweep(recipe, seeds=1), tmp_path_factory.mktemp("free") / "out", devices=1)
 
 
+FREE = pytest.param("schedule_free", 0, marks=pytest.mark.slow)
+
+
 def first_outputs(task, params) -> np.ndarray:
     """The outputs of the first layer for all training images, [n, width] float64."""
     train = task.images[task.splits["train"]].astype(np.float64)
@@ -60,7 +63,7 @@ def by_hand(task, variables, split: str) -> float:
     return -log_softmax(logits, -1)[np.arange(len(labels)), labels].mean()
 
 
-@pytest.mark.parametrize(("sweep", "run"), [("averages", 1), ("averages", 2), ("schedule_free", 0)])
+@pytest.mark.parametrize(("sweep", "run"), [("averages", 1), ("averages", 2), FREE])
 def test_statistics_are_those_of_the_training_images_under_the_evaluated_weights(request, task, sweep, run):
     loaded = load_run(request.getfixturevalue(sweep).out, run)
     outputs, found = first_outputs(task, loaded.variables["params"]), loaded.variables["batch_stats"]["norm_0"]
@@ -68,7 +71,7 @@ def test_statistics_are_those_of_the_training_images_under_the_evaluated_weights
     np.testing.assert_allclose(found["var"], outputs.var(0), rtol=1e-4)
 
 
-@pytest.mark.parametrize(("sweep", "run"), [("averages", 0), ("averages", 1), ("averages", 2), ("schedule_free", 0)])
+@pytest.mark.parametrize(("sweep", "run"), [("averages", 0), ("averages", 1), ("averages", 2), FREE])
 def test_a_loaded_run_has_the_loss_that_was_reported(request, task, sweep, run):
     result = request.getfixturevalue(sweep)
     variables = load_run(result.out, run).variables

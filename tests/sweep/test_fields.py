@@ -221,6 +221,7 @@ def history_of(recipes: dict[str, Recipe]) -> History:
 
 
 @pytest.mark.parametrize("fields", [["rho"], ["stochastic_depth"], ["pretrain", "pretrain_epochs", "pretrain_lr"]])
+@pytest.mark.slow
 def test_another_value_trains_otherwise_elsewhere(fields):
     before = dataclasses.replace(BASE, **ELSEWHERE[fields[0]][1])
     recipes = {field: dataclasses.replace(before, **{field: ELSEWHERE[field][0]}) for field in fields}

@@ -64,6 +64,7 @@ def test_lane_width_changes_little(mlp, mlp_at_width_4, tmp_path, width):
         np.testing.assert_allclose(a, b, atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
 def test_lanes_of_one_seed_may_share_their_batches(mlp, mlp_at_width_4, tmp_path):
     shared = run_sweep(mlp, tmp_path / "shared", lane_width=4, share_batches=True)
     plan = json.loads((shared.out / "sweep.json").read_text())["plan"]

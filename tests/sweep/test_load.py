@@ -120,7 +120,7 @@ def photographs(tmp_path_factory):
     synthetic = load_task("synthetic", 8)
     fish = ["crab", "ray", "eel", "cod"]
     task = make_task("folder:/gone", 255 - synthetic.images, synthetic.labels, synthetic.splits, fish)
-    sweep = Sweep(dataclasses.replace(TINY, task=task.name, activation="tanh"), axes={"lr": ["auto", 0.1]}, seeds=2)
+    sweep = Sweep(dataclasses.replace(TINY, task=task.name), axes={"lr": ["auto", 0.1]}, seeds=2)
     out = tmp_path_factory.mktemp("photos") / "out"
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(TASKS, "folder", Source(lambda request: task, (8,), 8))

@@ -99,6 +99,7 @@ def test_a_backend_that_runs_out_of_memory_gets_a_smaller_layout(tmp_path, monke
     assert_same_run(out, 3, narrow, 3)
 
 
+@pytest.mark.slow
 def test_devices_that_do_not_fit_side_by_side_are_fewer(tmp_path, monkeypatch, narrow):
     has(monkeypatch, LITTLE)
     notes, out = Notes(), tmp_path / "out"

@@ -148,6 +148,7 @@ def test_a_lowering_of_the_users_own_belongs_to_the_sweep_that_may_use_it(name, 
     assert user_functions(sweep, "gemm") == user_functions(Sweep(TINY, seeds=1)) == {}
 
 
+@pytest.mark.slow
 def test_another_lowering_of_the_same_name_is_not_finished_before(monkeypatch, tmp_path):
     monkeypatch.setitem(LOWERINGS, "mine", scaled_convolution)
     sweep = Sweep(CONVOLVED, seeds=1)
@@ -160,6 +161,7 @@ def test_another_lowering_of_the_same_name_is_not_finished_before(monkeypatch, t
         run_sweep(sweep, tmp_path / "out", lowering="mine", devices=1)
 
 
+@pytest.mark.slow
 def test_a_component_that_changes_its_own_state_is_told_of(monkeypatch, tmp_path):
     """It fills a dictionary while it is traced: in the same process it then looks like another component."""
     seen = {}
@@ -197,6 +199,7 @@ def test_components_that_no_run_names_leave_jax_caches_alone(monkeypatch):
     assert cleared
 
 
+@pytest.mark.slow
 def test_components_are_hashed_once_before_and_once_after_training(monkeypatch, tmp_path):
     """And once for each program, of those that its runs name."""
     monkeypatch.setitem(ACTIVATIONS, "mine", Scaled(4.0))

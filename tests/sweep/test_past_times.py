@@ -77,6 +77,7 @@ def test_what_a_program_took_is_what_the_next_plan_says(tmp_path, monkeypatch):
     assert find_time(planned(longer), jax.devices()[:1]) is None
 
 
+@pytest.mark.slow
 def test_one_program_that_is_not_known_leaves_the_whole_unknown(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     run_sweep(Sweep(TINY, seeds=1), tmp_path / "one", devices=1)

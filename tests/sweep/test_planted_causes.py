@@ -9,6 +9,8 @@ from fishnet.sweep import Sweep, run_sweep
 from fishnet.sweep.spec.random_search import Samples
 from tests.sweep.conftest import TINY
 
+pytestmark = pytest.mark.slow
+
 HEALTHY = {"activation": "relu", "init": "he_normal", "init_gain": 1.0, "init_bias": 0.0, "lr": 0.05}
 CAUSES = {
     "healthy": {},

@@ -136,6 +136,7 @@ def of(table: pd.DataFrame, run: int, probe: str) -> pd.DataFrame:
     return table[(table.run == run) & (table.probe == probe)]
 
 
+@pytest.mark.slow
 def test_gradients_add_up_to_those_of_the_curves(cnn):
     """Measured at every step, the lengths of the layers give the mean length that the curves have."""
     result = cnn[1]
@@ -147,6 +148,7 @@ def test_gradients_add_up_to_those_of_the_curves(cnn):
         np.testing.assert_allclose(whole.groupby("epoch").mean(), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_updates_lead_from_one_step_to_the_next(cnn):
     """|w(t+1)| is within |u(t)| of |w(t)|, and the norms of the last step are those of the network that was kept."""
     table = pd.read_parquet(cnn[1].out / "probes.parquet")
@@ -162,6 +164,7 @@ def test_updates_lead_from_one_step_to_the_next(cnn):
     assert (zeros.value == 0).all() and zeros.layer.unique().tolist() == ["conv_0", "conv_1", "head"]
 
 
+@pytest.mark.slow
 def test_dead_units_are_those_of_the_network(cnn):
     result = cnn[1]
     table, task = pd.read_parquet(result.out / "probes.parquet"), load_task("synthetic", 8)
@@ -247,6 +250,7 @@ def test_a_list_of_names_is_written_with_pluses():
         assert format_value(names) == format_value(list(names)) == text
 
 
+@pytest.mark.slow
 def test_a_slope_that_only_neighbours_learn_is_no_layer_of_a_run(tmp_path):
     base = dataclasses.replace(TINY, epochs=1, probes=("gradients",))
     both = run_sweep(Sweep(base, axes={"activation": ["relu", "prelu"]}, seeds=1), tmp_path / "both", devices=1)

@@ -149,6 +149,7 @@ def test_figures_agree_with_predictions_and_curves(tiny):
             assert getattr(row, f"{split}_loss") == pytest.approx(loss, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_large_sweep_keeps_the_predictions_of_the_best_and_the_worst_run_of_each_arm(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "PREDICTIONS_FOR_ALL", 5)
     sweep = Sweep(TINY, axes={"optimizer": ["momentum", "adam"]}, seeds=3)

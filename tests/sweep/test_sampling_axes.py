@@ -289,7 +289,9 @@ def test_the_page_shows_each_sampled_field_and_the_best_arms(drawn):
     assert {path.stem for path in (result.out / "figures").iterdir()} >= {"overview", "learning_curves"}
 
 
-@pytest.mark.parametrize(("width", "draws", "active"), [(8, 72, [72, 24, 24, 8]), (1, 7, [7, 3, 3, 1])])
+@pytest.mark.parametrize(
+    ("width", "draws", "active"), [(8, 72, [72, 24, 24, 8]), pytest.param(1, 7, [7, 3, 3, 1], marks=pytest.mark.slow)]
+)
 def test_lanes_that_have_ended_cost_nothing(drawn, tmp_path, width, draws, active):
     """Groups are formed anew from the arms that go on, so that at least 0.95 of the lane-steps executed are useful."""
     out = drawn[1].out

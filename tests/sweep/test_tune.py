@@ -19,6 +19,7 @@ from fishnet.sweep.store.folder import read_sweep_file
 from tests.sweep.conftest import TINY, Stopper
 
 
+@pytest.mark.slow
 def test_the_fastest_layout_is_taken_written_down_and_kept(tmp_path):
     out = tmp_path / "out"
     sweep = Sweep(dataclasses.replace(TINY, epochs=2), seeds=4)
