@@ -203,6 +203,7 @@ def game(start, images):
     return play
 
 
+@pytest.mark.slow
 def test_gan_players_have_the_gradients_of_their_own_losses(ours, game):
     found, variables = ours("gan")
     grads, (real, after), losses = game(variables["params"], variables["params"])

@@ -111,6 +111,7 @@ def assert_alike(found, expected, share):
         np.testing.assert_allclose(a, b, atol=share * size, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lowering", ["gemm", "winograd"])
 def test_products_with_the_hessian_of_a_network(lowering):
     """Without maxima, whose winner may change within a difference."""

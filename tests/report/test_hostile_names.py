@@ -28,6 +28,8 @@ from fishnet.sweep.run.progress import display_for
 from fishnet.sweep.spec.history import History
 from fishnet.sweep.store.records import runs_table
 
+pytestmark = pytest.mark.slow
+
 FOLDERS = [
     b"#0072b2", b"\xff", b"\\xff", b"\\udcff", b"a\x1b[31mred", b"new\nline", b"tab\tbed", b"<script>alert(1)<br>",
     b'q"u\'o&te', "\u202eright".encode(), b" ", b"=1+1", b"a+b", b"run", b"label", b"$x_1$", b"__index__",

@@ -89,7 +89,12 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+EARLY = ("one axis", "two axes", "absent class")
+
+
+@pytest.mark.parametrize(
+    "case", [case if case in EARLY else pytest.param(case, marks=pytest.mark.slow) for case in CASES]
+)
 def test_every_kind_of_sweep_has_a_page(sweep_folder, case):
     out = sweep_folder(**CASES[case])
     page = page_of(out)

@@ -72,6 +72,7 @@ def test_every_run_is_there_once_and_trains_for_its_own_epochs(several):
         assert set(pd.read_parquet(result.out / f"{table}.parquet")["run"]) == set(range(8))
 
 
+@pytest.mark.slow
 def test_a_run_of_its_own_length_equals_that_run_alone(several, tmp_path):
     """Runs that go on longer change nothing of one that ends first, nor do runs of other programs."""
     sweep, result = several
@@ -96,6 +97,7 @@ def test_tasks_share_the_tables_and_each_run_has_the_columns_of_its_own_classes(
         np.testing.assert_array_equal(loaded.variables["constants"]["standardize"]["mean"], task.mean)
 
 
+@pytest.mark.slow
 def test_a_function_of_the_users_own_is_trained_and_loaded(own):
     _, result = own
     task = load_task("synthetic", 8)
@@ -109,6 +111,7 @@ def test_a_function_of_the_users_own_is_trained_and_loaded(own):
     np.testing.assert_allclose(jax.nn.softmax(logits), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_another_function_under_the_same_name_is_another_sweep(own, monkeypatch):
     sweep, result = own
     monkeypatch.setitem(ACTIVATIONS, "mine", lambda x: x * jax.nn.sigmoid(1.7 * x))

@@ -116,7 +116,11 @@ def undisturbed(tmp_path_factory) -> Path:
     return run_sweep(SWEPT, tmp_path_factory.mktemp("undisturbed") / "out", lane_width=2, devices=1).out
 
 
-@pytest.mark.parametrize("goes_on", [["2/2", "1/2"], ["1/3", "3/3", "2/3"], [None]], ids=str)
+@pytest.mark.parametrize(
+    "goes_on",
+    [*(pytest.param(names, marks=pytest.mark.slow) for names in (["2/2", "1/2"], ["1/3", "3/3", "2/3"])), [None]],
+    ids=str,
+)
 def test_a_stopped_shard_goes_on_in_any_number_of_shards(undisturbed, tmp_path, often, goes_on):
     out = tmp_path / "out"
     stopped_early(SWEPT, out, "2/2")

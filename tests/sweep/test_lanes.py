@@ -27,6 +27,7 @@ def test_lane_equals_its_solo_run_bit_for_bit(mixed, tmp_path, run, devices):
         assert solo[name][0] == result.runs[name][run], name
 
 
+@pytest.mark.slow
 def test_number_of_devices_changes_nothing(mixed, tmp_path):
     sweep, result = mixed
     again = run_sweep(sweep, tmp_path / "one", devices=1)
@@ -49,6 +50,7 @@ def mlp_at_width_4(mlp, tmp_path_factory):
 
 
 @pytest.mark.parametrize("run", [14])
+@pytest.mark.slow
 def test_vectorised_lane_equals_its_solo_run_bit_for_bit(mlp, mlp_at_width_4, tmp_path, run):
     run_sweep(alone(mlp, run), tmp_path / "alone", lane_width=4, devices=1)
     assert_same_run(mlp_at_width_4.out, run, tmp_path / "alone", 0)

@@ -237,6 +237,7 @@ def by_statistics(tmp_path_factory):
 
 
 @pytest.mark.parametrize("run", range(3))
+@pytest.mark.slow
 def test_a_network_is_loaded_with_the_statistics_it_was_evaluated_with(by_statistics, run):
     task = load_task("synthetic", 8)
     rows = recorded(by_statistics.out, run).query("split == 'val'")
@@ -245,6 +246,7 @@ def test_a_network_is_loaded_with_the_statistics_it_was_evaluated_with(by_statis
     np.testing.assert_allclose(probabilities(by_statistics.out, run, task.images[rows["example"]]), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_statistics_change_the_evaluation_only(by_statistics):
     curves = pd.read_parquet(by_statistics.out / "curves.parquet")
     train, val = (curves.pivot(index="epoch", columns="run", values=f"{split}_loss") for split in ("train", "val"))
@@ -252,6 +254,7 @@ def test_the_statistics_change_the_evaluation_only(by_statistics):
     assert all((val[a] != val[b]).all() for a, b in ((0, 1), (0, 2), (1, 2)))
 
 
+@pytest.mark.slow
 def test_precise_statistics_of_trained_weights_are_what_probes_see(by_statistics):
     lanes = trained(by_statistics.out)["lanes"]
     seen, precise = lanes["statistics"]["norm_0"]["mean"], lanes["estimated"]["norm_0"]["mean"]
@@ -259,6 +262,7 @@ def test_precise_statistics_of_trained_weights_are_what_probes_see(by_statistics
     assert (seen[2] != seen[0]).all()
 
 
+@pytest.mark.slow
 def test_precise_statistics_are_those_of_the_training_images(by_statistics):
     """Ahead of the first norm every batch is on the same scale: there they are the moments of all images."""
     task, loaded = load_task("synthetic", 8), load_run(by_statistics.out, 2)

@@ -44,6 +44,7 @@ def test_runs_without_pretraining_are_as_they_were(pretrained, tmp_path):
             np.testing.assert_array_equal(a["dense_0"]["kernel"][run], b["dense_0"]["kernel"][0])
 
 
+@pytest.mark.slow
 def test_a_pretrained_lane_equals_its_solo_run_bit_for_bit(pretrained, tmp_path):
     sweep, result, _ = pretrained
     run = next(r for r in sweep.runs() if r.values["pretrain"] == "autoencoder" and r.recipe.pretrain_epochs == 3)

@@ -82,7 +82,9 @@ def plain(tmp_path_factory):
     return *trained(out), out
 
 
-@pytest.mark.parametrize("group", CHANGED)
+@pytest.mark.parametrize(
+    "group", [name if name == "types" else pytest.param(name, marks=pytest.mark.slow) for name in CHANGED]
+)
 def test_a_sweep_gives_the_same_bits_under_other_settings(group, plain, settings, tmp_path):
     settings(**CHANGED[group])
     mesh = jax.make_mesh((1,), ("x",), devices=jax.devices()[:1])

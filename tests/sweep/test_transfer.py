@@ -162,6 +162,7 @@ def test_a_frozen_trunk_is_kept_bit_for_bit_by_every_optimizer(tiny, on_a_trunk)
         assert (ours["params"]["head"]["kernel"] != theirs["params"]["head"]["kernel"]).all()
 
 
+@pytest.mark.slow
 def test_a_frozen_batch_norm_trains_with_the_statistics_that_it_keeps(tiny, tmp_path):
     """With a head that hardly moves the training loss is that of a plain network in evaluation."""
     recipe = dataclasses.replace(ONE, trunk=f"{tiny[1].out}:0", freeze="trunk", lr=STILL)
