@@ -17,7 +17,7 @@ from fishnet.report.write_again import way_back
 from fishnet.stats import Interval, interval, t_interval
 from fishnet.sweep.spec.field_parsing import shown_value
 from fishnet.sweep.spec.fields import format_value
-from fishnet.sweep.spec.search_space import Choices, Range, domain_from, domain_of
+from fishnet.sweep.spec.search_space import Choices, Range, domain_from
 from fishnet.sweep.spec.sweep import arm_name
 from fishnet.sweep.store.finished import check_checkpoints
 from fishnet.sweep.store.folder import SWEEP_FILE, read_sweep_file
@@ -64,7 +64,7 @@ class Results:
     def sampled(self) -> dict[str, Range | Choices]:
         """Domains of the sampled fields."""
         space = (self.sweep.get("samples") or {}).get("space", {})
-        return {name: domain_of(name, domain_from(spec)) for name, spec in space.items()}
+        return {name: domain_from(name, spec) for name, spec in space.items()}
 
     @cached_property
     def listed(self) -> bool:

@@ -190,7 +190,7 @@ def test_samples_that_make_no_sense_are_refused(arguments, message):
 def test_a_field_is_not_both_an_axis_and_sampled():
     with pytest.raises(UsageError, match="lr is given both as an axis and to be sampled"):
         Sweep(TINY, {"lr": [0.1]}, samples=Samples({"lr": Range(0.1, 0.2)}))
-    with pytest.raises(UsageError, match="one figure"):
+    with pytest.raises(UsageError, match="one metric"):
         Sweep(TINY, stopping=Stopping(median=True), samples=Samples({"select_by": ["val_loss", "val_ece"]}, 2))
 
 

@@ -54,11 +54,11 @@ def test_an_arm_is_the_mean_of_its_seeds_and_ends_as_a_whole():
     assert stopped(Stopping(halving=2), losses, arms) == [0, 1]
 
 
-def test_a_seed_without_a_figure_does_not_count():
+def test_a_seed_without_a_metric_does_not_count():
     assert stopped(Stopping(halving=2), [[1.0], [np.nan], [4.0], [4.0]], ["a", "a", "b", "b"]) == [2, 3]
 
 
-def test_the_median_is_of_the_others_mean_figures():
+def test_the_median_is_of_the_others_mean_metrics():
     # The best so far of the first, 4, against means of 3.5, 5 and 7.
     losses = [[6.0, 4.0], [4.0, 3.0], [6.0, 4.0], [9.0, 5.0]]
     assert stopped(Stopping(median=True), losses) == []
@@ -105,8 +105,8 @@ def test_rules_that_make_no_sense_are_refused(arguments, message):
         Stopping(**arguments)
 
 
-def test_arms_must_be_compared_by_one_figure():
-    with pytest.raises(UsageError, match="one figure"):
+def test_arms_must_be_compared_by_one_metric():
+    with pytest.raises(UsageError, match="one metric"):
         Sweep(TINY, {"select_by": ["val_loss", "val_accuracy"]}, 1, Stopping(halving=2))
 
 

@@ -36,11 +36,7 @@ def check_recipe(recipe: Recipe) -> None:
 
 
 def check_ghosts(recipe: Recipe, batch_size: int) -> None:
-    """Checks that a batch can be cut into the recipe's ghost batches.
-
-    Raises:
-        UsageError: they do not divide it.
-    """
+    """Refuses a batch that cannot be cut into the recipe's ghost batches."""
     if recipe.ghost_batch and batch_size % recipe.ghost_batch:
         raise UsageError(f"ghost_batch: {recipe.ghost_batch} does not divide batch_size {batch_size}")
 

@@ -12,7 +12,7 @@ import itertools
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 
@@ -33,51 +33,25 @@ def format_value(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
 
 
-class Valid(Protocol):
-    """Valid values of a field, beyond their type."""
-
-    def check(self, name: str, value: Any) -> None:
-        """Refuses a value of field `name` that is not valid.
-
-        Args:
-            name: of the field.
-            value: of the field's type.
-
-        Raises:
-            UsageError: with the value and the valid ones.
-        """
-        ...
-
-
 @dataclasses.dataclass(frozen=True)
 class Field:
     """A recipe field.
 
-    Args:
-        role: where its value goes. static: it changes shapes or adds parameters, so runs that differ in it have
-            programs of their own. scalar: a traced number that programs read as it is, `hparams.scalars[name]`.
-            traced: its traced values are made in `program/traced_config.py`. host: read outside compiled programs.
-        default: its value where none is given.
-        part: of the catalogue of `experiments.describe` that lists it.
-        valid: its valid values; None: any of its type.
-        used_by: recipes that make use of it; None: all.
-        auto: `f(recipe)`: what "auto" stands for; None: the program itself decides.
-        normalize: `f(text)`: the one way in which its values are written.
-        name: of the field.
-        type: its annotation.
-        owner: the dataclass.
+    Its role says where its value goes. static: it changes shapes or adds parameters, so runs that differ in it have
+    programs of their own. scalar: a traced number that programs read as it is, `hparams.scalars[name]`. traced: its
+    traced values are made in `program/traced_config.py`. host: read outside compiled programs.
     """
 
     role: Role
     default: Any
-    part: str
-    valid: Valid | None = None
-    used_by: "Condition | None" = None
-    auto: Callable[[Any], Any] | None = None
-    normalize: Callable[[str], str] | None = None
+    part: str  # of the catalogue of `experiments.describe` that lists it
+    valid: "Names | Interval | Each | None" = None  # beyond its type; None: any
+    used_by: "Condition | None" = None  # recipes that make use of it; None: all
+    auto: Callable[[Any], Any] | None = None  # f(recipe): what "auto" stands for; None: the program itself decides
+    normalize: Callable[[str], str] | None = None  # f(text): the one way in which its values are written
     name: str = ""
-    type: Any = None
-    owner: Any = object
+    type: Any = None  # its annotation
+    owner: Any = object  # the dataclass
 
     @property
     def help(self) -> str:
@@ -85,11 +59,7 @@ class Field:
         return attribute_docstrings(self.owner)[self.name]
 
     def check(self, value: Any) -> None:
-        """Refuses a value, of the field's type, that is not valid.
-
-        Raises:
-            UsageError: with the value and the valid ones.
-        """
+        """Refuses a value of the field's type that is not valid: a `UsageError` with it and the valid ones."""
         if self.valid is not None:
             self.valid.check(self.name, value)
 
@@ -126,7 +96,7 @@ class Field:
         return table if isinstance(table, Table) else None
 
 
-def declare(role: Role, default: Any, part: str, valid: Valid | None = None, **options: Any) -> Any:
+def declare(role: Role, default: Any, part: str, valid: Any = None, **options: Any) -> Any:
     """A field of the dataclass `Recipe`; arguments as of `Field`."""
     return dataclasses.field(default=default, metadata={KEY: Field(role, default, part, valid, **options)})
 
@@ -162,17 +132,11 @@ def attribute_docstrings(owner: type) -> dict[str, str]:
 
 @dataclasses.dataclass(frozen=True)
 class Names:
-    """Names of a table or list that is looked up when it is needed, and some beside it.
+    """Names of a table or list that is looked up when it is needed, and some beside it."""
 
-    Args:
-        where: `package.module:NAME`; empty: no table.
-        beside: further names.
-        noun: what one of them is called; empty: as the field.
-    """
-
-    where: str = ""
-    beside: tuple[str, ...] = ()
-    noun: str = ""
+    where: str = ""  # `package.module:NAME` of the table; empty: none
+    beside: tuple[str, ...] = ()  # further names
+    noun: str = ""  # what one of them is called; empty: as the field
 
     @property
     def table(self) -> Collection[str]:
@@ -188,13 +152,13 @@ class Names:
         return iter((*self.beside, *self.table))
 
     def check(self, name: str, value: Any) -> None:
-        """Refuses an unknown name; see `Valid`."""
+        """Refuses an unknown name as the value of field `name`."""
         if value not in tuple(self):
             raise unknown(self.noun or name, value, self)
 
 
 def named(where: str, *beside: str, noun: str = "") -> Names:
-    """Names of the table at `package.module:NAME`, and those given beside it; arguments as of `Names`."""
+    """Names of the table at `package.module:NAME`, and those given beside it."""
     return Names(where, beside, noun)
 
 
@@ -205,23 +169,16 @@ def one_of(*names: str) -> Names:
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """Numbers from `low` to `high`; what is no number, such as auto, passes.
-
-    Args:
-        low, high: the ends.
-        inclusive: which ends are valid themselves.
-    """
+    """Numbers from `low` to `high`; what is no number, such as auto, passes."""
 
     low: float
     high: float
-    inclusive: Literal["both", "neither", "left", "right"] = "both"
+    inclusive: Literal["both", "neither", "left", "right"] = "both"  # which ends are valid themselves
 
     def __contains__(self, number: float) -> bool:
-        return (
-            self.low < number < self.high
-            or (number == self.low and self.inclusive in ("both", "left"))
-            or (number == self.high and self.inclusive in ("both", "right"))
-        )
+        above = self.low <= number if self.inclusive in ("both", "left") else self.low < number
+        below = number <= self.high if self.inclusive in ("both", "right") else number < self.high
+        return above and below
 
     def __str__(self) -> str:
         lower = "at least" if self.inclusive in ("both", "left") else "above"
@@ -229,7 +186,7 @@ class Interval:
         return f"{lower} {self.low} and {upper} {self.high:g}"
 
     def check(self, name: str, value: Any) -> None:
-        """Refuses a number outside, also one that float32 rounds to an end that is not valid; see `Valid`."""
+        """Refuses a number outside, also one that float32 rounds to an end that is not valid."""
         if isinstance(value, str):
             return
         rounded = float(np.float32(value)) if isinstance(value, float) else value
@@ -245,20 +202,14 @@ between = Interval
 
 @dataclasses.dataclass(frozen=True)
 class Each:
-    """Lists, or names joined with +, of which each entry is valid; what is no list, such as all, passes.
+    """Lists, or names joined with +, of which each entry is valid; what is no list, such as all, passes."""
 
-    Args:
-        each: of the entries.
-        distinct: whether no entry may be there twice.
-        joined: whether the values are texts, names joined with +.
-    """
-
-    each: Valid
-    distinct: bool = False
-    joined: bool = False
+    each: Names | Interval
+    distinct: bool = False  # no entry may be there twice
+    joined: bool = False  # the values are texts, names joined with +
 
     def check(self, name: str, value: Any) -> None:
-        """Refuses an entry that is not valid, or is there twice; see `Valid`."""
+        """Refuses an entry that is not valid, or is there twice."""
         if isinstance(value, str) and not self.joined:
             return
         entries = value.split("+") if self.joined else value
@@ -273,24 +224,13 @@ class Each:
 
 @dataclasses.dataclass(frozen=True)
 class Condition:
-    """Recipes that make use of a field.
+    """Recipes that make use of a field."""
 
-    Args:
-        holds: `f(recipe)`.
-        words: what must be given, for messages: "loss focal or class_balanced_focal".
-    """
-
-    holds: Callable[[Any], bool]
-    words: Callable[[], str]
+    holds: Callable[[Any], bool]  # f(recipe)
+    words: Callable[[], str]  # what must be given, for messages: "loss focal or class_balanced_focal"
 
     def __or__(self, other: "Condition") -> "Condition":
         return Condition(lambda r: self.holds(r) or other.holds(r), lambda: f"{self.words()}, or {other.words()}")
-
-
-def either(values: Sequence[Any]) -> str:
-    """`a`, `a or b`, `a, b or c`."""
-    *others, last = map(str, values)
-    return f"{', '.join(others)} or {last}" if others else last
 
 
 def when(test: Callable[[Any], bool], words: str) -> Condition:
@@ -300,12 +240,12 @@ def when(test: Callable[[Any], bool], words: str) -> Condition:
 
 def given(field: str, *values: str) -> Condition:
     """Recipes whose `field` has one of these values."""
-    return when(lambda recipe: getattr(recipe, field) in values, f"{field} {either(values)}")
+    return when(lambda recipe: getattr(recipe, field) in values, f"{field} {_either(values)}")
 
 
-def not_given(field: str, *values: Any) -> Condition:
-    """Recipes whose `field` has none of these values."""
-    return when(lambda recipe: getattr(recipe, field) not in values, f"{field} other than {either(values)}")
+def not_given(field: str, value: Any) -> Condition:
+    """Recipes whose `field` has another value."""
+    return when(lambda recipe: getattr(recipe, field) != value, f"{field} other than {value}")
 
 
 def component(field: str, names: Names, test: Callable[[Any], bool]) -> Condition:
@@ -318,4 +258,10 @@ def component(field: str, names: Names, test: Callable[[Any], bool]) -> Conditio
         value = getattr(recipe, field)
         return not set(fitting()).isdisjoint(value if isinstance(value, tuple) else [value])
 
-    return Condition(holds, lambda: f"{field} {either(fitting())}")
+    return Condition(holds, lambda: f"{field} {_either(fitting())}")
+
+
+def _either(values: Sequence[str]) -> str:
+    """`a`, `a or b`, `a, b or c`."""
+    *others, last = values
+    return f"{', '.join(others)} or {last}" if others else last

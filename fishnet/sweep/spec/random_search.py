@@ -74,10 +74,8 @@ class Samples:
     @property
     def notes(self) -> list[str]:
         """Notes on the draws for the user."""
-        if not self or self.method != "sobol" or not _is_whole(self.draws):
-            return []
-        count = cast(int, self.draws)
-        if not count & (count - 1):
+        count = len(self.points)
+        if not self or self.method != "sobol" or not _is_whole(self.draws) or not count & (count - 1):
             return []
         above = 1 << count.bit_length()
         return [f"{count} draws: a Sobol sequence is best balanced at powers of two, such as {above // 2} or {above}"]
@@ -93,8 +91,7 @@ class Samples:
         """The same draws from what `spec` gave, in today's spelling; none from nothing."""
         if not spec:
             return cls()
-        space = {name: domain_from(domain) for name, domain in spec["space"].items()}
-        space = {n: [current_spelling(n, v) for v in d] if isinstance(d, list) else d for n, d in space.items()}
+        space = {name: domain_from(name, domain) for name, domain in spec["space"].items()}
         return cls(space, [{name: current_spelling(name, v) for name, v in draw.items()} for draw in spec["draws"]])
 
     def _drawn(self, wanted: int) -> tuple[dict[str, Any], ...]:
@@ -144,40 +141,30 @@ class Samples:
 
 
 def check_count(what: str, number: int) -> None:
-    """Refuses a number of seeds or draws that is beyond any sweep.
-
-    Raises:
-        UsageError: with the number.
-    """
+    """Refuses a number of seeds or draws that is beyond any sweep."""
     if number > MOST_RUNS:
         raise UsageError(f"{what}: {format_count(number)} is more than the {MOST_RUNS:,} runs that a sweep can hold")
 
 
 def differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """Differences between the draws of two sweeps, in words.
-
-    Args:
-        found: `Samples.spec` of the one there; empty: none.
-        wanted: of the one here.
-    """
+    """Differences between the draws of the sweep there and here, in words; of each its `Samples.spec`, or nothing."""
     old, new = _words(found), _words(wanted)
     names = [name for name in dict.fromkeys([*new, *old]) if old.get(name) != new.get(name)]
     if names:
         return [f"{name} {old.get(name, 'absent')} there, {new.get(name, 'absent')} here" for name in names]
-    pairs = enumerate(zip(found.get("draws", ()), wanted.get("draws", ()), strict=True), start=1)
-    other = next(((number, *pair) for number, pair in pairs if pair[0] != pair[1]), None)
-    if other is None:
-        return []
-    number, *draws = other
-    there, here = (" ".join(f"{name}={format_value(value)}" for name, value in draw.items()) for draw in draws)
-    return [f"draw {number} {there} there, {here} here"]
+    pairs = zip(found.get("draws", ()), wanted.get("draws", ()), strict=True)
+    for number, draws in enumerate(pairs, start=1):
+        if draws[0] != draws[1]:
+            there, here = (" ".join(f"{name}={format_value(value)}" for name, value in draw.items()) for draw in draws)
+            return [f"draw {number} {there} there, {here} here"]
+    return []
 
 
 def _words(spec: Mapping[str, Any]) -> dict[str, str]:
     """Properties of draws by name, without the draws themselves."""
     if not spec:
         return {}
-    space = {f"sample {name}": domain_of(name, domain_from(domain)) for name, domain in spec["space"].items()}
+    space = {f"sample {name}": domain_from(name, domain) for name, domain in spec["space"].items()}
     rest = {"draws": len(spec["draws"]), "sampler": spec.get("method"), "draw seed": spec.get("seed")}
     return {name: str(text) for name, text in (space | rest).items() if text is not None}
 

@@ -12,7 +12,7 @@ from fishnet.errors import UsageError
 from fishnet.lookup import unknown
 from fishnet.sweep.spec.field_parsing import coerce, coerce_all, is_number, plain
 from fishnet.sweep.spec.fields import format_value
-from fishnet.sweep.spec.recipe import FIELDS
+from fishnet.sweep.spec.recipe import FIELDS, current_spelling
 
 DIGITS = 4  # significant ones of a sampled number, so that an arm's name says all of it
 
@@ -21,22 +21,17 @@ DIGITS = 4  # significant ones of a sampled number, so that an arm's name says a
 class Range:
     """Numbers from `low` to `high`, both included: whole ones for a field of whole numbers.
 
-    Args:
-        low: the lowest.
-        high: the highest.
-        log: uniform in the logarithm instead of in the number.
-
     Raises:
         UsageError: `log` is neither True nor False. `domain_of` checks the ends, as those of a field.
     """
 
     low: float
     high: float
-    log: bool = False
+    log: bool = False  # uniform in the logarithm instead of in the number
 
     def __post_init__(self) -> None:
-        for name in ("low", "high"):
-            object.__setattr__(self, name, without_numpy(getattr(self, name)))
+        object.__setattr__(self, "low", without_numpy(self.low))
+        object.__setattr__(self, "high", without_numpy(self.high))
         check_flag("range: log", self.log)
 
     def __str__(self) -> str:
@@ -61,13 +56,10 @@ class Range:
         return self.high - self.low + 1 if isinstance(self.low, int) else math.inf
 
     def at(self, points: np.ndarray) -> list[Any]:
-        """The values at some points of the unit interval.
+        """The values at points [n] of the unit interval: `low + u (high - low)`, or the same in logarithms.
 
-        `low + u (high - low)`, or the same in logarithms; whole numbers n share the interval from n to n + 1. Other
-        numbers are rounded to four significant digits: of the number where the scale is logarithmic, else of the range.
-
-        Args:
-            points: [n] in [0, 1).
+        Whole numbers n share the interval from n to n + 1. Other numbers are rounded to four significant digits: of the
+        number where the scale is logarithmic, else of the range.
         """
         whole = isinstance(self.low, int)
         low, high = float(self.low), float(self.high) + whole
@@ -84,43 +76,33 @@ class Range:
 
 @dataclass(frozen=True)
 class Choices:
-    """Values of which each is as likely as the others."""
+    """Values of which each is as likely as the others; methods as of `Range`."""
 
     values: tuple[Any, ...]
 
     def __str__(self) -> str:
-        """Text as on the command line: `momentum,adam`."""
         return ",".join(map(format_value, self.values))
 
     def __contains__(self, value: Any) -> bool:
         return value in self.values
 
     def spec(self) -> list[Any]:
-        """Plain JSON values."""
         return [plain(value) for value in self.values]
 
     @property
     def ends(self) -> tuple[Any, ...]:
-        """All values: see `Range.ends`."""
         return self.values
 
     @property
     def size(self) -> int:
-        """Number of values."""
         return len(self.values)
 
     def at(self, points: np.ndarray) -> list[Any]:
-        """The values at some points [n] of the unit interval, which they share evenly."""
         return [self.values[min(int(u * self.size), self.size - 1)] for u in points]
 
 
 def domain_of(name: str, given: Any) -> Range | Choices:
-    """Domain of a field, in the type of the field.
-
-    Raises:
-        UsageError: an unknown field or `seed`, values that are not the field's, a range of a field that is no number, a
-            reversed one, a logarithmic one that does not begin above 0.
-    """
+    """Domain of a field, in the type of the field; a `UsageError` where it is none."""
     if name == "seed":
         raise UsageError("seed cannot be sampled: seeds are given with --seeds (seeds=...)")
     if name not in FIELDS:
@@ -139,6 +121,7 @@ def domain_of(name: str, given: Any) -> Range | Choices:
     return Range(low, high, bool(given.log))
 
 
-def domain_from(spec: Any) -> Any:
-    """A domain from what its `spec` gave."""
-    return Range(**spec) if isinstance(spec, Mapping) else spec
+def domain_from(name: str, spec: Any) -> Range | Choices:
+    """Domain of a field from what its `spec` gave, in today's spelling."""
+    given = Range(**spec) if isinstance(spec, Mapping) else [current_spelling(name, value) for value in spec]
+    return domain_of(name, given)

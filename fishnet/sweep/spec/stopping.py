@@ -19,13 +19,13 @@ TARGETS = tuple(name for name in CURVES if name.startswith(("val_", "train_")))
 
 @dataclass(frozen=True)
 class Stopping:
-    """When arms end early. An arm's figure is the mean over its seeds, and what is compared is its best so far.
+    """When arms end early. An arm's metric is the mean over its seeds, and what is compared is its best so far.
 
     Args:
         halving: eta of successive halving: of the arms that came to a rung, one in so many goes on. 0: no rungs. Rungs
             are after `first`, `first` eta, `first` eta^2 ... epochs. Arms of programs that are trained later are
             compared with all arms that came to the rung before them (asynchronous halving).
-        median: whether an arm ends whose best figure so far is worse than the median of the other arms' mean figure up
+        median: whether an arm ends whose best metric so far is worse than the median of the other arms' mean metric up
             to the same epoch.
         first: epochs before anything ends by comparison.
         target: METRIC>=X or METRIC<=X, a column of curves.parquet: an arm ends that has reached it. Empty: none.
@@ -92,26 +92,16 @@ def parse_target(text: str) -> tuple[str, bool, float]:
 
 
 class ArmStopper:
-    """Ends arms of a sweep by the rules of a `Stopping`, cohort after cohort.
-
-    Args:
-        stopping: the rules.
-        select_by: the figure by which arms are compared.
-    """
+    """Ends arms of a sweep by the rules of a `Stopping`, cohort after cohort; arms are compared by `select_by`."""
 
     def __init__(self, stopping: Stopping, select_by: str) -> None:
         self.stopping, self.select_by = stopping, select_by
-        self.figures: dict[str, np.ndarray] = {}  # arm -> its mean figure by epoch, higher is better
+        self.means: dict[str, np.ndarray] = {}  # arm -> its mean metric by epoch, higher is better
 
     def learn(self, arms: Sequence[str], history: History) -> None:
-        """Takes in what a cohort's arms have reached.
-
-        Args:
-            arms: of each run of the cohort.
-            history: of its runs.
-        """
+        """Takes in what the arms of a cohort have reached, given the arm of each run."""
         for name, rows in rows_of(arms).items():
-            self.figures[name] = mean_figure(history.curves[rows], self.select_by, self.select_by in LOWER_IS_BETTER)
+            self.means[name] = mean_metric(history.curves[rows], self.select_by, self.select_by in LOWER_IS_BETTER)
 
     def judge(self, arms: Sequence[str], history: History, planned: Sequence[int]) -> None:
         """Marks the runs as stopped whose arm ends after the epoch that they have just finished.
@@ -137,26 +127,19 @@ class ArmStopper:
         if not self.stopping.target:
             return False
         name, higher, value = parse_target(self.stopping.target)
-        best = best_so_far(mean_figure(curves, name, lower=not higher))[epochs - 1]
+        best = best_so_far(mean_metric(curves, name, lower=not higher))[epochs - 1]
         return bool(best >= (value if higher else -value))
 
     def behind(self, arm: str, epochs: int) -> bool:
         """Tells whether an arm is not good enough after so many epochs to go on."""
-        stopping = self.stopping
-        own = best_so_far(self.figures[arm])[epochs - 1]
-        others = (
-            [f for name, f in self.figures.items() if name != arm and np.isfinite(f[:epochs]).all()]
-            if (epochs >= stopping.first)
-            else []
-        )
-        if not others:
+        stopping, own = self.stopping, best_so_far(self.means[arm])[epochs - 1]
+        others = [m[:epochs] for name, m in self.means.items() if name != arm and np.isfinite(m[:epochs]).all()]
+        if epochs < stopping.first or not others:
             return False
-        if stopping.median and own < np.median([f[:epochs].mean() for f in others]):
+        if stopping.median and own < np.median([metric.mean() for metric in others]):
             return True
-        if stopping.is_rung(epochs):
-            better = sum(best_so_far(f)[epochs - 1] > own for f in others)
-            return better >= math.ceil((len(others) + 1) / stopping.halving)
-        return False
+        better = sum(metric.max() > own for metric in others)
+        return stopping.is_rung(epochs) and better >= math.ceil((len(others) + 1) / stopping.halving)
 
 
 def rows_of(arms: Sequence[str]) -> Mapping[str, np.ndarray]:
@@ -164,8 +147,8 @@ def rows_of(arms: Sequence[str]) -> Mapping[str, np.ndarray]:
     return {name: np.flatnonzero(np.asarray(arms) == name) for name in dict.fromkeys(arms)}
 
 
-def mean_figure(curves: np.ndarray, name: str, lower: bool) -> np.ndarray:
-    """The mean over runs of a figure by epoch, [epoch], negated where lower is better; NaN where no run has one."""
+def mean_metric(curves: np.ndarray, name: str, lower: bool) -> np.ndarray:
+    """The mean over runs of a metric by epoch, [epoch], negated where lower is better; NaN where no run has one."""
     values = curves[:, :, CURVES.index(name)]
     there = np.isfinite(values)
     total, count = np.where(there, values, 0).sum(0), there.sum(0)
@@ -174,6 +157,6 @@ def mean_figure(curves: np.ndarray, name: str, lower: bool) -> np.ndarray:
     return -mean if lower else mean
 
 
-def best_so_far(figure: np.ndarray) -> np.ndarray:
-    """The running maximum of a figure by epoch; -inf until it is first defined."""
-    return np.maximum.accumulate(np.where(np.isfinite(figure), figure, -np.inf))
+def best_so_far(metric: np.ndarray) -> np.ndarray:
+    """The running maximum of a metric by epoch; -inf until it is first defined."""
+    return np.maximum.accumulate(np.where(np.isfinite(metric), metric, -np.inf))

@@ -33,8 +33,8 @@ class Sweep:
 
     Raises:
         UsageError: unknown field, a value of the wrong type, an empty or repeated value, `seed` as an axis, no seeds;
-            a field that is an axis and sampled; arms that would be compared by different figures; more runs than
-            a sweep can hold.
+            a field that is an axis and sampled; arms that would be compared by different metrics; more runs than a
+            sweep can hold.
     """
 
     recipe: Recipe = field(default_factory=Recipe)
@@ -57,12 +57,15 @@ class Sweep:
             axes[name] = coerce_all("axis", name, values)
         object.__setattr__(self, "axes", types.MappingProxyType(axes))
         object.__setattr__(self, "seeds", _seeds(self.seeds))
-        check_runs([len(values) for values in axes.values()], len(self.samples.points), len(self.seed_list))
+        runs = math.prod(map(len, axes.values())) * len(self.samples.points) * len(self.seed_list)
+        if runs > MOST_RUNS:  # before any list of them is built
+            made = f"axes, draws and seeds make {format_count(runs)} runs"
+            raise UsageError(f"{made}, more than the {MOST_RUNS:,} that a sweep can hold")
         for name in axes:
             if name in self.samples.space:
                 raise UsageError(f"{name} is given both as an axis and to be sampled")
         if (self.stopping.halving or self.stopping.median) and "select_by" in self.varied:
-            raise UsageError("axis select_by with halving or median stopping: arms must be compared by one figure")
+            raise UsageError("axis select_by with halving or median stopping: arms must be compared by one metric")
 
     def __reduce__(self):
         return Sweep, (self.recipe, dict(self.axes), self.seeds, self.stopping, self.samples)
@@ -103,12 +106,7 @@ class Sweep:
         return spec | {name: part.spec() for name, part in parts.items() if part}
 
     def hash(self, functions: Mapping[str, str] | None = None, options: Mapping[str, Any] | None = None) -> str:
-        """sha256 of the specification.
-
-        Args:
-            functions: digests of the user's own by what they are made of, see `source_hash`.
-            options: how data are read, where it is not the default.
-        """
+        """sha256 of the specification, with digests of the user's own `functions` and `options` of reading data."""
         spec = self.spec() | {"functions": dict(functions or {}), "options": dict(options or {})}
         return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
 
@@ -128,25 +126,8 @@ def arm_name(values: Mapping[str, Any]) -> str:
     return " ".join(f"{k}={shown_value(v)}" for k, v in values.items()) or "base"
 
 
-def check_runs(axes: Sequence[int], draws: int, seeds: int) -> None:
-    """Refuses more runs than a sweep can hold, before any list of them is built.
-
-    Args:
-        axes: number of values of each.
-        draws: number of draws; 1 without.
-        seeds: number of seeds.
-
-    Raises:
-        UsageError: with how many there would be.
-    """
-    runs = math.prod(axes) * draws * seeds
-    if runs > MOST_RUNS:
-        raise UsageError(
-            f"axes, draws and seeds make {format_count(runs)} runs, more than the {MOST_RUNS:,} that a sweep can hold"
-        )
-
-
-def _seeds(seeds: int | Sequence[int]) -> tuple[int, ...]:
+def _seeds(seeds: Any) -> tuple[int, ...]:
+    """The seeds themselves, of their number or a list of them."""
     seeds = without_numpy(seeds)
     if isinstance(seeds, bool) or not isinstance(seeds, (int, Sequence)) or isinstance(seeds, str | bytes):
         raise UsageError(f"seeds: {quote_value(seeds)} is neither a number of seeds nor a list of seeds")

@@ -1,8 +1,11 @@
-"""Refuses a sweep that cannot work, or an option that would have no effect, before any data is read."""
+"""Refuses a sweep that cannot work, or an option that would have no effect, before any data is read.
+
+Every check raises a `UsageError` that repeats what was asked for and says what is valid.
+"""
 
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,43 +44,25 @@ def check_sweep(
         for value in values:
             FIELDS[name].check(value)
     recipes = [dataclasses.replace(sweep.recipe, **arm) for arm in sweep.arms()]
-    check_epochs(len(recipes) * len(sweep.seed_list), max(recipe.epochs for recipe in recipes))
-    classes = {}
-    for recipe in recipes:
-        check_recipe(recipe)
-        size = None if recipe.image_size == "auto" else recipe.image_size
-        if (key := (recipe.task, size)) not in classes:
-            classes[key] = check_task(*key, data_dir=data_dir, group_regex=group_regex)
-    check_uses(recipes)
-    check_stopping(sweep)
-    check_data_options(sweep, data_dir, strict)
-    for recipe in recipes:
-        size = None if recipe.image_size == "auto" else recipe.image_size
-        if (names := classes[recipe.task, size]) is not None and recipe.hard_classes != "none":
-            parse_classes(recipe.hard_classes, names)
-
-
-def check_epochs(runs: int, epochs: int) -> None:
-    """Refuses more epochs of all runs than their curves have room for.
-
-    Raises:
-        UsageError: with how many there would be.
-    """
+    runs, epochs = len(recipes) * len(sweep.seed_list), max(recipe.epochs for recipe in recipes)
     if runs * epochs > MOST_EPOCHS:
         raise UsageError(
             f"{runs:,} runs of up to {epochs:,} epochs are more than the {MOST_EPOCHS:,} epochs that a sweep can hold"
         )
+    for recipe in recipes:
+        check_recipe(recipe)
+    tasks = [(recipe.task, None if recipe.image_size == "auto" else recipe.image_size) for recipe in recipes]
+    classes = {key: check_task(*key, data_dir=data_dir, group_regex=group_regex) for key in dict.fromkeys(tasks)}
+    check_uses(recipes)
+    check_stopping(sweep)
+    check_data_options(sweep, data_dir, strict)
+    for recipe, key in zip(recipes, tasks, strict=True):
+        if (names := classes[key]) is not None and recipe.hard_classes != "none":
+            parse_classes(recipe.hard_classes, names)
 
 
-def check_uses(recipes: Iterable[Recipe]) -> None:
-    """Refuses a field that was set and that no run of a sweep makes use of.
-
-    Args:
-        recipes: of its arms.
-
-    Raises:
-        UsageError: with the values of other fields that the field needs.
-    """
+def check_uses(recipes: Sequence[Recipe]) -> None:
+    """Refuses a field that was set and that no recipe of the arms makes use of."""
     for name, field in FIELDS.items():
         if field.used_by is None:
             continue
@@ -88,11 +73,7 @@ def check_uses(recipes: Iterable[Recipe]) -> None:
 
 
 def check_stopping(sweep: Sweep) -> None:
-    """Refuses rules that could not end any arm before its last epoch.
-
-    Raises:
-        UsageError: with the reason.
-    """
+    """Refuses rules that could not end any arm before its last epoch."""
     stopping, longest = sweep.stopping, max(sweep.varied.get("epochs", [sweep.recipe.epochs]))
     rules = [name for name, given in (("halving", stopping.halving), ("median", stopping.median)) if given]
     useless = f"{' and '.join(rules)} stopping would have no effect"
@@ -108,11 +89,7 @@ def check_stopping(sweep: Sweep) -> None:
 
 
 def check_lowering(sweep: Sweep, lowering: str | None) -> None:
-    """Refuses a lowering of convolutions where there are none.
-
-    Raises:
-        UsageError: all networks are mlps.
-    """
+    """Refuses a lowering of convolutions where all networks are mlps."""
     if lowering is not None and not has_convolutions(sweep):
         raise UsageError(f"lowering {lowering} would have no effect: an mlp has no convolutions")
 
@@ -124,11 +101,7 @@ def has_convolutions(sweep: Sweep) -> bool:
 
 
 def check_data_options(sweep: Sweep, data_dir: str | os.PathLike | None = None, strict: bool = False) -> None:
-    """Refuses options for data that none of the tasks reads: they would change a folder's name, or nothing.
-
-    Raises:
-        UsageError: with what the option belongs to.
-    """
+    """Refuses options for data that none of the tasks reads: they would change a folder's name, or nothing."""
     kinds = {split_name(task)[0].split(":")[0] for task in sweep.varied.get("task", [sweep.recipe.task])}
     if data_dir is not None and READS_FILES not in kinds:
         raise UsageError(
@@ -140,11 +113,7 @@ def check_data_options(sweep: Sweep, data_dir: str | os.PathLike | None = None, 
 
 
 def check_out(sweep: Sweep, out: str | Path) -> None:
-    """Refuses an output folder within a folder of photographs: its files would be taken for photographs, or a class.
-
-    Raises:
-        UsageError: that, or the photographs are within the output folder, beside its own files.
-    """
+    """Refuses an output folder within a folder of photographs, whose files or class it would be, and the reverse."""
     tasks = {sweep.recipe.task, *sweep.varied.get("task", ())}
     for folder in filter(None, map(task_folder, sorted(tasks))):
         if is_within(out, folder) or any(is_within(out, link) for link in links_in(folder)):
@@ -175,9 +144,6 @@ def check_selection(recipes: Iterable[Recipe], tasks: Mapping[tuple[str, Any], T
         recipes: without `auto`, one a run.
         tasks: by (task, image size).
         stopping: the rules by which arms end early.
-
-    Raises:
-        UsageError: with the classes that the validation split holds, and those that it lacks.
     """
     target = [("target", parse_target(stopping.target)[0])] if stopping.target else []
     asked = {(r.task, r.image_size, *by) for r in recipes for by in [("select_by", r.select_by), *target]}
