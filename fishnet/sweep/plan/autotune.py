@@ -66,17 +66,6 @@ class TunedLayout:
     choice: LayoutChoice
     timings: Mapping[str, float]  # milliseconds a step and run, by the name of the candidate
 
-    def entry(self) -> dict[str, Any]:
-        """JSON values that the cache keeps."""
-        return {"layout": dataclasses.asdict(self.choice), "timings": dict(self.timings)}
-
-    @classmethod
-    def of(cls, entry: Mapping[str, Any]) -> "TunedLayout":
-        """Reads an entry of the cache."""
-        choice = LayoutChoice(**entry["layout"])
-        why = f"{choice.why} (remembered from {entry['date'][:10]})"
-        return cls(dataclasses.replace(choice, why=why), entry["timings"])
-
 
 class Trial:
     """Program of a candidate, ready to be timed on its first groups.
@@ -85,7 +74,7 @@ class Trial:
         candidate: to be timed.
         serial: layout of the cohort whose runs are to be laid out.
         tasks: by (task, image size).
-        devices: there are.
+        devices: of which the candidate uses the first.
         interrupt: looked at meanwhile.
 
     Raises:
@@ -115,16 +104,13 @@ class Trial:
         self._states = self._program.init()
         self._work = layout.work(range(len(some)))
         self._lr_scales = [np.ones(self._program.lanes, np.float32)] * len(self._states)
-        self._most = layout.cohort.config.steps_per_epoch
-        self._steps = min(2, self._most)
+        most = layout.cohort.config.steps_per_epoch
+        self._steps = min(2, most)
+        self._call()  # warms up
+        self._steps = max(1, min(most, int(CALL_SECONDS / self._call())))
         self.seconds: list[float] = []  # a step of all groups side by side
-        self._warm_up()
 
-    def _warm_up(self) -> None:
-        self._take()
-        self._steps = max(1, min(self._most, int(CALL_SECONDS / self._take())))
-
-    def _take(self) -> float:
+    def _call(self) -> float:
         """Seconds a step, of one call."""
         began = time.perf_counter()
         self._states = self._program.train(self._states, self._lr_scales, self._work, 0, self._steps)
@@ -132,7 +118,7 @@ class Trial:
 
     def take(self) -> None:
         """Times one call."""
-        self.seconds.append(self._take())
+        self.seconds.append(self._call())
 
     @property
     def milliseconds(self) -> float:
@@ -148,18 +134,15 @@ def autotune_layouts(
     stage: Callable[[str], None],
     interrupt: Interrupt,
 ) -> list[TunedLayout]:
-    """Finds the layout that trains fastest, for each cohort.
+    """Finds the layout that trains fastest, for each cohort in the plan's order.
 
     Args:
         runs: with resolved recipes.
         tasks: by (task, image size).
         lowering: the only one to try; None: all of them.
-        devices: there are.
+        devices: to try them on.
         stage: told in a line what is being timed.
         interrupt: looked at meanwhile.
-
-    Returns:
-        For each cohort, in the plan's order.
     """
     # With which weights it begins does not change how long a step takes.
     runs = [dataclasses.replace(run, recipe=dataclasses.replace(run.recipe, trunk="none")) for run in runs]
@@ -172,12 +155,15 @@ def autotune_layouts(
         tried = functions_of(recipes, LOWERINGS if lowering is None else [lowering])
         key = program_key(config, hash_each(tried), devices, lowering, similar(serial.cohort))
         if (entry := TUNED.find(key)) is not None:
-            found.append(TunedLayout.of(entry))
+            choice = LayoutChoice(**entry["layout"])
+            why = f"{choice.why} (remembered from {entry['date'][:10]})"
+            found.append(TunedLayout(dataclasses.replace(choice, why=why), entry["timings"]))
             continue
         stage(f"timing layouts of program {number} of {len(cohorts)}")
-        found.append(time_layouts(serial, tasks, lowering, devices, SECONDS / len(cohorts), interrupt))
-        if found[-1].timings:
-            TUNED.keep(key, found[-1].entry())
+        tuned = time_layouts(serial, tasks, lowering, devices, SECONDS / len(cohorts), interrupt)
+        if tuned.timings:
+            TUNED.keep(key, {"layout": dataclasses.asdict(tuned.choice), "timings": dict(tuned.timings)})
+        found.append(tuned)
     return found
 
 
@@ -187,13 +173,7 @@ def similar(cohort: Cohort) -> list[int]:
 
 
 def candidates(layout: Layout, lowering: str | None, devices: Sequence[Device]) -> Iterator[Candidate]:
-    """Layouts that may be fastest: serial first, then those that differ from it in one respect, then the rest.
-
-    Args:
-        layout: serial, in its usual lowering.
-        lowering: the only one to try; None: all of them.
-        devices: there are.
-    """
+    """Layouts that may be fastest: the serial one given, those that differ from it in one respect, then the rest."""
     cohort = layout.cohort
     sizes, usual = similar(cohort), cohort.config.lowering
     flat = cohort.config.recipe.model == "mlp"  # no convolutions

@@ -1,4 +1,4 @@
-"""Recipe field `trunk`: networks that begin with all but the head of an earlier run's."""
+"""Networks that begin with the backbone, all but the head, of an earlier run: the recipe field `trunk`."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,11 +12,11 @@ from fishnet.sweep.spec.trunk import parse_trunk
 
 # A network of another norm or activation may lack these, or have them beyond what is needed.
 OPTIONAL = ("norm_", "act_", "input_norm")
-Trunk = Mapping[str, Any]  # `params` and `batch_stats` of the run
+Trunk = Mapping[str, Any]  # `params` and `batch_stats` of an earlier run
 
 
 def own_trunk(recipe: Recipe) -> Recipe:
-    """Recipe of a run with the one trunk that belongs to its seed."""
+    """Recipe of a run with the one backbone that belongs to its seed."""
     if recipe.trunk == "none":
         return recipe
     folder, run = parse_trunk(recipe.trunk, recipe.seed)
@@ -24,18 +24,15 @@ def own_trunk(recipe: Recipe) -> Recipe:
 
 
 def transfer_trunk(recipe: Recipe, params: Any, statistics: Any, trunk: Trunk) -> tuple[Any, Any]:
-    """Variables of a network with those of a trunk in place of its own.
+    """Variables of a network with those of a backbone in place of its own.
 
     Args:
         recipe: of the network: which of its modules are its head.
         params, statistics: of the network, arrays or their shapes.
-        trunk: of another run.
-
-    Returns:
-        Both, with the leaves of the trunk; norms and activations keep their own where the trunk has none.
+        trunk: of another run; norms and activations that it lacks stay as they are.
 
     Raises:
-        UsageError: the trunk lacks a layer, or has one of another shape.
+        UsageError: the backbone lacks another layer, or has one of another shape.
     """
     head = MODELS[recipe.model].head_modules(params)
     try:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import compress
 from typing import Any, cast
 
 import jax
@@ -19,8 +20,7 @@ from fishnet.pretraining import OBJECTIVES
 from fishnet.source_hash.digest import hash_each
 from fishnet.sweep.plan.backbones import Trunk
 from fishnet.sweep.plan.grouping import vmap_key
-from fishnet.sweep.plan.learnable import check_learns
-from fishnet.sweep.plan.networks import check_networks, norm_sites
+from fishnet.sweep.plan.networks import check_learns, check_networks, norm_sites
 from fishnet.sweep.plan.user_components import functions_of
 from fishnet.sweep.program.build import build_model, experts_of
 from fishnet.sweep.program.config import ProgramConfig, ProgramFeatures, static_key
@@ -125,12 +125,9 @@ class Cohort:
 
 
 def set_batch_sizes(runs: Sequence[Run], task: Task) -> list[Run]:
-    """Runs with a `batch_size` of all written out: the number of training images.
+    """Runs of a cohort with a `batch_size` of all written out: the number of training images.
 
-    Args:
-        runs: of one cohort; one that is given that number itself is of another, so that cohorts can be told without
-            the data.
-        task: theirs.
+    A run that is given that number itself is of another cohort, so that cohorts can be told without the data.
 
     Raises:
         UsageError: batches that do not fit the training split or their ghost batches.
@@ -156,19 +153,7 @@ def default_width(backend: str, model: str) -> int:
 def make_cohort(
     runs: Sequence[Run], task: Task, choice: LayoutChoice, platform: str, reason: str, trunks: Mapping[str, Trunk]
 ) -> Cohort:
-    """Makes a cohort of runs with the same static fields.
-
-    Args:
-        runs: with resolved recipes.
-        task: theirs.
-        choice: lane width, lowering and sharing of batches.
-        platform: of the devices.
-        reason: why these runs are a cohort of their own.
-        trunks: of earlier runs, by the text in the field `trunk`.
-
-    Raises:
-        UsageError: see `fishnet.sweep.plan.layout.make_layouts`.
-    """
+    """Makes a cohort of runs with the same static fields; arguments and errors as of `Cohort` and `make_layouts`."""
     runs = set_batch_sizes(runs, task)
     recipes = [run.recipe for run in runs]
     recipe, train = recipes[0], len(task.splits["train"])
@@ -219,13 +204,11 @@ def static_part(recipe: Recipe) -> Recipe:
 
 def explain_cohort(recipe: Recipe, by_key: Mapping[tuple, list[Run]]) -> str:
     """Why this cohort is not part of another: the static fields that differ between cohorts."""
-    differing = [name for i, name in enumerate(STATIC_FIELDS) if len({key[i] for key in by_key}) > 1]
-    reasons = []
-    if differing:
-        what = ", ".join(f"{name} {format_value(getattr(recipe, name))}" for name in differing)
-        reasons.append(f"shapes differ: {what}")
-    for i, (why, otherwise) in enumerate(OWN_PROGRAMS, start=len(STATIC_FIELDS)):
-        if len({key[i] for key in by_key}) > 1:
-            own = static_key(recipe)[i]
-            reasons.append(f"{own} {why}" if own else otherwise)
+    differ = [len(set(values)) > 1 for values in zip(*by_key, strict=True)]
+    shapes = [f"{name} {format_value(getattr(recipe, name))}" for name in compress(STATIC_FIELDS, differ)]
+    reasons = [f"shapes differ: {', '.join(shapes)}"] if shapes else []
+    count = len(OWN_PROGRAMS)
+    apart = zip(static_key(recipe)[-count:], OWN_PROGRAMS, strict=True)
+    for own, (why, otherwise) in compress(apart, differ[-count:]):
+        reasons.append(f"{own} {why}" if own else otherwise)
     return "; ".join(reasons) or "all runs share one program"

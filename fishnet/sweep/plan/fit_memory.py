@@ -15,15 +15,10 @@ from fishnet.sweep.plan.networks import bare_model
 
 
 def fit_memory(layout: Layout, devices: Sequence[Device], note: Callable[[str], None]) -> Layout:
-    """Layout at the highest lane width, up to its own, that may fit; before anything is compiled.
+    """Layout at the highest lane width, up to its own, that may fit, before anything is compiled; notes what it lowers.
 
     What is counted here is certain to be needed. What a program needs exactly is known when it has been compiled (see
     `BoundProgram.compile`).
-
-    Args:
-        layout: of a cohort.
-        devices: there are.
-        note: told in a line what was lowered.
 
     Raises:
         UserError: not even one lane at a time fits.
@@ -41,11 +36,7 @@ def fit_memory(layout: Layout, devices: Sequence[Device], note: Callable[[str], 
 def reduce_layout(layout: Layout, devices: Sequence[Device], problem: OutOfMemory, begun: bool = False) -> Layout:
     """Next smaller layout: half the lane width or as much less as the bytes ask for, then half the CPU devices.
 
-    Args:
-        layout: of a cohort.
-        devices: there are.
-        problem: the bytes.
-        begun: whether some of it has been trained, at a lane width that must stay.
+    Once training has `begun`, the lane width stays.
 
     Raises:
         UserError: there is none.
@@ -83,10 +74,6 @@ class MemoryEstimate:
 
     The state of its lanes and their copies, the images, and for one batch the outputs of convolutions and dense layers,
     which stay until the gradients have been computed.
-
-    Args:
-        cohort: its runs and their program.
-        platform: of its devices.
     """
 
     def __init__(self, cohort: Cohort, platform: str) -> None:

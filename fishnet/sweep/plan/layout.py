@@ -62,11 +62,7 @@ class Layout:
         return self.scatter(self.cohort.traced)
 
     def groups(self, runs: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Lane groups of `runs` by device.
-
-        Returns:
-            Positions [device, group, width] int32, and how many groups each device has, [device] int32.
-        """
+        """Lane groups of `runs`, positions [device, group, width] int32, and their number on each device, [device]."""
         lanes, width = self.lanes_per_device, self.cohort.config.lane_width
         groups = np.full((self.devices, lanes, width), lanes, np.int32)
         counts = np.zeros(self.devices, np.int32)
@@ -118,17 +114,12 @@ class Layout:
 
     def mask(self, runs: Sequence[int] | np.ndarray) -> list[np.ndarray]:
         """Which lanes of each device belong to `runs`: [lane] bool, one a device."""
-        chosen = np.zeros(self.devices * self.lanes_per_device, bool)
-        chosen[self.position[np.asarray(runs, np.int64)]] = True
-        return np.split(chosen, self.devices)
+        return [np.isin(lanes[:-1], np.asarray(runs, np.int64)) for lanes in self._lanes]
 
     def narrow(self, width: int, devices: int, most_devices: int | None = None) -> "Layout":
         """Layout of the same runs at a lower lane width or on fewer devices.
 
-        Args:
-            width: lanes vectorized together.
-            devices: to spread the lanes over.
-            most_devices: kept for a sweep that goes on later; None: as it was.
+        A given `most_devices` is kept for a sweep that goes on later.
         """
         config = self.cohort.config
         config = dataclasses.replace(config, lane_width=width, share_batches=config.share_batches and width > 1)
@@ -146,13 +137,8 @@ class Layout:
 def lay_out(cohort: Cohort, devices: int, lanes: int = 0) -> Layout:
     """Deals the lane groups of a cohort out to devices in turn.
 
-    A device holds a multiple of the lane width: from fewer lanes XLA would make a group by broadcasting, simplify what
-    follows, and round a lane differently than in a larger sweep.
-
-    Args:
-        cohort: its runs and the lane width.
-        devices: how many there are at most.
-        lanes: that a device holds at least.
+    A device holds a multiple of the lane width, and at least `lanes`: from fewer lanes than the width XLA would make a
+    group by broadcasting, simplify what follows, and round a lane differently than in a larger sweep.
     """
     width, runs = cohort.config.lane_width, range(len(cohort.runs))
     groups = form_groups(runs, cohort.vmap_key, width)
@@ -204,15 +190,10 @@ def make_layouts(
 
 
 def resume_choices(views: Sequence[Mapping[str, Any]], asked: LayoutChoice, runs: Sequence[Run]) -> list[LayoutChoice]:
-    """Layouts that the cohorts of a sweep were started with: widths, lowerings and most devices side by side.
-
-    Args:
-        views: of the layouts, in `sweep.json`.
-        asked: now.
-        runs: of the sweep, with resolved recipes.
+    """Layouts that the cohorts of a sweep were started with, from their `views` in `sweep.json`.
 
     Raises:
-        UserError: another width or lowering is asked for, or the cohorts have other runs.
+        UserError: another width or lowering is asked for now, or the cohorts have other runs.
     """
     if [view["runs"] for view in views] != [len(members) for members in group_runs(runs).values()]:
         raise UserError("this sweep was planned by another version of fishnet: choose another --out")
@@ -220,20 +201,18 @@ def resume_choices(views: Sequence[Mapping[str, Any]], asked: LayoutChoice, runs
 
 
 def resume_choice(view: Mapping[str, Any], asked: LayoutChoice) -> LayoutChoice:
-    """Layout that a cohort was started with, from its `view`.
-
-    Raises:
-        UserError: another is asked for.
-    """
+    """Layout that a cohort was started with, from its `view`; refuses another one."""
     shared = view.get("share_batches", False)
     if asked.share_batches not in (None, shared) and view["lane_width"] > 1:
         raise UserError(
             f"this sweep was started {'with' if shared else 'without'} share_batches: its numbers would change; "
             "choose another --out"
         )
-    for name, wanted in (("lane_width", asked.lane_width), ("lowering", asked.lowering)):
-        as_before = (view[name], view.get("asked_width")) if name == "lane_width" else (view[name],)
-        if wanted not in (None, "auto", "all", *as_before):
+    for name, wanted, lowered in (
+        ("lane_width", asked.lane_width, view.get("asked_width")),
+        ("lowering", asked.lowering, None),
+    ):
+        if wanted not in (None, "auto", "all", view[name], lowered):
             raise UserError(
                 f"this sweep was started with {name} {view[name]}, not {wanted}: its numbers would change; "
                 "choose another --out"
@@ -245,11 +224,7 @@ def resume_choice(view: Mapping[str, Any], asked: LayoutChoice) -> LayoutChoice:
 def check_overrides(
     lane_width: int | str | None, lowering: str | None, devices: int | None, share_batches: bool | None = None
 ) -> None:
-    """Refuses a lane width, lowering, number of devices or sharing of batches that makes no sense.
-
-    Raises:
-        UsageError: with the valid values.
-    """
+    """Refuses a lane width, lowering, number of devices or sharing of batches that makes no sense (`UsageError`)."""
     whole = isinstance(lane_width, int) and not isinstance(lane_width, bool) and 1 <= lane_width <= MOST_RUNS
     if not (whole or lane_width is None or (isinstance(lane_width, str) and lane_width in ("all", "auto"))):
         raise UsageError(

@@ -1,35 +1,39 @@
-"""Networks of a cohort before anything is computed: their shapes, and what would not fit together."""
+"""Networks of a cohort before anything is computed: their shapes, and which could not be trained.
+
+Checks raise a `UsageError` that names the fields and what does not fit.
+"""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from fishnet.data import Task
 from fishnet.errors import UsageError
 from fishnet.pretraining import OBJECTIVES
 from fishnet.sweep.plan.backbones import Trunk, transfer_trunk
-from fishnet.sweep.program.build import frozen_leaves, plain_model
+from fishnet.sweep.program.build import frozen_leaves, frozen_norms, plain_model
+from fishnet.sweep.program.config import layer_mask
 from fishnet.sweep.program.pretrain_step import RNGS
+from fishnet.sweep.program.traced_config import Hyperparameters
+from fishnet.sweep.program.train_step import schedule_multiplier
 from fishnet.sweep.spec.fields import format_value
 from fishnet.sweep.spec.recipe import Recipe
 from fishnet.sweep.spec.sweep import Run
 
 
 def check_networks(runs: Sequence[Run], task: Task, sites: int, trunks: Mapping[str, Trunk]) -> None:
-    """Refuses runs of a cohort whose networks cannot be built, cannot make a step, or do not fit their trunk.
+    """Refuses runs of a cohort whose networks cannot be built, cannot make a step, or do not fit their backbone.
 
     Args:
         runs: of the cohort.
         task: theirs.
-        sites: hidden layers of their networks.
-        trunks: of earlier runs, by the text in the field `trunk`.
-
-    Raises:
-        UsageError: with what does not fit.
+        sites: number of hidden layers.
+        trunks: networks of earlier runs, by the text in the field `trunk`.
     """
     recipe = runs[0].recipe
     check_layers(runs, sites)
@@ -47,15 +51,7 @@ def check_networks(runs: Sequence[Run], task: Task, sites: int, trunks: Mapping[
 
 
 def check_layers(runs: Sequence[Run], sites: int) -> None:
-    """Refuses lists of layers with one that the network does not have.
-
-    Args:
-        runs: of one cohort.
-        sites: hidden layers.
-
-    Raises:
-        UsageError: with how many there are.
-    """
+    """Refuses lists of layers with one that the network, of `sites` hidden layers, does not have."""
     for name, count, what in (("norm_layers", sites, "a norm"), ("max_norm_layers", sites + 1, "weights")):
         for run in runs:
             layers = getattr(run.recipe, name)
@@ -80,36 +76,21 @@ def bare_model(recipe: Recipe, task: Task) -> nn.Module:
 
 
 def abstract_params(model: nn.Module, task: Task) -> Any:
-    """Shapes of the parameters of `model` on the images of `task`.
-
-    Raises:
-        UsageError: its norms do not fit its maps.
-    """
+    """Shapes of the parameters of `model` on the images of `task`."""
     return abstract_variables(model, task)[0]
 
 
 def abstract_variables(model: nn.Module, task: Task) -> tuple[Any, Any]:
-    """Shapes of the parameters and of the running statistics of `model` on the images of `task`.
-
-    Raises:
-        UsageError: its norms do not fit its maps.
-    """
+    """Shapes of the parameters and of the running statistics of `model`; refuses norms that do not fit its maps."""
     images = jax.ShapeDtypeStruct((1, *task.images.shape[1:]), np.uint8)
     shapes = jax.eval_shape(lambda i: model.init(jax.random.key(0), i, train=False), images)
     return shapes["params"], shapes.get("batch_stats", {})
 
 
 def check_step(model: nn.Module, task: Task, recipe: Recipe, what: str = "") -> None:
-    """Refuses a model that cannot make a step of training: nothing is computed.
+    """Refuses a model (or an objective of pretraining) whose norms do not fit a batch; `what` precedes it in messages.
 
-    Args:
-        model: a classifier or an objective of pretraining, with the norms of the run.
-        task: whose images it sees.
-        recipe: its `batch_size`, a number.
-        what: precedes it in the message.
-
-    Raises:
-        UsageError: a norm over a single value, or another that does not fit a batch.
+    A norm over a single value is one of these.
     """
     images = jax.ShapeDtypeStruct((recipe.batch_size, *task.images.shape[1:]), np.uint8)
 
@@ -123,3 +104,52 @@ def check_step(model: nn.Module, task: Task, recipe: Recipe, what: str = "") -> 
     except UsageError as error:
         ghosts = f", ghost_batch {recipe.ghost_batch}" if recipe.ghost_batch else ""
         raise UsageError(f"{what}model {recipe.model}, batch_size {recipe.batch_size}{ghosts}: {error}") from error
+
+
+# --- runs that cannot learn ---
+
+
+def check_learns(recipe: Recipe, hparams: Hyperparameters) -> None:
+    """Refuses a run none of whose steps can change what its network knows of the images.
+
+    The schedule is at 0 in every step, layers learn at rates below what float32 holds, or every image is painted over.
+
+    Args:
+        recipe: without `auto`.
+        hparams: its traced values, without the lane axis.
+    """
+    if recipe.cutout >= 2 * cast(int, recipe.image_size):
+        raise UsageError(
+            f"cutout: {recipe.cutout} is twice the image size {recipe.image_size} or more: it paints over every image"
+        )
+    if np.min(hparams.layer_rates.factor) < np.finfo(np.float32).tiny:
+        raise UsageError(f"layer_rate: {recipe.layer_rate:g} leaves the first layer a rate below what float32 holds")
+    steps = int(hparams.total_steps)
+    # No schedule is at 0 in two steps that follow each other within a cycle.
+    if recipe.lr_min == 0 and steps <= max(1, recipe.cycles) and not multipliers(hparams, steps).any():
+        warm = f" and warmup {recipe.warmup:g}" if recipe.warmup else ""
+        raise UsageError(
+            f"schedule {recipe.schedule}{warm}: the learning rate is 0 in all of the run's {steps} steps; "
+            "train for more epochs or in smaller batches"
+        )
+
+
+def multipliers(hparams: Hyperparameters, steps: int) -> np.ndarray:
+    """Factors on the peak learning rate in the first `steps` steps, [step]."""
+    return np.asarray(jax.vmap(lambda i: schedule_multiplier(hparams, i / hparams.total_steps))(jnp.arange(steps)))
+
+
+def unmeasured_norms(recipe: Recipe, sites: int, measured: Collection[str]) -> list[str]:
+    """Names of the batch norms that a run freezes, for good or for a time, and whose statistics nothing has measured.
+
+    Args:
+        recipe: of the run.
+        sites: how many norms its network has.
+        measured: names of the norms of which its backbone has statistics; empty without one.
+    """
+    if recipe.pretrain != "none":
+        return []
+    here = layer_mask(recipe.norm_layers, sites) & (recipe.norm == "batch")
+    norms = [f"norm_{site}" for site in np.flatnonzero(here)] + ["input_norm"] * (recipe.input_norm == "batch")
+    frozen = norms if recipe.unfreeze != (0,) else frozen_norms(recipe, norms)
+    return [name for name in norms if name in frozen and name not in measured]

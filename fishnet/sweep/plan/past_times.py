@@ -24,12 +24,7 @@ class PastTime:
 
 
 def find_time(layout: Layout, devices: Sequence[Device]) -> PastTime | None:
-    """What the program of a cohort took when it last ran; None where it has not.
-
-    Args:
-        layout: of a cohort.
-        devices: there are.
-    """
+    """What the program of a cohort would take, as it did when it last ran; None where it has not."""
     entry = TIMES.find(time_key(layout, devices))
     if entry is None or entry["steps"] <= 0:
         return None
@@ -45,8 +40,7 @@ def keep_time(layout: Layout, devices: Sequence[Device], spent: Mapping[str, flo
     """Remembers what the program of a cohort took.
 
     Args:
-        layout: of a cohort that has been trained.
-        devices: there are.
+        layout, devices: of a cohort that has been trained.
         spent: seconds by what took them: "whole", and of it "compiling" and what is in `PER_STEP`.
         steps: of training that were made, of one group on the device that had most; 0: nothing is remembered.
     """

@@ -17,20 +17,16 @@ def check_traces(layout: Layout) -> None:
     Raises:
         Exception: a program cannot be traced, and so not be trained: whatever its functions raise.
     """
-    cohort, lanes = layout.cohort, layout.lanes_per_device
+    cohort, lanes, functions = layout.cohort, layout.lanes_per_device, layout.cohort.functions
     config, task = cohort.config, cohort.task
 
-    def like(leaf: Any, *lead: int) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((*lead, *np.shape(leaf)[len(lead) :]), leaf.dtype)
+    def whole(*shape: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(shape, jnp.int32)
 
-    def whole(*lead: int) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(lead, jnp.int32)
-
-    traced = jax.tree.map(lambda leaf: like(leaf, lanes), cohort.traced)
+    traced = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((lanes, *leaf.shape[1:]), leaf.dtype), cohort.traced)
     train = np.asarray(task.splits["train"], np.int32)
     arrays: Any = (task.images, np.asarray(task.labels), train, task.mean, task.std)
-    data = jax.tree.map(like, DeviceData(*arrays))
-    functions = cohort.functions
+    data = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype), DeviceData(*arrays))
     state = functions.init.eval_shape(traced, data)
     groups, two = whole(lanes, config.lane_width), whole(2)
     rates = jax.ShapeDtypeStruct((lanes,), jnp.float32)

@@ -14,10 +14,7 @@ TABLES = COMPONENTS | {"lowering": LOWERINGS}
 def user_functions(sweep: Sweep, lowering: str | None = None, lane_width: int | str | None = None) -> dict[str, object]:
     """Components that a sweep names and that are not fishnet's own, by "field=name".
 
-    Args:
-        sweep: what is run.
-        lowering: of convolutions; None: not named.
-        lane_width: "auto" may choose any lowering where none is named.
+    Where no lowering is named, those that the devices may use are, and with a lane width of "auto" all.
     """
     named: dict[str, Iterable] = {
         field: {getattr(sweep.recipe, field), *sweep.varied.get(field, ())} for field in COMPONENTS
@@ -30,12 +27,7 @@ def user_functions(sweep: Sweep, lowering: str | None = None, lane_width: int | 
 
 
 def functions_of(recipes: Sequence[Recipe], lowerings: Iterable[str]) -> dict[str, object]:
-    """Components that resolved recipes name and that are not fishnet's own; see `user_functions`.
-
-    Args:
-        recipes: of the runs of a program.
-        lowerings: of its convolutions.
-    """
+    """Components that the resolved recipes of a program, or its lowerings, name and that are not fishnet's own."""
     named = {field: {getattr(recipe, field) for recipe in recipes} for field in COMPONENTS}
     return _users(named | {"lowering": set(lowerings)})
 

@@ -1,4 +1,4 @@
-"""Reads the recipe field `trunk`: the earlier runs whose networks begin a run."""
+"""Reads the recipe field `trunk`: the earlier runs with whose backbones a run begins."""
 
 import re
 from pathlib import Path
@@ -20,11 +20,7 @@ def normal_trunk(text: str) -> str:
 
 
 def parse_trunk(text: str, seed: int = 0) -> tuple[Path, int]:
-    """The folder and the run that a `trunk` names.
-
-    Args:
-        text: FOLDER:RUN, or FOLDER:FIRST-LAST.
-        seed: of the run that begins with it. It takes run FIRST + seed, counted on from FIRST after LAST.
+    """The folder and the run that a `trunk` names: of FOLDER:FIRST-LAST run FIRST + seed, from FIRST again after LAST.
 
     Raises:
         UsageError: it is not of that form.
