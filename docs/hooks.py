@@ -17,7 +17,7 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-from fishnet.sweep.spec.fields import format_value
+from fishnet.checks.value_types import format_value
 from fishnet.sweep.spec.recipe import FIELDS
 
 ROOT = Path(__file__).parent.parent

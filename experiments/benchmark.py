@@ -33,10 +33,10 @@ from benchmarks.baselines.process import measure, measure_sizes
 from benchmarks.baselines.rows import FISHNET, Row, scaling_table, table, upkeep_table, verdicts
 from benchmarks.baselines.worker import EXTERNAL
 from fishnet.checks.arguments import find_repeated
+from fishnet.checks.value_types import parse_number
 from fishnet.cli.own_files import check_own_file
 from fishnet.cli.parser import Parser, parse_whole, run_guarded, usable_cores
 from fishnet.errors import UsageError
-from fishnet.host.numbers import parse_number
 from fishnet.lookup import unknown
 
 ROUNDS, SECONDS = 7, 1.5  # of a full run; how long a baseline trains a round

@@ -17,13 +17,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fishnet.checks.value_types import parse_number
 from fishnet.cli.main import train
 from fishnet.cli.output import width_of_output
 from fishnet.cli.parser import parse_whole, run_guarded
 from fishnet.cli.sweep_flags import Experiment, Request, parser_for, understand
 from fishnet.errors import UsageError
 from fishnet.host.names import visible
-from fishnet.host.numbers import parse_number
 from fishnet.stats.lr_range import Suggestion, rate_grid, suggest
 from fishnet.sweep.run.progress import Display
 from fishnet.sweep.spec.recipe import Recipe

@@ -4,9 +4,9 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+from fishnet.checks.value_types import parse_number
 from fishnet.cli.parser import parse_whole
 from fishnet.errors import UsageError
-from fishnet.host.numbers import parse_number
 from fishnet.lookup import unknown
 from fishnet.sweep.spec.field_parsing import is_number
 from fishnet.sweep.spec.random_search import METHODS, Samples

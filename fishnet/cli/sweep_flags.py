@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from fishnet.checks.value_types import format_value
 from fishnet.cli.parser import MOST_DEVICES, Parser, parse_whole
 from fishnet.cli.search_flags import add_sample_flags, samples_of
 from fishnet.errors import UsageError
@@ -14,7 +15,6 @@ from fishnet.host.names import shell_command
 from fishnet.lookup import unknown
 from fishnet.sweep.distributed.shard import Shard, parse_shard, shard_in
 from fishnet.sweep.spec.field_parsing import parse_value
-from fishnet.sweep.spec.fields import format_value
 from fishnet.sweep.spec.random_search import MOST_RUNS
 from fishnet.sweep.spec.recipe import FIELDS, Recipe
 from fishnet.sweep.spec.stopping import Stopping

@@ -27,12 +27,12 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from fishnet.checks.arguments import as_folder, check_mapping, check_type, check_whole_number
+from fishnet.checks.value_types import format_value
 from fishnet.errors import UsageError, UserError
 from fishnet.lookup import unknown
 from fishnet.sweep.run.inputs import DataOptions
 from fishnet.sweep.run.sweep import run_sweep
 from fishnet.sweep.spec.field_parsing import parse_value
-from fishnet.sweep.spec.fields import format_value
 from fishnet.sweep.spec.history import LOWER_IS_BETTER
 from fishnet.sweep.spec.random_search import Samples
 from fishnet.sweep.spec.recipe import SELECTABLE, Recipe

@@ -1,7 +1,6 @@
-"""Numbers, counts and durations as text, and plain digits read back."""
+"""Counts and durations as text."""
 
 import math
-import re
 
 
 def counted(number: int, noun: str) -> str:
@@ -24,17 +23,3 @@ def seconds_text(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def parse_number(text: str) -> float:
-    """Parses a finite number in plain digits.
-
-    Raises:
-        ValueError: it is none; Python would also read other digits than 0 to 9, and underscores between them.
-    """
-    if not re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", text.strip()):
-        raise ValueError
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError
-    return value

@@ -13,6 +13,7 @@ import numpy as np
 from markupsafe import Markup
 
 from fishnet.checks.arguments import check_type
+from fishnet.checks.value_types import format_value
 from fishnet.errors import UserError
 from fishnet.host.files import write_whole, writing
 from fishnet.host.names import visible
@@ -26,7 +27,6 @@ from fishnet.report.figures.svg import Panel, draw_svg, follow_scheme, save
 from fishnet.report.results import Results, load_results
 from fishnet.report.stamp import PAGE, stamp
 from fishnet.report.tables import COLUMNS, METRIC_NAMES, caption, interval_text, number_text
-from fishnet.sweep.spec.fields import format_value
 from fishnet.sweep.spec.text import cohort_text
 from fishnet.sweep.store.folder import check_recipes
 

@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 
 from fishnet.checks.arguments import as_folder
+from fishnet.checks.value_types import format_value
 from fishnet.errors import UserError
 from fishnet.host.names import visible
 from fishnet.report.write_again import way_back
 from fishnet.stats import Interval, interval, t_interval
 from fishnet.sweep.spec.field_parsing import shown_value
-from fishnet.sweep.spec.fields import format_value
 from fishnet.sweep.spec.search_space import Choices, Range, domain_from
 from fishnet.sweep.spec.sweep import arm_name
 from fishnet.sweep.store.finished import check_checkpoints

@@ -9,12 +9,12 @@ import pytest
 from rich.console import Console
 
 from experiments import lr_range
+from fishnet.checks.value_types import format_value
 from fishnet.errors import UsageError
 from fishnet.report.figures.lr_range import RangeTest, limits, range_panel, range_test_of
 from fishnet.report.figures.svg import draw_svg
 from fishnet.report.results import Results
 from fishnet.stats.lr_range import rate_grid, suggest
-from fishnet.sweep.spec.fields import format_value
 
 RATES = 10.0 ** np.arange(-5, 2)  # 1e-5 ... 10
 

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 
 from experiments import ablation, train
+from fishnet.checks.value_types import format_value
 from fishnet.cli.parser import run_guarded, usable_cores
 from fishnet.cli.sweep_flags import parser_for, understand
 from fishnet.errors import UsageError, UserError
 from fishnet.sweep.distributed.shard import Shard
 from fishnet.sweep.spec.field_parsing import parse_value
-from fishnet.sweep.spec.fields import format_value
 from fishnet.sweep.spec.recipe import FIELDS, Recipe
 from fishnet.sweep.spec.search_space import Choices, Range
 from fishnet.sweep.spec.stopping import Stopping

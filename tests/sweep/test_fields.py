@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from fishnet.checks.valid_values import Interval, Names
 from fishnet.data import Task, load_task
 from fishnet.data.task import make_task
 from fishnet.host.interrupt import Interrupt
@@ -21,7 +22,7 @@ from fishnet.sweep.run.cohort import CohortRunner
 from fishnet.sweep.run.progress import Display
 from fishnet.sweep.run.supervised import SupervisedPhase
 from fishnet.sweep.spec.combinations import check_recipe
-from fishnet.sweep.spec.fields import Field, Interval, Names
+from fishnet.sweep.spec.fields import Field
 from fishnet.sweep.spec.history import CURVES, LOWER_IS_BETTER, History
 from fishnet.sweep.spec.recipe import FIELDS, SELECTABLE, is_used, resolve, value_names
 from fishnet.sweep.store.checkpoint_store import CheckpointStore

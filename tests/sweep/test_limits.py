@@ -6,8 +6,8 @@ import time
 import numpy as np
 import pytest
 
+from fishnet.checks.value_types import parse_number
 from fishnet.errors import UsageError
-from fishnet.host.numbers import parse_number
 from fishnet.sweep import Recipe, Sweep
 from fishnet.sweep.spec.combinations import MOST_LAYERS, check_recipe
 from fishnet.sweep.spec.field_parsing import coerce, parse_value

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fishnet.checks.value_types import format_value
 from fishnet.data import load_task
 from fishnet.errors import UsageError
 from fishnet.losses import cross_entropy
@@ -15,7 +16,6 @@ from fishnet.probes.epoch import features
 from fishnet.sweep import Interrupted, Recipe, Sweep, load_run, run_sweep
 from fishnet.sweep.run import phase
 from fishnet.sweep.spec.field_parsing import coerce, parse_value
-from fishnet.sweep.spec.fields import format_value
 from fishnet.sweep.spec.validation import check_sweep
 from tests.sweep.conftest import TINY, Stopper, assert_same_run, trained
 

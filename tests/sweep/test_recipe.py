@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fishnet.checks.value_types import format_value
 from fishnet.errors import UsageError
 from fishnet.sweep import Recipe, Sweep
 from fishnet.sweep.spec.field_parsing import coerce, parse_value
-from fishnet.sweep.spec.fields import format_value
 from fishnet.sweep.spec.recipe import FIELDS
 
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fishnet.checks.value_types import format_value
 from fishnet.data import Task
 from fishnet.errors import UsageError
 from fishnet.nn.conv_implementations import DEFAULT_LOWERING
@@ -28,7 +29,6 @@ from fishnet.sweep.program.program import ProgramFunctions, get_functions
 from fishnet.sweep.program.traced_config import TracedConfig, trace_recipes
 from fishnet.sweep.program.traced_probes import Axes, find_axes
 from fishnet.sweep.spec.combinations import check_ghosts
-from fishnet.sweep.spec.fields import format_value
 from fishnet.sweep.spec.recipe import STATIC_FIELDS, Recipe
 from fishnet.sweep.spec.sweep import Run
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fishnet.checks.value_types import format_value
 from fishnet.data import Task
 from fishnet.errors import UsageError
 from fishnet.pretraining import OBJECTIVES
@@ -21,7 +22,6 @@ from fishnet.sweep.program.config import layer_mask
 from fishnet.sweep.program.pretrain_step import RNGS
 from fishnet.sweep.program.traced_config import Hyperparameters
 from fishnet.sweep.program.train_step import schedule_multiplier
-from fishnet.sweep.spec.fields import format_value
 from fishnet.sweep.spec.recipe import Recipe
 from fishnet.sweep.spec.sweep import Run
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from fishnet.checks.value_types import format_value
 from fishnet.errors import UsageError
 from fishnet.losses import LOSSES
 from fishnet.nn.initializers import INITIALIZERS, VarianceScaling
@@ -9,7 +10,6 @@ from fishnet.nn.norm_formulas import WEIGHT_KINDS
 from fishnet.nn.norms import NORMS
 from fishnet.optim.freezing import check_stages
 from fishnet.optim.optimizers import OPTIMIZERS
-from fishnet.sweep.spec.fields import format_value
 from fishnet.sweep.spec.recipe import EPOCH_PROBES, FIELDS, Recipe
 from fishnet.sweep.spec.trunk import parse_trunk
 

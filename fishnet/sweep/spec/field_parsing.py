@@ -1,35 +1,18 @@
 """Values of recipe fields: from text or Python to the type of the field, and back to text."""
 
 import functools
-import math
-import re
-import typing
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
-
-import numpy as np
+from typing import Any
 
 from fishnet.checks.arguments import find_repeated, quote_value, without_numpy
+from fishnet.checks.value_types import convert_to, describe_type, format_value, parse_as
 from fishnet.errors import UsageError
 from fishnet.host.names import printable
-from fishnet.host.numbers import parse_number
 from fishnet.lookup import unknown
-from fishnet.sweep.spec.fields import NOTHING, Field, format_value
+from fishnet.sweep.spec.fields import Field
 from fishnet.sweep.spec.recipe import FIELDS
 
 PLAIN = frozenset((bool, int, float, str))
-SMALLEST, LARGEST = (float(edge) for edge in (np.finfo(np.float32).tiny, np.finfo(np.float32).max))
-
-
-# How messages name what is of a type; an alternative such as "auto" is named by itself.
-WORDS = {
-    int: "a whole number",
-    float: "a number",
-    str: "a name",
-    tuple[int, ...]: "whole numbers joined with hyphens (16-32-64)",
-    tuple[float, ...]: "numbers joined with hyphens (1-0.3-0.1)",
-    tuple[str, ...]: f"names joined with + (gradients+updates), or {NOTHING}",
-}
 
 
 def parse_value(name: str, text: str) -> Any:
@@ -39,7 +22,7 @@ def parse_value(name: str, text: str) -> Any:
         UsageError: unknown field, or a text that is not of the field's type; the message repeats it as typed.
     """
     text = text.strip()
-    return _first_fitting(name, lambda kind: _parse(kind, text), lambda: repr(text))
+    return _first_fitting(name, lambda kind: parse_as(kind, text), lambda: repr(text))
 
 
 def coerce(name: str, value: Any) -> Any:
@@ -68,7 +51,7 @@ def _coerce(name: str, value: Any) -> Any:
     for number in value if isinstance(value, list | tuple) else [value]:
         if isinstance(number, int) and number.bit_length() > 63:  # too long even to be written in a message
             raise UsageError(f"{name}: a whole number of {number.bit_length()} bits is too large for any field")
-    value = _first_fitting(name, lambda kind: _convert(name, kind, value), lambda: quote_value(value))
+    value = _first_fitting(name, lambda kind: convert_to(kind, name, value), lambda: quote_value(value))
     normalize = _field(name).normalize
     return normalize(value) if normalize else value
 
@@ -122,44 +105,4 @@ def _first_fitting(name: str, read: Callable[[Any], Any], shown: Callable[[], st
             raise
         except ValueError:  # of another type
             continue
-    words = [WORDS.get(kind) or " or ".join(map(repr, typing.get_args(kind))) for kind in kinds]
-    raise UsageError(f"{name}: {shown()} is not {' or '.join(words)}")
-
-
-def _parse(kind: Any, text: str) -> Any:
-    """The value of a type that is written as `text`; ValueError where there is none."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is tuple and arguments[0] is str:
-        return () if text == NOTHING else tuple(text.split("+"))
-    if origin is tuple:
-        return tuple(_parse(arguments[0], part) for part in re.split(r"(?<!e)-", text))  # 1e-3 is one number
-    if kind is float:
-        return parse_number(text)
-    if (origin is Literal and text not in arguments) or (kind is int and not re.fullmatch(r"[+-]?[0-9]+", text)):
-        raise ValueError
-    return int(text) if kind is int else text
-
-
-def _convert(name: str, kind: Any, value: Any) -> Any:
-    """A value of Python in exactly a type of field `name`; ValueError where it is of another."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is tuple and isinstance(value, list | tuple) and (value or arguments[0] is str):
-        return tuple(_convert(name, arguments[0], entry) for entry in value)
-    wanted = {float: (int, float), int: int}.get(kind, str)
-    if origin is tuple or isinstance(value, bool) or not isinstance(value, wanted):
-        raise ValueError
-    if origin is Literal and value not in arguments:
-        raise ValueError
-    return _in_float32(name, typing.cast(float, value)) if kind is float else value
-
-
-def _in_float32(name: str, value: float) -> float:
-    """A number with which a network can be trained: UsageError where in float32 it would be 0 or infinite."""
-    if not math.isfinite(value):
-        raise UsageError(f"{name}: {value} is not a finite number")
-    if value != 0 and not SMALLEST <= abs(value) <= LARGEST:
-        raise UsageError(
-            f"{name}: {format_value(float(value))!r} is outside float32, in which networks are trained: 0, or "
-            f"{SMALLEST:.1g} to {LARGEST:.1g}"
-        )
-    return float(value) + 0.0  # -0.0 is 0.0, which it is equal to
+    raise UsageError(f"{name}: {shown()} is not {' or '.join(map(describe_type, kinds))}")

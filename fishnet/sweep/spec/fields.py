@@ -6,31 +6,19 @@ Nothing here imports jax: tables of components are looked up when a value is che
 import ast
 import dataclasses
 import functools
-import importlib
 import inspect
 import itertools
 import types
 import typing
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-import numpy as np
-
-from fishnet.errors import UsageError
-from fishnet.lookup import Table, unknown
+from fishnet.checks.valid_values import Each, Interval, Names
+from fishnet.lookup import Table
 
 Role = Literal["static", "traced", "scalar", "host"]
 KEY = "declared"  # of a `Field` in the metadata of its dataclass field
-NOTHING = "none"  # how an empty list of names is written
 METAVARS = {int: "N", float: "X", str: "NAME"}
-
-
-def format_value(value: Any) -> str:
-    """A recipe value as it is written on the command line: (16, 32) as 16-32, names with +, 0.001 as 0.001."""
-    if isinstance(value, tuple | list):
-        names = all(isinstance(v, str) for v in value)
-        return ("+" if names else "-").join(map(format_value, value)) or NOTHING
-    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +33,7 @@ class Field:
     role: Role
     default: Any
     part: str  # of the catalogue of `experiments.describe` that lists it
-    valid: "Names | Interval | Each | None" = None  # beyond its type; None: any
+    valid: Names | Interval | Each | None = None  # beyond its type; None: any
     used_by: "Condition | None" = None  # recipes that make use of it; None: all
     auto: Callable[[Any], Any] | None = None  # f(recipe): what "auto" stands for; None: the program itself decides
     normalize: Callable[[str], str] | None = None  # f(text): the one way in which its values are written
@@ -125,101 +113,6 @@ def attribute_docstrings(owner: type) -> dict[str, str]:
         and isinstance(text, ast.Expr)
         and isinstance(text.value, ast.Constant)
     }
-
-
-# --- valid values ---
-
-
-@dataclasses.dataclass(frozen=True)
-class Names:
-    """Names of a table or list that is looked up when it is needed, and some beside it."""
-
-    where: str = ""  # `package.module:NAME` of the table; empty: none
-    beside: tuple[str, ...] = ()  # further names
-    noun: str = ""  # what one of them is called; empty: as the field
-
-    @property
-    def table(self) -> Collection[str]:
-        """The table or list itself."""
-        module, _, name = self.where.partition(":")
-        return getattr(importlib.import_module(module), name) if module else ()
-
-    def entry(self, name: str) -> Any:
-        """The component that a name stands for."""
-        return typing.cast(Mapping[str, Any], self.table)[name]
-
-    def __iter__(self):
-        return iter((*self.beside, *self.table))
-
-    def check(self, name: str, value: Any) -> None:
-        """Refuses an unknown name as the value of field `name`."""
-        if value not in tuple(self):
-            raise unknown(self.noun or name, value, self)
-
-
-def named(where: str, *beside: str, noun: str = "") -> Names:
-    """Names of the table at `package.module:NAME`, and those given beside it."""
-    return Names(where, beside, noun)
-
-
-def one_of(*names: str) -> Names:
-    """The given names."""
-    return Names(beside=names)
-
-
-@dataclasses.dataclass(frozen=True)
-class Interval:
-    """Numbers from `low` to `high`; what is no number, such as auto, passes."""
-
-    low: float
-    high: float
-    inclusive: Literal["both", "neither", "left", "right"] = "both"  # which ends are valid themselves
-
-    def __contains__(self, number: float) -> bool:
-        above = self.low <= number if self.inclusive in ("both", "left") else self.low < number
-        below = number <= self.high if self.inclusive in ("both", "right") else number < self.high
-        return above and below
-
-    def __str__(self) -> str:
-        lower = "at least" if self.inclusive in ("both", "left") else "above"
-        upper = "at most" if self.inclusive in ("both", "right") else "below"
-        return f"{lower} {self.low} and {upper} {self.high:g}"
-
-    def check(self, name: str, value: Any) -> None:
-        """Refuses a number outside, also one that float32 rounds to an end that is not valid."""
-        if isinstance(value, str):
-            return
-        rounded = float(np.float32(value)) if isinstance(value, float) else value
-        if value not in self:
-            raise UsageError(f"{name}: {format_value(value)!r} is not {self}")
-        # An end itself may have no exact float32, as 1e30 has none.
-        if rounded not in self and value not in (self.low, self.high):
-            raise UsageError(f"{name}: {format_value(value)!r} is not {self}: in float32 it is {rounded:g}")
-
-
-between = Interval
-
-
-@dataclasses.dataclass(frozen=True)
-class Each:
-    """Lists, or names joined with +, of which each entry is valid; what is no list, such as all, passes."""
-
-    each: Names | Interval
-    distinct: bool = False  # no entry may be there twice
-    joined: bool = False  # the values are texts, names joined with +
-
-    def check(self, name: str, value: Any) -> None:
-        """Refuses an entry that is not valid, or is there twice."""
-        if isinstance(value, str) and not self.joined:
-            return
-        entries = value.split("+") if self.joined else value
-        for entry in entries:
-            self.each.check(name, entry)
-            if self.distinct and entries.count(entry) > 1:
-                raise UsageError(f"{name}: {format_value(value)!r} has {entry} twice")
-
-
-# --- where a field is meaningful ---
 
 
 @dataclasses.dataclass(frozen=True)

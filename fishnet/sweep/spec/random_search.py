@@ -8,11 +8,11 @@ from typing import Any, cast
 import numpy as np
 
 from fishnet.checks.arguments import check_mapping, check_text, quote_value
+from fishnet.checks.value_types import format_value
 from fishnet.errors import UsageError
 from fishnet.host.numbers import format_count
 from fishnet.lookup import unknown
 from fishnet.sweep.spec.field_parsing import coerce, plain
-from fishnet.sweep.spec.fields import format_value
 from fishnet.sweep.spec.recipe import current_spelling
 from fishnet.sweep.spec.search_space import domain_from, domain_of
 

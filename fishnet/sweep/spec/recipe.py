@@ -6,21 +6,17 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from fishnet.checks.valid_values import Each, Names, between, named, one_of
 from fishnet.data import default_image_size
 from fishnet.data.corruption_spec import normalize_task, split_name
 from fishnet.lookup import RENAMED
 from fishnet.sweep.spec.fields import (
-    Each,
     Field,
-    Names,
-    between,
     component,
     declared_fields,
     given,
     host,
-    named,
     not_given,
-    one_of,
     scalar,
     static,
     traced,

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from fishnet.checks.arguments import check_flag, without_numpy
+from fishnet.checks.value_types import format_value
 from fishnet.errors import UsageError
 from fishnet.lookup import unknown
 from fishnet.sweep.spec.field_parsing import coerce, coerce_all, is_number, plain
-from fishnet.sweep.spec.fields import format_value
 from fishnet.sweep.spec.recipe import FIELDS, current_spelling
 
 DIGITS = 4  # significant ones of a sampled number, so that an arm's name says all of it

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from fishnet.checks.arguments import check_flag, check_text, check_whole_number
+from fishnet.checks.value_types import parse_number
 from fishnet.errors import UsageError
-from fishnet.host.numbers import parse_number
 from fishnet.lookup import unknown
 from fishnet.sweep.spec.history import CURVES, LOWER_IS_BETTER, RUNNING, STOPPED, History
 

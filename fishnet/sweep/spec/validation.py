@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from fishnet.checks.value_types import format_value
 from fishnet.data import Task, check_task
 from fishnet.data.corruption_spec import parse_classes, split_name, task_folder
 from fishnet.errors import UsageError
@@ -18,7 +19,6 @@ from fishnet.host.numbers import counted
 from fishnet.host.paths import is_within
 from fishnet.metrics.classification import undefined_metrics
 from fishnet.sweep.spec.combinations import check_recipe
-from fishnet.sweep.spec.fields import format_value
 from fishnet.sweep.spec.recipe import FIELDS, Recipe
 from fishnet.sweep.spec.stopping import Stopping, parse_target
 from fishnet.sweep.spec.sweep import Sweep

@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
+from fishnet.checks.value_types import format_value
 from fishnet.errors import UserError, first_line
 from fishnet.host.files import read_regular_file, write_whole
-from fishnet.sweep.spec.fields import format_value
 from fishnet.sweep.spec.random_search import differences as sample_differences
 
 SWEEP_FILE = "sweep.json"
