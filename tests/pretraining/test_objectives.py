@@ -236,6 +236,7 @@ def test_descent(name, start):
     assert (loss(trained(name, start)) < 0.95 * loss(before)).all()
 
 
+@pytest.mark.slow
 def test_both_players_of_a_gan_improve(start, game):
     """Each does better against the trained other than it did before: the sum of their losses need not fall."""
     params = start("gan")[0], trained("gan", start)

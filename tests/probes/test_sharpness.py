@@ -120,6 +120,7 @@ def test_products_with_the_hessian_of_a_network(lowering):
     assert_alike(product_of(model), expected, 0.01)
 
 
+@pytest.mark.slow
 def test_products_with_the_hessian_through_maxima():
     def plain(x):
         b, h, w, c = x.shape

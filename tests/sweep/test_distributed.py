@@ -179,13 +179,14 @@ def test_a_shard_that_is_at_work_is_refused_to_a_second_process(tmp_path, monkey
 
 
 def test_missing_shards_are_named_with_the_command_that_goes_on(tmp_path):
-    out = tmp_path / "out"
-    result = run_sweep(SWEPT, out, lane_width=2, devices=1, shard="2/4")
-    Shard(3, 4).folder(out).mkdir()
-    with locked(Shard(4, 4).folder(out)):
-        result = run_sweep(SWEPT, out, lane_width=2, devices=1, shard="2/4")
-    assert result.missing == ("shard 1/4 (not begun)", "shard 3/4 (stopped)", "shard 4/4 (at work)")
-    text = shard_folders.resume_text(list(result.missing), "python -m experiments.ablation --shard 2/4 --out 'a b'")
+    for number in (2, 3):
+        Shard(number, 4).folder(tmp_path).mkdir(parents=True)
+    shard_folders.mark_finished(Shard(2, 4).folder(tmp_path), "a hash")
+    shard_folders.mark_finished(Shard(3, 4).folder(tmp_path), "the hash of another sweep")
+    with locked(Shard(4, 4).folder(tmp_path)):
+        missing = shard_folders.missing_shards(tmp_path, 4, "a hash")
+    assert missing == ["shard 1/4 (not begun)", "shard 3/4 (stopped)", "shard 4/4 (at work)"]
+    text = shard_folders.resume_text(missing, "python -m experiments.ablation --shard 2/4 --out 'a b'")
     assert text.endswith("; to go on: python -m experiments.ablation --out 'a b' --shard 1/4")
     assert "the last one to finish merges" in shard_folders.resume_text(["shard 4/4 (at work)"], "x")
 

@@ -56,7 +56,8 @@ def test_vectorised_lane_equals_its_solo_run_bit_for_bit(mlp, mlp_at_width_4, tm
     assert_same_run(mlp_at_width_4.out, run, tmp_path / "alone", 0)
 
 
-@pytest.mark.parametrize("width", [1, pytest.param("all", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("width", [1, "all"])
+@pytest.mark.slow
 def test_lane_width_changes_little(mlp, mlp_at_width_4, tmp_path, width):
     """21 steps: the losses at other widths are within 1e-5."""
     other = run_sweep(mlp, tmp_path / "out", lane_width=width, devices=1)

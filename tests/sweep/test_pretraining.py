@@ -35,6 +35,7 @@ def pretrained(tmp_path_factory):
     return sweep, run_sweep(sweep, tmp_path_factory.mktemp("pretrained") / "out", display=display), display
 
 
+@pytest.mark.slow
 def test_runs_without_pretraining_are_as_they_were(pretrained, tmp_path):
     sweep, result, _ = pretrained
     alone = run_sweep(Sweep(dataclasses.replace(BASE, pretrain_epochs=10, activation="elu"), seeds=1), tmp_path / "out")

@@ -92,7 +92,7 @@ def test_lane_equals_its_solo_run(probed, tmp_path):
     pd.testing.assert_frame_equal(mine[mine.run == 6].reset_index(drop=True), own, check_exact=True)
 
 
-@pytest.mark.parametrize("after", [9.0, 20.0])
+@pytest.mark.parametrize("after", [pytest.param(9.0, marks=pytest.mark.slow), 20.0])
 def test_a_sweep_that_was_stopped_has_the_same_figures(probed, table, tmp_path, after, monkeypatch):
     monkeypatch.setattr(phase, "CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(phase, "CALL_SECONDS", 1e-6)

@@ -82,9 +82,8 @@ def plain(tmp_path_factory):
     return *trained(out), out
 
 
-@pytest.mark.parametrize(
-    "group", [name if name == "types" else pytest.param(name, marks=pytest.mark.slow) for name in CHANGED]
-)
+@pytest.mark.parametrize("group", CHANGED)
+@pytest.mark.slow
 def test_a_sweep_gives_the_same_bits_under_other_settings(group, plain, settings, tmp_path):
     settings(**CHANGED[group])
     mesh = jax.make_mesh((1,), ("x",), devices=jax.devices()[:1])
@@ -166,14 +165,14 @@ def test_what_the_backend_reads_at_its_start_is_recorded_and_others_are_refused(
         check_start_settings(tmp_path, {"settings": {"XLA_FLAGS": flags}})
 
 
-def test_an_unfinished_sweep_does_not_go_on_with_other_flags(plain, tmp_path, monkeypatch):
-    out = shutil.copytree(plain[2], tmp_path / "out")
+def test_an_unfinished_sweep_does_not_go_on_with_other_flags(tiny, tmp_path, monkeypatch):
+    out = shutil.copytree(tiny[1].out, tmp_path / "out")
     path = out / "sweep.json"
     write_sweep_file(out, read_sweep_file(out) | {"finished": None})
     before = path.read_bytes()
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
     with pytest.raises(UserError, match="would go on with XLA_FLAGS"):
-        run_sweep(SWEEP, out, devices=1)
+        run_sweep(tiny[0], out, devices=1)
     assert path.read_bytes() == before
 
 
