@@ -30,9 +30,9 @@ from fishnet.pretraining import OBJECTIVES
 from fishnet.sweep import Recipe
 from fishnet.sweep.plan.layout import make_layouts
 from fishnet.sweep.program.program import PretrainProgram
-from fishnet.sweep.spec.combinations import check_recipe
 from fishnet.sweep.spec.recipe import resolve
 from fishnet.sweep.spec.sweep import Run
+from fishnet.sweep.spec.validation import check_recipe
 
 BASE = Recipe(
     task="synthetic",

@@ -63,8 +63,8 @@ def describe(argv: list[str]) -> int:
     """
     flags = parser().parse(argv)
     from fishnet.lookup import unknown
-    from fishnet.sweep.spec.combinations import check_recipe
     from fishnet.sweep.spec.field_parsing import coerce, parse_value
+    from fishnet.sweep.spec.validation import check_recipe
 
     names = [*PARTS, "pairings"]
     if flags.part is not None and flags.part not in names:

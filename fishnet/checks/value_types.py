@@ -2,13 +2,16 @@
 
 import math
 import re
+import types
 import typing
+from contextlib import suppress
 from typing import Any, Literal
 
 import numpy as np
 
 from fishnet.errors import UsageError
 
+UNIONS = (typing.Union, types.UnionType)
 NOTHING = "none"  # how an empty list of names is written
 SMALLEST, LARGEST = (float(edge) for edge in (np.finfo(np.float32).tiny, np.finfo(np.float32).max))
 # How messages name what is of a type; an alternative such as "auto" is named by itself.
@@ -34,13 +37,19 @@ def parse_as(kind: Any, text: str) -> Any:
     """Parses the value of a type that is written as `text`.
 
     Args:
-        kind: int, float, str, a Literal of strings, or a tuple of any number of one of the first three.
+        kind: int, float, str, a Literal of strings, a tuple of any number of one of the first three, or a union of
+            these, of which the first that fits is taken.
         text: as `format_value` writes it.
 
     Raises:
         ValueError: it is not of the type.
     """
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in UNIONS:
+        for one in arguments:
+            with suppress(ValueError):
+                return parse_as(one, text)
+        raise ValueError
     if origin is tuple and arguments[0] is str:
         return () if text == NOTHING else tuple(text.split("+"))
     if origin is tuple:
@@ -75,17 +84,22 @@ def convert_to(kind: Any, name: str, value: Any) -> Any:
         value: without NumPy's types.
 
     Raises:
-        ValueError: it is of another type.
+        TypeError: it is of another type.
         UsageError: a number with which no network can be trained.
     """
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in UNIONS:
+        for one in arguments:
+            with suppress(TypeError):
+                return convert_to(one, name, value)
+        raise TypeError
     if origin is tuple and isinstance(value, list | tuple) and (value or arguments[0] is str):
         return tuple(convert_to(arguments[0], name, entry) for entry in value)
     wanted = {float: (int, float), int: int}.get(kind, str)
     if origin is tuple or isinstance(value, bool) or not isinstance(value, wanted):
-        raise ValueError
+        raise TypeError
     if origin is Literal and value not in arguments:
-        raise ValueError
+        raise TypeError
     return to_float32(name, typing.cast(float, value)) if kind is float else value
 
 
@@ -107,4 +121,5 @@ def to_float32(name: str, value: float) -> float:
 
 def describe_type(kind: Any) -> str:
     """Describes a type in words: "a whole number"."""
-    return WORDS.get(kind) or " or ".join(map(repr, typing.get_args(kind)))
+    words = repr if typing.get_origin(kind) is Literal else describe_type
+    return WORDS.get(kind) or " or ".join(map(words, typing.get_args(kind)))

@@ -11,6 +11,8 @@ from fishnet.checks.arrays import check_whole_numbers
 from fishnet.data.splits import SPLITS
 from fishnet.host.names import is_printable, printable, visible
 
+SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
+
 
 @dataclass(frozen=True, eq=False)
 class Task:
@@ -27,6 +29,18 @@ class Task:
     notes: tuple[str, ...] = ()  # what the user should be told (skipped files, duplicates across splits ...)
     files: tuple[str, ...] = ()  # where each image came from, [n]; empty when the images never were files
     credit: str = ""  # whose data this is and under what licence, to be shown with any picture of it
+
+    def split_labels(self, split: str) -> np.ndarray:
+        """Labels of the images of a split, [image] int32."""
+        return np.asarray(self.labels)[self.splits[split]]
+
+    def describe_split(self, split: str) -> str:
+        """Describes which classes a split holds and lacks."""
+        counts = np.bincount(self.split_labels(split), minlength=len(self.classes))
+        held = ", ".join(name for name, count in zip(self.classes, counts, strict=True) if count)
+        missing = ", ".join(name for name, count in zip(self.classes, counts, strict=True) if not count)
+        lacks = f" and none of {missing}" if missing else ""
+        return f"the {SPLIT_NAMES[split]} split of {self.name} holds images of {held} only{lacks}"
 
 
 def make_task(

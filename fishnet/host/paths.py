@@ -40,6 +40,15 @@ def resolve_path(path: str | os.PathLike) -> str:
         raise UserError(f"{os.fspath(path)!r} is no path: {error}") from error
 
 
+def links_in(folder: str) -> list[str]:
+    """Lists the links in a folder; none where it cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.path for entry in entries if entry.is_symlink()]
+    except OSError:
+        return []
+
+
 def is_within(path: str | os.PathLike, folder: str | os.PathLike) -> bool:
     """Whether a path is a folder or lies in it, links followed; neither need exist."""
     inner, outer = resolve_path(path), resolve_path(folder)

@@ -19,8 +19,8 @@ from fishnet.data import load_task
 from fishnet.optim.optimizers import OPTIMIZERS
 from fishnet.sweep import Recipe, Run, Samples, Sweep, load_run, run_sweep
 from fishnet.sweep.plan.grouping import group_runs
-from fishnet.sweep.spec.combinations import check_recipe
 from fishnet.sweep.spec.recipe import resolve, value_names
+from fishnet.sweep.spec.validation import check_recipe
 
 pytestmark = pytest.mark.smoke
 BASE = Recipe(

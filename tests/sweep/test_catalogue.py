@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from benchmarks.catalogue import BASE, LANES, OWN, PROGRAMS, STEPS, differences, trained
-from fishnet.sweep.spec.combinations import check_recipe
 from fishnet.sweep.spec.recipe import FIELDS, resolve, value_names
+from fishnet.sweep.spec.validation import check_recipe
 
 
 @pytest.fixture(scope="module")

@@ -21,10 +21,10 @@ from fishnet.sweep.program.traced_config import trace_recipes
 from fishnet.sweep.run.cohort import CohortRunner
 from fishnet.sweep.run.progress import Display
 from fishnet.sweep.run.supervised import SupervisedPhase
-from fishnet.sweep.spec.combinations import check_recipe
 from fishnet.sweep.spec.fields import Field
 from fishnet.sweep.spec.history import CURVES, LOWER_IS_BETTER, History
 from fishnet.sweep.spec.recipe import FIELDS, SELECTABLE, is_used, resolve, value_names
+from fishnet.sweep.spec.validation import check_recipe
 from fishnet.sweep.store.checkpoint_store import CheckpointStore
 from tests.sweep.conftest import TINY
 

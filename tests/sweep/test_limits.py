@@ -9,12 +9,11 @@ import pytest
 from fishnet.checks.value_types import parse_number
 from fishnet.errors import UsageError
 from fishnet.sweep import Recipe, Sweep
-from fishnet.sweep.spec.combinations import MOST_LAYERS, check_recipe
 from fishnet.sweep.spec.field_parsing import coerce, parse_value
 from fishnet.sweep.spec.random_search import MOST_RUNS, Samples
 from fishnet.sweep.spec.recipe import FIELDS, MOST_WIDTH
 from fishnet.sweep.spec.search_space import Range
-from fishnet.sweep.spec.validation import MOST_EPOCHS, check_sweep
+from fishnet.sweep.spec.validation import MOST_EPOCHS, MOST_LAYERS, check_recipe, check_sweep
 
 TINY = Recipe(task="synthetic", model="mlp", widths=(8,))
 TEN_AXES = {

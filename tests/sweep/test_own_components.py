@@ -25,7 +25,7 @@ from fishnet.sweep.plan.cache import program_key
 from fishnet.sweep.plan.user_components import COMPONENTS, functions_of, user_functions
 from fishnet.sweep.program.program import get_functions
 from fishnet.sweep.run.inputs import DataOptions, describe, spec_hash
-from fishnet.sweep.spec.combinations import check_recipe
+from fishnet.sweep.spec.validation import check_recipe
 
 TINY = Recipe(task="synthetic", image_size=8, model="mlp", widths=(8,), batch_size=64, epochs=1)
 SCALE = 1.0

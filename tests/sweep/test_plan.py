@@ -18,7 +18,7 @@ from fishnet.sweep import Recipe, Run, Sweep
 from fishnet.sweep.plan.cohorts import DEFAULT_LOWERING, FALLBACK_WIDTH, LayoutChoice, default_width, static_part
 from fishnet.sweep.plan.grouping import form_groups, group_runs, sharing_costs_nothing, vmap_key
 from fishnet.sweep.plan.layout import check_overrides, make_layouts, resume_choices
-from fishnet.sweep.plan.networks import abstract_params
+from fishnet.sweep.plan.networks import abstract_variables
 from fishnet.sweep.program import traced_config
 from fishnet.sweep.program.build import plain_model
 from fishnet.sweep.program.rng import STREAMS, stream_keys
@@ -89,7 +89,7 @@ def test_params_count_what_each_arm_uses(task):
     (cohort,) = cohorts_of(Sweep(CNN, axes=axes, seeds=1), task)
     for run, params in zip(cohort.runs, cohort.params, strict=True):
         model = plain_model(run.recipe, classes=tuple("abcd"), sites=2)
-        assert params == sum(leaf.size for leaf in jax.tree.leaves(abstract_params(model, task)))
+        assert params == sum(leaf.size for leaf in jax.tree.leaves(abstract_variables(model, task)[0]))
     assert cohort.params[0] == 9 * 3 * 8 + 8 + 9 * 8 * 16 + 16 + 16 * 4 + 4
     assert cohort.params[2] == cohort.params[0] + 8 + 16
     assert cohort.params[3] == cohort.params[0] + 16

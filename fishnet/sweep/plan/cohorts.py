@@ -19,18 +19,17 @@ from fishnet.nn.conv_implementations import DEFAULT_LOWERING
 from fishnet.nn.norm_formulas import KINDS
 from fishnet.pretraining import OBJECTIVES
 from fishnet.source_hash.digest import hash_each
-from fishnet.sweep.plan.backbones import Trunk
 from fishnet.sweep.plan.grouping import vmap_key
-from fishnet.sweep.plan.networks import check_learns, check_networks, norm_sites
+from fishnet.sweep.plan.networks import Trunk, check_learns, check_networks, norm_sites
 from fishnet.sweep.plan.user_components import functions_of
 from fishnet.sweep.program.build import build_model, experts_of
 from fishnet.sweep.program.config import ProgramConfig, ProgramFeatures, static_key
 from fishnet.sweep.program.program import ProgramFunctions, get_functions
 from fishnet.sweep.program.traced_config import TracedConfig, trace_recipes
 from fishnet.sweep.program.traced_probes import Axes, find_axes
-from fishnet.sweep.spec.combinations import check_ghosts
 from fishnet.sweep.spec.recipe import STATIC_FIELDS, Recipe
 from fishnet.sweep.spec.sweep import Run
+from fishnet.sweep.spec.validation import check_ghosts
 
 # Lanes vectorized together, by backend; as measured in benchmarks/README.md.
 DEFAULT_WIDTH: dict[str, dict[str, int]] = {"cpu": {}, "gpu": {}, "tpu": {}}

@@ -15,9 +15,9 @@ from fishnet.errors import UsageError, UserError
 from fishnet.host.machine import Device
 from fishnet.lookup import unknown
 from fishnet.nn.conv_implementations import LOWERINGS
-from fishnet.sweep.plan.backbones import Trunk
 from fishnet.sweep.plan.cohorts import Cohort, LayoutChoice, explain_cohort, make_cohort
 from fishnet.sweep.plan.grouping import form_groups, group_runs
+from fishnet.sweep.plan.networks import Trunk
 from fishnet.sweep.program.compile import GroupWindow
 from fishnet.sweep.program.program import CompiledProgram, ProgramFunctions
 from fishnet.sweep.program.traced_config import TracedConfig

@@ -12,11 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fishnet import pretraining
 from fishnet.checks.value_types import format_value
 from fishnet.data import Task
 from fishnet.errors import UsageError
+from fishnet.models import MODELS
 from fishnet.pretraining import OBJECTIVES
-from fishnet.sweep.plan.backbones import Trunk, transfer_trunk
 from fishnet.sweep.program.build import frozen_leaves, frozen_norms, plain_model
 from fishnet.sweep.program.config import layer_mask
 from fishnet.sweep.program.pretrain_step import RNGS
@@ -24,6 +25,11 @@ from fishnet.sweep.program.traced_config import Hyperparameters
 from fishnet.sweep.program.train_step import schedule_multiplier
 from fishnet.sweep.spec.recipe import Recipe
 from fishnet.sweep.spec.sweep import Run
+from fishnet.sweep.spec.trunk import parse_trunk
+
+# A network of another norm or activation may lack these, or have them beyond what is needed.
+OPTIONAL = ("norm_", "act_", "input_norm")
+Trunk = Mapping[str, Any]  # `params` and `batch_stats` of an earlier run
 
 
 def check_networks(runs: Sequence[Run], task: Task, sites: int, trunks: Mapping[str, Trunk]) -> None:
@@ -39,7 +45,7 @@ def check_networks(runs: Sequence[Run], task: Task, sites: int, trunks: Mapping[
     check_layers(runs, sites)
     for norm, layers, pretrain in dict.fromkeys((r.recipe.norm, r.recipe.norm_layers, r.recipe.pretrain) for r in runs):
         model = plain_model(dataclasses.replace(recipe, norm=norm, norm_layers=layers), task.classes, sites)
-        frozen_leaves(recipe, abstract_params(model, task))
+        frozen_leaves(recipe, abstract_variables(model, task)[0])
         check_step(model, task, recipe)
         if pretrain != "none":
             trunk = model.clone(frozen_norms={})
@@ -63,7 +69,7 @@ def check_layers(runs: Sequence[Run], sites: int) -> None:
 
 def norm_sites(recipe: Recipe, task: Task) -> tuple[int, np.ndarray]:
     """Number of parameters of the model without norms, and the channels [site] int64 of its places for norms."""
-    params = abstract_params(bare_model(recipe, task), task)
+    params = abstract_variables(bare_model(recipe, task), task)[0]
     sites = sum(name.startswith("norm_") for name in params)
     channels = np.array([params[f"norm_{site}"]["bias"].size for site in range(sites)], np.int64)
     return sum(leaf.size for leaf in jax.tree.leaves(params)), channels
@@ -73,11 +79,6 @@ def bare_model(recipe: Recipe, task: Task) -> nn.Module:
     """Model of `recipe` without norms."""
     bare = dataclasses.replace(recipe, norm="none", norm_layers="all", act_coefficient="auto")
     return plain_model(bare, task.classes, sites=0)
-
-
-def abstract_params(model: nn.Module, task: Task) -> Any:
-    """Shapes of the parameters of `model` on the images of `task`."""
-    return abstract_variables(model, task)[0]
 
 
 def abstract_variables(model: nn.Module, task: Task) -> tuple[Any, Any]:
@@ -106,6 +107,38 @@ def check_step(model: nn.Module, task: Task, recipe: Recipe, what: str = "") -> 
         raise UsageError(f"{what}model {recipe.model}, batch_size {recipe.batch_size}{ghosts}: {error}") from error
 
 
+# --- networks that begin with the backbone, all but the head, of an earlier run: the recipe field `trunk` ---
+
+
+def own_trunk(recipe: Recipe) -> Recipe:
+    """Recipe of a run with the one backbone that belongs to its seed."""
+    if recipe.trunk == "none":
+        return recipe
+    folder, run = parse_trunk(recipe.trunk, recipe.seed)
+    return dataclasses.replace(recipe, trunk=f"{folder}:{run}")
+
+
+def transfer_trunk(recipe: Recipe, params: Any, statistics: Any, trunk: Trunk) -> tuple[Any, Any]:
+    """Variables of a network with those of a backbone in place of its own.
+
+    Args:
+        recipe: of the network: which of its modules are its head.
+        params, statistics: of the network, arrays or their shapes.
+        trunk: of another run; norms and activations that it lacks stay as they are.
+
+    Raises:
+        UsageError: the backbone lacks another layer, or has one of another shape.
+    """
+    head = MODELS[recipe.model].head_modules(params)
+    try:
+        return (
+            pretraining.transfer_trunk(params, trunk["params"], head, OPTIONAL),
+            pretraining.transfer_trunk(statistics, trunk["batch_stats"], head, OPTIONAL),
+        )
+    except UsageError as error:
+        raise UsageError(f"trunk: {recipe.trunk!r} does not fit this {recipe.model}: {error}") from error
+
+
 # --- runs that cannot learn ---
 
 
@@ -126,7 +159,7 @@ def check_learns(recipe: Recipe, hparams: Hyperparameters) -> None:
         raise UsageError(f"layer_rate: {recipe.layer_rate:g} leaves the first layer a rate below what float32 holds")
     steps = int(hparams.total_steps)
     # No schedule is at 0 in two steps that follow each other within a cycle.
-    if recipe.lr_min == 0 and steps <= max(1, recipe.cycles) and not multipliers(hparams, steps).any():
+    if recipe.lr_min == 0 and steps <= max(1, recipe.cycles) and not lr_multipliers(hparams, steps).any():
         warm = f" and warmup {recipe.warmup:g}" if recipe.warmup else ""
         raise UsageError(
             f"schedule {recipe.schedule}{warm}: the learning rate is 0 in all of the run's {steps} steps; "
@@ -134,7 +167,7 @@ def check_learns(recipe: Recipe, hparams: Hyperparameters) -> None:
         )
 
 
-def multipliers(hparams: Hyperparameters, steps: int) -> np.ndarray:
+def lr_multipliers(hparams: Hyperparameters, steps: int) -> np.ndarray:
     """Factors on the peak learning rate in the first `steps` steps, [step]."""
     return np.asarray(jax.vmap(lambda i: schedule_multiplier(hparams, i / hparams.total_steps))(jnp.arange(steps)))
 

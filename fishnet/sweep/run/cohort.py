@@ -10,8 +10,8 @@ import numpy as np
 from fishnet.host.interrupt import Interrupt
 from fishnet.host.machine import Device
 from fishnet.metrics import classification as metrics
-from fishnet.sweep.plan.backbones import transfer_trunk
 from fishnet.sweep.plan.layout import Layout
+from fishnet.sweep.plan.networks import transfer_trunk
 from fishnet.sweep.run.pretraining import PretrainingPhase
 from fishnet.sweep.run.progress import Display
 from fishnet.sweep.run.supervised import SupervisedPhase

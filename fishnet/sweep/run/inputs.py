@@ -12,7 +12,7 @@ from fishnet.checks.arguments import check_flag, check_type
 from fishnet.data import Task, load_tasks
 from fishnet.host.names import shell_command
 from fishnet.source_hash.digest import describe_source, hash_each
-from fishnet.sweep.plan.backbones import Trunk, own_trunk
+from fishnet.sweep.plan.networks import Trunk, own_trunk
 from fishnet.sweep.plan.user_components import user_functions
 from fishnet.sweep.spec.recipe import resolve
 from fishnet.sweep.spec.sweep import Run, Sweep

@@ -13,11 +13,10 @@ from fishnet.host.machine import Device, device_name, unused_accelerators, versi
 from fishnet.sweep.distributed.assignment import assign, parse_assignment, runs_each, write_assignment
 from fishnet.sweep.distributed.shard import Shard
 from fishnet.sweep.plan.autotune import autotune_layouts
-from fishnet.sweep.plan.backbones import Trunk
 from fishnet.sweep.plan.cohorts import Cohort, LayoutChoice
 from fishnet.sweep.plan.fit_memory import fit_memory
 from fishnet.sweep.plan.layout import Layout, make_layouts, resume_choices
-from fishnet.sweep.plan.networks import unmeasured_norms
+from fishnet.sweep.plan.networks import Trunk, unmeasured_norms
 from fishnet.sweep.plan.past_times import PastTime, find_time
 from fishnet.sweep.plan.trace import check_traces
 from fishnet.sweep.run.inputs import Inputs

@@ -1,7 +1,7 @@
 """Values of recipe fields: from text or Python to the type of the field, and back to text."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from fishnet.checks.arguments import find_repeated, quote_value, without_numpy
@@ -21,8 +21,11 @@ def parse_value(name: str, text: str) -> Any:
     Raises:
         UsageError: unknown field, or a text that is not of the field's type; the message repeats it as typed.
     """
-    text = text.strip()
-    return _first_fitting(name, lambda kind: parse_as(kind, text), lambda: repr(text))
+    kind, text = _field(name).type, text.strip()
+    try:
+        return parse_as(kind, text)
+    except ValueError:
+        raise UsageError(f"{name}: {text!r} is not {describe_type(kind)}") from None
 
 
 def coerce(name: str, value: Any) -> Any:
@@ -51,9 +54,12 @@ def _coerce(name: str, value: Any) -> Any:
     for number in value if isinstance(value, list | tuple) else [value]:
         if isinstance(number, int) and number.bit_length() > 63:  # too long even to be written in a message
             raise UsageError(f"{name}: a whole number of {number.bit_length()} bits is too large for any field")
-    value = _first_fitting(name, lambda kind: convert_to(kind, name, value), lambda: quote_value(value))
-    normalize = _field(name).normalize
-    return normalize(value) if normalize else value
+    field = _field(name)
+    try:
+        value = convert_to(field.type, name, value)
+    except TypeError:
+        raise UsageError(f"{name}: {quote_value(value)} is not {describe_type(field.type)}") from None
+    return field.normalize(value) if field.normalize else value
 
 
 def coerce_all(what: str, name: str, values: Any) -> tuple[Any, ...]:
@@ -93,16 +99,3 @@ def _field(name: str) -> Field:
     if name not in FIELDS:
         raise unknown("recipe field", name, FIELDS)
     return FIELDS[name]
-
-
-def _first_fitting(name: str, read: Callable[[Any], Any], shown: Callable[[], str]) -> Any:
-    """What `read` gives for the first type of a field that does not refuse the value; messages name it as `shown`."""
-    kinds = _field(name).alternatives
-    for kind in kinds:
-        try:
-            return read(kind)
-        except UsageError:
-            raise
-        except ValueError:  # of another type
-            continue
-    raise UsageError(f"{name}: {shown()} is not {' or '.join(map(describe_type, kinds))}")

@@ -33,7 +33,7 @@ class History:
     curves: np.ndarray  # [run, epoch, len(CURVES)] float64
     class_curves: np.ndarray  # [run, epoch, class, len(CLASS_CURVES)] float64
     pretrain_curves: np.ndarray  # [run, epoch of pretraining, len(PRETRAIN_CURVES)] float64
-    # Figure -> [run, epoch, measurement, ...] float32, of an epoch without measurements; FAILURE -> [run, 2] int32
+    # Probe -> [run, epoch, measurement, ...] float32, of an epoch without measurements; FAILURE -> [run, 2] int32
     probes: dict[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
@@ -70,7 +70,7 @@ class History:
         return np.where(self.first_bad_step < 0, self.steps, np.minimum(self.steps, self.first_bad_step))
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The fields by name, for a checkpoint; each figure that was probed as one of its own."""
+        """The fields by name, for a checkpoint; each probe as one of its own."""
         found = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "probes"}
         return found | {f"{PROBED}{name}": values for name, values in self.probes.items()}
 
@@ -82,7 +82,7 @@ class History:
         return cls(**values, probes=probes)
 
     def selected(self, name: str) -> np.ndarray:
-        """A figure of `CURVES` at each run's best epoch, [run] float64; NaN without one."""
+        """A metric of `CURVES` at each run's best epoch, [run] float64; NaN without one."""
         values = self.curves[np.arange(len(self.best_epoch)), self.best_epoch - 1, CURVES.index(name)]
         return np.where(self.best_epoch > 0, values, np.nan)
 

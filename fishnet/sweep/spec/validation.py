@@ -9,24 +9,29 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fishnet.checks.value_types import format_value
 from fishnet.data import Task, check_task
 from fishnet.data.corruption_spec import parse_classes, split_name, task_folder
 from fishnet.errors import UsageError
 from fishnet.host.numbers import counted
-from fishnet.host.paths import is_within
+from fishnet.host.paths import is_within, links_in
+from fishnet.losses import LOSSES
 from fishnet.metrics.classification import undefined_metrics
-from fishnet.sweep.spec.combinations import check_recipe
-from fishnet.sweep.spec.recipe import FIELDS, Recipe
+from fishnet.nn.initializers import INITIALIZERS, VarianceScaling
+from fishnet.nn.norm_formulas import WEIGHT_KINDS
+from fishnet.nn.norms import NORMS
+from fishnet.optim.freezing import check_stages
+from fishnet.optim.optimizers import OPTIMIZERS
+from fishnet.sweep.spec.recipe import EPOCH_PROBES, FIELDS, Recipe
 from fishnet.sweep.spec.stopping import Stopping, parse_target
 from fishnet.sweep.spec.sweep import Sweep
+from fishnet.sweep.spec.trunk import parse_trunk
 
 # An epoch of a run has about half a kilobyte of curves in memory, for 15 classes: a gigabyte for all.
 MOST_EPOCHS = 2**21
+MOST_LAYERS = 256  # widths times depth: what a compiler takes minutes for
+RESIDUAL = ("resnet", "efficientnet")
 READS_FILES = "mnist"  # the task that reads files of a data folder
-SPLIT_NAMES = {"val": "validation", "test": "test"}
 
 
 def check_sweep(
@@ -115,6 +120,7 @@ def check_data_options(sweep: Sweep, data_dir: str | os.PathLike | None = None, 
 def check_out(sweep: Sweep, out: str | Path) -> None:
     """Refuses an output folder within a folder of photographs, whose files or class it would be, and the reverse."""
     tasks = {sweep.recipe.task, *sweep.varied.get("task", ())}
+    # A folder that is missing or cannot be read is refused elsewhere, with the reason.
     for folder in filter(None, map(task_folder, sorted(tasks))):
         if is_within(out, folder) or any(is_within(out, link) for link in links_in(folder)):
             raise UsageError(
@@ -123,15 +129,6 @@ def check_out(sweep: Sweep, out: str | Path) -> None:
             )
         if is_within(folder, out):
             raise UsageError(f"the photographs of {folder} are within the output folder {out}: choose another --out")
-
-
-def links_in(folder: str) -> list[str]:
-    """Links in a folder; none where it cannot be read."""
-    try:
-        with os.scandir(folder) as entries:
-            return [entry.path for entry in entries if entry.is_symlink()]
-    except OSError:  # a task whose folder is missing or cannot be read is refused elsewhere, with the reason
-        return []
 
 
 # --- when the data are there ---
@@ -150,29 +147,106 @@ def check_selection(recipes: Iterable[Recipe], tasks: Mapping[tuple[str, Any], T
     for name, size, option, column in sorted(asked):
         task = tasks[name, size]
         split, _, metric = column.partition("_")
-        if split == "val" and metric in undefined_metrics(split_labels(task, split), len(task.classes)):
-            raise UsageError(f"{option}: {column} is undefined in every epoch: {split_text(task, split)}")
+        if split == "val" and metric in undefined_metrics(task.split_labels(split), len(task.classes)):
+            raise UsageError(f"{option}: {column} is undefined in every epoch: {task.describe_split(split)}")
 
 
 def selection_notes(tasks: Iterable[Task]) -> Iterator[str]:
     """Notes about metrics that no run can have on these splits."""
     for task in tasks:
-        for split in SPLIT_NAMES:
-            names = undefined_metrics(split_labels(task, split), len(task.classes))
+        for split in ("val", "test"):
+            names = undefined_metrics(task.split_labels(split), len(task.classes))
             if names:
                 columns = ", ".join(f"{split}_{name}" for name in names)
-                yield f"{columns}: undefined, since {split_text(task, split)}"
+                yield f"{columns}: undefined, since {task.describe_split(split)}"
 
 
-def split_labels(task: Task, split: str) -> np.ndarray:
-    """Labels [n] of a split."""
-    return np.asarray(task.labels)[task.splits[split]]
+# --- one recipe ---
 
 
-def split_text(task: Task, split: str) -> str:
-    """Classes that a split holds and lacks, in words."""
-    counts = np.bincount(split_labels(task, split), minlength=len(task.classes))
-    held = ", ".join(name for name, count in zip(task.classes, counts, strict=True) if count)
-    missing = ", ".join(name for name, count in zip(task.classes, counts, strict=True) if not count)
-    lacks = f" and none of {missing}" if missing else ""
-    return f"the {SPLIT_NAMES[split]} split of {task.name} holds images of {held} only{lacks}"
+def check_recipe(recipe: Recipe) -> None:
+    """Checks the values of one recipe and their combination, not its task's files."""
+    for name, field in FIELDS.items():
+        field.check(getattr(recipe, name))
+    if recipe.trunk != "none":
+        parse_trunk(recipe.trunk)
+    check_stages(recipe.layer_rate, recipe.unfreeze, recipe.unfreeze_rates)
+    if recipe.batch_size != "all":
+        check_ghosts(recipe, recipe.batch_size)
+    for problems in (component_problems, shape_problems, norm_problems, training_problems):
+        for problem in problems(recipe):
+            raise UsageError(problem)
+
+
+def check_ghosts(recipe: Recipe, batch_size: int) -> None:
+    """Refuses a batch that cannot be cut into the recipe's ghost batches."""
+    if recipe.ghost_batch and batch_size % recipe.ghost_batch:
+        raise UsageError(f"ghost_batch: {recipe.ghost_batch} does not divide batch_size {batch_size}")
+
+
+def component_problems(recipe: Recipe) -> Iterator[str]:
+    """Components of the user where a sweep computes with one formula for all lanes."""
+    for field, table in (("norm", NORMS), ("loss", LOSSES)):
+        name = getattr(recipe, field)
+        if name not in table.original:
+            yield f"{field} {name!r} cannot be trained in a sweep: valid are {', '.join(table.original)}"
+        elif not table.is_own(name):
+            yield f"{field} {name!r} was replaced in its table, but a sweep has a formula of its own for it"
+    if not isinstance(INITIALIZERS[recipe.init], VarianceScaling):
+        yield f"init {recipe.init!r} cannot be used in a sweep: it is not a VarianceScaling"
+
+
+def shape_problems(recipe: Recipe) -> Iterator[str]:
+    """Fields that a model has no layers for, and too many layers."""
+    model, residual = recipe.model, f"only {' and '.join(RESIDUAL)}"
+    if len(recipe.widths) * recipe.depth > MOST_LAYERS:
+        yield f"widths, depth: {len(recipe.widths)} stages of depth {recipe.depth} are more than {MOST_LAYERS} layers"
+    if recipe.stem_stride > 1 and model not in RESIDUAL:
+        yield f"stem_stride: {recipe.stem_stride} with model {model}: {residual} have such a stem"
+    if model == "mlp" and "blocks" in recipe.dropout_layers.split("+"):
+        yield "dropout_layers: 'blocks' with model mlp: it has dense layers only"
+    if model == "mlp" and recipe.se_reduction not in ("auto", 0):
+        yield f"se_reduction: {recipe.se_reduction} with model mlp: it has no maps"
+    if model == "hybrid" and recipe.hard_classes == "none":
+        yield "model hybrid needs hard_classes: the classes that its expert head is for"
+    skipped = f"stochastic_depth: {recipe.stochastic_depth:g}"
+    if recipe.stochastic_depth and model not in RESIDUAL:
+        yield f"{skipped} with model {model}: {residual} have branches to leave out"
+    if recipe.stochastic_depth and recipe.shortcut == "none":
+        yield f"{skipped} with shortcut none: nothing would go past"
+
+
+def norm_problems(recipe: Recipe) -> Iterator[str]:
+    """Places where a norm cannot stand, and settings that it undoes."""
+    norm, weights = recipe.norm, recipe.norm in WEIGHT_KINDS
+    if norm == "group" and any(width % 8 for width in recipe.widths):
+        yield f"norm group: its 8 groups do not divide every width of {format_value(recipe.widths)!r}"
+    if norm == "instance" and recipe.model == "mlp":
+        yield "norm instance with model mlp: one value has no variance; choose any other norm"
+    if weights and INITIALIZERS[recipe.init].unit_variance:
+        yield f"init {recipe.init} with norm {norm}: the norm takes the kernels' lengths away again"
+    if weights and recipe.norm_position == "post":
+        yield f"norm {norm} with norm_position post: it acts on the kernel, ahead of any activation"
+    if recipe.block == "preactivation" and recipe.norm_position == "post":
+        yield "block preactivation with norm_position post: its norms stand before the activations"
+    if recipe.block == "preactivation" and weights:
+        yield f"norm {norm} with block preactivation: its norms stand behind sums, not behind kernels"
+
+
+def training_problems(recipe: Recipe) -> Iterator[str]:
+    """Values that could have no effect in any epoch, or contradict the optimizer."""
+    epochs = recipe.epochs
+    if recipe.batch_size == 1 and (recipe.mixup or recipe.cutmix):
+        yield "mixup and cutmix with batch_size 1: they would mix each image with itself"
+    if recipe.unfreeze[-1] >= epochs:
+        yield f"unfreeze: {format_value(recipe.unfreeze)!r} ends beyond the run: epochs {epochs} count from 0"
+    layered = recipe.layer_rate != 1 or recipe.unfreeze != (0,) or recipe.unfreeze_rates != (1.0,)
+    if recipe.optimizer == "schedule_free" and (layered or recipe.freeze != "none"):
+        yield "optimizer schedule_free with freeze, unfreeze or layer_rate: it evaluates an average of whole steps"
+    if recipe.probe_epochs > epochs and EPOCH_PROBES.holds(recipe):
+        yield f"probe_epochs: {recipe.probe_epochs} is more than epochs {epochs}: no such probe would ever be taken"
+    lr = OPTIMIZERS[recipe.optimizer].default_lr if recipe.lr == "auto" else recipe.lr
+    if recipe.lr_min > lr:
+        yield f"lr_min: {recipe.lr_min:g} is above lr {lr:g}"
+    if recipe.patience and recipe.patience >= epochs:
+        yield f"patience {recipe.patience} is not below epochs {epochs}: it could never end a run"

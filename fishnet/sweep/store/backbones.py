@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from fishnet.errors import UsageError, UserError
-from fishnet.sweep.plan.backbones import Trunk
+from fishnet.sweep.plan.networks import Trunk
 from fishnet.sweep.spec.recipe import Recipe
 from fishnet.sweep.spec.trunk import parse_trunk
 from fishnet.sweep.store.checkpoint import digest
