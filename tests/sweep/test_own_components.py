@@ -21,7 +21,7 @@ from fishnet.optim.optimizers import OPTIMIZERS, Optimizer
 from fishnet.source_hash import digest as source_hash
 from fishnet.source_hash.digest import hash_each
 from fishnet.sweep import Recipe, Sweep, load_run, run_sweep
-from fishnet.sweep.plan.cache import program_key
+from fishnet.sweep.plan.past_times import program_key
 from fishnet.sweep.plan.user_components import COMPONENTS, functions_of, user_functions
 from fishnet.sweep.program.program import get_functions
 from fishnet.sweep.run.inputs import DataOptions, describe, spec_hash

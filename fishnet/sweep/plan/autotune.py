@@ -20,10 +20,10 @@ from fishnet.host.memory import OutOfMemory
 from fishnet.host.numbers import counted
 from fishnet.nn.conv_implementations import LOWERINGS
 from fishnet.source_hash.digest import hash_each
-from fishnet.sweep.plan.cache import program_key
 from fishnet.sweep.plan.cohorts import Cohort, LayoutChoice
 from fishnet.sweep.plan.grouping import form_groups, group_runs, sharing_costs_nothing, vmap_key
 from fishnet.sweep.plan.layout import Layout, make_layouts
+from fishnet.sweep.plan.past_times import program_key
 from fishnet.sweep.plan.user_components import functions_of
 from fishnet.sweep.spec.sweep import Run
 

@@ -27,11 +27,9 @@ def form_groups(positions: Sequence[int], kinds: Sequence[tuple], width: int) ->
 
 
 def vmap_key(traced: TracedConfig, same_seed: bool) -> list[tuple]:
-    """Key of each run: its choices among functions, in which the lanes of a group agree.
+    """Key of each run of `traced` [run, ...]: its choices among functions, in which the lanes of a group agree.
 
-    Args:
-        traced: [run, ...].
-        same_seed: whether in their seed as well, so that they look at the same images in the same order.
+    With `same_seed` they agree in their seed as well, and look at the same images in the same order.
     """
     columns = [np.asarray(leaf).tolist() for leaf in jax.tree.leaves(traced.ids)]
     if same_seed:

@@ -35,11 +35,7 @@ Trunk = Mapping[str, Any]  # `params` and `batch_stats` of an earlier run
 def check_networks(runs: Sequence[Run], task: Task, sites: int, trunks: Mapping[str, Trunk]) -> None:
     """Refuses runs of a cohort whose networks cannot be built, cannot make a step, or do not fit their backbone.
 
-    Args:
-        runs: of the cohort.
-        task: theirs.
-        sites: number of hidden layers.
-        trunks: networks of earlier runs, by the text in the field `trunk`.
+    The networks have `sites` hidden layers; `trunks` are those of earlier runs, by the text in the field `trunk`.
     """
     recipe = runs[0].recipe
     check_layers(runs, sites)
@@ -143,13 +139,9 @@ def transfer_trunk(recipe: Recipe, params: Any, statistics: Any, trunk: Trunk) -
 
 
 def check_learns(recipe: Recipe, hparams: Hyperparameters) -> None:
-    """Refuses a run none of whose steps can change what its network knows of the images.
+    """Refuses a run none of whose steps can change what its network knows of the images; `hparams` has no lane axis.
 
     The schedule is at 0 in every step, layers learn at rates below what float32 holds, or every image is painted over.
-
-    Args:
-        recipe: without `auto`.
-        hparams: its traced values, without the lane axis.
     """
     if recipe.cutout >= 2 * cast(int, recipe.image_size):
         raise UsageError(
@@ -175,10 +167,7 @@ def lr_multipliers(hparams: Hyperparameters, steps: int) -> np.ndarray:
 def unmeasured_norms(recipe: Recipe, sites: int, measured: Collection[str]) -> list[str]:
     """Names of the batch norms that a run freezes, for good or for a time, and whose statistics nothing has measured.
 
-    Args:
-        recipe: of the run.
-        sites: how many norms its network has.
-        measured: names of the norms of which its backbone has statistics; empty without one.
+    Its network has `sites` norms, and its backbone, if it has one, statistics of those named in `measured`.
     """
     if recipe.pretrain != "none":
         return []

@@ -13,12 +13,11 @@ from fishnet.host.machine import Device, device_name, unused_accelerators, versi
 from fishnet.sweep.distributed.assignment import assign, parse_assignment, runs_each, write_assignment
 from fishnet.sweep.distributed.shard import Shard
 from fishnet.sweep.plan.autotune import autotune_layouts
-from fishnet.sweep.plan.cohorts import Cohort, LayoutChoice
+from fishnet.sweep.plan.cohorts import Cohort, LayoutChoice, check_traces
 from fishnet.sweep.plan.fit_memory import fit_memory
 from fishnet.sweep.plan.layout import Layout, make_layouts, resume_choices
 from fishnet.sweep.plan.networks import Trunk, unmeasured_norms
 from fishnet.sweep.plan.past_times import PastTime, find_time
-from fishnet.sweep.plan.trace import check_traces
 from fishnet.sweep.run.inputs import Inputs
 from fishnet.sweep.run.progress import Display
 from fishnet.sweep.spec.sweep import Sweep
@@ -119,7 +118,7 @@ def plan_layouts(
         layouts = [best_effort(what, f, notes.append, layout) for f, layout in zip(fit, layouts, strict=True)]
     job.display.stage("planning")
     for layout in layouts:
-        check_traces(layout)
+        check_traces(layout.cohort, layout.lanes_per_device)
     return layouts, timings or [{}] * len(layouts), notes
 
 
