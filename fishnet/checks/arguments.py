@@ -70,6 +70,16 @@ def check_whole_number(name: str, value: Any, least: int | None = None, most: in
     return number
 
 
+def is_whole(value: object) -> bool:
+    """Whether a value is a whole number of Python; a bool is none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_list(value: object) -> bool:
+    """Whether a value is a list, a tuple or another sequence; a text is none."""
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
+
+
 def check_finite(name: str, value: Any, least: float = -math.inf) -> None:
     """Refuses a value that is not a finite number, or is too small."""
     valid = "a finite number" + (f" of at least {least:g}" if least > -math.inf else "")

@@ -4,12 +4,12 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
 
-from fishnet.checks.arguments import check_type, quote_value
+from fishnet.checks.arguments import check_type, is_whole, quote_value
 from fishnet.data import Task
 from fishnet.errors import UsageError, UserError
 from fishnet.host.machine import Device
@@ -225,15 +225,15 @@ def check_overrides(
     lane_width: int | str | None, lowering: str | None, devices: int | None, share_batches: bool | None = None
 ) -> None:
     """Refuses a lane width, lowering, number of devices or sharing of batches that makes no sense (`UsageError`)."""
-    whole = isinstance(lane_width, int) and not isinstance(lane_width, bool) and 1 <= lane_width <= MOST_RUNS
-    if not (whole or lane_width is None or (isinstance(lane_width, str) and lane_width in ("all", "auto"))):
+    word = lane_width is None or (isinstance(lane_width, str) and lane_width in ("all", "auto"))
+    if not word and not (is_whole(lane_width) and 1 <= cast(int, lane_width) <= MOST_RUNS):
         raise UsageError(
             f"lane width {quote_value(lane_width)} is not a whole number from 1 to {MOST_RUNS}, all or auto"
         )
     check_type("lowering", lowering, (str, type(None)), f"{', '.join(LOWERINGS)} or None")
     if lowering is not None and lowering not in LOWERINGS:
         raise unknown("lowering", lowering, LOWERINGS)
-    if devices is not None and (isinstance(devices, bool) or not isinstance(devices, int) or devices < 1):
+    if devices is not None and (not is_whole(devices) or devices < 1):
         raise UsageError(f"devices: {quote_value(devices)} is not a whole number from 1")
     if share_batches and lane_width in (1, "auto"):
         why = "such lanes have batches of their own" if lane_width == 1 else "it tries both and takes the faster"

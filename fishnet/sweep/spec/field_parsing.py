@@ -1,10 +1,9 @@
 """Values of recipe fields: from text or Python to the type of the field, and back to text."""
 
 import functools
-from collections.abc import Sequence
 from typing import Any
 
-from fishnet.checks.arguments import find_repeated, quote_value, without_numpy
+from fishnet.checks.arguments import find_repeated, is_list, quote_value, without_numpy
 from fishnet.checks.value_types import convert_to, describe_type, format_value, parse_as
 from fishnet.errors import UsageError
 from fishnet.host.names import printable
@@ -69,7 +68,7 @@ def coerce_all(what: str, name: str, values: Any) -> tuple[Any, ...]:
         UsageError: no list, an empty one, a value of another type or one that is there twice.
     """
     values = without_numpy(values)
-    if isinstance(values, str | bytes) or not isinstance(values, Sequence):
+    if not is_list(values):
         raise UsageError(f"{what} {name}: {quote_value(values)} is not a list of values")
     result = tuple(coerce(name, value) for value in values)
     if not result:
@@ -82,11 +81,6 @@ def coerce_all(what: str, name: str, values: Any) -> tuple[Any, ...]:
 def is_number(name: str) -> bool:
     """Tells whether field `name` takes numbers, possibly among other values."""
     return not {int, float}.isdisjoint(FIELDS[name].alternatives)
-
-
-def plain(value: Any) -> Any:
-    """A value as JSON has it."""
-    return list(value) if isinstance(value, tuple) else value
 
 
 def shown_value(value: Any) -> str:

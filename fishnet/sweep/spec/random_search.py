@@ -1,5 +1,6 @@
 """Fields of a recipe that are sampled: values drawn from ranges and choices, at random or along a Sobol sequence."""
 
+import json
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,12 +8,12 @@ from typing import Any, cast
 
 import numpy as np
 
-from fishnet.checks.arguments import check_mapping, check_text, quote_value
+from fishnet.checks.arguments import check_mapping, check_text, is_list, is_whole, quote_value
 from fishnet.checks.value_types import format_value
 from fishnet.errors import UsageError
 from fishnet.host.numbers import format_count
 from fishnet.lookup import unknown
-from fishnet.sweep.spec.field_parsing import coerce, plain
+from fishnet.sweep.spec.field_parsing import coerce
 from fishnet.sweep.spec.recipe import current_spelling
 from fishnet.sweep.spec.search_space import domain_from, domain_of
 
@@ -54,12 +55,12 @@ class Samples:
         object.__setattr__(self, "space", types.MappingProxyType(space))
         if self.method not in METHODS:
             raise unknown("sampler", self.method, METHODS)
-        if not _is_whole(self.seed) or not 0 <= self.seed < 2**32:
+        if not is_whole(self.seed) or not 0 <= self.seed < 2**32:
             raise UsageError(f"draw seed: {quote_value(self.seed)} is not a whole number from 0 to 4294967295")
-        if _is_whole(self.draws):
+        if is_whole(self.draws):
             points = self._drawn(cast(int, self.draws))
-        elif isinstance(self.draws, Sequence) and not isinstance(self.draws, str | bytes):
-            points = self._given(self.draws)
+        elif is_list(self.draws):
+            points = self._given(cast(Sequence, self.draws))
             object.__setattr__(self, "draws", points)
         else:
             raise UsageError(f"draws: {quote_value(self.draws)} is neither a number of draws nor a list of draws")
@@ -75,16 +76,16 @@ class Samples:
     def notes(self) -> list[str]:
         """Notes on the draws for the user."""
         count = len(self.points)
-        if not self or self.method != "sobol" or not _is_whole(self.draws) or not count & (count - 1):
+        if not self or self.method != "sobol" or not is_whole(self.draws) or not count & (count - 1):
             return []
         above = 1 << count.bit_length()
         return [f"{count} draws: a Sobol sequence is best balanced at powers of two, such as {above // 2} or {above}"]
 
     def spec(self) -> dict[str, Any]:
         """Plain JSON values, the draws written out."""
-        how = {"method": self.method, "seed": self.seed} if _is_whole(self.draws) else {}
-        draws = [{name: plain(value) for name, value in point.items()} for point in self.points]
-        return {"space": {name: domain.spec() for name, domain in self.space.items()}, **how, "draws": draws}
+        how = {"method": self.method, "seed": self.seed} if is_whole(self.draws) else {}
+        spec = {"space": {name: domain.spec() for name, domain in self.space.items()}, **how, "draws": self.points}
+        return json.loads(json.dumps(spec))  # lists in place of tuples
 
     @classmethod
     def of(cls, spec: Mapping[str, Any]) -> "Samples":
@@ -181,10 +182,6 @@ def sobol(count: int, dimensions: int, seed: int) -> np.ndarray:
 def random(count: int, dimensions: int, seed: int) -> np.ndarray:
     """Independent uniform points, [count, dimensions] in [0, 1)."""
     return np.random.default_rng(seed).random((count, dimensions))
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 METHODS = {"sobol": sobol, "random": random}

@@ -11,7 +11,7 @@ from fishnet.checks.arguments import check_flag, without_numpy
 from fishnet.checks.value_types import format_value
 from fishnet.errors import UsageError
 from fishnet.lookup import unknown
-from fishnet.sweep.spec.field_parsing import coerce, coerce_all, is_number, plain
+from fishnet.sweep.spec.field_parsing import coerce, coerce_all, is_number
 from fishnet.sweep.spec.recipe import FIELDS, current_spelling
 
 DIGITS = 4  # significant ones of a sampled number, so that an arm's name says all of it
@@ -42,7 +42,7 @@ class Range:
         return self.low <= value <= self.high
 
     def spec(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """What JSON keeps."""
         return asdict(self)
 
     @property
@@ -87,7 +87,7 @@ class Choices:
         return value in self.values
 
     def spec(self) -> list[Any]:
-        return [plain(value) for value in self.values]
+        return list(self.values)
 
     @property
     def ends(self) -> tuple[Any, ...]:

@@ -10,11 +10,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from fishnet.checks.arguments import check_mapping, check_type, find_repeated, quote_value, without_numpy
+from fishnet.checks.arguments import (
+    check_mapping,
+    check_type,
+    find_repeated,
+    is_list,
+    is_whole,
+    quote_value,
+    without_numpy,
+)
 from fishnet.errors import UsageError
 from fishnet.host.numbers import format_count
 from fishnet.lookup import unknown
-from fishnet.sweep.spec.field_parsing import coerce, coerce_all, plain, shown_value
+from fishnet.sweep.spec.field_parsing import coerce, coerce_all, shown_value
 from fishnet.sweep.spec.random_search import MOST_RUNS, Samples, check_count
 from fishnet.sweep.spec.recipe import FIELDS, Recipe
 from fishnet.sweep.spec.stopping import Stopping
@@ -96,14 +104,10 @@ class Sweep:
 
     def spec(self) -> dict[str, Any]:
         """The sweep as plain JSON values: recipe, axes, seeds, and where there are any, draws and what ends arms."""
-        recipe = {k: plain(v) for k, v in dataclasses.asdict(self.recipe).items() if k != "seed"}
-        spec = {
-            "recipe": recipe,
-            "axes": {k: [plain(v) for v in values] for k, values in self.axes.items()},
-            "seeds": list(self.seed_list),
-        }
-        parts = {"samples": self.samples, "stopping": self.stopping}
-        return spec | {name: part.spec() for name, part in parts.items() if part}
+        recipe = {name: value for name, value in vars(self.recipe).items() if name != "seed"}
+        spec = {"recipe": recipe, "axes": dict(self.axes), "seeds": self.seeds}
+        spec |= {name: part.spec() for name, part in (("samples", self.samples), ("stopping", self.stopping)) if part}
+        return json.loads(json.dumps(spec))  # lists in place of tuples
 
     def hash(self, functions: Mapping[str, str] | None = None, options: Mapping[str, Any] | None = None) -> str:
         """sha256 of the specification, with digests of the user's own `functions` and `options` of reading data."""
@@ -129,7 +133,7 @@ def arm_name(values: Mapping[str, Any]) -> str:
 def _seeds(seeds: Any) -> tuple[int, ...]:
     """The seeds themselves, of their number or a list of them."""
     seeds = without_numpy(seeds)
-    if isinstance(seeds, bool) or not isinstance(seeds, (int, Sequence)) or isinstance(seeds, str | bytes):
+    if not is_whole(seeds) and not is_list(seeds):
         raise UsageError(f"seeds: {quote_value(seeds)} is neither a number of seeds nor a list of seeds")
     if isinstance(seeds, int):
         if seeds < 1:
