@@ -16,9 +16,10 @@ from fishnet.checks.value_types import format_value
 from fishnet.errors import UsageError, UserError
 from fishnet.report.html import write_report
 from fishnet.report.results import load_results
+from fishnet.stats.unit_cube import METHODS
 from fishnet.sweep import Range, Recipe, Samples, Stopping, Sweep, load_run, run_sweep
 from fishnet.sweep.spec.field_parsing import parse_value
-from fishnet.sweep.spec.random_search import METHODS, differences
+from fishnet.sweep.spec.random_search import differences
 from fishnet.sweep.spec.validation import check_sweep
 from fishnet.sweep.store.folder import check_same_order, check_same_sweep
 from tests.sweep.conftest import TINY, assert_same_run

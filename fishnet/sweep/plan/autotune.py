@@ -33,14 +33,8 @@ COMPILING = 0.7  # of that time, after which no further candidate is compiled
 CALL_SECONDS = 0.2  # of one timed call
 ROUNDS = 5  # in each of which every candidate is timed once
 PRUNE_FACTOR = 2.0  # times the best median, from the third round on
-LAYOUT_FIELDS = {
-    "lane_width": int,
-    "share_batches": bool,
-    "lowering": str,
-    "asked_width": int | None,
-    "most_devices": int | None,
-    "why": str,
-}
+LAYOUT_FIELDS = {"lane_width": int, "share_batches": bool, "lowering": str, "why": str}
+LAYOUT_FIELDS |= dict.fromkeys(("asked_width", "most_devices"), int | None)
 TUNED = JsonCache("tuned.json", {"layout": LAYOUT_FIELDS, "timings": dict})
 
 
@@ -68,14 +62,7 @@ class TunedLayout:
 
 
 class Trial:
-    """Program of a candidate, ready to be timed on its first groups.
-
-    Args:
-        candidate: to be timed.
-        serial: layout of the cohort whose runs are to be laid out.
-        tasks: by (task, image size).
-        devices: of which the candidate uses the first.
-        interrupt: looked at meanwhile.
+    """Program of a candidate for the cohort of a serial layout, ready to be timed on its first groups.
 
     Raises:
         OutOfMemory: it does not fit.
@@ -140,9 +127,8 @@ def autotune_layouts(
         runs: with resolved recipes.
         tasks: by (task, image size).
         lowering: the only one to try; None: all of them.
-        devices: to try them on.
+        devices, interrupt: to try them on, and looked at meanwhile.
         stage: told in a line what is being timed.
-        interrupt: looked at meanwhile.
     """
     # With which weights it begins does not change how long a step takes.
     runs = [dataclasses.replace(run, recipe=dataclasses.replace(run.recipe, trunk="none")) for run in runs]

@@ -40,9 +40,7 @@ class Layout:
     @property
     def run_at(self) -> np.ndarray:
         """Run at each position [device * lane] int64; padding repeats the first run and is never trained."""
-        runs = np.zeros(self.devices * self.lanes_per_device, np.int64)
-        runs[self.position] = np.arange(len(self.cohort.runs))
-        return runs
+        return np.maximum(self._lanes[:, :-1], 0).ravel()
 
     @cached_property
     def _lanes(self) -> np.ndarray:
@@ -208,10 +206,8 @@ def resume_choice(view: Mapping[str, Any], asked: LayoutChoice) -> LayoutChoice:
             f"this sweep was started {'with' if shared else 'without'} share_batches: its numbers would change; "
             "choose another --out"
         )
-    for name, wanted, lowered in (
-        ("lane_width", asked.lane_width, view.get("asked_width")),
-        ("lowering", asked.lowering, None),
-    ):
+    for name, lowered in (("lane_width", view.get("asked_width")), ("lowering", None)):
+        wanted = getattr(asked, name)
         if wanted not in (None, "auto", "all", view[name], lowered):
             raise UserError(
                 f"this sweep was started with {name} {view[name]}, not {wanted}: its numbers would change; "

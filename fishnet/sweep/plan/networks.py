@@ -151,17 +151,14 @@ def check_learns(recipe: Recipe, hparams: Hyperparameters) -> None:
         raise UsageError(f"layer_rate: {recipe.layer_rate:g} leaves the first layer a rate below what float32 holds")
     steps = int(hparams.total_steps)
     # No schedule is at 0 in two steps that follow each other within a cycle.
-    if recipe.lr_min == 0 and steps <= max(1, recipe.cycles) and not lr_multipliers(hparams, steps).any():
+    if recipe.lr_min == 0 and steps <= max(1, recipe.cycles):
+        factors = jax.vmap(lambda i: schedule_multiplier(hparams, i / hparams.total_steps))(jnp.arange(steps))
         warm = f" and warmup {recipe.warmup:g}" if recipe.warmup else ""
-        raise UsageError(
-            f"schedule {recipe.schedule}{warm}: the learning rate is 0 in all of the run's {steps} steps; "
-            "train for more epochs or in smaller batches"
-        )
-
-
-def lr_multipliers(hparams: Hyperparameters, steps: int) -> np.ndarray:
-    """Factors on the peak learning rate in the first `steps` steps, [step]."""
-    return np.asarray(jax.vmap(lambda i: schedule_multiplier(hparams, i / hparams.total_steps))(jnp.arange(steps)))
+        if not np.any(factors):
+            raise UsageError(
+                f"schedule {recipe.schedule}{warm}: the learning rate is 0 in all of the run's {steps} steps; "
+                "train for more epochs or in smaller batches"
+            )
 
 
 def unmeasured_norms(recipe: Recipe, sites: int, measured: Collection[str]) -> list[str]:

@@ -84,8 +84,7 @@ def is_number(name: str) -> bool:
 
 
 def shown_value(value: Any) -> str:
-    """A recipe value as it is written on the command line, in a form that tables and pages can hold: a path may be no
-    text."""
+    """A recipe value as it is written on the command line, escaped for tables and pages: a path may be no text."""
     return printable(format_value(value))
 
 

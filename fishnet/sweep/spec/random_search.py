@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-import numpy as np
-
 from fishnet.checks.arguments import check_mapping, check_text, is_list, is_whole, quote_value
 from fishnet.checks.value_types import format_value
 from fishnet.errors import UsageError
 from fishnet.host.numbers import format_count
 from fishnet.lookup import unknown
+from fishnet.stats.unit_cube import METHODS
 from fishnet.sweep.spec.field_parsing import coerce
 from fishnet.sweep.spec.recipe import current_spelling
 from fishnet.sweep.spec.search_space import domain_from, domain_of
@@ -168,20 +167,3 @@ def _words(spec: Mapping[str, Any]) -> dict[str, str]:
     space = {f"sample {name}": domain_from(name, domain) for name, domain in spec["space"].items()}
     rest = {"draws": len(spec["draws"]), "sampler": spec.get("method"), "draw seed": spec.get("seed")}
     return {name: str(text) for name, text in (space | rest).items() if text is not None}
-
-
-def sobol(count: int, dimensions: int, seed: int) -> np.ndarray:
-    """The first points of a scrambled Sobol sequence, [count, dimensions] in [0, 1)."""
-    from scipy.stats import qmc  # takes a second, for which a mistyped flag should not wait
-
-    # Whole powers of two, which is what the sequence is made of: the first of them are the same for more draws.
-    points = qmc.Sobol(dimensions, scramble=True, seed=np.random.default_rng(seed))  # pyright: ignore[reportCallIssue]: SciPy's decorator hides it
-    return points.random_base2((count - 1).bit_length())[:count]
-
-
-def random(count: int, dimensions: int, seed: int) -> np.ndarray:
-    """Independent uniform points, [count, dimensions] in [0, 1)."""
-    return np.random.default_rng(seed).random((count, dimensions))
-
-
-METHODS = {"sobol": sobol, "random": random}

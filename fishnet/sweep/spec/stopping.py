@@ -104,12 +104,9 @@ class ArmStopper:
             self.means[name] = mean_metric(history.curves[rows], self.select_by, self.select_by in LOWER_IS_BETTER)
 
     def judge(self, arms: Sequence[str], history: History, planned: Sequence[int]) -> None:
-        """Marks the runs as stopped whose arm ends after the epoch that they have just finished.
+        """Marks the runs as stopped, in place, whose arm ends after the epoch that all active ones have just finished.
 
-        Args:
-            arms: of each run of the cohort.
-            history: of its runs; all that are active have finished the same epoch. Changed in place.
-            planned: epochs of each run.
+        Each run has its arm, and `planned` epochs after which it ends anyway.
         """
         self.learn(arms, history)
         for name, rows in rows_of(arms).items():

@@ -10,15 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from fishnet.checks.arguments import (
-    check_mapping,
-    check_type,
-    find_repeated,
-    is_list,
-    is_whole,
-    quote_value,
-    without_numpy,
-)
+from fishnet.checks.arguments import check_type, find_repeated, is_list, is_whole, quote_value, without_numpy
 from fishnet.errors import UsageError
 from fishnet.host.numbers import format_count
 from fishnet.lookup import unknown
@@ -53,7 +45,7 @@ class Sweep:
 
     def __post_init__(self) -> None:
         check_type("recipe", self.recipe, Recipe, "a Recipe")
-        check_mapping("axes", self.axes, "a dictionary from recipe fields to lists of values")
+        check_type("axes", self.axes, Mapping, "a dictionary from recipe fields to lists of values")
         check_type("stopping", self.stopping, Stopping, "a Stopping")
         check_type("samples", self.samples, Samples, "Samples")
         axes = {}

@@ -135,13 +135,7 @@ def check_out(sweep: Sweep, out: str | Path) -> None:
 
 
 def check_selection(recipes: Iterable[Recipe], tasks: Mapping[tuple[str, Any], Task], stopping: Stopping) -> None:
-    """Refuses to select, stop or compare by a metric that is undefined in every epoch.
-
-    Args:
-        recipes: without `auto`, one a run.
-        tasks: by (task, image size).
-        stopping: the rules by which arms end early.
-    """
+    """Refuses to select, stop or compare runs, without `auto`, by a metric that is undefined in every epoch."""
     target = [("target", parse_target(stopping.target)[0])] if stopping.target else []
     asked = {(r.task, r.image_size, *by) for r in recipes for by in [("select_by", r.select_by), *target]}
     for name, size, option, column in sorted(asked):
