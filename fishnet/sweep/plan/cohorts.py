@@ -109,20 +109,6 @@ class Cohort:
         runs, traced = tuple(self.runs[row] for row in rows), jax.tree.map(lambda leaf: leaf[rows], self.traced)
         return dataclasses.replace(self, runs=runs, traced=traced, params=self.params[rows])
 
-    def view(self) -> dict[str, Any]:
-        """Description of the cohort in JSON values."""
-        return {
-            "runs": len(self.runs),
-            "lane_width": self.config.lane_width,
-            "share_batches": self.config.share_batches,
-            "lowering": self.config.lowering,
-            "steps_per_epoch": self.config.steps_per_epoch,
-            "epochs": self.epochs,
-            "dropped_images": self.dropped_images,
-            "pretraining": self.objectives,
-            "reason": self.reason,
-        }
-
 
 def set_batch_sizes(runs: Sequence[Run], task: Task) -> list[Run]:
     """Runs of a cohort with a `batch_size` of all written out: the number of training images.

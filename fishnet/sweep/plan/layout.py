@@ -115,10 +115,7 @@ class Layout:
         return [np.isin(lanes[:-1], np.asarray(runs, np.int64)) for lanes in self._lanes]
 
     def narrow(self, width: int, devices: int, most_devices: int | None = None) -> "Layout":
-        """Layout of the same runs at a lower lane width or on fewer devices.
-
-        A given `most_devices` is kept for a sweep that goes on later.
-        """
+        """Layout of the same runs at a lower lane width or on fewer devices; later sessions keep `most_devices`."""
         config = self.cohort.config
         config = dataclasses.replace(config, lane_width=width, share_batches=config.share_batches and width > 1)
         narrow = lay_out(dataclasses.replace(self.cohort, config=config), devices)
@@ -128,8 +125,22 @@ class Layout:
 
     def view(self) -> dict[str, Any]:
         """Description of the cohort and its layout in JSON values, as `sweep.json` has it."""
-        own = {"devices": self.devices, "asked_width": self.asked_width, "most_devices": self.most_devices}
-        return self.cohort.view() | own | {"why": self.why}
+        cohort, config = self.cohort, self.cohort.config
+        return {
+            "runs": len(cohort.runs),
+            "lane_width": config.lane_width,
+            "share_batches": config.share_batches,
+            "lowering": config.lowering,
+            "steps_per_epoch": config.steps_per_epoch,
+            "epochs": cohort.epochs,
+            "dropped_images": cohort.dropped_images,
+            "pretraining": cohort.objectives,
+            "reason": cohort.reason,
+            "devices": self.devices,
+            "asked_width": self.asked_width,
+            "most_devices": self.most_devices,
+            "why": self.why,
+        }
 
 
 def lay_out(cohort: Cohort, devices: int, lanes: int = 0) -> Layout:
@@ -166,12 +177,12 @@ def make_layouts(
         devices: to spread the lanes over.
         choice: for all cohorts; None: the defaults of the backend.
         choices: of each cohort, as they were tuned or as an earlier session had them, in place of `choice`.
-        trunks: of earlier runs, by the text in the field `trunk`.
+        trunks: backbones of earlier runs, by the text in the field `trunk`.
 
     Raises:
         UsageError: a batch larger than the training split, a layer beyond the last one, a norm that does not fit its
             maps, a pattern of freeze that matches nothing, more stages of unfreezing than layers, a hard class that
-            does not exist, a trunk that does not fit.
+            does not exist, a backbone that does not fit.
     """
     by_key, choice = group_runs(runs), choice or LayoutChoice()
     layouts = []

@@ -60,10 +60,7 @@ def time_key(layout: Layout, devices: Sequence[Device]) -> str:
 
 
 def program_key(config: ProgramConfig, made_of: Mapping[str, str], devices: Sequence[Device], *more: Any) -> str:
-    """Key of a program on devices of a kind, under these versions, in a cache of measurements.
-
-    `made_of` has digests of the user's components in it, and `more` is what else matters.
-    """
+    """Key of a program, made of components with these digests, on devices of a kind under these versions."""
     setting = _digest(device_name(list(devices)), sorted(versions().items()))
     return f"{setting}-{_digest(config, more, *made_of.items())}"
 

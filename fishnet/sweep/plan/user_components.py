@@ -16,9 +16,8 @@ def user_functions(sweep: Sweep, lowering: str | None = None, lane_width: int | 
 
     Where no lowering is named, those that the devices may use are, and with a lane width of "auto" all.
     """
-    named: dict[str, Iterable] = {
-        field: {getattr(sweep.recipe, field), *sweep.varied.get(field, ())} for field in COMPONENTS
-    }
+    varied = sweep.varied
+    named: dict[str, Iterable] = {name: {getattr(sweep.recipe, name), *varied.get(name, ())} for name in COMPONENTS}
     if lowering is not None:
         named["lowering"] = {lowering}
     elif has_convolutions(sweep):

@@ -199,9 +199,9 @@ class Recipe:
     """FOLDER:RUN of an earlier sweep: everything but the head starts from that run; FOLDER:FIRST-LAST: seed 0 from the
     first of these runs, seed 1 from the next, and so on in turn; none: from init"""
     freeze: str = static("none", "transfer")
-    """layers that never change: trunk, or some by name (conv_0, norm_*), several joined with +. A batch norm among them
-    keeps its statistics and trains with them, as it evaluates; with /* behind the name (trunk/*, norm_*/*) only the
-    parameters are frozen, and its statistics go on. Dropout goes on in any case"""
+    """layers that never change: trunk (all but the head), or some by name (conv_0, norm_*), several joined with +. A
+    batch norm among them keeps its statistics and trains with them, as it evaluates; with /* behind the name (trunk/*,
+    norm_*/*) only the parameters are frozen, and its statistics go on. Dropout goes on in any case"""
     unfreeze: tuple[int, ...] = traced((0,), "transfer")
     """epochs, counted from 0, at which another block of layers begins to learn, the one next to the head first: 2-4 is
     the head alone for two epochs, its half of the layers for two more, then all; 0: all from the start. Until then a
@@ -211,7 +211,7 @@ class Recipe:
     layer_rate: float = traced(1.0, "transfer", between(0, 1, "right"))
     """discriminative rates: each layer learns at this fraction of the rate of the layer behind it, the head at lr"""
     pretrain: str = host("none", "pretraining", named("fishnet.pretraining:OBJECTIVES", "none"))
-    """what the trunk learns first, without labels: autoencoder, denoising, rotation, contrastive (SimCLR) or gan"""
+    """what the backbone learns first, without labels: autoencoder, denoising, rotation, contrastive (SimCLR) or gan"""
     pretrain_epochs: int = traced(10, "pretraining", between(1, 10**6), used_by=PRETRAINED)
     """passes over the training images without labels"""
     pretrain_lr: float = scalar(0.001, "pretraining", between(0, 1e6, "right"), used_by=PRETRAINED)

@@ -81,6 +81,10 @@ class Sweep:
         drawn = {name: tuple(dict.fromkeys(p[name] for p in self.samples.points)) for name in self.samples.space}
         return {name: tuple(values) for name, values in self.axes.items()} | drawn
 
+    def values(self, name: str) -> tuple[Any, ...]:
+        """Different values of a field in the arms."""
+        return self.varied.get(name, (getattr(self.recipe, name),))
+
     def arms(self) -> list[dict[str, Any]]:
         """One dictionary of axis and sampled values an arm; the draws change fastest, then the last axis."""
         grid = (dict(zip(self.axes, values, strict=True)) for values in itertools.product(*self.axes.values()))

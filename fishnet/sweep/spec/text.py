@@ -31,10 +31,9 @@ def estimate_text(view: Mapping[str, Any]) -> str:
     times = [cohort.get("last_time") for cohort in view["cohorts"]]
     if not all(times):
         return "unknown until the first calls: then the progress says how much time is left"
-    parts: dict[str, float] = {}
-    for time in times:
-        for what, seconds in time.seconds.items():
-            parts[what] = parts.get(what, 0.0) + seconds
+    parts = dict.fromkeys((what for time in times for what in time.seconds), 0.0)
+    for what in parts:
+        parts[what] = sum(time.seconds.get(what, 0.0) for time in times)
     text = ", ".join(f"{what} {seconds_text(seconds)}" for what, seconds in parts.items())
     dates = ", ".join(dict.fromkeys(time.date for time in times))
     return f"about {seconds_text(sum(parts.values()))}: {text}; as it took on {dates}"

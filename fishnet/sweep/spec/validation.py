@@ -79,7 +79,7 @@ def check_uses(recipes: Sequence[Recipe]) -> None:
 
 def check_stopping(sweep: Sweep) -> None:
     """Refuses rules that could not end any arm before its last epoch."""
-    stopping, longest = sweep.stopping, max(sweep.varied.get("epochs", [sweep.recipe.epochs]))
+    stopping, longest = sweep.stopping, max(sweep.values("epochs"))
     rules = [name for name, given in (("halving", stopping.halving), ("median", stopping.median)) if given]
     useless = f"{' and '.join(rules)} stopping would have no effect"
     if rules and len(sweep.arms()) == 1:
@@ -101,13 +101,12 @@ def check_lowering(sweep: Sweep, lowering: str | None) -> None:
 
 def has_convolutions(sweep: Sweep) -> bool:
     """Tells whether any network of a sweep has convolutions: a model other than an mlp, or what pretrains it."""
-    models, pretrain = (sweep.varied.get(name, [getattr(sweep.recipe, name)]) for name in ("model", "pretrain"))
-    return set(models) != {"mlp"} or set(pretrain) != {"none"}
+    return set(sweep.values("model")) != {"mlp"} or set(sweep.values("pretrain")) != {"none"}
 
 
 def check_data_options(sweep: Sweep, data_dir: str | os.PathLike | None = None, strict: bool = False) -> None:
     """Refuses options for data that none of the tasks reads: they would change a folder's name, or nothing."""
-    kinds = {split_name(task)[0].split(":")[0] for task in sweep.varied.get("task", [sweep.recipe.task])}
+    kinds = {split_name(task)[0].split(":")[0] for task in sweep.values("task")}
     if data_dir is not None and READS_FILES not in kinds:
         raise UsageError(
             f"the data folder {data_dir} would have no effect: it belongs to the task {READS_FILES}; "
