@@ -28,9 +28,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from fishnet.checks.arguments import as_folder, check_mapping, check_type, check_whole_number
 from fishnet.checks.value_types import format_value
+from fishnet.data.options import DataOptions
 from fishnet.errors import UsageError, UserError
+from fishnet.host.parquet import read_table
 from fishnet.lookup import unknown
-from fishnet.sweep.run.inputs import DataOptions
 from fishnet.sweep.run.sweep import run_sweep
 from fishnet.sweep.spec.field_parsing import parse_value
 from fishnet.sweep.spec.history import LOWER_IS_BETTER
@@ -40,7 +41,6 @@ from fishnet.sweep.spec.search_space import Choices, Range, domain_of
 from fishnet.sweep.spec.sweep import Sweep, arm_name
 from fishnet.sweep.store.finished import Result
 from fishnet.sweep.store.folder import SWEEP_FILE, read_sweep_file
-from fishnet.sweep.store.parquet import read_table
 
 ROUND = "fishnet_round"  # user attribute of a trial: the round it belongs to
 
@@ -116,7 +116,7 @@ def study_sweeps(
             raise
         written = read_sweep_file(folder)
         assert written is not None, "`run_sweep` has just written it"
-        curves = read_table(folder / "curves.parquet", written["spec_hash"])
+        curves = read_table(folder / "curves.parquet", {"sweep": written["spec_hash"]})
         for trial in waiting:
             rows = result.runs[result.runs["arm"] == arm_name(point_of(trial.params))]
             tell(study, trial, rows, curves[curves["run"].isin(rows["run"])], metric)

@@ -14,6 +14,7 @@ from fishnet.checks.arguments import as_folder
 from fishnet.checks.value_types import format_value
 from fishnet.errors import UserError
 from fishnet.host.names import visible
+from fishnet.host.parquet import BadTable, read_table
 from fishnet.report.write_again import way_back
 from fishnet.stats import Interval, interval, t_interval
 from fishnet.sweep.spec.field_parsing import shown_value
@@ -21,7 +22,6 @@ from fishnet.sweep.spec.search_space import Choices, Range, domain_from
 from fishnet.sweep.spec.sweep import arm_name
 from fishnet.sweep.store.finished import check_checkpoints
 from fishnet.sweep.store.folder import SWEEP_FILE, read_sweep_file
-from fishnet.sweep.store.parquet import BadTable, read_table
 
 METRICS = ("loss", "accuracy", "balanced_accuracy", "macro_auc", "macro_f1", "ece")
 RANK_BY = "val_accuracy"  # validation chooses; test is only reported
@@ -244,7 +244,7 @@ def load_results(out: str | Path, tables: Sequence[str] = TABLES) -> Results:
     digests = sweep.get("tables", {})
     try:
         found = {
-            name: read_table(path, sweep["spec_hash"], digests.get(name))
+            name: read_table(path, {"sweep": sweep["spec_hash"]}, digests.get(name))
             for name in ("runs", *tables)
             if (path := out / f"{name}.parquet").exists() or name in digests
         }

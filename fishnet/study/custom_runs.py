@@ -135,13 +135,13 @@ def read_tables(out: Path, found: Mapping[str, Any]) -> dict[str, "pd.DataFrame"
         out: the folder.
         found: its `sweep.json`.
     """
-    from fishnet.sweep.store.parquet import BadTable, read_table
+    from fishnet.host.parquet import BadTable, read_table
 
     digests: Mapping[str, str | None] = found.get("tables") or dict.fromkeys(CUSTOM_TABLES)
     paths = {name: out / f"{name}.parquet" for name in digests}
     try:
         return {
-            name: read_table(path, found["spec_hash"], digests[name])
+            name: read_table(path, {"sweep": found["spec_hash"]}, digests[name])
             for name, path in paths.items()
             if digests[name] or path.exists()
         }
@@ -165,7 +165,8 @@ def append_runs(tables: Mapping[str, "pd.DataFrame"], new: Mapping[str, "pd.Data
 
 def write_tables(out: Path, tables: Mapping[str, "pd.DataFrame"], spec_hash: str) -> dict[str, str]:
     """Writes the tables, `runs` last: what it holds is whole in the others. Returns the sha256 of each file."""
-    from fishnet.sweep.store.parquet import write_table
+    from fishnet.host.parquet import write_table
 
     names = [name for name in reversed(CUSTOM_TABLES) if name in tables]
-    return {name: write_table(out / f"{name}.parquet", tables[name], spec_hash) for name in names}
+    owner = {"sweep": spec_hash}
+    return {name: write_table(out / f"{name}.parquet", tables[name], owner) for name in names}

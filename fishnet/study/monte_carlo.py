@@ -92,19 +92,19 @@ def add_monte_carlo(results: Results, asked_of: Mapping[str, Sequence[int]], pas
     Raises:
         UsageError: an arm was trained without dropout.
     """
-    from fishnet.sweep.store.parquet import BadTable, read_table, write_table
+    from fishnet.host.parquet import BadTable, read_table, write_table
 
     of = dict(enumerate((run for runs in asked_of.values() for run in runs), start=len(results.runs)))
     fine = set(results.runs.loc[results.runs["status"] != "diverged", "run"])
     wanted = {run: base for run, base in of.items() if base in fine}
-    path, spec_hash = results.out / TABLE, results.sweep["spec_hash"]
+    path, owner = results.out / TABLE, {"sweep": results.sweep["spec_hash"]}
     try:
-        table = read_table(path, spec_hash)
+        table = read_table(path, owner)
     except BadTable:
         table = None
     if table is None or not is_table_of(table, wanted, passes):
         table = predict_again(results, wanted, passes)
-        write_table(path, table, spec_hash)
+        write_table(path, table, owner)
     return add_predictions(results, of, table)
 
 

@@ -9,8 +9,8 @@ from fishnet.sweep.spec.stopping import Stopping
 from fishnet.sweep.spec.sweep import Run, Sweep
 
 if TYPE_CHECKING:
+    from fishnet.data.options import DataOptions
     from fishnet.host.interrupt import Interrupted
-    from fishnet.sweep.run.inputs import DataOptions
     from fishnet.sweep.run.sweep import run_sweep
     from fishnet.sweep.store.finished import Result
     from fishnet.sweep.store.load import LoadedRun, load_run
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 HOMES = {
-    "DataOptions": "fishnet.sweep.run.inputs",
+    "DataOptions": "fishnet.data.options",
     "Interrupted": "fishnet.host.interrupt",
     "LoadedRun": "fishnet.sweep.store.load",
     "Result": "fishnet.sweep.store.finished",

@@ -43,7 +43,7 @@ def trained(out: Path) -> dict[str, dict]:
     """The newest checkpoint of every cohort, without what the clock says."""
     found = {}
     for folder in sorted((out / "checkpoints").iterdir()):
-        tree = Checkpoints(folder).restore(None, warn=pytest.fail)
+        tree = Checkpoints(folder).restore(warn=pytest.fail)
         tree["history"].pop("seconds")
         found[folder.name] = tree
     return found

@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fishnet.host.parquet import write_table
 from fishnet.metrics import classification as metrics
 from fishnet.sweep.spec.field_parsing import shown_value
 from fishnet.sweep.spec.random_search import Samples
 from fishnet.sweep.spec.recipe import Recipe
 from fishnet.sweep.spec.sweep import Sweep
 from fishnet.sweep.store.folder import read_sweep_file, write_sweep_file
-from fishnet.sweep.store.parquet import write_table
 
 SPECIES = ("Abudefduf vaigiensis", "Amphiprion clarkii", "Chaetodon lunulatus", "Neoniphon sammara", "Zebrasoma scopas")
 GRID = {"activation": ["relu", "leaky_relu", "elu", "gelu"], "norm": ["none", "batch", "layer", "group"]}
@@ -162,7 +162,7 @@ def fabricate(
 def put(out, name, table):
     """Writes a table in the place of the one that a folder has, as its sweep would have."""
     content = read_sweep_file(out)
-    digest = write_table(out / f"{name}.parquet", table, content["spec_hash"])
+    digest = write_table(out / f"{name}.parquet", table, {"sweep": content["spec_hash"]})
     write_sweep_file(out, content | {"tables": content.get("tables", {}) | {name: digest}})
 
 

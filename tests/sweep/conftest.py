@@ -10,14 +10,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from fishnet.data import DataOptions
+from fishnet.host.parquet import write_table
 from fishnet.sweep import Interrupted, Recipe, Result, Sweep, run_sweep
 from fishnet.sweep.plan.cohorts import DEFAULT_WIDTH
 from fishnet.sweep.run import phase
-from fishnet.sweep.run.inputs import DataOptions, Inputs, describe
+from fishnet.sweep.run.inputs import Inputs, describe
 from fishnet.sweep.run.progress import Display
 from fishnet.sweep.store.checkpoint import Checkpoints
 from fishnet.sweep.store.folder import write_sweep_file
-from fishnet.sweep.store.parquet import write_table
 
 FIGURES = [
     f"{split}_{name}"
@@ -34,7 +35,7 @@ TINY = Recipe(task="synthetic", image_size=8, model="mlp", widths=(8,), batch_si
 
 def trained(out: Path, cohort: int = 0) -> dict:
     """The checkpointed state of a cohort: nested dictionaries of arrays with a leading run axis."""
-    return Checkpoints(out / "checkpoints" / f"cohort_{cohort}").restore(None, warn=lambda text: None)
+    return Checkpoints(out / "checkpoints" / f"cohort_{cohort}").restore(warn=lambda text: None)
 
 
 def assert_same_run(one: Path, run: int, other: Path, again: int) -> None:
@@ -88,7 +89,7 @@ def leave_finished(sweep: Sweep, out: Path) -> None:
     content = describe(sweep, DataOptions())
     content |= {"data": Inputs(sweep, DataOptions()).fingerprints, "programs": 1, "finished": "2030-01-01T00:00:00"}
     out.mkdir()
-    digest = write_table(out / "runs.parquet", pd.DataFrame({"run": [0]}), content["spec_hash"])
+    digest = write_table(out / "runs.parquet", pd.DataFrame({"run": [0]}), {"sweep": content["spec_hash"]})
     write_sweep_file(out, content | {"tables": {"runs": digest}})
 
 

@@ -13,13 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from fishnet.data import DataOptions
 from fishnet.errors import UserError
+from fishnet.host.parquet import write_table
 from fishnet.report.results import load_results
 from fishnet.sweep import Recipe, Sweep, load_run, run_sweep
-from fishnet.sweep.run.inputs import DataOptions, Inputs
-from fishnet.sweep.store.finished import check_data
+from fishnet.sweep.run.inputs import Inputs
+from fishnet.sweep.store.finished import bad_table, check_data
 from fishnet.sweep.store.folder import read_sweep_file, write_sweep_file
-from fishnet.sweep.store.parquet import bad_table, write_table
 from fishnet.sweep.store.tables import rows_from
 from tests.sweep.conftest import TINY, contents, leave_finished
 
@@ -70,7 +71,8 @@ def foreign(tiny, tmp_path_factory) -> Path:
     """The tables of another sweep with the same columns."""
     folder = tmp_path_factory.mktemp("foreign")
     for name in TABLES:
-        write_table(folder / f"{name}.parquet", pd.read_parquet(tiny[1].out / f"{name}.parquet"), "another sweep")
+        table = pd.read_parquet(tiny[1].out / f"{name}.parquet")
+        write_table(folder / f"{name}.parquet", table, {"sweep": "another sweep"})
     return folder
 
 

@@ -206,7 +206,7 @@ def test_a_run_without_a_selected_epoch_is_refused(stopped, tmp_path):
     out = shutil.copytree(stopped, tmp_path / "out")
     of = identity(read_sweep_file(out)["spec_hash"], "cohort_0")
     checkpoints = Checkpoints(out / "checkpoints" / "cohort_0", of)
-    tree = checkpoints.restore(None, warn=pytest.fail)
+    tree = checkpoints.restore(warn=pytest.fail)
     tree["history"]["best_epoch"] = np.array([1, 0, 1, 1], np.int32)
     checkpoints.save(tree)
     checkpoints.finish()

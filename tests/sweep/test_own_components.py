@@ -11,7 +11,7 @@ import optax
 import pytest
 from scipy.special import log_softmax
 
-from fishnet.data import load_task
+from fishnet.data import DataOptions, load_task
 from fishnet.errors import UsageError, UserError
 from fishnet.losses import LOSSES
 from fishnet.nn.activations import ACTIVATIONS
@@ -24,7 +24,7 @@ from fishnet.sweep import Recipe, Sweep, load_run, run_sweep
 from fishnet.sweep.plan.past_times import program_key
 from fishnet.sweep.plan.user_components import COMPONENTS, functions_of, user_functions
 from fishnet.sweep.program.program import get_functions
-from fishnet.sweep.run.inputs import DataOptions, describe, spec_hash
+from fishnet.sweep.run.inputs import describe, spec_hash
 from fishnet.sweep.spec.validation import check_recipe
 
 TINY = Recipe(task="synthetic", image_size=8, model="mlp", widths=(8,), batch_size=64, epochs=1)

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 
 from fishnet.data import load_task
+from fishnet.host.parquet import write_table
 from fishnet.sweep import Recipe, Sweep, run_sweep
 from fishnet.sweep.run.progress import Display
 from fishnet.sweep.spec.history import CURVES, DIVERGED, OK, SUMMARY, History
 from fishnet.sweep.store import records, tables
-from fishnet.sweep.store.parquet import write_table
 from tests.sweep.conftest import FIGURES, TINY
 
 TABLES = ("runs", "curves", "class_curves", "per_class", "predictions")
@@ -38,7 +38,7 @@ def runs_table(sweep: Sweep, history: History | None = None) -> pd.DataFrame:
 
 
 def read_back(table: pd.DataFrame, path) -> pd.DataFrame:
-    write_table(path, table, "hash")
+    write_table(path, table, {"sweep": "hash"})
     return pd.read_parquet(path)
 
 

@@ -13,11 +13,12 @@ import time
 import pandas as pd
 import pytest
 
+from fishnet.data import DataOptions
 from fishnet.errors import UsageError, UserError
+from fishnet.host.folder_lock import LOCK_FILE
 from fishnet.sweep import Sweep, load_run, run_sweep
-from fishnet.sweep.run.inputs import DataOptions, describe
+from fishnet.sweep.run.inputs import describe
 from fishnet.sweep.store.folder import (
-    LOCK_FILE,
     changed_setting,
     check_same_sweep,
     locked,

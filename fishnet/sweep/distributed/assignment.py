@@ -16,10 +16,7 @@ def assign(layouts: Sequence[Layout], shards: int, whole_arms: bool) -> list[lis
 
     A unit is a lane group, so that groups, and with them a run's last bits, are those of a whole sweep.
 
-    Args:
-        layouts: of the cohorts of the whole sweep.
-        shards: how many there are.
-        whole_arms: whether a unit is an arm with all its seeds instead.
+    With `whole_arms` it is an arm with all its seeds.
 
     Returns:
         For each cohort and shard the numbers of its runs, ascending; empty where there are more shards than units.
@@ -56,16 +53,15 @@ def arms_of(cohort: Cohort) -> list[list[int]]:
 
 
 def shard_of(layout: Layout, assigned: Sequence[Sequence[int]], place: int, devices: int) -> Layout | None:
-    """Layout of what one process trains of a cohort; None where it is nothing.
+    """Layout of what the shard at `place` trains of a cohort; None where it is nothing.
+
+    Each device holds as many lanes as those of the other shards: one program for all.
 
     Args:
         layout: of the whole cohort.
-        assigned: the numbers of the runs of each shard.
+        assigned: numbers of the runs of each shard.
         place: of the shard among them, from 0.
-        devices: of each process.
-
-    Returns:
-        Its runs on its own devices, each of which holds as many lanes as those of the others: one program for all.
+        devices: number of them in each process.
     """
     cohort = layout.cohort
     at = {run.index: row for row, run in enumerate(cohort.runs)}
@@ -87,8 +83,3 @@ def write_assignment(assigned: Sequence[Sequence[int]]) -> list[str]:
 def parse_assignment(content: Mapping[str, Any]) -> list[list[list[int]]]:
     """The runs of each cohort and shard in a `sweep.json`."""
     return [[[int(run) for run in runs.split(",") if run] for runs in view["assigned"]] for view in content["plan"]]
-
-
-def runs_each(assigned: Sequence[Sequence[Sequence[int]]]) -> list[int]:
-    """How many runs each shard has, over all cohorts."""
-    return [sum(map(len, runs)) for runs in zip(*assigned, strict=True)]

@@ -49,11 +49,7 @@ class Shard:
 
 
 def parse_shard(text: str) -> Shard:
-    """`2/4` as the second of four shards.
-
-    Raises:
-        UsageError: it is not I/N with I from 1 to N.
-    """
+    """Parses `2/4` as the second of four shards; raises `UsageError` for what is not I/N with I from 1 to N."""
     match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
     number, count = map(int, match.groups()) if match else (0, 0)
     if not 1 <= number <= count:

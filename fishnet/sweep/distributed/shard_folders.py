@@ -5,15 +5,16 @@ import math
 import shlex
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from fishnet.host.files import write_whole
+from fishnet.host.folder_lock import InUse
 from fishnet.host.interrupt import Interrupt
 from fishnet.sweep.distributed.shard import Shard
 from fishnet.sweep.store.checkpoint_store import CHECKPOINTS, OLD_SHARDS, SHARDS, parts_in
-from fishnet.sweep.store.folder import InUse, locked
+from fishnet.sweep.store.folder import locked
 
 FINISHED_FILE = "finished.json"  # of a shard: the spec hash of the sweep whose runs it has trained
 POLL_SECONDS, LOOK_SECONDS = 0.1, 2.0
@@ -27,11 +28,10 @@ def shard_lock(out: Path, shard: Shard, interrupt: Interrupt) -> Iterator[None]:
     Raises:
         InUse: another process holds it, or a process trains a shard of the sweep that is to be trained whole.
     """
-    with ExitStack() as stack:
-        # Others hold the lock of a shard for a moment when they look whether anybody does.
-        wait_for_lock(stack, shard.folder(out), interrupt, seconds=0.0 if shard.whole else LOOK_SECONDS)
+    # Others hold the lock of a shard for a moment when they look whether anybody does.
+    with wait_for_lock(shard.folder(out), interrupt, seconds=0.0 if shard.whole else LOOK_SECONDS):
         if shard.whole:
-            check_idle(out, but=0)
+            check_idle(out, allowed=[])
         yield
 
 
@@ -42,48 +42,38 @@ def one_at_a_time(out: Path, shard: Shard, interrupt: Interrupt) -> Iterator[Non
     Raises:
         InUse: a process trains the whole sweep, or shards of another number.
     """
-    with ExitStack() as stack:
-        if not shard.whole:  # which holds the lock of the folder
-            wait_for_lock(stack, out / SHARDS, interrupt, seconds=math.inf)
-            with locked(out):  # held for long by a process that trains the whole sweep
-                pass
-            check_idle(out, but=shard.count)
+    if shard.whole:  # which holds the lock of the folder
+        yield
+        return
+    with wait_for_lock(out / SHARDS, interrupt, seconds=math.inf):
+        with locked(out):  # held for long by a process that trains the whole sweep
+            pass
+        check_idle(out, allowed=shard.siblings())
         yield
 
 
-def wait_for_lock(stack: ExitStack, folder: Path, interrupt: Interrupt, seconds: float) -> None:
-    """Takes the lock of a folder for as long as `stack` is open.
-
-    Raises:
-        InUse: another process has held it for so many seconds.
-    """
+@contextmanager
+def wait_for_lock(folder: Path, interrupt: Interrupt, seconds: float) -> Iterator[None]:
+    """Holds the lock of a folder; raises `InUse` where another process has held it for so many seconds."""
     began = time.monotonic()
-    while True:
-        try:
-            stack.enter_context(locked(folder))
-            return
-        except InUse:
-            if time.monotonic() - began >= seconds:
-                raise
-        interrupt.check(AGAIN)
-        time.sleep(POLL_SECONDS)
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(locked(folder))
+                break
+            except InUse:
+                if time.monotonic() - began >= seconds:
+                    raise
+            interrupt.check(AGAIN)
+            time.sleep(POLL_SECONDS)
+        yield
 
 
-def check_idle(out: Path, but: int) -> None:
-    """Refuses to begin while a process trains shards of another number, whose runs would be trained twice.
-
-    Args:
-        out: the output folder.
-        but: the number of shards that may be at work.
-
-    Raises:
-        UserError: with the folder that is in use.
-    """
-    own = {shard.folder(out) for shard in Shard(1, but).siblings()} if but else set()
-    for folder in parts_in(out):
-        if folder not in own:
-            with locked(folder):
-                pass
+def check_idle(out: Path, allowed: Sequence[Shard]) -> None:
+    """Refuses (`InUse`) to begin while a process trains shards but those allowed, whose runs would be trained twice."""
+    for folder in sorted(set(parts_in(out)) - {shard.folder(out) for shard in allowed}):
+        with locked(folder):
+            pass
 
 
 def mark_finished(folder: Path, spec_hash: str) -> None:
@@ -92,30 +82,23 @@ def mark_finished(folder: Path, spec_hash: str) -> None:
 
 
 def is_finished(folder: Path, spec_hash: str) -> bool:
-    """Whether all runs of a shard are trained."""
+    """Tells whether all runs of a shard are trained."""
     with suppress(OSError, ValueError):
         return json.loads((folder / FINISHED_FILE).read_text()) == {"spec_hash": spec_hash}
     return False
 
 
 def missing_shards(out: Path, count: int, spec_hash: str) -> list[str]:
-    """Shards that are not finished, each in words: `shard 2/4 (at work)`.
-
-    Args:
-        out: the output folder.
-        count: how many there are.
-        spec_hash: of the sweep.
-    """
+    """Shards out of `count` that are not finished, each in words: `shard 2/4 (at work)`."""
     missing = []
     for shard in Shard(1, count).siblings():
-        folder = shard.folder(out)
+        folder, state = shard.folder(out), "not begun"
         if is_finished(folder, spec_hash):
             continue
-        state = "stopped" if folder.exists() else "not begun"
         if folder.exists():
             try:
                 with locked(folder):
-                    pass
+                    state = "stopped"
             except InUse:
                 state = "at work"
         missing.append(f"shard {shard} ({state})")
@@ -123,12 +106,7 @@ def missing_shards(out: Path, count: int, spec_hash: str) -> list[str]:
 
 
 def resume_text(missing: list[str], command: str) -> str:
-    """What is missing before a sweep can be merged, and the command that trains it.
-
-    Args:
-        missing: as from `missing_shards`.
-        command: of any of the shards.
-    """
+    """Text on shards that are missing for a merge, with the command that trains one, made from that of any shard."""
     waiting = [text for text in missing if not text.endswith("(at work)")]
     text = f"not finished: {', '.join(missing)}"
     if not waiting:

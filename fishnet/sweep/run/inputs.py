@@ -1,46 +1,24 @@
-"""What a sweep is made of, as `sweep.json` describes it, and the data that it reads, with their fingerprints."""
+"""Inputs of a sweep: its description, as `sweep.json` has it, and the data that it reads, with their fingerprints."""
 
 import dataclasses
-import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from fishnet.checks.arguments import check_flag, check_type
-from fishnet.data import Task, load_tasks
+from fishnet.data import DataOptions, Task, load_tasks
 from fishnet.host.names import shell_command
 from fishnet.source_hash.digest import describe_source, hash_each
 from fishnet.sweep.plan.networks import Trunk, own_trunk
 from fishnet.sweep.plan.user_components import user_functions
 from fishnet.sweep.spec.recipe import resolve
 from fishnet.sweep.spec.sweep import Run, Sweep
-from fishnet.sweep.store.backbones import fingerprints as trunk_fingerprints
 from fishnet.sweep.store.backbones import load_trunks
-
-
-@dataclass(frozen=True)
-class DataOptions:
-    """Options of reading data: the same for all tasks of a sweep."""
-
-    data_dir: str | os.PathLike | None = None  # folder with the MNIST files
-    group_regex: str | None = None  # what it (or its first group) finds in photos' names keeps these in one split
-    strict: bool = False  # refuse unreadable photos instead of skipping them
-
-    def __post_init__(self) -> None:
-        check_type("data_dir", self.data_dir, (str, os.PathLike, type(None)), "the path of a folder, or None")
-        check_type("group_regex", self.group_regex, (str, type(None)), "a regular expression as a text, or None")
-        check_flag("strict", self.strict)
+from fishnet.sweep.store.checkpoint import digest
 
 
 class Inputs:
-    """Runs of a sweep and the data that they read, each loaded when it is first asked for.
-
-    Args:
-        sweep: what is run.
-        data: where and how data are read.
-    """
+    """Runs of a sweep and the data that they read, each loaded when it is first asked for."""
 
     def __init__(self, sweep: Sweep, data: DataOptions) -> None:
         self.sweep, self.data = sweep, data
@@ -52,7 +30,7 @@ class Inputs:
 
     @cached_property
     def tasks(self) -> dict[tuple[str, Any], Task]:
-        """The tasks by name and image size."""
+        """Tasks by name and image size."""
         wanted: dict[tuple[str, Any], None] = dict.fromkeys(
             (run.recipe.task, run.recipe.image_size) for run in self.runs
         )
@@ -67,17 +45,12 @@ class Inputs:
     def fingerprints(self) -> dict[str, str]:
         """Digest of all that training sees of each task and trunk, as `sweep.json` keeps it."""
         found = {f"{name} at {size}": task.fingerprint for (name, size), task in self.tasks.items()}
-        return found | trunk_fingerprints(self.trunks)
+        return found | {f"trunk {text}": digest(trunk) for text, trunk in self.trunks.items()}
 
 
 def spec_hash(sweep: Sweep, data: DataOptions, lowering: str | None = None, lane_width: int | str | None = None) -> str:
-    """The hash by which `sweep.json` identifies a sweep; arguments as for `run_sweep`."""
-    return sweep.hash(hash_each(user_functions(sweep, lowering, lane_width)), data_options(data))
-
-
-def data_options(data: DataOptions) -> dict[str, Any]:
-    """Options of reading data that identify a sweep: those that are not the default."""
-    return {k: v for k, v in dataclasses.asdict(data).items() if v and k != "data_dir"}
+    """Hash by which `sweep.json` identifies a sweep; arguments as for `run_sweep`."""
+    return sweep.hash(hash_each(user_functions(sweep, lowering, lane_width)), data.identity())
 
 
 def describe(
@@ -91,12 +64,11 @@ def describe(
 
     Args:
         sweep, data, command: as for `run_sweep`.
-        functions: the components of the user's own, by name; None: those that the sweep names.
+        functions: components of the user's own, by name; None: those that the sweep names.
         digests: of these; None: they are hashed.
     """
     functions = user_functions(sweep) if functions is None else functions
     digests = hash_each(functions) if digests is None else digests
-    options = data_options(data)
     content = sweep.spec()
     resolved = resolve(sweep.recipe)
     arms = [run for run in sweep.runs() if run.recipe.seed == sweep.seed_list[0]]
@@ -107,9 +79,9 @@ def describe(
     del content["recipe"]["seed"]
     return content | {
         "arms": [written_out(run) for run in arms],
-        "spec_hash": sweep.hash(digests, options),
+        "spec_hash": sweep.hash(digests, data.identity()),
         "functions": {name: describe_source(f, digests[name]) for name, f in functions.items()},
-        "data_options": options,
+        "data_options": data.identity(),
         "command": command or shell_command(sys.argv),
     }
 

@@ -1,6 +1,6 @@
 """Plans a sweep: lays its cohorts out, shares them out, and says so in `sweep.json` and to the user."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,21 +10,20 @@ from fishnet.host.best_effort import best_effort
 from fishnet.host.interrupt import Interrupt
 from fishnet.host.jax_settings import check_start_settings, start_settings
 from fishnet.host.machine import Device, device_name, unused_accelerators, versions
-from fishnet.sweep.distributed.assignment import assign, parse_assignment, runs_each, write_assignment
+from fishnet.sweep.distributed.assignment import assign, parse_assignment, write_assignment
 from fishnet.sweep.distributed.shard import Shard
 from fishnet.sweep.plan.autotune import autotune_layouts
 from fishnet.sweep.plan.cohorts import Cohort, LayoutChoice, check_traces
 from fishnet.sweep.plan.fit_memory import fit_memory
 from fishnet.sweep.plan.layout import Layout, make_layouts, resume_choices
 from fishnet.sweep.plan.networks import Trunk, unmeasured_norms
-from fishnet.sweep.plan.past_times import PastTime, find_time
+from fishnet.sweep.plan.past_times import find_time
 from fishnet.sweep.run.inputs import Inputs
 from fishnet.sweep.run.progress import Display
 from fishnet.sweep.spec.sweep import Sweep
 from fishnet.sweep.spec.validation import check_selection, selection_notes
-from fishnet.sweep.store.finished import check_data
+from fishnet.sweep.store.finished import Result, bad_table, check_data, finished_before
 from fishnet.sweep.store.folder import changed_setting, times
-from fishnet.sweep.store.parquet import bad_table
 
 UNMEASURED = (
     "frozen batch norms of which neither a trunk nor pretraining has statistics ({}) have statistics of mean 0 and "
@@ -34,7 +33,7 @@ UNMEASURED = (
 
 @dataclass(frozen=True)
 class Job:
-    """What one call of `run_sweep` is to do, and with what."""
+    """Work of one call of `run_sweep`, and what it is done with."""
 
     sweep: Sweep
     out: Path
@@ -45,6 +44,20 @@ class Job:
     used: list[Device]
     display: Display
     interrupt: Interrupt
+
+    @property
+    def folder(self) -> Path:
+        """Folder that this process writes to."""
+        return self.shard.folder(self.out)
+
+    @property
+    def spec_hash(self) -> str:
+        """Hash by which `sweep.json` identifies the sweep."""
+        return self.content["spec_hash"]
+
+    def earlier_result(self) -> Result | None:
+        """Result of the sweep if it is finished by now; see `finished_before`."""
+        return finished_before(self.out, self.content, lambda: self.inputs.fingerprints)
 
 
 @dataclass(frozen=True)
@@ -58,30 +71,28 @@ class Plan:
 
 
 def plan_sweep(job: Job, found: dict[str, Any] | None) -> Plan:
-    """Lays a sweep out as an earlier call did, if there was one, and shows it.
-
-    Args:
-        job: the sweep.
-        found: `sweep.json` of the earlier call; None: there was none.
-    """
-    sweep, out, inputs, used, shard = job.sweep, job.out, job.inputs, job.used, job.shard
+    """Lays a sweep out as an earlier call did whose `sweep.json` was found, if there was one, and shows it."""
+    out, shard = job.out, job.shard
     if found is not None:
-        check_data(out, found, inputs.fingerprints)
+        check_data(out, found, job.inputs.fingerprints)
         check_start_settings(out, found)
     layouts, timings, notes = plan_layouts(job, found)
-    if not shard.whole and (found or {}).get("shards") == shard.count:
-        assigned = parse_assignment(found or {})
+    if found is not None and not shard.whole and found.get("shards") == shard.count:
+        assigned = parse_assignment(found)
     else:
-        assigned = assign(layouts, shard.count, whole_arms=bool(sweep.stopping))
+        assigned = assign(layouts, shard.count, whole_arms=bool(job.sweep.stopping))
     timing = times(out, found)
-    content = job.content | {"shards": shard.count} | plan_content(layouts, timings, assigned, inputs, used)
+    content = job.content | {"shards": shard.count} | plan_content(layouts, timings, assigned, job.inputs, job.used)
     content |= timing | {"paused": (found or {}).get("paused", 0.0)}  # until more is done than was there
     if found is not None and (changes := changed_setting(found, content)):
         notes.append(f"begun with {changes}: what follows may round otherwise than an undisturbed sweep")
     if found is not None and found["finished"] and (problem := bad_table(out, found)):
         notes.append(f"{problem}: the tables are written again from the checkpoints")
-    shares = {} if shard.whole else {"shard": str(shard), "shards": runs_each(assigned)}
-    job.display.plan(plan_view(sweep, out, layouts, used, notes) | shares)
+    view = plan_view(job, layouts, notes)
+    if not shard.whole:
+        runs_each = [sum(map(len, runs)) for runs in zip(*assigned, strict=True)]  # of each shard, over all cohorts
+        view |= {"shard": str(shard), "shards": runs_each}
+    job.display.plan(view)
     job.interrupt.defer()
     return Plan(layouts, assigned, content, timing["paused"])
 
@@ -89,11 +100,7 @@ def plan_sweep(job: Job, found: dict[str, Any] | None) -> Plan:
 def plan_layouts(
     job: Job, found: Mapping[str, Any] | None
 ) -> tuple[list[Layout], list[Mapping[str, float]], list[str]]:
-    """Lays out the runs of a sweep, as an earlier call did if there was one.
-
-    Args:
-        job: the sweep.
-        found: `sweep.json` of the earlier call; None: there was none.
+    """Lays out the runs of a sweep, as an earlier call did whose `sweep.json` was found, if there was one.
 
     Returns:
         The layouts of the cohorts; the timings of each, empty where it was not tuned; notes for the user.
@@ -122,13 +129,8 @@ def plan_layouts(
     return layouts, timings or [{}] * len(layouts), notes
 
 
-def frozen_unmeasured(cohorts: list[Cohort], trunks: Mapping[str, Trunk]) -> list[str]:
-    """Names of the batch norms that some run freezes and whose statistics nothing has measured.
-
-    Args:
-        cohorts: of the sweep.
-        trunks: by the text in the field `trunk` of the recipes.
-    """
+def frozen_unmeasured(cohorts: Iterable[Cohort], trunks: Mapping[str, Trunk]) -> list[str]:
+    """Names of the batch norms that some run freezes and whose statistics neither a trunk nor pretraining measured."""
     found: dict[str, None] = {}
     for cohort in cohorts:
         for run in cohort.runs:
@@ -138,13 +140,13 @@ def frozen_unmeasured(cohorts: list[Cohort], trunks: Mapping[str, Trunk]) -> lis
 
 
 def plan_content(
-    layouts: list[Layout],
-    timings: list[Mapping[str, float]],
-    assigned: list[list[list[int]]],
+    layouts: Sequence[Layout],
+    timings: Sequence[Mapping[str, float]],
+    assigned: Sequence[Sequence[Sequence[int]]],
     inputs: Inputs,
     used: list[Device],
 ) -> dict[str, Any]:
-    """What planning adds to `sweep.json`; arguments as for and from `plan_cohorts`, and the runs of each shard."""
+    """Entries that planning adds to `sweep.json`; `timings` and `assigned` of each cohort."""
     return {
         "programs": len(layouts),
         "plan": [
@@ -159,31 +161,23 @@ def plan_content(
     }
 
 
-def plan_view(sweep: Sweep, out: Path, layouts: list[Layout], used: list[Device], notes: list[str]) -> dict[str, Any]:
-    """What the display shows before anything is compiled."""
+def plan_view(job: Job, layouts: Sequence[Layout], notes: list[str]) -> dict[str, Any]:
+    """Plan as the display shows it before anything is compiled; see `Display.plan`."""
+    cohorts = []
+    for layout in layouts:
+        low, high = layout.cohort.params.min(), layout.cohort.params.max()
+        params = f"{low:,} parameters" if low == high else f"{low:,} to {high:,} parameters"
+        last_time = best_effort("the time to train", partial(find_time, layout, job.used), notes.append, None)
+        cohorts.append(layout.view() | {"params": params, "last_time": last_time})
     return {
-        "device": device_name(used),
-        "devices": len(used),
-        "visible_accelerators": unused_accelerators(used),
-        "runs": sum(len(layout.cohort.runs) for layout in layouts),
-        "arms": len(sweep.arms()),
-        "seeds": len(sweep.seed_list),
+        "device": device_name(job.used),
+        "devices": len(job.used),
+        "visible_accelerators": unused_accelerators(job.used),
+        "runs": len(job.inputs.runs),
+        "arms": len(job.sweep.arms()),
+        "seeds": len(job.sweep.seed_list),
         "programs": len(layouts),
-        "out": str(out),
-        "cohorts": [
-            layout.view() | {"params": params_text(layout.cohort), "last_time": last_time(layout, used, notes)}
-            for layout in layouts
-        ],
+        "out": str(job.out),
+        "cohorts": cohorts,
         "notes": notes,
     }
-
-
-def last_time(layout: Layout, used: list[Device], notes: list[str]) -> PastTime | None:
-    """What a cohort will take if its program runs as fast as the last time; None: unknown."""
-    return best_effort("the time to train", partial(find_time, layout, used), notes.append, None)
-
-
-def params_text(cohort: Cohort) -> str:
-    """How many parameters the networks of a cohort have."""
-    low, high = cohort.params.min(), cohort.params.max()
-    return f"{low:,} parameters" if low == high else f"{low:,} to {high:,} parameters"

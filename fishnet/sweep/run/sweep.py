@@ -1,27 +1,23 @@
 """Runs a sweep: checks it, plans it, trains its cohorts and keeps its tables."""
 
 import warnings
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import jax
 import pandas as pd
 
 from fishnet.checks.arguments import as_folder, check_flag, check_type
+from fishnet.data import DataOptions
 from fishnet.errors import UsageError, UserError
 from fishnet.host.interrupt import Interrupt
 from fishnet.host.jax_settings import hold_settings
 from fishnet.host.machine import choose_devices
-from fishnet.host.memory import OutOfMemory
+from fishnet.host.parquet import read_table
 from fishnet.source_hash.digest import changed_components, hash_each
-from fishnet.sweep.distributed.assignment import (
-    shard_of,
-)
-from fishnet.sweep.distributed.merge import merge_checkpoints, merge_shards
+from fishnet.sweep.distributed.merge import finish_sweep, merge_checkpoints, merge_shards
 from fishnet.sweep.distributed.shard import Shard, parse_shard
 from fishnet.sweep.distributed.shard_folders import (
-    clear_shards,
     is_finished,
     mark_finished,
     missing_shards,
@@ -29,22 +25,18 @@ from fishnet.sweep.distributed.shard_folders import (
     shard_lock,
 )
 from fishnet.sweep.plan.cohorts import LayoutChoice
-from fishnet.sweep.plan.fit_memory import lowering_text, reduce_layout
-from fishnet.sweep.plan.layout import Layout, check_overrides
+from fishnet.sweep.plan.layout import check_overrides
 from fishnet.sweep.plan.user_components import user_functions
 from fishnet.sweep.run.backend_check import check_backend
-from fishnet.sweep.run.inputs import DataOptions, Inputs, describe
-from fishnet.sweep.run.planning import Job, Plan, plan_sweep
+from fishnet.sweep.run.inputs import Inputs, describe
+from fishnet.sweep.run.planning import Job, plan_sweep
 from fishnet.sweep.run.progress import Display, display_for
-from fishnet.sweep.run.training import Training
-from fishnet.sweep.spec.history import History, lane_steps
+from fishnet.sweep.run.training import ShardTrainer
 from fishnet.sweep.spec.sweep import Sweep
 from fishnet.sweep.spec.validation import check_lowering, check_out, check_sweep
 from fishnet.sweep.store.checkpoint_store import parts_in
 from fishnet.sweep.store.finished import Result, finished_before
 from fishnet.sweep.store.folder import read_sweep_file, write_sweep_file
-from fishnet.sweep.store.parquet import read_table
-from fishnet.sweep.store.tables import Tables
 
 STATE_MOVED = (
     "component {} changes its own state while it runs, by which it would be taken for another one when this process "
@@ -96,7 +88,10 @@ def run_sweep(
         UserError: data, device or folder are not as they must be; nothing in the folder was changed.
         Interrupted: Ctrl-C or SIGTERM came; everything done so far is saved.
     """
-    check_arguments(sweep, quiet, display, data, command, share_batches, shard)
+    given = {"sweep": sweep, "display": display, "data": data, "command": command}
+    for name, value in (given | {"share_batches": share_batches, "shard": shard}).items():
+        check_type(name, value, *ARGUMENTS[name])
+    check_flag("quiet", quiet)
     out, data = as_folder("out", out), data or DataOptions()
     if display is None:
         display = Quiet() if quiet else display_for(quiet=False)
@@ -123,27 +118,14 @@ def run_sweep(
         display.finish()
 
 
-def check_arguments(
-    sweep: object,
-    quiet: object,
-    display: object,
-    data: object,
-    command: object,
-    share_batches: object,
-    shard: object,
-) -> None:
-    """Refuses arguments of `run_sweep` that are of another type; the others have checks of their own.
-
-    Raises:
-        UsageError: with what the argument has to be.
-    """
-    check_type("sweep", sweep, Sweep, "a Sweep, as in Sweep(Recipe(...), axes={...}, seeds=3)")
-    check_flag("quiet", quiet)
-    check_type("display", display, (Display, type(None)), "a Display, or None")
-    check_type("data", data, (DataOptions, type(None)), "DataOptions, or None")
-    check_type("command", command, (str, type(None)), "a text, or None")
-    check_type("share_batches", share_batches, (bool, type(None)), "True, False or None")
-    check_type("shard", shard, (str, type(None)), "a text such as 1/4, or None")
+ARGUMENTS = {  # of `run_sweep` that have no checks of their own elsewhere: types and valid values
+    "sweep": (Sweep, "a Sweep, as in Sweep(Recipe(...), axes={...}, seeds=3)"),
+    "display": ((Display, type(None)), "a Display, or None"),
+    "data": ((DataOptions, type(None)), "DataOptions, or None"),
+    "command": ((str, type(None)), "a text, or None"),
+    "share_batches": ((bool, type(None)), "True, False or None"),
+    "shard": ((str, type(None)), "a text such as 1/4, or None"),
+}
 
 
 class Quiet(Display):
@@ -154,11 +136,7 @@ class Quiet(Display):
 
 
 def check_rules(sweep: Sweep, shard: Shard) -> None:
-    """Refuses rules of stopping that would need to see the runs of other shards.
-
-    Raises:
-        UsageError: with those.
-    """
+    """Refuses rules of stopping that would need to see the runs of other shards."""
     rules = [name for name in ("halving", "median") if getattr(sweep.stopping, name)]
     if rules and not shard.whole:
         raise UsageError(
@@ -168,11 +146,7 @@ def check_rules(sweep: Sweep, shard: Shard) -> None:
 
 
 def check_apart() -> None:
-    """Refuses devices that JAX counts as shared between processes, where one would wait for the others.
-
-    Raises:
-        UserError: with what to do about it.
-    """
+    """Refuses devices that JAX counts as shared between processes, where one would wait for the others."""
     if jax.process_count() > 1:
         raise UserError(
             "JAX runs on several processes that share their devices: leave jax.distributed.initialize() out, and give "
@@ -185,70 +159,37 @@ def run_job(job: Job) -> Result:
     """Plans, trains the runs of a shard and, where no other shard is missing, leaves the finished sweep."""
     check_apart()
     check_backend(job.used[0])
-    out, shard, spec_hash = job.out, job.shard, job.content["spec_hash"]
-    folder = shard.folder(out)
+    out, shard, spec_hash = job.out, job.shard, job.spec_hash
     with one_at_a_time(out, shard, job.interrupt):
         # Again: a process that held the lock until now may have done it all.
-        if (result := finished_before(out, job.content, lambda: job.inputs.fingerprints)) is not None:
+        if (result := job.earlier_result()) is not None:
             return result
         found = read_sweep_file(out)
-        trained = is_finished(folder, spec_hash)
         planned = not shard.whole and (found or {}).get("shards") == shard.count
+        trained = planned and is_finished(job.folder, spec_hash)
         plan = None if planned else plan_sweep(job, found)
         if plan:
             write_sweep_file(out, plan.content)
-    if not (trained and planned):
+    if not trained:
         plan = plan or plan_sweep(job, found)
-        tables, histories = train_shard(job, plan)
+        trainer = ShardTrainer(job, plan)
+        histories = trainer.run()
         if shard.whole:
-            return finish_sweep(job, plan, tables, histories)
-        mark_finished(folder, spec_hash)
+            if parts_in(out):  # some of it was trained in shards
+                runs = [[run.index for run in layout.cohort.runs] for layout in plan.layouts]
+                merge_checkpoints(out, runs, spec_hash, job.display.warn)
+            finish_sweep(out, plan.content | {"paused": plan.paused}, histories, trainer.tables.written)
+            return Result(trainer.tables.runs(), out, len(plan.layouts), finished=False)
+        mark_finished(job.folder, spec_hash)
     with one_at_a_time(out, shard, job.interrupt):
-        if (result := finished_before(out, job.content, lambda: job.inputs.fingerprints)) is not None:
+        if (result := job.earlier_result()) is not None:
             return result
         found: Any = read_sweep_file(out)
         missing = missing_shards(out, shard.count, spec_hash)
-        path = folder / "runs.parquet"
+        path = job.folder / "runs.parquet"
         if missing:
-            runs = read_table(path, spec_hash) if path.exists() else pd.DataFrame()
+            runs = read_table(path, {"sweep": spec_hash}) if path.exists() else pd.DataFrame()
         else:
             job.display.stage("merging the shards")
             runs = merge_shards(out, found, job.display.warn)
     return Result(runs, out, found["programs"], finished=False, missing=tuple(missing))
-
-
-def train_shard(job: Job, plan: Plan) -> tuple[Tables, list[History]]:
-    """Trains the runs of a shard; returns their tables and histories."""
-    out, shard, used = job.out, job.shard, job.used
-    layouts, assigned, content = plan.layouts, plan.assigned, plan.content
-
-    def smaller(number: int, problem: OutOfMemory, begun: bool) -> Layout:
-        if not shard.whole:  # all shards have the same layout
-            raise problem
-        before, layouts[number] = layouts[number], reduce_layout(layouts[number], used, problem, begun)
-        job.display.note(lowering_text(before, layouts[number], problem))
-        content["plan"][number] |= layouts[number].view()
-        write_sweep_file(out, content)
-        return cast(Layout, shard_of(layouts[number], assigned[number], 0, layouts[number].devices))
-
-    def on_tables() -> None:
-        if shard.whole and content["paused"] != plan.paused:
-            content["paused"] = plan.paused
-            write_sweep_file(out, content)
-
-    shares = [shard_of(layout, of, shard.number - 1, len(used)) for layout, of in zip(layouts, assigned, strict=True)]
-    training = Training(job.sweep, out, shard.folder(out), content["spec_hash"], used, job.display, job.interrupt)
-    return training.run(shares, on_tables, smaller)
-
-
-def finish_sweep(job: Job, plan: Plan, tables: Tables, histories: list[History]) -> Result:
-    """Marks a sweep that one process has trained as finished."""
-    out, content = job.out, plan.content
-    if parts_in(out):  # some of it was trained in shards
-        runs = [[run.index for run in layout.cohort.runs] for layout in plan.layouts]
-        merge_checkpoints(out, runs, content["spec_hash"], job.display.warn)
-    finished = {"paused": plan.paused, "finished": datetime.now(UTC).isoformat(timespec="seconds")}
-    content |= {"steps": lane_steps(histories), "tables": tables.written} | finished
-    write_sweep_file(out, content)
-    clear_shards(out)
-    return Result(tables.runs(), out, len(plan.layouts), finished=False)

@@ -1,120 +1,123 @@
-"""Trains the cohorts of a sweep, or this process's shard of them, one after the other."""
+"""Trains the runs of a shard, cohort after cohort, in smaller layouts where memory does not suffice."""
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import jax
 import numpy as np
 
 from fishnet.host.best_effort import best_effort
-from fishnet.host.interrupt import Interrupt
-from fishnet.host.machine import Device
 from fishnet.host.memory import OutOfMemory, out_of_memory
+from fishnet.sweep.distributed.assignment import shard_of
+from fishnet.sweep.plan.fit_memory import lowering_text, reduce_layout
 from fishnet.sweep.plan.layout import Layout
 from fishnet.sweep.plan.past_times import keep_time
 from fishnet.sweep.run.cohort import CohortRunner
-from fishnet.sweep.run.progress import Display
+from fishnet.sweep.run.planning import Job, Plan
 from fishnet.sweep.spec.history import History
 from fishnet.sweep.spec.stopping import ArmStopper
-from fishnet.sweep.spec.sweep import Sweep
 from fishnet.sweep.store.checkpoint_store import CheckpointStore
+from fishnet.sweep.store.folder import write_sweep_file
 from fishnet.sweep.store.tables import Tables
 
 
-@dataclass(frozen=True)
-class Training:
-    """What all cohorts of a sweep have in common while they are trained."""
+class ShardTrainer:
+    """Training of the runs of a shard, which may be the whole sweep."""
 
-    sweep: Sweep
-    out: Path
-    part: Path  # the folder that this process writes to
-    spec_hash: str
-    used: list[Device]
-    display: Display
-    interrupt: Interrupt
+    def __init__(self, job: Job, plan: Plan) -> None:
+        self.job, self.plan = job, plan
+        self.layouts: dict[int, Layout] = {}  # number of a cohort -> layout of what this shard trains of it
+        for number, (layout, assigned) in enumerate(zip(plan.layouts, plan.assigned, strict=True)):
+            share = shard_of(layout, assigned, job.shard.number - 1, len(job.used))
+            if share is not None:
+                self.layouts[number] = share
+        cohorts = [layout.cohort for layout in self.layouts.values()]
+        self.tables = Tables(job.folder, job.sweep, cohorts, job.spec_hash, earlier=job.out)
+        self.stopper = ArmStopper(job.sweep.stopping, job.sweep.recipe.select_by) if job.sweep.stopping else None
+        self.started = False  # whether the display shows training
+        self.run_epochs = 0  # of the cohorts that have been trained
 
-    def run(
-        self,
-        shares: Sequence[Layout | None],
-        on_tables: Callable[[], None],
-        smaller: Callable[[int, OutOfMemory, bool], Layout],
-    ) -> tuple[Tables, list[History]]:
-        """Trains the shares of this process to their end.
+    def run(self) -> list[History]:
+        """Trains all cohorts to their end, writing the tables on the way; returns their histories."""
+        histories = []
+        for place, (number, layout) in enumerate(self.layouts.items()):
+            histories.append(self.train_cohort(place, number, layout))
+            self.run_epochs += planned_epochs(layout)
+        return histories
 
-        One that turns out not to fit its memory begins again, from its newest checkpoint if there is one, in a smaller
-        layout.
+    def train_cohort(self, place: int, number: int, layout: Layout) -> History:
+        """Trains a cohort; where memory runs out it goes on from its newest checkpoint, if any, in a smaller layout."""
+        job, runs = self.job, [run.index for run in layout.cohort.runs]
+        states = CheckpointStore(job.out, job.folder, f"cohort_{number}", runs, job.spec_hash)
+        while True:
+            job.display.stage(f"compiling program {place + 1} of {len(self.layouts)}")
+            try:
+                return self.train_layout(place, layout, states)
+            except (OutOfMemory, MemoryError, jax.errors.JaxRuntimeError) as error:
+                if not out_of_memory(error):
+                    raise
+                problem = error if isinstance(error, OutOfMemory) else OutOfMemory()
+            finally:
+                states.give_up()  # nobody writes into the folder once its lock is given back
+            layout = self.reduce(number, layout, problem, states.begun)
+            del problem  # its traceback holds the lanes, which make room for the next ones
 
-        Args:
-            shares: of each cohort; None: nothing.
-            on_tables: called when the tables of this process have been written.
-            smaller: `f(number, problem, begun)`: the share of a cohort in a smaller layout; `begun`: of the same lane
-                width, as some of it has been trained. Raises what the user is told where there is none.
+    def train_layout(self, place: int, layout: Layout, states: CheckpointStore) -> History:
+        """Trains and tests a cohort, at this place among those of the shard, in one layout."""
+        job, began = self.job, time.perf_counter()
+        write = partial(self.write, place)
+        runner = CohortRunner(layout, job.used, states, job.interrupt, job.display, write, self.advance, self.stopper)
+        runner.prepare()
+        if not self.started:
+            total = float(sum(map(planned_epochs, self.layouts.values())))
+            job.display.start(total, self.run_epochs + runner.training.run_epochs)
+            self.started = True
+        runner.train()
+        logits = runner.test()
+        validate = partial(runner.training.evaluate, "val", best=True)
+        self.tables.finish(place, runner.cohort, runner.history, runner.test_metrics, logits, validate)
+        spent = runner.seconds | {"whole": time.perf_counter() - began}
+        keep = partial(keep_time, layout, job.used, spent, runner.steps_made)
+        best_effort("how long this program took", keep, job.display.note, None)
+        return runner.history
 
-        Returns:
-            The tables of this process, and the histories of its shares.
+    def reduce(self, number: int, layout: Layout, problem: OutOfMemory, begun: bool) -> Layout:
+        """Smaller layout of a cohort, of the same lane width where some of it has been trained.
+
+        Raises:
+            UserError: there is none, or it is one of several shards, which all have the same layout.
         """
-        own = {number: share for number, share in enumerate(shares) if share is not None}
-        tables = Tables(
-            self.part, self.sweep, [share.cohort for share in own.values()], self.spec_hash, earlier=self.out
-        )
-        total = float(sum(run.recipe.epochs for share in own.values() for run in share.cohort.runs))
-        before, started, histories = 0.0, False, []
-        stopper = ArmStopper(self.sweep.stopping, self.sweep.recipe.select_by) if self.sweep.stopping else None
-        for place, (number, share) in enumerate(own.items()):
+        if not self.job.shard.whole:
+            raise problem
+        smaller = reduce_layout(layout, self.job.used, problem, begun)
+        self.job.display.note(lowering_text(layout, smaller, problem))
+        self.plan.content["plan"][number] |= smaller.view()
+        write_sweep_file(self.job.out, self.plan.content)
+        return smaller
 
-            def advance(runner: CohortRunner, before: float = before) -> None:
-                diverged = int((runner.history.first_bad_step >= 0).sum())
-                epoch = min(runner.training.epoch + 1, runner.cohort.epochs)
-                self.display.advance(
-                    before + runner.training.run_epochs, epoch, runner.cohort.epochs, best_so_far(runner), diverged
-                )
+    def write(self, place: int, runner: CohortRunner) -> None:
+        """Writes the tables, and into `sweep.json` how long nobody was at work before what they hold."""
+        self.tables.update(place, runner.cohort, runner.history, runner.test_metrics)
+        content, paused = self.plan.content, self.plan.paused
+        if self.job.shard.whole and content["paused"] != paused:
+            content["paused"] = paused
+            write_sweep_file(self.job.out, content)
 
-            def write(runner: CohortRunner, place: int = place) -> None:
-                tables.update(place, runner.cohort, runner.history, runner.test_metrics)
-                on_tables()
+    def advance(self, runner: CohortRunner) -> None:
+        """Shows progress."""
+        done, epochs = self.run_epochs + runner.training.run_epochs, runner.cohort.epochs
+        diverged = int((runner.history.first_bad_step >= 0).sum())
+        epoch = min(runner.training.epoch + 1, epochs)
+        self.job.display.advance(done, epoch, epochs, best_so_far(runner), diverged)
 
-            states = CheckpointStore(
-                self.out, self.part, f"cohort_{number}", [run.index for run in share.cohort.runs], self.spec_hash
-            )
-            history = None
-            while history is None:
-                self.display.stage(f"compiling program {place + 1} of {len(own)}")
-                began, problem = time.perf_counter(), None
-                try:
-                    runner = CohortRunner(
-                        share, self.used, states, self.interrupt, self.display, write, advance, stopper
-                    )
-                    runner.prepare()
-                    if not started:
-                        self.display.start(total, before + runner.training.run_epochs)
-                        started = True
-                    runner.train()
-                    logits = runner.test()
-                    validate = partial(runner.training.evaluate, "val", best=True)
-                    tables.finish(place, runner.cohort, runner.history, runner.test_metrics, logits, validate)
-                    history = runner.history
-                    spent = runner.seconds | {"whole": time.perf_counter() - began}
-                    keep = partial(keep_time, share, self.used, spent, runner.steps_made)
-                    best_effort("how long this program took", keep, self.display.note, None)
-                except (OutOfMemory, MemoryError, jax.errors.JaxRuntimeError) as error:
-                    if not out_of_memory(error):
-                        raise
-                    problem = error if isinstance(error, OutOfMemory) else OutOfMemory()
-                finally:
-                    states.give_up()  # nobody writes into the folder once its lock is given back
-                    runner = None  # its lanes make room for the next ones
-                if problem:
-                    share = smaller(number, problem, states.begun)
-            histories.append(history)
-            before += sum(run.recipe.epochs for run in share.cohort.runs)
-        return tables, histories
+
+def planned_epochs(layout: Layout) -> int:
+    """Epochs of all runs of a cohort together."""
+    return sum(run.recipe.epochs for run in layout.cohort.runs)
 
 
 def best_so_far(runner: CohortRunner) -> str | None:
-    """The run with the best validation accuracy so far, in words."""
+    """Best validation accuracy so far and its run, in words."""
     accuracy = runner.history.selected("val_accuracy")
     if not np.isfinite(accuracy).any():
         return None

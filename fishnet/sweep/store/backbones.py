@@ -1,6 +1,6 @@
 """Loads the networks of earlier runs that others begin from."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import jax
 import numpy as np
@@ -9,7 +9,6 @@ from fishnet.errors import UsageError, UserError
 from fishnet.sweep.plan.networks import Trunk
 from fishnet.sweep.spec.recipe import Recipe
 from fishnet.sweep.spec.trunk import parse_trunk
-from fishnet.sweep.store.checkpoint import digest
 from fishnet.sweep.store.load import load_run
 
 
@@ -17,8 +16,7 @@ def load_trunks(recipes: Iterable[Recipe]) -> dict[str, Trunk]:
     """Loads the variables of every run that `recipes` begin from, by the text in their field `trunk`.
 
     Raises:
-        UsageError: no such run.
-        UserError: no sweep there, or none that can be read; it says in which folder.
+        UserError: as `load_run`.
     """
     found = {}
     for text in dict.fromkeys(recipe.trunk for recipe in recipes):
@@ -32,8 +30,3 @@ def load_trunks(recipes: Iterable[Recipe]) -> dict[str, Trunk]:
             raise UserError(f"trunk: {error}") from error
         found[text] = {name: jax.tree.map(np.asarray, variables.get(name, {})) for name in ("params", "batch_stats")}
     return found
-
-
-def fingerprints(trunks: Mapping[str, Trunk]) -> dict[str, str]:
-    """Digests of the trunks, by which a sweep goes on from the same ones only."""
-    return {f"trunk {text}": digest(trunk) for text, trunk in trunks.items()}

@@ -25,7 +25,7 @@ LATE = 0.2  # seconds in which reads and writes that were under way come to thei
 
 
 def digest(tree: Any) -> str:
-    """sha256 over the paths, shapes, types and bytes of the arrays of `tree`."""
+    """Digest (sha256) over the paths, shapes, types and bytes of the arrays of `tree`."""
     total = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         leaf = np.ascontiguousarray(leaf)
@@ -34,30 +34,17 @@ def digest(tree: Any) -> str:
     return total.hexdigest()
 
 
-def same_layout(a: Any, b: Any) -> bool:
-    """Tells whether two trees have the same structure, shapes and types."""
-    if jax.tree.structure(a) != jax.tree.structure(b):
-        return False
-    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return all(x.shape == y.shape and x.dtype == y.dtype for x, y in pairs)
-
-
 class OtherFormat(UserError):
-    """Raised where the newest checkpoint is of another version of fishnet; it is left."""
+    """Refusal because the newest checkpoint is of another version of fishnet; it is left."""
 
 
 def identity(spec_hash: str, name: str) -> dict[str, str]:
-    """Identity of the checkpoints of a cohort, in JSON values.
-
-    Args:
-        spec_hash: of the sweep.
-        name: of the cohort and, in pretraining, its objective. Which runs they are of stands in their arrays.
-    """
+    """Identity of the checkpoints of a cohort or, in pretraining, of its objective; their arrays say of which runs."""
     return {"sweep": spec_hash, "name": name}
 
 
 class NoneSound(UserError):
-    """Raised where there are checkpoints and none of them can be used."""
+    """Refusal because there are checkpoints and none of them can be used."""
 
 
 class Checkpoints:
@@ -67,7 +54,7 @@ class Checkpoints:
 
     Args:
         folder: where they live; made when first saved to.
-        of: what they are of, as `identity` says it: those of something else are passed over; None: not looked at.
+        of: their `identity`: those of something else are passed over; None: any.
     """
 
     def __init__(self, folder: Path, of: Mapping[str, Any] | None = None) -> None:
@@ -84,7 +71,7 @@ class Checkpoints:
         Raises:
             UserError: it cannot be written; what was there stays.
         """
-        self._trying(lambda: self._begin(tree))
+        self._try_to(lambda: self._begin(tree))
 
     def finish(self) -> None:
         """Waits until everything is on disk.
@@ -94,19 +81,20 @@ class Checkpoints:
         """
         if self._manager is not None:
             try:
-                self._trying(self._end)
+                self._try_to(self._close)
             finally:
-                self._drop()
+                self._manager = self._tree = None
+                self._quiet.close()
 
-    def _trying(self, step: Callable[[], None]) -> None:
+    def _try_to(self, step: Callable[[], None]) -> None:
         """Takes a step of writing, and once more where Orbax gave up because the clock was set forward."""
         try:
             try:
                 step()
             except TimeoutError:
-                late, self._manager = self._tree, None
-                if late is not None:
-                    self._begin(late)
+                self._manager = None
+                if self._tree is not None:
+                    self._begin(self._tree)
                 step()
         except (OSError, ValueError, RuntimeError) as error:
             time.sleep(LATE)
@@ -118,34 +106,23 @@ class Checkpoints:
         # What was given up may still be written to: its number is not taken again.
         self._number = max([self._number, *manager.all_steps()]) + 1
         self._tree = tree
-        manager.save(
-            self._number,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(tree),
-                digest=ocp.args.JsonSave(record(digest(tree), self.of)),
-            ),
-        )
+        about = ocp.args.JsonSave(record(digest(tree), self.of))
+        manager.save(self._number, args=ocp.args.Composite(state=ocp.args.StandardSave(tree), digest=about))
 
-    def _end(self) -> None:
-        assert self._manager is not None, "it is called after a save alone"
-        self._manager.wait_until_finished()
-        self._manager.close()
-
-    def _drop(self) -> None:
-        self._manager = self._tree = None
-        self._quiet.close()
+    def _close(self) -> None:
+        manager = self._open()
+        manager.wait_until_finished()
+        manager.close()
 
     def give_up(self) -> None:
         """Waits for what is being written, whatever comes of it: for the way out after another error."""
         with suppress(UserError):
             self.finish()
 
-    def restore(self, abstract: Any, warn: Callable[[str], None]) -> Any | None:
+    def restore(self, warn: Callable[[str], None]) -> Any | None:
         """Reads the newest sound checkpoint; None where there is none at all.
 
-        Args:
-            abstract: the expected tree, as `jax.ShapeDtypeStruct`; None: as it was saved.
-            warn: told of every damaged checkpoint that was passed over.
+        `warn` is told of every damaged checkpoint that was passed over.
 
         Raises:
             NoneSound: there are checkpoints, and none of them is sound.
@@ -157,7 +134,7 @@ class Checkpoints:
         with plain_path(self.folder) as plain:
             for number in numbers:
                 try:
-                    return self._read(plain / str(number), number, abstract)
+                    return self._read(plain / str(number), self.folder / str(number))
                 except OtherFormat:
                     raise
                 except Exception as error:  # Orbax, TensorStore and JSON each raise their own
@@ -168,19 +145,17 @@ class Checkpoints:
             )
         return None
 
-    def _read(self, folder: Path, number: int, abstract: Any) -> Any:
-        """Checkpoint `number`, at a plain path."""
+    def _read(self, plain: Path, folder: Path) -> Any:
+        """Checkpoint in a folder, read at its plain path."""
         checkpointer = ocp.Checkpointer(ocp.JsonCheckpointHandler())
-        recorded = checkpointer.restore(folder / "digest", args=ocp.args.JsonRestore())
-        check_record(recorded, self.of, self.folder / str(number))
+        recorded = checkpointer.restore(plain / "digest", args=ocp.args.JsonRestore())
+        check_record(recorded, self.of, folder)
         with _without_late_complaints(), ocp.StandardCheckpointer() as reader:
-            found = reader.metadata(folder / "state").item_metadata
+            found = reader.metadata(plain / "state").item_metadata
             if found is None:
                 raise ValueError("its list of arrays cannot be read")
             as_numpy = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), found.tree)
-            if abstract is not None and not same_layout(as_numpy, abstract):
-                raise ValueError("its arrays are not those of this sweep")
-            tree = reader.restore(folder / "state", target=as_numpy)
+            tree = reader.restore(plain / "state", target=as_numpy)
         if digest(tree) != recorded["sha256"]:
             raise ValueError("its content does not match its digest")
         return tree
@@ -210,23 +185,13 @@ def plain_path(folder: Path) -> Iterator[Path]:
 
 
 def record(sha256: str, of: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Record that is kept beside the arrays, in JSON values, with a digest of its own.
-
-    Args:
-        sha256: of the arrays.
-        of: as in `Checkpoints`.
-    """
+    """Record that is kept beside arrays with this digest, in JSON values, with a digest of its own."""
     content = {"sha256": sha256, "format": FORMAT, "fishnet": versions()["fishnet"], "of": of}
     return content | {"record_sha256": _record_digest(content)}
 
 
 def check_record(recorded: Mapping[str, Any], of: Mapping[str, Any] | None, folder: Path) -> None:
-    """Refuses a checkpoint by what is kept beside its arrays.
-
-    Args:
-        recorded: as `record` made it, now or in another version.
-        of: what the checkpoint has to be of; None: anything.
-        folder: of the checkpoint.
+    """Refuses the checkpoint in a folder by its `record`, made now or in another version; `of` as in `Checkpoints`.
 
     Raises:
         OtherFormat: it was written by another version of fishnet.

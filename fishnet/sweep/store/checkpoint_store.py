@@ -46,11 +46,10 @@ class CheckpointStore:
     """Checkpoints of the runs of a cohort: saved to one folder, read from those of all shards.
 
     Args:
-        out: the output folder.
+        out, spec_hash: of the sweep.
         part: the folder that this process writes to, a shard's or `out`.
         name: of the folder of checkpoints.
-        runs: the numbers of the runs, in the order of a state's run axis.
-        spec_hash: of the sweep.
+        runs: numbers of the runs, in the order of a state's run axis.
     """
 
     def __init__(self, out: Path, part: Path, name: str, runs: Sequence[int] | np.ndarray, spec_hash: str) -> None:
@@ -97,10 +96,10 @@ class CheckpointStore:
             OtherFormat: they are of another version.
         """
         best: Any = None
-        progress = np.full((len(self.runs), 3), -1)
+        progress = np.full((len(self.runs), 3), -1)  # of the furthest state of each run, as by `progress_of`
         for part in [self.out, *parts_in(self.out)]:
             checkpoints = self._in(part)
-            tree = checkpoints.restore(None, warn)
+            tree = checkpoints.restore(warn)
             if tree is None:
                 continue
             at = {int(run): row for row, run in enumerate(tree.pop("runs", ()))}
@@ -135,7 +134,7 @@ def progress_of(tree: Any) -> np.ndarray:
 
 
 def rows_of(tree: Any, rows: np.ndarray) -> Any:
-    """State of some of its runs."""
+    """State of some of the runs of `tree`."""
     return {
         name: value if name in SHARED else jax.tree.map(lambda leaf: np.asarray(leaf)[rows], value)
         for name, value in tree.items()

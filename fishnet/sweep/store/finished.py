@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 
 from fishnet.errors import UserError
+from fishnet.host.parquet import BadTable, read_bytes, read_table
 from fishnet.sweep.store.checkpoint_store import CHECKPOINTS
 from fishnet.sweep.store.folder import SWEEP_FILE, check_same_order, check_same_sweep, read_sweep_file
-from fishnet.sweep.store.parquet import BadTable, bad_table, read_table
 from fishnet.sweep.store.tables import PRETRAINING, TABLES
 
 
@@ -51,7 +51,7 @@ def finished_before(
         check_data(out, found, fingerprints())
         problem = bad_table(out, found)
         if problem is None:
-            runs = read_table(out / "runs.parquet", found["spec_hash"])
+            runs = read_table(out / "runs.parquet", {"sweep": found["spec_hash"]})
             return Result(runs, out, found["programs"], finished=True)
         check_checkpoints(out, found, problem)
     check_same_order(out, found, content)
@@ -59,11 +59,7 @@ def finished_before(
 
 
 def check_no_sweep(out: Path) -> None:
-    """Refuses a folder without `sweep.json` that holds what a sweep would write: it is not of this sweep.
-
-    Raises:
-        UserError: with what it holds.
-    """
+    """Refuses a folder without `sweep.json` that holds what a sweep would write: it is not of this sweep."""
     tables = [f"{name}.parquet" for name in (*TABLES, *PRETRAINING, "probes")]
     there = [name for name in (CHECKPOINTS, *tables, "report.html", "figures") if os.path.lexists(out / name)]
     if there:
@@ -73,12 +69,18 @@ def check_no_sweep(out: Path) -> None:
         )
 
 
-def check_checkpoints(out: Path, found: Mapping[str, Any], problem: BadTable) -> None:
-    """Refuses to write the tables of a finished sweep again where the checkpoints that have their content are gone.
+def bad_table(out: Path, found: Mapping[str, Any]) -> BadTable | None:
+    """Problem with the first table of a finished sweep that is not as the sweep wrote it; None: all are."""
+    for name, sha256 in found["tables"].items():
+        try:
+            read_bytes(out / f"{name}.parquet", sha256)
+        except BadTable as error:
+            return error
+    return None
 
-    Raises:
-        UserError: with what was wrong with the tables.
-    """
+
+def check_checkpoints(out: Path, found: Mapping[str, Any], problem: BadTable) -> None:
+    """Refuses to write the tables of a finished sweep again where the checkpoints that have their content are gone."""
     for number in range(found["programs"]):
         folder = out / CHECKPOINTS / f"cohort_{number}"
         if not (folder.is_dir() and any(path.name.isdigit() for path in folder.iterdir())):
@@ -89,16 +91,7 @@ def check_checkpoints(out: Path, found: Mapping[str, Any], problem: BadTable) ->
 
 
 def check_data(out: Path, found: Mapping[str, Any], fingerprints: Mapping[str, str]) -> None:
-    """Refuses the folder of a sweep, finished or not, whose data were others than they are now.
-
-    Args:
-        out: the folder.
-        found: its `sweep.json`.
-        fingerprints: of the data now.
-
-    Raises:
-        UserError: the data have changed since.
-    """
+    """Refuses the folder of a sweep, finished or not, whose data had other fingerprints than they have now."""
     for name, fingerprint in fingerprints.items():
         if found["data"].get(name) != fingerprint:
             raise UserError(f"the data of {name} have changed since the sweep of {out} was begun: choose another --out")

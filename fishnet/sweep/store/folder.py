@@ -1,23 +1,22 @@
 """The output folder: who may use it, and `sweep.json`, which says what is in it."""
 
-import fcntl
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from fishnet.checks.value_types import format_value
 from fishnet.errors import UserError, first_line
+from fishnet.host import folder_lock
 from fishnet.host.files import read_regular_file, write_whole
 from fishnet.sweep.spec.random_search import differences as sample_differences
 
 SWEEP_FILE = "sweep.json"
-LOCK_FILE = ".lock"
 FORMAT = 2  # of sweep.json and the tables: raise it when an earlier version of fishnet could not go on from them
 NEEDED = {"recipe": dict, "axes": dict, "seeds": list, "spec_hash": str}  # of sweep.json, to tell sweeps apart
 STATEFUL = (
@@ -27,9 +26,7 @@ STATEFUL = (
 ELSEWHERE = "train the sweep again, into another folder"  # whoever reads the folder, with --out or without
 DIGEST = "sha256"  # the key under which sweep.json has that of all the rest of it
 
-
-class InUse(UserError):
-    """Another live process holds the lock of a folder."""
+locked = partial(folder_lock.locked, keep_with=SWEEP_FILE)  # holds the lock of an output folder, or of a shard's
 
 
 def read_sweep_file(out: Path) -> dict[str, Any] | None:
@@ -44,7 +41,7 @@ def read_sweep_file(out: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except NotADirectoryError as error:
-        raise UserError(f"{_file_in_the_way(out)} is not a folder") from error
+        raise UserError(f"{folder_lock.file_in_the_way(out)} is not a folder") from error
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
@@ -57,9 +54,6 @@ def check_content(path: Path, content: Any) -> None:
     """Refuses the content of a `sweep.json` that this version of fishnet did not write just so.
 
     Its digest stands for the types and values of all that is in it, so that nothing which reads it checks them again.
-
-    Raises:
-        UserError: see `read_sweep_file`.
     """
     found = content if isinstance(content, dict) else {}
     version = found.get("format")
@@ -77,35 +71,26 @@ def check_content(path: Path, content: Any) -> None:
 
 
 def check_recipes(out: Path, content: Mapping[str, Any]) -> None:
-    """Refuses a folder whose runs no recipe describes: an experiment has trained them with code of its own.
-
-    Args:
-        out: the folder.
-        content: its `sweep.json`.
-
-    Raises:
-        UserError: with that.
-    """
+    """Refuses a folder whose runs no recipe describes: an experiment has trained them with code of its own."""
     if not content["recipe"]:
         raise UserError(f"{out} holds runs that an experiment trained with code of its own: there is no network in it")
 
 
 def digest(content: Mapping[str, Any]) -> str:
-    """The sha256 of the JSON of a `sweep.json`, in the order of its keys, without the digest itself."""
+    """Digest of the JSON of a `sweep.json`, in the order of its keys, without the digest itself."""
     rest = {name: value for name, value in content.items() if name != DIGEST}
     return hashlib.sha256(json.dumps(rest).encode()).hexdigest()
 
 
 def times(out: Path, found: Mapping[str, Any] | None) -> dict[str, Any]:
-    """When a sweep began, and in how many seconds since then nobody was at work on it, for its `sweep.json`.
+    """Time at which a sweep began, and seconds since then in which nobody was at work on it, for its `sweep.json`.
 
-    Args:
-        out: its folder.
-        found: the `sweep.json` of an earlier session that did not end; None: there was none.
+    `found` is the `sweep.json` of an earlier session that did not end; None: there was none.
     """
     now = datetime.now(UTC)
+    fresh = {"started": now.isoformat(timespec="seconds"), "paused": 0.0, "finished": None}
     if found is None:
-        return {"started": now.isoformat(timespec="seconds"), "paused": 0.0, "finished": None}
+        return fresh
     left = 0.0
     for path in out.iterdir():
         # Hidden files are the lock of this session and what another process is writing: gone before it is looked at.
@@ -113,7 +98,7 @@ def times(out: Path, found: Mapping[str, Any] | None) -> dict[str, Any]:
             with suppress(FileNotFoundError):
                 left = max(left, path.stat().st_mtime)
     paused = found.get("paused", 0.0) + max(0.0, now.timestamp() - left)
-    return {"started": found.get("started") or now.isoformat(timespec="seconds"), "paused": paused, "finished": None}
+    return fresh | {"started": found.get("started") or fresh["started"], "paused": paused}
 
 
 def write_sweep_file(out: Path, content: Mapping[str, Any]) -> None:
@@ -125,29 +110,13 @@ def write_sweep_file(out: Path, content: Mapping[str, Any]) -> None:
 
 
 def check_same_order(out: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Refuses to go on with the same axes in another order: checkpoints hold the runs in theirs.
-
-    Args:
-        out, found, wanted: as for `check_same_sweep`.
-
-    Raises:
-        UserError: with the order that is needed.
-    """
+    """Refuses to go on with the same axes in another order: checkpoints hold the runs in theirs."""
     if list(found["axes"]) != list(wanted["axes"]):
         raise UserError(f"{out} was begun with the axes in the order {', '.join(found['axes'])}: give them so again")
 
 
 def check_same_sweep(out: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    """Refuses a folder that holds another sweep.
-
-    Args:
-        out: the folder.
-        found: its `sweep.json`.
-        wanted: the same keys for the sweep that was asked for.
-
-    Raises:
-        UserError: they differ; the message says in what.
-    """
+    """Refuses a folder that holds another sweep than the wanted one; says in which of their values they differ."""
     if found.get("spec_hash") == wanted["spec_hash"]:
         return  # it knows no order of the axes
     samples = [content.get("samples") or {} for content in (found, wanted)]
@@ -171,79 +140,13 @@ def check_same_sweep(out: Path, found: Mapping[str, Any], wanted: Mapping[str, A
     raise UserError(f"{out} holds another sweep ({'; '.join(differences)}): choose another --out{hint}")
 
 
-def changed_setting(found: dict[str, Any], content: dict[str, Any]) -> str:
-    """In what a sweep's versions and device differ now from when it was begun, in words; empty if in nothing.
-
-    Args:
-        found: `sweep.json` as it was begun.
-        content: as it would be written now.
-    """
+def changed_setting(found: Mapping[str, Any], content: Mapping[str, Any]) -> str:
+    """Differences in words between the versions and device of a `sweep.json` as it was begun and as it would be now."""
     pairs = [(name, old, content["versions"].get(name)) for name, old in found.get("versions", {}).items()]
     changes = [f"{name} {old} (now {now})" for name, old, now in pairs if now != old]
     # Lanes do not depend on the number of devices, only on what they are.
     kinds = [re.sub(r" x \d+", "", setting.get("device", "")) for setting in (found, content)]
     return ", ".join(changes + ([f"{kinds[0]} (now {kinds[1]})"] if kinds[0] and kinds[0] != kinds[1] else []))
-
-
-@contextmanager
-def locked(out: Path):
-    """Makes the folder if need be and holds its lock, which the operating system frees when the process dies.
-
-    A folder that ends without a `sweep.json` is left as it was found: lock and new folders are removed.
-
-    Raises:
-        InUse: another live process holds the lock.
-        UserError: the folder cannot be written to.
-    """
-    made = [folder for folder in (out, *out.parents) if not folder.exists()]
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        file = _take_lock(out)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise UserError(f"{_file_in_the_way(out)} is not a folder") from error
-    except OSError as error:
-        raise UserError(f"cannot write to {out}: {error.strerror or error}") from error
-    with file:
-        try:
-            yield
-        finally:
-            file.truncate(0)
-            if not (out / SWEEP_FILE).exists():
-                (out / LOCK_FILE).unlink(missing_ok=True)
-                with suppress(OSError):  # something else is in it by now
-                    for folder in made:
-                        folder.rmdir()
-
-
-def _take_lock(out: Path) -> TextIO:
-    """The locked file, which says who holds it."""
-    path = out / LOCK_FILE
-    if path.exists() and not path.is_file():  # a pipe would be opened, and could not be written
-        raise UserError(f"cannot lock {out}: {path} is not a regular file")
-    while True:
-        file = open(path, "a+")  # noqa: SIM115 - held open for as long as the lock is held
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # A holder that leaves nothing behind removes the file: then this is the lock of nothing.
-            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                file.truncate(0)
-                file.write(f"process {os.getpid()}")
-                file.flush()
-                return file
-        except BlockingIOError as error:
-            file.seek(0)
-            holder = file.read().strip()
-            file.close()
-            raise InUse(f"{out} is in use by another process{f' ({holder})' if holder else ''}") from error
-        except OSError:
-            file.close()
-            raise
-        file.close()
-
-
-def _file_in_the_way(out: Path) -> Path:
-    """The part of a path that is there and is no folder."""
-    return next((part for part in (out, *out.parents) if part.exists() and not part.is_dir()), out)
 
 
 def _value(value: Any) -> str:

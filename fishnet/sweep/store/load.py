@@ -29,8 +29,8 @@ from fishnet.sweep.spec.recipe import Recipe, current_spelling, resolve, value_n
 from fishnet.sweep.spec.sweep import Sweep
 from fishnet.sweep.store.checkpoint import NoneSound
 from fishnet.sweep.store.checkpoint_store import CHECKPOINTS, CheckpointStore, RestoredState
+from fishnet.sweep.store.finished import bad_table
 from fishnet.sweep.store.folder import STATEFUL, SWEEP_FILE, check_recipes, read_sweep_file
-from fishnet.sweep.store.parquet import bad_table
 
 NETWORK = ("model", "activation", "norm", "pool")  # fields whose components a trained network is made of
 
@@ -96,12 +96,7 @@ def load_run(out: str | Path, run: int = 0) -> LoadedRun:
 
 
 def restore(states: CheckpointStore, content: Mapping[str, Any], warn: Callable[[str], None]) -> RestoredState:
-    """Reads the state of a run at its newest sound checkpoint.
-
-    Args:
-        states: of the run.
-        content: `sweep.json` of its sweep.
-        warn: told of every damaged checkpoint that was passed over.
+    """Reads the state of a run at its newest sound checkpoint; `content` is the `sweep.json` of its sweep.
 
     Raises:
         UserError: there is none; of a finished sweep, which no command goes on with, it says what is lost.
@@ -126,12 +121,7 @@ def restore(states: CheckpointStore, content: Mapping[str, Any], warn: Callable[
 
 
 def why_unselected(history: Mapping[str, np.ndarray], recipe: Recipe) -> str:
-    """Why a run has no selected epoch, in words.
-
-    Args:
-        history: its arrays as a checkpoint has them, [1, ...].
-        recipe: of the run.
-    """
+    """Reason in words why a run has no selected epoch, from its history as a checkpoint has it, [1, ...]."""
     if history["status"][0] == DIVERGED:
         return f"it diverged at step {int(history['first_bad_step'][0])}, before the end of its first epoch"
     if not history["epochs"][0]:
@@ -147,15 +137,9 @@ def sweep_of(content: Mapping[str, Any]) -> Sweep:
 
 
 def check_functions(out: Path, recipe: Recipe, trained: Mapping[str, str]) -> None:
-    """Refuses a run that needs components which this process does not have, or has otherwise.
+    """Refuses a run that needs components which this process does not have, or which differ from those `trained` with.
 
-    Args:
-        out: the folder.
-        recipe: of the run.
-        trained: the `functions` of its `sweep.json`.
-
-    Raises:
-        UserError: with the way to put it right.
+    `trained` are the `functions` of its `sweep.json`.
     """
     for field, table in value_names().items():
         if (name := getattr(recipe, field)) not in table:

@@ -60,15 +60,7 @@ def probes_table(cohort: Cohort, history: History) -> pd.DataFrame:
 
 
 def measure_rows(cohort: Cohort, history: History, kind: str, name: str, axis: str) -> pd.DataFrame:
-    """Rows of one measure, run by run.
-
-    Args:
-        cohort: whose runs.
-        history: of them.
-        kind: of the probe, "step" or "epoch".
-        name: of the measure.
-        axis: what it is over, one of `fishnet.probes.table.AXES`.
-    """
+    """Rows of one measure, run by run, of a probe of a kind (step or epoch) over one of `fishnet.probes.table.AXES`."""
     recipe, per_epoch = cohort.config.recipe, cohort.config.steps_per_epoch
     values, epochs, bad = history.probes[name], np.arange(cohort.epochs), history.first_bad_step[:, None, None]
     if kind == "step":
@@ -102,13 +94,7 @@ def measure_rows(cohort: Cohort, history: History, kind: str, name: str, axis: s
 
 
 def used_entries(cohort: Cohort, axis: str, names: Sequence[str | None]) -> np.ndarray:
-    """Entries of a measure that each run has, [run, entry] bool: all, but for slopes that only its neighbors learn.
-
-    Args:
-        cohort: whose runs.
-        axis: what the measure is over.
-        names: of its entries.
-    """
+    """Entries of a measure that each run has, [run, entry] bool: all, but for slopes that only its neighbors learn."""
     learned = [getattr(ACTIVATIONS[run.recipe.activation], "slope", None) is not None for run in cohort.runs]
     slopes = [axis == "layer" and str(name).rpartition("/")[2].startswith("act") for name in names]
     return np.array(learned)[:, None] | ~np.array(slopes)

@@ -26,11 +26,10 @@ def runs_table(
     """`runs.parquet` of one cohort.
 
     Args:
-        runs: of the cohort.
+        runs, history: of the cohort.
         axes: what the whole sweep varies, one column each: numbers, or text as soon as one of the values is no number.
-        history: of the cohort.
-        params: [run] parameters that each arm uses.
-        test: [run, 6] float64, NaN while not evaluated.
+        params: number of parameters that each arm uses, [run].
+        test: test metrics [run, len(SUMMARY)], NaN while not evaluated.
         failures: further columns, that say where runs failed.
     """
     best = history.best_epoch
@@ -53,19 +52,13 @@ def runs_table(
 
 def curves_table(runs: Sequence[Run], history: History) -> pd.DataFrame:
     """`curves.parquet` of one cohort: a row a run and finished epoch."""
-    run, epoch = _rows(history)
-    columns = {"run": np.asarray([r.index for r in runs], np.int64)[run], "epoch": epoch + 1}
-    columns |= {name: history.curves[run, epoch, j] for j, name in enumerate(CURVES)}
-    return pd.DataFrame(columns)
+    return _epochs(runs, *_rows(history), history.curves, CURVES)
 
 
 def pretrain_curves_table(runs: Sequence[Run], history: History) -> pd.DataFrame:
     """`pretrain_curves.parquet` of one cohort: a row a run and finished epoch of pretraining."""
     run, epoch = np.nonzero(np.isfinite(history.pretrain_curves[:, :, PRETRAIN_CURVES.index("loss")]))
-    columns = {"run": np.asarray([r.index for r in runs], np.int64)[run], "epoch": epoch + 1}
-    return pd.DataFrame(
-        columns | {name: history.pretrain_curves[run, epoch, j] for j, name in enumerate(PRETRAIN_CURVES)}
-    )
+    return _epochs(runs, run, epoch, history.pretrain_curves, PRETRAIN_CURVES)
 
 
 def class_curves_table(runs: Sequence[Run], history: History, classes: Sequence[str]) -> pd.DataFrame:
@@ -83,13 +76,7 @@ def class_curves_table(runs: Sequence[Run], history: History, classes: Sequence[
 
 
 def per_class_table(indices: Sequence[int] | np.ndarray, task: Task, logits: np.ndarray) -> pd.DataFrame:
-    """`per_class.parquet`: the test split at `best_epoch`.
-
-    Args:
-        indices: run numbers.
-        task: its labels and classes.
-        logits: [run, n_test, class].
-    """
+    """`per_class.parquet` of runs with these numbers, from their logits [run, n_test, class] at `best_epoch`."""
     labels = task.labels[task.splits["test"]]
     k = len(task.classes)
     values = per_class(labels, logits) if len(indices) else {name: np.zeros((0, k)) for name in PER_CLASS}
@@ -116,7 +103,15 @@ def predictions_table(indices: Sequence[int] | np.ndarray, task: Task, split: st
     return pd.DataFrame(columns | {f"p_{name}": probabilities[:, j] for j, name in enumerate(task.classes)})
 
 
+def _epochs(
+    runs: Sequence[Run], run: np.ndarray, epoch: np.ndarray, values: np.ndarray, names: Sequence[str]
+) -> pd.DataFrame:
+    """Rows of `values` [run, epoch, name], one for each pair of `run` and `epoch` (from 0)."""
+    columns = {"run": np.asarray([r.index for r in runs], np.int64)[run], "epoch": epoch + 1}
+    return pd.DataFrame(columns | {name: values[run, epoch, j] for j, name in enumerate(names)})
+
+
 def _rows(history: History) -> tuple[np.ndarray, np.ndarray]:
-    """(run, epoch from 0) of every finished epoch."""
-    runs, epochs = np.nonzero(np.arange(history.curves.shape[1]) < history.epochs[:, None])
-    return runs, epochs
+    """Run and epoch, from 0, of every finished epoch, [row] each."""
+    run, epoch = np.nonzero(np.arange(history.curves.shape[1]) < history.epochs[:, None])
+    return run, epoch

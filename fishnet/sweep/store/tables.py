@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from fishnet.host.parquet import BadTable, read_table, write_table
 from fishnet.sweep.plan.cohorts import Cohort
 from fishnet.sweep.spec.history import SUMMARY, History
 from fishnet.sweep.spec.sweep import Sweep
 from fishnet.sweep.store import records
-from fishnet.sweep.store.parquet import BadTable, read_table, write_table
 from fishnet.sweep.store.probe_tables import failure_columns, has_measures, probes_table
 
 TABLES = ("runs", "curves", "class_curves", "per_class", "predictions")
@@ -24,16 +24,13 @@ class Tables:
 
     Args:
         out: the folder to write to.
-        sweep: what is run.
+        sweep, spec_hash: what is run.
         cohorts: whose runs the tables are to hold.
-        spec_hash: of the sweep.
-        earlier: the folder with the tables of an earlier session; None: `out`.
+        earlier: the folder with the tables of an earlier session.
     """
 
-    def __init__(
-        self, out: Path, sweep: Sweep, cohorts: list[Cohort], spec_hash: str, earlier: Path | None = None
-    ) -> None:
-        self.out, self.sweep, self.spec_hash, self.earlier = out, sweep, spec_hash, earlier or out
+    def __init__(self, out: Path, sweep: Sweep, cohorts: list[Cohort], spec_hash: str, earlier: Path) -> None:
+        self.out, self.sweep, self.spec_hash, self.earlier = out, sweep, spec_hash, earlier
         self.written: dict[str, str] = {}  # table -> sha256 of its file
         self.names = TABLES + (PRETRAINING if any(cohort.objectives for cohort in cohorts) else ())
         self.names += PROBING if any(map(has_measures, cohorts)) else ()
@@ -52,16 +49,11 @@ class Tables:
         return part
 
     def update(self, number: int, cohort: Cohort, history: History, test: np.ndarray) -> None:
-        """Writes all tables with the present state of one cohort.
+        """Writes all tables with the present state of one cohort, number `number` of those of the tables.
 
-        Args:
-            number: of the cohort among those of the tables.
-            cohort: its runs.
-            history: of them.
-            test: [run, len(SUMMARY)] test metrics, NaN while a run has none.
+        `test` are test metrics [run, len(SUMMARY)], NaN while a run has none.
         """
-        runs, task = cohort.runs, cohort.task
-        bad = failure_columns(history, cohort)
+        runs, task, bad = cohort.runs, cohort.task, failure_columns(history, cohort)
         self.parts[number] |= {
             "runs": records.runs_table(runs, self.sweep.varied, history, cohort.params, test, bad),
             "curves": records.curves_table(runs, history),
@@ -89,7 +81,7 @@ class Tables:
         Args:
             number, cohort, history, test: as for `update`.
             logits: [run, image, class] on the test split.
-            validate: gives the logits of some runs, [run], on the validation split at their best epochs.
+            validate: gives the logits of some runs on the validation split at their best epochs.
         """
         runs, task = cohort.runs, cohort.task
         selected = np.flatnonzero(history.best_epoch)
@@ -113,7 +105,7 @@ class Tables:
         """Writes every table of which there is something, each whole or not at all."""
         for name in [name for name in self.names if any(name in part for part in self.parts)]:
             table = self.runs() if name == "runs" else self._joined(name)
-            self.written[name] = write_table(self.out / f"{name}.parquet", table, self.spec_hash)
+            self.written[name] = write_table(self.out / f"{name}.parquet", table, {"sweep": self.spec_hash})
 
     def _joined(self, name: str) -> pd.DataFrame:
         return joined([part[name] for part in self.parts if name in part])
@@ -144,7 +136,7 @@ def in_order(tables: list[pd.DataFrame]) -> pd.DataFrame:
 def rows_from(folder: Path, name: str, runs: Iterable[int], spec_hash: str) -> pd.DataFrame | None:
     """Rows of some runs in a table of a folder; None where there is no such table, or none of this sweep."""
     try:
-        table = read_table(folder / f"{name}.parquet", spec_hash)
+        table = read_table(folder / f"{name}.parquet", {"sweep": spec_hash})
     except BadTable:  # training fills it again
         return None
     return table[table["run"].isin(list(runs))].reset_index(drop=True)
