@@ -11,12 +11,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TextIO, cast
 
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, Progress, ProgressColumn, Task
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.status import Status
 from rich.table import Column, Table
 from rich.text import Text
 
 from fishnet.host.names import visible_lines
-from fishnet.host.numbers import seconds_text
+from fishnet.host.time_left import Clock
 from fishnet.sweep.spec.text import plan_rows
 
 
@@ -60,46 +61,37 @@ class LineDisplay(Display):
     """
 
     def __init__(self, stream: TextIO | None = None, every: float = 10.0):
-        self._stream = sys.stderr if stream is None else stream
-        # A log has no width: nothing is wrapped or cut in it.
-        self._console = _Console(
-            file=self._stream,
-            width=None if self._stream.isatty() else 1000,
-            soft_wrap=False,
-            markup=False,
-            highlight=False,
-            emoji=False,
-        )
+        stream = sys.stderr if stream is None else stream
+        width = None if stream.isatty() else 1000  # a log has no width: nothing is wrapped or cut in it
+        self._console = _Console(file=stream, width=width, markup=False, highlight=False, emoji=False)
         self._every = every
         self._clock = Clock(0.0, 0.0)
         self._printed = float("-inf")
-        self._line: Text | None = None  # the latest progress, if it has not been printed
+        self._line: str | None = None  # the latest progress, if it has not been printed
 
     def note(self, text: str) -> None:
-        self._print(Text(visible_lines(text)))
+        self._print(text)
 
     def warn(self, text: str) -> None:
-        self._print(Text(visible_lines(f"warning: {text}"), style="yellow"))
+        self._print(f"warning: {text}", style="yellow")
 
     def plan(self, view: Mapping[str, Any]) -> None:
         for accelerator in view.get("visible_accelerators") or ():
             self.warn(f"{accelerator} is visible, but training runs on {view['device']}")
-        self._plan_rows(plan_rows(view))
+        self._print_rows(plan_rows(view))
         for text in view.get("notes") or ():
             self.note(text)
 
     def stage(self, text: str) -> None:
         self._clock.pause()
-        self._print(Text(visible_lines(text)))
+        self._print(text)
 
     def start(self, total: float, done: float = 0.0) -> None:
         self._clock, self._printed = Clock(total, done), float("-inf")  # the first calls tell how long it takes
 
     def advance(self, done: float, epoch: int, epochs: int, best: str | None = None, diverged: int = 0) -> None:
         self._clock.advance(done)
-        parts = [f"{self._clock.percent:3.0f} %", f"epoch {epoch} of {epochs}", self._clock.left_text()]
-        parts += [f"best {best}"] * bool(best) + [f"{diverged} diverged"] * bool(diverged)
-        self._line = Text(visible_lines("  ".join(parts)))
+        self._line = "  ".join([progress_text(self._clock, f"epoch {epoch} of {epochs}"), *details(best, diverged)])
         if time.monotonic() - self._printed >= self._every:
             self._print_line()
 
@@ -111,29 +103,25 @@ class LineDisplay(Display):
             self._print(self._line)
         self._line, self._printed = None, time.monotonic()
 
-    def _plan_rows(self, rows: list[tuple[str, str]]) -> None:
+    def _print_rows(self, rows: list[tuple[str, str]]) -> None:
         width = max(len(name) for name, _ in rows)
         for name, text in rows:
-            self._print(Text(visible_lines(f"{name:{width}}  {text}")))
+            self._print(f"{name:{width}}  {text}")
 
-    def _print(self, what: Text | Table) -> None:
+    def _print(self, what: str | Table, style: str = "") -> None:
         try:
-            self._console.print(what)
+            self._console.print(Text(visible_lines(what), style) if isinstance(what, str) else what)
         except (OSError, ValueError):  # the reader of the stream has gone
             self._console.quiet = True
 
 
 class LiveDisplay(LineDisplay):
-    """A bar with the time left and the best arm so far, redrawn in place on a terminal.
-
-    Args:
-        stream: a terminal; standard error by default.
-    """
+    """A bar with the time left and the best arm so far, redrawn in place on a terminal, standard error by default."""
 
     def __init__(self, stream: TextIO | None = None):
         super().__init__(stream)
         self._progress: Progress | None = None
-        self._status: Any = None
+        self._status: Status | None = None
 
     def stage(self, text: str) -> None:
         self._clock.pause()
@@ -147,18 +135,20 @@ class LiveDisplay(LineDisplay):
     def start(self, total: float, done: float = 0.0) -> None:
         self.finish()
         super().start(total, done)
-        bar, words = BarColumn(bar_width=None, table_column=Column(ratio=1)), _Words(self._clock)
+        bar = BarColumn(bar_width=None, table_column=Column(ratio=1))
+        words = TextColumn("{task.fields[words]}", markup=False, table_column=Column(no_wrap=True))
         self._progress = _TwoLines(bar, words, console=self._console, expand=True, refresh_per_second=4)
-        self._progress.add_task("", total=max(total, 1e-9), completed=cast(Any, done), epoch="", detail="")
+        text = progress_text(self._clock, "")
+        self._progress.add_task("", total=max(total, 1e-9), completed=cast(Any, done), words=text, detail="")
         self._progress.start()
 
     def advance(self, done: float, epoch: int, epochs: int, best: str | None = None, diverged: int = 0) -> None:
         if self._progress is None:
             return
         self._clock.advance(done)
-        detail = "  ".join([f"best {best}"] * bool(best) + [f"{diverged} diverged"] * bool(diverged))
-        task = self._progress.task_ids[0]
-        self._progress.update(task, completed=done, detail=detail, epoch=f"epoch {epoch}/{epochs}")
+        text = progress_text(self._clock, f"epoch {epoch}/{epochs}")
+        task, detail = self._progress.task_ids[0], "  ".join(details(best, diverged))
+        self._progress.update(task, completed=done, words=text, detail=detail)
 
     def finish(self) -> None:
         self._stop_status()
@@ -173,7 +163,7 @@ class LiveDisplay(LineDisplay):
         self._stop_status()
         super().plan(view)
 
-    def _plan_rows(self, rows: list[tuple[str, str]]) -> None:
+    def _print_rows(self, rows: list[tuple[str, str]]) -> None:
         table = Table.grid(Column(no_wrap=True, style="bold"), Column(overflow="fold"), padding=(0, 2))
         for name, text in rows:
             table.add_row(Text(name), Text(visible_lines(text)))
@@ -185,58 +175,20 @@ class LiveDisplay(LineDisplay):
             self._status = None
 
 
+def progress_text(clock: Clock, epoch: str) -> str:
+    """Share done, epoch and time left."""
+    return f"{clock.percent():3.0f} %  {epoch}  {clock.left_text()}"
+
+
+def details(best: str | None, diverged: int) -> list[str]:
+    """Best arm and number of diverged runs in words, where there are any."""
+    return [f"best {best}"] * bool(best) + [f"{diverged} diverged"] * bool(diverged)
+
+
 class _Console(Console):
     def on_broken_pipe(self) -> None:
         # rich would end the process: a sweep whose log nobody reads any more goes on in silence
         self.quiet = True
-
-
-class Clock:
-    """Time left, from the mean pace of this session's training: what else it does, and earlier ones, do not count.
-
-    Args:
-        total: amount of work.
-        done: how much of it is done.
-    """
-
-    def __init__(self, total: float, done: float):
-        self.total, self.done = total, done
-        self._began = time.monotonic()
-        self._last: float | None = self._began  # when work was last known to be going on
-        self._gained = self._spent = 0.0
-
-    def advance(self, done: float) -> None:
-        """So much is done by now."""
-        now = time.monotonic()
-        if self._last is not None:
-            self._gained, self._spent = self._gained + done - self.done, self._spent + now - self._last
-        self.done, self._last = done, now
-
-    def pause(self) -> None:
-        """What is done until the next advance is not the work that is counted: compilation, pretraining."""
-        self._last = None
-
-    @property
-    def percent(self) -> float:
-        """The share done, 0 to 100."""
-        return 100.0 * min(self.done / self.total, 1.0) if self.total else 100.0
-
-    def left_text(self) -> str:
-        """How long it will still take, or how long it took, in words."""
-        if self.done >= self.total:
-            return f"took {seconds_text(time.monotonic() - self._began)}"
-        if self._gained <= 0:
-            return "time left: not known yet"
-        return f"{seconds_text(self._spent / self._gained * (self.total - self.done))} left"
-
-
-class _Words(ProgressColumn):
-    def __init__(self, clock: Clock):
-        super().__init__(table_column=Column(no_wrap=True))
-        self._clock = clock
-
-    def render(self, task: Task) -> Text:
-        return Text(f"{self._clock.percent:3.0f} %  {task.fields['epoch']}  {self._clock.left_text()}")
 
 
 class _TwoLines(Progress):
