@@ -18,7 +18,7 @@ from fishnet.sweep.run.supervised import SupervisedPhase
 from fishnet.sweep.spec.history import SUMMARY, History
 from fishnet.sweep.spec.stopping import ArmStopper
 from fishnet.sweep.store.checkpoint_store import CheckpointStore
-from fishnet.sweep.store.probe_tables import empty_measures
+from fishnet.sweep.store.records import empty_measures
 
 
 class CohortRunner:

@@ -6,15 +6,20 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
+import jax
+import numpy as np
+
 from fishnet.data import DataOptions, Task, load_tasks
+from fishnet.errors import UserError
 from fishnet.host.names import shell_command
 from fishnet.source_hash.digest import describe_source, hash_each
 from fishnet.sweep.plan.networks import Trunk, own_trunk
 from fishnet.sweep.plan.user_components import user_functions
 from fishnet.sweep.spec.recipe import resolve
 from fishnet.sweep.spec.sweep import Run, Sweep
-from fishnet.sweep.store.backbones import load_trunks
+from fishnet.sweep.spec.trunk import parse_trunk
 from fishnet.sweep.store.checkpoint import digest
+from fishnet.sweep.store.load import load_run
 
 
 class Inputs:
@@ -39,13 +44,23 @@ class Inputs:
     @cached_property
     def trunks(self) -> dict[str, Trunk]:
         """Variables of earlier runs that runs begin from, by the text in the field `trunk`."""
-        return load_trunks(run.recipe for run in self.runs)
+        texts = dict.fromkeys(run.recipe.trunk for run in self.runs)
+        return {text: load_trunk(text) for text in texts if text != "none"}
 
     @cached_property
     def fingerprints(self) -> dict[str, str]:
         """Digest of all that training sees of each task and trunk, as `sweep.json` keeps it."""
         found = {f"{name} at {size}": task.fingerprint for (name, size), task in self.tasks.items()}
         return found | {f"trunk {text}": digest(trunk) for text, trunk in self.trunks.items()}
+
+
+def load_trunk(text: str) -> Trunk:
+    """Loads the variables of the run that a recipe's `trunk` names; raises as `load_run`."""
+    try:
+        variables = load_run(*parse_trunk(text)).variables
+    except UserError as error:
+        raise type(error)(f"trunk: {error}") from error
+    return {name: jax.tree.map(np.asarray, variables.get(name, {})) for name in ("params", "batch_stats")}
 
 
 def spec_hash(sweep: Sweep, data: DataOptions, lowering: str | None = None, lane_width: int | str | None = None) -> str:

@@ -61,9 +61,9 @@ class LineDisplay(Display):
     """
 
     def __init__(self, stream: TextIO | None = None, every: float = 10.0):
-        stream = sys.stderr if stream is None else stream
-        width = None if stream.isatty() else 1000  # a log has no width: nothing is wrapped or cut in it
-        self._console = _Console(file=stream, width=width, markup=False, highlight=False, emoji=False)
+        file = sys.stderr if stream is None else stream
+        width = None if file.isatty() else 1000  # a log has no width: nothing is wrapped or cut in it
+        self._console = _Console(file=file, width=width, markup=False, highlight=False, emoji=False)
         self._every = every
         self._clock = Clock(0.0, 0.0)
         self._printed = float("-inf")

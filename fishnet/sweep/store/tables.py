@@ -11,7 +11,6 @@ from fishnet.sweep.plan.cohorts import Cohort
 from fishnet.sweep.spec.history import SUMMARY, History
 from fishnet.sweep.spec.sweep import Sweep
 from fishnet.sweep.store import records
-from fishnet.sweep.store.probe_tables import failure_columns, has_measures, probes_table
 
 TABLES = ("runs", "curves", "class_curves", "per_class", "predictions")
 PRETRAINING = ("pretrain_curves",)  # only where some run pretrains
@@ -33,17 +32,16 @@ class Tables:
         self.out, self.sweep, self.spec_hash, self.earlier = out, sweep, spec_hash, earlier
         self.written: dict[str, str] = {}  # table -> sha256 of its file
         self.names = TABLES + (PRETRAINING if any(cohort.objectives for cohort in cohorts) else ())
-        self.names += PROBING if any(map(has_measures, cohorts)) else ()
+        self.names += PROBING if any(map(records.has_measures, cohorts)) else ()
         self.parts: list[dict[str, pd.DataFrame]] = [self._so_far(cohort) for cohort in cohorts]
 
     def _so_far(self, cohort: Cohort) -> dict[str, pd.DataFrame]:
         """Tables of a cohort from an earlier session, so that its rows stay while other cohorts are trained."""
-        runs, history = cohort.runs, History.empty(len(cohort.runs), cohort.epochs, len(cohort.task.classes))
-        nothing = np.full((len(runs), len(SUMMARY)), np.nan)
-        bad = failure_columns(history, cohort)
-        part = {"runs": records.runs_table(runs, self.sweep.varied, history, cohort.params, nothing, bad)}
+        runs = [run.index for run in cohort.runs]
+        history = History.empty(len(runs), cohort.epochs, len(cohort.task.classes))
+        part = {"runs": self._runs_table(cohort, history, np.full((len(runs), len(SUMMARY)), np.nan))}
         for name in self.names:
-            rows = rows_from(self.earlier, name, [run.index for run in runs], self.spec_hash)
+            rows = rows_from(self.earlier, name, runs, self.spec_hash)
             if rows is not None and len(rows):
                 part[name] = rows
         return part
@@ -53,15 +51,15 @@ class Tables:
 
         `test` are test metrics [run, len(SUMMARY)], NaN while a run has none.
         """
-        runs, task, bad = cohort.runs, cohort.task, failure_columns(history, cohort)
+        runs, task = cohort.runs, cohort.task
         self.parts[number] |= {
-            "runs": records.runs_table(runs, self.sweep.varied, history, cohort.params, test, bad),
+            "runs": self._runs_table(cohort, history, test),
             "curves": records.curves_table(runs, history),
             "pretrain_curves": records.pretrain_curves_table(runs, history),
             "class_curves": records.class_curves_table(runs, history, task.classes),
         }
-        if has_measures(cohort):
-            self.parts[number]["probes"] = probes_table(cohort, history)
+        if records.has_measures(cohort):
+            self.parts[number]["probes"] = records.probes_table(cohort, history)
         nothing = np.zeros((0, 0, len(task.classes)), np.float32)
         self.parts[number].setdefault("per_class", records.per_class_table([], task, nothing))
         self.parts[number].setdefault("predictions", records.predictions_table([], task, "test", nothing))
@@ -83,14 +81,12 @@ class Tables:
             logits: [run, image, class] on the test split.
             validate: gives the logits of some runs on the validation split at their best epochs.
         """
-        runs, task = cohort.runs, cohort.task
-        selected = np.flatnonzero(history.best_epoch)
-        index = np.asarray([run.index for run in runs])
+        task, selected = cohort.task, np.flatnonzero(history.best_epoch)
+        index = np.asarray([run.index for run in cohort.runs])
         self.parts[number]["per_class"] = records.per_class_table(index[selected], task, logits[selected])
         shown = selected
         if len(self.sweep.runs()) > PREDICTIONS_FOR_ALL:
-            table = records.runs_table(runs, {}, history, cohort.params, test)
-            shown = np.flatnonzero(np.isin(index, extremes(table)))
+            shown = np.flatnonzero(np.isin(index, extremes(self._runs_table(cohort, history, test))))
         parts = [records.predictions_table(index[shown], task, "test", logits[shown])]
         if len(shown):
             parts.insert(0, records.predictions_table(index[shown], task, "val", validate(shown)))
@@ -106,6 +102,10 @@ class Tables:
         for name in [name for name in self.names if any(name in part for part in self.parts)]:
             table = self.runs() if name == "runs" else self._joined(name)
             self.written[name] = write_table(self.out / f"{name}.parquet", table, {"sweep": self.spec_hash})
+
+    def _runs_table(self, cohort: Cohort, history: History, test: np.ndarray) -> pd.DataFrame:
+        failures = records.failure_columns(history, cohort)
+        return records.runs_table(cohort.runs, self.sweep.varied, history, cohort.params, test, failures)
 
     def _joined(self, name: str) -> pd.DataFrame:
         return joined([part[name] for part in self.parts if name in part])
