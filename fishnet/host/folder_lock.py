@@ -2,14 +2,16 @@
 
 import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
 from fishnet.errors import UserError
 
 LOCK_FILE = ".lock"
+POLL_SECONDS = 0.1
 
 
 class InUse(UserError):
@@ -44,6 +46,23 @@ def locked(folder: Path, keep_with: str) -> Iterator[None]:
                 with suppress(OSError):  # something else is in it by now
                     for path in made:
                         path.rmdir()
+
+
+@contextmanager
+def wait_for_lock(folder: Path, keep_with: str, seconds: float, while_waiting: Callable[[], None]) -> Iterator[None]:
+    """Holds the lock of a folder as `locked`; raises `InUse` where another process has held it for so many seconds."""
+    began = time.monotonic()
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(locked(folder, keep_with))
+                break
+            except InUse:
+                if time.monotonic() - began >= seconds:
+                    raise
+            while_waiting()
+            time.sleep(POLL_SECONDS)
+        yield
 
 
 def file_in_the_way(folder: Path) -> Path:

@@ -66,6 +66,20 @@ def shell_command(words: Sequence[str]) -> str:
     return " ".join(map(shell_word, words))
 
 
+def with_flag(command: str, flag: str, value: str) -> str:
+    """Sets a flag of a shell command, in place of other values that it has there: `--shard 3/4`, `--shard=3/4`."""
+    try:
+        words = shlex.split(command)
+    except ValueError:  # not a command that a shell would take
+        return f"{command} {flag} {value}"
+    kept, skip = [], False
+    for word in words:
+        if not (skip or word == flag or word.startswith(f"{flag}=")):
+            kept.append(word)
+        skip = word == flag
+    return shlex.join([*kept, flag, value])
+
+
 def _escape(found: re.Match) -> str:
     return _escaped(found[0])
 

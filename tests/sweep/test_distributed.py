@@ -19,11 +19,11 @@ from jax.sharding import NamedSharding, PartitionSpec
 from experiments import merge
 from fishnet.data import load_task
 from fishnet.errors import UsageError, UserError
+from fishnet.host.names import with_flag
 from fishnet.sweep import Recipe, Stopping, Sweep, run_sweep
 from fishnet.sweep.distributed import shard_folders
 from fishnet.sweep.distributed.assignment import assign, groups_of, parse_assignment, shard_of, write_assignment
 from fishnet.sweep.distributed.shard import Shard, parse_shard, shard_in
-from fishnet.sweep.distributed.shard_folders import shard_command
 from fishnet.sweep.plan.cohorts import LayoutChoice
 from fishnet.sweep.plan.layout import make_layouts
 from fishnet.sweep.program.compile import compiler_options
@@ -200,7 +200,7 @@ def test_missing_shards_are_named_with_the_command_that_goes_on(tmp_path):
     ],
 )
 def test_the_command_of_another_shard(command, expected):
-    assert shard_command(command, "3/4") == expected
+    assert with_flag(command, "--shard", "3/4") == expected
 
 
 def test_merging_by_command(undisturbed, tmp_path, monkeypatch, capsys):

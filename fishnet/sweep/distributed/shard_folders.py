@@ -2,22 +2,22 @@
 
 import json
 import math
-import shlex
 import shutil
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from fishnet.host.files import write_whole
-from fishnet.host.folder_lock import InUse
+from fishnet.host.folder_lock import InUse, wait_for_lock
 from fishnet.host.interrupt import Interrupt
+from fishnet.host.names import with_flag
 from fishnet.sweep.distributed.shard import Shard
 from fishnet.sweep.store.checkpoint_store import CHECKPOINTS, OLD_SHARDS, SHARDS, parts_in
-from fishnet.sweep.store.folder import locked
+from fishnet.sweep.store.folder import SWEEP_FILE, locked
 
 FINISHED_FILE = "finished.json"  # of a shard: the spec hash of the sweep whose runs it has trained
-POLL_SECONDS, LOOK_SECONDS = 0.1, 2.0
+LOOK_SECONDS = 2.0
 AGAIN = "nothing is lost: the same command goes on from here"
 
 
@@ -29,7 +29,8 @@ def shard_lock(out: Path, shard: Shard, interrupt: Interrupt) -> Iterator[None]:
         InUse: another process holds it, or a process trains a shard of the sweep that is to be trained whole.
     """
     # Others hold the lock of a shard for a moment when they look whether anybody does.
-    with wait_for_lock(shard.folder(out), interrupt, seconds=0.0 if shard.whole else LOOK_SECONDS):
+    seconds = 0.0 if shard.whole else LOOK_SECONDS
+    with wait_for_lock(shard.folder(out), SWEEP_FILE, seconds, partial(interrupt.check, AGAIN)):
         if shard.whole:
             check_idle(out, allowed=[])
         yield
@@ -45,27 +46,10 @@ def one_at_a_time(out: Path, shard: Shard, interrupt: Interrupt) -> Iterator[Non
     if shard.whole:  # which holds the lock of the folder
         yield
         return
-    with wait_for_lock(out / SHARDS, interrupt, seconds=math.inf):
+    with wait_for_lock(out / SHARDS, SWEEP_FILE, math.inf, partial(interrupt.check, AGAIN)):
         with locked(out):  # held for long by a process that trains the whole sweep
             pass
         check_idle(out, allowed=shard.siblings())
-        yield
-
-
-@contextmanager
-def wait_for_lock(folder: Path, interrupt: Interrupt, seconds: float) -> Iterator[None]:
-    """Holds the lock of a folder; raises `InUse` where another process has held it for so many seconds."""
-    began = time.monotonic()
-    with ExitStack() as stack:
-        while True:
-            try:
-                stack.enter_context(locked(folder))
-                break
-            except InUse:
-                if time.monotonic() - began >= seconds:
-                    raise
-            interrupt.check(AGAIN)
-            time.sleep(POLL_SECONDS)
         yield
 
 
@@ -111,20 +95,7 @@ def resume_text(missing: list[str], command: str) -> str:
     text = f"not finished: {', '.join(missing)}"
     if not waiting:
         return f"{text}; the last one to finish merges the tables"
-    return f"{text}; to go on: {shard_command(command, waiting[0].split()[1])}"
-
-
-def shard_command(command: str, shard: str) -> str:
-    """A command line with `--shard` set to another one."""
-    with suppress(ValueError):
-        words = shlex.split(command)
-        kept = [
-            word
-            for i, word in enumerate(words)
-            if not word.startswith("--shard=") and word != "--shard" and words[max(i - 1, 0)] != "--shard"
-        ]
-        return shlex.join([*kept, "--shard", shard])
-    return f"{command} --shard {shard}"
+    return f"{text}; to go on: {with_flag(command, '--shard', waiting[0].split()[1])}"
 
 
 def clear_shards(out: Path) -> None:

@@ -75,7 +75,7 @@ class ShardTrainer:
         runner.train()
         logits = runner.test()
         validate = partial(runner.training.evaluate, "val", best=True)
-        self.tables.finish(place, runner.cohort, runner.history, runner.test_metrics, logits, validate)
+        self.tables.finish(place, runner.history, runner.test_metrics, logits, validate)
         spent = runner.seconds | {"whole": time.perf_counter() - began}
         keep = partial(keep_time, layout, job.used, spent, runner.steps_made)
         best_effort("how long this program took", keep, job.display.note, None)
@@ -97,7 +97,7 @@ class ShardTrainer:
 
     def write(self, place: int, runner: CohortRunner) -> None:
         """Writes the tables, and into `sweep.json` how long nobody was at work before what they hold."""
-        self.tables.update(place, runner.cohort, runner.history, runner.test_metrics)
+        self.tables.update(place, runner.history, runner.test_metrics)
         content, paused = self.plan.content, self.plan.paused
         if self.job.shard.whole and content["paused"] != paused:
             content["paused"] = paused

@@ -2,14 +2,9 @@
 
 import hashlib
 import json
-import logging
-import os
-import re
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +12,11 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from fishnet.errors import UserError, first_line
+from fishnet.errors import UserError
 from fishnet.host.machine import versions
+from fishnet.host.orbax import LATE, error_line, plain_path, silence_logs, without_late_complaints
 
 FORMAT = 4  # of what is saved and how: raise it when `LaneState`, `History`, `PretrainState` or the record change
-LATE = 0.2  # seconds in which reads and writes that were under way come to their end
 
 
 def digest(tree: Any) -> str:
@@ -58,8 +53,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, of: Mapping[str, Any] | None = None) -> None:
-        for library in ("absl", "asyncio"):
-            logging.getLogger(library).setLevel(logging.CRITICAL)  # what matters comes as an error
+        silence_logs()
         self.folder, self.of = folder.absolute(), of
         self._manager: ocp.CheckpointManager | None = None
         self._number, self._tree = 0, None  # last written, or being written
@@ -98,7 +92,7 @@ class Checkpoints:
                 step()
         except (OSError, ValueError, RuntimeError) as error:
             time.sleep(LATE)
-            raise UserError(f"cannot write a checkpoint to {self.folder}: {_line(error)}") from error
+            raise UserError(f"cannot write a checkpoint to {self.folder}: {error_line(error)}") from error
 
     def _begin(self, tree: Any) -> None:
         manager = self._open()
@@ -138,7 +132,7 @@ class Checkpoints:
                 except OtherFormat:
                     raise
                 except Exception as error:  # Orbax, TensorStore and JSON each raise their own
-                    warn(f"checkpoint {self.folder / str(number)} is damaged and was passed over: {_line(error)}")
+                    warn(f"checkpoint {self.folder / str(number)} is damaged and was passed over: {error_line(error)}")
         if numbers:
             raise NoneSound(
                 f"no checkpoint in {self.folder} can be read; remove that folder to start this part of the sweep again"
@@ -150,7 +144,7 @@ class Checkpoints:
         checkpointer = ocp.Checkpointer(ocp.JsonCheckpointHandler())
         recorded = checkpointer.restore(plain / "digest", args=ocp.args.JsonRestore())
         check_record(recorded, self.of, folder)
-        with _without_late_complaints(), ocp.StandardCheckpointer() as reader:
+        with without_late_complaints(), ocp.StandardCheckpointer() as reader:
             found = reader.metadata(plain / "state").item_metadata
             if found is None:
                 raise ValueError("its list of arrays cannot be read")
@@ -162,26 +156,12 @@ class Checkpoints:
 
     def _open(self) -> ocp.CheckpointManager:
         if self._manager is None:
-            self._quiet.enter_context(_without_late_complaints())
+            self._quiet.enter_context(without_late_complaints())
             self.folder.mkdir(parents=True, exist_ok=True)
             plain = self._quiet.enter_context(plain_path(self.folder))
             options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=True, create=True)
             self._manager = ocp.CheckpointManager(plain, options=options)
         return self._manager
-
-
-@contextmanager
-def plain_path(folder: Path) -> Iterator[Path]:
-    """Gives a path to a folder that Orbax and TensorStore can take: they read [ ] as a pattern, \\ as an escape and
-    gs: as an address, and refuse bytes that are no UTF-8. It is the folder's own, or that of a link to it.
-    """
-    if re.fullmatch(r"[\w /.,+=@%#~-]*", str(folder)):
-        yield folder
-        return
-    with tempfile.TemporaryDirectory(prefix="fishnet-") as place:
-        link = Path(place) / "checkpoints"
-        link.symlink_to(folder, target_is_directory=True)
-        yield link
 
 
 def record(sha256: str, of: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -213,30 +193,3 @@ def check_record(recorded: Mapping[str, Any], of: Mapping[str, Any] | None, fold
 
 def _record_digest(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-@contextmanager
-def _without_late_complaints():
-    """Keeps reads and writes that were under way when another one failed from printing that their loop is gone."""
-    usual = sys.unraisablehook
-
-    def hook(complaint: Any) -> None:
-        if "Event loop is closed" not in str(complaint.exc_value):
-            usual(complaint)
-
-    sys.unraisablehook = hook
-    try:
-        yield
-    except Exception:
-        time.sleep(LATE)
-        raise
-    finally:
-        sys.unraisablehook = usual
-
-
-def _line(error: BaseException) -> str:
-    """Text of the operating system, or the first line of an error's text, or its type."""
-    # TensorStore puts it at the end of a long line.
-    if found := re.search(r"(?:OS error |os_error_code=')(\d+)", str(error)):
-        return os.strerror(int(found[1]))
-    return first_line(error)[:300]

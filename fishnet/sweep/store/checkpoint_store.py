@@ -8,6 +8,7 @@ goes on from where it is furthest, whichever shards an earlier start had.
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -112,9 +113,10 @@ class CheckpointStore:
             rows = np.array([at.get(int(run), -1) for run in self.runs])
             further = np.array([row >= 0 and tuple(there[row]) > tuple(progress[i]) for i, row in enumerate(rows)])
             if best is None:
-                best = rows_of(tree, np.maximum(rows, 0))
+                best = map_runs(partial(np.take, indices=np.maximum(rows, 0), axis=0), tree)
             elif further.any():
-                best = put(best, further, rows_of(tree, rows[further]))
+                new = map_runs(partial(np.take, indices=rows[further], axis=0), tree)
+                best = map_runs(partial(put, further), best, new)
             progress[further] = there[rows[further]]
         found = progress[:, 0] >= 0
         return RestoredState(best, found) if found.any() else None
@@ -133,24 +135,18 @@ def progress_of(tree: Any) -> np.ndarray:
     return np.stack([steps, progress["epochs"], ended], axis=-1).astype(np.int64)
 
 
-def rows_of(tree: Any, rows: np.ndarray) -> Any:
-    """State of some of the runs of `tree`."""
+def map_runs(function: Callable[..., np.ndarray], *states: Any) -> Any:
+    """Maps a function over the arrays [run, ...] of states; what they share is that of the last one."""
     return {
-        name: value if name in SHARED else jax.tree.map(lambda leaf: np.asarray(leaf)[rows], value)
-        for name, value in tree.items()
+        name: states[-1][name] if name in SHARED else jax.tree.map(function, *(state[name] for state in states))
+        for name in states[0]
     }
 
 
-def put(tree: Any, rows: np.ndarray, other: Any) -> Any:
-    """`tree` with the runs of `other` in these rows; the arrays of `tree` are given up."""
-
-    def place(leaf: np.ndarray, new: np.ndarray) -> np.ndarray:
-        leaf[rows] = new
-        return leaf
-
-    return {
-        name: other[name] if name in SHARED else jax.tree.map(place, value, other[name]) for name, value in tree.items()
-    }
+def put(rows: np.ndarray, values: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Puts `new` into these rows of `values`, which it returns."""
+    values[rows] = new
+    return values
 
 
 def same_but_for_runs(a: Any, b: Any) -> bool:

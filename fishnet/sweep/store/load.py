@@ -101,18 +101,16 @@ def restore(states: CheckpointStore, content: Mapping[str, Any], warn: Callable[
     Raises:
         UserError: there is none; of a finished sweep, which no command goes on with, it says what is lost.
     """
-    folder, problem = states.out / CHECKPOINTS / states.name, None
+    folder, why, problem = states.out / CHECKPOINTS / states.name, "is missing or empty", None
     try:
-        found = states.restore(None, warn)
+        if (found := states.restore(None, warn)) is not None:
+            return found
     except NoneSound as error:
         if not content["finished"]:
             raise
-        found, problem = None, error
-    if found is not None:
-        return found
+        why, problem = "has no checkpoint that can be read", error
     if not content["finished"]:
         raise UserError(f"{folder} holds no checkpoint yet")
-    why = "is missing or empty" if problem is None else "has no checkpoint that can be read"
     tables = " (its tables are whole)" if bad_table(states.out, content) is None else ""
     raise UserError(
         f"the networks of this finished sweep are lost: {folder} {why}{tables}; to have them again, train the sweep "

@@ -29,7 +29,7 @@ class Tables:
     """
 
     def __init__(self, out: Path, sweep: Sweep, cohorts: list[Cohort], spec_hash: str, earlier: Path) -> None:
-        self.out, self.sweep, self.spec_hash, self.earlier = out, sweep, spec_hash, earlier
+        self.out, self.sweep, self.cohorts, self.spec_hash, self.earlier = out, sweep, cohorts, spec_hash, earlier
         self.written: dict[str, str] = {}  # table -> sha256 of its file
         self.names = TABLES + (PRETRAINING if any(cohort.objectives for cohort in cohorts) else ())
         self.names += PROBING if any(map(records.has_measures, cohorts)) else ()
@@ -46,11 +46,9 @@ class Tables:
                 part[name] = rows
         return part
 
-    def update(self, number: int, cohort: Cohort, history: History, test: np.ndarray) -> None:
-        """Writes all tables with the present state of one cohort, number `number` of those of the tables.
-
-        `test` are test metrics [run, len(SUMMARY)], NaN while a run has none.
-        """
+    def update(self, number: int, history: History, test: np.ndarray) -> None:
+        """Writes all tables with the present history of cohort `number` and its test metrics [run, len(SUMMARY)]."""
+        cohort = self.cohorts[number]
         runs, task = cohort.runs, cohort.task
         self.parts[number] |= {
             "runs": self._runs_table(cohort, history, test),
@@ -68,7 +66,6 @@ class Tables:
     def finish(
         self,
         number: int,
-        cohort: Cohort,
         history: History,
         test: np.ndarray,
         logits: np.ndarray,
@@ -77,11 +74,12 @@ class Tables:
         """Writes all tables with the test results of one cohort.
 
         Args:
-            number, cohort, history, test: as for `update`.
+            number, history, test: as for `update`.
             logits: [run, image, class] on the test split.
             validate: gives the logits of some runs on the validation split at their best epochs.
         """
-        task, selected = cohort.task, np.flatnonzero(history.best_epoch)
+        cohort, selected = self.cohorts[number], np.flatnonzero(history.best_epoch)
+        task = cohort.task
         index = np.asarray([run.index for run in cohort.runs])
         self.parts[number]["per_class"] = records.per_class_table(index[selected], task, logits[selected])
         shown = selected
@@ -91,7 +89,7 @@ class Tables:
         if len(shown):
             parts.insert(0, records.predictions_table(index[shown], task, "val", validate(shown)))
         self.parts[number]["predictions"] = pd.concat(parts, ignore_index=True)
-        self.update(number, cohort, history, test)
+        self.update(number, history, test)
 
     def runs(self) -> pd.DataFrame:
         """All runs so far."""
