@@ -14,8 +14,9 @@ from fishnet.cli.output import width_of_output
 from fishnet.cli.parser import run_guarded, usable_cores
 from fishnet.cli.sweep_flags import Experiment, Request, understand
 from fishnet.errors import UsageError, UserError
+from fishnet.host.cluster import OWN_CHIPS
 from fishnet.host.names import shell_word, visible
-from fishnet.sweep.distributed.shard import OWN_CHIPS, parse_shard
+from fishnet.sweep.distributed.shard import parse_shard
 from fishnet.sweep.run.progress import Display, display_for
 
 if TYPE_CHECKING:

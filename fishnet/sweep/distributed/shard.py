@@ -1,4 +1,4 @@
-"""Which share of a sweep's runs a process trains: `--shard I/N`, or what a cluster says in the environment.
+"""Shards: the share of a sweep's runs that a process trains, `--shard I/N` or what a cluster says.
 
 Nothing here imports jax.
 """
@@ -9,19 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fishnet.errors import UsageError
+from fishnet.host.cluster import process_number
 from fishnet.sweep.spec.random_search import MOST_RUNS
-
-# cluster -> the variables with the number of this process, from 0, and with how many there are
-CLUSTERS = {
-    # Of the step: a script that sbatch runs itself is one process, however many tasks its job has.
-    "Slurm": ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
-    "Open MPI": ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
-    # An indexed job sets the first; the second is not standard: its manifest sets it to `completions`.
-    "Kubernetes": ("JOB_COMPLETION_INDEX", "JOB_COMPLETIONS"),
-}
-TPU_WORKER, TPU_HOSTS = "TPU_WORKER_ID", "TPU_WORKER_HOSTNAMES"  # of a pod; hosts separated by commas
-# A host of a TPU pod then takes its own chips only, https://github.com/pytorch/xla/issues/7714 (under the older name).
-OWN_CHIPS = {"TPU_PROCESS_BOUNDS": "1,1,1"}
 
 
 @dataclass(frozen=True)
@@ -36,11 +25,11 @@ class Shard:
 
     @property
     def whole(self) -> bool:
-        """Whether this is the whole sweep."""
+        """Tells whether this is the whole sweep."""
         return self.count == 1
 
     def folder(self, out: Path) -> Path:
-        """The folder that a process with this shard writes to."""
+        """Folder that a process with this shard writes to."""
         return out if self.whole else out / "shards" / f"{self.number}-of-{self.count}"
 
     def siblings(self) -> list["Shard"]:
@@ -60,32 +49,6 @@ def parse_shard(text: str) -> Shard:
 
 
 def shard_in(environment: Mapping[str, str]) -> Shard:
-    """The shard of this process as Slurm, Open MPI, Kubernetes or a TPU pod says; the whole sweep where none does.
-
-    Args:
-        environment: such as `os.environ`.
-
-    Raises:
-        UsageError: a variable is no number, or not one of the numbers that there are.
-    """
-    for index, size in CLUSTERS.items():
-        if (count := _number(environment, size[1])) and count > 1:
-            return _shard(environment, size[0], count, index)
-    hosts = environment.get(TPU_HOSTS, "").split(",")
-    return _shard(environment, TPU_WORKER, len(hosts), "the TPU pod") if len(hosts) > 1 else Shard()
-
-
-def _shard(environment: Mapping[str, str], name: str, count: int, cluster: str) -> Shard:
-    index = _number(environment, name)
-    if index is None or index >= count:
-        said = f"{name} is {environment[name]}" if name in environment else f"there is no {name}"
-        raise UsageError(f"{cluster} tells of {count} processes, but {said} in the environment: give --shard I/N")
+    """Shard of this process as its cluster says, see `process_number`; the whole sweep where none does."""
+    index, count = process_number(environment)
     return parse_shard(f"{index + 1}/{count}")
-
-
-def _number(environment: Mapping[str, str], name: str) -> int | None:
-    """A whole number in the environment; None where it has no such variable."""
-    text = environment.get(name, "")
-    if not re.fullmatch(r"[0-9]{0,9}", text):
-        raise UsageError(f"{name} in the environment is {text!r}, no whole number: unset it, or give --shard I/N")
-    return int(text) if text else None

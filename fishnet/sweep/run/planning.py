@@ -162,7 +162,7 @@ def plan_content(
 
 
 def plan_view(job: Job, layouts: Sequence[Layout], notes: list[str]) -> dict[str, Any]:
-    """Plan as the display shows it before anything is compiled; see `Display.plan`."""
+    """Plan as a display shows it before anything is compiled; visible accelerators are those seen but not used."""
     cohorts = []
     for layout in layouts:
         low, high = layout.cohort.params.min(), layout.cohort.params.max()

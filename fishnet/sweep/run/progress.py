@@ -1,4 +1,4 @@
-"""What a sweep tells the person who waits for it: nothing, log lines, or a live bar.
+"""Displays for the person who waits for a sweep: nothing, log lines, or a live bar.
 
 The runner calls the same few methods on any `Display`; which one it is, is the caller's choice. Everything goes to
 standard error, so that standard output holds only results. A display never fails a sweep: once its stream is closed
@@ -22,34 +22,28 @@ from fishnet.sweep.spec.text import plan_rows
 
 
 class Display:
-    """Says nothing; the base of the displays that do."""
+    """Display that shows nothing; the base of those that do."""
 
     def note(self, text: str) -> None:
-        """Something worth knowing (skipped files, a resumed sweep)."""
+        """Shows something worth knowing (skipped files, a resumed sweep)."""
 
     def warn(self, text: str) -> None:
-        """Something the user should act on (an unused GPU)."""
+        """Shows something the user should act on (an unused GPU)."""
 
     def plan(self, view: Mapping[str, Any]) -> None:
-        """What is about to run.
-
-        Args:
-            view: device (str), devices (int), visible_accelerators (list of str: seen but not used), runs, arms, seeds,
-                programs, out, cohorts (list of mappings: runs, lane_width, lowering, devices, steps_per_epoch, epochs,
-                dropped_images, reason, params, last_time), notes (list of str).
-        """
+        """Shows what is about to run: `view` as from `fishnet.sweep.run.planning.plan_view`."""
 
     def stage(self, text: str) -> None:
-        """What is being done now, when it is not training ("compiling program 1 of 1")."""
+        """Shows what is being done now, when it is not training ("compiling program 1 of 1")."""
 
     def start(self, total: float, done: float = 0.0) -> None:
-        """Training begins: `total` run-epochs, of which `done` were finished by an earlier session."""
+        """Begins to show training of `total` run-epochs, of which `done` were finished by an earlier session."""
 
     def advance(self, done: float, epoch: int, epochs: int, best: str | None = None, diverged: int = 0) -> None:
-        """`done` run-epochs are finished in all; called about once a second at most."""
+        """Shows that `done` run-epochs are finished in all; called about once a second at most."""
 
     def finish(self) -> None:
-        """Nothing more will come from training; may be called twice."""
+        """Ends what is shown of training; may be called twice."""
 
 
 class LineDisplay(Display):
