@@ -195,8 +195,8 @@ MUTATIONS = [
     ),
     Mutation(
         "halving_keeps_one_too_many",
-        "return better >= math.ceil((len(others) + 1) / stopping.halving)",
-        "return better > math.ceil((len(others) + 1) / stopping.halving)",
+        "better >= math.ceil((len(others) + 1) / stopping.halving)",
+        "better > math.ceil((len(others) + 1) / stopping.halving)",
         ("stopping",),
     ),
     # Commands and reports.

@@ -14,9 +14,8 @@ from fishnet.sweep.plan.layout import Layout, lay_out
 def assign(layouts: Sequence[Layout], shards: int, whole_arms: bool) -> list[list[list[int]]]:
     """Assigns the unit with most steps that is left to the shard with the fewest, until none is left.
 
-    A unit is a lane group, so that groups, and with them a run's last bits, are those of a whole sweep.
-
-    With `whole_arms` it is an arm with all its seeds.
+    A unit is a lane group, so that groups, and with them a run's last bits, are those of a whole sweep; with
+    `whole_arms` it is an arm with all its seeds.
 
     Returns:
         For each cohort and shard the numbers of its runs, ascending; empty where there are more shards than units.
@@ -40,12 +39,12 @@ def assign(layouts: Sequence[Layout], shards: int, whole_arms: bool) -> list[lis
 
 
 def groups_of(cohort: Cohort, rows: Sequence[int]) -> list[list[int]]:
-    """The lane groups of some runs of a cohort."""
+    """Lane groups of some runs of a cohort."""
     return form_groups(rows, [cohort.vmap_key[row] for row in rows], cohort.config.lane_width)
 
 
 def arms_of(cohort: Cohort) -> list[list[int]]:
-    """The rows of each arm of a cohort."""
+    """Rows of each arm of a cohort."""
     rows: dict[str, list[int]] = {}
     for row, run in enumerate(cohort.runs):
         rows.setdefault(run.arm, []).append(row)
@@ -76,10 +75,10 @@ def shard_of(layout: Layout, assigned: Sequence[Sequence[int]], place: int, devi
 
 
 def write_assignment(assigned: Sequence[Sequence[int]]) -> list[str]:
-    """The runs of each shard of a cohort as `sweep.json` has them: `0,2,4`."""
+    """Formats the runs of each shard of a cohort as `sweep.json` has them: `0,2,4`."""
     return [",".join(map(str, runs)) for runs in assigned]
 
 
 def parse_assignment(content: Mapping[str, Any]) -> list[list[list[int]]]:
-    """The runs of each cohort and shard in a `sweep.json`."""
+    """Reads the runs of each cohort and shard from a `sweep.json`."""
     return [[[int(run) for run in runs.split(",") if run] for runs in view["assigned"]] for view in content["plan"]]

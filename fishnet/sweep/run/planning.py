@@ -82,7 +82,7 @@ def plan_sweep(job: Job, found: dict[str, Any] | None) -> Plan:
     else:
         assigned = assign(layouts, shard.count, whole_arms=bool(job.sweep.stopping))
     timing = times(out, found)
-    content = job.content | {"shards": shard.count} | plan_content(layouts, timings, assigned, job.inputs, job.used)
+    content = job.content | {"shards": shard.count} | plan_content(job, layouts, timings, assigned)
     content |= timing | {"paused": (found or {}).get("paused", 0.0)}  # until more is done than was there
     if found is not None and (changes := changed_setting(found, content)):
         notes.append(f"begun with {changes}: what follows may round otherwise than an undisturbed sweep")
@@ -120,9 +120,9 @@ def plan_layouts(
     if names := frozen_unmeasured([layout.cohort for layout in layouts], inputs.trunks):
         notes.append(UNMEASURED.format(", ".join(names)))
     if found is None:
-        fit = [partial(fit_memory, layout, used, notes.append) for layout in layouts]
-        what = "how much memory the programs need"
-        layouts = [best_effort(what, f, notes.append, layout) for f, layout in zip(fit, layouts, strict=True)]
+        for number, layout in enumerate(layouts):
+            fit = partial(fit_memory, layout, used, notes.append)
+            layouts[number] = best_effort("how much memory the programs need", fit, notes.append, layout)
     job.display.stage("planning")
     for layout in layouts:
         check_traces(layout.cohort, layout.lanes_per_device)
@@ -140,11 +140,7 @@ def frozen_unmeasured(cohorts: Iterable[Cohort], trunks: Mapping[str, Trunk]) ->
 
 
 def plan_content(
-    layouts: Sequence[Layout],
-    timings: Sequence[Mapping[str, float]],
-    assigned: Sequence[Sequence[Sequence[int]]],
-    inputs: Inputs,
-    used: list[Device],
+    job: Job, layouts: Sequence[Layout], timings: Sequence[Mapping[str, float]], assigned: Sequence[list[list[int]]]
 ) -> dict[str, Any]:
     """Entries that planning adds to `sweep.json`; `timings` and `assigned` of each cohort."""
     return {
@@ -153,10 +149,10 @@ def plan_content(
             layout.view() | {"timings": dict(timed), "assigned": write_assignment(of)}
             for layout, timed, of in zip(layouts, timings, assigned, strict=True)
         ],
-        "data": inputs.fingerprints,
-        "classes": {name: list(task.classes) for (name, _), task in inputs.tasks.items()},
+        "data": job.inputs.fingerprints,
+        "classes": {name: list(task.classes) for (name, _), task in job.inputs.tasks.items()},
         "versions": versions(),
-        "device": device_name(used),
+        "device": device_name(job.used),
         "settings": start_settings(),
     }
 

@@ -104,7 +104,7 @@ class CheckpointStore:
             if tree is None:
                 continue
             at = {int(run): row for row, run in enumerate(tree.pop("runs", ()))}
-            if not at or (abstract is not None and not same_but_for_runs(tree, abstract)):
+            if not at or (abstract is not None and layout_of(tree) != layout_of(abstract)):
                 raise NoneSound(
                     f"the arrays in {checkpoints.folder} are not those of this sweep; remove that folder to start "
                     "this part of the sweep again"
@@ -149,9 +149,6 @@ def put(rows: np.ndarray, values: np.ndarray, new: np.ndarray) -> np.ndarray:
     return values
 
 
-def same_but_for_runs(a: Any, b: Any) -> bool:
-    """Tells whether two states have the same structure, shapes and types, however many runs each is of."""
-    if jax.tree.structure(a) != jax.tree.structure(b):
-        return False
-    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
-    return all(x.shape[1:] == y.shape[1:] and x.dtype == y.dtype for x, y in pairs)
+def layout_of(state: Any) -> Any:
+    """Structure, shapes and types of a state, however many runs it is of."""
+    return jax.tree.map(lambda leaf: (leaf.shape[1:], np.dtype(leaf.dtype)), state)
