@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import lax
 from jax.typing import ArrayLike
 
 from fishnet.checks.traced import violates
@@ -103,6 +104,24 @@ def l2_penalty(params: optax.Params, factor: ArrayLike) -> jax.Array:
     """
     check_factor(factor)
     return cast(jax.Array, factor / 2 * sum(jnp.sum(jnp.square(w)) for w in kernel_leaves(params)))
+
+
+def add_penalties(
+    loss: jax.Array, grads: optax.Updates, params: optax.Params, l1: jax.Array, l2: jax.Array
+) -> tuple[jax.Array, optax.Updates]:
+    """Adds the L1 and L2 penalties of `params` to the loss [] and their gradients to `grads`.
+
+    Args:
+        loss, grads: of the data; a tree like `params`.
+        params: of one network.
+        l1, l2: [] float32, factors as for `l1_penalty` and `l2_penalty`; where both are 0 nothing is computed.
+    """
+
+    def penalize(loss: jax.Array, grads: optax.Updates, params: optax.Params) -> tuple[jax.Array, optax.Updates]:
+        term, slopes = jax.value_and_grad(lambda p: l1_penalty(p, l1) + l2_penalty(p, l2))(params)
+        return loss + term, jax.tree.map(jnp.add, grads, slopes)
+
+    return lax.cond((l1 > 0) | (l2 > 0), penalize, lambda loss, grads, params: (loss, grads), loss, grads, params)
 
 
 def ema(average: optax.Params, params: optax.Params, decay: ArrayLike, step: ArrayLike) -> optax.Params:

@@ -211,3 +211,18 @@ def select_by_layer(params: Any, layers: int, values: Any) -> Any:
         return values[int(site[1])]
 
     return jax.tree_util.tree_map_with_path(pick, params)
+
+
+def keep_frozen(scales: Any | None, new: Any, old: Any) -> Any:
+    """Keeps the leaves of `old` where a layer is frozen, and takes those of `new` where it learns.
+
+    Args:
+        scales: factor on the learning rate of each leaf, 0 while it is frozen; None: everything learns.
+        new, old: trees like `scales`.
+    """
+    return new if scales is None else jax.tree.map(lambda s, a, b: jnp.where(s > 0, a, b), scales, new, old)
+
+
+def zero_frozen(scales: Any | None, grads: Any) -> Any:
+    """Sets the gradients of frozen layers to 0; `scales` as for `keep_frozen`."""
+    return keep_frozen(scales, grads, jax.tree.map(jnp.zeros_like, grads))

@@ -22,7 +22,7 @@ from fishnet.sweep.program.build import frozen_leaves, frozen_norms, plain_model
 from fishnet.sweep.program.config import layer_mask
 from fishnet.sweep.program.pretrain_step import RNGS
 from fishnet.sweep.program.traced_config import Hyperparameters
-from fishnet.sweep.program.train_step import schedule_multiplier
+from fishnet.sweep.program.train_step import schedule_factor
 from fishnet.sweep.spec.recipe import Recipe
 from fishnet.sweep.spec.sweep import Run
 from fishnet.sweep.spec.trunk import parse_trunk
@@ -152,7 +152,7 @@ def check_learns(recipe: Recipe, hparams: Hyperparameters) -> None:
     steps = int(hparams.total_steps)
     # No schedule is at 0 in two steps that follow each other within a cycle.
     if recipe.lr_min == 0 and steps <= max(1, recipe.cycles):
-        factors = jax.vmap(lambda i: schedule_multiplier(hparams, i / hparams.total_steps))(jnp.arange(steps))
+        factors = jax.vmap(lambda i: schedule_factor(hparams, i / hparams.total_steps))(jnp.arange(steps))
         warm = f" and warmup {recipe.warmup:g}" if recipe.warmup else ""
         if not np.any(factors):
             raise UsageError(

@@ -2,24 +2,22 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jax import lax
 
 from fishnet.augment.images import AUGMENTATIONS
 from fishnet.augment.mixing import mix
 from fishnet.augment.sampling import choose_by_class
 from fishnet.losses import cross_entropy
-from fishnet.optim.clipping import CLIPPINGS, clipped_fraction, norm_factor
-from fishnet.optim.constraints import ema, l1_penalty, l2_penalty, max_norm
-from fishnet.optim.freezing import select_by_layer, stop_gradients
+from fishnet.optim.constraints import add_penalties, ema, max_norm
+from fishnet.optim.freezing import keep_frozen, select_by_layer, stop_gradients, zero_frozen
 from fishnet.optim.masks import global_norm
 from fishnet.optim.optimizer_state import OptimizerState, descent_direction, to_optax_state
 from fishnet.optim.optimizers import Optimizer
-from fishnet.optim.schedules import CYCLIC, SCHEDULES, with_floor, with_warmup
+from fishnet.optim.switched import Clip, clip_by_index, schedule_by_index
 from fishnet.sweep.program.build import build_loss, build_model, build_training_model, frozen_leaves, scale_layers
 from fishnet.sweep.program.eval_step import update_statistics
 from fishnet.sweep.program.rng import stream_key
@@ -36,17 +34,6 @@ class Batch(NamedTuple):
     partner: jax.Array | None  # [b] int32, the example that each is mixed with; None where no lane mixes
     share: jax.Array | None  # [b] float32, of the example itself in the mixture
     progress: jax.Array  # [] float32, fraction of the run done
-
-
-class Clip(struct.PyTreeNode):
-    """Clipping entry by entry, which the update applies on its way: `min(max(g factor, -bound), bound)`."""
-
-    factor: jax.Array  # [] float32
-    bound: jax.Array  # [] float32
-    share: jax.Array  # [] float32, of the gradient that is clipped, see `fishnet.optim.clipping`
-
-    def __call__(self, grads: Any) -> Any:
-        return jax.tree.map(lambda g: jnp.clip(g * self.factor, -self.bound, self.bound), grads)
 
 
 def train_lane(lane: Lane, state: LaneState, lr_scale: jax.Array, start: jax.Array, stop: jax.Array) -> LaneState:
@@ -86,11 +73,12 @@ def train_step(lane: TrainingLane, step: jax.Array, state: LaneState) -> LaneSta
     loss, (logits, statistics), raw_grads, lr_scales = loss_and_gradients(lane, state, batch, step)
     grad_norm = global_norm(raw_grads)
     finite = (state.first_bad_step < 0) & jnp.isfinite(loss) & jnp.isfinite(grad_norm)
-    lr = hparams.scalars["lr"] * schedule_multiplier(hparams, batch.progress) * lane.lr_scale
-    grads, clip = clip_gradients(lane, raw_grads, grad_norm, state.params)
+    lr = hparams.scalars["lr"] * schedule_factor(hparams, batch.progress) * lane.lr_scale
+    ways, way = lane.config.features.clipping, lane.ids.clipping
+    grads, clip = clip_by_index(ways, way, raw_grads, grad_norm, state.params, hparams.clip)
     update = partial(update_params, lane, state, grads, clip, lr, lr_scales, finite)
     params, slots = lax.switch(lane.ids.optimizer, [partial(update, rule) for rule in lane.config.optimizers])
-    sums = count_step(state.epoch, batch, logits, loss, grad_norm, clip.share)
+    sums = count_step(state.epoch, batch, logits, loss, grad_norm, clip.fraction)
     return state.replace(
         params=params,
         slots=slots,
@@ -204,83 +192,15 @@ def loss_and_gradients(
     if config.own_optimizer and config.own_optimizer.ascend:
         uphill = zero_frozen(lr_scales, grads)
         grads = value_and_grad(config.own_optimizer.ascend(state.params, uphill, hparams.scalars["rho"]))[1]
-    loss, grads = add_penalties(lane, loss, grads, state.params)
+    if config.features.penalties:
+        loss, grads = add_penalties(loss, grads, state.params, hparams.scalars["l1"], hparams.scalars["l2"])
     return loss, seen, zero_frozen(lr_scales, grads), lr_scales
 
 
-def keep_frozen(lr_scales: Any | None, new: Any, old: Any) -> Any:
-    """Leaves of `new` where their layer learns, those of `old` where it is frozen; `lr_scales` of `scale_layers`."""
-    return new if lr_scales is None else jax.tree.map(lambda s, a, b: jnp.where(s > 0, a, b), lr_scales, new, old)
-
-
-def zero_frozen(lr_scales: Any | None, grads: Any) -> Any:
-    """Gradients that are 0 where the layer is frozen."""
-    return keep_frozen(lr_scales, grads, jax.tree.map(jnp.zeros_like, grads))
-
-
-def add_penalties(lane: Lane, loss: jax.Array, grads: Any, params: Any) -> tuple[jax.Array, Any]:
-    """Adds the L1 and L2 penalties of the lane to the loss [] and their gradients to `grads`, a tree like `params`."""
-    if not lane.config.features.penalties:
-        return loss, grads
-    l1, l2 = lane.hparams.scalars["l1"], lane.hparams.scalars["l2"]
-
-    def penalize(loss: jax.Array, grads: Any, params: Any) -> tuple[jax.Array, Any]:
-        term, slopes = jax.value_and_grad(lambda p: l1_penalty(p, l1) + l2_penalty(p, l2))(params)
-        return loss + term, jax.tree.map(jnp.add, grads, slopes)
-
-    return lax.cond((l1 > 0) | (l2 > 0), penalize, lambda loss, grads, params: (loss, grads), loss, grads, params)
-
-
-def clip_gradients(lane: Lane, grads: Any, norm: jax.Array, params: Any) -> tuple[Any, Clip]:
-    """Clips gradients in the lane's way.
-
-    Args:
-        lane: the run.
-        grads: a tree like `params`.
-        norm: [] float32, of all gradients together.
-        params: of the lane.
-
-    Returns:
-        The gradients, already clipped where that is done unit by unit, and what the update has left to do. Infinite
-        limits leave every gradient as it is, bit for bit.
-    """
-    ways, chosen = lane.config.features.clipping, lane.ids.clipping
-    one, infinite, limit = jnp.float32(1), jnp.float32(jnp.inf), lane.hparams.clip
-    if "adaptive" in ways:
-        grads, share = lax.cond(
-            chosen == ways.index("adaptive"),
-            lambda: CLIPPINGS["adaptive"](grads, params, limit),
-            lambda: (grads, jnp.float32(0)),
-        )
-    else:
-        share = jnp.float32(0)
-    clips = {
-        "none": lambda: Clip(one, infinite, jnp.float32(0)),
-        "value": lambda: Clip(one, limit, clipped_fraction(grads, limit)),
-        "norm": lambda: Clip(norm_factor(norm, limit), infinite, (norm > limit).astype(jnp.float32)),
-        "adaptive": lambda: Clip(one, infinite, share),
-    }
-    return grads, lax.switch(chosen, [clips[name] for name in ways])
-
-
-def schedule_multiplier(hparams: Hyperparameters, progress: jax.Array) -> jax.Array:
-    """Factor on the peak learning rate: the lane's schedule with its warm-up and its floor.
-
-    All schedules are computed; each is a few scalar operations.
-
-    Args:
-        hparams: of the lane.
-        progress: [] float32, fraction of the run done.
-    """
-
-    def schedule(progress: Any) -> jax.Array:
-        values = [
-            cast(Any, f)(progress, hparams.scalars["cycles"]) if name in CYCLIC else f(progress)
-            for name, f in SCHEDULES.items()
-        ]
-        return lax.select_n(hparams.schedule, *[jnp.asarray(value, jnp.float32) for value in values])
-
-    return with_warmup(lambda p: with_floor(schedule(p), hparams.lr_floor), progress, hparams.scalars["warmup"])
+def schedule_factor(hparams: Hyperparameters, progress: jax.Array) -> jax.Array:
+    """Factor [] on the peak learning rate of a lane after a fraction `progress` [] of its run."""
+    cycles, warmup = hparams.scalars["cycles"], hparams.scalars["warmup"]
+    return schedule_by_index(hparams.schedule, progress, cycles, warmup, hparams.lr_floor)
 
 
 def update_params(
