@@ -22,6 +22,7 @@ from jax import lax
 
 from fishnet.augment.images import AUGMENTATIONS
 from fishnet.data import Task, load_task
+from fishnet.host.compile import compiler_options
 from fishnet.host.interrupt import Interrupt
 from fishnet.losses import cross_entropy
 from fishnet.nn.conv_implementations import LOWERINGS
@@ -31,7 +32,6 @@ from fishnet.sweep import Recipe, Run, Sweep
 from fishnet.sweep.plan.cohorts import Cohort, LayoutChoice
 from fishnet.sweep.plan.layout import make_layouts
 from fishnet.sweep.program.build import plain_model
-from fishnet.sweep.program.compile import compiler_options
 from fishnet.sweep.program.rng import stream_key
 from fishnet.sweep.program.state import DeviceData, pixel_constants
 from fishnet.sweep.spec.recipe import resolve

@@ -29,8 +29,8 @@ def schedule_by_index(
 
     Example:
         >>> cosine = jnp.int32(list(SCHEDULES).index("cosine"))
-        >>> print(schedule_by_index(cosine, jnp.float32(0.5), cycles=4.0, warmup=0.0, floor=0.0))
-        0.5
+        >>> print(f"{schedule_by_index(cosine, jnp.float32(0.5), cycles=4.0, warmup=0.0, floor=0.0):.2f}")
+        0.50
     """
 
     def schedule(progress: Any) -> jax.Array:

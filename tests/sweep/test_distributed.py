@@ -19,6 +19,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from experiments import merge
 from fishnet.data import load_task
 from fishnet.errors import UsageError, UserError
+from fishnet.host.compile import compiler_options
 from fishnet.host.names import with_flag
 from fishnet.sweep import Recipe, Stopping, Sweep, run_sweep
 from fishnet.sweep.distributed import shard_folders
@@ -26,7 +27,6 @@ from fishnet.sweep.distributed.assignment import assign, groups_of, parse_assign
 from fishnet.sweep.distributed.shard import Shard, parse_shard, shard_in
 from fishnet.sweep.plan.cohorts import LayoutChoice
 from fishnet.sweep.plan.layout import make_layouts
-from fishnet.sweep.program.compile import compiler_options
 from fishnet.sweep.run import phase
 from fishnet.sweep.spec.recipe import resolve
 from fishnet.sweep.store.checkpoint_store import CheckpointStore

@@ -24,7 +24,7 @@ from fishnet.sweep.plan.networks import Trunk, check_learns, check_networks, nor
 from fishnet.sweep.plan.user_components import functions_of
 from fishnet.sweep.program.build import build_model, experts_of
 from fishnet.sweep.program.config import ProgramConfig, ProgramFeatures, static_key
-from fishnet.sweep.program.program import ProgramFunctions, count_chunks, get_functions
+from fishnet.sweep.program.program import ProgramFunctions, abstract_arguments, count_chunks, get_functions
 from fishnet.sweep.program.state import DeviceData
 from fishnet.sweep.program.traced_config import TracedConfig, trace_recipes
 from fishnet.sweep.program.traced_probes import Axes, find_axes
@@ -208,19 +208,11 @@ def check_traces(cohort: Cohort, lanes: int) -> None:
     """
     config, task, functions = cohort.config, cohort.task, cohort.functions
 
-    def whole(*shape: int) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(shape, jnp.int32)
-
     traced = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((lanes, *leaf.shape[1:]), leaf.dtype), cohort.traced)
     train = np.asarray(task.splits["train"], np.int32)
     arrays: Any = (task.images, np.asarray(task.labels), train, task.mean, task.std)
     data = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype), DeviceData(*arrays))
     state = functions.init.eval_shape(traced, data)
-    groups, two = whole(lanes, config.lane_width), whole(2)
-    rates = jax.ShapeDtypeStruct((lanes,), jnp.float32)
-    chunk, variables = config.evaluation_chunk, (state.params, state.statistics)
-    functions.train.trace(traced, state, rates, data, groups, two, two)
-    functions.evaluate.trace(traced, *variables, data, groups, two, whole(count_chunks(task, chunk), chunk), whole())
-    if config.probes("epoch"):
-        positions = whole(config.probe_batches, config.batch_size)
-        functions.probe.trace(traced, *variables, state.lr, data, groups, two, positions, whole())
+    arguments = abstract_arguments(config, traced, data, state, count_chunks(task, config.evaluation_chunk))
+    for name in ("train", "evaluate", *["probe"] * bool(config.probes("epoch"))):
+        getattr(functions, name).trace(*arguments[name])

@@ -38,12 +38,7 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
 def build_model(config: ProgramConfig, ids: BranchIds, hparams: Hyperparameters) -> Network:
-    """Model of one lane: its structure follows from the static recipe fields, everything else from traced values.
-
-    Args:
-        config: of the program.
-        ids, hparams: of the lane, without the lane axis.
-    """
+    """Model of one lane: its structure follows from the static recipe fields, everything else from traced values."""
     recipe, features = config.recipe, config.features
     functions = tuple(ACTIVATIONS[name] for name in features.activation)
     act = ActivationByIndex(functions, ids.activation, hparams.act_coefficient)
@@ -66,13 +61,7 @@ def build_model(config: ProgramConfig, ids: BranchIds, hparams: Hyperparameters)
 
 
 def build_training_model(lane: Lane, statistics: Any, step: jax.Array) -> Network:
-    """Model of one lane in a training step: the norms of layers that do not learn in it are frozen.
-
-    Args:
-        lane: the run.
-        statistics: of its norms.
-        step: [] int32.
-    """
+    """Model of one lane in a training step: the norms of layers that do not learn in it are frozen."""
     frozen = find_frozen_norms(lane, list(statistics), step)
     return build_model(lane.config, lane.ids, lane.hparams).clone(frozen_norms=frozen)
 
@@ -152,11 +141,7 @@ def init_scales(features: ProgramFeatures, hparams: Hyperparameters, params: Any
 
 
 def experts_of(recipe: Recipe, classes: Sequence[str]) -> tuple[int, ...]:
-    """Positions of a hybrid model's hard classes; none for other models.
-
-    Args:
-        recipe: its `model` and `hard_classes`.
-        classes: the task's.
+    """Positions of a hybrid model's hard classes among `classes`; none for other models.
 
     Raises:
         UsageError: a hard class that does not exist.
@@ -170,8 +155,6 @@ def plain_model(recipe: Recipe, classes: Sequence[str], sites: int) -> Network:
     """Model of a recipe as an ordinary Linen module with static components.
 
     Args:
-        recipe: of the run, without `auto`.
-        classes: the task's.
         sites: how many norms the model has; only looked at where some layers have none.
     """
     norm = partial(NORMS["batch"], ghost=recipe.ghost_batch) if recipe.norm == "batch" else NORMS[recipe.norm]
@@ -247,9 +230,7 @@ def find_frozen_norms(lane: Lane, norms: Collection[str], step: jax.Array) -> di
     """Norms that are frozen in a step, for good or because their layer has not begun to learn.
 
     Args:
-        lane: the run.
         norms: names of all norms of its network.
-        step: [] int32.
     """
     hparams, found = lane.hparams, {}
     if lane.config.features.layer_rates:

@@ -1,4 +1,4 @@
-"""Compiles functions in the background and calls them on several devices at once.
+"""Functions compiled for several devices and called on all of them at once.
 
 Lanes never talk to each other, so each device runs the same single-device program over its own lanes. XLA would
 simplify a program that is partitioned over devices differently on two devices than on one, and a lane's last bits would
@@ -6,78 +6,28 @@ depend on their number. CPU devices are all the same one, whose executions run s
 a program is compiled once, not once a core.
 """
 
-import atexit
-import os
-import signal
-import sys
-import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from threading import Thread
+from threading import RLock
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import SingleDeviceSharding
 
-from fishnet.errors import UserError, first_line
 from fishnet.host.best_effort import best_effort
+from fishnet.host.compile import compile_functions, compiler_options
 from fishnet.host.interrupt import Interrupt
 from fishnet.host.jax_settings import hold_settings
 from fishnet.host.machine import Device
 from fishnet.host.memory import OutOfMemory, check_memory, out_of_memory, tree_bytes
 from fishnet.sweep.program.config import ProgramConfig
+from fishnet.sweep.program.lane_groups import LaneGroups
 from fishnet.sweep.program.state import DeviceData
 from fishnet.sweep.program.traced_config import TracedConfig
-
-
-def compiler_options(platform: str) -> dict[str, Any] | None:
-    """LLVM's first level on CPU: measured as fast to run as the default third and 40 % less to compile."""
-    return {"xla_backend_optimization_level": 1} if platform == "cpu" else None
-
-
-def compile_functions(
-    lower: list[Callable[[], jax.stages.Lowered]], options: dict[str, Any] | None, interrupt: Interrupt
-) -> list[jax.stages.Compiled]:
-    """Lowers and compiles programs in threads of their own, looking out for signals meanwhile.
-
-    Raises:
-        OutOfMemory: the backend says that there is not enough of it.
-        UserError: it could not compile for another reason.
-    """
-    futures: list[Future] = [Future() for _ in lower]
-
-    def work(function: Callable[[], jax.stages.Lowered], future: Future) -> None:
-        try:
-            with hold_settings():
-                future.set_result(function().compile(compiler_options=options))
-        except BaseException as error:  # handed to the waiting thread
-            future.set_exception(error)
-
-    def leave() -> None:
-        # Python's own way out takes threads down in the middle of the compiler, which aborts the process.
-        if not all(future.done() for future in futures):
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(128 + (interrupt.number or signal.SIGINT))
-
-    atexit.register(leave)
-    for function, future in zip(lower, futures, strict=True):
-        Thread(target=work, args=(function, future), daemon=True).start()
-    while not all(future.done() for future in futures):
-        interrupt.check("nothing was lost: the same command starts or goes on")
-        time.sleep(0.05)
-    atexit.unregister(leave)
-    try:
-        return [future.result() for future in futures]
-    except jax.errors.JaxRuntimeError as error:
-        if out_of_memory(error):
-            raise OutOfMemory from error
-        raise UserError(f"the program could not be compiled: {first_line(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -96,13 +46,16 @@ class GroupWindow:
 class BoundProgram:
     """Functions compiled for a number of devices, bound to the traced values and images that these hold.
 
+    Subclasses say what the functions are, what their arguments look like, and how large the state is.
+
     Args:
-        config: of the program.
         devices: that call side by side; one of them several times on CPU.
         traced: values of the lanes of each device, [lane, ...].
         data: of each device.
         available: bytes of memory before anything was there; None: not known.
     """
+
+    functions: Any  # jitted, as attributes
 
     def __init__(
         self,
@@ -116,13 +69,10 @@ class BoundProgram:
         self.lanes = len(traced[0].hparams.keys)
         self._compiled: dict[str, list[jax.stages.Compiled]] = {}
         self._threads = ThreadPoolExecutor(len(devices))
+        self._tracing = RLock()
 
     def arguments(self, device: int) -> dict[str, tuple]:
-        """Shapes of the arguments of each function on one device."""
-        raise NotImplementedError
-
-    def trace(self, name: str, device: int = 0) -> jax.stages.Traced:
-        """Traces one of the functions in `arguments` for a device."""
+        """Arguments of each function on one device, or arrays of their shapes."""
         raise NotImplementedError
 
     @property
@@ -135,12 +85,22 @@ class BoundProgram:
         """Bytes of the state of the lanes of a device, of which the host keeps copies for checkpoints."""
         raise NotImplementedError
 
-    def compile(self, names: Sequence[str], interrupt: Interrupt) -> None:
-        """Compiles functions for all devices, as many times as there are different ones.
+    def trace(self, name: str, device: int = 0) -> jax.stages.Traced:
+        """Traces one of the functions in `arguments` for a device."""
+        sharding = SingleDeviceSharding(self.devices[device])
 
-        Args:
-            names: of the functions, as in `arguments`; "init" makes a state that is there when the others are called.
-            interrupt: looked at meanwhile.
+        def place(leaf: Any) -> jax.ShapeDtypeStruct:
+            return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+        with self._tracing:  # of one device while the others wait: what they ask for is the same and is kept
+            return getattr(self.functions, name).trace(*jax.tree.map(place, self.arguments(device)[name]))
+
+    def lane_groups(self, work: GroupWindow, device: int) -> LaneGroups:
+        """Groups of a device that a call works on."""
+        return LaneGroups(self.traced[device], self.data[device], work.groups[device], work.window[device])
+
+    def compile(self, names: Sequence[str], interrupt: Interrupt) -> None:
+        """Compiles functions in `arguments` for all devices, as many times as there are different ones.
 
         Raises:
             OutOfMemory: a call would need more than there is.
@@ -204,14 +164,6 @@ class BoundProgram:
     def update(self, name: str, states: Sequence[Any], arguments: Mapping[int, tuple]) -> list[Any]:
         """Calls a function that returns the state of a device; states of the other devices stay."""
         return list((dict(enumerate(states)) | self.call(name, arguments)).values())
-
-    def abstract(self, device: int, shape: tuple[int, ...], dtype: Any = jnp.int32) -> jax.ShapeDtypeStruct:
-        """Array on a device that a function is to be compiled for."""
-        return jax.ShapeDtypeStruct(shape, dtype, sharding=SingleDeviceSharding(self.devices[device]))
-
-    def abstract_tree(self, device: int, tree: Any) -> Any:
-        """Arrays like those of `tree` on a device."""
-        return jax.tree.map(lambda leaf: self.abstract(device, leaf.shape, leaf.dtype), tree)
 
     def split(self, tree: Any) -> list[Any]:
         """Host arrays with a leading axis of all lanes, by position -> one tree a device."""

@@ -24,9 +24,6 @@ IMPLIED_WEIGHTING = {"class_weighted": "inverse", "class_balanced_focal": "effec
 def static_key(recipe: Recipe) -> tuple:
     """Key of the program that a run needs: its static fields, and what sets it apart from others.
 
-    Args:
-        recipe: without `auto`.
-
     Returns:
         The values of `STATIC_FIELDS`, the optimizer if it steps in its own way, the norm if its statistics have a
         shape of their own, and the classes that have an expert head; None where there is no such thing.
@@ -200,11 +197,7 @@ def estimates_statistics(recipe: Recipe) -> bool:
 
 
 def hard_class_names(recipe: Recipe, classes: Sequence[str]) -> tuple[str, ...]:
-    """Classes in `hard_classes`, named as the task has them.
-
-    Args:
-        recipe: its `hard_classes`.
-        classes: of the task.
+    """Classes in a recipe's `hard_classes`, named as the task's `classes` have them.
 
     Raises:
         UsageError: a name that is no class, or one that is there twice.

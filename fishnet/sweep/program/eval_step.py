@@ -1,4 +1,7 @@
-"""Evaluation of one run: its logits, the probes of an epoch, and precise statistics of its batch norms."""
+"""Evaluation of one run: its logits, the probes of an epoch, and precise statistics of its batch norms.
+
+A lane is the run; its state is without the lane axis.
+"""
 
 from functools import partial
 from typing import Any
@@ -20,7 +23,6 @@ def evaluate_lane(lane: Lane, params: Any, statistics: Any, positions: jax.Array
     """Logits of one run in evaluation mode.
 
     Args:
-        lane: the run.
         params, statistics: of its network.
         positions: [chunk, image] int32, which images; rows from `chunks` on are not computed.
         chunks: [] int32.
@@ -53,7 +55,6 @@ def probe_lane(
     """Measures of the epoch probes of one run.
 
     Args:
-        lane: the run.
         params, statistics, lr: of its state.
         positions: [batch, image] int32, which images.
         steps: [] int32, made so far.
@@ -72,10 +73,8 @@ def estimate_statistics(lane: Lane, model: Network, order: jax.Array, state: Lan
     """Mean and variance at each batch norm over training images, under the weights that a run evaluates.
 
     Args:
-        lane: the run.
         model: of the lane, as it is in training.
         order: [n_train] int32, of the images in the epoch; up to `PRECISE_BATCHES` batches of them are used.
-        state: of the run, without the lane axis.
 
     Returns:
         A tree like the running statistics.

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 from jax import lax
 
 from fishnet.sweep.program.build import init_lane
@@ -15,54 +16,75 @@ from fishnet.sweep.program.traced_config import TracedConfig
 from fishnet.sweep.program.train_step import train_lane
 
 
+class LaneGroups(struct.PyTreeNode):
+    """Lane groups of a device that one call works on, one after the other."""
+
+    traced: TracedConfig  # [lane, ...]
+    data: DeviceData
+    groups: jax.Array  # [group, width] int32, lanes by position; padding is the number of lanes
+    window: jax.Array  # [2] int32, the first group to work on and the one after the last
+
+    def run(self, config: ProgramConfig, function: Callable, arguments: tuple, i: jax.Array) -> tuple[jax.Array, Any]:
+        """Calls `function(lane, *arguments)` on group `i`: the group's lanes [width] and the results [width, ...].
+
+        At width 1 there is no `vmap`, so that every `lax.cond` and `lax.switch` stays a real branch. Wider groups share
+        one unbatched set of branch ids, so that choosing an activation stays a real branch there too. Where they share
+        batches they also share one set of keys: a batch and its augmentation are then computed once, and the products
+        of the first layer with the batch become one.
+
+        Args:
+            function: of one lane.
+            arguments: of all lanes, leaves [lane, ...].
+            i: [] int32.
+        """
+        members = lax.dynamic_index_in_dim(self.groups, i, keepdims=False)
+        mine = gather(self.traced, members)
+        arguments, hparams = gather(arguments, members), mine.hparams
+        ids = jax.tree.map(lambda leaf: leaf[0], mine.ids)
+
+        def run(hparams: Any, arguments: tuple) -> Any:
+            return function(Lane(config, ids, hparams, self.data), *arguments)
+
+        if config.lane_width == 1:
+            result = run(*jax.tree.map(lambda leaf: leaf[0], (hparams, arguments)))
+            return members, jax.tree.map(lambda leaf: leaf[None], result)
+        axes = jax.tree.map(lambda _: 0, hparams)
+        if config.share_batches:
+            hparams, axes = hparams.replace(keys=hparams.keys[0]), axes.replace(keys=None)
+        return members, jax.vmap(run, in_axes=(axes, 0))(hparams, arguments)
+
+    def update(self, config: ProgramConfig, function: Callable, state: Any, *extra: Any) -> Any:
+        """State of all lanes after `function(lane, state, *extra) -> state` on each group; leaves [lane, ...]."""
+
+        def one_group(i: jax.Array, state: Any) -> Any:
+            members, result = self.run(config, function, (state, *extra), i)
+            return scatter(state, members, result)
+
+        return lax.fori_loop(self.window[0], self.window[1], one_group, state)
+
+
 def init_lanes(config: ProgramConfig, traced: TracedConfig, data: DeviceData) -> LaneState:
     """State of all lanes before their first step, made one lane at a time."""
     return lax.map(lambda own: init_lane(Lane(config, own.ids, own.hparams, data)), traced)
 
 
 def train_groups(
-    config: ProgramConfig,
-    traced: TracedConfig,
-    state: LaneState,
-    lr_scales: jax.Array,
-    data: DeviceData,
-    groups: jax.Array,
-    window: jax.Array,
-    steps: jax.Array,
+    config: ProgramConfig, work: LaneGroups, state: LaneState, lr_scales: jax.Array, steps: jax.Array
 ) -> LaneState:
-    """Trains the lane groups in a window, one after the other.
-
-    Args:
-        config: of the program.
-        traced, state: of all lanes, [lane, ...].
-        lr_scales: [lane] float32, as for `train_lane`.
-        data: of the device.
-        groups: [group, width] int32, lanes by position; padding is the number of lanes.
-        window: [2] int32, the first group to train and the one after the last.
-        steps: [2] int32, `start` and `stop` of `train_lane`.
-    """
+    """Trains lane groups from step `steps[0]` to step `steps[1]`, see `train_lane`; `lr_scales` [lane] float32."""
 
     def train(lane: Lane, state: LaneState, lr_scale: jax.Array) -> LaneState:
         return train_lane(lane, state, lr_scale, steps[0], steps[1])
 
-    return update_groups(train, config, traced, state, (lr_scales,), data, groups, window)
+    return work.update(config, train, state, lr_scales)
 
 
 def evaluate_groups(
-    config: ProgramConfig,
-    traced: TracedConfig,
-    params: Any,
-    statistics: Any,
-    data: DeviceData,
-    groups: jax.Array,
-    window: jax.Array,
-    positions: jax.Array,
-    chunks: jax.Array,
+    config: ProgramConfig, work: LaneGroups, params: Any, statistics: Any, positions: jax.Array, chunks: jax.Array
 ) -> jax.Array:
-    """Logits of the lanes of the groups in a window, from the start of the output on.
+    """Logits of lane groups, from the start of the output on.
 
     Args:
-        config, traced, data, groups, window: as for `train_groups`.
         params, statistics: variables of all lanes, [lane, ...].
         positions, chunks: as for `evaluate_lane`.
 
@@ -74,31 +96,28 @@ def evaluate_groups(
         return evaluate_lane(lane, params, statistics, positions, chunks)
 
     def one_group(i: jax.Array, logits: jax.Array) -> jax.Array:
-        _, result = run_group(evaluate, config, traced, (params, statistics), data, groups, i)
-        return lax.dynamic_update_index_in_dim(logits, result, i - window[0], 0)
+        _, result = work.run(config, evaluate, (params, statistics), i)
+        return lax.dynamic_update_index_in_dim(logits, result, i - work.window[0], 0)
 
-    capacity = min(groups.shape[0], evaluation_capacity(config, positions.shape[0] * positions.shape[1]))
+    capacity = min(work.groups.shape[0], evaluation_capacity(config, positions.shape[0] * positions.shape[1]))
     empty = jnp.zeros((capacity, config.lane_width, *positions.shape, config.classes), jnp.float32)
-    return lax.fori_loop(window[0], window[1], one_group, empty)
+    return lax.fori_loop(work.window[0], work.window[1], one_group, empty)
 
 
 def probe_groups(
     config: ProgramConfig,
-    traced: TracedConfig,
+    work: LaneGroups,
     params: Any,
     statistics: Any,
     lr: jax.Array,
-    data: DeviceData,
-    groups: jax.Array,
-    window: jax.Array,
     positions: jax.Array,
     steps: jax.Array,
 ) -> dict[str, jax.Array]:
-    """Measures of the epoch probes, of the lanes of the groups in a window.
+    """Measures of the epoch probes of lane groups.
 
     Args:
-        config, traced, data, groups, window: as for `train_groups`.
-        params, statistics, lr: of all lanes, [lane, ...].
+        config, work, params, statistics: as for `evaluate_groups`.
+        lr: [lane] float32, of the last step.
         positions, steps: as for `probe_lane`.
 
     Returns:
@@ -109,14 +128,14 @@ def probe_groups(
         return probe_lane(lane, params, statistics, lr, positions, steps)
 
     def of_group(i: jax.Array) -> dict[str, jax.Array]:
-        return run_group(probe, config, traced, (params, statistics, lr), data, groups, i)[1]
+        return work.run(config, probe, (params, statistics, lr), i)[1]
 
     def one_group(i: jax.Array, found: dict[str, jax.Array]) -> dict[str, jax.Array]:
         return jax.tree.map(lambda all, own: all.at[i].set(own), found, of_group(i))
 
-    shapes = jax.eval_shape(of_group, window[0])
-    empty = jax.tree.map(lambda leaf: jnp.zeros((groups.shape[0], *leaf.shape), leaf.dtype), shapes)
-    return lax.fori_loop(window[0], window[1], one_group, empty)
+    shapes = jax.eval_shape(of_group, work.window[0])
+    empty = jax.tree.map(lambda leaf: jnp.zeros((work.groups.shape[0], *leaf.shape), leaf.dtype), shapes)
+    return lax.fori_loop(work.window[0], work.window[1], one_group, empty)
 
 
 def keep_best(state: LaneState, better: jax.Array) -> LaneState:
@@ -136,91 +155,15 @@ def evaluation_capacity(config: ProgramConfig, images: int) -> int:
     return max(1, 2**25 // (4 * config.lane_width * images * config.classes))
 
 
-def update_groups(
-    function: Callable,
-    config: ProgramConfig,
-    traced: TracedConfig,
-    state: Any,
-    extra: tuple,
-    data: DeviceData,
-    groups: jax.Array,
-    window: jax.Array,
-) -> Any:
-    """State of all lanes after `function(lane, state, *extra) -> state` on the groups in a window, one after the other.
-
-    Args:
-        function: of one lane.
-        config, traced, data, groups, window: as for `train_groups`.
-        state: of all lanes, each leaf [lane, ...].
-        extra: further arguments of the function, each leaf [lane, ...].
-    """
-
-    def one_group(i: jax.Array, state: Any) -> Any:
-        members, result = run_group(function, config, traced, (state, *extra), data, groups, i)
-        return scatter(state, members, result)
-
-    return lax.fori_loop(window[0], window[1], one_group, state)
-
-
-def run_group(
-    function: Callable,
-    config: ProgramConfig,
-    traced: TracedConfig,
-    arguments: tuple,
-    data: DeviceData,
-    groups: jax.Array,
-    i: jax.Array,
-) -> tuple[jax.Array, Any]:
-    """Calls `function(lane, *arguments)` on group `i`: the group's lanes [width] and the results [width, ...].
-
-    At width 1 there is no `vmap`, so that every `lax.cond` and `lax.switch` stays a real branch. Wider groups share one
-    unbatched set of branch ids, so that choosing an activation stays a real branch there too. Where they share batches
-    they also share one set of keys: a batch and its augmentation are then computed once, and the products of the first
-    layer with the batch become one.
-    """
-    members = lax.dynamic_index_in_dim(groups, i, keepdims=False)
-    mine = gather(traced, members)
-    arguments, hparams = gather(arguments, members), mine.hparams
-    ids = jax.tree.map(lambda leaf: leaf[0], mine.ids)
-
-    def run(hparams: Any, arguments: tuple) -> Any:
-        return function(Lane(config, ids, hparams, data), *arguments)
-
-    if config.lane_width == 1:
-        result = run(*jax.tree.map(lambda leaf: leaf[0], (hparams, arguments)))
-        return members, jax.tree.map(lambda leaf: leaf[None], result)
-    axes = jax.tree.map(lambda _: 0, hparams)
-    if config.share_batches:
-        hparams, axes = hparams.replace(keys=hparams.keys[0]), axes.replace(keys=None)
-    return members, jax.vmap(run, in_axes=(axes, 0))(hparams, arguments)
-
-
 def gather(tree: Any, members: jax.Array) -> Any:
-    """Reads lanes.
-
-    Args:
-        tree: arrays with a leading lane axis.
-        members: [width] int32, lanes; padding members, beyond the last lane, read the last one.
-
-    Returns:
-        `tree` with a leading axis of `width`.
-    """
+    """Reads lanes `members` [width] int32 of arrays [lane, ...]: [width, ...]; padding members read the last lane."""
     if members.shape[0] == 1:
         return jax.tree.map(lambda leaf: lax.dynamic_slice_in_dim(leaf, members[0], 1), tree)
     return jax.tree.map(lambda leaf: leaf.at[members].get(mode="clip"), tree)
 
 
 def scatter(tree: Any, members: jax.Array, lanes: Any) -> Any:
-    """Writes lanes.
-
-    Args:
-        tree: arrays with a leading lane axis.
-        members: [width] int32, lanes; padding members write nowhere.
-        lanes: what replaces them, with a leading axis of `width`.
-
-    Returns:
-        The new `tree`.
-    """
+    """Writes `lanes` [width, ...] to places `members` [width] of arrays [lane, ...]; padding members write nowhere."""
     if members.shape[0] == 1:
         return jax.tree.map(lambda leaf, new: lax.dynamic_update_slice_in_dim(leaf, new, members[0], 0), tree, lanes)
     return jax.tree.map(lambda leaf, new: leaf.at[members].set(new, mode="drop", unique_indices=False), tree, lanes)

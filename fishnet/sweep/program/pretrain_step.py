@@ -15,7 +15,7 @@ from fishnet.optim.masks import global_norm
 from fishnet.pretraining import OBJECTIVES, Objective, transfer_trunk
 from fishnet.sweep.program.build import build_model
 from fishnet.sweep.program.config import ProgramConfig
-from fishnet.sweep.program.lane_groups import update_groups
+from fishnet.sweep.program.lane_groups import LaneGroups
 from fishnet.sweep.program.rng import stream_key
 from fishnet.sweep.program.state import DeviceData, Lane, LaneState
 from fishnet.sweep.program.traced_config import TracedConfig
@@ -52,14 +52,7 @@ def build_objective(config: ProgramConfig, name: str, traced: TracedConfig) -> O
 def init_pretrain(
     config: ProgramConfig, name: str, traced: TracedConfig, lanes: LaneState, data: DeviceData
 ) -> PretrainState:
-    """State of all lanes before their first step: the trunks of `lanes`, and new parameters beside them.
-
-    Args:
-        config: of the program.
-        name: in `OBJECTIVES`.
-        traced, lanes: of all lanes.
-        data: of the device.
-    """
+    """State of all lanes before their first step: the trunks of `lanes`, and new parameters beside them."""
 
     def init(arguments: tuple[TracedConfig, Any, Any]) -> PretrainState:
         traced, params, statistics = arguments
@@ -83,30 +76,20 @@ def init_pretrain(
 
 
 def pretrain_groups(
-    config: ProgramConfig,
-    name: str,
-    traced: TracedConfig,
-    state: PretrainState,
-    data: DeviceData,
-    groups: jax.Array,
-    window: jax.Array,
-    steps: jax.Array,
+    config: ProgramConfig, name: str, work: LaneGroups, state: PretrainState, steps: jax.Array
 ) -> PretrainState:
-    """Pretrains the lane groups in `window`, one after the other; arguments as for `train_groups`."""
+    """Pretrains lane groups with objective `name` from step `steps[0]` to step `steps[1]`, see `pretrain_lane`."""
 
     def pretrain(lane: Lane, state: PretrainState) -> PretrainState:
         return pretrain_lane(lane, name, state, steps[0], steps[1])
 
-    return update_groups(pretrain, config, traced, state, (), data, groups, window)
+    return work.update(config, pretrain, state)
 
 
 def pretrain_lane(lane: Lane, name: str, state: PretrainState, start: jax.Array, stop: jax.Array) -> PretrainState:
     """Pretrains one run from step `start` to step `stop` of the same epoch; its first non-finite step freezes it.
 
     Args:
-        lane: the run.
-        name: in `OBJECTIVES`.
-        state: of the run, without the lane axis.
         start: [] int32, steps made since the start of pretraining.
         stop: [] int32, at most the end of the epoch that `start` is in.
     """
@@ -120,13 +103,7 @@ def pretrain_lane(lane: Lane, name: str, state: PretrainState, start: jax.Array,
 
 
 def pretrain_step(lane: PretrainingLane, step: jax.Array, state: PretrainState) -> PretrainState:
-    """Makes one step of pretraining with Adam at `pretrain_lr`, which falls to 0 along a half cosine.
-
-    Args:
-        lane: the run.
-        step: [] int32, steps made since the start of pretraining.
-        state: of the run, without the lane axis.
-    """
+    """Makes one step of pretraining with Adam at `pretrain_lr`, which falls to 0 along a half cosine."""
     hparams, size = lane.hparams, lane.config.batch_size
     first = (step % lane.config.steps_per_epoch) * size
     images = lane.data.images[lax.dynamic_slice(lane.order, (first,), (size,))]
@@ -167,14 +144,7 @@ def pretrain_gradients(lane: PretrainingLane, state: PretrainState, images: jax.
 
 
 def apply_pretrained(config: ProgramConfig, lanes: LaneState, states: PretrainState, members: jax.Array) -> LaneState:
-    """Lanes that begin with pretrained trunks.
-
-    Args:
-        config: of the program.
-        lanes: before their first step.
-        states: after pretraining.
-        members: [lane] bool, whose trunks are taken over.
-    """
+    """Lanes before their first step, those in `members` ([lane] bool) with the backbones that were pretrained."""
 
     def apply(arguments: tuple[jax.Array, Any, Any, PretrainState]) -> tuple[Any, Any]:
         member, params, statistics, state = arguments

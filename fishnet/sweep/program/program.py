@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
-from threading import Lock
 from typing import Any
 
 import jax
@@ -17,6 +16,7 @@ from fishnet.host.memory import available_bytes, tree_bytes
 from fishnet.sweep.program.compile import BoundProgram, GroupWindow, split_lanes
 from fishnet.sweep.program.config import ProgramConfig
 from fishnet.sweep.program.lane_groups import (
+    LaneGroups,
     evaluate_groups,
     evaluation_capacity,
     init_lanes,
@@ -41,6 +41,41 @@ class ProgramFunctions:
         self.probe = jax.jit(partial(probe_groups, config))
 
 
+class PretrainFunctions:
+    """Jitted functions of pretraining with one objective."""
+
+    def __init__(self, config: ProgramConfig, objective: str) -> None:
+        self.init = jax.jit(partial(init_pretrain, config, objective))
+        self.train = jax.jit(partial(pretrain_groups, config, objective), donate_argnums=1)
+        self.apply = jax.jit(partial(apply_pretrained, config))
+
+
+def abstract_arguments(
+    config: ProgramConfig, traced: TracedConfig, data: DeviceData, state: LaneState, chunks: int
+) -> dict[str, tuple]:
+    """Shapes of the arguments of each function of a program on one device.
+
+    Args:
+        traced, data, state: on the device, or their shapes.
+        chunks: of images in an evaluation.
+    """
+    lanes = traced.hparams.keys.shape[0]
+
+    def array(*shape: int, dtype: Any = jnp.int32) -> Any:
+        return jax.ShapeDtypeStruct(shape, dtype)
+
+    work = LaneGroups(traced, data, array(lanes, config.lane_width), array(2))
+    variables = state.params, state.statistics
+    probed = array(config.probe_batches, config.batch_size)
+    return {
+        "init": (traced, data),
+        "train": (work, state, array(lanes, dtype=jnp.float32), array(2)),
+        "evaluate": (work, *variables, array(chunks, config.evaluation_chunk), array()),
+        "probe": (work, *variables, state.lr, probed, array()),
+        "keep": (state, array(lanes, dtype=jnp.bool_)),
+    }
+
+
 MOST_KEPT = 8  # programs whose traces a process keeps for later sweeps
 _kept: dict[tuple, ProgramFunctions] = {}
 _traced: dict[str, str] = {}  # digests of the user's components when they were last traced
@@ -54,7 +89,6 @@ def get_functions(config: ProgramConfig, made_of: Mapping[str, str]) -> ProgramF
     those of functions inside a program, and of what the user has jitted.
 
     Args:
-        config: of the program.
         made_of: digests of the user's components that the functions are made of, by "field=name".
     """
     if any(_traced.get(name) != now for name, now in made_of.items()):
@@ -73,7 +107,6 @@ class CompiledProgram(BoundProgram):
     The state of the lanes is a list with an entry for each device; states that go into `train` and `keep` are donated.
 
     Args:
-        config: of the program.
         traced: values of all lanes, [devices * lanes] leading, in the order of their positions.
         task: the images.
         devices: where to run; lanes are split evenly among them.
@@ -101,7 +134,6 @@ class CompiledProgram(BoundProgram):
         self.functions, self.chunk = functions or ProgramFunctions(config), config.evaluation_chunk
         self.chunks = count_chunks(task, self.chunk)
         self.capacity = min(self.lanes, evaluation_capacity(config, self.chunks * self.chunk))
-        self._tracing = Lock()
 
     def init(self) -> list[LaneState]:
         """State of all lanes before their first step."""
@@ -120,14 +152,8 @@ class CompiledProgram(BoundProgram):
             stop: at most the end of the epoch.
         """
         steps = np.array([start, stop], np.int32)
-        return self.update(
-            "train",
-            states,
-            {
-                i: (self.traced[i], states[i], lr_scales[i], self.data[i], work.groups[i], work.window[i], steps)
-                for i in work.devices
-            },
-        )
+        arguments = {i: (self.lane_groups(work, i), states[i], lr_scales[i], steps) for i in work.devices}
+        return self.update("train", states, arguments)
 
     def evaluate(
         self, variables: Sequence[tuple[Any, Any]], work: GroupWindow, positions: np.ndarray, chunks: int
@@ -143,18 +169,8 @@ class CompiledProgram(BoundProgram):
         Returns:
             [group, width, chunk, image, class] float32 of each device, of the groups in its window.
         """
-        arguments = {
-            i: (
-                self.traced[i],
-                *variables[i],
-                self.data[i],
-                work.groups[i],
-                work.window[i],
-                positions,
-                np.int32(chunks),
-            )
-            for i in work.devices
-        }
+        rest = positions, np.int32(chunks)
+        arguments = {i: (self.lane_groups(work, i), *variables[i], *rest) for i in work.devices}
         found = self.call("evaluate", arguments)
         return {i: np.asarray(logits)[: np.diff(work.window[i])[0]] for i, logits in found.items()}
 
@@ -174,9 +190,8 @@ class CompiledProgram(BoundProgram):
         """
         arguments = {}
         for i in work.devices:
-            variables = states[i].params, states[i].statistics, states[i].lr
-            rest = self.data[i], work.groups[i], work.window[i], positions, np.int32(steps)
-            arguments[i] = (self.traced[i], *variables, *rest)
+            of_lanes = states[i].params, states[i].statistics, states[i].lr
+            arguments[i] = (self.lane_groups(work, i), *of_lanes, positions, np.int32(steps))
         found = self.call("probe", arguments)
         return {
             i: {name: np.asarray(values)[slice(*work.window[i])] for name, values in measures.items()}
@@ -187,27 +202,10 @@ class CompiledProgram(BoundProgram):
         """Keeps the evaluated variables of the lanes in `better` ([lane] bool of each device) as their best ones."""
         return self.update("keep", states, {i: (states[i], of) for i, of in enumerate(better) if of.any()})
 
-    def trace(self, name: str, device: int = 0) -> jax.stages.Traced:
-        """Traces one of the functions in `arguments` for a device."""
-        arguments = self.arguments(device)[name]
-        with self._tracing:  # of one device while the others wait: what they ask for is the same and is kept
-            return getattr(self.functions, name).trace(*arguments)
-
     def arguments(self, device: int) -> dict[str, tuple]:
-        """Shapes of the arguments of each function on one device."""
-        own, traced, data = partial(self.abstract, device), self.traced[device], self.data[device]
-        state = self.abstract_tree(device, self.abstract_state)
-        groups, pair, number = own((self.lanes, self.config.lane_width)), own((2,)), own(())
-        evaluated = own((self.chunks, self.chunk))
-        probed = own((self.config.probe_batches, self.config.batch_size))
-        variables = state.params, state.statistics
-        return {
-            "init": (traced, data),
-            "train": (traced, state, own((self.lanes,), jnp.float32), data, groups, pair, pair),
-            "evaluate": (traced, *variables, data, groups, pair, evaluated, number),
-            "probe": (traced, *variables, state.lr, data, groups, pair, probed, number),
-            "keep": (state, own((self.lanes,), jnp.bool_)),
-        }
+        """Arguments of each function on one device, or arrays of their shapes."""
+        traced, data = self.traced[device], self.data[device]
+        return abstract_arguments(self.config, traced, data, self.abstract_state, self.chunks)
 
     @cached_property
     def abstract_state(self) -> LaneState:
@@ -236,12 +234,7 @@ class PretrainProgram(BoundProgram):
 
     def __init__(self, program: CompiledProgram, name: str) -> None:
         super().__init__(program.config, program.devices, program.traced, program.data, program.available)
-        self.program = program
-        self.functions = {
-            "init": jax.jit(partial(init_pretrain, program.config, name)),
-            "train": jax.jit(partial(pretrain_groups, program.config, name), donate_argnums=1),
-        }
-        self._apply = jax.jit(partial(apply_pretrained, program.config))
+        self.program, self.functions = program, PretrainFunctions(program.config, name)
 
     def init(self, lanes: Sequence[LaneState]) -> list[PretrainState]:
         """State before the first step, around the trunks of the lanes of each device."""
@@ -250,34 +243,25 @@ class PretrainProgram(BoundProgram):
     def train(self, states: Sequence[PretrainState], work: GroupWindow, start: int, stop: int) -> list[PretrainState]:
         """Pretrains lane groups from step `start` to step `stop` of the same epoch; `states` are donated."""
         steps = np.array([start, stop], np.int32)
-        return self.update(
-            "train",
-            states,
-            {i: (self.traced[i], states[i], self.data[i], work.groups[i], work.window[i], steps) for i in work.devices},
-        )
+        arguments = {i: (self.lane_groups(work, i), states[i], steps) for i in work.devices}
+        return self.update("train", states, arguments)
 
     def apply(
         self, lanes: Sequence[LaneState], states: Sequence[PretrainState], members: Sequence[np.ndarray]
     ) -> list[LaneState]:
         """Lanes of each device that begin with the pretrained trunks, where `members` ([lane] bool) says so."""
-        return [self._apply(*of) for of in zip(lanes, states, members, strict=True)]
-
-    def trace(self, name: str, device: int = 0) -> jax.stages.Traced:
-        """Traces one of the functions in `arguments` for a device."""
-        return self.functions[name].trace(*self.arguments(device)[name])
+        return [self.functions.apply(*of) for of in zip(lanes, states, members, strict=True)]
 
     def arguments(self, device: int) -> dict[str, tuple]:
-        """Shapes of the arguments of each function on one device."""
-        own, traced, data = partial(self.abstract, device), self.traced[device], self.data[device]
-        lanes, state = (self.abstract_tree(device, tree) for tree in (self.program.abstract_state, self.abstract_state))
-        groups = own((self.lanes, self.config.lane_width))
-        return {"init": (traced, lanes, data), "train": (traced, state, data, groups, own((2,)), own((2,)))}
+        """Arguments of each function on one device, or arrays of their shapes."""
+        (work, *_), lanes = self.program.arguments(device)["train"], self.program.abstract_state
+        steps = jax.ShapeDtypeStruct((2,), jnp.int32)
+        return {"init": (work.traced, lanes, work.data), "train": (work, self.abstract_state, steps)}
 
     @cached_property
     def abstract_state(self) -> PretrainState:
         """Shapes and types of the state of the lanes of one device."""
-        init = self.functions["init"]
-        return jax.eval_shape(init, self.traced[0], self.program.abstract_state, self.data[0])
+        return self.functions.init.eval_shape(self.traced[0], self.program.abstract_state, self.data[0])
 
     @property
     def held_bytes(self) -> int:

@@ -90,7 +90,6 @@ def trace_recipes(
 
     Args:
         recipes: of its runs, without `auto`.
-        features, task, sites, steps_per_epoch: as for `trace_arm`.
     """
     numbers: dict[Recipe, int] = {}
     arm = [numbers.setdefault(dataclasses.replace(recipe, seed=0), len(numbers)) for recipe in recipes]
@@ -108,8 +107,6 @@ def trace_arm(recipe: Recipe, features: ProgramFeatures, task: Task, sites: int,
     """Traced values of one resolved recipe but its keys, as NumPy scalars and vectors.
 
     Args:
-        recipe: without `auto`.
-        features: of the cohort.
         task: supplies the class counts of the training split.
         sites: how many norms the model has.
         steps_per_epoch: batches an epoch.

@@ -34,7 +34,6 @@ def find_axes(config: ProgramConfig, model: Network) -> Axes:
     """Axes of the probe measurements of a network; nothing is computed.
 
     Args:
-        config: of the program.
         model: of a lane; which numbers it holds does not matter.
     """
     images = jnp.zeros((1, *config.image_shape), jnp.uint8)
@@ -84,9 +83,6 @@ def measure_step(
     """Probe state after a step; most steps are not measured.
 
     Args:
-        lane: the run.
-        state: before the step, without the lane axis.
-        step: [] int32.
         grads: before clipping.
         after: parameters after the step.
         run: makes the forward pass of the step once more.
@@ -120,7 +116,6 @@ def locate_failure(
     The bad step is made once more, as the state before it has been kept.
 
     Args:
-        lane: the run.
         state: after the steps of a call, without the lane axis.
         start: [] int32, the first of them.
         repeat: `f(step, watch) -> (loss, what watch gave, gradients)`, the forward and backward pass of a step;

@@ -1,4 +1,8 @@
-"""Training of one run: `train_step`, the functions that it is made of, and the loop over the steps of a call."""
+"""Training of one run: `train_step`, the functions that it is made of, and the loop over the steps of a call.
+
+A lane is the run; its state and everything else here is without the lane axis. Steps [] int32 count from the start of
+the run.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -40,8 +44,6 @@ def train_lane(lane: Lane, state: LaneState, lr_scale: jax.Array, start: jax.Arr
     """Trains one run from step `start` to step `stop` of the same epoch; its first non-finite step freezes it.
 
     Args:
-        lane: the run.
-        state: of the run, without the lane axis.
         lr_scale: [] float32, factor on the learning rate that the host sets between epochs.
         start: [] int32, steps made since the start of the run.
         stop: [] int32, at most the end of the epoch that `start` is in.
@@ -61,13 +63,7 @@ def train_lane(lane: Lane, state: LaneState, lr_scale: jax.Array, start: jax.Arr
 
 
 def train_step(lane: TrainingLane, step: jax.Array, state: LaneState) -> LaneState:
-    """Makes one training step: batch, gradients, clipping, update, sums and average; a non-finite step changes nothing.
-
-    Args:
-        lane: the run.
-        step: [] int32, steps made since the start of the run.
-        state: of the run, without the lane axis.
-    """
+    """Makes one training step: batch, gradients, clip, update, average, sums; nothing changes if it is not finite."""
     hparams = lane.hparams
     batch = load_batch(lane, step)
     loss, (logits, statistics), raw_grads, lr_scales = loss_and_gradients(lane, state, batch, step)
@@ -120,8 +116,6 @@ def augment_images(lane: Lane, key: jax.Array, images: jax.Array, labels: jax.Ar
     """Augments images in the lane's way, those of its hard classes in theirs.
 
     Args:
-        lane: the run.
-        key: a random key.
         images: [b, h, w, c] uint8.
         labels: [b] int32.
     """
@@ -170,9 +164,6 @@ def loss_and_gradients(
     """Computes the loss of a step and its gradients.
 
     Args:
-        lane, state: the run, without the lane axis.
-        batch: of the step.
-        step: [] int32.
         watch: runs the forward pass that it is given; returns its logits and what the caller wants to know of it.
 
     Returns:
@@ -218,7 +209,6 @@ def update_params(
     All of it belongs to the optimizer's branch, so that each array is read and written once.
 
     Args:
-        lane, state: the run, without the lane axis.
         grads: gradients, still to be clipped entry by entry with `clip`.
         lr: [] float32, of the step.
         lr_scales: of `scale_layers`.
@@ -267,8 +257,6 @@ def count_step(
     """Adds a step to the sums of its epoch.
 
     Args:
-        sums: so far.
-        batch: of the step.
         logits: [b, class].
         loss, grad_norm, clipped: [] float32.
     """
