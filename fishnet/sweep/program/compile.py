@@ -134,9 +134,7 @@ class BoundProgram:
     def call(self, name: str, arguments: Mapping[int, tuple]) -> dict[int, Any]:
         """Calls a compiled function on several devices at once and waits for all of them.
 
-        Args:
-            name: of the function.
-            arguments: by the number of the device; host arrays among them are put there, the only transfer of a call.
+        Host arrays among the arguments of a device are put there, the only transfer of a call.
 
         Raises:
             OutOfMemory: the backend ran out of it.

@@ -20,15 +20,12 @@ PRECISE_BATCHES = 32  # of an epoch, from which precise statistics are estimated
 
 
 def evaluate_lane(lane: Lane, params: Any, statistics: Any, positions: jax.Array, chunks: jax.Array) -> jax.Array:
-    """Logits of one run in evaluation mode.
+    """Logits of one run in evaluation mode, [chunk, image, class] float32.
 
     Args:
         params, statistics: of its network.
-        positions: [chunk, image] int32, which images; rows from `chunks` on are not computed.
-        chunks: [] int32.
-
-    Returns:
-        [chunk, image, class] float32, zero in the rows not computed.
+        positions: [chunk, image] int32, which images.
+        chunks: [] int32; rows of `positions` from there on are not computed, and their logits are 0.
     """
     config = lane.config
     model = build_model(config, lane.ids, lane.hparams)
@@ -52,13 +49,7 @@ def evaluate_lane(lane: Lane, params: Any, statistics: Any, positions: jax.Array
 def probe_lane(
     lane: Lane, params: Any, statistics: Any, lr: jax.Array, positions: jax.Array, steps: jax.Array
 ) -> dict[str, jax.Array]:
-    """Measures of the epoch probes of one run.
-
-    Args:
-        params, statistics, lr: of its state.
-        positions: [batch, image] int32, which images.
-        steps: [] int32, made so far.
-    """
+    """Measures of the epoch probes of one run after `steps` [] int32, on images `positions` [batch, image] int32."""
     losses = build_loss(lane, steps / lane.hparams.total_steps)
     model = build_training_model(lane, statistics, steps - 1)
     net = Net(model, lane.variables(params, statistics), losses, lr)
@@ -72,12 +63,7 @@ def probe_lane(
 def estimate_statistics(lane: Lane, model: Network, order: jax.Array, state: LaneState) -> Any:
     """Mean and variance at each batch norm over training images, under the weights that a run evaluates.
 
-    Args:
-        model: of the lane, as it is in training.
-        order: [n_train] int32, of the images in the epoch; up to `PRECISE_BATCHES` batches of them are used.
-
-    Returns:
-        A tree like the running statistics.
+    Of the images in the order [n_train] int32 of an epoch up to `PRECISE_BATCHES` batches are used.
     """
     size = lane.config.batch_size
     variables = lane.variables(state.evaluated, state.statistics)

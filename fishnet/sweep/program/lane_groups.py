@@ -30,12 +30,7 @@ class LaneGroups(struct.PyTreeNode):
         At width 1 there is no `vmap`, so that every `lax.cond` and `lax.switch` stays a real branch. Wider groups share
         one unbatched set of branch ids, so that choosing an activation stays a real branch there too. Where they share
         batches they also share one set of keys: a batch and its augmentation are then computed once, and the products
-        of the first layer with the batch become one.
-
-        Args:
-            function: of one lane.
-            arguments: of all lanes, leaves [lane, ...].
-            i: [] int32.
+        of the first layer with the batch become one. Leaves of `arguments` are of all lanes, [lane, ...].
         """
         members = lax.dynamic_index_in_dim(self.groups, i, keepdims=False)
         mine = gather(self.traced, members)
@@ -82,14 +77,11 @@ def train_groups(
 def evaluate_groups(
     config: ProgramConfig, work: LaneGroups, params: Any, statistics: Any, positions: jax.Array, chunks: jax.Array
 ) -> jax.Array:
-    """Logits of lane groups, from the start of the output on.
+    """Logits of lane groups, [group, width, chunk, image, class] float32, the first group of the window first.
 
     Args:
         params, statistics: variables of all lanes, [lane, ...].
         positions, chunks: as for `evaluate_lane`.
-
-    Returns:
-        [group, width, chunk, image, class] float32, with as many groups as fit one call.
     """
 
     def evaluate(lane: Lane, params: Any, statistics: Any) -> jax.Array:
@@ -113,15 +105,11 @@ def probe_groups(
     positions: jax.Array,
     steps: jax.Array,
 ) -> dict[str, jax.Array]:
-    """Measures of the epoch probes of lane groups.
+    """Measures of the epoch probes of lane groups, [group, width, ...] float32; undefined outside of the window.
 
     Args:
-        config, work, params, statistics: as for `evaluate_groups`.
-        lr: [lane] float32, of the last step.
+        params, statistics, lr: of the state of all lanes, [lane, ...].
         positions, steps: as for `probe_lane`.
-
-    Returns:
-        [group, width, ...] float32 each; undefined in groups outside of the window.
     """
 
     def probe(lane: Lane, params: Any, statistics: Any, lr: jax.Array) -> dict[str, jax.Array]:

@@ -87,12 +87,7 @@ def pretrain_groups(
 
 
 def pretrain_lane(lane: Lane, name: str, state: PretrainState, start: jax.Array, stop: jax.Array) -> PretrainState:
-    """Pretrains one run from step `start` to step `stop` of the same epoch; its first non-finite step freezes it.
-
-    Args:
-        start: [] int32, steps made since the start of pretraining.
-        stop: [] int32, at most the end of the epoch that `start` is in.
-    """
+    """Pretrains one run from step `start` to step `stop` [] int32 of an epoch; its first non-finite step freezes it."""
     config, keys, train = lane.config, lane.hparams.keys, lane.data.train
     objective = build_objective(config, name, TracedConfig(lane.ids, lane.hparams))
     shuffle = jax.random.bits(stream_key(keys, "pretrain_order", start // config.steps_per_epoch), train.shape)

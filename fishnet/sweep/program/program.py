@@ -53,12 +53,7 @@ class PretrainFunctions:
 def abstract_arguments(
     config: ProgramConfig, traced: TracedConfig, data: DeviceData, state: LaneState, chunks: int
 ) -> dict[str, tuple]:
-    """Shapes of the arguments of each function of a program on one device.
-
-    Args:
-        traced, data, state: on the device, or their shapes.
-        chunks: of images in an evaluation.
-    """
+    """Shapes of the arguments of each function of a program on a device that evaluates so many chunks of images."""
     lanes = traced.hparams.keys.shape[0]
 
     def array(*shape: int, dtype: Any = jnp.int32) -> Any:
@@ -142,14 +137,9 @@ class CompiledProgram(BoundProgram):
     def train(
         self, states: Sequence[LaneState], lr_scales: Sequence[np.ndarray], work: GroupWindow, start: int, stop: int
     ) -> list[LaneState]:
-        """Trains lane groups from step `start` to step `stop` of the same epoch.
+        """Trains lane groups from step `start` to step `stop` of the same epoch; the states of the devices are donated.
 
-        Args:
-            states: of each device; donated.
-            lr_scales: factors on the learning rates of the lanes of each device, [lane] float32.
-            work: which groups.
-            start: steps that they have made.
-            stop: at most the end of the epoch.
+        `lr_scales` are factors on the learning rates of the lanes of each device, [lane] float32.
         """
         steps = np.array([start, stop], np.int32)
         arguments = {i: (self.lane_groups(work, i), states[i], lr_scales[i], steps) for i in work.devices}
@@ -158,16 +148,12 @@ class CompiledProgram(BoundProgram):
     def evaluate(
         self, variables: Sequence[tuple[Any, Any]], work: GroupWindow, positions: np.ndarray, chunks: int
     ) -> dict[int, np.ndarray]:
-        """Logits of lane groups.
+        """Logits [group, width, chunk, image, class] float32 of lane groups, by device; at most `capacity` groups each.
 
         Args:
             variables: parameters and running statistics of the lanes of each device.
-            work: which groups; at most `capacity` a device.
-            positions: [chunks, chunk] int32, which images.
-            chunks: how many rows of them.
-
-        Returns:
-            [group, width, chunk, image, class] float32 of each device, of the groups in its window.
+            work: which groups.
+            positions: [chunk, image] int32, which images; the first `chunks` rows are computed.
         """
         rest = positions, np.int32(chunks)
         arguments = {i: (self.lane_groups(work, i), *variables[i], *rest) for i in work.devices}
@@ -177,16 +163,9 @@ class CompiledProgram(BoundProgram):
     def probe(
         self, states: Sequence[LaneState], work: GroupWindow, positions: np.ndarray, steps: int
     ) -> dict[int, dict[str, np.ndarray]]:
-        """Measures of the epoch probes of lane groups.
+        """Measures of the epoch probes of lane groups that have made so many steps, by device and name.
 
-        Args:
-            states: of each device.
-            work: which groups.
-            positions: [batch, image] int32, which training images.
-            steps: that the lanes have made.
-
-        Returns:
-            [group, width, ...] float32 of each device, by name, of the groups in its window.
+        Each is [group, width, ...] float32, on the training images `positions` [batch, image] int32.
         """
         arguments = {}
         for i in work.devices:
@@ -225,12 +204,7 @@ class CompiledProgram(BoundProgram):
 
 
 class PretrainProgram(BoundProgram):
-    """Pretraining of the lanes of a cohort with one objective.
-
-    Args:
-        program: of the same cohort, whose traced values and images are used.
-        name: of the objective.
-    """
+    """Pretraining of the lanes of a cohort, whose program's traced values and images are used, with one objective."""
 
     def __init__(self, program: CompiledProgram, name: str) -> None:
         super().__init__(program.config, program.devices, program.traced, program.data, program.available)

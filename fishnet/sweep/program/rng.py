@@ -10,14 +10,9 @@ STREAMS = ("init", "order", "augment", "dropout", "activation", "mix", "sample",
 
 
 def stream_keys(seeds: Sequence[int]) -> np.ndarray:
-    """Keys of each random stream of runs.
+    """Keys of each random stream of runs, [run, stream, 2] uint32: threefry key data.
 
-    Args:
-        seeds: of the runs, each 0 or more, below 2^32.
-
-    Returns:
-        [run, stream, 2] uint32, threefry key data: the seed's key with the CRC-32 of the stream's name folded in, so
-        that a new stream leaves the others as they were.
+    Each is the seed's key with the CRC-32 of the stream's name folded in: a new stream leaves the others as they were.
     """
     different, of_run = np.unique(np.asarray(seeds, np.uint32), return_inverse=True)
     # Filled up to a power of two, so that few programs serve any number of seeds.
@@ -37,12 +32,9 @@ def _folded(seeds: jax.Array, names: jax.Array) -> jax.Array:
 
 
 def stream_key(keys: jax.Array, name: str, step: jax.Array | int = 0) -> jax.Array:
-    """Key of one draw from one random stream: equal on every backend and under `vmap`.
+    """Key of the draw of a step or epoch from one of `STREAMS`: equal on every backend and under `vmap`.
 
-    Args:
-        keys: [stream, 2] uint32, see `stream_keys`.
-        name: one of `STREAMS`.
-        step: [] int32, the step or epoch of the draw.
+    `keys` [stream, 2] uint32 are those of a run, see `stream_keys`.
     """
     key = jax.random.wrap_key_data(keys[STREAMS.index(name)], impl="threefry2x32")
     return jax.random.fold_in(key, step)

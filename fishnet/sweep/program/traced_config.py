@@ -86,10 +86,7 @@ def trace_recipes(
 ) -> TracedConfig:
     """Traced values of the runs of a cohort, as NumPy arrays with a leading run axis.
 
-    Recipes that differ in their seed alone are looked at once.
-
-    Args:
-        recipes: of its runs, without `auto`.
+    Recipes (without `auto`) that differ in their seed alone are looked at once.
     """
     numbers: dict[Recipe, int] = {}
     arm = [numbers.setdefault(dataclasses.replace(recipe, seed=0), len(numbers)) for recipe in recipes]
@@ -167,12 +164,7 @@ def as_scalar(value: int | float) -> np.int32 | np.float32:
 
 
 def loss_numbers(recipe: Recipe, counts: np.ndarray) -> LossNumbers:
-    """Numbers of a recipe's loss.
-
-    Args:
-        recipe: its `loss` and what belongs to it.
-        counts: [k] training images of each class.
-    """
+    """Numbers of a recipe's loss, where `counts` [k] are the training images of each class."""
     weighting = recipe.class_weighting
     if weighting == "none":
         weighting = IMPLIED_WEIGHTING.get(recipe.loss, "none")

@@ -80,12 +80,9 @@ def clear_probes(probed: Any, fresh: jax.Array) -> Any:
 def measure_step(
     lane: TrainingLane, state: LaneState, step: jax.Array, grads: Any, after: Any, run: Callable[[], Any]
 ) -> Any:
-    """Probe state after a step; most steps are not measured.
+    """Probe state after a step, of which `run` makes the forward pass once more; most steps are not measured.
 
-    Args:
-        grads: before clipping.
-        after: parameters after the step.
-        run: makes the forward pass of the step once more.
+    `grads` are those before clipping, `after` the parameters after the step.
     """
     config, probed = lane.config, state.probed
     probes = config.probes("step")

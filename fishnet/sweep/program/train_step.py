@@ -43,10 +43,7 @@ class Batch(NamedTuple):
 def train_lane(lane: Lane, state: LaneState, lr_scale: jax.Array, start: jax.Array, stop: jax.Array) -> LaneState:
     """Trains one run from step `start` to step `stop` of the same epoch; its first non-finite step freezes it.
 
-    Args:
-        lr_scale: [] float32, factor on the learning rate that the host sets between epochs.
-        start: [] int32, steps made since the start of the run.
-        stop: [] int32, at most the end of the epoch that `start` is in.
+    `lr_scale` [] float32 is a factor on the learning rate that the host sets between epochs.
     """
     config, layers = lane.config, probed_layers(lane)
     order = epoch_order(lane, start // config.steps_per_epoch)
@@ -113,12 +110,7 @@ def load_batch(lane: TrainingLane, step: jax.Array) -> Batch:
 
 
 def augment_images(lane: Lane, key: jax.Array, images: jax.Array, labels: jax.Array) -> jax.Array:
-    """Augments images in the lane's way, those of its hard classes in theirs.
-
-    Args:
-        images: [b, h, w, c] uint8.
-        labels: [b] int32.
-    """
+    """Augments images [b, h, w, c] uint8 in the lane's way, those of its hard classes in theirs; labels [b] int32."""
     functions = tuple(AUGMENTATIONS[name] for name in lane.config.features.augment)
     usual = lax.switch(lane.ids.augment, functions, key, images)
     if not lane.config.features.hard_augment:
@@ -163,12 +155,9 @@ def loss_and_gradients(
 ) -> tuple[jax.Array, Any, Any, Any]:
     """Computes the loss of a step and its gradients.
 
-    Args:
-        watch: runs the forward pass that it is given; returns its logits and what the caller wants to know of it.
-
     Returns:
-        The loss [], what `watch` gave, the gradients (a tree like the parameters, 0 where they do not learn) and the
-        learning-rate scales of the leaves.
+        The loss [], what `watch` gave (it runs the forward pass and returns the logits and something of its own), the
+        gradients (a tree like the parameters, 0 where they do not learn) and the learning-rate scales of the leaves.
     """
     config, hparams = lane.config, lane.hparams
 
@@ -209,11 +198,9 @@ def update_params(
     All of it belongs to the optimizer's branch, so that each array is read and written once.
 
     Args:
-        grads: gradients, still to be clipped entry by entry with `clip`.
-        lr: [] float32, of the step.
-        lr_scales: of `scale_layers`.
+        grads: still to be clipped entry by entry with `clip`.
+        lr: [] float32, of the step; `lr_scales` as from `scale_layers`.
         finite: [] bool.
-        optimizer: one of those that the lanes choose among.
     """
     hparams, old = lane.hparams, state.params
     down, slots = descent_direction(
@@ -254,12 +241,7 @@ def update_average(
 def count_step(
     sums: EpochSums, batch: Batch, logits: jax.Array, loss: jax.Array, grad_norm: jax.Array, clipped: jax.Array
 ) -> EpochSums:
-    """Adds a step to the sums of its epoch.
-
-    Args:
-        logits: [b, class].
-        loss, grad_norm, clipped: [] float32.
-    """
+    """Adds a step to the sums of its epoch; logits [b, class], the other numbers [] float32."""
     labels = batch.labels
     one_hot = (labels[:, None] == jnp.arange(logits.shape[-1])).astype(jnp.float32)
     return EpochSums(
