@@ -168,17 +168,17 @@ MUTATIONS = [
     ),
     Mutation(
         "resume_skips_an_epoch",
-        'training.history = History.of(restored.over("history", training.history.arrays()))',
-        'training.history = History.of(restored.over("history", training.history.arrays()))\n'
-        "            late = training.history.status == 0\n"
-        "            training.history.epochs[late] += 1\n"
-        "            training.history.steps[late] += self.cohort.config.steps_per_epoch",
+        "map_runs(lambda now, saved: put(found, now, saved[found]), self.records(), restored.tree)",
+        "map_runs(lambda now, saved: put(found, now, saved[found]), self.records(), restored.tree)\n"
+        "            late = found[self.history.status[found] == 0]\n"
+        "            self.epochs[late] += 1\n"
+        "            self.steps[late] += self.program.config.steps_per_epoch",
         ("resume",),
     ),
     Mutation(
         "checkpoint_in_order_of_position",
-        "self.layout.gather(self.states, np.arange(len(self.layout.cohort.runs)))",
-        "self.layout.gather(self.states, np.argsort(self.layout.cohort.position))",
+        "self.layout.gather(self.states, np.arange(len(self.cohort.runs)))",
+        "self.layout.gather(self.states, np.argsort(self.layout.position))",
         ("load", "resume"),
     ),
     Mutation(

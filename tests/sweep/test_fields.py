@@ -18,7 +18,6 @@ from fishnet.sweep.plan.layout import make_layouts
 from fishnet.sweep.program.build import plain_model
 from fishnet.sweep.program.config import ProgramFeatures, static_key
 from fishnet.sweep.program.traced_config import trace_recipes
-from fishnet.sweep.run.cohort import CohortRunner
 from fishnet.sweep.run.progress import Display
 from fishnet.sweep.run.supervised import SupervisedPhase
 from fishnet.sweep.spec.fields import Field
@@ -214,11 +213,11 @@ def history_of(recipes: dict[str, Recipe]) -> History:
     checkpoints = CheckpointStore(nowhere, nowhere, "cohort_0", range(len(runs)), "a hash")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(SupervisedPhase, "save", ignore)
-        runner = CohortRunner(layout, jax.devices()[:1], checkpoints, Interrupt(), Display(), ignore, ignore)
-        runner.prepare()
-        runner.train()
-    assert (runner.history.first_bad_step < 0).all()
-    return runner.history
+        phase = SupervisedPhase(layout, jax.devices()[:1], checkpoints, Interrupt(), Display(), ignore, ignore)
+        phase.prepare()
+        phase.run()
+    assert (phase.history.first_bad_step < 0).all()
+    return phase.history
 
 
 @pytest.mark.parametrize("fields", [["rho"], ["stochastic_depth"], ["pretrain", "pretrain_epochs", "pretrain_lr"]])

@@ -9,11 +9,7 @@ UNMEASURED = 8  # steps of a group in the first call, of which nobody knows yet 
 
 
 class CallPacer:
-    """Speed of a program, and what fits into one call of it.
-
-    Args:
-        seconds: how long a call should take.
-    """
+    """Speed of a program, and what fits into one call of it, which should take so many `seconds`."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -27,15 +23,14 @@ class CallPacer:
         return UNMEASURED if self._step is None else max(1, int(self.seconds / self._step))
 
     def windows(self, counts: np.ndarray, steps: int, most: int | None = None) -> Iterator[np.ndarray]:
-        """Windows over all groups, each with as many of them as fit with all their steps, and at least one.
+        """Windows over all groups: the first of each device and the one after the last, [device, 2] int32.
+
+        Each is made when it is asked for, from the speed of the calls before.
 
         Args:
             counts: groups of each device, [device].
-            steps: of every group.
+            steps: of every group; a window has as many groups as fit with all their steps, and at least one.
             most: groups of a device in one window.
-
-        Yields:
-            The first group and the one after the last, [device, 2] int32, made when it is asked for.
         """
         low = 0
         while low < counts.max():
@@ -45,15 +40,9 @@ class CallPacer:
             low = high
 
     def calls(self, counts: np.ndarray, start: int, end: int) -> Iterator[tuple[np.ndarray, int, int]]:
-        """Calls that take all groups from step `start` to step `end`; only a single group's steps are cut.
+        """Calls that take all groups from step `start` to step `end`: window, first step, the one after the last.
 
-        Args:
-            counts: groups of each device, [device].
-            start: steps done.
-            end: above `start`.
-
-        Yields:
-            The window, the first step and the one after the last.
+        Only a single group's steps are cut. `counts` are the groups of each device, [device].
         """
         for window in self.windows(counts, end - start):
             at = start

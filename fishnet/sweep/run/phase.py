@@ -1,6 +1,8 @@
 """Epochs of training on the host's side: calls of about two seconds, saved on the way, signals obeyed in between."""
 
 import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -11,34 +13,25 @@ from fishnet.host.interrupt import Interrupt
 from fishnet.sweep.plan.layout import Layout
 from fishnet.sweep.program.compile import GroupWindow
 from fishnet.sweep.run.call_pacer import CallPacer
+from fishnet.sweep.run.progress import Display
 from fishnet.sweep.spec.history import History
-from fishnet.sweep.store.checkpoint_store import CheckpointStore, RestoredState
+from fishnet.sweep.store.checkpoint_store import CheckpointStore, map_runs, put
 
 CALL_SECONDS = 2.0  # how long one call of a compiled program should take, so that signals are obeyed
 CHECKPOINT_SECONDS = 10.0  # at most one checkpoint in this time
 
 
-def new_pacer() -> CallPacer:
-    """Pacer of calls that each take about `CALL_SECONDS`."""
-    return CallPacer(CALL_SECONDS)
-
-
 class Phase:
     """Takes runs of a cohort through their epochs, all at the same epoch or waiting for the others.
 
-    A subclass says what one call trains, how an epoch is recorded and what is saved beside the states.
-
-    Args:
-        program: whose `train` the calls are.
-        layout: of the cohort's lanes.
-        history: of the cohort.
-        checkpoints: of this phase.
-        interrupt: looked at between calls.
+    A subclass says what is compiled, what one call trains, how an epoch is recorded and what is saved beside the
+    states. Its `history` is that of the cohort; its `checkpoints` are its own.
     """
 
     state_name: str  # of the states of the lanes in a checkpoint
-    steps: np.ndarray  # [run] int64, steps that each run has made
-    epochs: np.ndarray  # [run] int32, epochs that each run has finished
+    runs: np.ndarray  # [n] int64, runs of the cohort that have this phase
+    steps: np.ndarray  # [run] int64, steps that each run of the cohort has made
+    epochs: np.ndarray  # [run] int32, epochs that each run of the cohort has finished
 
     def __init__(
         self,
@@ -47,34 +40,37 @@ class Phase:
         history: History,
         checkpoints: CheckpointStore,
         interrupt: Interrupt,
+        display: Display,
     ) -> None:
-        self.program, self.layout, self.history = program, layout, history
-        self.checkpoints, self.interrupt = checkpoints, interrupt
-        self.pacer = new_pacer()
+        self.program, self.layout, self.cohort, self.history = program, layout, layout.cohort, history
+        self.checkpoints, self.interrupt, self.display = checkpoints, interrupt, display
+        self.pacers = defaultdict(lambda: CallPacer(CALL_SECONDS))  # "training", "evaluating" or "probing" -> pacer
         self.states: list[Any] = []  # of each device
-        self.saved_at = time.monotonic()
+        self.compile_seconds = 0.0
 
     @property
     def active(self) -> np.ndarray:
         """Runs that still train in this phase, [run] int64."""
         raise NotImplementedError
 
-    def begin_epoch(self, epoch: int) -> None:
-        """Called before the first call of an epoch, from 0."""
+    def functions(self) -> list[str]:
+        """Names of the functions of the program that are still needed, beside `init`."""
+        return ["train"]
+
+    def init_states(self) -> list[Any]:
+        """States of each device before the first step."""
+        return self.program.init()
 
     def train_groups(self, work: GroupWindow, start: int, stop: int) -> list[Any]:
         """States of each device after training lane groups from step `start` to step `stop`."""
         raise NotImplementedError
-
-    def finish_call(self, work: GroupWindow, runs: np.ndarray, steps: int) -> None:
-        """Called after a call that made so many steps of `runs`."""
 
     def finish_epoch(self, runs: np.ndarray, epoch: int) -> None:
         """Records an epoch, from 0, that `runs` have trained, and counts it in `epochs`."""
         raise NotImplementedError
 
     def records(self) -> dict[str, Any]:
-        """Arrays that a checkpoint holds beside the states, by name."""
+        """Arrays that a checkpoint holds beside the states, by name: those that this phase writes into."""
         raise NotImplementedError
 
     @property
@@ -83,17 +79,36 @@ class Phase:
         active = self.active
         return int(self.epochs[active].min()) if len(active) else int(self.epochs.max())
 
-    @property
-    def current(self) -> np.ndarray:
-        """Active runs at the epoch in progress; runs that are further ahead wait."""
-        active = self.active
-        return active[self.epochs[active] == self.epoch]
+    def prepare(self) -> np.ndarray:
+        """Reads the newest states and records, compiles what is needed, and makes the states that there were not.
+
+        Returns:
+            Runs of this phase of which no checkpoint has anything, [n] int64.
+        """
+        shapes = to_state_dict(self.program.abstract_state)
+        restored = self.checkpoints.restore({self.state_name: shapes, **self.records()}, self.display.warn)
+        fresh = self.runs
+        if restored is not None:
+            found, fresh = self.runs[restored.found[self.runs]], self.runs[~restored.found[self.runs]]
+            map_runs(lambda now, saved: put(found, now, saved[found]), self.records(), restored.tree)
+        began = time.perf_counter()
+        self.program.compile(self.functions() + (["init"] if len(fresh) else []), self.interrupt)
+        self.compile_seconds = time.perf_counter() - began
+        if len(fresh):
+            self.states = self.init_states()
+        if restored is not None:
+            tree = restored.tree[self.state_name]
+            if len(fresh):
+                tree = restored.over(self.state_name, self.states_by_run())
+            self.states = self.program.split(from_state_dict(self.program.abstract_state, self.layout.scatter(tree)))
+        self.saved_at = time.monotonic()
+        return fresh
 
     def run(self) -> None:
         """Trains every run to its end, epoch by epoch, saving on the way."""
         while len(self.active):
-            runs, epoch = self.current, self.epoch
-            self.begin_epoch(epoch)
+            epoch = self.epoch
+            runs = self.active[self.epochs[self.active] == epoch]  # those that are further ahead wait
             self.train_epoch(runs, epoch)
             self.finish_epoch(runs, epoch)
             if time.monotonic() - self.saved_at >= CHECKPOINT_SECONDS or not len(self.active):
@@ -101,13 +116,13 @@ class Phase:
 
     def train_epoch(self, runs: np.ndarray, epoch: int) -> None:
         """Takes runs to the end of an epoch, in calls of about `CALL_SECONDS`."""
-        per_epoch = self.program.config.steps_per_epoch
-        end = (epoch + 1) * per_epoch
+        end = (epoch + 1) * self.program.config.steps_per_epoch
         # A signal after its last step leaves an epoch trained, but not recorded.
         for start in sorted(set(self.steps[runs]) - {end}):
             groups, counts = self.layout.groups([run for run in runs if self.steps[run] == start])
-            for window, at, stop in self.pacer.calls(counts, start, end):
+            for window, at, stop in self.pacers["training"].calls(counts, start, end):
                 self.train_call(GroupWindow(groups, window), at, stop)
+                self.obey()
 
     def train_call(self, work: GroupWindow, start: int, stop: int) -> None:
         """Makes one call and counts its steps and seconds."""
@@ -115,11 +130,37 @@ class Phase:
         began = time.perf_counter()
         self.states = self.train_groups(work, start, stop)
         took = time.perf_counter() - began
-        self.pacer.measured(work.window, stop - start, took)
+        self.pacers["training"].measured(work.window, stop - start, took)
         self.steps[runs] = stop
         self.history.seconds[runs] += took / len(runs)
-        self.finish_call(work, runs, stop - start)
-        self.obey()
+
+    def call_groups(
+        self,
+        what: str,
+        runs: np.ndarray,
+        steps: int,
+        call: Callable[[GroupWindow], dict[int, Any]],
+        most: int | None = None,
+    ) -> Iterator[tuple[np.ndarray, Any]]:
+        """Runs, [n], and the results, leaves [n, ...], of each call of a program that changes no state.
+
+        Args:
+            what: the key of its pacer.
+            runs: to call it on, [run].
+            steps: of each lane group in a call.
+            call: gives the results of each device, leaves [group, width, ...].
+            most: groups of a device in one call.
+        """
+        groups, counts = self.layout.groups(runs)
+        pacer = self.pacers[what]
+        for window in pacer.windows(counts, steps, most):
+            began = time.perf_counter()
+            found = call(GroupWindow(groups, window))
+            pacer.measured(window, steps, time.perf_counter() - began)
+            for device, results in found.items():
+                members = self.layout.runs_at(device, groups[device, slice(*window[device])])  # [group, width]
+                yield members[members >= 0], jax.tree.map(lambda leaf, real=members >= 0: leaf[real], results)
+            self.obey()
 
     def obey(self) -> None:
         """Saves and stops if a signal has come: between calls, also those of an evaluation, which is then made anew."""
@@ -133,21 +174,6 @@ class Phase:
         self.checkpoints.save({self.state_name: self.states_by_run(), **jax.tree.map(np.copy, self.records())})
         self.saved_at = time.monotonic()
 
-    def restore(self, warn: Any) -> RestoredState | None:
-        """Newest states of the runs that any checkpoint has; `warn` is told of damaged ones."""
-        runs = len(self.layout.cohort.runs)
-        states = to_state_dict(self.program.abstract_state)
-        shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((runs, *leaf.shape[1:]), leaf.dtype), states)
-        records = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), self.records())
-        return self.checkpoints.restore({self.state_name: shapes, **records}, warn)
-
-    def place_states(self, restored: RestoredState) -> None:
-        """Puts restored states on the devices, in place of the fresh ones that there are of those runs."""
-        tree = restored.tree[self.state_name]
-        if self.states:
-            tree = restored.over(self.state_name, self.states_by_run())
-        self.states = self.program.split(from_state_dict(self.program.abstract_state, self.layout.scatter(tree)))
-
     def states_by_run(self) -> Any:
         """States of all lanes on the host, in run order."""
-        return to_state_dict(self.layout.gather(self.states, np.arange(len(self.layout.cohort.runs))))
+        return to_state_dict(self.layout.gather(self.states, np.arange(len(self.cohort.runs))))

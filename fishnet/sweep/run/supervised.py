@@ -1,4 +1,4 @@
-"""Supervised phase: trains, validates, selects the best epoch, ends runs early, and tests at the end."""
+"""Supervised phase: prepares the lanes, trains, validates, selects the best epoch, ends runs early, and tests."""
 
 import time
 from collections.abc import Callable
@@ -8,26 +8,30 @@ import jax
 import numpy as np
 
 from fishnet.host.interrupt import Interrupt
+from fishnet.host.machine import Device
 from fishnet.metrics import classification as metrics
 from fishnet.optim.plateau import PlateauState, update_plateau
 from fishnet.sweep.plan.layout import Layout
+from fishnet.sweep.plan.networks import transfer_trunk
 from fishnet.sweep.program.compile import GroupWindow
 from fishnet.sweep.program.program import CompiledProgram
 from fishnet.sweep.program.state import ProbeState
 from fishnet.sweep.run.evaluation import evaluate_runs, probe_runs
-from fishnet.sweep.run.phase import Phase, new_pacer
+from fishnet.sweep.run.phase import Phase
+from fishnet.sweep.run.pretraining import pretrain
+from fishnet.sweep.run.progress import Display
 from fishnet.sweep.spec.history import CLASS_CURVES, CURVES, DIVERGED, FAILURE, OK, RUNNING, SUMMARY, History
 from fishnet.sweep.spec.stopping import ArmStopper
 from fishnet.sweep.store.checkpoint_store import CheckpointStore
+from fishnet.sweep.store.records import empty_measures
 
 
 class SupervisedPhase(Phase):
-    """Training of the runs of a cohort on labels.
+    """Training of a cohort on labels, from the state on disk (if any) to the test metrics of its runs.
 
     Args:
-        program, layout, history, checkpoints, interrupt: as for `Phase`.
-        on_save: called before a checkpoint is written: writes the tables.
-        on_advance: called after every call.
+        on_save: called with this phase before a checkpoint is written: writes the tables.
+        on_advance: called with this phase after every call.
         stopper: ends arms early; None: all go on to their own end.
     """
 
@@ -36,28 +40,25 @@ class SupervisedPhase(Phase):
 
     def __init__(
         self,
-        program: CompiledProgram,
         layout: Layout,
-        history: History,
+        devices: list[Device],
         checkpoints: CheckpointStore,
         interrupt: Interrupt,
-        on_save: Callable[[], None],
-        on_advance: Callable[[], None],
+        display: Display,
+        on_save: Callable[["SupervisedPhase"], None],
+        on_advance: Callable[["SupervisedPhase"], None],
         stopper: ArmStopper | None = None,
     ) -> None:
-        super().__init__(program, layout, history, checkpoints, interrupt)
-        self.cohort, self.on_save, self.on_advance, self.stopper = layout.cohort, on_save, on_advance, stopper
-        self.evaluation_pacer, self.probe_pacer = new_pacer(), new_pacer()
-
-    @property
-    def steps(self) -> np.ndarray:
-        """Steps that each run has made, [run] int64."""
-        return self.history.steps
-
-    @property
-    def epochs(self) -> np.ndarray:
-        """Epochs that each run has finished, [run] int32."""
-        return self.history.epochs
+        cohort = layout.cohort
+        count, classes = len(cohort.runs), len(cohort.task.classes)
+        history = History.empty(count, cohort.epochs, classes, cohort.pretrain_epochs, probes=empty_measures(cohort))
+        program = layout.bind(devices, cohort.functions)
+        super().__init__(program, layout, history, checkpoints, interrupt, display)
+        self.on_save, self.on_advance, self.stopper = on_save, on_advance, stopper
+        self.runs, self.arms = np.arange(count), [run.arm for run in cohort.runs]
+        self.steps, self.epochs = history.steps, history.epochs
+        self.planned = np.array([run.recipe.epochs for run in cohort.runs])  # epochs after which each run ends anyway
+        self.test_metrics = np.full((count, len(SUMMARY)), np.nan)  # at the best epoch of each run
 
     @property
     def active(self) -> np.ndarray:
@@ -67,27 +68,62 @@ class SupervisedPhase(Phase):
     @property
     def run_epochs(self) -> float:
         """Epochs done, over all runs; a run that ended early counts as done."""
-        planned = np.array([run.recipe.epochs for run in self.cohort.runs])
-        done = np.minimum(self.steps / self.program.config.steps_per_epoch, planned)
-        return float(np.where(self.history.status == RUNNING, done, planned).sum())
+        done = np.minimum(self.steps / self.program.config.steps_per_epoch, self.planned)
+        return float(np.where(self.history.status == RUNNING, done, self.planned).sum())
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds of this session by what took them."""
+        return {"compiling": self.compile_seconds} | {what: pacer.taken for what, pacer in self.pacers.items()}
+
+    def functions(self) -> list[str]:
+        """Names of the functions of the program that are still needed, beside `init`."""
+        if not len(self.active):
+            return ["evaluate"]
+        return ["train", "evaluate", "keep"] + (["probe"] if self.program.config.probes("epoch") else [])
+
+    def prepare(self) -> np.ndarray:
+        """Prepares as any phase does; gives fresh runs the trunks that they begin with and pretrains them."""
+        fresh = super().prepare()
+        self.insert_trunks(fresh)
+        pretrain(self, fresh)
+        if self.stopper:
+            self.stopper.learn(self.arms, self.history)
+        return fresh
+
+    def insert_trunks(self, fresh: np.ndarray) -> None:
+        """Puts the trunks of earlier runs into the fresh lanes that begin with one."""
+        for run in fresh:
+            recipe = self.cohort.runs[run].recipe
+            if recipe.trunk == "none":
+                continue
+            device, lane = divmod(int(self.layout.position[run]), self.layout.lanes_per_device)
+            variables = self.states[device].params, self.states[device].statistics
+            params, statistics = jax.tree.map(lambda leaf, lane=lane: leaf[lane], variables)
+            begun = transfer_trunk(recipe, params, statistics, self.cohort.trunks[recipe.trunk])
+            inserted = jax.tree.map(lambda leaf, new, lane=lane: leaf.at[lane].set(new), variables, begun)
+            self.states[device] = self.states[device].with_initial(*inserted)
 
     def train_groups(self, work: GroupWindow, start: int, stop: int) -> list[Any]:
         """States of each device after a call of the training program."""
         return self.program.train(self.states, self.layout.by_device(self.history.rate), work, start, stop)
 
-    def finish_call(self, work: GroupWindow, runs: np.ndarray, steps: int) -> None:
-        """Counts executed lane-steps and shows progress."""
-        self.history.executed[runs] += self.layout.executed(work) * steps
-        self.on_advance()
+    def train_call(self, work: GroupWindow, start: int, stop: int) -> None:
+        """Makes one call, counts executed lane-steps and shows progress."""
+        super().train_call(work, start, stop)
+        self.history.executed[self.layout.members(work)] += self.layout.executed(work) * (stop - start)
+        self.on_advance(self)
 
     def finish_epoch(self, runs: np.ndarray, epoch: int) -> None:
         """Validates, probes, keeps the best variables and ends the runs that are to end."""
         bad = self.record_training(runs, epoch)
         sound = runs[bad < 0]
         if len(sound):
+            began = time.perf_counter()
             # What obeys signals comes first: it is made anew after a stop, which must find the rest undone.
             self.validate(sound, epoch)
             self.probe(sound, epoch)
+            self.history.seconds[sound] += (time.perf_counter() - began) / len(sound)
             self.follow_plateau(sound, epoch)
         self.history.epochs[runs] = epoch + 1
         self.history.status[runs[bad >= 0]] = DIVERGED
@@ -96,10 +132,8 @@ class SupervisedPhase(Phase):
             self.end_run(run, epoch)
         self.states = self.program.keep(self.states, self.layout.mask(better))
         if self.stopper:
-            members = self.cohort.runs
-            epochs = [run.recipe.epochs for run in members]
-            self.stopper.judge([run.arm for run in members], self.history, epochs)
-        self.on_advance()
+            self.stopper.judge(self.arms, self.history, self.planned.tolist())
+        self.on_advance(self)
 
     def record_training(self, runs: np.ndarray, epoch: int) -> np.ndarray:
         """Fills in what training and the step probes gave in an epoch; returns the first bad step of each run."""
@@ -130,8 +164,7 @@ class SupervisedPhase(Phase):
 
     def validate(self, runs: np.ndarray, epoch: int) -> None:
         """Fills in the validation metrics of an epoch."""
-        began, history = time.perf_counter(), self.history
-        labels = self.cohort.task.labels[self.cohort.task.splits["val"]]
+        history, labels = self.history, self.cohort.task.labels[self.cohort.task.splits["val"]]
         logits = self.evaluate("val", runs)
         summary = metrics.summary(labels, logits)
         for name in SUMMARY:
@@ -139,18 +172,13 @@ class SupervisedPhase(Phase):
         by_class = metrics.class_metrics(labels, logits)
         history.class_curves[runs, epoch, :, CLASS_CURVES.index("val_auc")] = by_class["auc"]
         history.class_curves[runs, epoch, :, CLASS_CURVES.index("val_loss")] = by_class["loss"]
-        history.seconds[runs] += (time.perf_counter() - began) / len(runs)
 
     def probe(self, runs: np.ndarray, epoch: int) -> None:
         """Fills in the measures of the epoch probes, where they are due."""
         config = self.program.config
-        if not config.probes("epoch") or (epoch + 1) % config.recipe.probe_epochs:
-            return
-        began, steps = time.perf_counter(), (epoch + 1) * config.steps_per_epoch
-        found = probe_runs(self.layout, self.program, self.states, runs, steps, self.probe_pacer, self.obey)
-        for name, values in found.items():
-            self.history.probes[name][runs, epoch] = values
-        self.history.seconds[runs] += (time.perf_counter() - began) / len(runs)
+        if config.probes("epoch") and (epoch + 1) % config.recipe.probe_epochs == 0:
+            for name, values in probe_runs(self, runs, steps=(epoch + 1) * config.steps_per_epoch).items():
+                self.history.probes[name][runs, epoch] = values
 
     def follow_plateau(self, runs: np.ndarray, epoch: int) -> None:
         """Cuts the rate of the runs with schedule plateau whose validation loss has stopped falling."""
@@ -189,22 +217,23 @@ class SupervisedPhase(Phase):
             (state.best_params, state.best_statistics) if best else (state.evaluated, state.evaluated_statistics)
             for state in self.states
         ]
-        positions = self.cohort.task.splits[split]
-        pacer = self.evaluation_pacer
-        return evaluate_runs(self.layout, self.program, variables, positions, runs, pacer, self.obey)
+        return evaluate_runs(self, variables, self.cohort.task.splits[split], runs)
 
     def test(self) -> np.ndarray:
-        """Logits [run, image, class] of all runs on the test split at their best epochs; NaN for a run without one."""
-        positions, history = self.cohort.task.splits["test"], self.history
-        logits = np.full((len(self.cohort.runs), len(positions), self.program.config.classes), np.nan, np.float32)
-        selected = np.flatnonzero(history.best_epoch)
+        """Test logits [run, image, class] at the best epochs, NaN for a run without one; fills in `test_metrics`."""
+        task, selected = self.cohort.task, np.flatnonzero(self.history.best_epoch)
+        positions = task.splits["test"]
+        logits = np.full((len(self.runs), len(positions), len(task.classes)), np.nan, np.float32)
         if len(selected):
             logits[selected] = self.evaluate("test", selected, best=True)
+            summary = metrics.summary(task.labels[positions], logits[selected])
+            self.test_metrics[selected] = np.stack([summary[name] for name in SUMMARY], axis=-1)
+        self.checkpoints.finish()
         return logits
 
     def save(self) -> None:
         """Tables first, then the checkpoint in the background."""
-        self.on_save()
+        self.on_save(self)
         super().save()
 
     def records(self) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from fishnet.sweep.distributed.assignment import shard_of
 from fishnet.sweep.plan.fit_memory import lowering_text, reduce_layout
 from fishnet.sweep.plan.layout import Layout
 from fishnet.sweep.plan.past_times import keep_time
-from fishnet.sweep.run.cohort import CohortRunner
 from fishnet.sweep.run.planning import Job, Plan
+from fishnet.sweep.run.supervised import SupervisedPhase
 from fishnet.sweep.spec.history import History
 from fishnet.sweep.spec.stopping import ArmStopper
 from fishnet.sweep.store.checkpoint_store import CheckpointStore
@@ -65,21 +65,23 @@ class ShardTrainer:
     def train_layout(self, place: int, layout: Layout, states: CheckpointStore) -> History:
         """Trains and tests a cohort, at this place among those of the shard, in one layout."""
         job, began = self.job, time.perf_counter()
-        write = partial(self.write, place)
-        runner = CohortRunner(layout, job.used, states, job.interrupt, job.display, write, self.advance, self.stopper)
-        runner.prepare()
+        save = partial(self.write, place)
+        training = SupervisedPhase(
+            layout, job.used, states, job.interrupt, job.display, save, self.advance, self.stopper
+        )
+        training.prepare()
         if not self.started:
             total = float(sum(map(planned_epochs, self.layouts.values())))
-            job.display.start(total, self.run_epochs + runner.training.run_epochs)
+            job.display.start(total, self.run_epochs + training.run_epochs)
             self.started = True
-        runner.train()
-        logits = runner.test()
-        validate = partial(runner.training.evaluate, "val", best=True)
-        self.tables.finish(place, runner.history, runner.test_metrics, logits, validate)
-        spent = runner.seconds | {"whole": time.perf_counter() - began}
-        keep = partial(keep_time, layout, job.used, spent, runner.steps_made)
+        training.run()
+        logits = training.test()
+        validate = partial(training.evaluate, "val", best=True)
+        self.tables.finish(place, training.history, training.test_metrics, logits, validate)
+        spent = training.seconds | {"whole": time.perf_counter() - began}
+        keep = partial(keep_time, layout, job.used, spent, training.pacers["training"].made)
         best_effort("how long this program took", keep, job.display.note, None)
-        return runner.history
+        return training.history
 
     def reduce(self, number: int, layout: Layout, problem: OutOfMemory, begun: bool) -> Layout:
         """Smaller layout of a cohort, of the same lane width where some of it has been trained.
@@ -95,20 +97,20 @@ class ShardTrainer:
         write_sweep_file(self.job.out, self.plan.content)
         return smaller
 
-    def write(self, place: int, runner: CohortRunner) -> None:
+    def write(self, place: int, training: SupervisedPhase) -> None:
         """Writes the tables, and into `sweep.json` how long nobody was at work before what they hold."""
-        self.tables.update(place, runner.history, runner.test_metrics)
+        self.tables.update(place, training.history, training.test_metrics)
         content, paused = self.plan.content, self.plan.paused
         if self.job.shard.whole and content["paused"] != paused:
             content["paused"] = paused
             write_sweep_file(self.job.out, content)
 
-    def advance(self, runner: CohortRunner) -> None:
+    def advance(self, training: SupervisedPhase) -> None:
         """Shows progress."""
-        done, epochs = self.run_epochs + runner.training.run_epochs, runner.cohort.epochs
-        diverged = int((runner.history.first_bad_step >= 0).sum())
-        epoch = min(runner.training.epoch + 1, epochs)
-        self.job.display.advance(done, epoch, epochs, best_so_far(runner), diverged)
+        done, epochs = self.run_epochs + training.run_epochs, training.cohort.epochs
+        diverged = int((training.history.first_bad_step >= 0).sum())
+        epoch = min(training.epoch + 1, epochs)
+        self.job.display.advance(done, epoch, epochs, best_so_far(training), diverged)
 
 
 def planned_epochs(layout: Layout) -> int:
@@ -116,11 +118,11 @@ def planned_epochs(layout: Layout) -> int:
     return sum(run.recipe.epochs for run in layout.cohort.runs)
 
 
-def best_so_far(runner: CohortRunner) -> str | None:
+def best_so_far(training: SupervisedPhase) -> str | None:
     """Best validation accuracy so far and its run, in words."""
-    accuracy = runner.history.selected("val_accuracy")
+    accuracy = training.history.selected("val_accuracy")
     if not np.isfinite(accuracy).any():
         return None
     best = int(np.nanargmax(accuracy))
-    run = runner.cohort.runs[best]
+    run = training.cohort.runs[best]
     return f"{run.arm} seed {run.recipe.seed}: validation accuracy {accuracy[best]:.3f}"
