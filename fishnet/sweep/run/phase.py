@@ -63,7 +63,7 @@ class Phase:
 
     def train_groups(self, work: GroupWindow, start: int, stop: int) -> list[Any]:
         """States of each device after training lane groups from step `start` to step `stop`."""
-        raise NotImplementedError
+        return self.program.train(self.states, work, start, stop)
 
     def finish_epoch(self, runs: np.ndarray, epoch: int) -> None:
         """Records an epoch, from 0, that `runs` have trained, and counts it in `epochs`."""
@@ -80,11 +80,7 @@ class Phase:
         return int(self.epochs[active].min()) if len(active) else int(self.epochs.max())
 
     def prepare(self) -> np.ndarray:
-        """Reads the newest states and records, compiles what is needed, and makes the states that there were not.
-
-        Returns:
-            Runs of this phase of which no checkpoint has anything, [n] int64.
-        """
+        """Reads the newest states, compiles what is needed, and makes the other states; returns the runs of these."""
         shapes = to_state_dict(self.program.abstract_state)
         restored = self.checkpoints.restore({self.state_name: shapes, **self.records()}, self.display.warn)
         fresh = self.runs

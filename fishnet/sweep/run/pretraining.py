@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from fishnet.sweep.program.compile import GroupWindow
 from fishnet.sweep.program.pretrain_step import PretrainState
 from fishnet.sweep.program.program import PretrainProgram
 from fishnet.sweep.run.phase import Phase
@@ -71,10 +70,6 @@ class PretrainingPhase(Phase):
         """Says which epoch it is, and trains it."""
         self.display.stage(f"pretraining: {self.name}, epoch {epoch + 1} of {int(self.planned[self.runs].max())}")
         super().train_epoch(runs, epoch)
-
-    def train_groups(self, work: GroupWindow, start: int, stop: int) -> list[PretrainState]:
-        """States of each device after a call of the objective's program."""
-        return self.program.train(self.states, work, start, stop)
 
     def finish_epoch(self, runs: np.ndarray, epoch: int) -> None:
         """Fills in the pretraining curves of an epoch."""
