@@ -13,6 +13,7 @@ from jax import lax
 from fishnet.augment.sampling import class_mask
 from fishnet.losses import defer_weights, mixed_loss
 from fishnet.models import MODELS
+from fishnet.models.initial_values import match_scales, shift_biases
 from fishnet.models.network import Network
 from fishnet.nn.activations import ACTIVATIONS
 from fishnet.nn.conv_implementations import LOWERINGS
@@ -20,13 +21,11 @@ from fishnet.nn.dropout import DROPOUTS
 from fishnet.nn.initializers import INITIALIZERS, VarianceScaling
 from fishnet.nn.lsuv import layer_order, layer_outputs, lsuv
 from fishnet.nn.mixed_activation import ActivationByIndex
-from fishnet.nn.norm_formulas import KINDS, WEIGHT_KINDS
 from fishnet.nn.norms import NORMS, NormByKind
 from fishnet.nn.pooling import POOLS
-from fishnet.nn.weight_norms import initial_scale
 from fishnet.optim.freezing import frozen_layers, frozen_mask, select_by_layer
 from fishnet.optim.optimizer_state import init_optimizer_state
-from fishnet.sweep.program.config import ProgramConfig, ProgramFeatures, hard_class_names, layer_mask
+from fishnet.sweep.program.config import ProgramConfig, hard_class_names, layer_mask
 from fishnet.sweep.program.rng import stream_key
 from fishnet.sweep.program.state import EpochSums, Lane, LaneState, epoch_order
 from fishnet.sweep.program.traced_config import BranchIds, Hyperparameters
@@ -82,7 +81,9 @@ def init_lane(lane: Lane) -> LaneState:
     images = jnp.zeros((1, *config.image_shape), jnp.uint8)
     variables = model.init({"params": stream_key(hparams.keys, "init")}, images, train=False)
     params, statistics = variables["params"], variables.get("batch_stats", {})
-    params = init_scales(features, hparams, init_biases(hparams, params))
+    params = shift_biases(params, hparams.scalars["init_bias"])
+    if features.weight_norm:
+        params = match_scales(params, hparams.norm)
     if features.unit_variance:
         params = scale_kernels(lane, model, params, statistics)
     zero, per_class = jnp.float32(0), jnp.zeros((config.classes,), jnp.float32)
@@ -111,33 +112,6 @@ def scale_kernels(lane: Lane, model: Network, params: Any, statistics: Any) -> A
     layers = layer_order(lambda: run(params))
     rounds = lane.hparams.lsuv_rounds
     return lsuv(lambda params: layer_outputs(lambda: run(params)), params, layers, rounds=rounds)
-
-
-def init_biases(hparams: Hyperparameters, params: Any) -> Any:
-    """Parameters with the hidden layers' biases at `init_bias`; those of heads, gates and input norms stay 0."""
-
-    def start(path: tuple, leaf: jax.Array) -> jax.Array:
-        hidden = path[-1].key == "bias" and path[0].key.startswith(("conv_", "dense_", "norm_"))
-        return leaf + hparams.scalars["init_bias"] if hidden else leaf
-
-    return jax.tree_util.tree_map_with_path(start, params)
-
-
-def init_scales(features: ProgramFeatures, hparams: Hyperparameters, params: Any) -> Any:
-    """Parameters with the scales of weight norms at the lengths of the kernels, as if there were no norm."""
-    if not features.weight_norm:
-        return params
-    params = dict(params)
-    for site in range(hparams.norm.shape[-1]):
-        layer = next((name for name in (f"conv_{site}", f"dense_{site}") if name in params), None)
-        if layer is None:  # a norm behind a sum has no kernel ahead of it
-            continue
-        kernel = params[layer]["kernel"]
-        scale = params[f"norm_{site}"]["scale"]
-        for kind in WEIGHT_KINDS:
-            scale = jnp.where(hparams.norm[site] == KINDS.index(kind), initial_scale(kind, kernel), scale)
-        params[f"norm_{site}"] = params[f"norm_{site}"] | {"scale": scale}
-    return params
 
 
 def experts_of(recipe: Recipe, classes: Sequence[str]) -> tuple[int, ...]:
