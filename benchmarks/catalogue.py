@@ -135,11 +135,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     for shared, lanes in PROGRAMS[: flags.programs]:
         began = time.perf_counter()
         recipes = [dataclasses.replace(BASE, **{**shared, **lane}) for lane in lanes]
-        together = trained(recipes)
+        together = train_lanes(recipes)
         wrong = [
             f"{lane}: {name}"
             for lane, recipe, state in zip(lanes, recipes, together, strict=True)
-            for name in differences(state, trained([recipe])[0])
+            for name in find_differences(state, train_lanes([recipe])[0])
         ]
         name = ", ".join(f"{field} {value}" for field, value in shared.items()) or "shared by most"
         found = f"{len(wrong)} arrays differ" if wrong else "all equal to their runs alone"
@@ -150,7 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if different else 0
 
 
-def uneven() -> Task:
+def make_uneven_task() -> Task:
     """The synthetic task with few images of class 0, so that what looks at class counts has something to see."""
     task = load_task("synthetic", 8)
     train = task.splits["train"]
@@ -158,7 +158,7 @@ def uneven() -> Task:
     return dataclasses.replace(task, splits={**task.splits, "train": np.setdiff1d(train, rare[8:]).astype(np.int32)})
 
 
-def trained(recipes: Sequence[Recipe]) -> list[Any]:
+def train_lanes(recipes: Sequence[Recipe]) -> list[Any]:
     """Trains all recipes as lanes of one program for a few steps; returns the final state of each lane.
 
     Args:
@@ -167,7 +167,7 @@ def trained(recipes: Sequence[Recipe]) -> list[Any]:
     Returns:
         For each: parameters, running statistics, evaluated parameters, totals of the epoch, as NumPy arrays.
     """
-    task, device = uneven(), jax.devices()[0]
+    task, device = make_uneven_task(), jax.devices()[0]
     for recipe in recipes:
         check_recipe(recipe)
     runs = [Run(i, str(i), {}, resolve(recipe)) for i, recipe in enumerate(recipes)]
@@ -185,7 +185,7 @@ def trained(recipes: Sequence[Recipe]) -> list[Any]:
     return [jax.tree.map(lambda leaf, p=p: leaf[p], kept) for p in layout.position]
 
 
-def differences(state: Any, alone: Any) -> list[str]:
+def find_differences(state: Any, alone: Any) -> list[str]:
     """The arrays of a run alone that are not, bit for bit, in a lane's state, which may hold more of them."""
     mine, single = (
         {jax.tree_util.keystr(p): x for p, x in jax.tree_util.tree_leaves_with_path(t)} for t in (state, alone)

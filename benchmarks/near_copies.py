@@ -55,7 +55,7 @@ CHANGES: dict[str, Change] = {
 }
 
 
-def photographs() -> tuple[list[Image.Image], list[Image.Image]]:
+def load_photographs() -> tuple[list[Image.Image], list[Image.Image]]:
     """200 photographs of the reef task, 64 px, and 200 others, all of different groups."""
     groups = {}
     for row in read_records()[1]["train"]:
@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.near_copies", description=__doc__)
     parser.add_argument("--image-size", type=int, default=32, metavar="PX", help="side of the prepared images")
     size = parser.parse_args(argv).image_size
-    originals, others = photographs()
+    originals, others = load_photographs()
     print(f"found of {len(originals)} photographs at {size} px:")
     for name, change in CHANGES.items():
         print(f"  {name:24} {count_found(originals, [change(image) for image in originals], size):4}", flush=True)

@@ -121,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if found.returncode:
         parser.error(f"no commit {flags.base} here")
     commit = found.stdout.strip()
-    names = [name for name in CASES if name in with_sources(flags.only or list(CASES))]
+    names = [name for name in CASES if name in add_sources(flags.only or list(CASES))]
     with tempfile.TemporaryDirectory(prefix="same-bits-") as folder:
         scratch = Path(folder)
         unpack_commit(commit, scratch / "base")
@@ -132,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0 if all(results) else 1
 
 
-def with_sources(names: Sequence[str]) -> set[str]:
+def add_sources(names: Sequence[str]) -> set[str]:
     """Names of some cases and of those whose folders they read."""
     wanted = set(names)
     for name in names:

@@ -41,14 +41,14 @@ def start(name: str, out: Path) -> None:
         began = now
 
     from experiments.ablation import EXPERIMENT
-    from fishnet.cli.compilation_cache import keep_programs
+    from fishnet.cli.compilation_cache import enable_cache
     from fishnet.cli.main import use_cores
     from fishnet.sweep import Recipe, Sweep, run_sweep
     from fishnet.sweep.run import phase
     from fishnet.sweep.run.progress import Display
 
     use_cores(None)
-    keep_programs()
+    enable_cache()
     part(LOADED)
 
     class Parts(Display):

@@ -58,7 +58,7 @@ SMOKE = {
 FEW = ["leaky_relu", "elu", "gelu", "tanh", NORMED, "layer norm", "group norm", "resnet"]
 
 
-def arms_of(activations: Sequence[str], norms: Sequence[str]) -> dict[str, dict[str, Any]]:
+def make_arms(activations: Sequence[str], norms: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Arms with every activation, norm and model: one thing changed at a time."""
     arms: dict[str, dict[str, Any]] = {CONTROL: {}}
     arms |= {name: {"activation": name} for name in activations if name != "relu"}
@@ -122,9 +122,10 @@ def question() -> Question:
                               for of in (of_activations, of_norms)] for word in ("better", "worse"))  # fmt: skip
             said.append(
                 f"On {task}, of {len(of_activations.rows) - 1} activations {join_names(better[0])} "
-                f"{are(better[0])} better than relu and {join_names(worse[0])} worse (differences up to "
+                f"{choose_verb(better[0])} better than relu and {join_names(worse[0])} worse (differences up to "
                 f"{widest(of_activations):.2f}); of {len(of_norms.rows) - 1} norms {join_names(better[1])} "
-                f"{are(better[1])} better than none and {join_names(worse[1])} worse (up to {widest(of_norms):.2f})."
+                f"{choose_verb(better[1])} better than none and {join_names(worse[1])} worse "
+                f"(up to {widest(of_norms):.2f})."
             )
         headline = "; ".join(heads)
         return f"{headline[0].upper()}{headline[1:]}.\n{' '.join(said)}"
@@ -159,7 +160,7 @@ def question() -> Question:
         title="Which activation, norm and model",
         question="Which activation, which norm and which convolutional model is better, on fish and on digits?",
         plans=[
-            Plan(task, recipe, arms_of(tuple(ACTIVATIONS), tuple(NORMS)), seeds=10,
+            Plan(task, recipe, make_arms(tuple(ACTIVATIONS), tuple(NORMS)), seeds=10,
                  sizes={"smoke": SMOKE, "quick": {"seeds": 3, "epochs": recipe.epochs // 2, "arms": [CONTROL, *FEW]}})
             for task, recipe in TASKS.items()
         ],
@@ -203,11 +204,11 @@ def question() -> Question:
             "what diverges here may train at a lower one.",
             "A ResNet of the same widths has more layers and parameters than the CNN.",
         ),
-        problems=lambda trials, evidence: linear(evidence),
+        problems=lambda trials, evidence: warn_of_linear_arms(evidence),
     )  # fmt: skip
 
 
-def linear(evidence: Mapping) -> list[str]:
+def warn_of_linear_arms(evidence: Mapping) -> list[str]:
     """Warns where linear units are ahead of relu: the difference is then not one of expressiveness."""
     found = [
         task
@@ -222,7 +223,7 @@ def linear(evidence: Mapping) -> list[str]:
     ]
 
 
-def are(names: Sequence[str]) -> str:
+def choose_verb(names: Sequence[str]) -> str:
     """The verb for a list of names."""
     return "are" if len(names) > 1 else "is"
 

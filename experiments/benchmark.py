@@ -37,7 +37,7 @@ from fishnet.checks.value_types import parse_number
 from fishnet.cli.own_files import check_own_file
 from fishnet.cli.parser import Parser, parse_whole, run_guarded, usable_cores
 from fishnet.errors import UsageError
-from fishnet.lookup import unknown
+from fishnet.lookup import unknown_name
 
 ROUNDS, SECONDS = 7, 1.5  # of a full run; how long a baseline trains a round
 MOST_ROUNDS, MOST_SECONDS = 1000, 3600
@@ -65,7 +65,7 @@ def run(argv: Sequence[str]) -> int:
     rounds = QUICK_ROUNDS if flags.quick else ROUNDS
     rounds = rounds if flags.rounds is None else parse_whole("rounds", flags.rounds, most=MOST_ROUNDS)
     seconds = QUICK_SECONDS if flags.quick else SECONDS
-    seconds = seconds if flags.seconds is None else length_of(flags.seconds)
+    seconds = seconds if flags.seconds is None else parse_seconds(flags.seconds)
     nets = parse_nets(flags) if "nets" in parts else []
     if flags.against and not any(net.takes(baseline) for net in nets for baseline in baselines):
         raise UsageError(f"--against {flags.against}: none of these trains {', '.join(net.name for net in nets)}")
@@ -77,17 +77,17 @@ def run(argv: Sequence[str]) -> int:
     found: dict[str, dict[Net, list[Row]]] = {part: {} for part in PARTS}
     for net in nets:
         contenders = list(filter(net.takes, [*ours, *baselines]))
-        found["nets"][net] = measure(net, contenders, rounds, seconds, tell, flags.quick)
+        found["nets"][net] = measure(net, contenders, rounds, seconds, print_progress, flags.quick)
     for name in SCALED if "scaling" in parts else ():
         sizes = [replace(names[name], runs=runs) for runs in SCALES]
-        found["scaling"] |= measure_sizes(sizes, "fishnet", rounds, seconds, tell)
+        found["scaling"] |= measure_sizes(sizes, "fishnet", rounds, seconds, print_progress)
     for what, batches in UPKEEP.items() if "upkeep" in parts else ():
         net = replace(names[UPKEPT], batches=batches)
-        found["upkeep"][net] = measure(net, ["fishnet", what], rounds, UPKEPT_SECONDS, tell)
+        found["upkeep"][net] = measure(net, ["fishnet", what], rounds, UPKEPT_SECONDS, print_progress)
     how = f"{rounds} rounds of {seconds:g} s" + ", prepared side by side, which takes longer" * flags.quick
-    content = {"machine": about} | {part: plain(rows, how) for part, rows in found.items()}
+    content = {"machine": about} | {part: to_json_values(rows, how) for part, rows in found.items()}
     if flags.part or flags.net:
-        content = with_earlier(content, out / "benchmark.json")
+        content = merge_earlier(content, out / "benchmark.json")
     text = as_text(content)
     print(text)
     out.mkdir(parents=True, exist_ok=True)
@@ -108,7 +108,7 @@ def parse_baselines(flags: argparse.Namespace) -> list[str]:
     baselines = [name.strip() for name in flags.against.split(",")]
     for name in baselines:
         if name not in EXTERNAL:
-            raise unknown("baseline", name, list(EXTERNAL))
+            raise unknown_name("baseline", name, list(EXTERNAL))
     for name in find_repeated(baselines):
         raise UsageError(f"--against {flags.against}: {name} is there twice")
     return baselines
@@ -123,7 +123,7 @@ def parse_nets(flags: argparse.Namespace) -> list[Net]:
     names = {net.name: net for net in NETS}
     for name in flags.net or ():
         if name not in names:
-            raise unknown("net", name, names)
+            raise unknown_name("net", name, names)
     for name in find_repeated(flags.net or ()):
         raise UsageError(f"--net {name} is given twice")
     nets = [names[name] for name in flags.net or names]
@@ -148,7 +148,7 @@ def check_effects(flags: argparse.Namespace, parts: Sequence[str]) -> None:
             raise UsageError(f"--{flag} {given} would have no effect: it belongs to --part {' and '.join(where)}")
 
 
-def length_of(text: str) -> float:
+def parse_seconds(text: str) -> float:
     """Parses a number of seconds.
 
     Raises:
@@ -163,7 +163,7 @@ def length_of(text: str) -> float:
     return seconds
 
 
-def with_earlier(content: dict, path: Path) -> dict:
+def merge_earlier(content: dict, path: Path) -> dict:
     """Merges measurements with those of earlier runs on the same machine and versions."""
     try:
         earlier = json.loads(path.read_text())
@@ -171,10 +171,10 @@ def with_earlier(content: dict, path: Path) -> dict:
         return content
     if earlier.get("machine") != content["machine"]:
         return content
-    return content | {part: merged(earlier.get(part, []), content[part]) for part in PARTS}
+    return content | {part: merge_by_network(earlier.get(part, []), content[part]) for part in PARTS}
 
 
-def merged(earlier: Sequence[dict], now: Sequence[dict]) -> list[dict]:
+def merge_by_network(earlier: Sequence[dict], now: Sequence[dict]) -> list[dict]:
     """Entries of networks in the order of the benchmark, later ones in place of earlier ones of the same network."""
     order = [net.name for net in NETS]
     entries = {(entry["net"], entry["runs"], entry["batches"]): entry for entry in (*earlier, *now)}
@@ -239,7 +239,7 @@ def machine() -> dict[str, str]:
     return found
 
 
-def plain(found: Mapping[Net, Sequence[Row]], how: str) -> list[dict]:
+def to_json_values(found: Mapping[Net, Sequence[Row]], how: str) -> list[dict]:
     """Rows by network as JSON values, with how they were measured."""
     return [
         {"net": net.name, "runs": net.runs, "batches": net.batches, "measured": how, "rows": [asdict(r) for r in rows]}
@@ -247,7 +247,7 @@ def plain(found: Mapping[Net, Sequence[Row]], how: str) -> list[dict]:
     ]
 
 
-def tell(text: str) -> None:
+def print_progress(text: str) -> None:
     """Prints progress to standard error."""
     print(text, file=sys.stderr, flush=True)
 

@@ -26,7 +26,7 @@ from fishnet.cli.parser import Parser, run_guarded
 from fishnet.errors import UsageError, UserError
 from fishnet.host.files import read_regular_file
 from fishnet.host.numbers import counted
-from fishnet.lookup import unknown
+from fishnet.lookup import unknown_name
 from fishnet.study.question import QUESTIONS, SIZES, needs_files
 from fishnet.study.record import VERDICTS, BadAnswer, read_answer
 
@@ -44,7 +44,7 @@ def run(argv: Sequence[str]) -> int:
     """Runs what is missing, if asked to, and writes the ledger."""
     flags = parser().parse(argv)
     if flags.size not in SIZES:
-        raise unknown("size", flags.size, SIZES)
+        raise unknown_name("size", flags.size, SIZES)
     if flags.data_dir is not None and (not flags.run or flags.size == "smoke"):
         raise UsageError(
             f"--data-dir {flags.data_dir} would have no effect: it belongs to --run, in another size than smoke"
@@ -54,28 +54,32 @@ def run(argv: Sequence[str]) -> int:
     if flags.run:
         for name in QUESTIONS:
             files = flags.data_dir if flags.data_dir and takes_files(name, flags.size) else None
-            train(name, flags.size, folder_of(runs, name, flags.size), files)
+            train(name, flags.size, output_folder(runs, name, flags.size), files)
     problems: list[str] = []
     for name in QUESTIONS:
-        usable(problems, lambda name=name: keep(folder_of(runs, name, flags.size), out.parent, name, flags.size))
+        read_usable(
+            problems,
+            lambda name=name: copy_to_ledger(output_folder(runs, name, flags.size), out.parent, name, flags.size),
+        )
     answers = {
-        name: usable(problems, lambda name=name: read_answer(kept(out.parent, name), name)) for name in QUESTIONS
+        name: read_usable(problems, lambda name=name: read_answer(ledger_file(out.parent, name), name))
+        for name in QUESTIONS
     }
     found = {name: record for name, record in answers.items() if record is not None and record["size"] == flags.size}
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     if not found:
         raise UserError(f"no answers of size {flags.size} under {runs}: run the experiments, or use --run")
-    write(out, ledger(found, flags.size).encode())
+    write_if_changed(out, make_ledger(found, flags.size).encode())
     total = Counter(claim["verdict"] for record in found.values() for claim in record["claims"])
     claims = counted(sum(total.values()), "claim")
-    print(f"{claims} of {counted(len(found), 'experiment')}: {in_words(total)}")
+    print(f"{claims} of {counted(len(found), 'experiment')}: {count_verdicts(total)}")
     missing = [name for name in QUESTIONS if name not in found]
     print(f"not run yet: {', '.join(missing)}\n" * bool(missing) + f"saved {out}")
     return 1 if problems else 0
 
 
-def usable(problems: list[str], read: Callable[[], T]) -> T | None:
+def read_usable(problems: list[str], read: Callable[[], T]) -> T | None:
     """Reads a file of an answer; None where it is unusable, with the reason added to the problems."""
     try:
         return read()
@@ -101,7 +105,7 @@ def takes_files(name: str, size: str) -> bool:
     return needs_files(importlib.import_module(f"experiments.{name}").question(), size)
 
 
-def folder_of(runs: Path, name: str, size: str) -> Path:
+def output_folder(runs: Path, name: str, size: str) -> Path:
     """Output folder of an experiment of a size."""
     return runs / f"{name}-{size}"
 
@@ -118,12 +122,12 @@ def train(name: str, size: str, out: Path, data_dir: str | None = None) -> None:
         raise UserError(f"experiments.{name} ended with exit code {done.returncode}")
 
 
-def kept(docs: Path, name: str) -> Path:
+def ledger_file(docs: Path, name: str) -> Path:
     """File in which the ledger keeps the answer of an experiment."""
     return docs / "answers" / f"{name}.json"
 
 
-def keep(folder: Path, docs: Path, name: str, size: str) -> None:
+def copy_to_ledger(folder: Path, docs: Path, name: str, size: str) -> None:
     """Copies an answer and its figures, if there are any, next to the ledger: all or none.
 
     Raises:
@@ -136,13 +140,13 @@ def keep(folder: Path, docs: Path, name: str, size: str) -> None:
     if record["size"] != size:
         raise BadAnswer(f"{folder / 'answer.json'} cannot be used: it is of size {record['size']}, not {size}")
     copies = {docs / "figures" / f"{name}_{figure}.svg": folder / "figures" / f"{figure}.svg" for figure in FIGURES}
-    copies[kept(docs, name)] = folder / "answer.json"  # the last: it stands for the others
-    contents = {copy: content_of(source) for copy, source in copies.items()}
+    copies[ledger_file(docs, name)] = folder / "answer.json"  # the last: it stands for the others
+    contents = {copy: read_part(source) for copy, source in copies.items()}
     for copy, content in contents.items():
-        write(copy, content)
+        write_if_changed(copy, content)
 
 
-def content_of(path: Path) -> bytes:
+def read_part(path: Path) -> bytes:
     """Reads a file that belongs to an answer.
 
     Raises:
@@ -157,7 +161,7 @@ def content_of(path: Path) -> bytes:
     return content
 
 
-def write(path: Path, content: bytes) -> None:
+def write_if_changed(path: Path, content: bytes) -> None:
     """Writes a file whole or not at all, and makes its folder if need be; one that says the same is not touched.
 
     Raises:
@@ -174,7 +178,7 @@ def write(path: Path, content: bytes) -> None:
     write_whole(path, content)
 
 
-def ledger(found: Mapping[str, Mapping[str, Any]], size: str) -> str:
+def make_ledger(found: Mapping[str, Mapping[str, Any]], size: str) -> str:
     """The ledger as Markdown."""
     total = Counter(claim["verdict"] for record in found.values() for claim in record["claims"])
     lines = [
@@ -182,7 +186,7 @@ def ledger(found: Mapping[str, Mapping[str, Any]], size: str) -> str:
         "",
         f"{counted(sum(total.values()), 'statement')} of courses and papers, tested by "
         f"{counted(len(found), 'experiment')} "
-        f"(`python -m experiments.claims`, size {size}): {in_words(total)}. A statement is supported where every "
+        f"(`python -m experiments.claims`, size {size}): {count_verdicts(total)}. A statement is supported where every "
         "difference that it predicts was found, refuted where one of them is opposite or shown to be smaller than what "
         "matters, and undecided where the intervals do not tell. Differences are in the mean over seeds, each with "
         "its own 95 % interval; the verdict beside it allows for all arms of a comparison at once (Holm), so that an "
@@ -207,7 +211,7 @@ def ledger(found: Mapping[str, Mapping[str, Any]], size: str) -> str:
             "",
             f"## {record['question']}",
             "",
-            *in_paragraphs(record["answer"]),
+            *format_answer(record["answer"]),
             f"![what shows it](figures/{name}_evidence.svg)",
             "",
             f"![why](figures/{name}_mechanism.svg)",
@@ -224,13 +228,13 @@ def ledger(found: Mapping[str, Mapping[str, Any]], size: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def in_paragraphs(answer: str) -> list[str]:
+def format_answer(answer: str) -> list[str]:
     """The lines of an answer, the headline bold and an empty line behind each."""
     headline, *more = answer.splitlines()
     return [line for part in (f"**{headline}**", *more) for line in (part, "")]
 
 
-def in_words(total: Mapping[str, int]) -> str:
+def count_verdicts(total: Mapping[str, int]) -> str:
     """`12 supported, 5 refuted, 3 undecided`."""
     return ", ".join(f"{total.get(verdict, 0)} {verdict}" for verdict in VERDICTS)
 

@@ -62,13 +62,13 @@ def describe(argv: list[str]) -> int:
         UsageError: an unknown part, or sizes that are none.
     """
     flags = parser().parse(argv)
-    from fishnet.lookup import unknown
+    from fishnet.lookup import unknown_name
     from fishnet.sweep.spec.field_parsing import coerce, parse_value
     from fishnet.sweep.spec.validation import check_recipe
 
     names = [*PARTS, "pairings"]
     if flags.part is not None and flags.part not in names:
-        raise unknown("part", flags.part, names)
+        raise unknown_name("part", flags.part, names)
     given = {name: text for name in COUNTED if (text := getattr(flags, name)) is not None}
     if given and flags.part not in (None, "models"):
         flag = next(iter(given)).replace("_", "-")
@@ -113,8 +113,8 @@ def entries(name: str) -> dict[str, str]:
     found = {entry: "\n".join(map(summary, described)) for entry, described in part.names.items()}
     for field in FIELDS.values():
         if field.part == name and field.name != part.choice:
-            said = [wrapped(f"{field.help}."), *map(summary, part.more.get(field.name, ()))]
-            found[f"{field.flag} {field.metavar}"] = "\n".join(said + [wrapped(text) for text in field.rules()])
+            said = [wrap(f"{field.help}."), *map(summary, part.more.get(field.name, ()))]
+            found[f"{field.flag} {field.metavar}"] = "\n".join(said + [wrap(text) for text in field.rules()])
     return found
 
 
@@ -129,47 +129,47 @@ def summary(component: Any) -> str:
     if isinstance(component, VarianceScaling):
         return initializer_text(component)
     if isinstance(component, str):
-        return "\n".join(map(wrapped, component.split("\n")))
+        return "\n".join(map(wrap, component.split("\n")))
     documented = getattr(component, "function", None) or getattr(component, "build", None) or component
     paragraphs = inspect.cleandoc(documented.__doc__ or "").split("\n\n")
     first, rest = paragraphs[0].replace("\n", " "), [p for p in paragraphs[1:] if not p.startswith(SECTIONS)]
-    lines = [wrapped(first)]
+    lines = [wrap(first)]
     # The formula is the first paragraph that is set in, or a sentence with one; without any, the rule in words.
     set_in = next((p for p in rest if p.startswith("    ")), None)
     sentences = [p for p in rest if " = " in p.split("\n")[0]] or ([] if "`" in first else rest)
     if set_in is not None:
-        lines += [indented(line) for line in set_in.split("\n")]
+        lines += [indent(line) for line in set_in.split("\n")]
     elif sentences:
-        lines.append(wrapped(re.split(r"(?<=\.)\s+(?=[A-Z])", sentences[0])[0]))
+        lines.append(wrap(re.split(r"(?<=\.)\s+(?=[A-Z])", sentences[0])[0]))
     source = next((p for p in paragraphs if p.startswith("Source:")), None)
     if source is not None:
-        lines.append(wrapped(source.replace("\n", " ")))
+        lines.append(wrap(source.replace("\n", " ")))
     if getattr(component, "probe", None):
-        lines = [summary(component.ascend), indented("The gradient found there goes into momentum:"), *lines]
+        lines = [summary(component.ascend), indent("The gradient found there goes into momentum:"), *lines]
     if getattr(component, "evaluate", None):
         lines.append(summary(component.evaluate))
     rate = getattr(component, "default_lr", None)
     if rate is not None:
-        lines.append(indented(f"Default learning rate: {rate:g}"))
+        lines.append(indent(f"Default learning rate: {rate:g}"))
     return "\n".join(lines)
 
 
 SECTIONS = ("Args:", "Attributes:", "Returns:", "Raises:", "Example:", "Source:", "Other fields", "Fields as in")
 
 
-def indented(line: str) -> str:
+def indent(line: str) -> str:
     """Indents a line of a formula."""
-    return f"    {unmarked(line.strip())}"
+    return f"    {strip_backticks(line.strip())}"
 
 
-def wrapped(text: str) -> str:
+def wrap(text: str) -> str:
     """Wraps a sentence or two to the width of the output."""
-    text = unmarked(re.sub(r"\s+", " ", text))
+    text = strip_backticks(re.sub(r"\s+", " ", text))
     wrapper = textwrap.TextWrapper(WIDTH, "    ", "      ", break_long_words=False, break_on_hyphens=False)
     return wrapper.fill(text)
 
 
-def unmarked(text: str) -> str:
+def strip_backticks(text: str) -> str:
     """Removes backticks around formulas; around names they stay."""
     return re.sub(r"`([^`]*)`", lambda code: code[0] if re.fullmatch(r"[A-Za-z_]\w{3,}", code[1]) else code[1], text)
 
@@ -197,7 +197,7 @@ def initializer_text(init: Any) -> str:
             "out": ("fan out", "He et al., arXiv:1502.01852"),
         }[FANS[init.fan]]
         text = f"{distribution}, variance = {init.scale:g} / {fan}, times init_gain^2"
-    lines = [indented(text)] + ([indented(f"Source: {source}")] if source else [])
+    lines = [indent(text)] + ([indent(f"Source: {source}")] if source else [])
     if init.unit_variance:
         from fishnet.nn.lsuv import lsuv
 

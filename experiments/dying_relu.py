@@ -61,7 +61,7 @@ SMALL = {
 }
 
 
-def arms_of(start: Mapping[str, object]) -> dict[str, dict[str, Any]]:
+def make_arms(start: Mapping[str, object]) -> dict[str, dict[str, Any]]:
     """Arms of the network whose units die, and of single changes to it."""
     return {"relu": dict(start)} | {name: {**start, **change} for name, change in CURES.items()}
 
@@ -94,10 +94,10 @@ def question() -> Question:
     )
     last = probe_metric("dead_units", "share of dead units behind the last convolution, at the end", layer="act_2",
                   larger_is_better=False, margin=0.03, diverged=1.0, digits=2, within=(0.0, 1.0))  # fmt: skip
-    planted = arms_of({"init_bias": BIAS, "lr": USUAL})
+    planted = make_arms({"init_bias": BIAS, "lr": USUAL})
     planted["tenth of the rate"] = {"init_bias": BIAS, "lr": USUAL / 10}
     planted["no bias"] = {"init_bias": 0.0, "lr": USUAL}
-    fast = arms_of({"lr": RATE})
+    fast = make_arms({"lr": RATE})
     fast["usual rate"] = {"lr": USUAL}
     fast["bias +0.1"] = {"lr": RATE, "init_bias": 0.1}
     fast["small weights"] = {"lr": RATE, "init_gain": 0.3}
@@ -111,8 +111,10 @@ def question() -> Question:
         rows = evidence["rate"].rows
         share, usual = evidence["rate_dead"].row("relu").mean, rows["usual rate"]
         leaky = f"a leaky slope changes accuracy by {evidence['rate'].difference_text('leaky_relu')}"
-        headline = f"{killed_by_bias(evidence)}; at {RATE / USUAL:g} times the usual rate {share:.0%} of the units end "
-        headline += f"dead, and {leaky}: {blame(evidence, usual.verdict == 'better')}"
+        headline = (
+            f"{describe_bias_deaths(evidence)}; at {RATE / USUAL:g} times the usual rate {share:.0%} of the units end "
+        )
+        headline += f"dead, and {leaky}: {describe_blame(evidence, usual.verdict == 'better')}"
         text = f"With every hidden bias at {BIAS}, {evidence['cause_dead'].row('relu').mean:.0%} of the units end dead"
         text += f" ({evidence['cause_last'].row('relu').mean:.0%} of the last convolution's)"
         text += f"; accuracy is better with {join_names(saved)}." if saved else " and nothing is shown to mend it."
@@ -201,7 +203,7 @@ def question() -> Question:
     )  # fmt: skip
 
 
-def killed_by_bias(evidence: Mapping) -> str:
+def describe_bias_deaths(evidence: Mapping) -> str:
     """Test of whether units killed by a bias cost accuracy: units that cannot die train from the same start."""
     of = evidence["cause"]
     living = [label for label in ALIVE if label in of.rows]
@@ -214,7 +216,7 @@ def killed_by_bias(evidence: Mapping) -> str:
     )
 
 
-def blame(evidence: Mapping, lost: bool) -> str:
+def describe_blame(evidence: Mapping, lost: bool) -> str:
     """Test of whether dead units cost the accuracy lost at a high rate: units are kept alive at that rate."""
     if not lost:
         return "that rate is not shown to cost accuracy"

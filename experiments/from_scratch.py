@@ -107,7 +107,7 @@ def question() -> Question:
 
     soon = epochs_until("val_accuracy", GOOD, f"epochs until validation accuracy {GOOD:g}", falling=False, margin=10,
                  digits=0)  # fmt: skip
-    failed = Metric("fraction of runs whose gradient check fails", fails, larger_is_better=False, diverged=1.0)
+    failed = Metric("fraction of runs whose gradient check fails", failed_checks, larger_is_better=False, diverged=1.0)
 
     def answer(evidence: Mapping) -> str:
         rows, found = evidence["errors"].rows, evidence["mending"].rows
@@ -122,7 +122,7 @@ def question() -> Question:
             f"The right network reaches a test accuracy of {evidence['errors'].mean_text('right')}; it stays near "
             f"guessing with {'; '.join(lost) or 'nothing'}.\n"
             f"Worse with: {join_names(harmful)}; no worse with: {join_names(harmless)}. "
-            f"A gradient check finds: {join_names(caught)}. {refused(evidence['failed'])}"
+            f"A gradient check finds: {join_names(caught)}. {describe_refused(evidence['failed'])}"
             f"With raw pixels, no 1/m and no shift at once it stays at {found['as found'].mean:.2f}; "
             f"better with: {join_names(mends)}. The fixed one "
             f"reaches {next(iter(engine.values())).mean:.2f} with full batches in the engine; better with: "
@@ -214,7 +214,7 @@ def question() -> Question:
     )  # fmt: skip
 
 
-def refused(evidence: "Evidence") -> str:
+def describe_refused(evidence: "Evidence") -> str:
     """A sentence that names the right gradients that the check refuses in some of the runs, if any."""
     found = [
         f"{name} (in {row.mean:.0%} of the runs)"
@@ -224,7 +224,7 @@ def refused(evidence: "Evidence") -> str:
     return f"It also refuses gradients whose equations are right: {join_names(found)}. " if found else ""
 
 
-def fails(results) -> dict[int, float]:
+def failed_checks(results) -> dict[int, float]:
     """Values by run: 1 where the gradient check fails, otherwise 0."""
     errors = results.runs.set_index("run")["gradient_error"].astype(float)
     return (errors > WRONG_ABOVE).astype(float).to_dict()

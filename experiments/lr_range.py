@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING
 
 from fishnet.checks.value_types import parse_number
 from fishnet.cli.main import train
-from fishnet.cli.output import width_of_output
+from fishnet.cli.output import output_width
 from fishnet.cli.parser import parse_whole, run_guarded
-from fishnet.cli.sweep_flags import Experiment, Request, parser_for, understand
+from fishnet.cli.sweep_flags import Experiment, Request, make_parser, parse_request
 from fishnet.errors import UsageError
-from fishnet.host.names import visible
+from fishnet.host.names import escape_text
 from fishnet.stats.lr_range import Suggestion, rate_grid, suggest
 from fishnet.sweep.run.progress import Display
 from fishnet.sweep.spec.recipe import Recipe
@@ -49,16 +49,16 @@ FIGURE = "lr_range"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the range test from its command line; exit codes as for every experiment."""
-    return run_guarded(lambda words: train(asked(words), show), argv)
+    return run_guarded(lambda words: train(parse_range_test(words), show), argv)
 
 
-def asked(argv: Sequence[str]) -> Request:
+def parse_range_test(argv: Sequence[str]) -> Request:
     """The command line as a `Request` whose one axis is the grid of rates.
 
     Raises:
         UsageError: anything mistyped; --lr and --axis, which have no place here; rates that make no grid.
     """
-    parser = parser_for(EXPERIMENT)
+    parser = make_parser(EXPERIMENT)
     add_flags(parser.add_argument_group("the rates"))
     flags = parser.parse(argv)
     if flags.lr is not None:
@@ -68,8 +68,8 @@ def asked(argv: Sequence[str]) -> Request:
             f"axis {flags.axis[0]!r}: the only axis of lr_range is the rate; run it again for each other setting, or "
             "cross them in experiments.ablation with --axis lr=V1,V2"
         )
-    grid = grid_of(flags)
-    return understand(replace(EXPERIMENT, axes={"lr": grid}), argv, flags)
+    grid = choose_rates(flags)
+    return parse_request(replace(EXPERIMENT, axes={"lr": grid}), argv, flags)
 
 
 def add_flags(group: argparse._ActionsContainer) -> None:
@@ -81,7 +81,7 @@ def add_flags(group: argparse._ActionsContainer) -> None:
     )
 
 
-def grid_of(flags: argparse.Namespace) -> list[float]:
+def choose_rates(flags: argparse.Namespace) -> list[float]:
     """The rates that the flags ask for.
 
     Raises:
@@ -107,7 +107,7 @@ def show(out: Path, display: Display, data_dir: str | None) -> None:
     """Prints a finished range test; report and picture are written unless they are there and whole."""
     from rich.console import Console
 
-    from fishnet.host.files import writing
+    from fishnet.host.files import name_unwritable
     from fishnet.report.figures.lr_range import range_panel, range_test_of
     from fishnet.report.figures.svg import draw_svg, save
     from fishnet.report.html import write_report
@@ -116,21 +116,21 @@ def show(out: Path, display: Display, data_dir: str | None) -> None:
 
     test = range_test_of(load_results(out))
     suggestion = suggest(test.rates, test.val_loss)
-    console = Console(width=width_of_output(), markup=False, highlight=False, emoji=False)
+    console = Console(width=output_width(), markup=False, highlight=False, emoji=False)
     print_rates(console, test, suggestion)
     report, figure = out / PAGE, out / "figures" / f"{FIGURE}.svg"
     if not is_current(out):
         display.stage("writing the report")
         try:
             panel = range_panel(test, suggestion)
-            with writing(figure):
+            with name_unwritable(figure):
                 figure.parent.mkdir(exist_ok=True)
                 save([panel], [draw_svg(panel)], figure.with_suffix(""), columns=1)
             write_report(out, data_dir=data_dir, more=[FIGURE])
         finally:
             display.finish()
-    console.print(f"\nfigure   {visible(str(figure))}", soft_wrap=True)
-    console.print(f"report   {visible(str(report))}", soft_wrap=True)
+    console.print(f"\nfigure   {escape_text(str(figure))}", soft_wrap=True)
+    console.print(f"report   {escape_text(str(report))}", soft_wrap=True)
     sys.stdout.flush()
 
 
@@ -142,7 +142,7 @@ def print_rates(console: "Console", test: "RangeTest", suggestion: Suggestion | 
     mean = f"mean ± half-width of the 95 % Student t interval over {seeds} seeds" if seeds > 1 else "of a single seed"
     gone = "; diverged runs are left out of the means" if test.diverged.any() else ""
     console.print(f"\nafter the last epoch, {mean}{gone}")
-    console.print(f"\n{in_words(test, suggestion)}", soft_wrap=True)
+    console.print(f"\n{describe_suggestion(test, suggestion)}", soft_wrap=True)
 
 
 def rates_table(test: "RangeTest", suggestion: Suggestion | None) -> "Table":
@@ -188,7 +188,7 @@ def figure_text(value: "Interval") -> str:
     return interval_text(value) if value.n == 0 or value.mean < 1000 else f"{value.mean:.0e}"
 
 
-def in_words(test: "RangeTest", suggestion: Suggestion | None) -> str:
+def describe_suggestion(test: "RangeTest", suggestion: Suggestion | None) -> str:
     """The suggestion in a line, and where to go on when the best rate is at an end of the grid."""
     lowest, highest = test.rates[0], test.rates[-1]
     if suggestion is None:

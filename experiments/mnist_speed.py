@@ -90,7 +90,7 @@ def question() -> Question:
             )
             same = next(iter(times.values()))  # of what trains beside the control, as long as it
             found |= {label: (row, times.get(label, same)) for label, row in evidence[name].rows.items()}
-        first, second = (fastest(found, level) for level in LEVELS)
+        first, second = (describe_fastest(found, level) for level in LEVELS)
         headline, sentences = f"{first[:-1]}, and {second[0].lower()}{second[1:]}", []
         best = max(found, key=lambda label: found[label][0].mean)
         of = next(evidence[name] for name in shown if best in evidence[name].rows)
@@ -162,7 +162,7 @@ def question() -> Question:
     )  # fmt: skip
 
 
-def fastest(found: Mapping[str, tuple["Comparison", "Comparison"]], level: float) -> str:
+def describe_fastest(found: Mapping[str, tuple["Comparison", "Comparison"]], level: float) -> str:
     """Sentence that names the arm that passes a level soonest.
 
     Args:
@@ -172,19 +172,21 @@ def fastest(found: Mapping[str, tuple["Comparison", "Comparison"]], level: float
     passed = [label for label, (accuracy, _) in found.items() if accuracy.mean > level]
     if not passed:
         best = max(found, key=lambda label: found[label][0].mean)
-        return f"No arm has a mean above {level:.1%}: {best} comes to {percents(found[best][0])}.".replace("%", " %")
+        return f"No arm has a mean above {level:.1%}: {best} comes to {percent_interval(found[best][0])}.".replace(
+            "%", " %"
+        )
     label = min(passed, key=lambda label: found[label][1].mean)
     accuracy, seconds = found[label]
     sentence = (
         f"The mean of {accuracy.n} seeds is above {level:.1%} after {seconds.mean:.0f} s a run ({label}: "
-        f"{percents(accuracy)}"
+        f"{percent_interval(accuracy)}"
     )
     if not accuracy.interval.low > level:
         sentence += ", an interval that holds the level"
     return f"{sentence}); {accuracy.n * seconds.mean:.0f} s for all of them.".replace("%", " %")
 
 
-def percents(row: "Comparison") -> str:
+def percent_interval(row: "Comparison") -> str:
     """`99.12% [99.05, 99.19]`."""
     return f"{row.mean:.2%} [{100 * row.interval.low:.2f}, {100 * row.interval.high:.2f}]"
 

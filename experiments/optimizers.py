@@ -89,7 +89,7 @@ def at_default(name: str) -> str:
     return f"{name}, default rate"
 
 
-def kept(arms: Sequence[str], rates: Mapping, number: int) -> list[str]:
+def smaller_plan_labels(arms: Sequence[str], rates: Mapping, number: int) -> list[str]:
     """The labels of a smaller tuning plan: some arms, at the middle of their grids."""
     start = (len(FACTORS) - number) // 2 + number % 2
     return [label_at(label, rate) for label in arms for rate in rates[label][start : start + number]]
@@ -126,10 +126,10 @@ def question() -> Question:
         how = evidence["schedules"].rows
         return (
             f"At tuned rates momentum reaches {evidence['optimizers'].mean_text(CONTROL)} on the digits and "
-            f"{evidence['fish'].mean_text('momentum')} on the fish; {ahead(evidence)}.\n"
-            f"On the digits, at constant rates, {sorted_out(rows, ', constant')}. {at_their_defaults(evidence)}"
+            f"{evidence['fish'].mean_text('momentum')} on the fish; {describe_better(evidence)}.\n"
+            f"On the digits, at constant rates, {sort_by_verdict(rows, ', constant')}. {describe_defaults(evidence)}"
             "Of schedules for momentum, "
-            f"{sorted_out(how, before='momentum, ')}. On the fish {sorted_out(fishes)}."
+            f"{sort_by_verdict(how, before='momentum, ')}. On the fish {sort_by_verdict(fishes)}."
         )
 
     def panels(trials: Mapping, evidence: Mapping) -> Sequence:
@@ -174,14 +174,14 @@ def question() -> Question:
         question="Which optimizer and which schedule is best when every rate is tuned in equally many runs?",
         plans=(
             tuning_plan("tune", DIGITS, digits, rates,
-                        {"smoke": tiny | {"arms": kept(SMOKE, rates, 2)},
-                         "quick": {"arms": kept(QUICK, rates, 4), "epochs": 4}}),
+                        {"smoke": tiny | {"arms": smaller_plan_labels(SMOKE, rates, 2)},
+                         "quick": {"arms": smaller_plan_labels(QUICK, rates, 4), "epochs": 4}}),
             Plan("digits", DIGITS, compared, seeds=10,
                  sizes={"smoke": tiny | {"arms": list(SMOKE)},
                         "quick": {"seeds": 4, "epochs": 4, "arms": [*QUICK, at_default("adam")]}}),
             tuning_plan("tune fish", FISH, fish, fish_rates,
-                        {"smoke": tiny_fish | {"arms": kept(fewer, fish_rates, 2)},
-                         "quick": quick_fish | {"seeds": 1, "arms": kept(few, fish_rates, 3)}}),
+                        {"smoke": tiny_fish | {"arms": smaller_plan_labels(fewer, fish_rates, 2)},
+                         "quick": quick_fish | {"seeds": 1, "arms": smaller_plan_labels(few, fish_rates, 3)}}),
             Plan("fish", FISH, compared_fish, seeds=10,
                  sizes={"smoke": tiny_fish | {"arms": fewer}, "quick": quick_fish | {"arms": few}}),
         ),
@@ -253,14 +253,14 @@ def question() -> Question:
     )  # fmt: skip
 
 
-def at_their_defaults(evidence: Mapping) -> str:
+def describe_defaults(evidence: Mapping) -> str:
     """A sentence that names the optimizers whose default rate is the one that was found by tuning, if any."""
     labels = {name: at_default(name) for name in AT_DEFAULT if f"default_{name}" in evidence}
     found = [name for name, label in labels.items() if label in evidence[f"default_{name}"].same]
     return f"Tuning finds the documented default rate again for {join_names(found)}. " if found else ""
 
 
-def ahead(evidence: Mapping) -> str:
+def describe_better(evidence: Mapping) -> str:
     """Which optimizers and schedules are better, the one with the highest mean with its difference."""
     found = []
     for name, words in (("optimizers", "digits"), ("schedules", "digits"), ("fish", "fish")):
@@ -272,7 +272,7 @@ def ahead(evidence: Mapping) -> str:
     return "; ".join(found) if found else "nothing is better for certain"
 
 
-def sorted_out(rows: Mapping, after: str = "", before: str = "") -> str:
+def sort_by_verdict(rows: Mapping, after: str = "", before: str = "") -> str:
     """`better: a, b; worse: c; equivalent: d; undecided: e`, of the arms that are compared.
 
     Args:

@@ -26,12 +26,12 @@ from pathlib import Path
 
 import numpy as np
 
-from fishnet.cli.output import width_of_output
+from fishnet.cli.output import output_width
 from fishnet.cli.own_files import check_own_file
 from fishnet.cli.parser import Parser, run_guarded
 from fishnet.errors import UsageError, UserError
 from fishnet.host.files import write_whole
-from fishnet.host.names import csv_cell, printable, visible
+from fishnet.host.names import escape_cell, escape_name, escape_text
 from fishnet.host.paths import is_within
 
 TOP = 3
@@ -75,7 +75,7 @@ def predict(argv: list[str]) -> int:
     check_recipes(results.out, results.sweep)
     run = results.best_run if index is None else index
     if run is None:
-        raise UserError(f"no run in {flags.run} has a selected epoch: {why_none(list(results.runs['status']))}")
+        raise UserError(f"no run in {flags.run} has a selected epoch: {explain_no_epoch(list(results.runs['status']))}")
     if run not in set(results.runs["run"]):
         raise UsageError(f"--index: {run} is not among the runs 0 to {len(results.runs) - 1} of {flags.run}")
     from fishnet.study.prediction import predict_probabilities, predict_with_mc_dropout
@@ -87,22 +87,22 @@ def predict(argv: list[str]) -> int:
     images, names, unread = [], [], []
     for path in paths:
         try:
-            images.append(read(path, loaded))
+            images.append(read_photograph(path, loaded))
             names.append(str(path))
         except UserError as error:
             (problems if paths[path] is None else unread).append(str(error))
-    for problem in [*problems, *in_few_lines(unread)]:
-        print(f"skipped: {visible(problem)}", file=sys.stderr)
+    for problem in [*problems, *shorten_problems(unread)]:
+        print(f"skipped: {escape_text(problem)}", file=sys.stderr)
     if not images:
         raise UserError("none of the images can be used")
     row = results.row(run)
-    title = visible(f"run {run}: {row['arm']}, seed {row['seed']}")
+    title = escape_text(f"run {run}: {row['arm']}, seed {row['seed']}")
     if passes is None:
         probabilities, uncertainty = predict_probabilities(loaded, np.stack(images)), {}
     else:
         probabilities, uncertainty = predict_with_mc_dropout(loaded, np.stack(images), passes)
         title += f"; Monte-Carlo dropout, {passes} {'pass' if passes == 1 else 'passes'}"
-    names = [printable(name) for name in names]
+    names = [escape_name(name) for name in names]
     print_guesses(title, names, loaded.classes, probabilities, uncertainty)
     if flags.csv is not None:
         write_csv(Path(flags.csv), names, loaded.classes, probabilities, uncertainty)
@@ -123,20 +123,20 @@ def find_images(given: Sequence[str]) -> tuple[dict[Path, Path | None], list[str
             found[path] = None
             continue
         files, passed_over = walk(path)
-        problems += in_few_lines([f"{hidden}: hidden, or made by the system" for hidden in passed_over])
+        problems += shorten_problems([f"{hidden}: hidden, or made by the system" for hidden in passed_over])
         if not files:
             problems.append(f"{path}: no files in this folder")
         found |= {file: path for file in files if file not in found}
     return found, problems
 
 
-def in_few_lines(problems: Sequence[str]) -> list[str]:
+def shorten_problems(problems: Sequence[str]) -> list[str]:
     """Shortens the problems of a folder's files: the first three, and the number of the others."""
     more = len(problems) - FEW
     return [*problems[:FEW], *([f"{more} more files"] if more > 0 else [])]
 
 
-def why_none(statuses: Sequence[str]) -> str:
+def explain_no_epoch(statuses: Sequence[str]) -> str:
     """Explains why no run has a selected epoch: `2 diverged, 1 not finished`.
 
     Args:
@@ -147,17 +147,17 @@ def why_none(statuses: Sequence[str]) -> str:
     return ", ".join(f"{count} {word}" for word, count in counts.items())
 
 
-def read(path: Path, loaded) -> np.ndarray:
+def read_photograph(path: Path, loaded) -> np.ndarray:
     """Reads a photograph as the network expects it, [size, size, c] uint8: gray for a network of gray images."""
     from fishnet.data.images import read_image
 
     image = read_image(path, loaded.recipe.image_size)
-    if channels_of(loaded) == 3:
+    if count_channels(loaded) == 3:
         return image
     return np.rint(image @ np.array([0.299, 0.587, 0.114]))[..., None].astype(np.uint8)  # ITU-R BT.601
 
 
-def channels_of(loaded) -> int:
+def count_channels(loaded) -> int:
     """Number of channels of the network's images: its standardization has a mean for each."""
     variables = loaded.variables
     first = (
@@ -178,8 +178,8 @@ def print_guesses(
     from rich.table import Column, Table
     from rich.text import Text
 
-    console = Console(width=width_of_output(), markup=False, highlight=False, emoji=False)
-    folder, names = without_common_folder(names)
+    console = Console(width=output_width(), markup=False, highlight=False, emoji=False)
+    folder, names = strip_common_folder(names)
     title += f"; images in {folder}" if folder else ""
     separator = Text(", " if console.width >= 120 else "\n")
     name_width = max(20, console.width // (3 if uncertainty else 2))
@@ -198,7 +198,7 @@ def print_guesses(
     console.print(table)
 
 
-def without_common_folder(names: Sequence[str]) -> tuple[str, list[str]]:
+def strip_common_folder(names: Sequence[str]) -> tuple[str, list[str]]:
     """The folder that all paths share, if any, and the paths from there."""
     if len({os.path.isabs(name) for name in names}) > 1:
         return "", list(names)
@@ -227,7 +227,7 @@ def write_csv(
     table.writerow([*HEADER, *(f"p_{name}" for name in classes), *uncertainty])
     figures = np.column_stack([probabilities, *uncertainty.values()])
     for name, row, best in zip(names, figures, probabilities.argmax(-1), strict=True):
-        cells = csv_cell(name), csv_cell(classes[int(best)])
+        cells = escape_cell(name), escape_cell(classes[int(best)])
         table.writerow([*cells, f"{row[best]:.6f}", *(f"{value:.6f}" for value in row)])
     try:
         write_whole(Path(os.path.realpath(path)), text.getvalue().encode())

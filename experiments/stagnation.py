@@ -111,14 +111,14 @@ def remedies(lr: float) -> dict[str, dict[str, Any]]:
     }
 
 
-def arms_of(cause: str) -> dict[str, dict[str, Any]]:
+def make_arms(cause: str) -> dict[str, dict[str, Any]]:
     """Arms of a network that stagnates for one cause, and of every change to it."""
     planted = CAUSES[cause]
     lr = float(planted.get("lr", RATE))
     return {label: {**planted, "lr": lr, **change} for label, change in (remedies(lr) | CURES[cause]).items()}
 
 
-def found(trials: Mapping) -> dict[str, dict[str, Any]]:
+def make_range_test_arms(trials: Mapping) -> dict[str, dict[str, Any]]:
     """Arms at the rate suggested by the range test, at rates around it, and with one cycle and momentum."""
     best = suggest_rates(trials["range"], list(RATES), RATES)["sgd"]
     rate = best.rate if best else RATE
@@ -131,7 +131,7 @@ def found(trials: Mapping) -> dict[str, dict[str, Any]]:
     }
 
 
-def telling(evidence: Mapping) -> dict[str, list[str]]:
+def find_telling_probes(evidence: Mapping) -> dict[str, list[str]]:
     """Planted cause -> early probes that are shown to differ from the healthy network."""
     return {
         words: [
@@ -144,7 +144,7 @@ def telling(evidence: Mapping) -> dict[str, list[str]]:
     }
 
 
-def unstable(results) -> dict[int, float]:
+def sharpness_over_limit(results) -> dict[int, float]:
     """Run -> the sharpness over 2 / learning rate at the first measurement."""
     from fishnet.study.metrics import probe_values
 
@@ -172,7 +172,8 @@ def question() -> Question:
                                         when="first", digits=2),
         "update_ratio": probe_metric("update_ratio", "first steps over the weights' length", layer="dense_0",
                                      when="first", digits=6),
-        "unstable": Metric("sharpness over 2 / rate after ten epochs", unstable, larger_is_better=False, digits=3),
+        "unstable": Metric("sharpness over 2 / rate after ten epochs", sharpness_over_limit,
+                           larger_is_better=False, digits=3),
         "dead_units": probe_metric("dead_units", "share of dead units after ten epochs", when="first",
                              larger_is_better=False, digits=2),
         "effective_rank": probe_metric("effective_rank", "effective rank of the features after ten epochs",
@@ -207,7 +208,7 @@ def question() -> Question:
             f"with weights too small the loss is below {FREE:g} after {next(iter(times.values())).mean:.0f} epochs "
             f"(201 or 51 means never); sooner with {join_names(sooner)}."
         )
-        told = [f"{words} by {join_names(names)}" for words, names in telling(evidence).items() if names]
+        told = [f"{words} by {join_names(names)}" for words, names in find_telling_probes(evidence).items() if names]
         parts.append(f"early on they are told from the healthy network: {'; '.join(told) or 'by nothing measured'}.")
         headline = f"None of these schedules, momenta and optimizers is shown to bring the loss below {FREE:g}."
         if helps:
@@ -255,7 +256,7 @@ def question() -> Question:
             Plan(
                 cause,
                 replace(BASE, probes=("features",), probe_epochs=50, probe_images=1000) if cause == "alike" else BASE,
-                arms_of(cause),
+                make_arms(cause),
                 seeds=10,
                 sizes={
                     "smoke": small | ({"probe_epochs": 1} if cause == "alike" else {}) | {"arms": kept[:4]},
@@ -276,7 +277,7 @@ def question() -> Question:
         Plan(
             "found",
             BASE,
-            found,
+            make_range_test_arms,
             seeds=10,
             sizes={"smoke": small | {"arms": list(FOUND)[:2]}, "quick": {"seeds": 3, "epochs": 50}},
         ),

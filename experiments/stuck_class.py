@@ -92,7 +92,7 @@ LOSSES = ("unweighted", "focal", "class-balanced focal", "LDAM, deferred weights
 QUICK = (STUCK, "unweighted", "focal", "logit adjustment", "class augmentation", REMOVED)
 
 
-def plan_of(name: str) -> Plan:
+def make_plan(name: str) -> Plan:
     """The sweep of a cause."""
     cause = CAUSES[name]
     probed = {"probes": cause.probes, **PROBED} if cause.probes else {}
@@ -158,11 +158,12 @@ def question() -> Question:
             )
             start, least = rows[STUCK].mean, evidence[f"{name}_others"].row(STUCK).mean
             parts.append(
-                f"{cause.words}: AUC {start:.2f} (the others from {least:.2f} on{held(start, least)}), "
+                f"{cause.words}: AUC {start:.2f} (the others from {least:.2f} on"
+                f"{describe_other_classes(start, least)}), "
                 + (f"better with {join_names(better)}" if better else "nothing is better for certain")
                 + f", worse with {join_names(worse)}" * bool(worse)
             )
-        moved = [label for label in (STUCK, *LOSSES) if better_than_plain(evidence, label)]
+        moved = [label for label in (STUCK, *LOSSES) if describe_better_losses(evidence, label)]
         losses = (
             f"where images are few, its AUC is raised over that of plain cross-entropy by {join_names(moved)}"
             if moved
@@ -171,7 +172,7 @@ def question() -> Question:
         alone = [
             name
             for name in CAUSES
-            if not held(evidence[name].row(STUCK).mean, evidence[f"{name}_others"].row(STUCK).mean)
+            if not describe_other_classes(evidence[name].row(STUCK).mean, evidence[f"{name}_others"].row(STUCK).mean)
         ]
         if alone:
             lowest = min(alone, key=lambda name: evidence[name].row(STUCK).mean)
@@ -231,7 +232,7 @@ def question() -> Question:
         about=__doc__,
         title="A class that stays behind",
         question="Why is one species hardly better than chance while others are classified well, and what fixes it?",
-        plans=tuple(map(plan_of, CAUSES)),
+        plans=tuple(map(make_plan, CAUSES)),
         contrasts=tuple(contrasts),
         answer=answer,
         evidence=Figure(
@@ -288,13 +289,13 @@ def question() -> Question:
     )  # fmt: skip
 
 
-def better_than_plain(evidence: Mapping, label: str) -> bool:
+def describe_better_losses(evidence: Mapping, label: str) -> bool:
     """Whether a loss raises the AUC of a class with few images over that of plain cross-entropy, where it is tried."""
     row = evidence["few_losses"].rows.get(label)
     return bool(row) and row.verdict == "better"
 
 
-def held(auc: float, least: float) -> str:
+def describe_other_classes(auc: float, least: float) -> str:
     """Remark where another class stays behind, or not this one alone."""
     if auc >= PASSED:
         return ": it is not stuck"

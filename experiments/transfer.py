@@ -57,7 +57,7 @@ WAYS = ("frozen", "unfrozen in stages", "trained on", SLOWER)  # to use a trunk 
 FEW, MANY = "3 %", "100 %"
 
 
-def name_of(share: float) -> str:
+def format_fraction(share: float) -> str:
     """`3 %`: the plan of a share of the photographs."""
     return f"{share:.0%}".replace("%", " %")
 
@@ -77,7 +77,7 @@ def trunk(trials: Mapping, label: str) -> str:
     return f"{look.results.out}:{runs[0]}-{runs[-1]}"
 
 
-def arms_for(epochs: int, sources: Sequence[str]):
+def make_arms(epochs: int, sources: Sequence[str]):
     """What makes the arms of a share from the sources' trial.
 
     Args:
@@ -111,7 +111,7 @@ def question() -> Question:
 
     accuracy = column_metric("test_accuracy", "test accuracy", margin=0.03, diverged=1 / 3)
     source_accuracy = column_metric("test_accuracy", "test accuracy on the source's species", diverged=1 / 12)
-    shares = {name_of(share): share for share in PASSES}
+    shares = {format_fraction(share): share for share in PASSES}
     sources = {"labels": {}} | {name: {"pretrain": name, "freeze": "trunk"} for name in PRETEXTS}
     methods = ("from scratch", *WAYS, *PRETEXTS)
 
@@ -182,7 +182,7 @@ def question() -> Question:
             Plan(
                 name,
                 target(share),
-                arms_for(PASSES[share], list(sources)),
+                make_arms(PASSES[share], list(sources)),
                 seeds=10,
                 sizes={"smoke": smoke, "quick": quick},
             )

@@ -119,21 +119,21 @@ HEART = Recipe(
 HIGH: dict[str, object] = {"init_gain": 1.0, "lr": 0.5}  # weights as they should be, ten times the usual rate
 
 
-def of_depths() -> dict[str, dict[str, Any]]:
+def select_depths() -> dict[str, dict[str, Any]]:
     """Some of the networks with fewer and more layers."""
     return {
-        at_depth(name, depth): {**ARMS[name], "depth": depth, "lr": SHALLOW_RATE}
+        depth_label(name, depth): {**ARMS[name], "depth": depth, "lr": SHALLOW_RATE}
         for depth in (DEPTH, *DEPTHS)
         for name in OF_DEPTHS
     }
 
 
-def at_depth(name: str, depth: int) -> str:
+def depth_label(name: str, depth: int) -> str:
     """Label of a network with `depth` layers."""
     return f"{name}, {depth} layers"
 
 
-def on_fish(trial: "Trial") -> str:
+def fish_label(trial: "Trial") -> str:
     """`26 layers on fish`: two convolutions a block, the stem and the head."""
     recipe = trial.looks[0].results.sweep["recipe"]
     return f"{2 * int(recipe['depth']) * len(recipe['widths']) + 2} layers on fish"
@@ -209,13 +209,13 @@ def question() -> Question:
         )
         return (
             f"{text} A network that reaches {trained:.0%} on its training and {validated:.0%} on validation images "
-            f"ends with a ratio of {later:.2g}{by_heart(trained, validated, later, ratios['sigmoid'])}."
+            f"ends with a ratio of {later:.2g}{describe_memorizing(trained, validated, later, ratios['sigmoid'])}."
         )
 
     def panels(trials: Mapping, evidence: Mapping) -> Sequence:
         return [
             forest_panel(evidence["depth"], f"{DEPTH} layers on digits"),
-            forest_panel(evidence["skip"], on_fish(trials["skip"])),
+            forest_panel(evidence["skip"], fish_label(trials["skip"])),
             forest_panel(evidence["explode"], "weights three times too large"),
             forest_panel(evidence["fast"], "a rate ten times too high"),
         ]
@@ -232,7 +232,7 @@ def question() -> Question:
         normed = [label for label in NORMED if label in trial.labels]
         ratios = trials["depths"].by_seed(ratio)
         lines: dict[str, dict[float, str]] = {
-            name: {depth: at_depth(name, depth) for depth in (DEPTHS[0], DEPTH, DEPTHS[1])} for name in OF_DEPTHS
+            name: {depth: depth_label(name, depth) for depth in (DEPTHS[0], DEPTH, DEPTHS[1])} for name in OF_DEPTHS
         }
         found = [
             layers_panel(trial, "gradient_rms", "before the first step", "gradient, rms", some,
@@ -240,7 +240,7 @@ def question() -> Question:
             layers_panel(trial, "gradient_rms", "with norms", "gradient, rms", normed, only="dense"),
             numbers_panel(ratios, ratio, lines, "by depth", "hidden layers", logarithmic=False,
                           logarithmic_values=True),
-            layers_panel(trials["skip"], "gradient_rms", on_fish(trials["skip"]), "gradient, rms", only="conv"),
+            layers_panel(trials["skip"], "gradient_rms", fish_label(trials["skip"]), "gradient, rms", only="conv"),
             steps_panel(trials["overfit"], "gradient_ratio", "memorized", "first over last layer's gradient"),
         ]  # fmt: skip
         return [panel for panel in found if panel]
@@ -288,15 +288,15 @@ def question() -> Question:
             Plan(
                 "depths",
                 DEEP,
-                of_depths(),
+                select_depths(),
                 seeds=10,
                 sizes={
-                    "smoke": smallest | {"seeds": 2, "arms": [at_depth("sigmoid", 3), at_depth("tanh", 3)]},
+                    "smoke": smallest | {"seeds": 2, "arms": [depth_label("sigmoid", 3), depth_label("tanh", 3)]},
                     "quick": {
                         "seeds": 3,
                         "epochs": 3,
                         "probes": SHOWN,
-                        "arms": [at_depth(name, depth) for name in ("sigmoid", "relu, he") for depth in (3, DEPTH)],
+                        "arms": [depth_label(name, depth) for name in ("sigmoid", "relu, he") for depth in (3, DEPTH)],
                     },
                 },
             ),
@@ -420,7 +420,7 @@ def question() -> Question:
     )  # fmt: skip
 
 
-def by_heart(trained: float, validated: float, ratio: float, vanishing: float) -> str:
+def describe_memorizing(trained: float, validated: float, ratio: float, vanishing: float) -> str:
     """Sentence on whether a memorizing network has a vanishing gradient.
 
     Args:

@@ -37,7 +37,7 @@ class Table(dict[str, T]):
         return {name: value for name, value in self.items() if not self.is_own(name)}
 
 
-def unknown(what: str, name: object, valid: Iterable[str]) -> UsageError:
+def unknown_name(what: str, name: object, valid: Iterable[str]) -> UsageError:
     """Makes the error for a name that is not in a table: repeats it as typed, and lists the valid ones and the nearest.
 
     A name of an earlier version is refused with the one that it has now.
@@ -72,5 +72,5 @@ def lookup(table: Mapping[str, T], name: str | Callable, what: str) -> T:
     if callable(name):
         return cast(T, name)
     if name not in table:
-        raise unknown(what, name, table)
+        raise unknown_name(what, name, table)
     return table[name]

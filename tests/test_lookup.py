@@ -3,7 +3,7 @@
 import pytest
 
 from fishnet.errors import UsageError, UserError
-from fishnet.lookup import lookup, unknown
+from fishnet.lookup import lookup, unknown_name
 
 TABLE = {"relu": abs, "leaky_relu": round, "gelu": pow}
 
@@ -29,14 +29,14 @@ def test_an_unknown_name_is_repeated_with_the_valid_ones_and_the_nearest() -> No
 
 
 def test_without_a_near_match_none_is_offered() -> None:
-    assert str(unknown("norm", "zzz", ["batch", "layer"])) == "unknown norm 'zzz': valid are batch, layer"
+    assert str(unknown_name("norm", "zzz", ["batch", "layer"])) == "unknown norm 'zzz': valid are batch, layer"
 
 
 def test_a_name_of_an_earlier_version_is_refused_with_the_one_it_has_now() -> None:
     names = ["weight", "weight_standardized"]
     said = "norm: 'weight_standardised' is now spelled 'weight_standardized'"
-    assert str(unknown("norm", "weight_standardised", names)) == said
-    assert str(unknown("norm", "weight_standardised", ["batch"])).startswith("unknown norm 'weight_standardised'")
+    assert str(unknown_name("norm", "weight_standardised", names)) == said
+    assert str(unknown_name("norm", "weight_standardised", ["batch"])).startswith("unknown norm 'weight_standardised'")
 
 
 @pytest.mark.parametrize("name", [3, None, 2.5])

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fishnet.host.names import csv_cell, is_printable, printable, shell_command, shell_word, visible
+from fishnet.host.names import escape_cell, escape_name, escape_text, is_escaped, quote_command, quote_word
 
 ANY = st.text(st.one_of(st.characters(), st.sampled_from("\\xu0\x1b\udcff\udc80\x00 \t\n\u202e"))).filter(bool)
 
@@ -35,14 +35,14 @@ ANY = st.text(st.one_of(st.characters(), st.sampled_from("\\xu0\x1b\udcff\udc80\
     ],
 )  # fmt: skip
 def test_only_what_cannot_be_shown_is_escaped(name, text):
-    assert printable(name) == text
-    assert is_printable(text)
+    assert escape_name(name) == text
+    assert is_escaped(text)
 
 
 @given(ANY)
 def test_what_is_shown_is_harmless_and_can_be_read_back(name):
-    text = printable(name)
-    assert is_printable(text)
+    text = escape_name(name)
+    assert is_escaped(text)
     # XML, UTF-8, one line, no control, no direction, no space at the ends
     assert ElementTree.fromstring(f"<a>{text.replace('&', '&amp;').replace('<', '&lt;')}</a>").text == text
     assert text.encode().decode() == text
@@ -59,12 +59,12 @@ def test_what_is_shown_is_harmless_and_can_be_read_back(name):
 
 @given(ANY, ANY)
 def test_different_names_stay_different(one, other):
-    assert (printable(one) == printable(other)) == (one == other)
+    assert (escape_name(one) == escape_name(other)) == (one == other)
 
 
 def test_twins_of_escapes_stay_different():
     raw = ["\x1b", r"\x1b", r"\\x1b", r"\\\x1b", "\udcff", r"\udcff", "\\\udcff", " ", r"\x20", "  ", "a\\", "a\\\\"]
-    assert len(set(map(printable, raw))) == len(raw)
+    assert len(set(map(escape_name, raw))) == len(raw)
 
 
 @given(ANY)
@@ -73,7 +73,7 @@ def test_a_word_for_the_shell_can_be_shown(word):
         word.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:  # no path can be so
         return
-    assert visible(shell_word(word)) == shell_word(word)
+    assert escape_text(quote_word(word)) == quote_word(word)
 
 
 def test_bash_reads_back_what_is_printed():
@@ -90,8 +90,8 @@ def test_bash_reads_back_what_is_printed():
         "*",
         "\u202ex",
     ]
-    command = shell_command(["printf", r"%s\0", *words])
-    assert visible(command) == command
+    command = quote_command(["printf", r"%s\0", *words])
+    assert escape_text(command) == command
     done = subprocess.run(["bash", "-c", command.encode("utf-8")], capture_output=True, check=True)
     assert done.stdout.split(b"\0")[:-1] == [word.encode("utf-8", "surrogateescape") for word in words]
 
@@ -105,7 +105,7 @@ def test_bash_reads_back_what_is_printed():
     ],
 )  # fmt: skip
 def test_no_cell_is_a_formula(text, cell):
-    assert csv_cell(text) == cell
+    assert escape_cell(text) == cell
     file = io.StringIO()
     csv.writer(file).writerow([cell, "x"])
     assert next(csv.reader(io.StringIO(file.getvalue()))) == [cell, "x"]

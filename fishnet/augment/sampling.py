@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Int, Int32, PRNGKeyArray, UInt32
 from fishnet.checks.arrays import check_whole_numbers
 from fishnet.checks.traced import is_whole_in, violates
 from fishnet.errors import UsageError
-from fishnet.lookup import unknown
+from fishnet.lookup import unknown_name
 from fishnet.losses.class_counts import check_counts
 
 TOTAL = 2**30  # largest sum of the weights of all images
@@ -145,7 +145,7 @@ def class_mask(classes: Sequence[str], names: Sequence[str]) -> np.ndarray:
     """
     for name in names:
         if name not in classes:
-            raise unknown("class", name, classes)
+            raise unknown_name("class", name, classes)
     return np.array([name in names for name in classes], bool)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from fishnet.checks.value_types import format_value
 from fishnet.errors import UsageError
-from fishnet.lookup import unknown
+from fishnet.lookup import unknown_name
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Names:
     def check(self, name: str, value: Any) -> None:
         """Refuses an unknown name as the value of option `name`."""
         if value not in tuple(self):
-            raise unknown(self.noun or name, value, self)
+            raise unknown_name(self.noun or name, value, self)
 
 
 def named(where: str, *beside: str, noun: str = "") -> Names:

@@ -26,7 +26,7 @@ class Part:
     more: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
 
-def each(table: Mapping[Any, Any]) -> dict[str, tuple[Any, ...]]:
+def describe_entries(table: Mapping[Any, Any]) -> dict[str, tuple[Any, ...]]:
     """Table entries, each described by its own docstring."""
     return {name: (entry,) for name, entry in table.items()}
 
@@ -88,7 +88,7 @@ def from_scratch() -> Part:
 def activations() -> Part:
     from fishnet.nn.activations import ACTIVATIONS
 
-    return Part("activation", each(ACTIVATIONS))
+    return Part("activation", describe_entries(ACTIVATIONS))
 
 
 def norms() -> Part:
@@ -107,19 +107,19 @@ def norms() -> Part:
         "input_norm": ("standardize:", Standardize, "batch: the norm batch of the raw pixels, with scale and shift"),
         "eval_statistics": (f"{', '.join(STATISTICS)}, or precise:", precise_statistics, precise),
     }
-    return Part("norm", each(NORMS), more)
+    return Part("norm", describe_entries(NORMS), more)
 
 
 def initializers() -> Part:
     from fishnet.nn.initializers import INITIALIZERS
 
-    return Part("init", each(INITIALIZERS))
+    return Part("init", describe_entries(INITIALIZERS))
 
 
 def pooling() -> Part:
     from fishnet.nn.pooling import POOLS
 
-    return Part("pool", each(POOLS))
+    return Part("pool", describe_entries(POOLS))
 
 
 def dropout() -> Part:
@@ -127,7 +127,7 @@ def dropout() -> Part:
 
     functions = (dropout, spatial_dropout, alpha_dropout)
     names = dict(zip(DROPOUTS, functions, strict=True))
-    return Part("dropout_kind", each(names))
+    return Part("dropout_kind", describe_entries(names))
 
 
 def regularization() -> Part:
@@ -161,7 +161,7 @@ def augmentation() -> Part:
     from fishnet.augment import images as augment
 
     numbers = ("TURN", "ZOOM", "LIGHT", "CONTRAST")
-    names = each(augment.AUGMENTATIONS)
+    names = describe_entries(augment.AUGMENTATIONS)
     names["strong"] += (", ".join(f"{name} = {getattr(augment, name)}" for name in numbers),)
     return Part("augment", names)
 
@@ -180,34 +180,34 @@ def sampling() -> Part:
 def losses() -> Part:
     from fishnet.losses import LOSSES, ldam_margins, log_priors
 
-    return Part("loss", each(LOSSES), {"ldam_margin": (ldam_margins,), "logit_tau": (log_priors,)})
+    return Part("loss", describe_entries(LOSSES), {"ldam_margin": (ldam_margins,), "logit_tau": (log_priors,)})
 
 
 def class_weights() -> Part:
     from fishnet.losses import CLASS_WEIGHTINGS, defer_weights
 
-    return Part("class_weighting", each(CLASS_WEIGHTINGS), {"reweight_from": (defer_weights,)})
+    return Part("class_weighting", describe_entries(CLASS_WEIGHTINGS), {"reweight_from": (defer_weights,)})
 
 
 def optimizers() -> Part:
     from fishnet.optim.optimizers import OPTIMIZERS
     from fishnet.stats.lr_range import suggest
 
-    return Part("optimizer", each(OPTIMIZERS), {"lr": ("found by experiments.lr_range:", suggest)})
+    return Part("optimizer", describe_entries(OPTIMIZERS), {"lr": ("found by experiments.lr_range:", suggest)})
 
 
 def clipping() -> Part:
     from fishnet.optim.clipping import adaptive_clip, clip_by_global_norm, clip_by_value
 
     names = {"value": clip_by_value, "norm": clip_by_global_norm, "adaptive": adaptive_clip}
-    return Part("clip_by", each(names))
+    return Part("clip_by", describe_entries(names))
 
 
 def schedules() -> Part:
     from fishnet.optim.plateau import update_plateau
     from fishnet.optim.schedules import SCHEDULES, with_floor, with_warmup
 
-    names = each(SCHEDULES) | {"plateau": (SCHEDULES["plateau"], update_plateau)}
+    names = describe_entries(SCHEDULES) | {"plateau": (SCHEDULES["plateau"], update_plateau)}
     return Part("schedule", names, {"lr_min": (with_floor,), "warmup": (with_warmup,)})
 
 
@@ -224,7 +224,7 @@ def pretraining() -> Part:
     from fishnet.pretraining import OBJECTIVES
     from fishnet.pretraining.contrastive import nt_xent
 
-    names = each(OBJECTIVES)
+    names = describe_entries(OBJECTIVES)
     names["contrastive"] += (nt_xent,)
     return Part("pretrain", names)
 
@@ -268,7 +268,9 @@ def selection() -> Part:
 def convolutions() -> Part:
     from fishnet.nn.conv_implementations import LOWERINGS
 
-    return Part("lowering", each(LOWERINGS) | {"native": ("XLA's own convolution, lax.conv_general_dilated.",)})
+    return Part(
+        "lowering", describe_entries(LOWERINGS) | {"native": ("XLA's own convolution, lax.conv_general_dilated.",)}
+    )
 
 
 def runs() -> Part:

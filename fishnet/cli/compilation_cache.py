@@ -15,7 +15,7 @@ SECONDS = 0.3  # programs that compile faster are not kept
 BYTES = 2**31  # of all programs of one kind of machine; the least recently used go first
 
 
-def keep_programs() -> Path | None:
+def enable_cache() -> Path | None:
     """Turns JAX's persistent compilation cache on, in a folder of this kind of machine and these versions.
 
     A kept program is the machine code itself: results are those of a fresh one. Who has chosen a cache of their own
@@ -45,7 +45,7 @@ def keep_programs() -> Path | None:
     return folder
 
 
-def tell_what_is_not_kept(display: Display) -> None:
+def note_missing_cache(display: Display) -> None:
     """Notes that programs are not kept, and the next start is as slow, where no cache folder can be written."""
     if cache_dir() is None:
         display.note(no_cache_note("compiled programs"))

@@ -9,13 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from fishnet.cli.compilation_cache import keep_programs, tell_what_is_not_kept
-from fishnet.cli.output import width_of_output
+from fishnet.cli.compilation_cache import enable_cache, note_missing_cache
+from fishnet.cli.output import output_width
 from fishnet.cli.parser import run_guarded, usable_cores
-from fishnet.cli.sweep_flags import Experiment, Request, understand
+from fishnet.cli.sweep_flags import Experiment, Request, parse_request
 from fishnet.errors import UsageError, UserError
 from fishnet.host.cluster import OWN_CHIPS
-from fishnet.host.names import shell_word, visible
+from fishnet.host.names import escape_text, quote_word
 from fishnet.sweep.distributed.shard import parse_shard
 from fishnet.sweep.run.progress import Display, display_for
 
@@ -29,7 +29,7 @@ def main(experiment: Experiment, argv: Sequence[str] | None = None) -> int:
     Returns:
         the exit code: 0, 2 for bad usage, 130 or 143 when stopped, 1 for every other error.
     """
-    return run_guarded(lambda words: train(understand(experiment, words)), argv)
+    return run_guarded(lambda words: train(parse_request(experiment, words)), argv)
 
 
 def train(request: Request, show_result: Callable[[Path, Display, str | None], None] | None = None) -> int:
@@ -41,14 +41,14 @@ def train(request: Request, show_result: Callable[[Path, Display, str | None], N
             report, as `show` does.
     """
     use_cores(request.devices)
-    keep_programs()
+    enable_cache()
     from fishnet.sweep import DataOptions, run_sweep
     from fishnet.sweep.distributed.shard_folders import resume_text
     from fishnet.sweep.spec.validation import check_sweep
 
     data = DataOptions(data_dir=request.data_dir, group_regex=request.group_regex, strict=request.strict)
     display = display_for(request.quiet)
-    tell_what_is_not_kept(display)
+    note_missing_cache(display)
     try:
         if not request.shard.whole:
             keep_own_chips()
@@ -145,7 +145,7 @@ def show(out: Path, display: Display, data_dir: str | None) -> None:
     from fishnet.report.tables import print_arms, print_recipe
 
     results = load_results(out)
-    console = Console(width=width_of_output(), markup=False, highlight=False, emoji=False)
+    console = Console(width=output_width(), markup=False, highlight=False, emoji=False)
     console.print()
     (print_arms if results.axes else print_recipe)(console, results)
     report = out / PAGE
@@ -157,8 +157,8 @@ def show(out: Path, display: Display, data_dir: str | None) -> None:
             write_report(out, data_dir=data_dir)
         finally:
             display.finish()
-    console.print(f"\nreport   {visible(str(report))}", soft_wrap=True)
+    console.print(f"\nreport   {escape_text(str(report))}", soft_wrap=True)
     if results.best_run is not None:
-        run = shell_word(str(out))
+        run = quote_word(str(out))
         console.print(f"predict  python -m experiments.predict --run {run} --images PHOTO_OR_FOLDER", soft_wrap=True)
     sys.stdout.flush()

@@ -71,7 +71,7 @@ def _reason(error: OSError | ValueError) -> str:
 
 
 @contextmanager
-def output_kept() -> Iterator[Output]:
+def guard_output() -> Iterator[Output]:
     """Context in which nothing fails because standard output or standard error cannot be written.
 
     Yields:
@@ -97,7 +97,7 @@ def hold_standard_files() -> None:
 
 
 @contextmanager
-def settled_environment() -> Iterator[None]:
+def settle_environment() -> Iterator[None]:
     """Context without environment variables that could stop a command after training.
 
     These are sizes of a terminal that are no numbers, and the plotting backend: figures are files here, but matplotlib
@@ -111,7 +111,7 @@ def settled_environment() -> Iterator[None]:
         os.environ.update(removed)
 
 
-def width_of_output() -> int | None:
+def output_width() -> int | None:
     """Width of printed output in columns: COLUMNS, the terminal's width, or wide where output is no terminal.
 
     Returns:

@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-from fishnet.cli.output import output_kept, settled_environment
+from fishnet.cli.output import guard_output, settle_environment
 from fishnet.errors import UsageError, UserError, first_line
-from fishnet.host.names import visible
+from fishnet.host.names import escape_text
 
 MOST_DEVICES = 1024  # more than a machine has; each is made, with its threads, before it is known whether it is used
 # A full disk, a folder without permission, too many open files: errors of the machine, not of the program.
@@ -77,7 +77,7 @@ class Parser(argparse.ArgumentParser):
             UsageError: with the flag and what was given.
         """
         earlier: dict[str, tuple[str, list[str]]] = {}
-        for flag, values in flags_in(words):
+        for flag, values in split_flags(words):
             action = self._option_string_actions.get(flag)
             if action is None:
                 continue
@@ -109,7 +109,7 @@ class Parser(argparse.ArgumentParser):
         return action is not None and action.nargs is None
 
 
-def flags_in(words: Sequence[str]) -> list[tuple[str, list[str]]]:
+def split_flags(words: Sequence[str]) -> list[tuple[str, list[str]]]:
     """Flags of a command line, each with its values: the words up to the next flag, or after `=`."""
     found: list[tuple[str, list[str]]] = []
     for word in words:
@@ -158,7 +158,7 @@ def run_guarded(job: Callable[[list[str]], int], argv: Sequence[str] | None = No
         0, or what `job` returns; 2 for usage, 130 for Ctrl-C, 143 for SIGTERM, 1 for every other error.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    with settled_environment(), output_kept() as output, plain_warnings():
+    with settle_environment(), guard_output() as output, plain_warnings():
         code = _outcome(job, argv)
         if problem := output.failure():
             _say("error", f"standard output cannot be written ({problem}): nothing else is lost", debug=False)
@@ -174,7 +174,7 @@ def plain_warnings() -> Iterator[None]:
     def plain(message: Warning | str, category: type[Warning], *place: Any, **line: Any) -> str:
         if not issubclass(category, UserWarning):
             return usual(message, category, *place, **line)
-        return f"warning: {visible(str(message))}\n"
+        return f"warning: {escape_text(str(message))}\n"
 
     warnings.formatwarning = plain
     try:
@@ -232,5 +232,5 @@ def _refused_variable(error: Exception) -> str | None:
 def _say(kind: str, text: str, debug: bool) -> None:
     if debug:
         traceback.print_exc()
-    text = visible(" ".join(f"{word[:60]}..." if len(word) > LONGEST_WORD else word for word in text.split()))
+    text = escape_text(" ".join(f"{word[:60]}..." if len(word) > LONGEST_WORD else word for word in text.split()))
     print(text if text.startswith(kind) else f"{kind}: {text}", file=sys.stderr)

@@ -7,7 +7,7 @@ from typing import Any
 from fishnet.checks.value_types import parse_number
 from fishnet.cli.parser import parse_whole
 from fishnet.errors import UsageError
-from fishnet.lookup import unknown
+from fishnet.lookup import unknown_name
 from fishnet.stats.unit_cube import METHODS
 from fishnet.sweep.spec.field_parsing import is_number
 from fishnet.sweep.spec.random_search import Samples
@@ -36,7 +36,7 @@ def add_sample_flags(group: argparse._ActionsContainer, shown: bool) -> None:
     add("--draw-seed", f"seed of the draws; default {Samples.seed}", metavar="N")
 
 
-def samples_of(flags: argparse.Namespace, parsed: Callable[[str, str], Any], typed: dict[str, str]) -> Samples:
+def read_samples(flags: argparse.Namespace, parsed: Callable[[str, str], Any], typed: dict[str, str]) -> Samples:
     """Makes the search that the flags ask for.
 
     Args:
@@ -85,7 +85,7 @@ def split_sample(text: str) -> tuple[str, str]:
     if name == "seed":
         raise UsageError(f"sample {text!r} is refused: give seeds with --seeds")
     if name not in FIELDS:
-        raise unknown("sampled field", name, [f for f in FIELDS if f != "seed"])
+        raise unknown_name("sampled field", name, [f for f in FIELDS if f != "seed"])
     if not words.strip():
         raise UsageError(f"sample {text!r} has no values: write --sample {name}=A..B or --sample {name}=V1,V2")
     return name, words.strip()

@@ -9,10 +9,10 @@ from typing import Any
 
 from fishnet.checks.value_types import format_value
 from fishnet.cli.parser import MOST_DEVICES, Parser, parse_whole
-from fishnet.cli.search_flags import add_sample_flags, samples_of
+from fishnet.cli.search_flags import add_sample_flags, read_samples
 from fishnet.errors import UsageError
-from fishnet.host.names import shell_command
-from fishnet.lookup import unknown
+from fishnet.host.names import quote_command
+from fishnet.lookup import unknown_name
 from fishnet.sweep.distributed.shard import Shard, parse_shard, shard_in
 from fishnet.sweep.spec.field_parsing import parse_value
 from fishnet.sweep.spec.random_search import MOST_RUNS
@@ -80,7 +80,7 @@ class Request:
         return as_typed(error, self.typed)
 
 
-def parser_for(experiment: Experiment) -> Parser:
+def make_parser(experiment: Experiment) -> Parser:
     """All flags of a training experiment; recipe fields get theirs, with their docstrings as help."""
     module = f"python -m {experiment.package}.{experiment.name}"
     parser = Parser(prog=module, usage=f"{module} [--FLAG VALUE ...]", description=experiment.about)
@@ -152,7 +152,7 @@ def parser_for(experiment: Experiment) -> Parser:
     return parser
 
 
-def understand(experiment: Experiment, argv: Sequence[str], flags: argparse.Namespace | None = None) -> Request:
+def parse_request(experiment: Experiment, argv: Sequence[str], flags: argparse.Namespace | None = None) -> Request:
     """Parses a command line into a `Request`.
 
     Args:
@@ -163,7 +163,7 @@ def understand(experiment: Experiment, argv: Sequence[str], flags: argparse.Name
     Raises:
         UsageError: anything that is mistyped, as far as that can be told without jax.
     """
-    flags = parser_for(experiment).parse(argv) if flags is None else flags
+    flags = make_parser(experiment).parse(argv) if flags is None else flags
     for what in ("axis", "sample"):
         if (given := getattr(flags, what)) and not experiment.takes_axes:
             raise UsageError(
@@ -190,13 +190,13 @@ def understand(experiment: Experiment, argv: Sequence[str], flags: argparse.Name
         raise UsageError(f"--seed {flags.seed} and --seeds {flags.seeds} are both given")
     seeds = [values.pop("seed")] if flags.seed is not None else parse_seeds(flags.seeds or str(experiment.seeds))
     try:
-        samples = samples_of(flags, parsed, typed)
+        samples = read_samples(flags, parsed, typed)
         for name in samples.space.keys() & values.keys():
             given = f"{FIELDS[name].flag} {getattr(flags, name)}"
             raise UsageError(f"{name} is given both to be sampled and as {given}")
         if not axes and not samples:  # a flag for a field of the usual axes fixes it
             axes = {name: list(usual) for name, usual in experiment.axes.items() if name not in values}
-        sweep = Sweep(replace(experiment.recipe, **values), axes, seeds, stopping_of(flags), samples)
+        sweep = Sweep(replace(experiment.recipe, **values), axes, seeds, read_stopping(flags), samples)
     except UsageError as error:
         raise as_typed(error, typed) from error
     return Request(
@@ -209,17 +209,17 @@ def understand(experiment: Experiment, argv: Sequence[str], flags: argparse.Name
         lowering=flags.lowering,
         share_batches=flags.share_batches or None,
         devices=None if flags.devices is None else parse_whole("devices", flags.devices, most=MOST_DEVICES),
-        **shards_of(flags),
+        **read_shards(flags),
         data_dir=flags.data_dir,
         group_regex=flags.group_regex,
         strict=flags.strict,
         quiet=flags.quiet,
-        command=f"python -m experiments.{experiment.name} {shell_command(argv)}".rstrip(),
+        command=f"python -m experiments.{experiment.name} {quote_command(argv)}".rstrip(),
         typed=typed,
     )
 
 
-def shards_of(flags: argparse.Namespace) -> dict[str, Any]:
+def read_shards(flags: argparse.Namespace) -> dict[str, Any]:
     """What `Request` holds of shards and Ray.
 
     Raises:
@@ -241,7 +241,7 @@ def shards_of(flags: argparse.Namespace) -> dict[str, Any]:
     return {"shard": shard, "ray": flags.ray, "ray_shards": count}
 
 
-def stopping_of(flags: argparse.Namespace) -> Stopping:
+def read_stopping(flags: argparse.Namespace) -> Stopping:
     """Makes the early-stopping rule that the flags ask for; None without one.
 
     Raises:
@@ -268,7 +268,7 @@ def split_axis(text: str) -> tuple[str, list[str]]:
     if name == "seed":
         raise UsageError(f"axis {text!r} is refused: give seeds with --seeds")
     if name not in FIELDS:
-        raise unknown("axis", name, [f for f in FIELDS if f != "seed"])
+        raise unknown_name("axis", name, [f for f in FIELDS if f != "seed"])
     if not equals or not values.strip():
         raise UsageError(f"axis {text!r} has no values: write --axis {name}=V1,V2")
     texts = [value.strip() for value in values.split(",")]

@@ -31,7 +31,7 @@ from fishnet.checks.value_types import format_value
 from fishnet.data.options import DataOptions
 from fishnet.errors import UsageError, UserError
 from fishnet.host.parquet import read_table
-from fishnet.lookup import unknown
+from fishnet.lookup import unknown_name
 from fishnet.sweep.run.sweep import run_sweep
 from fishnet.sweep.spec.field_parsing import parse_value
 from fishnet.sweep.spec.history import LOWER_IS_BETTER
@@ -99,7 +99,7 @@ def study_sweeps(
     results = []
     for number in range(rounds):
         folder = out / f"round_{number:03d}"
-        trials = trials_of(study, domains, number, batch, folder)
+        trials = collect_trials(study, domains, number, batch, folder)
         waiting = [trial for trial in trials if isinstance(trial, optuna.Trial)]
         if not waiting:
             continue
@@ -119,7 +119,7 @@ def study_sweeps(
         curves = read_table(folder / "curves.parquet", {"sweep": written["spec_hash"]})
         for trial in waiting:
             rows = result.runs[result.runs["arm"] == arm_name(point_of(trial.params))]
-            tell(study, trial, rows, curves[curves["run"].isin(rows["run"])], metric)
+            report_arm(study, trial, rows, curves[curves["run"].isin(rows["run"])], metric)
         results.append(result)
     return results
 
@@ -134,14 +134,14 @@ def check_study(study: optuna.Study, metric: str, batch: int, rounds: int) -> No
         if check_whole_number(name, number) < 1:
             raise UsageError(f"{name}: {number} is not at least 1")
     if metric not in SELECTABLE:
-        raise unknown("metric", metric, SELECTABLE)
+        raise unknown_name("metric", metric, SELECTABLE)
     wanted = StudyDirection.MINIMIZE if metric in LOWER_IS_BETTER else StudyDirection.MAXIMIZE
     if study.directions != [wanted]:
         has = " and ".join(direction.name.lower() for direction in study.directions)
         raise UsageError(f"metric {metric} needs a study with direction {wanted.name.lower()}, not {has}")
 
 
-def trials_of(
+def collect_trials(
     study: optuna.Study, domains: Mapping[str, Range | Choices], number: int, batch: int, folder: Path
 ) -> list[optuna.Trial | FrozenTrial]:
     """The trials of a round: those that the study has (frozen, if they were told) and new ones for what is missing."""
@@ -190,7 +190,7 @@ def check_folder(folder: Path, points: Sequence[Mapping[str, Any]]) -> None:
         )
 
 
-def tell(study: optuna.Study, trial: optuna.Trial, runs: pd.DataFrame, curves: pd.DataFrame, metric: str) -> None:
+def report_arm(study: optuna.Study, trial: optuna.Trial, runs: pd.DataFrame, curves: pd.DataFrame, metric: str) -> None:
     """Tells a study the intermediate values and the result of an arm.
 
     Args:

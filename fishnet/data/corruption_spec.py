@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 from fishnet.errors import UsageError
 from fishnet.host.paths import resolve_path
-from fishnet.lookup import lookup, unknown
+from fishnet.lookup import lookup, unknown_name
 
 FOLDER_PREFIX = "folder:"
 RESERVED = "%&+,:?"  # the comma separates the values of an axis
@@ -190,7 +190,7 @@ def find_class(text: str, classes: Sequence[str]) -> str:
         return text
     alike = [name for name in classes if _plain(name) == _plain(text)]
     if len(alike) != 1:
-        error = unknown("class", text, alike or classes)
+        error = unknown_name("class", text, alike or classes)
         special = any(letter in name for name in classes for letter in RESERVED)
         hint = f"; in the names of classes {RESERVED} are written as in web addresses (+ as %2B)" if special else ""
         raise UsageError(f"{error}{hint}")

@@ -17,7 +17,7 @@ from fishnet.data.images import KINDS, MIN_SIDE
 from fishnet.data.splits import SPLITS, group_split, missing_classes
 from fishnet.data.task import Task, make_task
 from fishnet.errors import UserError
-from fishnet.host.names import printable
+from fishnet.host.names import escape_name
 from fishnet.host.paths import expand_home
 
 _MEANING = {
@@ -34,7 +34,7 @@ def load_folder(
     """Loads a folder of labeled photographs as a task.
 
     Each sub-folder is a class (its own sub-folders belong to it; what is hidden, Thumbs.db and the like are passed
-    over). Names that cannot be shown as they are, are written as `names.printable` does. Photographs are prepared by
+    over). Names that cannot be shown as they are, are written as `names.escape_name` does. Photographs are prepared by
     `images.prepare_image` and kept in the user's cache until a file changes.
 
     The split is about 70/15/15 per class, decided by the SHA-256 of the files' content, so that it depends neither on
@@ -73,7 +73,7 @@ def load_folder(
         if not count:
             bad = [f"{file}: {reason}" for file, _, reason in decoded.skipped if file.startswith(f"{name}/")]
             raise UserError(f"{root}: class {name!r} has no usable image{_first(bad, ' (', ')')}")
-    classes, files = tuple(map(printable, folders)), tuple(map(printable, decoded.files))
+    classes, files = tuple(map(escape_name, folders)), tuple(map(escape_name, decoded.files))
     notes += _alike(folders)
     if pattern is None:
         groups = _content_groups(decoded)
@@ -103,7 +103,7 @@ def check_folder(path: str | os.PathLike, group_regex: str | None = None) -> Non
 
 def folder_classes(path: str | os.PathLike) -> tuple[str, ...]:
     """Names of the classes of a folder; raises as `load_folder`, as far as the names of sub-folders show."""
-    return tuple(map(printable, class_folders(expand_home(path))))
+    return tuple(map(escape_name, class_folders(expand_home(path))))
 
 
 def _alike(folders: Sequence[str]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from fishnet.data.split_names import look_like_splits
 from fishnet.errors import UserError
-from fishnet.host.names import shell_word
+from fishnet.host.names import quote_word
 
 IGNORED = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir")  # compared in lower case
 NEVER_MENTIONED = ("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", ".ds_store", ".localized")  # never a photograph
@@ -49,7 +49,7 @@ def class_folders(root: Path) -> tuple[str, ...]:
         largest = next((name for name, kind in splits.items() if kind == "train"), next(iter(splits)))
         raise UserError(
             f"{root} holds splits, as it seems ({', '.join(splits)}), not classes: fishnet makes the splits itself, so "
-            f"name one that has a sub-folder a class, as in --task {shell_word(f'folder:{root / largest}')}; or rename "
+            f"name one that has a sub-folder a class, as in --task {quote_word(f'folder:{root / largest}')}; or rename "
             "them, if they are classes"
         )
     for name in names:

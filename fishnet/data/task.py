@@ -9,7 +9,7 @@ from jaxtyping import Float32, Integer, UInt8
 
 from fishnet.checks.arrays import check_whole_numbers
 from fishnet.data.splits import SPLITS
-from fishnet.host.names import is_printable, printable, visible
+from fishnet.host.names import escape_name, escape_text, is_escaped
 
 SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 
@@ -60,7 +60,7 @@ def make_task(
         images: [n, h, w, c] uint8.
         labels: [n] whole numbers in 0..k-1; of a floating type only if they are whole.
         splits: "train", "val" and "test" to disjoint, non-empty indices into images, whole numbers too; a mask is none.
-        classes: k names, by label; those that cannot be shown are escaped as by `fishnet.host.names.printable`.
+        classes: k names, by label; those that cannot be shown are escaped as by `fishnet.host.names.escape_name`.
         notes: sentences for the user, likewise.
         files: n names, likewise, or none.
         credit: origin and licence in one line.
@@ -78,7 +78,7 @@ def make_task(
         array.setflags(write=False)
     return Task(
         name, images, labels, splits, classes, mean, std, fingerprint(images, labels, splits, classes),
-        tuple(map(visible, notes)), files, credit,
+        tuple(map(escape_text, notes)), files, credit,
     )  # fmt: skip
 
 
@@ -132,7 +132,7 @@ def fingerprint(
 def _shown(task: str, names: Sequence[str]) -> tuple[str, ...]:
     if not all(isinstance(name, str) for name in names):
         raise ValueError(f"{task}: names of classes and files must be text, not {list(names)[:3]}")
-    return tuple(name if is_printable(name) else printable(name) for name in names)
+    return tuple(name if is_escaped(name) else escape_name(name) for name in names)
 
 
 def _check_images(name: str, images: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from fishnet.data.corruption_spec import FOLDER_PREFIX, Modifier, parse_modifier
 from fishnet.data.task import Task
 from fishnet.errors import UsageError, UserError
 from fishnet.host.paths import expand_home
-from fishnet.lookup import unknown
+from fishnet.lookup import unknown_name
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def _source(name: str) -> tuple[Source, str, tuple[Modifier, ...]]:
     base, text = split_name(name) if isinstance(name, str) else (name, None)
     key = "folder" if isinstance(name, str) and name.startswith(FOLDER_PREFIX) else base
     if not isinstance(name, str) or key not in TASKS or base == "folder":
-        raise unknown("task", base, [f"{FOLDER_PREFIX}PATH" if key == "folder" else key for key in TASKS])
+        raise unknown_name("task", base, [f"{FOLDER_PREFIX}PATH" if key == "folder" else key for key in TASKS])
     return TASKS[key], base, () if text is None else parse_modifiers(text)
 
 

@@ -104,7 +104,7 @@ def write_whole(path: Path, content: bytes | Callable[[BinaryIO], object], make_
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
+def name_unwritable(path: Path) -> Iterator[None]:
     """Names the file or folder that could not be written while entered.
 
     Args:

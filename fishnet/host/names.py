@@ -22,7 +22,7 @@ ESCAPED = re.compile(r"\\(\\|x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})")  # what a
 FORMULA = re.compile(r"[=@]|[+-](?![\d.,]*\Z)")  # at the start of a cell
 
 
-def printable(name: str) -> str:
+def escape_name(name: str) -> str:
     """Escapes a name as printable text, unchanged if it is printable.
 
     Unprintable characters, and spaces at either end, are escaped. So is a backslash, if the name holds any of these or
@@ -34,36 +34,36 @@ def printable(name: str) -> str:
     return AT_ENDS.sub(lambda spaces: "".join(map(_escaped, spaces[0])), name)
 
 
-def is_printable(name: str) -> bool:
-    """Whether a text could be a result of `printable`."""
+def is_escaped(name: str) -> bool:
+    """Whether a text could be a result of `escape_name`."""
     return bool(name) and not (UNSHOWN.search(name) or AT_ENDS.search(name))
 
 
-def visible(text: str) -> str:
+def escape_text(text: str) -> str:
     """Escapes unprintable characters of a message, which may contain any path."""
     return UNSHOWN.sub(_escape, text)
 
 
-def visible_lines(text: str) -> str:
-    """Escapes unprintable characters of several lines, as `visible`."""
-    return "\n".join(map(visible, text.split("\n")))
+def escape_lines(text: str) -> str:
+    """Escapes unprintable characters of several lines, as `escape_text`."""
+    return "\n".join(map(escape_text, text.split("\n")))
 
 
-def csv_cell(text: str) -> str:
+def escape_cell(text: str) -> str:
     """Escapes a name for a cell of a CSV file if a spreadsheet would take it for a formula."""
     return _escaped(text[0]) + text[1:] if FORMULA.match(text) else text
 
 
-def shell_word(word: str) -> str:
+def quote_word(word: str) -> str:
     """Quotes a word of a shell command to be copied; as `$'...'` where it has unprintable characters."""
     if not UNSHOWN.search(word):
         return shlex.quote(word)
     return "$'" + "".join(map(_shell_letter, word)) + "'"
 
 
-def shell_command(words: Sequence[str]) -> str:
+def quote_command(words: Sequence[str]) -> str:
     """Quotes the words of a command to be copied into a shell."""
-    return " ".join(map(shell_word, words))
+    return " ".join(map(quote_word, words))
 
 
 def with_flag(command: str, flag: str, value: str) -> str:

@@ -15,14 +15,14 @@ from markupsafe import Markup
 from fishnet.checks.arguments import check_type
 from fishnet.checks.value_types import format_value
 from fishnet.errors import UserError
-from fishnet.host.files import write_whole, writing
-from fishnet.host.names import visible
+from fishnet.host.files import name_unwritable, write_whole
+from fishnet.host.names import escape_text
 from fishnet.host.numbers import counted, seconds_text
 from fishnet.report.figures import classes as class_figures
 from fishnet.report.figures import curves as curve_figures
 from fishnet.report.figures import overview as figures
 from fishnet.report.figures import random_search as sample_figures
-from fishnet.report.figures.photographs import find_mistakes, task_of
+from fishnet.report.figures.photographs import find_mistakes, load_run_task
 from fishnet.report.figures.svg import Panel, draw_svg, follow_scheme, save
 from fishnet.report.results import Results, load_results
 from fishnet.report.stamp import PAGE, stamp
@@ -65,29 +65,29 @@ def write_report(
     results = load_results(out)
     check_recipes(results.out, results.sweep)
     page = results.out / PAGE
-    with writing(page):
+    with name_unwritable(page):
         (results.out / "figures").mkdir(exist_ok=True)
         shown = collect_contents(results, command, data_dir)
         # A path may hold bytes that are no UTF-8: these are written as \\udcff.
-        text = template(PAGE).render(**shown).encode("utf-8", "backslashreplace")
-        drawn = [picture.file for picture in pictures_in(shown)]
+        text = load_template(PAGE).render(**shown).encode("utf-8", "backslashreplace")
+        drawn = [picture.file for picture in find_pictures(shown)]
         whole = text + stamp(results.out, results.sweep, text, [*drawn, *more])
         write_whole(page, whole)
     return page
 
 
-def pictures_in(shown: Mapping[str, Any]) -> list[Picture]:
+def find_pictures(shown: Mapping[str, Any]) -> list[Picture]:
     """Pictures among the contents of a template."""
     found = [shown["overview"], shown["roc"], shown["confusion"], *(drawn for drawn, _ in shown["curves"])]
     return [drawn for drawn in found if drawn is not None]
 
 
-def template(name: str) -> jinja2.Template:
+def load_template(name: str) -> jinja2.Template:
     """Loads a page's template by file name; every value put into it is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("fishnet.report", "templates"),
         autoescape=True,
-        finalize=lambda value: visible(value) if type(value) is str else value,  # a Markup is a picture
+        finalize=lambda value: escape_text(value) if type(value) is str else value,  # a Markup is a picture
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -105,7 +105,7 @@ def collect_contents(results: Results, command: str | None, data_dir: str | os.P
     notes: Sequence[str] = ()
     if run is not None:
         try:
-            task = task_of(results, run, data_dir)
+            task = load_run_task(results, run, data_dir)
             wrong, credit, notes = find_mistakes(results, run, task), task.credit, task.notes
         except (UserError, OSError) as error:
             photo_problem = str(error)
@@ -127,7 +127,7 @@ def collect_contents(results: Results, command: str | None, data_dir: str | os.P
         "roc": draw_picture(results, "roc", class_figures.roc_panels(results), columns=5, grid=True),
         "confusion": draw_picture(results, "confusion", confusion, columns=1),
         "mix_ups": [] if counts is None else find_confusions(counts, classes),
-        "classes": class_rows(results),
+        "classes": make_class_rows(results),
         "mistakes": wrong,
         "photo_problem": photo_problem,
         "credit": credit,
@@ -194,7 +194,7 @@ def make_title(results: Results) -> str:
     return f"{asked or results.sweep['recipe']['model']} on {task}"
 
 
-def class_rows(results: Results) -> list[dict[str, Any]]:
+def make_class_rows(results: Results) -> list[dict[str, Any]]:
     """Table rows by class: test images, and metrics of the best runs of the best and the worst arm."""
     arms = [results.best] if results.best is results.worst else [results.best, results.worst]
     arms = [arm for arm in arms if arm is not None]

@@ -13,9 +13,9 @@ import pandas as pd
 from fishnet.checks.arguments import as_folder
 from fishnet.checks.value_types import format_value
 from fishnet.errors import UserError
-from fishnet.host.names import visible
+from fishnet.host.names import escape_text
 from fishnet.host.parquet import BadTable, read_table
-from fishnet.report.write_again import way_back
+from fishnet.report.write_again import rewrite_hint
 from fishnet.stats import Interval, interval, t_interval
 from fishnet.sweep.spec.field_parsing import shown_value
 from fishnet.sweep.spec.search_space import Choices, Range, domain_from
@@ -100,11 +100,11 @@ class Results:
         the recipe has the latter's values; `task with train=0.5, without noise` of a task planted otherwise.
         """
         if not self.listed:
-            return visible(name)
+            return escape_text(name)
         shared = self.sweep["recipe"]
         own = {n: v for n, v in self.points[name].items() if format_value(v) != format_value(shared[n])}
         words = [_planted_otherwise(own.pop("task"), shared["task"])] if "task" in own else []
-        return visible(" ".join([arm_name(own)] * bool(own) + words)) or "the recipe"
+        return escape_text(" ".join([arm_name(own)] * bool(own) + words)) or "the recipe"
 
     @property
     def headings(self) -> list[str]:
@@ -251,7 +251,7 @@ def load_results(out: str | Path, tables: Sequence[str] = TABLES) -> Results:
     except BadTable as error:
         if sweep["recipe"] and sweep.get("finished"):
             check_checkpoints(out, sweep, error)
-        raise UserError(f"{error}: {way_back(out, sweep)}") from error
+        raise UserError(f"{error}: {rewrite_hint(out, sweep)}") from error
     return Results(out, sweep, **{name: found.get(name, pd.DataFrame()) for name in ("runs", *TABLES)})
 
 

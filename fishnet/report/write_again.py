@@ -5,15 +5,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fishnet.host.names import shell_word
+from fishnet.host.names import quote_word
 
-# A word of a command as `fishnet.host.names.shell_word` writes it, quotes included.
+# A word of a command as `fishnet.host.names.quote_word` writes it, quotes included.
 WORD = re.compile(r"(?:\$'(?:\\.|[^\\'])*'|'[^']*'|\"(?:\\.|[^\\\"])*\"|\\.|[^\s'\"\\])+")
 EXPERIMENT = "python -m experiments."
 ANSWERS = ("answer.html", "answer.json")  # in the folder of an experiment whose sweeps are in folders within
 
 
-def command_for(out: Path, command: str) -> str | None:
+def current_command(out: Path, command: str) -> str | None:
     """The command that a sweep was made with, for the folder as it is called now.
 
     Args:
@@ -33,17 +33,17 @@ def command_for(out: Path, command: str) -> str | None:
             kept.append(word)
     within = any((out.absolute().parent / name).exists() for name in ANSWERS)
     folder = out.absolute().parent if within else out
-    return " ".join([*kept, "--out", shell_word(str(folder))])
+    return " ".join([*kept, "--out", quote_word(str(folder))])
 
 
-def way_back(out: Path, sweep: Mapping[str, Any]) -> str:
+def rewrite_hint(out: Path, sweep: Mapping[str, Any]) -> str:
     """A sentence with the command that writes a table of the folder again.
 
     Args:
         out: the folder.
         sweep: its `sweep.json`.
     """
-    command = command_for(out, sweep.get("command") or "")
+    command = current_command(out, sweep.get("command") or "")
     if command is not None:
         return f"this writes it again: {command}"
     return f"the same sweep with out={str(out)!r} writes it again"

@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from fishnet.checks.arrays import FloatOrArray
 from fishnet.errors import UsageError
-from fishnet.lookup import unknown
+from fishnet.lookup import unknown_name
 from fishnet.stats.intervals import Bounds, check_confidence, mean_bounds, mean_interval
 from fishnet.stats.multiplicity import holm, holm_intervals
 from fishnet.stats.paired import SMALLEST_P, TESTS, effect_size, probability_of_improvement
@@ -123,9 +123,9 @@ def compare(
     alpha = 1 - confidence if alpha is None else alpha
     check_confidence(alpha, "alpha")
     if test not in TESTS:
-        raise unknown("test", test, TESTS)
+        raise unknown_name("test", test, TESTS)
     if control not in values:
-        raise unknown("control", control, values)
+        raise unknown_name("control", control, values)
     arms = [arm for arm in values if arm != control]
     if not arms:
         raise UsageError(f"nothing to compare: there is no arm beside the control {control!r}")

@@ -11,7 +11,7 @@ from jaxtyping import Float, Real
 from scipy import special, stats
 
 from fishnet.checks.arrays import ArrayLike, FloatOrArray
-from fishnet.lookup import unknown
+from fishnet.lookup import unknown_name
 from fishnet.stats.intervals import Bounds
 from fishnet.stats.proportions import wilson_interval
 
@@ -162,7 +162,7 @@ def probability_of_improvement(
 def _by_alternative(alternative: str, greater: np.ndarray, less: np.ndarray) -> np.ndarray:
     """Selects the p-value of an alternative from the two one-sided ones."""
     if alternative not in ALTERNATIVES:
-        raise unknown("alternative", alternative, ALTERNATIVES)
+        raise unknown_name("alternative", alternative, ALTERNATIVES)
     both = np.minimum(1, 2 * np.minimum(greater, less))
     return dict(zip(ALTERNATIVES, (both, greater, less), strict=True))[alternative]
 

@@ -4,7 +4,7 @@ import numpy as np
 from scipy import stats
 
 from fishnet.errors import UsageError
-from fishnet.lookup import unknown
+from fishnet.lookup import unknown_name
 from fishnet.stats.intervals import BOOTSTRAP_FROM, check_confidence
 from fishnet.stats.paired import TESTS
 
@@ -35,7 +35,7 @@ def fewest_seeds(alpha: float = 0.05, arms: int = 1, test: str = "sign-flip") ->
     if arms < 1:
         raise UsageError(f"a comparison needs at least 1 arm beside the control, got {arms}")
     if test not in TESTS:
-        raise unknown("test", test, TESTS)
+        raise unknown_name("test", test, TESTS)
     return max(3, int(np.ceil(1 + np.log2(arms / alpha)))) if test == "sign-flip" else 3
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from fishnet.host.files import write_whole, writing
+from fishnet.host.files import name_unwritable, write_whole
 from fishnet.host.numbers import counted, seconds_text
 from fishnet.report.figures.svg import Panel, draw_svg, follow_scheme, save
-from fishnet.report.html import Picture, template
+from fishnet.report.html import Picture, load_template
 from fishnet.report.results import Results
 from fishnet.stats import Bounds, Comparison, accuracy_noise
 from fishnet.study.claims import Judgment
@@ -66,9 +66,9 @@ def write_answer(answer: Answer, out: Path) -> Path:
         UserError: the folder cannot be written.
     """
     page = out / PAGE
-    with writing(page):
+    with name_unwritable(page):
         (out / "figures").mkdir(parents=True, exist_ok=True)
-        text = template(PAGE).render(**collect_contents(answer, out))
+        text = load_template(PAGE).render(**collect_contents(answer, out))
         write_whole(page, text.encode())
     return page
 

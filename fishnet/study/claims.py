@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fishnet.errors import UsageError
-from fishnet.lookup import unknown
+from fishnet.lookup import unknown_name
 from fishnet.stats import DECISIONS
 from fishnet.study.contrasts import Evidence
 
@@ -69,7 +69,7 @@ def judge(claim: Claim, evidence: Mapping[str, Evidence]) -> Judgment:
     several = len(claim.expectations) > 1
     for name, expectations in claim.expectations.items():
         if name not in evidence:
-            raise unknown("contrast", name, evidence)
+            raise unknown_name("contrast", name, evidence)
         of = evidence[name]
         used.append(of)
         for label, expected in expectations.items():

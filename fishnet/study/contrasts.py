@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from fishnet.lookup import unknown
+from fishnet.lookup import unknown_name
 from fishnet.stats import Bounds, Comparison, compare
 from fishnet.study.metrics import Metric
 from fishnet.study.trials import Trial
@@ -55,7 +55,7 @@ class Evidence:
             UsageError: there is no such arm.
         """
         if label not in self.rows:
-            raise unknown("arm", label, self.rows)
+            raise unknown_name("arm", label, self.rows)
         return self.rows[label]
 
     def best_arm(self, among: Iterable[str] | None = None) -> str:
@@ -106,7 +106,7 @@ def evaluate_contrast(contrast: Contrast, trial: Trial, alpha: float | None = No
     labels = contrast.arms or tuple(label for label in trial.labels if label != control)
     for label in (control, *labels):
         if label not in values:
-            raise unknown("arm", label, values)
+            raise unknown_name("arm", label, values)
     metric = contrast.metric
     compared = {label: values[label] for label in (control, *labels)}
     rows = compare(

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fishnet.cli.compilation_cache import keep_programs, tell_what_is_not_kept
+from fishnet.cli.compilation_cache import enable_cache, note_missing_cache
 from fishnet.cli.main import use_cores
 from fishnet.cli.parser import MOST_DEVICES, Parser, parse_whole, run_guarded
 from fishnet.errors import UsageError, UserError
-from fishnet.host.names import shell_command
-from fishnet.lookup import unknown
+from fishnet.host.names import quote_command
+from fishnet.lookup import unknown_name
 from fishnet.study.looks import train_first_look, train_until_decided
 from fishnet.study.plan import Plan, TrialPlan, reads_files
 from fishnet.study.record import SIZES, check_answer
@@ -141,7 +141,7 @@ def parse_args(question: Question, argv: Sequence[str]) -> QuestionArgs:
         until_decided=flags.until_decided,
         devices=None if flags.devices is None else parse_whole("devices", flags.devices, most=MOST_DEVICES),
         quiet=flags.quiet,
-        command=f"python -m experiments.{question.name} {shell_command(argv)}".rstrip(),
+        command=f"python -m experiments.{question.name} {quote_command(argv)}".rstrip(),
         data_dir=flags.data_dir,
     )
 
@@ -166,13 +166,13 @@ def run(question: Question, asked: QuestionArgs) -> int:
     """Trains what is missing, evaluates the contrasts and writes the page and `answer.json`."""
     check_folder(question, asked.out)
     use_cores(asked.devices)
-    keep_programs()
+    enable_cache()
     from fishnet.study.answer import write_answer
     from fishnet.study.claims import judge
     from fishnet.study.contrasts import evaluate_contrast
 
     display = display_for(asked.quiet)
-    tell_what_is_not_kept(display)
+    note_missing_cache(display)
     verdicts = asked.size != "smoke"
     plans, trials = {}, {}
     for plan in question.plans:
@@ -219,7 +219,7 @@ def select_contrasts(question: Question, plans: Mapping[str, TrialPlan], size: s
         trained = plan.labels(size)
         for label in (*([of.control] if of.control else ()), *(of.arms or ())):
             if size == "full" and label not in trained:
-                raise unknown("arm", label, trained)
+                raise unknown_name("arm", label, trained)
         arms = of.arms and tuple(label for label in of.arms if label in trained)
         if (of.control is None or of.control in trained) and arms != ():
             found.append(replace(of, arms=arms))

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.same_bits import CASES, RESPELLED, differences, respell, with_sources
+from benchmarks.same_bits import CASES, RESPELLED, add_sources, differences, respell
 from fishnet.losses import LOSSES
 from fishnet.nn.activations import ACTIVATIONS
 from fishnet.nn.initializers import INITIALIZERS
@@ -90,4 +90,4 @@ def test_every_component_is_in_some_case():
 
 
 def test_a_case_that_reads_the_folder_of_another_brings_it():
-    assert with_sources(["transfer"]) == {"transfer", "pretrained"}
+    assert add_sources(["transfer"]) == {"transfer", "pretrained"}

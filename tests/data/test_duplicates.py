@@ -66,7 +66,7 @@ def test_near_copies_across_splits_are_found(change):
 
 def test_the_docstring_states_the_rates_that_are_measured():
     text = " ".join(find_duplicates.__doc__.split())
-    originals, others = near_copies.photographs()
+    originals, others = near_copies.load_photographs()
     assert len(originals) == len(others) == 200
     for name, change in near_copies.CHANGES.items():
         found = near_copies.count_found(originals, [change(image) for image in originals], 32)

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from fishnet.cli.compilation_cache import keep_programs
+from fishnet.cli.compilation_cache import enable_cache
 from fishnet.data import load_task
 from fishnet.data.corruption_spec import folder_task, normalize_task, split_name, task_folder
 from fishnet.data.folder import load_folder
@@ -149,7 +149,7 @@ def test_without_a_home_folder_nothing_is_kept_and_that_is_said(homeless, photos
     before = jax.config.jax_compilation_cache_dir
     try:
         jax.config.update("jax_compilation_cache_dir", None)
-        assert keep_programs() is None
+        assert enable_cache() is None
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
     with pytest.raises(UserError, match=r"no home folder: name the folder .* or use the embedded mnist-mini"):

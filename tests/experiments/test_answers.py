@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments.from_scratch import refused
-from experiments.mnist_speed import fastest
-from experiments.optimizers import sorted_out
-from experiments.stagnation import CAUSES, FOUND, NOTHING_HELPED, found, remedies, unstable
-from experiments.vanishing_gradient import ARMS, DEEP, by_heart
+from experiments.from_scratch import describe_refused
+from experiments.mnist_speed import describe_fastest
+from experiments.optimizers import sort_by_verdict
+from experiments.stagnation import CAUSES, FOUND, NOTHING_HELPED, make_range_test_arms, remedies, sharpness_over_limit
+from experiments.vanishing_gradient import ARMS, DEEP, describe_memorizing
 from fishnet.stats import compare
 from fishnet.study.claims import judge
 from fishnet.study.contrasts import Evidence
@@ -103,7 +103,7 @@ def test_sharpness_is_taken_against_the_rate():
         for step in (0, 10)
     ]
     rows.append({"run": 2, "step": 0, "probe": "sharpness", "layer": None, "class": None, "value": 1.0})
-    assert unstable(SimpleNamespace(probes=pd.DataFrame(rows))) == {0: 2.0, 1: 0.125}
+    assert sharpness_over_limit(SimpleNamespace(probes=pd.DataFrame(rows))) == {0: 2.0, 1: 0.125}
 
 
 def test_a_loss_that_is_lower_but_not_low_is_no_cure():
@@ -117,7 +117,7 @@ def test_a_loss_that_is_lower_but_not_low_is_no_cure():
 
 def test_stagnation_builds_on_its_range_test():
     trial = trial_of({"val_loss": {"sgd @ 0.03": [2, 2, 2], "sgd @ 0.1": [1, 1, 1], "sgd @ 0.3": [2, 2, 2]}})
-    arms = found({"range": trial})
+    arms = make_range_test_arms({"range": trial})
     assert {label: arms[label]["lr"] for label in FOUND} == {
         "from the range test": 0.1,
         "a tenth of it": 0.01,
@@ -169,7 +169,7 @@ def test_units_that_cannot_die_show_what_a_bias_costs():
     ],
 )
 def test_overfitting_is_told_from_a_vanishing_gradient(trained, validated, ratio, verdict):
-    assert by_heart(trained, validated, ratio, vanishing=1e-6) == verdict
+    assert describe_memorizing(trained, validated, ratio, vanishing=1e-6) == verdict
 
 
 def test_gradients_are_compared_with_mean_field_theory_layer_by_layer():
@@ -242,7 +242,7 @@ def test_optimizers_are_sorted_by_verdict():
     assert judged["Nesterov's momentum is better than plain momentum"] == "refuted"
     assert judged["Adam requires little tuning: its default rate is as good as a tuned one"] == "supported"
     assert judged["Momentum reaches more than adaptive methods on new images, also in a short run"] == "refuted"
-    assert "momentum" not in sorted_out(evidence["fish"].rows).split("equivalent")[0]
+    assert "momentum" not in sort_by_verdict(evidence["fish"].rows).split("equivalent")[0]
 
 
 def test_from_scratch_tells_harm_from_what_the_check_finds():
@@ -270,7 +270,7 @@ def test_a_check_that_refuses_a_right_gradient_is_told():
     text = question.answer(evidence_of(question, {}, {("failed", "no 1/m"): 1.0}, start=0.0))
     assert "It also refuses gradients whose equations are right: " in text  # noise above 0 counts as that
     none = compare({"right": [0.0] * 10, "no 1/m": [1.0] * 10, "raw pixels": [0.0] * 10}, "right")
-    assert refused(Evidence(question.contrasts[2], none)) == ""
+    assert describe_refused(Evidence(question.contrasts[2], none)) == ""
 
 
 def test_batch_norm_is_told_by_batch_size_and_what_does_as_well():
@@ -312,11 +312,11 @@ def test_the_fastest_that_passes_is_named():
         for values, width in ((accuracies, 1), (seconds, 100))
     ]
     found = {name: (of[0][name], of[1][name]) for name in "abc"}
-    assert fastest(found, 0.99) == (
+    assert describe_fastest(found, 0.99) == (
         "The mean of 8 seeds is above 99.0 % after 12 s a run (b: 99.31 % [99.30, 99.32]); 96 s for all of them."
     )
-    assert fastest(found, 0.995) == "No arm has a mean above 99.5 %: b comes to 99.31 % [99.30, 99.32]."
-    near = fastest(found | {"d": (of[0]["d"], of[1]["d"])}, 0.99)
+    assert describe_fastest(found, 0.995) == "No arm has a mean above 99.5 %: b comes to 99.31 % [99.30, 99.32]."
+    near = describe_fastest(found | {"d": (of[0]["d"], of[1]["d"])}, 0.99)
     assert near.startswith("The mean of 8 seeds is above 99.0 % after 5 s a run (d: 99.00 % [99.00, 99.01]")
     assert ", an interval that holds the level)" in near
 
@@ -355,7 +355,7 @@ def test_transfer_says_it_for_each_number_of_labels():
 def test_sources_are_dealt_to_the_seeds():
     transfer = importlib.import_module("experiments.transfer")
     trial = trial_of({"test_accuracy": {"labels": [1, 1, 1], "rotation": [1, 1, 1]}})
-    arms = transfer.arms_for(40, ["labels", "rotation", "gan"])({"sources": trial})
+    arms = transfer.make_arms(40, ["labels", "rotation", "gan"])({"sources": trial})
     assert arms["frozen"] == {"trunk": "nowhere:0-2", "freeze": "trunk"}
     assert arms["unfrozen in stages"] == {"trunk": "nowhere:0-2", "unfreeze": (10, 20)}
     assert arms["rotation"] == {"trunk": "nowhere:3-5"}

@@ -106,10 +106,18 @@ def test_the_command_line_measures_and_saves(tmp_path, capsys):
 def test_what_was_measured_before_of_other_networks_stays(tmp_path):
     first, second = (replace(net, runs=2) for net in NETS[:2])
     path = tmp_path / "benchmark.json"
-    earlier = {"machine": {"cores": "2"}, "nets": benchmark.plain({first: ROWS[:2], second: ROWS[:2]}, "7 rounds")}
+    earlier = {
+        "machine": {"cores": "2"},
+        "nets": benchmark.to_json_values({first: ROWS[:2], second: ROWS[:2]}, "7 rounds"),
+    }
     path.write_text(json.dumps(earlier | {"scaling": [], "upkeep": []}))
-    now = {"machine": {"cores": "2"}, "nets": benchmark.plain({second: ROWS}, "3 rounds"), "scaling": [], "upkeep": []}
-    content = benchmark.with_earlier(now, path)
+    now = {
+        "machine": {"cores": "2"},
+        "nets": benchmark.to_json_values({second: ROWS}, "3 rounds"),
+        "scaling": [],
+        "upkeep": [],
+    }
+    content = benchmark.merge_earlier(now, path)
     assert [(entry["net"], entry["measured"]) for entry in content["nets"]] == [
         (first.name, "7 rounds"),
         (second.name, "3 rounds"),
@@ -117,8 +125,8 @@ def test_what_was_measured_before_of_other_networks_stays(tmp_path):
     text = benchmark.as_text(content)
     assert f"{first.name}: 7 rounds; {second.name}: 3 rounds" in text and "torch is not installed" in text
     elsewhere = now | {"machine": {"cores": "16"}}
-    assert benchmark.with_earlier(elsewhere, path) == elsewhere
-    assert benchmark.with_earlier(now, tmp_path / "missing.json") == now
+    assert benchmark.merge_earlier(elsewhere, path) == elsewhere
+    assert benchmark.merge_earlier(now, tmp_path / "missing.json") == now
 
 
 @pytest.mark.slow

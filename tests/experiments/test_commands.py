@@ -14,7 +14,7 @@ from PIL import Image
 
 from experiments import ablation, predict, train
 from fishnet.cli.main import default_folder, main
-from fishnet.cli.sweep_flags import understand
+from fishnet.cli.sweep_flags import parse_request
 from fishnet.data import load_task
 from fishnet.sweep import DataOptions
 
@@ -76,7 +76,7 @@ def test_another_sweep_in_its_folder_is_refused(finished, capsys):
 
 def test_without_out_the_folder_is_named_after_the_specification(finished):
     def folder(*words, **options):
-        return default_folder(understand(ablation.EXPERIMENT, [*TINY, *words]), DataOptions(**options))
+        return default_folder(parse_request(ablation.EXPERIMENT, [*TINY, *words]), DataOptions(**options))
 
     words = ["--axis", "activation=relu,elu", "--seeds", "2"]
     digest = json.loads((finished / "sweep.json").read_text())["spec_hash"]
@@ -162,10 +162,10 @@ def test_planted_defects_go_through_from_the_flag_to_the_report(tmp_path, capsys
 
 
 def test_paths_lose_what_they_share():
-    assert predict.without_common_folder(["/a/b/x.png", "/a/c/y.png"]) == ("/a", ["b/x.png", "c/y.png"])
-    assert predict.without_common_folder(["a/x.png"]) == ("a", ["x.png"])
-    assert predict.without_common_folder(["x.png", "y.png"]) == ("", ["x.png", "y.png"])
-    assert predict.without_common_folder(["x.png", "/y.png"]) == ("", ["x.png", "/y.png"])
+    assert predict.strip_common_folder(["/a/b/x.png", "/a/c/y.png"]) == ("/a", ["b/x.png", "c/y.png"])
+    assert predict.strip_common_folder(["a/x.png"]) == ("a", ["x.png"])
+    assert predict.strip_common_folder(["x.png", "y.png"]) == ("", ["x.png", "y.png"])
+    assert predict.strip_common_folder(["x.png", "/y.png"]) == ("", ["x.png", "/y.png"])
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from fishnet.cli.parser import Parser, flags_in, parse_whole
-from fishnet.cli.sweep_flags import parser_for
+from fishnet.cli.parser import Parser, parse_whole, split_flags
+from fishnet.cli.sweep_flags import make_parser
 from fishnet.errors import UsageError
 from fishnet.study.question import QUESTIONS, SIZES, parse_args
 from fishnet.study.question import make_parser as question_parser
@@ -19,7 +19,7 @@ def parser_of(command):
     """The parser of one of the commands, without what it imports for its answer."""
     module = importlib.import_module(command)
     if hasattr(module, "EXPERIMENT"):
-        return parser_for(module.EXPERIMENT)
+        return make_parser(module.EXPERIMENT)
     return module.parser()
 
 
@@ -83,7 +83,7 @@ def test_flags_that_collect_are_given_as_often_as_wanted():
 
 
 def test_words_are_told_apart_from_flags():
-    assert flags_in(["x", "--a", "b", "c", "--d=e=f", "--g"]) == [("--a", ["b", "c"]), ("--d", ["e=f"]), ("--g", [])]
+    assert split_flags(["x", "--a", "b", "c", "--d=e=f", "--g"]) == [("--a", ["b", "c"]), ("--d", ["e=f"]), ("--g", [])]
     parser = Parser(prog="x")
     parser.add_argument("--lr")
     with pytest.raises(UsageError, match="'stray' belongs to no flag"):

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from experiments import lr_range
-from fishnet.cli.sweep_flags import parser_for, understand
+from fishnet.cli.sweep_flags import make_parser, parse_request
 from fishnet.errors import UserError
 from fishnet.study.question import SIZES
 from fishnet.study.question import parse_args as question_asked
@@ -156,7 +156,9 @@ def checked(experiment):
     """All that a command does before data are read or anything is compiled."""
 
     def job(words):
-        request = lr_range.asked(words) if experiment.name == "lr_range" else understand(experiment, words)
+        request = (
+            lr_range.parse_range_test(words) if experiment.name == "lr_range" else parse_request(experiment, words)
+        )
         check_overrides(request.lane_width, request.lowering, request.devices, request.share_batches)
         check_sweep(request.sweep, request.data_dir, request.group_regex, request.strict)
         check_lowering(request.sweep, request.lowering)
@@ -168,7 +170,7 @@ def checked(experiment):
 def test_training_commands(experiment, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     draw = random.Random(f"{os.environ.get('FISHNET_FUZZ_SEED', '0')} {experiment.name}")
-    job, parser = checked(experiment), parser_for(experiment)
+    job, parser = checked(experiment), make_parser(experiment)
     many = int(os.environ.get("FISHNET_FUZZ", "150"))
     found = [
         refused(job, ["--task=synthetic"] * (draw.random() < 0.5) + command_line(draw, parser)) for _ in range(many)

@@ -91,7 +91,7 @@ def test_the_grid_is_even_on_a_logarithmic_scale(lowest, highest, number):
 
 
 def test_the_usual_grid():
-    request = lr_range.asked([])
+    request = lr_range.parse_range_test([])
     assert dict(request.sweep.axes) == {"lr": tuple(rate_grid(1e-5, 10, 24))}
     recipe = request.sweep.recipe
     assert (recipe.epochs, recipe.schedule, request.sweep.seeds) == (1, "constant", (0, 1, 2))
@@ -101,7 +101,7 @@ def test_the_usual_grid():
 def test_flags_of_its_own_go_with_all_others():
     own = ["--rates=4", "--lowest", "1e-3", "--highest", "1"]
     words = [*own[:1], "--task", "mnist-mini", *own[1:], "--norm_position", "post", "--seeds", "2,5", "--quiet"]
-    request = lr_range.asked(words)
+    request = lr_range.parse_range_test(words)
     assert request.sweep.axes["lr"] == (0.001, 0.01, 0.1, 1.0)
     assert request.sweep.seeds == (2, 5)
     assert (request.sweep.recipe.task, request.sweep.recipe.norm_position) == ("mnist-mini", "post")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fishnet.cli.output import Output, output_kept, settled_environment, width_of_output
+from fishnet.cli.output import Output, guard_output, output_width, settle_environment
 from fishnet.cli.parser import run_guarded
 
 ROOT = Path(__file__).parents[2]
@@ -86,7 +86,7 @@ def test_what_an_encoding_lacks_is_written_in_ascii(monkeypatch):
 
 def test_the_streams_are_given_back(capsys):
     before = sys.stdout, sys.stderr
-    with output_kept() as output:
+    with guard_output() as output:
         assert isinstance(sys.stdout, Output) and output.encoding
     assert (sys.stdout, sys.stderr) == before
 
@@ -98,10 +98,10 @@ def test_nonsense_sizes_of_a_terminal_do_not_count(monkeypatch, size):
     monkeypatch.setenv("MPLBACKEND", "nonsense")
     monkeypatch.setattr(sys, "stdout", io.StringIO())
     before = dict(os.environ)
-    with settled_environment():
+    with settle_environment():
         assert os.environ.get("COLUMNS") == os.environ.get("LINES") == ("120" if size == "120" else None)
         assert "MPLBACKEND" not in os.environ
-        assert width_of_output() == (120 if size == "120" else 1000)
+        assert output_width() == (120 if size == "120" else 1000)
     assert dict(os.environ) == before
 
 

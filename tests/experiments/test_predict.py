@@ -42,7 +42,7 @@ def test_means_entropy_and_mutual_information(trained, photographs, tmp_path, ca
     assert predict.main([*base, "--images", str(photographs), "--csv", str(tables[0])]) == 0
     text = capsys.readouterr().out
     loaded = load_run(trained, WITH)
-    images = np.stack([predict.read(photographs / f"{i}.png", loaded) for i in range(3)])
+    images = np.stack([predict.read_photograph(photographs / f"{i}.png", loaded) for i in range(3)])
     network = loaded.model.clone(monte_carlo=True)
 
     @jax.jit
@@ -80,7 +80,7 @@ def test_without_the_flag_nothing_is_random(trained, photographs, tmp_path, caps
     assert "Monte" not in text
     loaded = load_run(trained, WITH)
     assert list(pd.read_csv(table))[3:] == [f"p_{name}" for name in loaded.classes]
-    images = np.stack([predict.read(photographs / f"{i}.png", loaded) for i in range(3)])
+    images = np.stack([predict.read_photograph(photographs / f"{i}.png", loaded) for i in range(3)])
     expected = jax.nn.softmax(loaded.model.apply(loaded.variables, images, train=False))
     np.testing.assert_allclose(pd.read_csv(table).iloc[:, 3:], expected, atol=2e-6)
 
@@ -110,7 +110,7 @@ def test_channels_are_those_of_the_network(input_norm, channels):
     model = MLP(classes=2, widths=(3,), input_norm=input_norm)
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), np.zeros((1, 2, 2, channels), np.uint8), False))
     variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape), shapes)
-    assert predict.channels_of(SimpleNamespace(variables=variables)) == channels
+    assert predict.count_channels(SimpleNamespace(variables=variables)) == channels
 
 
 @pytest.mark.parametrize("photographs", [1, BATCH, BATCH + 5])

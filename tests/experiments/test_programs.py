@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from fishnet.cli import compilation_cache as _programs
-from fishnet.cli.compilation_cache import keep_programs, machine_key
+from fishnet.cli.compilation_cache import enable_cache, machine_key
 
 COMMAND = "--task synthetic --model mlp --widths 8 --image-size 8 --epochs 2 --batch-size 32 --dropout 0.1 --quiet"
 # Of a command, not of the suite.
@@ -43,7 +43,7 @@ def test_a_cache_of_ones_own_is_left_alone(monkeypatch):
 
     before = jax.config.jax_compilation_cache_dir
     assert before  # the suite's own
-    assert keep_programs() is None
+    assert enable_cache() is None
     assert jax.config.jax_compilation_cache_dir == before
 
 
@@ -67,7 +67,7 @@ def test_where_nothing_can_be_written_nothing_is_kept(monkeypatch, home):
     before = jax.config.jax_compilation_cache_dir
     try:
         jax.config.update("jax_compilation_cache_dir", None)
-        assert keep_programs() is None
+        assert enable_cache() is None
         assert jax.config.jax_compilation_cache_dir is None
     finally:
         jax.config.update("jax_compilation_cache_dir", before)

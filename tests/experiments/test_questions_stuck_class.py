@@ -2,7 +2,18 @@
 
 import pytest
 
-from experiments.stuck_class import ALIKE, CAUSES, MORE, OTHERS, REMOVED, SPECIES, STUCK, held, question, task
+from experiments.stuck_class import (
+    ALIKE,
+    CAUSES,
+    MORE,
+    OTHERS,
+    REMOVED,
+    SPECIES,
+    STUCK,
+    describe_other_classes,
+    question,
+    task,
+)
 from fishnet.data import load_task
 from fishnet.sweep.spec.validation import check_sweep
 from tests.experiments.planted import trials_of, weighed
@@ -62,8 +73,11 @@ def test_figures_have_something_to_show(asked, trials):
 
 
 def test_a_class_that_is_not_stuck_or_not_alone_is_said_to_be(asked):
-    assert held(0.9, 0.95) == ": it is not stuck" and held(0.6, 0.7) == ": they are held back too"
-    assert held(0.6, 0.9) == ""
+    assert (
+        describe_other_classes(0.9, 0.95) == ": it is not stuck"
+        and describe_other_classes(0.6, 0.7) == ": they are held back too"
+    )
+    assert describe_other_classes(0.6, 0.9) == ""
 
 
 @pytest.mark.parametrize("size", ["smoke", "quick", "full"])

@@ -7,7 +7,7 @@ import pytest
 from experiments import ablation, train
 from fishnet.checks.value_types import format_value
 from fishnet.cli.parser import run_guarded, usable_cores
-from fishnet.cli.sweep_flags import parser_for, understand
+from fishnet.cli.sweep_flags import make_parser, parse_request
 from fishnet.errors import UsageError, UserError
 from fishnet.sweep.distributed.shard import Shard
 from fishnet.sweep.spec.field_parsing import parse_value
@@ -46,12 +46,12 @@ VALUES = {name: other_value(name) for name in FIELDS}
 
 
 def asked(*words, experiment=ablation.EXPERIMENT):
-    return understand(experiment, list(words))
+    return parse_request(experiment, list(words))
 
 
 def refused(*words, experiment=ablation.EXPERIMENT):
     with pytest.raises(UsageError) as caught:
-        understand(experiment, list(words))
+        parse_request(experiment, list(words))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -78,7 +78,7 @@ def test_every_field_is_an_axis(name):
 
 
 def test_every_field_has_its_docstring_as_help():
-    text = " ".join(parser_for(ablation.EXPERIMENT).format_help().split())
+    text = " ".join(make_parser(ablation.EXPERIMENT).format_help().split())
     for name, field in FIELDS.items():
         assert field.help
         assert f"--{name.replace('_', '-')} {field.metavar} " in text
@@ -304,25 +304,25 @@ def test_a_path_is_no_range():
 def test_a_cluster_says_which_shard_it_is_unless_told_otherwise(monkeypatch):
     monkeypatch.setenv("SLURM_PROCID", "1")
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
-    assert understand(train.EXPERIMENT, []).shard == Shard(2, 4)
-    assert understand(train.EXPERIMENT, ["--shard", "1/1"]).shard == Shard()
-    assert understand(train.EXPERIMENT, ["--shard", "3/8"]).shard == Shard(3, 8)
-    assert understand(train.EXPERIMENT, ["--ray"]).shard == Shard()
+    assert parse_request(train.EXPERIMENT, []).shard == Shard(2, 4)
+    assert parse_request(train.EXPERIMENT, ["--shard", "1/1"]).shard == Shard()
+    assert parse_request(train.EXPERIMENT, ["--shard", "3/8"]).shard == Shard(3, 8)
+    assert parse_request(train.EXPERIMENT, ["--ray"]).shard == Shard()
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "two")
     message = "SLURM_STEP_NUM_TASKS in the environment is 'two', no whole number"
     assert message in refused(experiment=train.EXPERIMENT)
-    assert understand(train.EXPERIMENT, ["--shard", "1/1"]).shard == Shard()
+    assert parse_request(train.EXPERIMENT, ["--shard", "1/1"]).shard == Shard()
 
 
 def test_a_process_alone_trains_all_runs():
-    request = understand(train.EXPERIMENT, [])
+    request = parse_request(train.EXPERIMENT, [])
     assert (request.shard, request.ray, request.ray_shards) == (Shard(), None, None)
 
 
 def test_ray_takes_an_address_and_a_number_of_shards():
-    request = understand(train.EXPERIMENT, ["--ray", "--ray-shards", "3"])
+    request = parse_request(train.EXPERIMENT, ["--ray", "--ray-shards", "3"])
     assert (request.ray, request.ray_shards) == ("auto", 3)
-    assert understand(train.EXPERIMENT, ["--ray", "10.0.0.1:6379"]).ray == "10.0.0.1:6379"
+    assert parse_request(train.EXPERIMENT, ["--ray", "10.0.0.1:6379"]).ray == "10.0.0.1:6379"
 
 
 @pytest.mark.parametrize(
@@ -343,4 +343,4 @@ def test_ray_takes_an_address_and_a_number_of_shards():
 )
 def test_a_shard_that_cannot_be_is_refused(argv, message):
     with pytest.raises(UsageError, match=message):
-        understand(train.EXPERIMENT, argv)
+        parse_request(train.EXPERIMENT, argv)

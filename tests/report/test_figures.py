@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from sklearn import metrics
 
 from fishnet.report.figures.classes import confusion_panel, roc_curve, roc_panels
-from fishnet.report.figures.curves import curve_panels, spread
+from fishnet.report.figures.curves import curve_panels, spread_apart
 from fishnet.report.figures.overview import overview
 from fishnet.report.figures.svg import (
     SERIES,
@@ -47,7 +47,7 @@ def test_roc_curve_needs_both_kinds():
 
 @given(hnp.arrays(float, st.integers(0, 8), elements=st.floats(0, 1)))
 def test_names_are_spread_apart_in_order(places):
-    moved = np.array(spread(places.tolist(), 0.1, (0.0, 1.0)))
+    moved = np.array(spread_apart(places.tolist(), 0.1, (0.0, 1.0)))
     order = np.argsort(places, kind="stable")
     assert (np.diff(moved[order]) >= 0.1 - 1e-9).all()
     assert (moved <= 1.0 + 1e-9).all()

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from experiments import predict, train
 from fishnet.cli.main import main
-from fishnet.host.names import printable
+from fishnet.host.names import escape_name
 from fishnet.report.figures import classes as class_figures
 from fishnet.report.figures import overview as figures
 from fishnet.report.figures.svg import Panel, draw_svg, follow_scheme, save
@@ -35,7 +35,7 @@ FOLDERS = [
     b'q"u\'o&te', "\u202eright".encode(), b" ", b"=1+1", b"a+b", b"run", b"label", b"$x_1$", b"__index__",
     "caf\u00e9".encode(), "cafe\u0301".encode(), b"n" * 200, b"style='fill: #1c1d20'",
 ]  # fmt: skip
-NAMES = [printable(os.fsdecode(name)) for name in FOLDERS]
+NAMES = [escape_name(os.fsdecode(name)) for name in FOLDERS]
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def test_predictions_reach_terminal_and_table_as_text(swept, tmp_path, capsys):
     with table.open(encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
     assert sorted(header[3:]) == sorted(f"p_{name}" for name in NAMES)
-    assert {row[0] for row in rows} == {printable(f"{folder}/{name}") for name in files}
+    assert {row[0] for row in rows} == {escape_name(f"{folder}/{name}") for name in files}
     assert all(len(row) == len(header) and not re.match("[=@+-]", row[1]) for row in rows)
 
 
@@ -157,7 +157,7 @@ def test_a_path_may_be_an_axis_of_table_and_figures(sweep_folder):
     paths = ["/a\x1b[31m", os.fsdecode(b"/\xff"), "/#0072b2", "/b\nc"]
     axes = {"task": [f"folder:{path}" for path in paths]}
     results = load_results(sweep_folder(axes=axes, seeds=2, epochs=1, predictions=False))
-    names = [printable(f"folder:{path}") for path in paths]
+    names = [escape_name(f"folder:{path}") for path in paths]
     assert [cell for arm in results.arms for cell in results.cells(arm)] == names
     file = io.StringIO()
     print_arms(Console(file=file, width=200, markup=False), results)

@@ -7,9 +7,9 @@ import subprocess
 import pytest
 
 from fishnet.errors import UserError
-from fishnet.host.names import shell_command
+from fishnet.host.names import quote_command
 from fishnet.report.results import load_results
-from fishnet.report.write_again import command_for
+from fishnet.report.write_again import current_command
 from fishnet.sweep.store.folder import read_sweep_file, write_sweep_file
 
 COMMAND = ["python", "-m", "experiments.ablation"]
@@ -18,7 +18,7 @@ COMMAND = ["python", "-m", "experiments.ablation"]
 def damaged(sweep_folder, out, words):
     """A moved folder of which a table is damaged, made by a command with these words."""
     made = sweep_folder(axes={}, seeds=1)
-    write_sweep_file(made, read_sweep_file(made) | {"command": shell_command([*COMMAND, *words])})
+    write_sweep_file(made, read_sweep_file(made) | {"command": quote_command([*COMMAND, *words])})
     shutil.move(made, out)
     (out / "runs.parquet").write_bytes(b"PAR1")
     (out / "checkpoints" / "cohort_0" / "1").mkdir(parents=True)
@@ -45,7 +45,7 @@ def test_the_command_leads_to_the_folder_that_was_asked_about(sweep_folder, tmp_
 
 def test_words_that_only_a_shell_reads_stay_as_they_are(tmp_path):
     words = ["--task", "folder:/photos/a\x1b'b  c", "--out", "old\n --out", "--lr", "0.1"]
-    command = command_for(tmp_path / "new\tname", shell_command(["python", "-m", "experiments.train", *words]))
+    command = current_command(tmp_path / "new\tname", quote_command(["python", "-m", "experiments.train", *words]))
     seen = subprocess.run(["bash", "-c", f"printf '%s\\0' {command}"], capture_output=True, check=True).stdout
     expected = ["python", "-m", "experiments.train", *words[:2], "--lr", "0.1", "--out", str(tmp_path / "new\tname")]
     assert seen.decode().split("\0")[:-1] == expected
@@ -53,7 +53,7 @@ def test_words_that_only_a_shell_reads_stay_as_they_are(tmp_path):
 
 def test_a_sweep_of_an_experiment_with_several_is_made_again_by_the_whole(tmp_path):
     (tmp_path / "answer.json").write_text("{}")
-    command = command_for(tmp_path / "widths", "python -m experiments.capacity --quick --out runs/capacity")
+    command = current_command(tmp_path / "widths", "python -m experiments.capacity --quick --out runs/capacity")
     assert shlex.split(command)[-3:] == ["--quick", "--out", str(tmp_path)]
 
 

@@ -6,14 +6,14 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks.catalogue import BASE, LANES, OWN, PROGRAMS, STEPS, differences, trained
+from benchmarks.catalogue import BASE, LANES, OWN, PROGRAMS, STEPS, find_differences, train_lanes
 from fishnet.sweep.spec.recipe import FIELDS, resolve, value_names
 from fishnet.sweep.spec.validation import check_recipe
 
 
 @pytest.fixture(scope="module")
 def together() -> list:
-    return trained([dataclasses.replace(BASE, **lane) for lane in LANES])
+    return train_lanes([dataclasses.replace(BASE, **lane) for lane in LANES])
 
 
 @pytest.mark.slow
@@ -57,16 +57,16 @@ APART = {
 @pytest.mark.parametrize("name", APART)
 @pytest.mark.slow
 def test_lanes_of_the_catalogue_equal_their_runs_apart(together, name):
-    apart = trained([dataclasses.replace(BASE, **lane) for lane in APART[name]])
+    apart = train_lanes([dataclasses.replace(BASE, **lane) for lane in APART[name]])
     for lane, state in zip(APART[name], apart, strict=True):
-        assert not differences(together[LANES.index(lane)], state), lane
+        assert not find_differences(together[LANES.index(lane)], state), lane
 
 
 @pytest.mark.parametrize("name", OWN)
 @pytest.mark.slow
 def test_an_optimizer_that_steps_in_its_own_way_trains(name):
     recipe = dataclasses.replace(BASE, model="mlp", widths=(8,), dropout_layers="dense", optimizer=name, lr=0.01)
-    (alone,) = trained([recipe])
+    (alone,) = train_lanes([recipe])
     params, _, evaluated, totals = alone
     assert np.isfinite(totals.loss) and totals.steps == STEPS
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((params, evaluated)))

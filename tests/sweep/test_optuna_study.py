@@ -13,7 +13,7 @@ from tests.sweep.conftest import TINY
 optuna = pytest.importorskip("optuna", reason="the extra optuna is not installed")
 
 from fishnet.contrib import optuna_study  # noqa: E402 - needs optuna
-from fishnet.contrib.optuna_study import study_sweeps, tell  # noqa: E402
+from fishnet.contrib.optuna_study import report_arm, study_sweeps  # noqa: E402
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 BASE = dataclasses.replace(TINY, epochs=2)
@@ -114,7 +114,7 @@ def test_what_an_arm_that_ended_badly_is_told_as(status, losses, state, value):
     study = study_of()
     runs = pd.DataFrame({"run": [0, 1], "status": status, "val_loss": losses})
     curves = pd.DataFrame({"run": [0, 1, 0], "epoch": [1, 1, 2], "val_loss": [5.0, 7.0, 4.0]})
-    tell(study, study.ask(), runs, curves, "val_loss")
+    report_arm(study, study.ask(), runs, curves, "val_loss")
     (trial,) = study.trials
     assert (trial.state, trial.value, trial.intermediate_values) == (state, value, {1: 6.0, 2: 4.0})
 

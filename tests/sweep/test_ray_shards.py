@@ -13,7 +13,7 @@ import pytest
 
 from experiments import ablation
 from fishnet.cli.main import train_shard
-from fishnet.cli.sweep_flags import understand
+from fishnet.cli.sweep_flags import parse_request
 from fishnet.errors import UserError
 from fishnet.sweep.distributed.shard import Shard
 from fishnet.sweep.store.folder import read_sweep_file
@@ -46,9 +46,9 @@ def two_workers():
 
 @pytest.mark.fault
 def test_a_killed_worker_is_retried_and_goes_on(two_workers, tmp_path):
-    train_shard(understand(ablation.EXPERIMENT, [*WORDS, "--out", str(tmp_path / "whole")]), "1/1", 1)
+    train_shard(parse_request(ablation.EXPERIMENT, [*WORDS, "--out", str(tmp_path / "whole")]), "1/1", 1)
     out, attempts, notes = tmp_path / "out", tmp_path / "attempts", []
-    request = understand(ablation.EXPERIMENT, [*WORDS, "--out", str(out)])
+    request = parse_request(ablation.EXPERIMENT, [*WORDS, "--out", str(out)])
 
     def train_with_many_checkpoints(shard: str, devices: int | None) -> None:
         from fishnet.sweep.run import phase
@@ -80,7 +80,7 @@ def kill_worker(folder: Path) -> None:
 
 @pytest.mark.fault
 def test_a_task_that_fails_says_why(two_workers, tmp_path):
-    request = understand(ablation.EXPERIMENT, [*WORDS, "--out", str(tmp_path / "file" / "out")])
+    request = parse_request(ablation.EXPERIMENT, [*WORDS, "--out", str(tmp_path / "file" / "out")])
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match=r"^shard [12]/2: .*file is not a folder.*; the same command goes on$"):
         run_shards(partial(train_shard, request), "auto", 2, lambda text: None)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from experiments.predict import why_none
+from experiments.predict import explain_no_epoch
 from fishnet.data.task import make_task
 from fishnet.errors import UsageError
 from fishnet.metrics.classification import summary, undefined_metrics
@@ -99,4 +99,6 @@ def test_why_a_run_has_no_selected_epoch():
     assert why(DIVERGED, 1, 7) == "it diverged at step 7, before the end of its first epoch"
     assert why(RUNNING, 0) == "it has not finished an epoch yet"
     assert why(OK, 3) == "its val_loss was undefined in every epoch"
-    assert why_none(["diverged", "ok", "diverged"]) == "2 diverged, 1 whose select_by was undefined in every epoch"
+    assert (
+        explain_no_epoch(["diverged", "ok", "diverged"]) == "2 diverged, 1 whose select_by was undefined in every epoch"
+    )

@@ -118,7 +118,7 @@ def line_panel(
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=numbers, min_n_ticks=1))
         axes.grid(axis="y")
         gap = (limits[1] - limits[0]) * NAME_HEIGHT / HEIGHT
-        for i, place in zip(named, spread([lines[i].last for i in named], gap, limits), strict=True):
+        for i, place in zip(named, spread_apart([lines[i].last for i in named], gap, limits), strict=True):
             write_name(axes, lines[i], place, SERIES[i % len(SERIES)], letters)
         if missing:
             gone = shorten(", ".join(missing), 28)
@@ -164,7 +164,7 @@ def write_name(axes: Axes, line: Line, place: float, color: str, letters: int) -
     )
 
 
-def spread(places: Sequence[float], gap: float, limits: tuple[float, float]) -> list[float]:
+def spread_apart(places: Sequence[float], gap: float, limits: tuple[float, float]) -> list[float]:
     """Moves `places` apart until neighbors are `gap` apart, in the same order, none above the upper limit."""
     order = np.argsort(places, kind="stable")
     moved = np.array(places, float)[order]

@@ -27,7 +27,7 @@ class Mistake:
     guesses: tuple[tuple[str, float], ...]  # class, probability; most probable first
 
 
-def task_of(results: Results, run: int, data_dir: str | os.PathLike | None = None) -> Task:
+def load_run_task(results: Results, run: int, data_dir: str | os.PathLike | None = None) -> Task:
     """Loads the task that a run was trained on, and checks that it is the same.
 
     Raises:

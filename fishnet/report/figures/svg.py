@@ -20,7 +20,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import AutoLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from fishnet.host.names import visible, visible_lines
+from fishnet.host.names import escape_lines, escape_text
 
 PX = 1 / 96  # inches
 DIGIT, APART = 6.8, 8.0  # CSS pixels: of a digit under an axis, and between numbers
@@ -103,7 +103,7 @@ class Panel:
 def draw_svg(panel: Panel) -> str:
     """Draws a panel as an `<svg>` element without ids or metadata, with the colors of `VARIABLES`.
 
-    It is XML whatever is written in the panel: characters that XML forbids are escaped as `names.visible` does.
+    It is XML whatever is written in the panel: characters that XML forbids are escaped as `names.escape_text` does.
     """
     text = io.StringIO()
     width, height = panel.outer
@@ -116,13 +116,13 @@ def draw_svg(panel: Panel) -> str:
     body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = re.sub(r'<g id="[^"]*"', "<g", body)  # never referred to, and the same in every figure
     body = tag_text(body, r"'DejaVu Sans'[^;\"]*sans-serif", lambda found: "system-ui, sans-serif")
-    body = visible_lines(body)
+    body = escape_lines(body)
     wide = ' class="wide"' if width > SHRINKS_FROM else ""
     points = f"{width * 0.75:g} {height * 0.75:g}"  # the unit of matplotlib's SVG
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" role="img"{wide} '
         f'viewBox="0 0 {points}" width="{width:g}" height="{height:g}" '
-        f'aria-label="{html.escape(visible(panel.alt))}">{body}'
+        f'aria-label="{html.escape(escape_text(panel.alt))}">{body}'
     )
 
 

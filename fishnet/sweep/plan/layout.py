@@ -13,7 +13,7 @@ from fishnet.checks.arguments import check_type, is_whole, quote_value
 from fishnet.data import Task
 from fishnet.errors import UsageError, UserError
 from fishnet.host.machine import Device
-from fishnet.lookup import unknown
+from fishnet.lookup import unknown_name
 from fishnet.nn.conv_implementations import LOWERINGS
 from fishnet.sweep.plan.cohorts import Cohort, LayoutChoice, explain_cohort, make_cohort
 from fishnet.sweep.plan.grouping import form_groups, group_runs
@@ -239,7 +239,7 @@ def check_overrides(
         )
     check_type("lowering", lowering, (str, type(None)), f"{', '.join(LOWERINGS)} or None")
     if lowering is not None and lowering not in LOWERINGS:
-        raise unknown("lowering", lowering, LOWERINGS)
+        raise unknown_name("lowering", lowering, LOWERINGS)
     if devices is not None and (not is_whole(devices) or devices < 1):
         raise UsageError(f"devices: {quote_value(devices)} is not a whole number from 1")
     if share_batches and lane_width in (1, "auto"):

@@ -11,7 +11,7 @@ import numpy as np
 
 from fishnet.data import DataOptions, Task, load_tasks
 from fishnet.errors import UserError
-from fishnet.host.names import shell_command
+from fishnet.host.names import quote_command
 from fishnet.source_hash.digest import describe_source, hash_each
 from fishnet.sweep.plan.networks import Trunk, own_trunk
 from fishnet.sweep.plan.user_components import user_functions
@@ -97,7 +97,7 @@ def describe(
         "spec_hash": sweep.hash(digests, data.identity()),
         "functions": {name: describe_source(f, digests[name]) for name, f in functions.items()},
         "data_options": data.identity(),
-        "command": command or shell_command(sys.argv),
+        "command": command or quote_command(sys.argv),
     }
 
 

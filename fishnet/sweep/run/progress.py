@@ -16,7 +16,7 @@ from rich.status import Status
 from rich.table import Column, Table
 from rich.text import Text
 
-from fishnet.host.names import visible_lines
+from fishnet.host.names import escape_lines
 from fishnet.host.time_left import Clock
 from fishnet.sweep.spec.text import plan_rows
 
@@ -104,7 +104,7 @@ class LineDisplay(Display):
 
     def _print(self, what: str | Table, style: str = "") -> None:
         try:
-            self._console.print(Text(visible_lines(what), style) if isinstance(what, str) else what)
+            self._console.print(Text(escape_lines(what), style) if isinstance(what, str) else what)
         except (OSError, ValueError):  # the reader of the stream has gone
             self._console.quiet = True
 
@@ -123,7 +123,7 @@ class LiveDisplay(LineDisplay):
         if self._progress is not None:
             self._progress.update(self._progress.task_ids[0], detail=text)
             return
-        self._status = self._console.status(Text(visible_lines(text)))
+        self._status = self._console.status(Text(escape_lines(text)))
         self._status.start()
 
     def start(self, total: float, done: float = 0.0) -> None:
@@ -160,7 +160,7 @@ class LiveDisplay(LineDisplay):
     def _print_rows(self, rows: list[tuple[str, str]]) -> None:
         table = Table.grid(Column(no_wrap=True, style="bold"), Column(overflow="fold"), padding=(0, 2))
         for name, text in rows:
-            table.add_row(Text(name), Text(visible_lines(text)))
+            table.add_row(Text(name), Text(escape_lines(text)))
         self._print(table)
 
     def _stop_status(self) -> None:
@@ -191,7 +191,7 @@ class _TwoLines(Progress):
     def get_renderables(self) -> Iterable[RenderableType]:
         yield from super().get_renderables()
         for task in self.tasks:
-            yield Text(visible_lines(task.fields["detail"]), overflow="ellipsis", no_wrap=True)
+            yield Text(escape_lines(task.fields["detail"]), overflow="ellipsis", no_wrap=True)
 
 
 def display_for(quiet: bool, stream: TextIO | None = None) -> Display:

@@ -6,8 +6,8 @@ from typing import Any
 from fishnet.checks.arguments import find_repeated, is_list, quote_value, without_numpy
 from fishnet.checks.value_types import convert_to, describe_type, format_value, parse_as
 from fishnet.errors import UsageError
-from fishnet.host.names import printable
-from fishnet.lookup import unknown
+from fishnet.host.names import escape_name
+from fishnet.lookup import unknown_name
 from fishnet.sweep.spec.fields import Field
 from fishnet.sweep.spec.recipe import FIELDS
 
@@ -85,10 +85,10 @@ def is_number(name: str) -> bool:
 
 def shown_value(value: Any) -> str:
     """A recipe value as it is written on the command line, escaped for tables and pages: a path may be no text."""
-    return printable(format_value(value))
+    return escape_name(format_value(value))
 
 
 def _field(name: str) -> Field:
     if name not in FIELDS:
-        raise unknown("recipe field", name, FIELDS)
+        raise unknown_name("recipe field", name, FIELDS)
     return FIELDS[name]

@@ -10,7 +10,7 @@ from fishnet.checks.arguments import check_mapping, check_text, is_list, is_whol
 from fishnet.checks.value_types import format_value
 from fishnet.errors import UsageError
 from fishnet.host.numbers import format_count
-from fishnet.lookup import unknown
+from fishnet.lookup import unknown_name
 from fishnet.stats.unit_cube import METHODS
 from fishnet.sweep.spec.field_parsing import coerce
 from fishnet.sweep.spec.recipe import current_spelling
@@ -53,7 +53,7 @@ class Samples:
         space = {name: domain_of(name, given) for name, given in self.space.items()}
         object.__setattr__(self, "space", types.MappingProxyType(space))
         if self.method not in METHODS:
-            raise unknown("sampler", self.method, METHODS)
+            raise unknown_name("sampler", self.method, METHODS)
         if not is_whole(self.seed) or not 0 <= self.seed < 2**32:
             raise UsageError(f"draw seed: {quote_value(self.seed)} is not a whole number from 0 to 4294967295")
         if is_whole(self.draws):

@@ -10,7 +10,7 @@ import numpy as np
 from fishnet.checks.arguments import check_flag, without_numpy
 from fishnet.checks.value_types import format_value
 from fishnet.errors import UsageError
-from fishnet.lookup import unknown
+from fishnet.lookup import unknown_name
 from fishnet.sweep.spec.field_parsing import coerce, coerce_all, is_number
 from fishnet.sweep.spec.recipe import FIELDS, current_spelling
 
@@ -106,7 +106,7 @@ def domain_of(name: str, given: Any) -> Range | Choices:
     if name == "seed":
         raise UsageError("seed cannot be sampled: seeds are given with --seeds (seeds=...)")
     if name not in FIELDS:
-        raise unknown("sampled field", name, [f for f in FIELDS if f != "seed"])
+        raise unknown_name("sampled field", name, [f for f in FIELDS if f != "seed"])
     if not isinstance(given, Range):
         return Choices(coerce_all("sample", name, given.values if isinstance(given, Choices) else given))
     if not is_number(name):

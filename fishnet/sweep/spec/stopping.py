@@ -11,7 +11,7 @@ import numpy as np
 from fishnet.checks.arguments import check_flag, check_text, check_whole_number
 from fishnet.checks.value_types import parse_number
 from fishnet.errors import UsageError
-from fishnet.lookup import unknown
+from fishnet.lookup import unknown_name
 from fishnet.sweep.spec.history import CURVES, LOWER_IS_BETTER, RUNNING, STOPPED, History
 
 TARGETS = tuple(name for name in CURVES if name.startswith(("val_", "train_")))
@@ -84,7 +84,7 @@ def parse_target(text: str) -> tuple[str, bool, float]:
     except ValueError:
         raise UsageError(f"target: {text!r} is not METRIC>=X or METRIC<=X, as in val_accuracy>=0.8") from None
     if name not in TARGETS:
-        raise unknown("target metric", name, TARGETS)
+        raise unknown_name("target metric", name, TARGETS)
     higher = sign == ">="
     if (higher and value > (math.inf if name.endswith("loss") else 1)) or (not higher and value < 0):
         raise UsageError(f"target: {text!r} is beyond any {name}: it could never end an arm")

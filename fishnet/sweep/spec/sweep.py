@@ -13,7 +13,7 @@ from typing import Any, cast
 from fishnet.checks.arguments import check_type, find_repeated, is_list, is_whole, quote_value, without_numpy
 from fishnet.errors import UsageError
 from fishnet.host.numbers import format_count
-from fishnet.lookup import unknown
+from fishnet.lookup import unknown_name
 from fishnet.sweep.spec.field_parsing import coerce, coerce_all, shown_value
 from fishnet.sweep.spec.random_search import MOST_RUNS, Samples, check_count
 from fishnet.sweep.spec.recipe import FIELDS, Recipe
@@ -53,7 +53,7 @@ class Sweep:
             if name == "seed":
                 raise UsageError("axis 'seed' is refused: seeds are given with --seeds (seeds=...)")
             if name not in FIELDS:
-                raise unknown("axis", name, [f for f in FIELDS if f != "seed"])
+                raise unknown_name("axis", name, [f for f in FIELDS if f != "seed"])
             axes[name] = coerce_all("axis", name, values)
         object.__setattr__(self, "axes", types.MappingProxyType(axes))
         object.__setattr__(self, "seeds", _seeds(self.seeds))

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from fishnet.host.names import visible
+from fishnet.host.names import escape_text
 from fishnet.host.numbers import counted, seconds_text
 
 
@@ -16,7 +16,7 @@ def plan_rows(view: Mapping[str, Any]) -> list[tuple[str, str]]:
         rows.append(("shard", f"{view['shard']}; the {len(each)} shards have {', '.join(map(str, each))} runs"))
     for number, cohort in enumerate(cohorts, start=1):
         rows.append(("program" if len(cohorts) == 1 else f"program {number}", cohort_text(cohort)))
-    return [*rows, ("estimate", estimate_text(view)), ("output", visible(view["out"]))]
+    return [*rows, ("estimate", estimate_text(view)), ("output", escape_text(view["out"]))]
 
 
 def estimate_text(view: Mapping[str, Any]) -> str:
