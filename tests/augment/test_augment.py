@@ -173,6 +173,7 @@ def test_relight_is_its_formula(light: int, contrast: float) -> None:
     np.testing.assert_allclose(after, expected, atol=1.5)
 
 
+@pytest.mark.slow
 def test_strong_views_differ_but_keep_the_picture() -> None:
     image = smooth(32, 32)
     views = np.asarray(strong(KEY, jnp.broadcast_to(jnp.asarray(image), (400, 32, 32, 3))), float)

@@ -126,7 +126,9 @@ def traced(kind, variables, x, dy, train_scale=1.0):
     return y, updates["batch_stats"], *pull(dy), MomentNorm(kind).apply(variables, x, False)
 
 
-@pytest.mark.parametrize(("kind", "rank"), CASES)
+@pytest.mark.parametrize(
+    ("kind", "rank"), [case if case[1] == "values" else pytest.param(*case, marks=pytest.mark.slow) for case in CASES]
+)
 def test_a_traced_kind_equals_the_static_module(kind, rank):
     x, dy, scale, bias = data(rank)
     variables = all_variables(scale, bias)

@@ -144,6 +144,7 @@ def test_rotation_by_parts(ours, images):
     jax.tree.map(close, found["batch_stats"], after["batch_stats"])
 
 
+@pytest.mark.slow
 def test_contrastive_by_parts(ours, images):
     found, variables = ours("contrastive")
     views = quick(random_view)(drawn(), np.concatenate([images, images]))

@@ -145,6 +145,7 @@ def planted():
     return model, {**variables, "params": params}, int(x[:, 0].argmax())
 
 
+@pytest.mark.slow
 def test_planted_dead_units_are_found():
     model, variables, bright = planted()
     sites = record_forward(lambda: model.apply(variables, IMAGES, train=False)).sites

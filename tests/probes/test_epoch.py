@@ -187,6 +187,7 @@ def test_gap_equals_the_one_on_the_host():
     assert found["logit_gap_running"] > 0.05
 
 
+@pytest.mark.slow
 def test_gap_over_several_batches():
     model = mlp(norm="batch")
     net = net_of(model)

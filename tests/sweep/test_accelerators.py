@@ -43,6 +43,7 @@ def test_what_is_trained_in_place_is_given_up(program):
     )
 
 
+@pytest.mark.slow
 def test_an_epoch_transfers_nothing_but_what_it_is_told(monkeypatch, tmp_path):
     """JAX refuses implicit transfers, of every thread, while the lanes of a sweep are trained."""
     epochs = []

@@ -97,7 +97,6 @@ def test_tasks_share_the_tables_and_each_run_has_the_columns_of_its_own_classes(
         np.testing.assert_array_equal(loaded.variables["constants"]["standardize"]["mean"], task.mean)
 
 
-@pytest.mark.slow
 def test_a_function_of_the_users_own_is_trained_and_loaded(own):
     _, result = own
     task = load_task("synthetic", 8)
@@ -111,7 +110,6 @@ def test_a_function_of_the_users_own_is_trained_and_loaded(own):
     np.testing.assert_allclose(jax.nn.softmax(logits), expected, atol=1e-5)
 
 
-@pytest.mark.slow
 def test_another_function_under_the_same_name_is_another_sweep(own, monkeypatch):
     sweep, result = own
     monkeypatch.setitem(ACTIVATIONS, "mine", lambda x: x * jax.nn.sigmoid(1.7 * x))
@@ -290,6 +288,7 @@ except Exception as error:
 """
 
 
+@pytest.mark.slow
 def test_a_signal_while_the_compiler_is_at_work_is_obeyed(tmp_path):
     """Python cannot stop the compiler's threads; it must not wait for them either, nor crash on them."""
     began = time.monotonic()

@@ -74,6 +74,7 @@ def sharded(mixed, tmp_path_factory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_shards_leave_what_one_process_leaves(mixed, sharded):
     """Nor does the number of devices change anything: see test_lanes.py."""
     assert_same_sweep(mixed[1].out, sharded)
@@ -82,6 +83,7 @@ def test_shards_leave_what_one_process_leaves(mixed, sharded):
 
 
 @pytest.mark.parametrize("shard", [None, "1/2", "3/5"])
+@pytest.mark.slow
 def test_a_finished_sweep_is_left_alone_by_any_shard(mixed, sharded, shard):
     before = contents(sharded)
     assert run_sweep(mixed[0], sharded, shard=shard).finished

@@ -40,7 +40,7 @@ def schedule_free(tmp_path_factory):
     return run_sweep(Sweep(recipe, seeds=1), tmp_path_factory.mktemp("free") / "out", devices=1)
 
 
-FREE = pytest.param("schedule_free", 0, marks=pytest.mark.slow)
+FREE = ("schedule_free", 0)
 
 
 def first_outputs(task, params) -> np.ndarray:
@@ -64,6 +64,7 @@ def by_hand(task, variables, split: str) -> float:
 
 
 @pytest.mark.parametrize(("sweep", "run"), [("averages", 1), ("averages", 2), FREE])
+@pytest.mark.slow
 def test_statistics_are_those_of_the_training_images_under_the_evaluated_weights(request, task, sweep, run):
     loaded = load_run(request.getfixturevalue(sweep).out, run)
     outputs, found = first_outputs(task, loaded.variables["params"]), loaded.variables["batch_stats"]["norm_0"]
@@ -72,6 +73,7 @@ def test_statistics_are_those_of_the_training_images_under_the_evaluated_weights
 
 
 @pytest.mark.parametrize(("sweep", "run"), [("averages", 0), ("averages", 1), ("averages", 2), FREE])
+@pytest.mark.slow
 def test_a_loaded_run_has_the_loss_that_was_reported(request, task, sweep, run):
     result = request.getfixturevalue(sweep)
     variables = load_run(result.out, run).variables
@@ -79,6 +81,7 @@ def test_a_loaded_run_has_the_loss_that_was_reported(request, task, sweep, run):
         assert by_hand(task, variables, split) == pytest.approx(result.runs[f"{split}_loss"][run], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_an_average_changes_the_evaluation_only(averages):
     """Training, its running statistics, and what probes see of the network in training."""
     lanes = trained(averages.out)["lanes"]
@@ -92,6 +95,7 @@ def test_an_average_changes_the_evaluation_only(averages):
     assert averages.runs["val_loss"].nunique() == 3
 
 
+@pytest.mark.slow
 def test_an_averaged_lane_equals_its_solo_run(averages, tmp_path):
     alone = run_sweep(Sweep(dataclasses.replace(AVERAGED, ema=0.9), seeds=1), tmp_path / "out", devices=1)
     assert_same_run(averages.out, 1, alone.out, 0)

@@ -46,6 +46,7 @@ def narrow(tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_a_lane_width_that_does_not_fit_is_lowered_and_kept(tmp_path, monkeypatch, narrow):
     has(monkeypatch, LITTLE)
     notes, out = Notes(), tmp_path / "out"

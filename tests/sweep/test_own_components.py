@@ -48,6 +48,7 @@ class Scaled:
         return jnp.maximum(x, 0) * self.scale
 
 
+@pytest.mark.slow
 def test_what_is_trained_is_what_a_component_reads_now(monkeypatch, tmp_path):
     """The test loss that a sweep writes is that of the plain Flax network with the functions as they are now."""
     instance = Scaled(1.0)

@@ -54,6 +54,7 @@ def planned(sweep: Sweep, devices: int = 1):
     return layout
 
 
+@pytest.mark.slow
 def test_what_a_program_took_is_what_the_next_plan_says(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     first, second = Notes(), Notes()

@@ -80,6 +80,7 @@ def test_a_stopped_pretraining_goes_on(pretrained, tmp_path, monkeypatch):
         assert_same_run(result.out, run, tmp_path / "out", run)
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_in_pretraining_says_so(tmp_path):
     recipe = dataclasses.replace(BASE, pretrain="autoencoder", norm="none", activation="identity", pretrain_epochs=1)
     result = run_sweep(Sweep(recipe, axes={"pretrain_lr": [1e-6, 1e6]}, seeds=1), tmp_path / "out", devices=1)

@@ -50,6 +50,7 @@ def assert_same_training(one, other) -> None:
         pd.testing.assert_frame_equal(*(pd.read_parquet(out / f"{name}.parquet") for out in (one, other)))
 
 
+@pytest.mark.slow
 def test_probing_changes_nothing(probed, tmp_path):
     plain = run_sweep(Sweep(PLAIN, axes=AXES, seeds=2), tmp_path / "plain", devices=1)
     assert not (plain.out / "probes.parquet").exists()
@@ -84,6 +85,7 @@ def test_lane_equals_its_solo_run_at_width_1(cnn, tmp_path):
     assert_same_run(result.out, 3, run_sweep(alone, tmp_path / "cnn", devices=1).out, 0)
 
 
+@pytest.mark.slow
 def test_lane_equals_its_solo_run(probed, tmp_path):
     alone = Sweep(dataclasses.replace(PROBED, dropout=0.3, lr=0.1), seeds=[0])
     assert_same_run(probed.out, 6, run_sweep(alone, tmp_path / "mlp", devices=1).out, 0)
@@ -92,7 +94,8 @@ def test_lane_equals_its_solo_run(probed, tmp_path):
     pd.testing.assert_frame_equal(mine[mine.run == 6].reset_index(drop=True), own, check_exact=True)
 
 
-@pytest.mark.parametrize("after", [pytest.param(9.0, marks=pytest.mark.slow), 20.0])
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [9.0, 20.0])
 def test_a_sweep_that_was_stopped_has_the_same_figures(probed, table, tmp_path, after, monkeypatch):
     monkeypatch.setattr(phase, "CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(phase, "CALL_SECONDS", 1e-6)
@@ -108,6 +111,7 @@ def test_a_sweep_that_was_stopped_has_the_same_figures(probed, table, tmp_path, 
     pd.testing.assert_frame_equal(table, again, check_exact=True)
 
 
+@pytest.mark.slow
 def test_rows_are_those_that_were_due(table):
     found = table[table.run == 3]
     assert list(table.columns) == ["run", "epoch", "step", "probe", "layer", "index", "class", "value"]
@@ -182,6 +186,7 @@ def test_dead_units_are_those_of_the_network(cnn):
     assert (result.runs.best_epoch[:2] == 2).any()
 
 
+@pytest.mark.slow
 def test_figures_of_an_epoch_are_those_of_the_library(probed, table):
     """On the images that were looked at, whichever order they are in."""
     task = load_task("synthetic", 8)
@@ -207,7 +212,6 @@ def wild(tmp_path_factory):
     return run_sweep(sweep, tmp_path_factory.mktemp("wild") / "out", devices=1)
 
 
-@pytest.mark.slow
 def test_where_a_run_went_wrong(wild):
     runs = wild.runs.set_index(["lr", "init_gain"])
     calm = runs.loc[(0.05, 1.0)]

@@ -15,7 +15,7 @@ from tests.sweep.conftest import Stopper, assert_same_results, assert_same_run, 
 
 @pytest.mark.parametrize(
     ("undisturbed", "after", "number", "code"),
-    [("tiny", 5.4, signal.SIGTERM, 143), ("mixed", 20.5, signal.SIGINT, 130)],
+    [("tiny", 5.4, signal.SIGTERM, 143), pytest.param("mixed", 20.5, signal.SIGINT, 130, marks=pytest.mark.slow)],
 )
 def test_a_signal_saves_at_once_and_the_sweep_goes_on(undisturbed, after, number, code, request, tmp_path, monkeypatch):
     """Within the second epoch, when some runs are behind others: lanes side by side, or one by one on two devices."""
