@@ -17,7 +17,8 @@ def alone(sweep: Sweep, run: int) -> Sweep:
     return Sweep(dataclasses.replace(chosen.recipe, seed=0), seeds=[chosen.recipe.seed])
 
 
-@pytest.mark.parametrize(("run", "devices"), [(7, 1), pytest.param(13, 2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("run", "devices"), [(7, 1), (13, 2)])
+@pytest.mark.slow
 def test_lane_equals_its_solo_run_bit_for_bit(mixed, tmp_path, run, devices):
     sweep, result = mixed
     run_sweep(alone(sweep, run), tmp_path / "alone", devices=devices)

@@ -58,6 +58,7 @@ def test_a_lane_width_that_does_not_fit_is_lowered_and_kept(tmp_path, monkeypatc
         assert_same_run(out, run, narrow, run)
 
 
+@pytest.mark.slow
 def test_a_sweep_goes_on_at_its_lowered_width_however_much_memory_there_is_then(tmp_path, monkeypatch, narrow):
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
