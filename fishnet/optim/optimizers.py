@@ -8,8 +8,8 @@ save for those of `schedule_free`.
 Three optimizers change more of a step than its direction; this step serves all of them:
 
     grads = gradient(params)
-    if optimizer.probe:  # sam
-        grads = gradient(optimizer.probe(params, grads, rho))
+    if optimizer.ascend:  # sam
+        grads = gradient(optimizer.ascend(params, grads, rho))
     rule = optax.with_extra_args_support(optimizer.build(momentum, weight_decay))
     direction, state = rule.update(grads, state, params, learning_rate=lr)  # only schedule_free looks at lr
     params = params - lr * direction

@@ -30,7 +30,11 @@ def test_the_table_is_complete() -> None:
     assert list(AUGMENTATIONS) == ["none", "flip", "shift", "flip_shift", "strong"]
 
 
-@pytest.mark.parametrize("name", AUGMENTATIONS)
+# The strong one is a large program.
+NAMES = [pytest.param(name, marks=pytest.mark.slow) if name == "strong" else name for name in AUGMENTATIONS]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_shape_type_and_repeatability(name: str) -> None:
     x = images()
     y = AUGMENTATIONS[name](KEY, x)
@@ -97,7 +101,7 @@ def test_flip_and_shift_draw_independently() -> None:
     assert chi_square < 85.4  # 49 degrees of freedom, p = 0.001
 
 
-@pytest.mark.parametrize("name", AUGMENTATIONS)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_lane_gets_the_same_images_alone_compiled_and_beside_others(name: str) -> None:
     f, keys, x = AUGMENTATIONS[name], jax.random.split(KEY, 3), images()
     alone = jnp.stack([f(key, x) for key in keys])

@@ -21,6 +21,9 @@ RECIPE = Recipe(task="synthetic", image_size=8, model="mlp", widths=(8,), norm="
 PLAN = Plan("doubt", RECIPE, {"plain": {}, "dropped": {"dropout": 0.5}}, seeds=2)
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     out = tmp_path_factory.mktemp("asked") / "doubt"

@@ -49,7 +49,10 @@ def compare(
         np.testing.assert_allclose(result, theirs, atol=tol * float(jnp.abs(theirs).max()))
 
 
-@pytest.mark.parametrize(("kernel", "stride"), list(product([1, 3, 5], [1, 2])))
+@pytest.mark.parametrize(
+    ("kernel", "stride"),
+    [*product([1, 3], [1, 2]), *(pytest.param(5, stride, marks=pytest.mark.slow) for stride in (1, 2))],
+)
 def test_sizes_and_padding(kernel, stride):
     # Odd and even sizes in both axes; string padding at stride 2 and even sizes is (0, 1) in XLA.
     compare((7, 8), (kernel, kernel), (stride, stride), "SAME")
@@ -78,7 +81,12 @@ def test_dilations():
 
 
 @pytest.mark.parametrize(
-    ("size", "padding"), [((8, 5), "SAME"), ((5, 7), "VALID"), ((7, 8), ((1, 2), (0, 1))), ((6, 6), ((-1, 3), (2, 0)))]
+    ("size", "padding"),
+    [
+        ((8, 5), "SAME"),
+        ((7, 8), ((1, 2), (0, 1))),
+        *(pytest.param(*of, marks=pytest.mark.slow) for of in (((5, 7), "VALID"), ((6, 6), ((-1, 3), (2, 0))))),
+    ],
 )
 def test_winograd(size, padding):
     # Measured error relative to the largest entry: 4e-7; the transforms add and subtract what the plain form does not.
@@ -137,7 +145,7 @@ def test_inside_a_loop_and_under_vmap():
                 np.testing.assert_allclose(result[n], expected, atol=1e-6 * float(jnp.abs(expected).max()))
 
 
-@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("groups", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_low_precision(groups):
     x = jnp.ones((1, 5, 5, 4), jnp.bfloat16)
     k = jnp.ones((3, 3, 4 // groups, 4), jnp.bfloat16)

@@ -151,6 +151,7 @@ def test_a_traced_kind_equals_the_static_module(kind, rank):
         assert (y == x + bias).all() and (dx == dy).all() and (d_params["scale"] == 0).all()
 
 
+@pytest.mark.slow
 def test_kinds_side_by_side_under_vmap():
     x, dy, scale, bias = data("maps")
     variables = all_variables(scale, bias)
@@ -173,7 +174,7 @@ def test_equivalences():
     close(NORMS["layer_channel"]().apply(variables, x, True).reshape(-1, C), LayerNorm().apply(variables, pixels, True))
 
 
-@pytest.mark.parametrize("rank", SHAPES)
+@pytest.mark.parametrize("rank", ["values", pytest.param("maps", marks=pytest.mark.slow)])
 def test_ghost_batches_are_batches_of_their_own(rank):
     x, dy, scale, bias = data(rank)
     variables = all_variables(scale, bias)

@@ -250,7 +250,7 @@ def test_both_players_of_a_gan_improve(start, game):
     assert losses(after, after)[1] < 0.9 * losses(after, before)[1]
 
 
-@pytest.mark.parametrize("name", IN_LANES)
+@pytest.mark.parametrize("name", [*IN_LANES[:-1], pytest.param("gan", marks=pytest.mark.slow)])
 def test_keys_and_lanes(name, start):
     runs = (program(name)(*start(name), jax.random.key(k))[0]["losses"] for k in (1, 1, 2))
     first, again, other = map(np.asarray, runs)

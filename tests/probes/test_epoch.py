@@ -214,10 +214,10 @@ def test_the_loss_of_a_net_is_that_of_training_without_noise():
     np.testing.assert_allclose(net.loss(net.params, IMAGES, LABELS), expected, rtol=1e-5)
 
 
-LONG = [pytest.param(probe, marks=pytest.mark.slow) for probe in (gradient_noise, sharpness)]
+LONG = [pytest.param(probe, marks=pytest.mark.slow) for probe in (gradient_noise, sharpness, class_metrics)]
 
 
-@pytest.mark.parametrize("probe", [dead_units, features, *LONG, class_metrics, norm_gap])
+@pytest.mark.parametrize("probe", [dead_units, features, *LONG, norm_gap])
 def test_lanes_have_their_own_figures(probe):
     model = mlp(norm="batch", act=relu)
     lanes = [net_of(model, seed) for seed in (1, 2)]

@@ -117,7 +117,7 @@ def test_another_function_under_the_same_name_is_another_sweep(own, monkeypatch)
         run_sweep(sweep, result.out, devices=1)
 
 
-@pytest.mark.parametrize("after", [3.0, 10.5])
+@pytest.mark.parametrize("after", [pytest.param(3.0, marks=pytest.mark.slow), 10.5])
 def test_a_sweep_of_several_programs_goes_on_where_it_stopped(several, tmp_path, after):
     """Stopped in its first program, or in its second: the rows of the other are neither lost nor repeated."""
     sweep, result = several

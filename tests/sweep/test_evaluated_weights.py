@@ -101,6 +101,7 @@ def test_an_averaged_lane_equals_its_solo_run(averages, tmp_path):
     assert_same_run(averages.out, 1, alone.out, 0)
 
 
+@pytest.mark.slow
 def test_an_average_is_the_debiased_one_of_every_step(task):
     """Step by step, against `sum of decay^(t - k) p_k / sum of decay^(t - k)`: initial weights have no part in it."""
     recipe, decay = dataclasses.replace(ONE, ema=0.999, lr=0.5), 0.999

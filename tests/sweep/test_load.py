@@ -128,6 +128,7 @@ def photographs(tmp_path_factory):
     return out, task
 
 
+@pytest.mark.slow
 def test_a_run_is_loaded_after_its_photographs_are_gone(photographs):
     out, task = photographs
     with pytest.raises(UserError):

@@ -77,7 +77,8 @@ def test_what_does_not_fit_one_lane_at_a_time_is_refused_with_the_figures(tmp_pa
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("when", ["compiling", pytest.param("training", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["compiling", "training"])
 def test_a_backend_that_runs_out_of_memory_gets_a_smaller_layout(tmp_path, monkeypatch, narrow, when):
     exhausted = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
 

@@ -11,7 +11,7 @@ from fishnet.sweep.spec.sweep import Run
 
 
 def group_runs(runs: Sequence[Run]) -> dict[tuple, list[Run]]:
-    """Runs by the values of their static fields, in order of first appearance."""
+    """Runs by the program that they need (`static_key`), in order of first appearance."""
     by_key: dict[tuple, list[Run]] = {}
     for run in runs:
         by_key.setdefault(static_key(run.recipe), []).append(run)

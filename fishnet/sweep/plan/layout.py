@@ -1,4 +1,4 @@
-"""Layouts: where the lanes of a cohort are, by device and group, and the way back to the order of the runs."""
+"""Layouts: which device and lane computes each run, and conversion between run order and lane order."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -27,15 +27,15 @@ from fishnet.sweep.spec.sweep import Run
 
 @dataclass(frozen=True)
 class Layout:
-    """Places of the lanes of a cohort, on devices that each hold equally many."""
+    """Device and lane of each run of a cohort; all devices hold equally many lanes, some of them padding."""
 
     cohort: Cohort
     devices: int
     position: np.ndarray  # [run] int64: device * lanes_per_device + lane
     lanes_per_device: int
-    asked_width: int  # the lane width before memory lowered it
-    most_devices: int | None = None  # side by side, as chosen by timing or by memory; None: all there are
-    why: str = ""  # in words, where it was timed
+    asked_width: int  # the lane width before it was reduced to fit into memory
+    most_devices: int | None = None  # used at once, as found by timing or by lack of memory; None: no limit
+    why: str = ""  # this layout, in words, if it was chosen by timing
 
     @property
     def run_at(self) -> np.ndarray:
@@ -50,7 +50,7 @@ class Layout:
         return lanes
 
     def bind(self, devices: Sequence[Device], functions: ProgramFunctions | None = None) -> CompiledProgram:
-        """Program of the cohort on the first of some devices; its functions are compiled when they are asked for."""
+        """Program of the cohort on the first of some devices; nothing is compiled until `compile` is called."""
         cohort = self.cohort
         return CompiledProgram(cohort.config, self.traced, cohort.task, devices[: self.devices], functions)
 
@@ -90,7 +90,7 @@ class Layout:
         return runs[runs >= 0]
 
     def executed(self, work: GroupWindow) -> np.ndarray:
-        """Lanes executed for each of the `members`, [member] int64: the first of a group has its padding too."""
+        """Lanes computed for each of the `members`, [member] int64: 1, for the first of a group also its padding."""
         there = np.concatenate([work.groups[device, slice(*span)] for device, span in enumerate(work.window)])
         there = there < self.lanes_per_device
         lanes = there.astype(np.int64)
@@ -98,7 +98,7 @@ class Layout:
         return lanes[there]
 
     def gather(self, trees: Sequence[Any], runs: np.ndarray) -> Any:
-        """One tree a device, by lane -> one tree of host arrays [run, ...] of `runs`."""
+        """From one tree a device, [lane, ...], to one host tree with the rows of `runs`, [n, ...]."""
         rows = self.position[runs]
         return jax.tree.map(lambda *leaves: np.concatenate([np.asarray(leaf) for leaf in leaves])[rows], *trees)
 
@@ -146,8 +146,9 @@ class Layout:
 def lay_out(cohort: Cohort, devices: int, lanes: int = 0) -> Layout:
     """Deals the lane groups of a cohort out to devices in turn.
 
-    A device holds a multiple of the lane width, and at least `lanes`: from fewer lanes than the width XLA would make a
-    group by broadcasting, simplify what follows, and round a lane differently than in a larger sweep.
+    Each device holds a multiple of the lane width (filled up with padding) and at least `lanes`. With fewer lanes than
+    the width, XLA would build a group by broadcasting and simplify the code after it, and a run would round differently
+    than in a larger sweep.
     """
     width, runs = cohort.config.lane_width, range(len(cohort.runs))
     groups = form_groups(runs, cohort.vmap_key, width)
@@ -199,10 +200,10 @@ def make_layouts(
 
 
 def resume_choices(views: Sequence[Mapping[str, Any]], asked: LayoutChoice, runs: Sequence[Run]) -> list[LayoutChoice]:
-    """Layouts that the cohorts of a sweep were started with, from their `views` in `sweep.json`.
+    """Layout choices that the cohorts of a sweep were started with, from their `views` in `sweep.json`.
 
     Raises:
-        UserError: another width or lowering is asked for now, or the cohorts have other runs.
+        UserError: another width, lowering or share_batches is asked for now, or the cohorts have other runs.
     """
     if [view["runs"] for view in views] != [len(members) for members in group_runs(runs).values()]:
         raise UserError("this sweep was planned by another version of fishnet: choose another --out")
@@ -210,7 +211,7 @@ def resume_choices(views: Sequence[Mapping[str, Any]], asked: LayoutChoice, runs
 
 
 def resume_choice(view: Mapping[str, Any], asked: LayoutChoice) -> LayoutChoice:
-    """Layout that a cohort was started with, from its `view`; refuses another one."""
+    """Layout choice that a cohort was started with, from its `view`; refuses another one."""
     shared = view.get("share_batches", False)
     if asked.share_batches not in (None, shared) and view["lane_width"] > 1:
         raise UserError(

@@ -1,7 +1,7 @@
 """Training of one run: `train_step`, the functions that it is made of, and the loop over the steps of a call.
 
-A lane is the run; its state and everything else here is without the lane axis. Steps [] int32 count from the start of
-the run.
+A lane is one run inside a program. Shapes here are those of a single run: `lane_groups.py` adds the lane axis by
+`vmap`. Steps [] int32 count from the start of the run.
 """
 
 from collections.abc import Callable
@@ -36,12 +36,13 @@ class Batch(NamedTuple):
     images: jax.Array  # [b, h, w, c] as the network sees them
     labels: jax.Array  # [b] int32
     partner: jax.Array | None  # [b] int32, the example that each is mixed with; None where no lane mixes
-    share: jax.Array | None  # [b] float32, of the example itself in the mixture
+    share: jax.Array | None  # [b] float32, weight of the example itself; its partner has 1 - share
     progress: jax.Array  # [] float32, fraction of the run done
 
 
 def train_lane(lane: Lane, state: LaneState, lr_scale: jax.Array, start: jax.Array, stop: jax.Array) -> LaneState:
-    """Trains one run from step `start` to step `stop` of the same epoch; its first non-finite step freezes it.
+    """Trains one run from step `start` to step `stop` of the same epoch; from its first non-finite step on it no longer
+    changes.
 
     `lr_scale` [] float32 is a factor on the learning rate that the host sets between epochs.
     """
@@ -60,7 +61,12 @@ def train_lane(lane: Lane, state: LaneState, lr_scale: jax.Array, start: jax.Arr
 
 
 def train_step(lane: TrainingLane, step: jax.Array, state: LaneState) -> LaneState:
-    """Makes one training step: batch, gradients, clip, update, average, sums; nothing changes if it is not finite."""
+    """Makes one training step: batch, gradients, clipping, update, averaged weights, epoch sums.
+
+    From the first step on whose loss or gradient norm is not finite, parameters, optimizer state, statistics and sums
+    stay as they were; `first_bad_step` is its number.
+    """
+
     hparams = lane.hparams
     batch = load_batch(lane, step)
     loss, (logits, statistics), raw_grads, lr_scales = loss_and_gradients(lane, state, batch, step)
@@ -110,7 +116,7 @@ def load_batch(lane: TrainingLane, step: jax.Array) -> Batch:
 
 
 def augment_images(lane: Lane, key: jax.Array, images: jax.Array, labels: jax.Array) -> jax.Array:
-    """Augments images [b, h, w, c] uint8 in the lane's way, those of its hard classes in theirs; labels [b] int32."""
+    """Augments images [b, h, w, c] uint8 with the run's `augment`, those of its hard classes with `hard_augment`."""
     functions = tuple(AUGMENTATIONS[name] for name in lane.config.features.augment)
     usual = lax.switch(lane.ids.augment, functions, key, images)
     if not lane.config.features.hard_augment:
@@ -124,7 +130,7 @@ def augment_images(lane: Lane, key: jax.Array, images: jax.Array, labels: jax.Ar
 
 
 def batch_losses(lane: Lane, batch: Batch, logits: jax.Array) -> jax.Array:
-    """Losses [b] of logits [b, class]; of a mixed example the mean of its two, weighted by their shares."""
+    """Losses [b] of logits [b, class]; a mixed example's under both labels, by share and 1 - share."""
     losses = partial(build_loss(lane, batch.progress), logits)
     partner, share = batch.partner, batch.share
     if partner is None or share is None:
@@ -145,7 +151,7 @@ def apply_model(lane: Lane, state: LaneState, batch: Batch, step: jax.Array, par
 
 
 def keep_outputs(run: Callable[[], tuple[jax.Array, Any]]) -> tuple[jax.Array, Any]:
-    """Runs a forward pass and returns its logits, and what a training step needs of it: logits and statistics."""
+    """Runs the forward pass; returns logits and, as auxiliary output, (logits, new statistics of batch norm)."""
     logits, changed = run()
     return logits, (logits, changed.get("batch_stats", {}))
 
@@ -156,8 +162,9 @@ def loss_and_gradients(
     """Computes the loss of a step and its gradients.
 
     Returns:
-        The loss [], what `watch` gave (it runs the forward pass and returns the logits and something of its own), the
-        gradients (a tree like the parameters, 0 where they do not learn) and the learning-rate scales of the leaves.
+        The loss []; the auxiliary output of `watch(run)`, which calls `run() -> (logits, changed)` and returns (logits,
+        auxiliary output); the gradients, 0 for frozen parameters; and the factor on the learning rate of each parameter
+        array, None for 1 everywhere.
     """
     config, hparams = lane.config, lane.hparams
 
@@ -195,10 +202,10 @@ def update_params(
 ) -> tuple[Any, OptimizerState]:
     """Updates parameters and slots with one optimizer, or keeps them where the step is not finite.
 
-    All of it belongs to the optimizer's branch, so that each array is read and written once.
+    All of it runs inside the optimizer's `lax.switch` branch, so that each parameter array is read and written once.
 
     Args:
-        grads: still to be clipped entry by entry with `clip`.
+        grads: gradients that `clip(grads)` has yet to clip; adaptive clipping is already done.
         lr: [] float32, of the step; `lr_scales` as from `scale_layers`.
         finite: [] bool.
     """
@@ -210,7 +217,7 @@ def update_params(
         params = jax.tree.map(lambda p, d: p - lr * d, old, down)
     else:
         params = jax.tree.map(lambda p, d, s: jnp.where(s > 0, p - lr * s * d, p), old, down, lr_scales)
-        # Otherwise weight decay would accumulate in the slots of layers that have yet to begin.
+        # Frozen layers keep their optimizer state: weight decay would build up velocity in it.
         slots = slots.replace(trees=tuple(map(partial(keep_frozen, lr_scales), slots.trees, state.slots.trees)))
     if lane.config.features.max_norm:
         limited = jnp.isfinite(hparams.max_norm).any()
@@ -219,7 +226,7 @@ def update_params(
 
 
 def limit_norms(hparams: Hyperparameters, lr_scales: Any | None, params: Any) -> Any:
-    """Parameters with the weights into each unit no longer than `max_norm`, but the frozen ones."""
+    """Cuts the L2 norm of the weights into each unit to `max_norm`; frozen parameters stay."""
     limits = select_by_layer(params, hparams.norm.shape[-1], hparams.max_norm)
     if lr_scales is not None:
         limits = jax.tree.map(lambda limit, scale: jnp.where(scale > 0, limit, jnp.inf), limits, lr_scales)
@@ -229,7 +236,7 @@ def limit_norms(hparams: Hyperparameters, lr_scales: Any | None, params: Any) ->
 def update_average(
     lane: Lane, state: LaneState, params: Any, slots: OptimizerState, step: jax.Array, finite: jax.Array
 ) -> Any:
-    """Updates the averaged parameters, which are validated and kept, after a step; () where no lane averages."""
+    """Updates the moving average of the parameters, which is validated and kept; () where no run averages."""
     if not lane.config.features.average:
         return ()
     own = lane.config.own_optimizer
@@ -256,7 +263,7 @@ def count_step(
 
 
 def freeze_if_bad(finite: jax.Array, new: Any, old: Any) -> Any:
-    """Leaves of `new` while everything is finite [] bool, those of `old` from then on."""
+    """Chooses the leaves of `new` where `finite` [] bool holds, otherwise those of `old`."""
     return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
 
 

@@ -1,4 +1,4 @@
-"""Epochs of training on the host's side: calls of about two seconds, saved on the way, signals obeyed in between."""
+"""The Python loop over epochs: calls the compiled program for about two seconds at a time, saves, stops on signals."""
 
 import time
 from collections import defaultdict
@@ -22,10 +22,10 @@ CHECKPOINT_SECONDS = 10.0  # at most one checkpoint in this time
 
 
 class Phase:
-    """Takes runs of a cohort through their epochs, all at the same epoch or waiting for the others.
+    """Training of runs of a cohort, epoch by epoch; a run that is ahead, as after a resume, waits for the others.
 
     A subclass says what is compiled, what one call trains, how an epoch is recorded and what is saved beside the
-    states. Its `history` is that of the cohort; its `checkpoints` are its own.
+    states. All phases of a cohort write to one `history`; each has its own `checkpoints`.
     """
 
     state_name: str  # of the states of the lanes in a checkpoint
@@ -80,7 +80,7 @@ class Phase:
         return int(self.epochs[active].min()) if len(active) else int(self.epochs.max())
 
     def prepare(self) -> np.ndarray:
-        """Reads the newest states, compiles what is needed, and makes the other states; returns the runs of these."""
+        """Restores runs from the newest checkpoint, compiles, and initializes the runs without one; returns those."""
         shapes = to_state_dict(self.program.abstract_state)
         restored = self.checkpoints.restore({self.state_name: shapes, **self.records()}, self.display.warn)
         fresh = self.runs
@@ -113,7 +113,7 @@ class Phase:
     def train_epoch(self, runs: np.ndarray, epoch: int) -> None:
         """Takes runs to the end of an epoch, in calls of about `CALL_SECONDS`."""
         end = (epoch + 1) * self.program.config.steps_per_epoch
-        # A signal after its last step leaves an epoch trained, but not recorded.
+        # Runs at `end` were trained by a session that was stopped before it recorded the epoch: they need no call.
         for start in sorted(set(self.steps[runs]) - {end}):
             groups, counts = self.layout.groups([run for run in runs if self.steps[run] == start])
             for window, at, stop in self.pacers["training"].calls(counts, start, end):
@@ -121,7 +121,7 @@ class Phase:
                 self.obey()
 
     def train_call(self, work: GroupWindow, start: int, stop: int) -> None:
-        """Makes one call and counts its steps and seconds."""
+        """Calls the compiled training function once, for steps `start` to `stop`, and records steps and seconds."""
         runs = self.layout.members(work)
         began = time.perf_counter()
         self.states = self.train_groups(work, start, stop)
@@ -138,7 +138,7 @@ class Phase:
         call: Callable[[GroupWindow], dict[int, Any]],
         most: int | None = None,
     ) -> Iterator[tuple[np.ndarray, Any]]:
-        """Runs, [n], and the results, leaves [n, ...], of each call of a program that changes no state.
+        """Calls a function that changes no state on the groups of `runs`; yields runs [n] and their results [n, ...].
 
         Args:
             what: the key of its pacer.

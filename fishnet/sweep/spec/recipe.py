@@ -119,7 +119,7 @@ class Recipe:
     """compound coefficient of efficientnet: widths grow by 1.1, depth by 1.2, an image_size of auto by 1.15 to its
     power"""
     activation: str = traced("relu", "activations", ACTIVATION)
-    """the non-linearity after every norm"""
+    """the non-linearity of every hidden layer"""
     act_coefficient: float | Auto = traced("auto", "activations", between(-1e6, 1e6), used_by=HAS_COEFFICIENT)
     """slope of leaky_relu on the left, limit of elu; auto: 0.01 and 1"""
     norm: str = traced("batch", "norms", named("fishnet.nn.norms:NORMS"))
