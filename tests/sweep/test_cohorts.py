@@ -251,16 +251,16 @@ def test_a_signal_before_training_ends_at_once_and_leaves_nothing(tmp_path, monk
 
 def test_a_signal_during_validation_is_obeyed_between_calls_and_changes_no_number(tiny, tmp_path, monkeypatch):
     sweep, result = tiny
-    usual, calls = SupervisedPhase.obey, []
+    usual, calls = SupervisedPhase.stop_if_asked, []
 
-    def obey(self):
+    def stop_if_asked(self):
         calls.append(sys._getframe(1).f_code.co_name)
         if calls[-1] == "call_groups" and not any(self.history.epochs):
             self.interrupt.number = self.interrupt.number or signal.SIGTERM
         usual(self)
 
     with monkeypatch.context() as patch, pytest.raises(Interrupted, match="stopped by SIGTERM; saved"):
-        patch.setattr(SupervisedPhase, "obey", obey)
+        patch.setattr(SupervisedPhase, "stop_if_asked", stop_if_asked)
         run_sweep(sweep, tmp_path / "out", devices=1)
     assert calls[-1] == "call_groups"
     state = trained(tmp_path / "out")["history"]

@@ -162,7 +162,7 @@ def test_lanes_that_share_batches_have_one_seed(task):
         assert counts.sum() == groups
         for device, count in enumerate(counts):
             for group in positions[device, :count]:
-                members = [run for run in layout.runs_at(device, group) if run >= 0]
+                members = [run for run in layout.runs_in(device, group) if run >= 0]
                 assert len({(cohort.runs[run].recipe.seed, cohort.runs[run].recipe.activation) for run in members}) == 1
     assert [sharing_costs_nothing(cohort.traced, width) for width in (2, 3, 9)] == [False, True, False]
     with pytest.raises(UserError, match="started with share_batches"):

@@ -38,12 +38,12 @@ class Layout:
     why: str = ""  # this layout, in words, if it was chosen by timing
 
     @property
-    def run_at(self) -> np.ndarray:
+    def run_of_each_lane(self) -> np.ndarray:
         """Run at each position [device * lane] int64; padding repeats the first run and is never trained."""
-        return np.maximum(self._lanes[:, :-1], 0).ravel()
+        return np.maximum(self._run_in_lane[:, :-1], 0).ravel()
 
     @cached_property
-    def _lanes(self) -> np.ndarray:
+    def _run_in_lane(self) -> np.ndarray:
         """Runs [device, lane + 1] int64: -1 beyond the last lane, and in lanes without a run."""
         lanes = np.full((self.devices, self.lanes_per_device + 1), -1, np.int64)
         lanes[np.divmod(self.position, self.lanes_per_device)] = np.arange(len(self.cohort.runs))
@@ -79,14 +79,14 @@ class Layout:
         groups, counts = self.groups(runs)
         return GroupWindow(groups, np.stack([np.zeros_like(counts), counts], axis=-1))
 
-    def runs_at(self, device: int, positions: np.ndarray) -> np.ndarray:
+    def runs_in(self, device: int, positions: np.ndarray) -> np.ndarray:
         """Runs in lanes of a device, shaped like `positions`; -1 for padding."""
-        return self._lanes[device, np.minimum(positions, self.lanes_per_device)]
+        return self._run_in_lane[device, np.minimum(positions, self.lanes_per_device)]
 
     def members(self, work: GroupWindow) -> np.ndarray:
         """Runs of the groups that a call works on, [member] int64."""
         spans = enumerate(work.window)
-        runs = np.concatenate([self.runs_at(i, work.groups[i, slice(*span)]).ravel() for i, span in spans])
+        runs = np.concatenate([self.runs_in(i, work.groups[i, slice(*span)]).ravel() for i, span in spans])
         return runs[runs >= 0]
 
     def executed(self, work: GroupWindow) -> np.ndarray:
@@ -104,15 +104,15 @@ class Layout:
 
     def scatter(self, tree: Any) -> Any:
         """Host arrays [run, ...] -> [device * lane, ...]; padding lanes repeat the first run."""
-        return jax.tree.map(lambda leaf: np.asarray(leaf)[self.run_at], tree)
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[self.run_of_each_lane], tree)
 
     def by_device(self, values: np.ndarray) -> list[np.ndarray]:
         """Values of the runs [run] as those of the lanes of each device, [lane]; padding repeats the first run."""
-        return np.split(values[self.run_at], self.devices)
+        return np.split(values[self.run_of_each_lane], self.devices)
 
     def mask(self, runs: Sequence[int] | np.ndarray) -> list[np.ndarray]:
         """Which lanes of each device belong to `runs`: [lane] bool, one a device."""
-        return [np.isin(lanes[:-1], np.asarray(runs, np.int64)) for lanes in self._lanes]
+        return [np.isin(lanes[:-1], np.asarray(runs, np.int64)) for lanes in self._run_in_lane]
 
     def narrow(self, width: int, devices: int, most_devices: int | None = None) -> "Layout":
         """Layout of the same runs at a lower lane width or on fewer devices; later sessions keep `most_devices`."""

@@ -48,9 +48,9 @@ def train_lane(lane: Lane, state: LaneState, lr_scale: jax.Array, start: jax.Arr
     """
     config, layers = lane.config, probed_layers(lane)
     order = epoch_order(lane, start // config.steps_per_epoch)
-    fresh = start % config.steps_per_epoch == 0
-    sums = jax.tree.map(lambda total: jnp.where(fresh, 0, total), state.epoch)
-    state = state.replace(epoch=sums, probed=clear_probes(state.probed, fresh))
+    epoch_begins = start % config.steps_per_epoch == 0
+    sums = jax.tree.map(lambda total: jnp.where(epoch_begins, 0, total), state.epoch)
+    state = state.replace(epoch=sums, probed=clear_probes(state.probed, epoch_begins))
     lane = TrainingLane(**vars(lane), order=order, lr_scale=lr_scale, layers=layers)
     state = lax.fori_loop(start, stop, partial(train_step, lane), state)
     if config.probes("failure"):
@@ -73,8 +73,8 @@ def train_step(lane: TrainingLane, step: jax.Array, state: LaneState) -> LaneSta
     grad_norm = global_norm(raw_grads)
     finite = (state.first_bad_step < 0) & jnp.isfinite(loss) & jnp.isfinite(grad_norm)
     lr = hparams.scalars["lr"] * schedule_factor(hparams, batch.progress) * lane.lr_scale
-    ways, way = lane.config.features.clipping, lane.ids.clipping
-    grads, clip = clip_by_index(ways, way, raw_grads, grad_norm, state.params, hparams.clip)
+    clippings, index = lane.config.features.clipping, lane.ids.clipping
+    grads, clip = clip_by_index(clippings, index, raw_grads, grad_norm, state.params, hparams.clip)
     update = partial(update_params, lane, state, grads, clip, lr, lr_scales, finite)
     params, slots = lax.switch(lane.ids.optimizer, [partial(update, rule) for rule in lane.config.optimizers])
     sums = count_step(state.epoch, batch, logits, loss, grad_norm, clip.fraction)

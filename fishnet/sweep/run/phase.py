@@ -61,7 +61,7 @@ class Phase:
         """States of each device before the first step."""
         return self.program.init()
 
-    def train_groups(self, work: GroupWindow, start: int, stop: int) -> list[Any]:
+    def call_train(self, work: GroupWindow, start: int, stop: int) -> list[Any]:
         """States of each device after training lane groups from step `start` to step `stop`."""
         return self.program.train(self.states, work, start, stop)
 
@@ -118,13 +118,13 @@ class Phase:
             groups, counts = self.layout.groups([run for run in runs if self.steps[run] == start])
             for window, at, stop in self.pacers["training"].calls(counts, start, end):
                 self.train_call(GroupWindow(groups, window), at, stop)
-                self.obey()
+                self.stop_if_asked()
 
     def train_call(self, work: GroupWindow, start: int, stop: int) -> None:
         """Calls the compiled training function once, for steps `start` to `stop`, and records steps and seconds."""
         runs = self.layout.members(work)
         began = time.perf_counter()
-        self.states = self.train_groups(work, start, stop)
+        self.states = self.call_train(work, start, stop)
         took = time.perf_counter() - began
         self.pacers["training"].measured(work.window, stop - start, took)
         self.steps[runs] = stop
@@ -154,11 +154,11 @@ class Phase:
             found = call(GroupWindow(groups, window))
             pacer.measured(window, steps, time.perf_counter() - began)
             for device, results in found.items():
-                members = self.layout.runs_at(device, groups[device, slice(*window[device])])  # [group, width]
+                members = self.layout.runs_in(device, groups[device, slice(*window[device])])  # [group, width]
                 yield members[members >= 0], jax.tree.map(lambda leaf, real=members >= 0: leaf[real], results)
-            self.obey()
+            self.stop_if_asked()
 
-    def obey(self) -> None:
+    def stop_if_asked(self) -> None:
         """Saves and stops if a signal has come: between calls, also those of an evaluation, which is then made anew."""
         if self.interrupt.number is not None:
             self.save()

@@ -104,7 +104,7 @@ class SupervisedPhase(Phase):
             inserted = jax.tree.map(lambda leaf, new, lane=lane: leaf.at[lane].set(new), variables, begun)
             self.states[device] = self.states[device].with_initial(*inserted)
 
-    def train_groups(self, work: GroupWindow, start: int, stop: int) -> list[Any]:
+    def call_train(self, work: GroupWindow, start: int, stop: int) -> list[Any]:
         """States of each device after a call of the training program."""
         return self.program.train(self.states, self.layout.by_device(self.history.rate), work, start, stop)
 
