@@ -115,7 +115,10 @@ def pixel_constants(mean: jax.Array, std: jax.Array) -> dict[str, Any]:
 
 
 def epoch_order(lane: Lane, epoch: jax.Array | int) -> jax.Array:
-    """Order in which an epoch (from 0) shows the training images: positions in `data.images`, [n_train] int32."""
+    """Order in which an epoch (from 0) shows the training images: positions in `data.images`, [n_train] int32.
+
+    Runs of one seed agree in it, unless they differ in class or hard sampling.
+    """
     hparams, data = lane.hparams, lane.data
     shuffle = jax.random.bits(stream_key(hparams.keys, "order", epoch), data.train.shape)
     order = data.train[jnp.argsort(shuffle)]

@@ -63,8 +63,8 @@ def train_lane(lane: Lane, state: LaneState, lr_scale: jax.Array, start: jax.Arr
 def train_step(lane: TrainingLane, step: jax.Array, state: LaneState) -> LaneState:
     """Makes one training step: batch, gradients, clipping, update, averaged weights, epoch sums.
 
-    From the first step on whose loss or gradient norm is not finite, parameters, optimizer state, statistics and sums
-    stay as they were; `first_bad_step` is its number.
+    From the first step on whose loss or gradient norm is not finite, parameters, optimizer state, averaged
+    weights, statistics and sums stay as they were; `first_bad_step` is its number.
     """
 
     hparams = lane.hparams
