@@ -163,7 +163,7 @@ def question() -> Question:
                 + (f"better with {join_names(better)}" if better else "nothing is better for certain")
                 + f", worse with {join_names(worse)}" * bool(worse)
             )
-        moved = [label for label in (STUCK, *LOSSES) if describe_better_losses(evidence, label)]
+        moved = [label for label in (STUCK, *LOSSES) if beats_plain(evidence, label)]
         losses = (
             f"where images are few, its AUC is raised over that of plain cross-entropy by {join_names(moved)}"
             if moved
@@ -289,7 +289,7 @@ def question() -> Question:
     )  # fmt: skip
 
 
-def describe_better_losses(evidence: Mapping, label: str) -> bool:
+def beats_plain(evidence: Mapping, label: str) -> bool:
     """Whether a loss raises the AUC of a class with few images over that of plain cross-entropy, where it is tried."""
     row = evidence["few_losses"].rows.get(label)
     return bool(row) and row.verdict == "better"

@@ -77,7 +77,7 @@ def trunk(trials: Mapping, label: str) -> str:
     return f"{look.results.out}:{runs[0]}-{runs[-1]}"
 
 
-def make_arms(epochs: int, sources: Sequence[str]):
+def arm_maker(epochs: int, sources: Sequence[str]):
     """What makes the arms of a share from the sources' trial.
 
     Args:
@@ -182,7 +182,7 @@ def question() -> Question:
             Plan(
                 name,
                 target(share),
-                make_arms(PASSES[share], list(sources)),
+                arm_maker(PASSES[share], list(sources)),
                 seeds=10,
                 sizes={"smoke": smoke, "quick": quick},
             )

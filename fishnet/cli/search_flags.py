@@ -8,11 +8,11 @@ from fishnet.checks.value_types import parse_number
 from fishnet.cli.parser import parse_whole
 from fishnet.errors import UsageError
 from fishnet.lookup import unknown_name
-from fishnet.stats.unit_cube import METHODS
 from fishnet.sweep.spec.field_parsing import is_number
 from fishnet.sweep.spec.random_search import Samples
 from fishnet.sweep.spec.recipe import FIELDS
 from fishnet.sweep.spec.search_space import Range
+from fishnet.sweep.spec.unit_cube import METHODS
 
 LOG = ":log"
 

@@ -40,14 +40,14 @@ def apply_corruptions(task: Task, name: str, modifiers: Sequence[Modifier]) -> T
     Args:
         task: as it was loaded.
         name: of the task without modifiers.
-        modifiers: what to plant, from `modifiers.parse`.
+        modifiers: what to plant, from `parse_modifiers`.
 
     Returns:
         A `Task` with a name, a fingerprint and statistics of its own; a note says of each defect how many images it
         touched.
 
     Raises:
-        UsageError: see `modifiers.settle`; a class has fewer training images than are to be kept, a split has none
+        UsageError: see `resolve_modifiers`; a class has fewer training images than are to be kept, a split has none
             to be mixed in, no image would be touched, or a class would be left without any training label.
     """
     settled = resolve_modifiers(modifiers, task.classes, min(task.images.shape[1:3]))

@@ -355,7 +355,7 @@ def test_transfer_says_it_for_each_number_of_labels():
 def test_sources_are_dealt_to_the_seeds():
     transfer = importlib.import_module("experiments.transfer")
     trial = trial_of({"test_accuracy": {"labels": [1, 1, 1], "rotation": [1, 1, 1]}})
-    arms = transfer.make_arms(40, ["labels", "rotation", "gan"])({"sources": trial})
+    arms = transfer.arm_maker(40, ["labels", "rotation", "gan"])({"sources": trial})
     assert arms["frozen"] == {"trunk": "nowhere:0-2", "freeze": "trunk"}
     assert arms["unfrozen in stages"] == {"trunk": "nowhere:0-2", "unfreeze": (10, 20)}
     assert arms["rotation"] == {"trunk": "nowhere:3-5"}

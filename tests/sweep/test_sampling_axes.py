@@ -16,10 +16,11 @@ from fishnet.checks.value_types import format_value
 from fishnet.errors import UsageError, UserError
 from fishnet.report.html import write_report
 from fishnet.report.results import load_results
-from fishnet.stats.unit_cube import METHODS
 from fishnet.sweep import Range, Recipe, Samples, Stopping, Sweep, load_run, run_sweep
 from fishnet.sweep.spec.field_parsing import parse_value
 from fishnet.sweep.spec.random_search import differences
+from fishnet.sweep.spec.search_space import domain_from
+from fishnet.sweep.spec.unit_cube import METHODS
 from fishnet.sweep.spec.validation import check_sweep
 from fishnet.sweep.store.folder import check_same_order, check_same_sweep
 from tests.sweep.conftest import TINY, assert_same_run
@@ -38,6 +39,8 @@ def test_saved_draws_of_an_earlier_spelling_are_read():
     now = Samples({"norm": ["none", "weight_standardized"]}, 2)
     old = json.loads(json.dumps(now.spec()).replace("standardized", "standardised"))
     assert Samples.of(old).points == now.points
+    # A report shows the arms as the tables spell them.
+    assert domain_from("norm", old["space"]["norm"]).values == ("none", "weight_standardised")
 
 
 def values_of(name, domain, method, draws=512):

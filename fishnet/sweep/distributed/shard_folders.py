@@ -90,7 +90,7 @@ def missing_shards(out: Path, count: int, spec_hash: str) -> list[str]:
 
 
 def resume_text(missing: list[str], command: str) -> str:
-    """Text on shards that are missing for a merge, with the command that trains one, made from that of any shard."""
+    """Text on shards that are missing for a merge, with the command that trains one; `command` is that of any shard."""
     waiting = [text for text in missing if not text.endswith("(at work)")]
     text = f"not finished: {', '.join(missing)}"
     if not waiting:

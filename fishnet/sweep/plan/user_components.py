@@ -14,7 +14,7 @@ TABLES = COMPONENTS | {"lowering": LOWERINGS}
 def user_functions(sweep: Sweep, lowering: str | None = None, lane_width: int | str | None = None) -> dict[str, object]:
     """Components that a sweep names and that are not fishnet's own, by "field=name".
 
-    Where no lowering is named, those that the devices may use are, and with a lane width of "auto" all.
+    Without `lowering`, the default lowerings of all backends count as named; with `lane_width="auto"`, every lowering.
     """
     varied = sweep.varied
     named: dict[str, Iterable] = {name: {getattr(sweep.recipe, name), *varied.get(name, ())} for name in COMPONENTS}

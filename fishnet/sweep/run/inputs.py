@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from fishnet.data import DataOptions, Task, load_tasks
-from fishnet.errors import UserError
+from fishnet.errors import UsageError, UserError
 from fishnet.host.names import quote_command
 from fishnet.source_hash.digest import describe_source, hash_each
 from fishnet.sweep.plan.networks import Trunk, own_trunk
@@ -59,7 +59,8 @@ def load_trunk(text: str) -> Trunk:
     try:
         variables = load_run(*parse_trunk(text)).variables
     except UserError as error:
-        raise type(error)(f"trunk: {error}") from error
+        kind = UsageError if isinstance(error, UsageError) else UserError
+        raise kind(f"trunk: {error}") from error
     return {name: jax.tree.map(np.asarray, variables.get(name, {})) for name in ("params", "batch_stats")}
 
 

@@ -11,10 +11,10 @@ from fishnet.checks.value_types import format_value
 from fishnet.errors import UsageError
 from fishnet.host.numbers import format_count
 from fishnet.lookup import unknown_name
-from fishnet.stats.unit_cube import METHODS
 from fishnet.sweep.spec.field_parsing import coerce
 from fishnet.sweep.spec.recipe import current_spelling
 from fishnet.sweep.spec.search_space import domain_from, domain_of
+from fishnet.sweep.spec.unit_cube import METHODS
 
 MOST_RUNS = 2**15  # of a sweep: three times what is planned within seconds
 MOST_POINTS = 2**16  # looked at, or eight a draw if that is more, until enough of them are different
@@ -91,7 +91,10 @@ class Samples:
         """The same draws from what `spec` gave, in today's spelling; none from nothing."""
         if not spec:
             return cls()
-        space = {name: domain_from(name, domain) for name, domain in spec["space"].items()}
+        space = {
+            name: domain_from(name, given if isinstance(given, Mapping) else [current_spelling(name, v) for v in given])
+            for name, given in spec["space"].items()
+        }
         return cls(space, [{name: current_spelling(name, v) for name, v in draw.items()} for draw in spec["draws"]])
 
     def _drawn(self, wanted: int) -> tuple[dict[str, Any], ...]:

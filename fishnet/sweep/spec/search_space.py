@@ -12,7 +12,7 @@ from fishnet.checks.value_types import format_value
 from fishnet.errors import UsageError
 from fishnet.lookup import unknown_name
 from fishnet.sweep.spec.field_parsing import coerce, coerce_all, is_number
-from fishnet.sweep.spec.recipe import FIELDS, current_spelling
+from fishnet.sweep.spec.recipe import FIELDS
 
 DIGITS = 4  # significant ones of a sampled number, so that an arm's name says all of it
 
@@ -122,6 +122,5 @@ def domain_of(name: str, given: Any) -> Range | Choices:
 
 
 def domain_from(name: str, spec: Any) -> Range | Choices:
-    """Domain of a field from what its `spec` gave, in today's spelling."""
-    given = Range(**spec) if isinstance(spec, Mapping) else [current_spelling(name, value) for value in spec]
-    return domain_of(name, given)
+    """Domain of a field from what its `spec` gave, its values spelled as they are there."""
+    return domain_of(name, Range(**spec) if isinstance(spec, Mapping) else spec)

@@ -106,7 +106,7 @@ class ArmStopper:
     def judge(self, arms: Sequence[str], history: History, planned: Sequence[int]) -> None:
         """Marks the runs as stopped, in place, whose arm ends after the epoch that all active ones have just finished.
 
-        Each run has its arm, and `planned` epochs after which it ends anyway.
+        `arms` and `planned` hold each run's arm and the number of epochs after which it ends anyway.
         """
         self.learn(arms, history)
         for name, rows in rows_of(arms).items():

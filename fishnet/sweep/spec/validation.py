@@ -117,7 +117,7 @@ def check_data_options(sweep: Sweep, data_dir: str | os.PathLike | None = None, 
 
 
 def check_out(sweep: Sweep, out: str | Path) -> None:
-    """Refuses an output folder within a folder of photographs, whose files or class it would be, and the reverse."""
+    """Refuses an output folder inside a folder of photographs, where it would be taken for a class, and the reverse."""
     tasks = {sweep.recipe.task, *sweep.varied.get("task", ())}
     # A folder that is missing or cannot be read is refused elsewhere, with the reason.
     for folder in filter(None, map(task_folder, sorted(tasks))):
