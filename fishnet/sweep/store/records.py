@@ -168,7 +168,7 @@ def probes_table(cohort: Cohort, history: History) -> pd.DataFrame:
 
 
 def measure_rows(cohort: Cohort, history: History, kind: str, name: str, axis: str) -> pd.DataFrame:
-    """Rows of measure `name`, run by run; `kind` of its probe (step or epoch), `axis` in `fishnet.probes.table.AXES`."""
+    """Rows of measure `name` of a probe of this `kind` (step or epoch), run by run; `axis` as in `Measure`."""
     recipe, per_epoch = cohort.config.recipe, cohort.config.steps_per_epoch
     values, epochs, bad = history.probes[name], np.arange(cohort.epochs), history.first_bad_step[:, None, None]
     if kind == "step":
