@@ -261,7 +261,7 @@ def describe_defaults(evidence: Mapping) -> str:
 
 
 def describe_better(evidence: Mapping) -> str:
-    """Which optimizers and schedules are better, the one with the highest mean with its difference."""
+    """Sentence that names, for digits and fish, the best optimizer or schedule that is better than the control."""
     found = []
     for name, words in (("optimizers", "digits"), ("schedules", "digits"), ("fish", "fish")):
         of = evidence[name]

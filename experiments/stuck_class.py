@@ -290,7 +290,7 @@ def question() -> Question:
 
 
 def beats_plain(evidence: Mapping, label: str) -> bool:
-    """Whether a loss raises the AUC of a class with few images over that of plain cross-entropy, where it is tried."""
+    """Tells whether a loss raises the AUC of a class with few images above that of plain cross-entropy."""
     row = evidence["few_losses"].rows.get(label)
     return bool(row) and row.verdict == "better"
 

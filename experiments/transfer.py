@@ -78,7 +78,7 @@ def trunk(trials: Mapping, label: str) -> str:
 
 
 def arm_maker(epochs: int, sources: Sequence[str]):
-    """What makes the arms of a share from the sources' trial.
+    """Makes the function that builds the arms for a fraction of the photographs from the trial of the sources.
 
     Args:
         epochs: of the share, in which the stages of unfreezing lie.

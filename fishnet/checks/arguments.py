@@ -71,12 +71,12 @@ def check_whole_number(name: str, value: Any, least: int | None = None, most: in
 
 
 def is_whole(value: object) -> bool:
-    """Whether a value is a whole number of Python; a bool is none."""
+    """Tells whether a value is a Python int and no bool."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def is_list(value: object) -> bool:
-    """Whether a value is a list, a tuple or another sequence; a text is none."""
+    """Tells whether a value is a sequence other than text."""
     return isinstance(value, Sequence) and not isinstance(value, str | bytes)
 
 

@@ -1,4 +1,4 @@
-"""What `experiments.describe` lists: for each part the names to choose from, and what says more of its recipe fields.
+"""Catalogue that `experiments.describe` prints: for each part its names, and remarks on its recipe fields.
 
 A recipe field names its part where it is declared. What is said of a name stands at the function or module that does
 it: its docstring is what gets printed. A plain text stands here for what is done in several places.

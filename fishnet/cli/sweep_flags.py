@@ -33,7 +33,7 @@ SEED_HELP = "train with this one seed, in place of --seeds"
 
 @dataclass(frozen=True)
 class Experiment:
-    """What `python -m experiments.<name>` runs when nothing is asked for.
+    """Defaults of an experiment: what `python -m experiments.<name>` runs without flags.
 
     Args:
         name: of the module.
@@ -220,7 +220,7 @@ def parse_request(experiment: Experiment, argv: Sequence[str], flags: argparse.N
 
 
 def read_shards(flags: argparse.Namespace) -> dict[str, Any]:
-    """What `Request` holds of shards and Ray.
+    """Reads the flags of shards and Ray into the fields of `Request`.
 
     Raises:
         UsageError: flags that contradict each other or are no more, or a shard that is none, there or in what a cluster

@@ -35,7 +35,7 @@ def escape_name(name: str) -> str:
 
 
 def is_escaped(name: str) -> bool:
-    """Whether a text could be a result of `escape_name`."""
+    """Tells whether a text needs no escaping, as every result of `escape_name`."""
     return bool(name) and not (UNSHOWN.search(name) or AT_ENDS.search(name))
 
 
