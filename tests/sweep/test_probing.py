@@ -212,6 +212,7 @@ def wild(tmp_path_factory):
     return run_sweep(sweep, tmp_path_factory.mktemp("wild") / "out", devices=1)
 
 
+@pytest.mark.slow
 def test_where_a_run_went_wrong(wild):
     runs = wild.runs.set_index(["lr", "init_gain"])
     calm = runs.loc[(0.05, 1.0)]

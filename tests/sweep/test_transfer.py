@@ -239,6 +239,7 @@ def test_sam_climbs_in_the_layers_that_learn():
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), found, expected)
 
 
+@pytest.mark.slow
 def test_layers_begin_to_learn_block_by_block(gradual):
     """Two epochs at 1 and 3: the head alone, then the upper layer, then the lower one too.
 
