@@ -97,9 +97,11 @@ ffi::Error DepthwiseKernelGradient(In x, In dy, Out dk, Window window) {
 
 }  // namespace
 
+#pragma GCC visibility push(default)
 XLA_FFI_DEFINE_HANDLER_SYMBOL(convolution, Forward, BINDING.Attr<int64_t>("winograd_from"));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(convolution_input_gradient, InputGradient, BINDING.Attr<int64_t>("winograd_from"));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(convolution_kernel_gradient, KernelGradient, BINDING.Attr<int64_t>("winograd_from"));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(depthwise, DepthwiseForward, BINDING);
 XLA_FFI_DEFINE_HANDLER_SYMBOL(depthwise_input_gradient, DepthwiseInputGradient, BINDING);
 XLA_FFI_DEFINE_HANDLER_SYMBOL(depthwise_kernel_gradient, DepthwiseKernelGradient, BINDING);
+#pragma GCC visibility pop
