@@ -19,7 +19,7 @@ fishnet::Convolution convolution_of(const Images& x, const Kernel& k, const Maps
   constexpr int64_t MOST = int64_t{1} << 40;  // products of four sizes below it do not overflow
   if (window.size() != 6) throw std::string("a window has six numbers");
   const fishnet::Convolution c{x[0],      x[1],      x[2],      x[3],      k[0],      k[1],      k[3],     y[1],
-                               y[2],      window[0], window[1], window[2], window[4], window[3], window[5]};
+                               y[2],      window[0], window[1], window[2], window[3], window[4], window[5]};
   int64_t product = 1;
   for (int64_t size : {c.n, c.h + c.top + c.bottom, c.w + c.left + c.right, c.ci, c.kh, c.kw, c.co, c.oh, c.ow}) {
     if (size < 1) throw std::string("a convolution of nothing");
