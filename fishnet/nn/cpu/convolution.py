@@ -93,12 +93,12 @@ def window_of(
 
 def _call(name: str, shape: tuple[int, ...], window: Window, depthwise: bool, *operands: Array) -> Array:
     call = jax.ffi.ffi_call(
-        f"fishnet_{'depthwise' if depthwise else 'convolution'}{name}",
+        f"fishnet_convolution{name}",
         jax.ShapeDtypeStruct(shape, jnp.float32),
         vmap_method="sequential",
     )
-    options = {} if depthwise else {"winograd_from": np.int64(WINOGRAD_FROM)}
-    return call(*operands, window=np.array(window, np.int64), **options)
+    numbers = np.array(window, np.int64)
+    return call(*operands, window=numbers, depthwise=depthwise, winograd_from=np.int64(WINOGRAD_FROM))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))

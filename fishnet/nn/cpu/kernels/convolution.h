@@ -8,8 +8,13 @@
 namespace fishnet {
 
 // y[n, p, q, o] = sum over i, j, c of x[n, sh p + i - top, sw q + j - left, c] k[i, j, c, o]
+// Depthwise ones have a kernel [kh, kw, 1, c]; their ci and co are both c.
 struct Convolution {
   int64_t n, h, w, ci, kh, kw, co, oh, ow, sh, sw, top, bottom, left, right;
+  bool depthwise;
+  Border border() const { return {top, bottom, left, right}; }
+  int64_t input() const { return h * w * ci; }  // floats an image
+  int64_t output() const { return oh * ow * co; }
 };
 
 // A run of `count` floats of an image, beside as many rows of a kernel.

@@ -101,6 +101,7 @@ inline void add_depthwise_gradient(const Valid& g, const float* x, const float* 
       }
 }
 
+// What pack_depthwise has packed, back to [pixels, c].
 inline void unpack_depthwise(int64_t pixels, int64_t c, const float* packed, float* k) {
   for (int64_t t = 0; t < pixels; t++)
     for (int64_t first = 0; first < c; first += BLOCK)

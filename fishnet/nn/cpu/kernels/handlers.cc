@@ -19,7 +19,7 @@ fishnet::Convolution convolution_of(const Images& x, const Kernel& k, const Maps
   constexpr int64_t MOST = int64_t{1} << 40;  // products of four sizes below it do not overflow
   if (window.size() != 6) throw std::string("a window has six numbers");
   const fishnet::Convolution c{x[0],      x[1],      x[2],      x[3],      k[0],      k[1],      k[3],     y[1],
-                               y[2],      window[0], window[1], window[2], window[3], window[4], window[5]};
+                               y[2],      window[0], window[1], window[2], window[3], window[4], window[5], depthwise};
   int64_t product = 1;
   for (int64_t size : {c.n, c.h + c.top + c.bottom, c.w + c.left + c.right, c.ci, c.kh, c.kw, c.co, c.oh, c.ow}) {
     if (size < 1) throw std::string("a convolution of nothing");
@@ -51,57 +51,34 @@ ffi::Error guarded(Work work) {
   }
 }
 
-ffi::Error Forward(In x, In k, Out y, Window window, int64_t winograd_from) {
+ffi::Error Convolve(In x, In k, Out y, Window window, bool depthwise, int64_t winograd_from) {
   return guarded([&] {
-    const auto c = convolution_of(x.dimensions(), k.dimensions(), y->dimensions(), window, false);
+    const auto c = convolution_of(x.dimensions(), k.dimensions(), y->dimensions(), window, depthwise);
     fishnet::convolve(c, x.typed_data(), k.typed_data(), y->typed_data(), winograd_from);
   });
 }
 
-ffi::Error InputGradient(In dy, In k, Out dx, Window window, int64_t winograd_from) {
+ffi::Error InputGradient(In dy, In k, Out dx, Window window, bool depthwise, int64_t winograd_from) {
   return guarded([&] {
-    const auto c = convolution_of(dx->dimensions(), k.dimensions(), dy.dimensions(), window, false);
+    const auto c = convolution_of(dx->dimensions(), k.dimensions(), dy.dimensions(), window, depthwise);
     fishnet::convolve_transposed(c, dy.typed_data(), k.typed_data(), dx->typed_data(), winograd_from);
   });
 }
 
-ffi::Error KernelGradient(In x, In dy, Out dk, Window window, int64_t winograd_from) {
+ffi::Error KernelGradient(In x, In dy, Out dk, Window window, bool depthwise, int64_t winograd_from) {
   return guarded([&] {
-    const auto c = convolution_of(x.dimensions(), dk->dimensions(), dy.dimensions(), window, false);
+    const auto c = convolution_of(x.dimensions(), dk->dimensions(), dy.dimensions(), window, depthwise);
     fishnet::convolve_kernel_gradient(c, x.typed_data(), dy.typed_data(), dk->typed_data(), winograd_from);
   });
 }
 
-ffi::Error DepthwiseForward(In x, In k, Out y, Window window) {
-  return guarded([&] {
-    const auto c = convolution_of(x.dimensions(), k.dimensions(), y->dimensions(), window, true);
-    fishnet::convolve_depthwise(c, x.typed_data(), k.typed_data(), y->typed_data());
-  });
-}
-
-ffi::Error DepthwiseInputGradient(In dy, In k, Out dx, Window window) {
-  return guarded([&] {
-    const auto c = convolution_of(dx->dimensions(), k.dimensions(), dy.dimensions(), window, true);
-    fishnet::convolve_depthwise_transposed(c, dy.typed_data(), k.typed_data(), dx->typed_data());
-  });
-}
-
-ffi::Error DepthwiseKernelGradient(In x, In dy, Out dk, Window window) {
-  return guarded([&] {
-    const auto c = convolution_of(x.dimensions(), dk->dimensions(), dy.dimensions(), window, true);
-    fishnet::convolve_depthwise_kernel_gradient(c, x.typed_data(), dy.typed_data(), dk->typed_data());
-  });
-}
-
-#define BINDING ffi::Ffi::Bind().Arg<In>().Arg<In>().Ret<In>().Attr<Window>("window")
+#define WINDOW Attr<Window>("window").Attr<bool>("depthwise").Attr<int64_t>("winograd_from")
+#define PRODUCT ffi::Ffi::Bind().Arg<In>().Arg<In>().Ret<In>().WINDOW
 
 }  // namespace
 
 #pragma GCC visibility push(default)
-XLA_FFI_DEFINE_HANDLER_SYMBOL(convolution, Forward, BINDING.Attr<int64_t>("winograd_from"));
-XLA_FFI_DEFINE_HANDLER_SYMBOL(convolution_input_gradient, InputGradient, BINDING.Attr<int64_t>("winograd_from"));
-XLA_FFI_DEFINE_HANDLER_SYMBOL(convolution_kernel_gradient, KernelGradient, BINDING.Attr<int64_t>("winograd_from"));
-XLA_FFI_DEFINE_HANDLER_SYMBOL(depthwise, DepthwiseForward, BINDING);
-XLA_FFI_DEFINE_HANDLER_SYMBOL(depthwise_input_gradient, DepthwiseInputGradient, BINDING);
-XLA_FFI_DEFINE_HANDLER_SYMBOL(depthwise_kernel_gradient, DepthwiseKernelGradient, BINDING);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(convolution, Convolve, PRODUCT);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(convolution_input_gradient, InputGradient, PRODUCT);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(convolution_kernel_gradient, KernelGradient, PRODUCT);
 #pragma GCC visibility pop

@@ -8,16 +8,14 @@
 
 namespace fishnet {
 
-// A "VALID" convolution in tiles of 2x2 outputs. The input has 2 up + 2 rows and 2 across + 2 columns, in blocks; there
-// are oh, ow outputs, of which the last row and column of tiles may have one less.
+// A "VALID" convolution in up x across tiles of 2x2 outputs. There are oh, ow outputs, of which the last row and column
+// of tiles may have one less; the input, h x w in blocks, has at least 2 up + 2 rows and 2 across + 2 columns.
 struct Tiling {
-  int64_t up, across, ci, co, oh, ow;
-  int64_t h() const { return 2 * up + 2; }
-  int64_t w() const { return 2 * across + 2; }
+  int64_t up, across, ci, co, oh, ow, h, w;
 };
 
-inline Tiling tiling_of(int64_t oh, int64_t ow, int64_t ci, int64_t co) {
-  return {(oh + 1) / 2, (ow + 1) / 2, ci, co, oh, ow};
+inline Tiling tiling_of(int64_t h, int64_t w, int64_t oh, int64_t ow, int64_t ci, int64_t co) {
+  return {(oh + 1) / 2, (ow + 1) / 2, ci, co, oh, ow, h, w};
 }
 
 // Rows of tiles that are worked on at a time, so that what is between the transforms stays in the cache.
@@ -31,7 +29,7 @@ INLINE void input_transform(const Vector* d, Vector* out) {
 
 // tiles[4 i + j][block of ci][tile][16] = (B^T d B)_ij of `rows` rows of tiles from `first` on.
 inline void transform_input(const Tiling& g, const float* x, int64_t first, int64_t rows, float* tiles) {
-  const int64_t row = g.w() * BLOCK, plane = g.h() * row, count = rows * g.across;
+  const int64_t row = g.w * BLOCK, plane = g.h * row, count = rows * g.across;
   const int64_t position = blocks_of(g.ci) * count * BLOCK;
   for (int64_t b = 0; b < blocks_of(g.ci); b++)
     for (int64_t r = 0; r < rows; r++)
