@@ -91,6 +91,13 @@ def window_of(
     return window_strides[0], window_strides[1], int(top), int(bottom), int(left), int(right)
 
 
+def output_shape(window: Window, maps: tuple[int, ...], kernel: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """Shape (b, p, q, o) of the convolution of maps (b, h, w, i) with a kernel (kh, kw, i, o)."""
+    (b, h, w, _), (kh, kw, _, o) = maps, kernel
+    sh, sw, top, bottom, left, right = window
+    return b, (h + top + bottom - kh) // sh + 1, (w + left + right - kw) // sw + 1, o
+
+
 def _call(name: str, shape: tuple[int, ...], window: Window, depthwise: bool, *operands: Array) -> Array:
     call = jax.ffi.ffi_call(
         f"fishnet_convolution{name}",
@@ -104,10 +111,7 @@ def _call(name: str, shape: tuple[int, ...], window: Window, depthwise: bool, *o
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _forward(window: Window, depthwise: bool, x: Array, k: Array) -> Array:
     """Maps [b, p, q, o] of maps [b, h, w, i] and a kernel [kh, kw, i, o]."""
-    (b, h, w, _), (kh, kw, _, o) = x.shape, k.shape
-    sh, sw, top, bottom, left, right = window
-    shape = b, (h + top + bottom - kh) // sh + 1, (w + left + right - kw) // sw + 1, o
-    return _call("", shape, window, depthwise, x, k)
+    return _call("", output_shape(window, x.shape, k.shape), window, depthwise, x, k)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))

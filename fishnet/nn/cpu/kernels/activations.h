@@ -17,7 +17,7 @@ INLINE Vector at_least(Vector x, float bound) { return x < bound ? splat(bound) 
 
 INLINE Vector square_root(Vector x) {
 #if defined(__AVX512F__)
-  return (Vector)_mm512_sqrt_ps((__m512)x);
+  return (Vector)_mm512_maskz_sqrt_ps(0xffff, (__m512)x);  // the plain one makes GCC 12 warn
 #elif defined(__AVX2__)
   return (Vector)_mm256_sqrt_ps((__m256)x);
 #else

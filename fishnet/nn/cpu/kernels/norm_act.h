@@ -25,52 +25,24 @@ INLINE void store_some(float* p, Vector v, int64_t count) {
   }
 }
 
-// Numbers of one image, [c] each; `coefficient`, of the activation, is the same for all images.
+// Numbers of one image, [c] each, and the activation behind it, whose coefficient [c] is the same for all images.
 struct Norm {
   const float *center, *gain, *shift, *coefficient;
+  int32_t activation;
   Norm of(int64_t image, int64_t c) const {
-    return {center + image * c, gain + image * c, shift + image * c, coefficient};
+    return {center + image * c, gain + image * c, shift + image * c, coefficient, activation};
   }
 };
 
 // The same, of the vector of channels from `at` on.
 struct Channels {
   Vector center, gain, shift, coefficient;
-  INLINE static Channels at(const Norm& norm, int64_t at, int64_t count) {
+  static INLINE Channels at(const Norm& norm, int64_t at, int64_t count) {
     return {load_some(norm.center + at, count), load_some(norm.gain + at, count), load_some(norm.shift + at, count),
             load_some(norm.coefficient + at, count)};
   }
   INLINE Vector affine(Vector x) const { return fma(x - center, gain, shift); }
 };
-
-// Image [h, w, c], normalized and activated, to blocks with a border of zeros.
-template <int A>
-inline void norm_act_to_blocks(const float* x, int64_t h, int64_t w, int64_t c, Border border, const Norm& norm,
-                               float* out) {
-  const int64_t rows = border.top + h + border.bottom, columns = border.left + w + border.right, row = columns * BLOCK;
-  for (int64_t first = 0; first < c; first += BLOCK, out += rows * row) {
-    fill_zeros(out, border.top * row);
-    for (int64_t i = 0; i < h; i++) {
-      fill_zeros(out + (border.top + i) * row, border.left * BLOCK);
-      fill_zeros(out + (border.top + i + 1) * row - border.right * BLOCK, border.right * BLOCK);
-    }
-    fill_zeros(out + (border.top + h) * row, border.bottom * row);
-    for (int v = 0; v < BLOCK; v += VL) {
-      const int64_t at = first + v, count = std::max<int64_t>(0, std::min<int64_t>(VL, c - at));
-      const Channels here = Channels::at(norm, count ? at : 0, count);
-      for (int64_t i = 0; i < h; i++) {
-        const float* from = x + i * w * c + at;
-        float* o = out + (border.top + i) * row + border.left * BLOCK + v;
-        if (count == VL)
-          for (int64_t j = 0; j < w; j++, from += c, o += BLOCK)
-            store(o, activate<A>(here.affine(load(from)), here.coefficient));
-        else
-          for (int64_t j = 0; j < w; j++, from += c, o += BLOCK)
-            store(o, activate<A>(here.affine(load_some(from, count)), here.coefficient));
-      }
-    }
-  }
-}
 
 // Whole vectors, or what is left of the channels.
 template <bool WHOLE>
@@ -82,22 +54,45 @@ INLINE void put(float* p, Vector v, int64_t count) {
   WHOLE ? store(p, v) : store_some(p, v, count);
 }
 
-// Sums that run over pixels: four of them side by side, which do not wait for each other, added up at the end.
+// Image [h, w, c], normalized and activated, to blocks with a border of zeros.
+template <int A>
+inline void norm_act_to_blocks_by(const float* x, int64_t h, int64_t w, int64_t c, Border border, const Norm& norm,
+                               float* out) {
+  const int64_t columns = border.left + w + border.right, row = columns * BLOCK;
+  for (int64_t first = 0; first < c; first += BLOCK, out += (border.top + h + border.bottom) * row) {
+    fill_border(h, 1, columns, border, out);
+    for (int v = 0; v < BLOCK; v += VL) {
+      const int64_t count = std::max<int64_t>(0, std::min<int64_t>(VL, c - first - v)), at = count ? first + v : 0;
+      const Channels here = Channels::at(norm, at, count);
+      const auto write = [&](auto whole) {
+        constexpr bool WHOLE = decltype(whole)::value;
+        for (int64_t i = 0; i < h; i++) {
+          const float* from = x + i * w * c + at;
+          float* o = out + (border.top + i) * row + border.left * BLOCK + v;
+          for (int64_t j = 0; j < w; j++, from += c, o += BLOCK)
+            store(o, activate<A>(here.affine(get<WHOLE>(from, count)), here.coefficient));
+        }
+      };
+      if (count == VL)
+        write(std::true_type{});
+      else
+        write(std::false_type{});
+    }
+  }
+}
+
+// Sums that run over pixels: two of them side by side, which do not wait for each other, added up at the end.
 struct Sum {
-  Vector part[4] = {};
-  INLINE Vector total() const { return (part[0] + part[1]) + (part[2] + part[3]); }
+  Vector part[2] = {};
+  INLINE Vector total() const { return part[0] + part[1]; }
 };
 
-// Calls work(pixel, pixel % 4), the latter a constant once unrolled.
+// Calls work(pixel, part of the sums), the latter a constant once inlined.
 template <class Work>
 INLINE void each_pixel(int64_t pixels, Work work) {
   int64_t p = 0;
-  for (; p + 4 <= pixels; p += 4) {
-    work(p, 0), work(p + 1, 1), work(p + 2, 2), work(p + 3, 3);
-  }
+  for (; p + 2 <= pixels; p += 2) work(p, 0), work(p + 1, 1);
   if (p < pixels) work(p, 0);
-  if (p + 1 < pixels) work(p + 1, 1);
-  if (p + 2 < pixels) work(p + 2, 2);
 }
 
 // Calls work(first channel, channels, whether they are a whole vector) for each vector of channels.
@@ -136,7 +131,7 @@ struct Pullback {
 
 // dx [pixels, c] of x and dy = that of act(norm(x)), and the sums.
 template <int A>
-inline void norm_act_gradient(const float* x, const float* dy, int64_t pixels, int64_t c, const Norm& norm, float* dx,
+inline void norm_act_gradient_by(const float* x, const float* dy, int64_t pixels, int64_t c, const Norm& norm, float* dx,
                               const NormGradient& sums) {
   each_vector(c, [&](int64_t at, int64_t count, auto whole) {
     constexpr bool WHOLE = decltype(whole)::value;
@@ -153,7 +148,7 @@ inline void norm_act_gradient(const float* x, const float* dy, int64_t pixels, i
 
 // y [pixels, c] = act(norm(x) + added).
 template <int A>
-inline void norm_add_act(const float* x, const float* added, int64_t pixels, int64_t c, const Norm& norm, float* y) {
+inline void norm_add_act_by(const float* x, const float* added, int64_t pixels, int64_t c, const Norm& norm, float* y) {
   each_vector(c, [&](int64_t at, int64_t count, auto whole) {
     constexpr bool WHOLE = decltype(whole)::value;
     const Channels here = Channels::at(norm, at, count);
@@ -166,7 +161,7 @@ inline void norm_add_act(const float* x, const float* added, int64_t pixels, int
 
 // Gradients dx and d_added, and the sums.
 template <int A>
-inline void norm_add_act_gradient(const float* x, const float* added, const float* dy, int64_t pixels, int64_t c,
+inline void norm_add_act_gradient_by(const float* x, const float* added, const float* dy, int64_t pixels, int64_t c,
                                   const Norm& norm, float* dx, float* d_added, const NormGradient& sums) {
   each_vector(c, [&](int64_t at, int64_t count, auto whole) {
     constexpr bool WHOLE = decltype(whole)::value;
@@ -203,7 +198,7 @@ struct Window2 {
 
 // y [h / 2, w / 2, c]: the maximum of act(norm(x)) over windows of 2x2; a last odd row or column is left out.
 template <int A>
-inline void norm_act_pool(const float* x, int64_t h, int64_t w, int64_t c, const Norm& norm, float* y) {
+inline void norm_act_pool_by(const float* x, int64_t h, int64_t w, int64_t c, const Norm& norm, float* y) {
   each_vector(c, [&](int64_t at, int64_t count, auto whole) {
     constexpr bool WHOLE = decltype(whole)::value;
     const Channels here = Channels::at(norm, at, count);
@@ -217,7 +212,7 @@ inline void norm_act_pool(const float* x, int64_t h, int64_t w, int64_t c, const
 
 // dx [h, w, c] of dy [h / 2, w / 2, c], and the sums.
 template <int A>
-inline void norm_act_pool_gradient(const float* x, const float* dy, int64_t h, int64_t w, int64_t c, const Norm& norm,
+inline void norm_act_pool_gradient_by(const float* x, const float* dy, int64_t h, int64_t w, int64_t c, const Norm& norm,
                                    float* dx, const NormGradient& sums) {
   if (w % 2)
     for (int64_t p = 0; p < h; p++) fill_zeros(dx + (p * w + w - 1) * c, c);
@@ -272,32 +267,29 @@ struct MomentGradient {
   }
 };
 
-// dy of an image [h, w, c] with what its moments add, to blocks with a border of zeros; rows and columns as told.
-inline void gradient_to_blocks(const float* dy, int64_t h, int64_t w, int64_t c, Border border,
-                               const MomentGradient& moments, float* out) {
-  const int64_t columns = border.left + w + border.right, row = columns * BLOCK;
-  const int64_t rows = border.top + h + border.bottom;
+// dy of an image [h, w, c] with what its moments add, to blocks with a border of zeros, and zeros between pixels that
+// are to be more than one step apart.
+inline void gradient_to_blocks(const float* dy, int64_t h, int64_t w, int64_t c, Border border, int64_t step_h,
+                               int64_t step_w, const MomentGradient& moments, float* out) {
+  const int64_t rows = border.top + (h - 1) * step_h + 1 + border.bottom;
+  const int64_t columns = border.left + (w - 1) * step_w + 1 + border.right, row = columns * BLOCK;
+  if (step_h > 1 || step_w > 1) fill_zeros(out, blocks_of(c) * rows * row);
   for (int64_t first = 0; first < c; first += BLOCK, out += rows * row) {
-    fill_zeros(out, border.top * row);
-    for (int64_t i = 0; i < h; i++) {
-      fill_zeros(out + (border.top + i) * row, border.left * BLOCK);
-      fill_zeros(out + (border.top + i + 1) * row - border.right * BLOCK, border.right * BLOCK);
-    }
-    fill_zeros(out + (border.top + h) * row, border.bottom * row);
+    fill_border(h, step_h, columns, border, out);
     for (int v = 0; v < BLOCK; v += VL) {
-      const int64_t at = first + v, count = std::max<int64_t>(0, std::min<int64_t>(VL, c - at));
-      const int64_t from = count ? at : 0;
-      const Vector mean = load_some(moments.mean + from, count), spread = load_some(moments.spread + from, count);
-      const Vector level = load_some(moments.level + from, count);
+      const int64_t count = std::max<int64_t>(0, std::min<int64_t>(VL, c - first - v)), at = count ? first + v : 0;
+      const Vector mean = load_some(moments.mean + at, count), spread = load_some(moments.spread + at, count);
+      const Vector level = load_some(moments.level + at, count);
       const auto write = [&](auto whole) {
         constexpr bool WHOLE = decltype(whole)::value;
-        for (int64_t i = 0; i < h; i++)
-          for (int64_t j = 0; j < w; j++) {
-            const int64_t pixel = (i * w + j) * c + from;
-            const Vector d = get<WHOLE>(moments.y + pixel, count) - mean;
-            store(out + (border.top + i) * row + (border.left + j) * BLOCK + v,
-                  fma(d, spread, get<WHOLE>(dy + pixel, count)) + level);
+        for (int64_t i = 0; i < h; i++) {
+          const int64_t pixel = i * w * c + at;
+          float* o = out + (border.top + i * step_h) * row + border.left * BLOCK + v;
+          for (int64_t j = 0; j < w; j++, o += step_w * BLOCK) {
+            const Vector d = get<WHOLE>(moments.y + pixel + j * c, count) - mean;
+            store(o, fma(d, spread, get<WHOLE>(dy + pixel + j * c, count)) + level);
           }
+        }
       };
       if (count == VL)
         write(std::true_type{});
@@ -305,6 +297,36 @@ inline void gradient_to_blocks(const float* dy, int64_t h, int64_t w, int64_t c,
         write(std::false_type{});
     }
   }
+}
+
+// The same with the activation that the norm names.
+
+inline void norm_act_to_blocks(const float* x, int64_t h, int64_t w, int64_t c, const Border& border, const Norm& norm,
+                               float* out) {
+  with_activation(norm.activation, [&](auto chosen) { norm_act_to_blocks_by<decltype(chosen)::value>(x, h, w, c, border, norm, out); });
+}
+
+inline void norm_act_gradient(const float* x, const float* dy, int64_t pixels, int64_t c, const Norm& norm, float* dx,
+                              const NormGradient& sums) {
+  with_activation(norm.activation, [&](auto chosen) { norm_act_gradient_by<decltype(chosen)::value>(x, dy, pixels, c, norm, dx, sums); });
+}
+
+inline void norm_add_act(const float* x, const float* added, int64_t pixels, int64_t c, const Norm& norm, float* y) {
+  with_activation(norm.activation, [&](auto chosen) { norm_add_act_by<decltype(chosen)::value>(x, added, pixels, c, norm, y); });
+}
+
+inline void norm_add_act_gradient(const float* x, const float* added, const float* dy, int64_t pixels, int64_t c,
+                                  const Norm& norm, float* dx, float* d_added, const NormGradient& sums) {
+  with_activation(norm.activation, [&](auto chosen) { norm_add_act_gradient_by<decltype(chosen)::value>(x, added, dy, pixels, c, norm, dx, d_added, sums); });
+}
+
+inline void norm_act_pool(const float* x, int64_t h, int64_t w, int64_t c, const Norm& norm, float* y) {
+  with_activation(norm.activation, [&](auto chosen) { norm_act_pool_by<decltype(chosen)::value>(x, h, w, c, norm, y); });
+}
+
+inline void norm_act_pool_gradient(const float* x, const float* dy, int64_t h, int64_t w, int64_t c, const Norm& norm,
+                                   float* dx, const NormGradient& sums) {
+  with_activation(norm.activation, [&](auto chosen) { norm_act_pool_gradient_by<decltype(chosen)::value>(x, dy, h, w, c, norm, dx, sums); });
 }
 
 }  // namespace fishnet

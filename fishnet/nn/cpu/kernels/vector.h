@@ -18,7 +18,7 @@
 #error "needs AVX-512, AVX2 with FMA, or NEON of 64-bit ARM"
 #endif
 
-#define INLINE static inline __attribute__((always_inline))
+#define INLINE inline __attribute__((always_inline))
 #if defined(__clang__)
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else
@@ -59,7 +59,7 @@ constexpr int64_t blocks_of(int64_t channels) { return (channels + BLOCK - 1) / 
 constexpr int64_t padded(int64_t channels) { return blocks_of(channels) * BLOCK; }
 
 // Memory that a thread keeps between calls, so that no call waits for the system's pages. One array a slot.
-enum Slot { INPUT, OUTPUT, KERNEL, SUMS, TRANSFORMED_KERNEL, TILES, PRODUCTS, EDGE, SLOTS };
+enum Slot { INPUT, OUTPUT, KERNEL, SUMS, TRANSFORMED_KERNEL, TILES, PRODUCTS, EDGE, ACTIVATED, SPREAD, SLOTS };
 
 class Scratch {
  public:
