@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Num
 
 from fishnet.errors import UsageError
 from fishnet.nn.activations import relu
+from fishnet.nn.cpu.deferred import DeferredConvolution, DeferredMaps, activate_maps, to_array
 from fishnet.nn.dropout import Dropout, MixedDropout
 from fishnet.nn.initializers import INITIALIZERS
 from fishnet.nn.mixed_activation import ActivationByIndex
@@ -101,6 +102,9 @@ class Network(nn.Module):
             its statistics stay and are used in training, too. Each with True, or with a traced bool.
         dtype: of the computation; parameters, statistics of norms and logits are float32.
         headless: the result is that of the backbone, without global mean and head.
+        fused: whether compiled kernels for CPU compute convolutions, each with the norm and activation ahead of it, see
+            `fishnet.nn.cpu.deferred`, where nothing needs the maps in between; `conv` is not used then. Not for second
+            derivatives.
 
     Raises:
         UsageError: when called: images are not of rank 4, `norm_position` or `input_norm` is unknown, a norm does not
@@ -128,6 +132,7 @@ class Network(nn.Module):
     frozen_norms: Mapping[str, ArrayLike] = FrozenDict()
     dtype: DTypeLike = jnp.float32
     headless: bool = False
+    fused: bool = False
 
     own_se_reduction: ClassVar[int] = 0
 
@@ -139,7 +144,7 @@ class Network(nn.Module):
     @nn.compact
     def __call__(self, images: Num[Array | np.ndarray, "..."], train: bool) -> Float[Array, "b *s k"]:
         """Classifies images [b, h, w, c], uint8 or floats in 0..255: logits [b, classes]; `features` if `headless`."""
-        x = self.features(images, train)
+        x = to_array(self.features(images, train))
         return x if self.headless else self.apply_head(x, train)
 
     def features(self, images: Num[Array | np.ndarray, "..."], train: bool) -> Float[Array, "b *s f"]:
@@ -174,6 +179,7 @@ class Network(nn.Module):
         Returns:
             Maps [b, ceil(h / stride), ceil(w / stride), width].
         """
+        deferred = DeferredConvolution(x) if self.defers() else None
         conv = nn.Conv(
             width,
             (size, size),
@@ -182,10 +188,21 @@ class Network(nn.Module):
             use_bias=self.norm_position == "post",
             dtype=self.dtype,
             kernel_init=self.kernel_init,
-            conv_general_dilated=_with_kernel(self.conv, self.kernel_transform(site)),
+            conv_general_dilated=_with_kernel(deferred or self.conv, self.kernel_transform(site)),
             name=f"conv_{site}",
         )
-        return conv(x)
+        return deferred.result(conv(deferred.operand)) if deferred else conv(x)
+
+    def defers(self) -> bool:
+        """Whether norms and activations wait for the next layer: `fused`, and no layer needs the maps in between."""
+        return (
+            self.fused
+            and self.norm_position == "pre"
+            and self.dtype == jnp.float32
+            and self.reduction() == 0
+            and self.stochastic_depth is None
+            and "blocks" not in self.dropout_layers
+        )
 
     def apply_dense(self, x: Array, site: int, width: int) -> Float[Array, "b width"]:
         """Applies the dense layer of a site, with a bias only if `norm_position` is "post".
@@ -220,6 +237,8 @@ class Network(nn.Module):
         return self._apply_norm(pick_site(self.norm, site), f"norm_{site}", x, train)
 
     def _apply_norm(self, norm: Callable, name: str, x: Array, train: bool) -> Array:
+        if isinstance(x, DeferredMaps) and not x.is_measured:
+            x = x.array()
         frozen = self.frozen_norms.get(name, False)
         if frozen is True:
             return norm(name=name)(x, False)
@@ -243,7 +262,7 @@ class Network(nn.Module):
         act, name = pick_site(self.act, site), f"act_{site}{suffix}"
         if isinstance(act, ActivationByIndex):
             return act.module(name)(x, train)
-        return Activation(act, name=name)(x, train) if isinstance(act, Parametric) else act(x)
+        return Activation(act, name=name)(x, train) if isinstance(act, Parametric) else activate_maps(x, act)
 
     def conv_norm_act(
         self, x: Array, site: int, width: int, train: bool, size: int = 3, stride: int = 1, groups: int = 1
@@ -273,7 +292,9 @@ class Network(nn.Module):
 
     def apply_pool(self, x: Array) -> Array:
         """Pools maps [b, h, w, c] to [b, h // 2, w // 2, c], as long as they have two pixels a side."""
-        return self.pool(x) if min(x.shape[1:3]) >= 2 else x
+        if min(x.shape[1:3]) < 2:
+            return x
+        return x.max_pool() if isinstance(x, DeferredMaps) and self.pool is max_pool else self.pool(to_array(x))
 
     def apply_dropout(self, x: Array, where: str, name: str, train: bool) -> Array:
         """Applies dropout at rate `dropout`, in training (or `monte_carlo`), if `where` is one of `dropout_layers`."""

@@ -12,6 +12,8 @@ from jaxtyping import Array, Float
 
 from fishnet.checks.traced import is_whole_in, violates
 from fishnet.errors import UsageError
+from fishnet.nn.cpu.blocks import activation_number
+from fishnet.nn.cpu.deferred import DeferredMaps, to_array
 from fishnet.nn.parametric import Activation, Parametric, coefficient_or_default
 
 
@@ -43,7 +45,7 @@ class MixedActivation(nn.Module):
     coefficient: ArrayLike | None = None
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b *s c"], train: bool) -> Float[Array, "b *s c"]:
+    def __call__(self, x: Float[Array, "b *s c"] | DeferredMaps, train: bool) -> Float[Array, "b *s c"] | DeferredMaps:
         """Activates `x` [b, h, w, c] or [b, c]."""
         if violates(self.index, is_whole_in(0, len(self.functions))):
             raise UsageError(f"index {self.index} is no position among {len(self.functions)} activations")
@@ -61,7 +63,14 @@ class MixedActivation(nn.Module):
             slope = self.param("slope", lambda key, c, start=slope: jnp.full(c, start), x.shape[-1])
         if train and any(isinstance(f, Parametric) and f.random for f in self.functions):
             key = self.make_rng("activation")
-        return _switch(tuple(_pure(f, train) for f in self.functions))(index, x, slope, coefficient, key)
+        numbers = [activation_number(f) for f in self.functions]
+        if isinstance(x, DeferredMaps) and x.act is None and None not in numbers:
+            # One array for both: a learned slope, where a function has one, else the coefficient, which learns nothing.
+            learns = jnp.array([isinstance(f, Parametric) and f.slope is not None for f in self.functions])[index]
+            fixed = jnp.float32(0 if coefficient is None else coefficient)
+            return x.activate(jnp.array(numbers)[index], fixed if slope is None else jnp.where(learns, slope, fixed))
+        functions = tuple(_pure(f, train) for f in self.functions)
+        return _switch(functions)(index, to_array(x), slope, coefficient, key)
 
 
 @dataclass(frozen=True)

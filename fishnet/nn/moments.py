@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from fishnet.nn.cpu.deferred import DeferredMaps
+
 
 def _wide(x: Array) -> Array:
     """Reshapes [b, ..., c] to [b, pixels, c] in float32 or better.
@@ -26,8 +28,7 @@ def _wide(x: Array) -> Array:
     return t.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-@jax.custom_vjp
-def moments(x: Float[Array, "b *s c"]) -> tuple[Float[Array, "b c"], Float[Array, "b c"]]:
+def moments(x: Float[Array, "b *s c"] | DeferredMaps) -> tuple[Float[Array, "b c"], Float[Array, "b c"]]:
     """Mean and biased variance of each sample and channel over all n pixels.
 
         mean[b, c] = sum over pixels of x / n,   var[b, c] = sum over pixels of (x - mean)^2 / n
@@ -38,6 +39,11 @@ def moments(x: Float[Array, "b *s c"]) -> tuple[Float[Array, "b c"], Float[Array
     Returns:
         `(mean, var)`, both [b, c], in float32 or better whatever the dtype of `x`.
     """
+    return (x.measured.mean, x.measured.var) if isinstance(x, DeferredMaps) else _moments(x)
+
+
+@jax.custom_vjp
+def _moments(x: Array) -> tuple[Array, Array]:
     return _moments_forward(x)[0]
 
 
@@ -60,13 +66,15 @@ def _moments_backward(kept: tuple[Array, Array], cotangents: tuple[Array, Array]
     return (dx.reshape(x.shape).astype(x.dtype),)
 
 
-moments.defvjp(_moments_forward, _moments_backward)
+_moments.defvjp(_moments_forward, _moments_backward)
 
 
-@jax.custom_vjp
 def affine(
-    x: Float[Array, "b *s c"], mean: Float[Array, "b c"], gain: Float[Array, "b c"], shift: Float[Array, "b c"]
-) -> Float[Array, "b *s c"]:
+    x: Float[Array, "b *s c"] | DeferredMaps,
+    mean: Float[Array, "b c"],
+    gain: Float[Array, "b c"],
+    shift: Float[Array, "b c"],
+) -> Float[Array, "b *s c"] | DeferredMaps:
     """Centers, scales and shifts each sample and channel, in float32 or better.
 
         y = (x - mean) gain + shift
@@ -80,6 +88,11 @@ def affine(
     Returns:
         Shape and dtype of `x`.
     """
+    return x.normalize(mean, gain, shift) if isinstance(x, DeferredMaps) else _affine(x, mean, gain, shift)
+
+
+@jax.custom_vjp
+def _affine(x: Array, mean: Array, gain: Array, shift: Array) -> Array:
     return _affine_forward(x, mean, gain, shift)[0]
 
 
@@ -97,4 +110,4 @@ def _affine_backward(kept: tuple[Array, Array, Array], dy: Array) -> tuple[Array
     return dx, -gain * d_shift, d_gain, d_shift
 
 
-affine.defvjp(_affine_forward, _affine_backward)
+_affine.defvjp(_affine_forward, _affine_backward)

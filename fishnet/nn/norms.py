@@ -17,6 +17,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from fishnet.lookup import Table
+from fishnet.nn.cpu.deferred import DeferredMaps, to_array
 from fishnet.nn.moments import affine, moments
 from fishnet.nn.norm_formulas import (
     EPS,
@@ -30,6 +31,7 @@ from fishnet.nn.norm_formulas import (
 from fishnet.nn.weight_norms import normalize_kernel, normalize_kernel_by_kind, standardize_kernel
 
 BATCH_NORM_MOMENTUM = 0.9
+Maps = Float[Array, "b *s c"] | DeferredMaps
 
 
 class _Norm(nn.Module):
@@ -80,7 +82,7 @@ class MomentNorm(_Norm):
     frozen: Bool[Array, ""] | bool = False
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b *s c"], train: bool) -> Float[Array, "b *s c"]:
+    def __call__(self, x: Maps, train: bool) -> Maps:
         """Normalizes `x` [b, h, w, c] or [b, c]."""
         train = train and self.frozen is not True
         if isinstance(self.kind, int):
@@ -92,7 +94,7 @@ class MomentNorm(_Norm):
         scale, bias = self.scale_and_bias(c)
         running_mean, running_var = self.running(c)
 
-        def by_moments(x: Array, scale: Array, bias: Array, mean: Array, var: Array) -> tuple[Array, Array, Array]:
+        def by_moments(x: Maps, scale: Array, bias: Array, mean: Array, var: Array) -> tuple[Maps, Array, Array]:
             own_mean, own_var = moments(x)
             center, spread = mix_moments_traced(kind, own_mean, own_var, self.groups, self.ghost if train else 0)
             if not train or self.frozen is not False:
@@ -110,6 +112,7 @@ class MomentNorm(_Norm):
 
         arguments = x, scale, bias, running_mean.value, running_var.value
         if self.pixels:
+            arguments = to_array(x), *arguments[1:]
             y, center, spread = lax.cond(kind == KINDS.index("layer_channel"), by_pixel, by_moments, *arguments)
         else:
             y, center, spread = by_moments(*arguments)
@@ -156,9 +159,10 @@ class NoNorm(_Norm):
     """
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b *s c"], train: bool) -> Float[Array, "b *s c"]:
+    def __call__(self, x: Maps, train: bool) -> Maps:
         """Shifts `x` [b, h, w, c] or [b, c]."""
-        return (x + self.param("bias", nn.initializers.zeros, (x.shape[-1],), jnp.float32)).astype(x.dtype)
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],), jnp.float32)
+        return (to_array(x) + bias).astype(x.dtype)
 
 
 class BatchNorm(_Norm):
@@ -192,7 +196,7 @@ class BatchNorm(_Norm):
     frozen: Bool[Array, ""] | bool = False
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b *s c"], train: bool) -> Float[Array, "b *s c"]:
+    def __call__(self, x: Maps, train: bool) -> Maps:
         """Normalizes `x` [b, h, w, c] or [b, c]."""
         train = train and self.frozen is not True
         check_norm("batch", x.shape, ghost=self.ghost, train=train and not self.is_initializing())
@@ -218,7 +222,7 @@ class _SampleNorm(_Norm):
     kind: ClassVar[str]
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b *s c"], train: bool) -> Float[Array, "b *s c"]:
+    def __call__(self, x: Maps, train: bool) -> Maps:
         """Normalizes `x` [b, h, w, c] or [b, c]."""
         check_norm(self.kind, x.shape, self.groups)
         scale, bias = self.scale_and_bias(x.shape[-1])
@@ -299,10 +303,10 @@ class LayerChannelNorm(_Norm):
     """
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b *s c"], train: bool) -> Float[Array, "b *s c"]:
+    def __call__(self, x: Maps, train: bool) -> Maps:
         """Normalizes `x` [b, h, w, c] or [b, c]."""
         check_norm("layer_channel", x.shape)
-        return normalize_channels(x, *self.scale_and_bias(x.shape[-1]))
+        return normalize_channels(to_array(x), *self.scale_and_bias(x.shape[-1]))
 
 
 class WeightNorm(_Norm):
@@ -318,10 +322,10 @@ class WeightNorm(_Norm):
     kernel = staticmethod(normalize_kernel)
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b *s c"], train: bool) -> Float[Array, "b *s c"]:
+    def __call__(self, x: Maps, train: bool) -> Maps:
         """Scales and shifts `x` [b, h, w, c] or [b, c], the output of a layer whose kernel `kernel` has normalized."""
         scale, bias = self.scale_and_bias(x.shape[-1])
-        return (x * scale + bias).astype(x.dtype)
+        return (to_array(x) * scale + bias).astype(x.dtype)
 
 
 class WeightStandardizedNorm(WeightNorm):

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from fishnet.checks.traced import violates
 from fishnet.errors import UsageError
+from fishnet.nn.cpu.deferred import DeferredMaps, activate_maps
 
 LOWEST, HIGHEST = 1 / 8, 1 / 3  # the slopes between which rrelu draws
 
@@ -100,7 +101,7 @@ class Activation(nn.Module):
     coefficient: ArrayLike | None = None
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b *s c"], train: bool) -> Float[Array, "b *s c"]:
+    def __call__(self, x: Float[Array, "b *s c"] | DeferredMaps, train: bool) -> Float[Array, "b *s c"] | DeferredMaps:
         """Activates `x` [b, h, w, c] or [b, c]."""
         f = self.function
         given = isinstance(self.coefficient, int | float) and not math.isnan(self.coefficient)
@@ -108,12 +109,13 @@ class Activation(nn.Module):
             name = getattr(getattr(f, "function", f), "__name__", "this activation").lstrip("_")
             raise UsageError(f"{name} has no coefficient, got {self.coefficient}")
         if not isinstance(f, Parametric):
-            return f(x)
+            return activate_maps(x, f)
         slope = None
         if f.slope is not None:
             slope = self.param("slope", nn.initializers.constant(f.slope), (x.shape[-1],), jnp.float32)
         key = self.make_rng("activation") if f.random and train else None
-        return f(x, slope, self.coefficient, key, train)
+        number = slope if slope is not None else coefficient_or_default(self.coefficient, f.coefficient)
+        return activate_maps(x, f, number, lambda x: f(x, slope, self.coefficient, key, train))
 
 
 def _leaky_relu(x: Array, slope: object, coefficient: ArrayLike, key: object, train: bool) -> Array:

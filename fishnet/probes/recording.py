@@ -8,6 +8,7 @@ import jax
 from jaxtyping import Array
 
 from fishnet.models.network import Network, pick_site
+from fishnet.nn.cpu.deferred import to_array
 from fishnet.nn.mixed_activation import ActivationByIndex
 
 HEAD = "head"  # the layer whose input is called the features
@@ -50,15 +51,17 @@ def record_forward(run: Callable[[], Any]) -> ForwardRecord:
 
         def record_site(x: Array, site: int, train: bool, suffix: str = "") -> None:
             name = f"act_{site}{suffix}"
-            sites[name] = Site(x, y, pick_site(module.act, site), module.variables.get("params", {}).get(name, {}))
+            sites[name] = Site(
+                to_array(x), to_array(y), pick_site(module.act, site), module.variables.get("params", {}).get(name, {})
+            )
 
         if isinstance(module, Network) and context.method_name == Network.apply_act.__name__:
             record_site(*args, **kwargs)
         elif context.method_name == "__call__":
             if name == HEAD:
-                features.append(args[0])
+                features.append(to_array(args[0]))
             if any(not isinstance(leaf, Mapping) for leaf in module.variables.get("params", {}).values()):
-                outputs[name] = y
+                outputs[name] = to_array(y)
         return y
 
     with nn.intercept_methods(record):

@@ -43,6 +43,14 @@ class NormAct(NamedTuple):
     kind: Int[Array, ""]
 
 
+def activation_number(act: object) -> int | None:
+    """Number of an activation of `fishnet.nn.activations`; None for one that the blocks do not compute."""
+    function = getattr(act, "function", act)
+    if getattr(function, "__module__", "") not in ("fishnet.nn.activations", "fishnet.nn.parametric"):
+        return None
+    return ACTIVATION_NUMBERS.get(getattr(function, "__name__", "").removeprefix("_"))
+
+
 class Measured(NamedTuple):
     """Maps with the mean and biased variance of each image and channel."""
 
@@ -93,9 +101,7 @@ conv_moments.defvjp(_conv_moments_forward, _conv_moments_backward)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def norm_act_conv(
-    window: Window, depthwise: bool, x: Float[Array, "b h w i"], norm: NormAct, k: Array
-) -> Measured:
+def norm_act_conv(window: Window, depthwise: bool, x: Float[Array, "b h w i"], norm: NormAct, k: Array) -> Measured:
     """Convolves act(norm(x)) with a kernel [kh, kw, i, o]."""
     shape = output_shape(window, x.shape, k.shape)
     numbers = shape[0], shape[3]
@@ -139,6 +145,21 @@ def _norm_act_pool_backward(kept: tuple[Array, NormAct], dy: Array) -> tuple[Arr
 
 
 norm_act_pool.defvjp(lambda x, norm: (norm_act_pool(x, norm), (x, norm)), _norm_act_pool_backward)
+
+
+@jax.custom_vjp
+def norm_act(x: Float[Array, "b h w c"], norm: NormAct) -> Float[Array, "b h w c"]:
+    """Activates norm(x)."""
+    return _call("norm_act", [x.shape], x, *norm)[0]
+
+
+def _norm_act_backward(kept: tuple[Array, NormAct], dy: Array) -> tuple[Array, NormAct]:
+    x, norm = kept
+    dx, *sums = _call("norm_act_gradient", [x.shape, *[norm.gain.shape] * 3], dy, x, *norm)
+    return dx, _norm_gradient(norm, *sums)
+
+
+norm_act.defvjp(lambda x, norm: (norm_act(x, norm), (x, norm)), _norm_act_backward)
 
 
 @jax.custom_vjp

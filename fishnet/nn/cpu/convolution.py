@@ -1,7 +1,7 @@
-"""Convolution by the cpu_kernels kernels of this folder: a lowering for CPU, closed under reverse-mode differentiation.
+"""Convolution by the compiled kernels of this folder: a lowering for CPU, closed under reverse-mode differentiation.
 
-The three products of a convolution (with a kernel, of a gradient with a kernel, of maps with a gradient) are each a call
-of cpu_kernels code, and the gradient of each is made of the other two: so gradients of gradients work to any order.
+The three products of a convolution (with a kernel, of a gradient with a kernel, of maps with a gradient) are each a
+call of compiled code, and the gradient of each is made of the other two: so gradients of gradients work to any order.
 `jax.jvp` does not pass, as in the other lowerings with rules of their own.
 """
 
@@ -34,7 +34,7 @@ def cpu_kernels(
     precision: lax.PrecisionLike = None,
     preferred_element_type: DTypeLike | None = None,
 ) -> Float[Array, "b *t o"]:
-    """Convolution by cpu_kernels kernels where they apply, else by `winograd`; for `nn.Conv(conv_general_dilated=...)`.
+    """Convolution by compiled kernels where they apply, else by `winograd`; for `nn.Conv(conv_general_dilated=...)`.
 
         y[b, p, q, o] = sum over i, j, c of x[b, s p + i - top, s q + j - left, c] k[i, j, c, o]
 
@@ -65,7 +65,7 @@ def window_of(
     batch_group_count: int,
     preferred_element_type: DTypeLike | None,
 ) -> Window | None:
-    """Strides and padding, if the cpu_kernels kernels apply to this convolution; None if they do not."""
+    """Strides and padding, if the compiled kernels apply to this convolution; None if they do not."""
     if lhs.ndim != 4 or rhs.ndim != 4 or lhs.size == 0 or rhs.size == 0:
         return None
     channels_last = lax.conv_dimension_numbers(lhs.shape, rhs.shape, ("NHWC", "HWIO", "NHWC"))

@@ -212,6 +212,30 @@ ffi::Error NormActPoolGradient(In dy, In x, Numbers center, Numbers gain, Number
   });
 }
 
+ffi::Error NormAct(In x, Numbers center, Numbers gain, Numbers shift, Coefficient coefficient, Kind kind, Out y) {
+  return guarded([&] {
+    const Maps m = maps_of(x);
+    const auto norm = norm_of(m.n, m.c, center, gain, shift, coefficient, kind);
+    if (!same_shape(x, *y)) throw std::string("an activation keeps the shape");
+    for (int64_t n = 0; n < m.n; n++)
+      fishnet::norm_add_act(x.typed_data() + n * m.floats(), nullptr, m.h * m.w, m.c, norm.of(n, m.c),
+                            y->typed_data() + n * m.floats());
+  });
+}
+
+ffi::Error NormActGradient(In dy, In x, Numbers center, Numbers gain, Numbers shift, Coefficient coefficient,
+                           Kind kind, Out dx, NumbersOut d_gain, NumbersOut d_shift, NumbersOut d_coefficient) {
+  return guarded([&] {
+    const Maps m = maps_of(x);
+    const auto norm = norm_of(m.n, m.c, center, gain, shift, coefficient, kind);
+    const auto sums = sums_of(m.n, m.c, d_gain, d_shift, d_coefficient);
+    if (!same_shape(x, dy) || !same_shape(x, *dx)) throw std::string("a gradient has the shape of its array");
+    for (int64_t n = 0; n < m.n; n++)
+      fishnet::norm_act_gradient(x.typed_data() + n * m.floats(), dy.typed_data() + n * m.floats(), m.h * m.w, m.c,
+                                 norm.of(n, m.c), dx->typed_data() + n * m.floats(), sums.of(n, m.c));
+  });
+}
+
 ffi::Error NormAddAct(In x, Numbers center, Numbers gain, Numbers shift, In added, Coefficient coefficient, Kind kind,
                       Out y) {
   return guarded([&] {
@@ -268,6 +292,8 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(norm_act_conv_gradient, NormActConvolveGradient,
 XLA_FFI_DEFINE_HANDLER_SYMBOL(norm_act_pool, NormActPool, BIND.NORM.ACTIVATION.Ret<In>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(norm_act_pool_gradient, NormActPoolGradient,
                               BIND.Arg<In>().NORM.ACTIVATION.Ret<In>().SUMS);
+XLA_FFI_DEFINE_HANDLER_SYMBOL(norm_act, NormAct, BIND.NORM.ACTIVATION.Ret<In>());
+XLA_FFI_DEFINE_HANDLER_SYMBOL(norm_act_gradient, NormActGradient, BIND.Arg<In>().NORM.ACTIVATION.Ret<In>().SUMS);
 XLA_FFI_DEFINE_HANDLER_SYMBOL(norm_add_act, NormAddAct, BIND.NORM.Arg<In>().ACTIVATION.Ret<In>());
 XLA_FFI_DEFINE_HANDLER_SYMBOL(norm_add_act_gradient, NormAddActGradient,
                               BIND.Arg<In>().NORM.Arg<In>().ACTIVATION.Ret<In>().Ret<In>().SUMS);

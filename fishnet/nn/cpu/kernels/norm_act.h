@@ -146,14 +146,15 @@ inline void norm_act_gradient_by(const float* x, const float* dy, int64_t pixels
   });
 }
 
-// y [pixels, c] = act(norm(x) + added).
+// y [pixels, c] = act(norm(x) + added); null adds nothing.
 template <int A>
 inline void norm_add_act_by(const float* x, const float* added, int64_t pixels, int64_t c, const Norm& norm, float* y) {
   each_vector(c, [&](int64_t at, int64_t count, auto whole) {
     constexpr bool WHOLE = decltype(whole)::value;
     const Channels here = Channels::at(norm, at, count);
     for (int64_t i = at; i < pixels * c; i += c) {
-      const Vector n = here.affine(get<WHOLE>(x + i, count)) + get<WHOLE>(added + i, count);
+      Vector n = here.affine(get<WHOLE>(x + i, count));
+      if (added) n += get<WHOLE>(added + i, count);
       put<WHOLE>(y + i, activate<A>(n, here.coefficient), count);
     }
   });
