@@ -84,8 +84,8 @@ def gemm(
     def product(x: Array, kernel: Array) -> Array:
         patches = cast(Array, _patches(x, layout, x.shape[1:-1]))
         y = lax.dot_general(
-            patches.reshape(-1, patches.shape[-1]),
-            kernel.reshape(-1, kernel.shape[-1]),
+            patches.reshape(prod(patches.shape[:-1]), patches.shape[-1]),
+            kernel.reshape(prod(kernel.shape[:-1]), kernel.shape[-1]),
             (((1,), (0,)), ((), ())),
             precision=precision,
             preferred_element_type=preferred_element_type,
