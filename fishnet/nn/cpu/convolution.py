@@ -50,7 +50,7 @@ def cpu_kernels(
             lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers, feature_group_count,
             batch_group_count, precision, preferred_element_type,
         )  # fmt: skip
-    return _forward(window, feature_group_count > 1, lhs, rhs)
+    return _forward(window, feature_group_count > 1, jnp.asarray(lhs), jnp.asarray(rhs))
 
 
 def window_of(
