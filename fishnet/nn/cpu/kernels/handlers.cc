@@ -1,8 +1,8 @@
 // XLA's foreign-function interface to the kernels: shapes from the buffers, strides and padding from an attribute.
-#include <array>
 #include <exception>
 #include <string>
 
+#include "checks.h"
 #include "fused.h"
 #include "kernels.h"
 #include "xla/ffi/api/ffi.h"
@@ -13,29 +13,6 @@ namespace ffi = xla::ffi;
 using In = ffi::Buffer<ffi::F32, 4>;
 using Out = ffi::ResultBuffer<ffi::F32, 4>;
 using Window = ffi::Span<const int64_t>;  // stride [h, w], padding [top, bottom, left, right]
-
-// The convolution of images with these dimensions; throws std::string where they do not fit each other.
-template <class Images, class Kernel, class Maps>
-fishnet::Convolution convolution_of(const Images& x, const Kernel& k, const Maps& y, Window window, bool depthwise) {
-  constexpr int64_t MOST = int64_t{1} << 40;  // products of four sizes below it do not overflow
-  if (window.size() != 6) throw std::string("a window has six numbers");
-  const fishnet::Convolution c{x[0],      x[1],      x[2],      x[3],      k[0],      k[1],      k[3],     y[1],
-                               y[2],      window[0], window[1], window[2], window[3], window[4], window[5], depthwise};
-  int64_t product = 1;
-  for (int64_t size : {c.n, c.h + c.top + c.bottom, c.w + c.left + c.right, c.ci, c.kh, c.kw, c.co, c.oh, c.ow}) {
-    if (size < 1) throw std::string("a convolution of nothing");
-    if (size >= MOST) throw std::string("an array is too large");
-  }
-  for (int64_t size : {c.n, c.h + c.top + c.bottom, c.w + c.left + c.right, std::max(c.ci, c.co)})
-    if ((product *= size) >= MOST) throw std::string("an array is too large");
-  if (c.sh < 1 || c.sw < 1 || c.sh > 2 || c.sw > 2) throw std::string("strides are 1 or 2");
-  for (auto [low, high, size] : {std::array<int64_t, 3>{c.top, c.bottom, c.kh}, {c.left, c.right, c.kw}})
-    if (low < 0 || high < 0 || low >= size || high >= size) throw std::string("padding is narrower than the kernel");
-  if (c.oh != (c.h + c.top + c.bottom - c.kh) / c.sh + 1 || c.ow != (c.w + c.left + c.right - c.kw) / c.sw + 1 ||
-      y[0] != c.n || y[3] != c.co || k[2] != (depthwise ? 1 : c.ci) || (depthwise && c.ci != c.co))
-    throw std::string("shapes do not fit each other");
-  return c;
-}
 
 // Calls `work`, and turns what it throws into an error of XLA's.
 template <class Work>
@@ -60,21 +37,21 @@ bool same_shape(const A& a, const B& b) {
 
 ffi::Error Convolve(In x, In k, Out y, Window window, bool depthwise, int64_t winograd_from) {
   return guarded([&] {
-    const auto c = convolution_of(x.dimensions(), k.dimensions(), y->dimensions(), window, depthwise);
+    const auto c = fishnet::convolution_of(x.dimensions(), k.dimensions(), y->dimensions(), window, depthwise);
     fishnet::convolve(c, x.typed_data(), k.typed_data(), y->typed_data(), winograd_from);
   });
 }
 
 ffi::Error InputGradient(In dy, In k, Out dx, Window window, bool depthwise, int64_t winograd_from) {
   return guarded([&] {
-    const auto c = convolution_of(dx->dimensions(), k.dimensions(), dy.dimensions(), window, depthwise);
+    const auto c = fishnet::convolution_of(dx->dimensions(), k.dimensions(), dy.dimensions(), window, depthwise);
     fishnet::convolve_transposed(c, dy.typed_data(), k.typed_data(), dx->typed_data(), winograd_from);
   });
 }
 
 ffi::Error KernelGradient(In x, In dy, Out dk, Window window, bool depthwise, int64_t winograd_from) {
   return guarded([&] {
-    const auto c = convolution_of(x.dimensions(), dk->dimensions(), dy.dimensions(), window, depthwise);
+    const auto c = fishnet::convolution_of(x.dimensions(), dk->dimensions(), dy.dimensions(), window, depthwise);
     fishnet::convolve_kernel_gradient(c, x.typed_data(), dy.typed_data(), dk->typed_data(), winograd_from);
   });
 }
@@ -113,7 +90,7 @@ fishnet::NormGradient sums_of(int64_t n, int64_t c, NumbersOut gain, NumbersOut 
 ffi::Error ConvolveMeasured(In x, In k, Out y, NumbersOut mean, NumbersOut var, Window window, bool depthwise,
                             int64_t winograd_from) {
   return guarded([&] {
-    const auto c = convolution_of(x.dimensions(), k.dimensions(), y->dimensions(), window, depthwise);
+    const auto c = fishnet::convolution_of(x.dimensions(), k.dimensions(), y->dimensions(), window, depthwise);
     check_numbers(c.n, c.co, {mean->dimensions(), var->dimensions()});
     fishnet::convolve_measured(c, x.typed_data(), k.typed_data(), y->typed_data(), mean->typed_data(),
                                var->typed_data(), winograd_from);
@@ -123,7 +100,7 @@ ffi::Error ConvolveMeasured(In x, In k, Out y, NumbersOut mean, NumbersOut var, 
 ffi::Error MeasuredInputGradient(In dy, In y, Numbers mean, Numbers spread, Numbers level, In k, Out dx, Window window,
                                  bool depthwise, int64_t winograd_from) {
   return guarded([&] {
-    const auto c = convolution_of(dx->dimensions(), k.dimensions(), dy.dimensions(), window, depthwise);
+    const auto c = fishnet::convolution_of(dx->dimensions(), k.dimensions(), dy.dimensions(), window, depthwise);
     fishnet::convolve_measured_transposed(c, dy.typed_data(), moments_of(c, dy, y, mean, spread, level),
                                           k.typed_data(), dx->typed_data(), winograd_from);
   });
@@ -132,7 +109,7 @@ ffi::Error MeasuredInputGradient(In dy, In y, Numbers mean, Numbers spread, Numb
 ffi::Error MeasuredKernelGradient(In x, In dy, In y, Numbers mean, Numbers spread, Numbers level, Out dk,
                                   Window window, bool depthwise, int64_t winograd_from) {
   return guarded([&] {
-    const auto c = convolution_of(x.dimensions(), dk->dimensions(), dy.dimensions(), window, depthwise);
+    const auto c = fishnet::convolution_of(x.dimensions(), dk->dimensions(), dy.dimensions(), window, depthwise);
     fishnet::convolve_measured_kernel_gradient(c, x.typed_data(), dy.typed_data(),
                                                moments_of(c, dy, y, mean, spread, level), dk->typed_data(),
                                                winograd_from);
@@ -143,7 +120,7 @@ ffi::Error NormActConvolve(In x, Numbers center, Numbers gain, Numbers shift, Co
                            Out y, NumbersOut mean, NumbersOut var, Window window, bool depthwise,
                            int64_t winograd_from) {
   return guarded([&] {
-    const auto c = convolution_of(x.dimensions(), k.dimensions(), y->dimensions(), window, depthwise);
+    const auto c = fishnet::convolution_of(x.dimensions(), k.dimensions(), y->dimensions(), window, depthwise);
     const auto norm = norm_of(c.n, c.ci, center, gain, shift, coefficient, kind);
     check_numbers(c.n, c.co, {mean->dimensions(), var->dimensions()});
     fishnet::norm_act_convolve(c, x.typed_data(), norm, k.typed_data(), y->typed_data(),
@@ -156,7 +133,7 @@ ffi::Error NormActConvolveGradient(In dy, In y, Numbers mean, Numbers spread, Nu
                                    Out dk, NumbersOut d_gain, NumbersOut d_shift, NumbersOut d_coefficient,
                                    Window window, bool depthwise, int64_t winograd_from) {
   return guarded([&] {
-    const auto c = convolution_of(x.dimensions(), k.dimensions(), dy.dimensions(), window, depthwise);
+    const auto c = fishnet::convolution_of(x.dimensions(), k.dimensions(), dy.dimensions(), window, depthwise);
     const auto norm = norm_of(c.n, c.ci, center, gain, shift, coefficient, kind);
     const auto moments = moments_of(c, dy, y, mean, spread, level);
     const auto sums = sums_of(c.n, c.ci, d_gain, d_shift, d_coefficient);
