@@ -69,6 +69,7 @@ QUICK = (
 )
 NOT_QUICK = (
     *("augment/test_augment.py", "losses/test_softmax_family.py", "nn/test_convolution.py", "nn/test_norms.py"),
+    "nn/cpu/",
     *("stats/test_compare.py", "stats/test_planning.py"),
 )
 
