@@ -16,7 +16,7 @@ from fishnet.models import MODELS
 from fishnet.models.initial_values import match_scales, shift_biases
 from fishnet.models.network import Network
 from fishnet.nn.activations import ACTIVATIONS
-from fishnet.nn.conv_implementations import LOWERINGS
+from fishnet.nn.conv_implementations import FUSED, LOWERINGS
 from fishnet.nn.dropout import DROPOUTS
 from fishnet.nn.initializers import INITIALIZERS, VarianceScaling
 from fishnet.nn.lsuv import layer_order, layer_outputs, lsuv
@@ -63,6 +63,11 @@ def build_training_model(lane: Lane, statistics: Any, step: jax.Array) -> Networ
     """Model of one lane in a training step: the norms of layers that do not learn in it are frozen."""
     frozen = find_frozen_norms(lane, list(statistics), step)
     return build_model(lane.config, lane.ids, lane.hparams).clone(frozen_norms=frozen)
+
+
+def fuse_layers(config: ProgramConfig, model: Network) -> Network:
+    """Model whose layers are fused where the lowering can, for training and evaluation: not for second derivatives."""
+    return model.clone(fused=True) if config.lowering in FUSED else model
 
 
 def build_loss(lane: Lane, progress: jax.Array) -> Callable:

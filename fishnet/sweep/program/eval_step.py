@@ -13,7 +13,7 @@ from jax import lax
 from fishnet.models.network import Network
 from fishnet.models.norm_statistics import Population, add_batch, batch_moments, empty_population
 from fishnet.probes import Batches, Net
-from fishnet.sweep.program.build import build_loss, build_model, build_training_model, frozen_norms
+from fishnet.sweep.program.build import build_loss, build_model, build_training_model, frozen_norms, fuse_layers
 from fishnet.sweep.program.state import Lane, LaneState, TrainingLane
 
 PRECISE_BATCHES = 32  # of an epoch, from which precise statistics are estimated
@@ -28,7 +28,7 @@ def evaluate_lane(lane: Lane, params: Any, statistics: Any, positions: jax.Array
         chunks: [] int32; rows of `positions` from there on are not computed, and their logits are 0.
     """
     config = lane.config
-    model = build_model(config, lane.ids, lane.hparams)
+    model = fuse_layers(config, build_model(config, lane.ids, lane.hparams))
     variables = lane.variables(params, statistics)
 
     def classify(images: jax.Array) -> jax.Array:

@@ -22,7 +22,14 @@ from fishnet.optim.masks import global_norm
 from fishnet.optim.optimizer_state import OptimizerState, descent_direction, to_optax_state
 from fishnet.optim.optimizers import Optimizer
 from fishnet.optim.switched import Clip, clip_by_index, schedule_by_index
-from fishnet.sweep.program.build import build_loss, build_model, build_training_model, frozen_leaves, scale_layers
+from fishnet.sweep.program.build import (
+    build_loss,
+    build_model,
+    build_training_model,
+    frozen_leaves,
+    fuse_layers,
+    scale_layers,
+)
 from fishnet.sweep.program.eval_step import update_statistics
 from fishnet.sweep.program.rng import stream_key
 from fishnet.sweep.program.state import EpochSums, Lane, LaneState, TrainingLane, epoch_order
@@ -145,7 +152,7 @@ def batch_losses(lane: Lane, batch: Batch, logits: jax.Array) -> jax.Array:
 def apply_model(lane: Lane, state: LaneState, batch: Batch, step: jax.Array, params: Any) -> tuple[jax.Array, Any]:
     """Logits [b, class] of a step in training mode, and the variables that it changed."""
     rngs = {name: stream_key(lane.hparams.keys, name, step) for name in ("dropout", "activation")}
-    model = build_training_model(lane, state.statistics, step)
+    model = fuse_layers(lane.config, build_training_model(lane, state.statistics, step))
     variables = lane.variables(params, state.statistics)
     return model.apply(variables, batch.images, train=True, rngs=rngs, mutable=["batch_stats"])
 
