@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from fishnet.nn.cpu.deferred import DeferredMaps
+from fishnet.nn.cpu.deferred import DeferredMaps, Maps
 
 
 def _wide(x: Array) -> Array:
@@ -28,7 +28,7 @@ def _wide(x: Array) -> Array:
     return t.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def moments(x: Float[Array, "b *s c"] | DeferredMaps) -> tuple[Float[Array, "b c"], Float[Array, "b c"]]:
+def moments(x: Maps) -> tuple[Float[Array, "b c"], Float[Array, "b c"]]:
     """Mean and biased variance of each sample and channel over all n pixels.
 
         mean[b, c] = sum over pixels of x / n,   var[b, c] = sum over pixels of (x - mean)^2 / n
@@ -70,11 +70,11 @@ _moments.defvjp(_moments_forward, _moments_backward)
 
 
 def affine(
-    x: Float[Array, "b *s c"] | DeferredMaps,
+    x: Maps,
     mean: Float[Array, "b c"],
     gain: Float[Array, "b c"],
     shift: Float[Array, "b c"],
-) -> Float[Array, "b *s c"] | DeferredMaps:
+) -> Maps:
     """Centers, scales and shifts each sample and channel, in float32 or better.
 
         y = (x - mean) gain + shift

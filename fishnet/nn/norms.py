@@ -14,10 +14,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool
 
 from fishnet.lookup import Table
-from fishnet.nn.cpu.deferred import DeferredMaps, to_array
+from fishnet.nn.cpu.deferred import Maps, to_array
 from fishnet.nn.moments import affine, moments
 from fishnet.nn.norm_formulas import (
     EPS,
@@ -31,7 +31,6 @@ from fishnet.nn.norm_formulas import (
 from fishnet.nn.weight_norms import normalize_kernel, normalize_kernel_by_kind, standardize_kernel
 
 BATCH_NORM_MOMENTUM = 0.9
-Maps = Float[Array, "b *s c"] | DeferredMaps
 
 
 class _Norm(nn.Module):

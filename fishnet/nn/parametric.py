@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from fishnet.checks.traced import violates
 from fishnet.errors import UsageError
-from fishnet.nn.cpu.deferred import DeferredMaps, activate_maps
+from fishnet.nn.cpu.deferred import activate_maps
 
 LOWEST, HIGHEST = 1 / 8, 1 / 3  # the slopes between which rrelu draws
 
@@ -101,7 +101,7 @@ class Activation(nn.Module):
     coefficient: ArrayLike | None = None
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b *s c"] | DeferredMaps, train: bool) -> Float[Array, "b *s c"] | DeferredMaps:
+    def __call__(self, x: Maps, train: bool) -> Maps:
         """Activates `x` [b, h, w, c] or [b, c]."""
         f = self.function
         given = isinstance(self.coefficient, int | float) and not math.isnan(self.coefficient)

@@ -5,8 +5,9 @@ convolutions also return the moments of their result, of which the next norm's n
 composition of the plain functions to rounding; `jax.grad` passes once (for second derivatives use the plain functions).
 """
 
+from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -59,7 +60,7 @@ class Measured(NamedTuple):
     var: Float[Array, "b c"]
 
 
-def _call(name: str, shapes: list[tuple[int, ...]], *operands: Array, **options: object) -> list[Array]:
+def _call(name: str, shapes: list[tuple[int, ...]], *operands: Array, **options: object) -> Sequence[Array]:
     results = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
     return jax.ffi.ffi_call(f"fishnet_{name}", results, vmap_method="sequential")(*operands, **options)
 
@@ -85,7 +86,7 @@ def conv_moments(window: Window, depthwise: bool, x: Float[Array, "b h w i"], k:
 
 
 def _conv_moments_forward(window: Window, depthwise: bool, x: Array, k: Array) -> tuple[Measured, tuple]:
-    result = conv_moments(window, depthwise, x, k)
+    result = cast(Measured, conv_moments(window, depthwise, x, k))
     return result, (x, k, result.y, result.mean)
 
 
@@ -109,7 +110,7 @@ def norm_act_conv(window: Window, depthwise: bool, x: Float[Array, "b h w i"], n
 
 
 def _norm_act_conv_forward(window: Window, depthwise: bool, x: Array, norm: NormAct, k: Array):
-    result = norm_act_conv(window, depthwise, x, norm, k)
+    result = cast(Measured, norm_act_conv(window, depthwise, x, norm, k))
     return result, (x, norm, k, result.y, result.mean)
 
 
@@ -124,7 +125,7 @@ def _norm_act_conv_backward(window: Window, depthwise: bool, kept: tuple, d: Mea
 
 def _norm_gradient(norm: NormAct, d_gain: Array, d_shift: Array, d_coefficient: Array) -> NormAct:
     """Gradients of a norm's numbers from the sums over pixels."""
-    nothing = np.zeros((), jax.dtypes.float0)
+    nothing: Any = np.zeros((), jax.dtypes.float0)  # of an integer
     return NormAct(-norm.gain * d_shift, d_gain, d_shift, d_coefficient.sum(0), nothing)
 
 

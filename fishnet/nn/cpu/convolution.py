@@ -5,8 +5,9 @@ call of compiled code, and the gradient of each is made of the other two: so gra
 `jax.jvp` does not pass, as in the other lowerings with rules of their own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from fishnet.nn.cpu.library import require_kernels
 from fishnet.nn.winograd import winograd
 
 WINOGRAD_FROM = 16  # channels on either side, from which the products that are saved outweigh the transforms
@@ -38,8 +40,25 @@ def cpu_kernels(
 
         y[b, p, q, o] = sum over i, j, c of x[b, s p + i - top, s q + j - left, c] k[i, j, c, o]
 
-    They apply to float32 maps of two spatial axes, strides of 1 and 2, padding that is narrower than the kernel,
+    The kernels are compiled at first use, see `fishnet.nn.cpu.library`. They apply to float32 maps of two spatial axes, strides of 1 and 2, padding that is narrower than the kernel,
     without dilation, and to one group of channels or as many groups as channels (depthwise).
+
+    Args:
+        lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers, feature_group_count,
+            batch_group_count, precision, preferred_element_type: as for `fishnet.nn.convolution.gemm`.
+
+    Returns:
+        Maps [b, p, q, o].
+
+    Raises:
+        UserError: the kernels cannot be had here: the message says why.
+        UsageError: as `gemm`.
+
+    Example:
+        >>> import flax.linen as nn
+        >>> layer = nn.Conv(4, (3, 3), strides=2, conv_general_dilated=cpu_kernels)
+        >>> layer.init_with_output(jax.random.key(0), jnp.ones((1, 8, 8, 3)))[0].shape  # doctest: +SKIP
+        (1, 4, 4, 4)
     """
     window = window_of(
         lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers, feature_group_count,
@@ -50,6 +69,7 @@ def cpu_kernels(
             lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers, feature_group_count,
             batch_group_count, precision, preferred_element_type,
         )  # fmt: skip
+    require_kernels()
     return _forward(window, feature_group_count > 1, jnp.asarray(lhs), jnp.asarray(rhs))
 
 
@@ -108,27 +128,32 @@ def _call(name: str, shape: tuple[int, ...], window: Window, depthwise: bool, *o
     return call(*operands, window=numbers, depthwise=depthwise, winograd_from=np.int64(WINOGRAD_FROM))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _with_own_gradient(*static: int) -> Callable[[Callable], Any]:
+    return partial(jax.custom_vjp, nondiff_argnums=static)
+
+
+@_with_own_gradient(0, 1)
 def _forward(window: Window, depthwise: bool, x: Array, k: Array) -> Array:
     """Maps [b, p, q, o] of maps [b, h, w, i] and a kernel [kh, kw, i, o]."""
     return _call("", output_shape(window, x.shape, k.shape), window, depthwise, x, k)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+@_with_own_gradient(0, 1, 2)
 def _input_gradient(window: Window, depthwise: bool, size: tuple[int, int], dy: Array, k: Array) -> Array:
     """Gradient of maps of `size` (h, w), from that of the result and the kernel."""
     channels = k.shape[3] if depthwise else k.shape[2]
     return _call("_input_gradient", (dy.shape[0], *size, channels), window, depthwise, dy, k)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+@_with_own_gradient(0, 1, 2)
 def _kernel_gradient(window: Window, depthwise: bool, shape: tuple[int, ...], x: Array, dy: Array) -> Array:
     """Gradient of a kernel of `shape`, from the maps and the gradient of the result."""
     return _call("_kernel_gradient", shape, window, depthwise, x, dy)
 
 
-def _keep(function):  # the operands are all that a product's gradients need
-    return lambda *arguments: (function(*arguments), arguments[-2:])
+def _keep(product: Callable) -> Callable:
+    """Forward pass of a product, whose gradients need its two operands and nothing else."""
+    return lambda *arguments: (product(*arguments), arguments[-2:])
 
 
 def _forward_backward(window: Window, depthwise: bool, kept: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:

@@ -6,7 +6,7 @@ and the next convolution, pooling or sum does it all in one pass. Everything els
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -24,6 +24,7 @@ from fishnet.nn.cpu.blocks import (
     norm_add_act,
 )
 from fishnet.nn.cpu.convolution import cpu_kernels, window_of
+from fishnet.nn.cpu.library import require_kernels
 from fishnet.nn.pooling import max_pool
 
 IDENTITY = ACTIVATION_NUMBERS["identity"]
@@ -56,12 +57,12 @@ class DeferredMaps:
         """Whether nothing has been noted, so that the moments are those of the maps."""
         return self.norm is None and self.act is None and self.added is None
 
-    def normalize(self, center: Array, gain: Array, shift: Array) -> "DeferredMaps":
+    def normalize(self, center: Array, gain: Array, shift: Array) -> Any:
         """Notes a norm."""
         assert self.is_measured, "a norm of what is not measured: take the array"
         return DeferredMaps(self.measured, (center, gain, shift))
 
-    def activate(self, number: ArrayLike, coefficient: ArrayLike = 0.0) -> "DeferredMaps | Array":
+    def activate(self, number: ArrayLike, coefficient: ArrayLike = 0.0) -> Any:
         """Notes an activation by its number; behind a sum it is computed at once, as several layers read its result."""
         assert self.act is None, "one activation after the other is not fused: take the array"
         c = self.shape[-1]
@@ -70,7 +71,7 @@ class DeferredMaps:
             return norm_add_act(self.measured.y, self._norm_act(act), self.added)
         return DeferredMaps(self.measured, self.norm, act)
 
-    def convolve(self, window: tuple, depthwise: bool, kernel: Array) -> Measured:
+    def convolve(self, window: tuple, depthwise: bool, kernel: Array) -> Any:
         """Convolves the maps; `window` as in `fishnet.nn.cpu.convolution`."""
         if self.added is not None:
             return conv_moments(window, depthwise, self.array(), kernel)
@@ -87,7 +88,7 @@ class DeferredMaps:
     def array(self) -> Float[Array, "b h w c"]:
         """Computes the maps."""
         if self.added is not None:
-            return self.activate(IDENTITY)  # pyright: ignore[reportReturnType]
+            return self.activate(IDENTITY)
         if self.is_measured:
             return self.measured.y
         return norm_act(self.measured.y, self._norm_act(self.act))
@@ -98,7 +99,7 @@ class DeferredMaps:
         coefficient, number = (jnp.zeros(c), IDENTITY) if act is None else act
         return NormAct(*norm, coefficient, jnp.asarray(number, jnp.int32))
 
-    def __add__(self, other: Any) -> "DeferredMaps | Array":
+    def __add__(self, other: Any) -> Any:
         if self.act is None and self.added is None and getattr(other, "shape", None) == self.shape:
             return DeferredMaps(self.measured, self.norm, None, to_array(other))
         return self.array() + other
@@ -143,15 +144,24 @@ class DeferredConvolution:
         )  # fmt: skip
         if window is None:
             return cpu_kernels(to_array(self.x), rhs, window_strides, padding, **options)
+        require_kernels()
         if isinstance(self.x, DeferredMaps):
-            self.measured = self.x.convolve(window, groups > 1, rhs)
+            measured = self.x.convolve(window, groups > 1, rhs)
         else:
-            self.measured = conv_moments(window, groups > 1, lhs, rhs)
-        return self.measured.y
+            measured = cast(Measured, conv_moments(window, groups > 1, lhs, rhs))
+        self.measured = measured
+        return measured.y
 
-    def result(self, y: Array) -> Array | DeferredMaps:
+    def result(self, y: Array) -> Any:
         """Maps behind the layer, which has returned `y`."""
         return y if self.measured is None else DeferredMaps(self.measured)
+
+
+# Maps or values that may be deferred. To type checkers they are arrays: that is what all but norms and activations see.
+if TYPE_CHECKING:
+    Maps = Array
+else:
+    Maps = Float[Array, "b *s c"] | DeferredMaps
 
 
 def to_array(x: Array | DeferredMaps) -> Array:
@@ -159,9 +169,7 @@ def to_array(x: Array | DeferredMaps) -> Array:
     return x.array() if isinstance(x, DeferredMaps) else x
 
 
-def activate_maps(
-    x: Array | DeferredMaps, act: Callable, coefficient: ArrayLike | None = None, plain: Callable | None = None
-) -> Array | DeferredMaps:
+def activate_maps(x: Maps, act: Callable, coefficient: ArrayLike | None = None, plain: Callable | None = None) -> Maps:
     """Applies an activation to maps, deferred ones included.
 
     Args:
@@ -170,7 +178,6 @@ def activate_maps(
         coefficient: the one that it has, or its learned slope [c]; None: it has none.
         plain: `f(x) -> y` for arrays; None: `act` itself.
     """
-    number = activation_number(act) if isinstance(x, DeferredMaps) and x.act is None else None
-    if number is None:
-        return (act if plain is None else plain)(to_array(x))
-    return x.activate(number, 0.0 if coefficient is None else coefficient)
+    if isinstance(x, DeferredMaps) and x.act is None and (number := activation_number(act)) is not None:
+        return x.activate(number, 0.0 if coefficient is None else coefficient)
+    return (act if plain is None else plain)(to_array(x))

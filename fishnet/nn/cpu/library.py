@@ -1,7 +1,8 @@
 """The compiled library of the kernels: built at first use, kept in the user's cache, registered with XLA.
 
 Its file is named by what it was made of and by its own hash: one of another processor, compiler, version of jaxlib or
-source is not found, and a damaged one is seen before it is loaded. `FISHNET_CPU_KERNELS` forces a variant or turns it off.
+source is not found, and a damaged one is seen before it is loaded. `FISHNET_CPU_KERNELS` forces a variant or turns it
+off.
 """
 
 import ctypes
@@ -116,6 +117,17 @@ def missing_kernels(note: Callable[[str], object] = lambda _: None) -> str:
             except Unavailable as reason:
                 _OUTCOMES[wanted] = str(reason)
         return _OUTCOMES[wanted]
+
+
+def require_kernels(note: Callable[[str], object] = lambda _: None) -> None:
+    """Loads the kernels as `missing_kernels` does.
+
+    Raises:
+        UserError: they cannot be had here.
+        UsageError: see `missing_kernels`.
+    """
+    if reason := missing_kernels(note):
+        raise UserError(f"the lowering cpu_kernels cannot be used: {reason}")
 
 
 def _load(variant: str, note: Callable[[str], object]) -> None:
@@ -318,7 +330,7 @@ def check_answers(prefix: str) -> None:
     x = np.arange(2 * 5 * 4 * 17, dtype=np.float32).reshape(2, 5, 4, 17) % 7 - 3
     k = np.arange(3 * 3 * 17 * 18, dtype=np.float32).reshape(3, 3, 17, 18) % 5 - 2
     around = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    expected = sum(around[:, i : i + 5, j : j + 4] @ k[i, j] for i in range(3) for j in range(3))
+    expected = np.sum([around[:, i : i + 5, j : j + 4] @ k[i, j] for i in range(3) for j in range(3)], axis=0)
     for winograd_from in (0, 1):
         with jax.default_device(jax.devices("cpu")[0]):
             call = jax.ffi.ffi_call(f"{prefix}convolution", jax.ShapeDtypeStruct(expected.shape, jnp.float32))

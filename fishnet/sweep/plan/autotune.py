@@ -18,7 +18,8 @@ from fishnet.host.json_cache import JsonCache
 from fishnet.host.machine import Device
 from fishnet.host.memory import OutOfMemory
 from fishnet.host.numbers import counted
-from fishnet.nn.conv_implementations import LOWERINGS
+from fishnet.nn.conv_implementations import FUSED, LOWERINGS
+from fishnet.nn.cpu.library import missing_kernels
 from fishnet.source_hash.digest import hash_each
 from fishnet.sweep.plan.cohorts import Cohort, LayoutChoice
 from fishnet.sweep.plan.grouping import form_groups, group_runs, sharing_costs_nothing, vmap_key
@@ -158,12 +159,18 @@ def similar(cohort: Cohort) -> list[int]:
     return sorted(Counter(vmap_key(cohort.traced, same_seed=False)).values(), reverse=True)
 
 
+def usable_lowerings(devices: Sequence[Device]) -> list[str]:
+    """Names of the lowerings that these devices can use."""
+    kernels = devices[0].platform == "cpu" and not missing_kernels()
+    return [name for name in LOWERINGS if kernels or name not in FUSED]
+
+
 def candidates(layout: Layout, lowering: str | None, devices: Sequence[Device]) -> Iterator[Candidate]:
     """Layouts that may be fastest: the serial one given, those that differ from it in one respect, then the rest."""
     cohort = layout.cohort
     sizes, usual = similar(cohort), cohort.config.lowering
     flat = cohort.config.recipe.model == "mlp"  # no convolutions
-    lowerings = [usual] if lowering or flat else sorted(LOWERINGS, key=lambda name: name != usual)
+    lowerings = [usual] if lowering or flat else sorted(usable_lowerings(devices), key=lambda name: name != usual)
     widths = [width for width in WIDTHS if width <= sizes[0]]
     # Lanes of one seed look at the same images: where sharing them makes no further groups, it can only save.
     share = {width: width > 1 and sharing_costs_nothing(cohort.traced, width) for width in widths}

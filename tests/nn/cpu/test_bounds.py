@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.nn.cpu.conftest import KERNELS, processor_has
+from fishnet.nn.cpu.library import SOURCES, processor_features
 
 pytestmark = pytest.mark.slow
 PROGRAM = Path(__file__).parent / "bounds.cc"
@@ -15,12 +15,12 @@ FEATURES = {"x86-64-v3": "avx2", "x86-64-v4": "avx512f"}
 
 def run(architecture: str, folder: Path, *flags: str) -> str:
     """What bounds.cc prints, built with these flags; the test fails if it does, and is skipped on other processors."""
-    if not processor_has(FEATURES[architecture]):
+    if FEATURES[architecture] not in processor_features():
         pytest.skip(f"this processor has no {FEATURES[architecture]}")
     if shutil.which("g++") is None:
         pytest.skip("the sanitizers need g++")
     program = folder / architecture
-    options = ["-std=c++17", "-ffp-contract=off", "-pthread", f"-march={architecture}", f"-I{KERNELS}"]
+    options = ["-std=c++17", "-ffp-contract=off", "-pthread", f"-march={architecture}", f"-I{SOURCES}"]
     subprocess.run(["g++", *options, *flags, "-o", program, PROGRAM], check=True)
     done = subprocess.run([program], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
