@@ -3,9 +3,10 @@
 from itertools import count
 
 import numpy as np
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Num
 
 from fishnet.models.network import Network
+from fishnet.nn.cpu.deferred import Maps
 
 
 class CNN(Network):
@@ -15,7 +16,7 @@ class CNN(Network):
     as in `Network`; squeeze-and-excitation, if any, comes at the end of each stage, before pooling.
     """
 
-    def features(self, images: Num[Array | np.ndarray, "..."], train: bool) -> Float[Array, "b *s f"]:
+    def features(self, images: Num[Array | np.ndarray, "..."], train: bool) -> Maps:
         """Backbone, see `Network.features`."""
         x, sites = self.normalize_input(images, train), count()
         for width in self.widths:

@@ -7,10 +7,11 @@ from typing import ClassVar
 
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Num
 
 from fishnet.errors import UsageError
 from fishnet.models.network import Network
+from fishnet.nn.cpu.deferred import Maps
 from fishnet.nn.stochastic_depth import StochasticDepth, linear_rates
 
 EXPANSION = 4  # of the blocks; 6 in the paper, for networks a hundred times larger
@@ -47,7 +48,7 @@ class EfficientNet(Network):
 
     own_se_reduction: ClassVar[int] = 4
 
-    def features(self, images: Num[Array | np.ndarray, "..."], train: bool) -> Float[Array, "b *s f"]:
+    def features(self, images: Num[Array | np.ndarray, "..."], train: bool) -> Maps:
         """Backbone, see `Network.features`."""
         widths, depth = compound_widths(self.widths, self.compound), compound_depth(self.depth, self.compound)
         x, sites = self.normalize_input(images, train), count()
@@ -63,8 +64,8 @@ class EfficientNet(Network):
         return self.conv_norm_act(x, site, HEAD * widths[-1], train, size=1)
 
     def bottleneck(
-        self, x: Array, sites: Iterator[int], expansion: int, width: int, stride: int, rate: ArrayLike, train: bool
-    ) -> Float[Array, "b p q width"]:
+        self, x: Maps, sites: Iterator[int], expansion: int, width: int, stride: int, rate: ArrayLike, train: bool
+    ) -> Maps:
         """Applies one MBConv block.
 
         Args:

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Num
 
 from fishnet.errors import UsageError
 from fishnet.models.cnn import CNN
+from fishnet.nn.cpu.deferred import Maps
 
 
 class Hybrid(CNN):
@@ -39,7 +40,7 @@ class Hybrid(CNN):
         last = sum(name.startswith("norm_") for name in modules) - 1
         return ("head", "expert_head", *(f"{part}_{last}" for part in ("conv", "norm", "act")))
 
-    def features(self, images: Num[Array | np.ndarray, "..."], train: bool) -> Float[Array, "b *s f"]:
+    def features(self, images: Num[Array | np.ndarray, "..."], train: bool) -> Maps:
         """Backbone, see `Network.features`; the same as those of `CNN`."""
         check_experts(self.experts, self.classes)
         return super().features(images, train)

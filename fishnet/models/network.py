@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Num
 
 from fishnet.errors import UsageError
 from fishnet.nn.activations import relu
-from fishnet.nn.cpu.deferred import DeferredConvolution, DeferredMaps, activate_maps, to_array
+from fishnet.nn.cpu.deferred import DeferredConvolution, DeferredMaps, Maps, activate_maps, to_array
 from fishnet.nn.dropout import Dropout, MixedDropout
 from fishnet.nn.initializers import INITIALIZERS
 from fishnet.nn.mixed_activation import ActivationByIndex
@@ -147,7 +147,7 @@ class Network(nn.Module):
         x = to_array(self.features(images, train))
         return x if self.headless else self.apply_head(x, train)
 
-    def features(self, images: Num[Array | np.ndarray, "..."], train: bool) -> Float[Array, "b *s f"]:
+    def features(self, images: Num[Array | np.ndarray, "..."], train: bool) -> Maps:
         """Backbone: the last maps [b, h, w, c] or features [b, f] of images [b, h, w, c]."""
         raise NotImplementedError
 
@@ -165,7 +165,7 @@ class Network(nn.Module):
             x = Standardize(self.dtype, name="standardize")(images)
         return self.apply_dropout(x, "input", "dropout_input", train)
 
-    def apply_conv(self, x: Array, site: int, width: int, size: int = 3, stride: int = 1, groups: int = 1) -> Array:
+    def apply_conv(self, x: Maps, site: int, width: int, size: int = 3, stride: int = 1, groups: int = 1) -> Maps:
         """Applies the convolution of a site, SAME padding, with a bias only if `norm_position` is "post".
 
         Args:
@@ -232,11 +232,11 @@ class Network(nn.Module):
             norm = norm.func
         return getattr(norm, "kernel", None)
 
-    def apply_norm(self, x: Array, site: int, train: bool) -> Array:
+    def apply_norm(self, x: Maps, site: int, train: bool) -> Maps:
         """Applies the norm of a site to maps [b, h, w, c] or features [b, c]."""
         return self._apply_norm(pick_site(self.norm, site), f"norm_{site}", x, train)
 
-    def _apply_norm(self, norm: Callable, name: str, x: Array, train: bool) -> Array:
+    def _apply_norm(self, norm: Callable, name: str, x: Maps, train: bool) -> Maps:
         if isinstance(x, DeferredMaps) and not x.is_measured:
             x = x.array()
         frozen = self.frozen_norms.get(name, False)
@@ -251,13 +251,13 @@ class Network(nn.Module):
         own = {collection: tree[name] for collection, tree in self.variables.items() if name in tree}
         return module.apply(own, x, True, mutable=["batch_stats"])[0]
 
-    def apply_norm_act(self, x: Array, site: int, train: bool, suffix: str = "") -> Array:
+    def apply_norm_act(self, x: Maps, site: int, train: bool, suffix: str = "") -> Maps:
         """Applies norm and activation of a site to maps or features, in the order of `norm_position`."""
         if self.norm_position == "pre":
             return self.apply_act(self.apply_norm(x, site, train), site, train, suffix)
         return self.apply_norm(self.apply_act(x, site, train, suffix), site, train)
 
-    def apply_act(self, x: Array, site: int, train: bool, suffix: str = "") -> Array:
+    def apply_act(self, x: Maps, site: int, train: bool, suffix: str = "") -> Maps:
         """Applies the activation of a site to maps or features; a second one at a site needs a `suffix`."""
         act, name = pick_site(self.act, site), f"act_{site}{suffix}"
         if isinstance(act, ActivationByIndex):
@@ -265,8 +265,8 @@ class Network(nn.Module):
         return Activation(act, name=name)(x, train) if isinstance(act, Parametric) else activate_maps(x, act)
 
     def conv_norm_act(
-        self, x: Array, site: int, width: int, train: bool, size: int = 3, stride: int = 1, groups: int = 1
-    ) -> Array:
+        self, x: Maps, site: int, width: int, train: bool, size: int = 3, stride: int = 1, groups: int = 1
+    ) -> Maps:
         """Applies convolution, norm and activation of a site; arguments as for `apply_conv` and `apply_norm_act`."""
         return self.apply_norm_act(self.apply_conv(x, site, width, size, stride, groups), site, train)
 
@@ -274,7 +274,7 @@ class Network(nn.Module):
         """Reduction of squeeze-and-excitation: `se_reduction` or the model's default; 0 for none."""
         return self.own_se_reduction if self.se_reduction is None else self.se_reduction
 
-    def squeeze_excite(self, x: Array, site: int, train: bool, channels: int | None = None) -> Array:
+    def squeeze_excite(self, x: Maps, site: int, train: bool, channels: int | None = None) -> Maps:
         """Applies squeeze-and-excitation to maps [b, h, w, c] with the activation of a site, if the model has any.
 
         Args:
@@ -290,13 +290,13 @@ class Network(nn.Module):
         )
         return gate(x, train)
 
-    def apply_pool(self, x: Array) -> Array:
+    def apply_pool(self, x: Maps) -> Maps:
         """Pools maps [b, h, w, c] to [b, h // 2, w // 2, c], as long as they have two pixels a side."""
         if min(x.shape[1:3]) < 2:
             return x
         return x.max_pool() if isinstance(x, DeferredMaps) and self.pool is max_pool else self.pool(to_array(x))
 
-    def apply_dropout(self, x: Array, where: str, name: str, train: bool) -> Array:
+    def apply_dropout(self, x: Maps, where: str, name: str, train: bool) -> Maps:
         """Applies dropout at rate `dropout`, in training (or `monte_carlo`), if `where` is one of `dropout_layers`."""
         if where not in self.dropout_layers:
             return x

@@ -4,10 +4,11 @@ from itertools import count
 
 import flax.linen as nn
 import numpy as np
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Num
 
 from fishnet.errors import UsageError
 from fishnet.models.network import Network, check_choice
+from fishnet.nn.cpu.deferred import Maps
 from fishnet.nn.stochastic_depth import StochasticDepth, linear_rates
 
 BLOCKS = ("basic", "preactivation")
@@ -54,7 +55,7 @@ class ResNet(Network):
     block: str = "basic"
     shortcut: str = "identity"
 
-    def features(self, images: Num[Array | np.ndarray, "..."], train: bool) -> Float[Array, "b *s f"]:
+    def features(self, images: Num[Array | np.ndarray, "..."], train: bool) -> Maps:
         """Backbone, see `Network.features`."""
         self.check()
         basic = self.block == "basic"
@@ -91,9 +92,7 @@ class ResNet(Network):
                 carried = x if basic else y
         return x
 
-    def project_shortcut(
-        self, x: Array, site: int, width: int, stride: int, train: bool
-    ) -> Float[Array, "b p q width"]:
+    def project_shortcut(self, x: Maps, site: int, width: int, stride: int, train: bool) -> Maps:
         """Applies the shortcut's 1x1 convolution: a site with norm in a basic block, a linear map in the other."""
         if self.block == "basic":
             return self.apply_norm(self.apply_conv(x, site, width, size=1, stride=stride), site, train)

@@ -3,9 +3,10 @@
 from itertools import count
 
 import numpy as np
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Num
 
 from fishnet.models.network import Network
+from fishnet.nn.cpu.deferred import Maps
 
 
 class Separable(Network):
@@ -19,7 +20,7 @@ class Separable(Network):
     Source: Howard et al., "MobileNets", arXiv:1704.04861.
     """
 
-    def features(self, images: Num[Array | np.ndarray, "..."], train: bool) -> Float[Array, "b *s f"]:
+    def features(self, images: Num[Array | np.ndarray, "..."], train: bool) -> Maps:
         """Backbone, see `Network.features`."""
         x, sites = self.normalize_input(images, train), count()
         site = next(sites)

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from fishnet.checks.traced import is_whole_in, violates
 from fishnet.errors import UsageError
 from fishnet.nn.cpu.blocks import activation_number
-from fishnet.nn.cpu.deferred import DeferredMaps, to_array
+from fishnet.nn.cpu.deferred import DeferredMaps, Maps, to_array
 from fishnet.nn.parametric import Activation, Parametric, coefficient_or_default
 
 
@@ -45,7 +45,7 @@ class MixedActivation(nn.Module):
     coefficient: ArrayLike | None = None
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b *s c"] | DeferredMaps, train: bool) -> Float[Array, "b *s c"] | DeferredMaps:
+    def __call__(self, x: Maps, train: bool) -> Maps:
         """Activates `x` [b, h, w, c] or [b, c]."""
         if violates(self.index, is_whole_in(0, len(self.functions))):
             raise UsageError(f"index {self.index} is no position among {len(self.functions)} activations")

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from fishnet.checks.traced import violates
 from fishnet.errors import UsageError
-from fishnet.nn.cpu.deferred import activate_maps
+from fishnet.nn.cpu.deferred import Maps, activate_maps
 
 LOWEST, HIGHEST = 1 / 8, 1 / 3  # the slopes between which rrelu draws
 

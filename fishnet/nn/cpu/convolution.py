@@ -40,8 +40,9 @@ def cpu_kernels(
 
         y[b, p, q, o] = sum over i, j, c of x[b, s p + i - top, s q + j - left, c] k[i, j, c, o]
 
-    The kernels are compiled at first use, see `fishnet.nn.cpu.library`. They apply to float32 maps of two spatial axes, strides of 1 and 2, padding that is narrower than the kernel,
-    without dilation, and to one group of channels or as many groups as channels (depthwise).
+    The kernels are compiled at first use, see `fishnet.nn.cpu.library`. They apply to float32 maps of two spatial axes,
+    strides of 1 and 2, padding that is narrower than the kernel, without dilation, and to one group of channels or as
+    many groups as channels (depthwise).
 
     Args:
         lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, dimension_numbers, feature_group_count,

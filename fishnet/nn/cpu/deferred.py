@@ -161,7 +161,7 @@ class DeferredConvolution:
 if TYPE_CHECKING:
     Maps = Array
 else:
-    Maps = Float[Array, "b *s c"] | DeferredMaps
+    Maps = Float[Array, "..."] | DeferredMaps
 
 
 def to_array(x: Array | DeferredMaps) -> Array:

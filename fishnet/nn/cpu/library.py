@@ -35,7 +35,7 @@ from fishnet.lookup import unknown_name
 SOURCES = Path(__file__).parent / "kernels"
 VARIABLE = "FISHNET_CPU_KERNELS"
 FLAGS = ("-std=c++17", "-O3", "-ffp-contract=off", "-fPIC", "-shared", "-fvisibility=hidden")
-SECONDS = 600  # of compilation, and of waiting for another process that compiles; it takes 10 to 30
+SECONDS = 600.0  # of compilation, and of waiting for another process that compiles; it takes 10 to 30
 KEPT = 4  # libraries in the cache
 HANDLER = re.compile(r"^XLA_FFI_DEFINE_HANDLER_SYMBOL\((\w+),", re.MULTILINE)
 
@@ -192,7 +192,7 @@ def find_compiler() -> Compiler:
         command = (sys.executable, "-m", "ziglang", "c++")
     else:
         raise Unavailable("there is no C++ compiler here (c++, g++, clang++ or the package ziglang)")
-    said = run_compiler(Compiler(command, ""), ["--version"], 60).splitlines()
+    said = run_compiler(Compiler(command, ""), ["--version"], 60.0).splitlines()
     return Compiler(command, said[0].strip() if said else "")
 
 
