@@ -127,3 +127,14 @@ def own_cache(tmp_path_factory, monkeypatch):
     """Keeps the user's cache and data folder out of the tests."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.delenv("FISHNET_DATA", raising=False)
+
+
+@pytest.fixture(scope="session")
+def kernels() -> None:
+    """Loads the compiled kernels for CPU, from a cache that sessions share; skips where they cannot be had."""
+    from fishnet.nn.cpu.library import missing_kernels
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(KEPT.parent / "kernels"))
+        if reason := missing_kernels():
+            pytest.skip(reason)

@@ -46,6 +46,7 @@ def layouts_of(sweep: Sweep, devices: int, stages: list[str]) -> list[TunedLayou
 def costs(tmp_path, monkeypatch):
     """Lets each candidate of the tuner take what the test says, without compiling it; nothing is remembered yet."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("FISHNET_CPU_KERNELS", "off")
     table: dict[tuple, float] = {}
     made: list[Candidate] = []
 
@@ -93,12 +94,14 @@ def test_one_device_may_be_faster_than_two_side_by_side(costs):
     assert (layout.choice.lane_width, layout.choice.most_devices) == (1, 1)
 
 
-def test_a_single_run_has_one_layout_for_each_lowering(costs):
+@pytest.mark.parametrize(("reason", "more"), [("off", ()), ("", ("cpu_kernels",))], ids=["without", "kernels"])
+def test_a_single_run_has_one_layout_for_each_lowering(costs, monkeypatch, reason, more):
+    monkeypatch.setattr(tune, "missing_kernels", lambda: reason)
     table, made = costs
     table |= {(1, 1): 1.0}
     cnn = dataclasses.replace(TINY, model="cnn")
     layouts_of(Sweep(cnn, seeds=1), 2, [])
-    assert made == [Candidate(1, name, 1) for name in ("winograd", "gemm", "native")]
+    assert made == [Candidate(1, name, 1) for name in ("winograd", "gemm", "native", *more)]
 
 
 def test_what_does_not_fit_is_no_candidate(costs):

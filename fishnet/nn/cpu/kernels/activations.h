@@ -109,7 +109,10 @@ INLINE Vector activate(Vector x, Vector a) {
   }
   if constexpr (A == RELU6) return at_least(at_most(x, 6.f), 0.f);
   if constexpr (A == EXPONENTIAL) return exp(x);
-  if constexpr (A == SQUAREPLUS) return .5f * (x + square_root(fma(x, x, splat(4.f))));
+  if constexpr (A == SQUAREPLUS) {  // on the left without cancellation
+    const Vector root = square_root(fma(x, x, splat(4.f)));
+    return x < 0.f ? 2.f / (root - x) : .5f * (x + root);
+  }
   return x;
 }
 
