@@ -1,5 +1,10 @@
 """Blocks of norm, activation and convolution, pooling or sum: equal to the plain composition in float64."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,9 +23,11 @@ from fishnet.nn.cpu.blocks import (
     norm_add_act,
 )
 from fishnet.nn.cpu.convolution import window_of
+from fishnet.nn.cpu.library import VARIABLE
 from fishnet.nn.moments import affine, moments
 from fishnet.nn.parametric import Parametric
 from fishnet.nn.pooling import max_pool
+from tests.conftest import KEPT
 
 pytestmark = pytest.mark.usefixtures("kernels")
 LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -184,3 +191,19 @@ def test_an_unknown_activation_is_refused():
     one = jnp.ones((1, 3))
     with pytest.raises(jax.errors.JaxRuntimeError, match="no such activation"):
         norm_act(jnp.zeros((1, 2, 2, 3)), NormAct(one, one, one, one[0], jnp.int32(99)))
+
+
+@pytest.mark.slow
+def test_avx2_and_avx512_give_the_same_bits():
+    def digest(variant: str) -> str:
+        program = [sys.executable, str(Path(__file__).with_name("same_bits.py"))]
+        paths = {"PYTHONPATH": str(Path(__file__).parents[3]), "XDG_CACHE_HOME": str(KEPT.parent / "kernels")}
+        done = subprocess.run(
+            program, env=os.environ | paths | {VARIABLE: variant}, capture_output=True, text=True, timeout=900
+        )
+        if "which this processor" in done.stderr:
+            pytest.skip(done.stderr.splitlines()[-1])
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert digest("avx2") == digest("avx512")
