@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from fishnet.nn.cpu.convolution import cpu_kernels
-from tests.nn.cpu.conftest import kernels  # noqa: F401
 from tests.oracles.there import F, channels_first, channels_last, gradients, stream_key, there
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")

@@ -11,8 +11,8 @@ from fishnet.nn.cpu import library
 from fishnet.sweep import Recipe, Sweep, load_run, run_sweep
 from tests.sweep.conftest import assert_same_run
 
-BASE = Recipe(task="synthetic", image_size=8, model="resnet", widths=(8, 16), depth=1, batch_size=32, epochs=2)
-SWEEP = Sweep(BASE, axes={"activation": ["relu", "elu"], "norm": ["none", "batch", "group"]}, seeds=1)
+BASE = Recipe(task="synthetic", image_size=8, model="cnn", widths=(8,), batch_size=32, epochs=2)
+SWEEP = Sweep(BASE, axes={"activation": ["relu", "elu"], "norm": ["none", "batch"]}, seeds=1)
 
 
 @pytest.fixture(scope="module")
@@ -20,11 +20,12 @@ def swept(kernels, tmp_path_factory):
     return run_sweep(SWEEP, tmp_path_factory.mktemp("kernels") / "out", lowering="cpu_kernels")
 
 
+@pytest.mark.slow
 def test_a_lane_equals_its_solo_run_and_other_lowerings_nearly(swept, tmp_path):
-    chosen = SWEEP.runs()[4]
+    chosen = SWEEP.runs()[3]
     solo = Sweep(dataclasses.replace(chosen.recipe, seed=0), seeds=[chosen.recipe.seed])
     run_sweep(solo, tmp_path / "alone", lowering="cpu_kernels", devices=1)
-    assert_same_run(swept.out, 4, tmp_path / "alone", 0)
+    assert_same_run(swept.out, 3, tmp_path / "alone", 0)
     run_sweep(solo, tmp_path / "other", lowering="gemm", devices=1)
     losses = [pd.read_parquet(tmp_path / name / "curves.parquet")["train_loss"] for name in ("alone", "other")]
     np.testing.assert_allclose(*losses, rtol=1e-3)

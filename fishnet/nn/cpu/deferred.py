@@ -132,7 +132,7 @@ class DeferredConvolution:
 
     @property
     def operand(self) -> Array:
-        """What the layer is to be called with."""
+        """Array that the layer is to be called with."""
         return self.x.measured.y if isinstance(self.x, DeferredMaps) else self.x
 
     def __call__(self, lhs: Array, rhs: Array, window_strides: Any, padding: Any, **options: Any) -> Array:

@@ -1,4 +1,4 @@
-"""The compiled library of the kernels: built at first use, kept in the user's cache, registered with XLA.
+"""Compiled library of the kernels: built at first use, kept in the user's cache, registered with XLA.
 
 Its file is named by what it was made of and by its own hash: one of another processor, compiler, version of jaxlib or
 source is not found, and a damaged one is seen before it is loaded. `FISHNET_CPU_KERNELS` forces a variant or turns it
