@@ -114,6 +114,12 @@ class Tuned(Fishnet):
         return layout
 
 
+class Kernels(Fishnet):
+    """fishnet with the compiled kernels for CPU."""
+
+    lowering = "cpu_kernels"
+
+
 class Probed(Fishnet):
     """fishnet with all probes of a step, `EVERY` steps apart."""
 

@@ -37,6 +37,8 @@ class Net:
         """Returns True where a baseline can train this network."""
         if baseline == "serial loop":  # XLA has no fast convolution inside a loop on CPU: seconds a step
             return self.model == "mlp" and not self.arms
+        if baseline == "fishnet, CPU kernels":  # of convolutions
+            return self.model != "mlp"
         return not self.arms or baseline in ("fishnet", "serial", "torch")
 
 

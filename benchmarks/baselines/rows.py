@@ -8,7 +8,8 @@ from benchmarks.baselines.nets import Net
 
 # What goals are over: a jitted step a call, naive vmap, and PyTorch eager. Others have no goal and stand in the table.
 BEST_OF = {"serial": ("serial",), "vmap": ("vmap",), "torch": ("torch",)}
-FISHNET = ("fishnet", "fishnet auto")  # as it lays lanes out without being told, and by `--lane-width auto`
+# As it lays lanes out without being told, by `--lane-width auto`, and with `--lowering cpu_kernels`.
+FISHNET = ("fishnet", "fishnet auto", "fishnet, CPU kernels")
 
 
 @dataclass

@@ -20,8 +20,9 @@ from fishnet.errors import first_line
 OURS = {
     "fishnet": ("fishnet_baseline", "Fishnet"),
     "fishnet auto": ("fishnet_baseline", "Tuned"),
+    "fishnet, CPU kernels": ("fishnet_baseline", "Kernels"),
     "fishnet, a checkpoint an epoch": ("fishnet_baseline", "Saving"),
-    "fishnet, probes every 50 steps": ("fishnet_baseline", "ProbeState"),
+    "fishnet, probes every 50 steps": ("fishnet_baseline", "Probed"),
 }
 # name -> (module, class)
 EXTERNAL = {

@@ -2,15 +2,18 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
+from benchmarks.baselines import worker
 from benchmarks.baselines.fishnet_baseline import Fishnet, Probed, Saving
 from benchmarks.baselines.flax_baselines import Plain, Serial, SerialLoop, Vmap
 from benchmarks.baselines.nets import NETS
 from benchmarks.baselines.rows import Row, ratios, scaling_table, table, upkeep_table, verdicts, with_range
+from benchmarks.baselines.worker import BASELINES
 from experiments import benchmark
 
 NET = next(net for net in NETS if net.name == "cnn 16-32-64")
@@ -150,3 +153,8 @@ def test_bad_input_is_one_line(words, said, capsys):
     assert benchmark.main(words) == 2
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 1 and said in errors[0]
+
+
+def test_every_baseline_is_a_class_of_its_module():
+    for module, name in BASELINES.values():
+        assert f"class {name}(" in (Path(worker.__file__).parent / f"{module}.py").read_text(), name

@@ -9,7 +9,7 @@ import pytest
 from fishnet.errors import UserError
 from fishnet.nn.cpu import library
 from fishnet.sweep import Recipe, Sweep, load_run, run_sweep
-from tests.sweep.conftest import assert_same_run
+from tests.sweep.conftest import Stopper, assert_same_results, assert_same_run
 
 BASE = Recipe(task="synthetic", image_size=8, model="cnn", widths=(8,), batch_size=32, epochs=2)
 SWEEP = Sweep(BASE, axes={"activation": ["relu", "elu"], "norm": ["none", "batch"]}, seeds=1)
@@ -43,3 +43,17 @@ def test_what_cannot_be_had_is_refused_and_nothing_written(tmp_path, monkeypatch
     with pytest.raises(UserError, match="cpu_kernels cannot be used: there is no C\\+\\+ compiler here"):
         run_sweep(SWEEP, tmp_path / "out", lowering="cpu_kernels")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_sweep_goes_on_with_its_kernels_or_not_at_all(swept, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    with pytest.raises(UserError, match="stopped by SIGTERM"):
+        run_sweep(SWEEP, out, lowering="cpu_kernels", display=Stopper(2.0))
+    with monkeypatch.context() as patch:
+        patch.setattr(library, "_OUTCOMES", {"auto": "there is no C++ compiler here"})
+        patch.delenv(library.VARIABLE, raising=False)
+        with pytest.raises(UserError, match=r"cpu_kernels cannot be used: there is no C\+\+ compiler here"):
+            run_sweep(SWEEP, out)
+    run_sweep(SWEEP, out)
+    assert_same_results(swept.out, out)

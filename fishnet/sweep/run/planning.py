@@ -6,10 +6,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fishnet.errors import UsageError
 from fishnet.host.best_effort import best_effort
 from fishnet.host.interrupt import Interrupt
 from fishnet.host.jax_settings import check_start_settings, start_settings
 from fishnet.host.machine import Device, device_name, unused_accelerators, versions
+from fishnet.nn.conv_implementations import FUSED
+from fishnet.nn.cpu.library import require_kernels
 from fishnet.sweep.distributed.assignment import assign, parse_assignment, write_assignment
 from fishnet.sweep.distributed.shard import Shard
 from fishnet.sweep.plan.autotune import autotune_layouts
@@ -115,6 +118,7 @@ def plan_layouts(
         tuned = autotune_layouts(inputs.runs, inputs.tasks, choice.lowering, used, job.display.stage, job.interrupt)
         choices, timings = [layout.choice for layout in tuned], [layout.timings for layout in tuned]
     layouts = make_layouts(inputs.runs, inputs.tasks, used, choice, choices, inputs.trunks)
+    check_kernels([layout.cohort.config.lowering for layout in layouts], used, job.display)
     notes = [*job.sweep.samples.notes, *dict.fromkeys(note for task in inputs.tasks.values() for note in task.notes)]
     notes += selection_notes(inputs.tasks.values())
     if names := frozen_unmeasured([layout.cohort for layout in layouts], inputs.trunks):
@@ -127,6 +131,19 @@ def plan_layouts(
     for layout in layouts:
         check_traces(layout.cohort, layout.lanes_per_device)
     return layouts, timings or [{}] * len(layouts), notes
+
+
+def check_kernels(lowerings: Iterable[str | None], devices: Sequence[Device], display: Display) -> None:
+    """Refuses compiled kernels for CPU where they cannot be had; compiles them if need be.
+
+    Raises:
+        UsageError: the devices are no CPU.
+        UserError: there is no compiler, or the like.
+    """
+    for lowering in set(lowerings) & set(FUSED):
+        if devices[0].platform != "cpu":
+            raise UsageError(f"lowering {lowering} is for CPU, and this is a {devices[0].platform}")
+        require_kernels(display.note)
 
 
 def frozen_unmeasured(cohorts: Iterable[Cohort], trunks: Mapping[str, Trunk]) -> list[str]:

@@ -1,7 +1,6 @@
 """Runs a sweep: checks it, plans it, trains its cohorts and keeps its tables."""
 
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,6 @@ from fishnet.host.interrupt import Interrupt
 from fishnet.host.jax_settings import hold_settings
 from fishnet.host.machine import choose_devices
 from fishnet.host.parquet import read_table
-from fishnet.nn.conv_implementations import FUSED
-from fishnet.nn.cpu.library import require_kernels
 from fishnet.source_hash.digest import changed_components, hash_each
 from fishnet.sweep.distributed.merge import finish_sweep, merge_checkpoints, merge_shards
 from fishnet.sweep.distributed.shard import Shard, parse_shard
@@ -32,7 +29,7 @@ from fishnet.sweep.plan.layout import check_overrides
 from fishnet.sweep.plan.user_components import user_functions
 from fishnet.sweep.run.backend_check import check_backend
 from fishnet.sweep.run.inputs import Inputs, describe
-from fishnet.sweep.run.planning import Job, plan_sweep
+from fishnet.sweep.run.planning import Job, check_kernels, plan_sweep
 from fishnet.sweep.run.progress import Display, display_for
 from fishnet.sweep.run.training import ShardTrainer
 from fishnet.sweep.spec.sweep import Sweep
@@ -110,7 +107,7 @@ def run_sweep(
     if (result := finished_before(out, content, lambda: inputs.fingerprints)) is not None:
         return result
     used = choose_devices(devices)  # refused before anything is made
-    check_kernels(lowering, used, display)
+    check_kernels([lowering], used, display)
     choice = LayoutChoice(lane_width, lowering, share_batches)
     try:
         with Interrupt() as interrupt, shard_lock(out, of, interrupt):
@@ -120,19 +117,6 @@ def run_sweep(
             return result
     finally:
         display.finish()
-
-
-def check_kernels(lowering: str | None, devices: Sequence[Any], display: Display) -> None:
-    """Refuses compiled kernels for CPU where they cannot be had; compiles them if need be.
-
-    Raises:
-        UsageError: the devices are no CPU.
-        UserError: there is no compiler, or the like.
-    """
-    if lowering in FUSED:
-        if devices[0].platform != "cpu":
-            raise UsageError(f"lowering {lowering} is for CPU, and this is a {devices[0].platform}")
-        require_kernels(display.note)
 
 
 ARGUMENTS = {  # of `run_sweep` that have no checks of their own elsewhere: types and valid values
