@@ -6,13 +6,11 @@ off.
 """
 
 import ctypes
+import functools
 import hashlib
-import importlib.util
 import os
 import platform
 import re
-import shlex
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -31,11 +29,14 @@ from fishnet.errors import UserError
 from fishnet.host.cache import cache_dir
 from fishnet.host.folder_lock import InUse, wait_for_lock
 from fishnet.lookup import unknown_name
+from fishnet.nn.cpu.compiler import Compiler, Unavailable, find_compiler, run_compiler
 
 SOURCES = Path(__file__).parent / "kernels"
 VARIABLE = "FISHNET_CPU_KERNELS"
 FLAGS = ("-std=c++17", "-O3", "-ffp-contract=off", "-fPIC", "-shared", "-fvisibility=hidden")
-SECONDS = 600.0  # of compilation, and of waiting for another process that compiles; it takes 10 to 30
+SECONDS = 600.0  # of compilation; it takes 10 to 60
+WAIT_SECONDS = 180.0  # for another process that compiles
+WAITING = "waiting for another process, which compiles the CPU kernels"
 KEPT = 4  # libraries in the cache
 HANDLER = re.compile(r"^XLA_FFI_DEFINE_HANDLER_SYMBOL\((\w+),", re.MULTILINE)
 
@@ -70,26 +71,10 @@ VARIANTS = {  # the first that the processor has is taken
 CHOICES = ("auto", "off", *VARIANTS)
 
 
-@dataclass(frozen=True)
-class Compiler:
-    """C++ compiler: the words that call it, and its version."""
-
-    command: tuple[str, ...]
-    version: str
-
-    @property
-    def is_zig(self) -> bool:
-        """Whether it is Zig's, which spells processors its own way."""
-        return "ziglang" in self.command
-
-
-class Unavailable(Exception):
-    """Reason, in a line, why the kernels cannot be had."""
-
-
 _LOCK = threading.Lock()
 _OUTCOMES: dict[str, str] = {}  # by the value of VARIABLE: why the kernels cannot be had, "" if they can
 _KEEP = ExitStack()  # temporary folders, for as long as the process lives
+_REGISTERED: list[str] = []  # the variant that XLA was given, which stays for as long as the process lives
 
 
 def missing_kernels(note: Callable[[str], object] = lambda _: None) -> str:
@@ -98,7 +83,7 @@ def missing_kernels(note: Callable[[str], object] = lambda _: None) -> str:
     Once a process: later calls return what the first one found.
 
     Args:
-        note: is told when a compiler is called, which takes 10 to 30 seconds.
+        note: is told when a compiler is called, which takes 10 to 60 seconds, and when another process is waited for.
 
     Returns:
         Why they cannot be had, in a line; "" if they can.
@@ -116,6 +101,8 @@ def missing_kernels(note: Callable[[str], object] = lambda _: None) -> str:
                 _OUTCOMES[wanted] = ""
             except Unavailable as reason:
                 _OUTCOMES[wanted] = str(reason)
+            except OSError as error:
+                _OUTCOMES[wanted] = f"the kernels cannot be read, compiled or kept: {error}"
         return _OUTCOMES[wanted]
 
 
@@ -138,8 +125,11 @@ def _load(variant: str, note: Callable[[str], object]) -> None:
     """
     if "" in _OUTCOMES.values():
         return
+    if _REGISTERED:  # XLA keeps what it was given, and a second handler of a name breaks its back end
+        raise Unavailable(f"the kernels for {_REGISTERED[0]} failed in this process: start another to try {variant}")
     path = find_library(SOURCES, variant, note)
     register(path, handler_names(SOURCES), "fishnet_")
+    _REGISTERED.append(variant)
     check_answers("fishnet_")
 
 
@@ -176,62 +166,26 @@ def processor_features() -> frozenset[str]:
     return frozenset(word.lower().replace(".", "") for word in words)
 
 
-def find_compiler() -> Compiler:
-    """C++ compiler: `$CXX`, else the first of c++, g++ and clang++ on the path, else the package `ziglang`.
-
-    Raises:
-        Unavailable: there is none, or it does not say its version.
-    """
-    own = shlex.split(os.environ.get("CXX", ""))
-    found = [path for name in ("c++", "g++", "clang++") if (path := shutil.which(name))]
-    if own:
-        command = tuple(own)
-    elif found:
-        command = (found[0],)
-    elif importlib.util.find_spec("ziglang") is not None:
-        command = (sys.executable, "-m", "ziglang", "c++")
-    else:
-        raise Unavailable("there is no C++ compiler here (c++, g++, clang++ or the package ziglang)")
-    said = run_compiler(Compiler(command, ""), ["--version"], 60.0).splitlines()
-    return Compiler(command, said[0].strip() if said else "")
-
-
-def run_compiler(compiler: Compiler, arguments: Iterable[str], seconds: float) -> str:
-    """Runs a compiler; returns what it printed.
-
-    Raises:
-        Unavailable: it cannot be started, fails or takes too long.
-    """
-    try:
-        done = subprocess.run(
-            [*compiler.command, *arguments], capture_output=True, text=True, errors="replace", timeout=seconds,
-            stdin=subprocess.DEVNULL, env=os.environ | {"LC_ALL": "C"},
-        )  # fmt: skip
-    except subprocess.TimeoutExpired as error:
-        raise Unavailable(f"{compiler.command[0]} did not end within {seconds:g} s") from error
-    except OSError as error:
-        raise Unavailable(f"{compiler.command[0]} cannot be started: {error.strerror or error}") from error
-    if done.returncode:
-        lines = done.stderr.splitlines()
-        first = next((line for line in lines if "error" in line.lower()), lines[0] if lines else "")
-        raise Unavailable(f"{compiler.command[0]} failed: {first.strip() or f'exit code {done.returncode}'}")
-    return done.stdout
-
-
 def find_library(sources: Path, variant: str, note: Callable[[str], object] = lambda _: None) -> Path:
     """Path of the compiled library, sound and of these sources; it is compiled if need be.
 
     Args:
         sources: folder with `handlers.cc` and what it includes.
         variant: a key of `VARIANTS`.
-        note: is told when it is compiled.
+        note: is told when it is compiled, and when another process is waited for.
 
     Raises:
         Unavailable: there is no compiler, or it fails.
+        OSError: the sources cannot be read, or there is nowhere to write to.
     """
     compiler = find_compiler()
     key = library_key(sources, variant, compiler)
     cache = cache_dir()
+
+    @functools.cache
+    def say_once() -> None:
+        note(WAITING)
+
     if cache is not None:
         folder = cache / "kernels"
         if found := _kept(folder, key):
@@ -239,10 +193,10 @@ def find_library(sources: Path, variant: str, note: Callable[[str], object] = la
         try:
             with ExitStack() as stack:
                 with suppress(InUse):  # then both compile; each moves a whole file into its place
-                    stack.enter_context(wait_for_lock(folder, "", SECONDS, lambda: None))
+                    stack.enter_context(wait_for_lock(folder, "", WAIT_SECONDS, say_once))
                 return _kept(folder, key) or compile_library(sources, variant, compiler, folder, key, note)
         except (UserError, OSError):
-            pass  # a cache that cannot be written: compiled for this process alone
+            pass  # a cache that cannot be written or is full: compiled for this process alone
     folder = Path(_KEEP.enter_context(tempfile.TemporaryDirectory(prefix="fishnet-kernels-")))
     try:
         return compile_library(sources, variant, compiler, folder, key, note)
@@ -250,12 +204,18 @@ def find_library(sources: Path, variant: str, note: Callable[[str], object] = la
         raise Unavailable(f"the kernels cannot be written to {folder}: {error.strerror or error}") from error
 
 
+def target_flags(variant: str, compiler: Compiler) -> tuple[str, ...]:
+    """Flags by which a compiler compiles for a variant."""
+    return VARIANTS[variant].zig_flags if compiler.is_zig else VARIANTS[variant].flags
+
+
 def library_key(sources: Path, variant: str, compiler: Compiler) -> str:
     """Name for all that a compiled library depends on."""
     digest = hashlib.sha256()
     for path in sorted(sources.iterdir()):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    for word in (*compiler.command, compiler.version, *FLAGS, version("jaxlib"), sys.platform, platform.machine()):
+    flags = (*FLAGS, *target_flags(variant, compiler))
+    for word in (*compiler.command, compiler.version, *flags, version("jaxlib"), sys.platform, platform.machine()):
         digest.update(word.encode() + b"\0")
     return f"{variant}-{digest.hexdigest()[:24]}"
 
@@ -283,21 +243,21 @@ def compile_library(
         OSError: the folder cannot be written to.
     """
     note(f"compiling the CPU kernels, once, with {compiler.version or compiler.command[0]}")
-    chosen = VARIANTS[variant]
-    target = chosen.zig_flags if compiler.is_zig else chosen.flags
     number, scratch = tempfile.mkstemp(dir=folder, prefix=".", suffix=".so")
     os.close(number)
     try:
         includes = ["-isystem", jax.ffi.include_dir()]
-        run_compiler(compiler, [*FLAGS, *target, *includes, "-o", scratch, str(sources / "handlers.cc")], SECONDS)
+        flags = [*FLAGS, *target_flags(variant, compiler), *includes]
+        run_compiler(compiler, [*flags, "-o", scratch, str(sources / "handlers.cc")], SECONDS)
         path = folder / f"{key}-{_content_hash(Path(scratch))}.so"
         os.replace(scratch, path)
     finally:
         Path(scratch).unlink(missing_ok=True)
     with suppress(OSError):
-        libraries = sorted(folder.glob("*.so"), key=lambda path: path.stat().st_mtime)
-        damaged = [old for old in libraries if old.name.startswith(f"{key}-") and old != path]
-        for old in [*damaged, *libraries[:-KEPT]]:
+        others = [old for old in folder.glob("*.so") if old != path]  # the new one stays, whatever the clock says
+        others.sort(key=lambda old: old.stat().st_mtime)
+        damaged = [old for old in others if old.name.startswith(f"{key}-")]
+        for old in [*damaged, *others[: 1 - KEPT]]:
             old.unlink(missing_ok=True)
     return path
 
@@ -308,33 +268,37 @@ def handler_names(sources: Path) -> list[str]:
 
 
 def register(path: Path, names: Iterable[str], prefix: str) -> None:
-    """Loads a library and registers its handlers with XLA for CPU.
+    """Loads a library and registers its handlers with XLA for CPU, all or none.
 
     Raises:
         Unavailable: the operating system cannot load it, or it lacks a handler.
     """
     try:
         library = ctypes.CDLL(str(path))
-        for name in names:
-            jax.ffi.register_ffi_target(prefix + name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
+        handlers = {prefix + name: jax.ffi.pycapsule(getattr(library, name)) for name in names}
     except (OSError, AttributeError) as error:
         raise Unavailable(f"the compiled kernels cannot be loaded: {error}") from error
+    for name, handler in handlers.items():
+        jax.ffi.register_ffi_target(name, handler, platform="cpu")
 
 
 def check_answers(prefix: str) -> None:
     """Convolves small whole numbers, whose result is exact: a compiler's mistake is no reason for wrong networks.
 
     Raises:
-        Unavailable: a result is wrong.
+        Unavailable: a result is wrong, or XLA cannot call the kernels.
     """
     x = np.arange(2 * 5 * 4 * 17, dtype=np.float32).reshape(2, 5, 4, 17) % 7 - 3
     k = np.arange(3 * 3 * 17 * 18, dtype=np.float32).reshape(3, 3, 17, 18) % 5 - 2
     around = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     expected = np.sum([around[:, i : i + 5, j : j + 4] @ k[i, j] for i in range(3) for j in range(3)], axis=0)
+    window = np.array([1, 1, 1, 1, 1, 1], np.int64)
     for winograd_from in (0, 1):
-        with jax.default_device(jax.devices("cpu")[0]):
-            call = jax.ffi.ffi_call(f"{prefix}convolution", jax.ShapeDtypeStruct(expected.shape, jnp.float32))
-            window = np.array([1, 1, 1, 1, 1, 1], np.int64)
-            found = call(x, k, window=window, depthwise=False, winograd_from=np.int64(winograd_from))
-        if not np.array_equal(np.asarray(found), expected):
+        try:
+            with jax.default_device(jax.devices("cpu")[0]):
+                call = jax.ffi.ffi_call(f"{prefix}convolution", jax.ShapeDtypeStruct(expected.shape, jnp.float32))
+                found = np.asarray(call(x, k, window=window, depthwise=False, winograd_from=np.int64(winograd_from)))
+        except RuntimeError as error:  # JAX's own are such
+            raise Unavailable(f"the compiled kernels cannot be called: {str(error).splitlines()[0]}") from error
+        if not np.array_equal(found, expected):
             raise Unavailable("the compiled kernels give wrong results")
