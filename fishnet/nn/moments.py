@@ -39,7 +39,7 @@ def moments(x: Maps) -> tuple[Float[Array, "b c"], Float[Array, "b c"]]:
     Returns:
         `(mean, var)`, both [b, c], in float32 or better whatever the dtype of `x`.
     """
-    return (x.measured.mean, x.measured.var) if isinstance(x, DeferredMaps) else _moments(x)
+    return x.moments() if isinstance(x, DeferredMaps) else _moments(x)
 
 
 @jax.custom_vjp

@@ -5,7 +5,7 @@ convolutions also return the moments of their result, of which the next norm's n
 composition of the plain functions to rounding; `jax.grad` passes once (for second derivatives use the plain functions).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -139,13 +139,18 @@ def norm_act_pool(x: Float[Array, "b h w c"], norm: NormAct) -> Float[Array, "b 
     return _call("norm_act_pool", [(b, h // 2, w // 2, c)], x, *norm)[0]
 
 
-def _norm_act_pool_backward(kept: tuple[Array, NormAct], dy: Array) -> tuple[Array, NormAct]:
-    x, norm = kept
-    dx, *sums = _call("norm_act_pool_gradient", [x.shape, *[norm.gain.shape] * 3], dy, x, *norm)
-    return dx, _norm_gradient(norm, *sums)
+def _backward_of(name: str) -> Callable[[tuple[Array, NormAct], Array], tuple[Array, NormAct]]:
+    """Backward rule of a block with maps and a norm alone, by the handler `<name>_gradient`."""
+
+    def backward(kept: tuple[Array, NormAct], dy: Array) -> tuple[Array, NormAct]:
+        x, norm = kept
+        dx, *sums = _call(f"{name}_gradient", [x.shape, *[norm.gain.shape] * 3], dy, x, *norm)
+        return dx, _norm_gradient(norm, *sums)
+
+    return backward
 
 
-norm_act_pool.defvjp(lambda x, norm: (norm_act_pool(x, norm), (x, norm)), _norm_act_pool_backward)
+norm_act_pool.defvjp(lambda x, norm: (norm_act_pool(x, norm), (x, norm)), _backward_of("norm_act_pool"))
 
 
 @jax.custom_vjp
@@ -154,13 +159,7 @@ def norm_act(x: Float[Array, "b h w c"], norm: NormAct) -> Float[Array, "b h w c
     return _call("norm_act", [x.shape], x, *norm)[0]
 
 
-def _norm_act_backward(kept: tuple[Array, NormAct], dy: Array) -> tuple[Array, NormAct]:
-    x, norm = kept
-    dx, *sums = _call("norm_act_gradient", [x.shape, *[norm.gain.shape] * 3], dy, x, *norm)
-    return dx, _norm_gradient(norm, *sums)
-
-
-norm_act.defvjp(lambda x, norm: (norm_act(x, norm), (x, norm)), _norm_act_backward)
+norm_act.defvjp(lambda x, norm: (norm_act(x, norm), (x, norm)), _backward_of("norm_act"))
 
 
 @jax.custom_vjp

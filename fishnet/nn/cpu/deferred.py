@@ -57,6 +57,11 @@ class DeferredMaps:
         """Whether nothing has been noted, so that the moments are those of the maps."""
         return self.norm is None and self.act is None and self.added is None
 
+    def moments(self) -> tuple[Array, Array]:
+        """Mean and biased variance of each image and channel, [b, c] each."""
+        assert self.is_measured, "moments of what is not measured: take the array"
+        return self.measured.mean, self.measured.var
+
     def normalize(self, center: Array, gain: Array, shift: Array) -> Any:
         """Notes a norm."""
         assert self.is_measured, "a norm of what is not measured: take the array"

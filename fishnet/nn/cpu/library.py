@@ -285,6 +285,8 @@ def register(path: Path, names: Iterable[str], prefix: str) -> None:
 def check_answers(prefix: str) -> None:
     """Convolves small whole numbers, whose result is exact: a compiler's mistake is no reason for wrong networks.
 
+    It computes at once, also when called by a function that is being traced.
+
     Raises:
         Unavailable: a result is wrong, or XLA cannot call the kernels.
     """
@@ -295,7 +297,7 @@ def check_answers(prefix: str) -> None:
     window = np.array([1, 1, 1, 1, 1, 1], np.int64)
     for winograd_from in (0, 1):
         try:
-            with jax.default_device(jax.devices("cpu")[0]):
+            with jax.ensure_compile_time_eval(), jax.default_device(jax.devices("cpu")[0]):
                 call = jax.ffi.ffi_call(f"{prefix}convolution", jax.ShapeDtypeStruct(expected.shape, jnp.float32))
                 found = np.asarray(call(x, k, window=window, depthwise=False, winograd_from=np.int64(winograd_from)))
         except RuntimeError as error:  # JAX's own are such

@@ -9,6 +9,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import jax
 import pytest
 
 from fishnet.errors import UsageError, UserError
@@ -301,6 +302,15 @@ def test_wrong_answers_are_a_reason(kernels, monkeypatch):
     monkeypatch.setattr(library.np, "array_equal", lambda *_: False)
     with pytest.raises(Unavailable, match="wrong results"):
         library.check_answers("fishnet_")
+
+
+def test_a_traced_function_may_be_the_first_to_need_them(kernels):
+    @jax.jit
+    def function(x):
+        library.check_answers("fishnet_")
+        return x
+
+    assert function(1.0) == 1.0
 
 
 def test_handlers_that_cannot_be_called_are_a_reason(kernels):

@@ -226,8 +226,8 @@ inline void gradient_of_channels(int64_t count, const float* x, int64_t x_row, c
   }
 }
 
-// Adds an image's part to a kernel's gradient, packed. Sums begin anew every few rows, which the cache holds: short sums
-// also round less. How many depends on the shape alone.
+// Adds an image's part to a kernel's gradient, packed. Sums begin anew every few rows, which the cache holds: short
+// sums also round less. How many depends on the shape alone.
 inline void add_kernel_gradient(const Valid& g, const float* x, const float* dy, int64_t dy_row, int64_t dy_block,
                                 float* sums) {
   constexpr int64_t CACHED = 20000;  // floats

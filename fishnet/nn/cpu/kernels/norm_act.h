@@ -106,7 +106,9 @@ INLINE void each_vector(int64_t c, Work work) {
 // Gradients of a normalization's numbers, of one image, [c] each.
 struct NormGradient {
   float *gain, *shift, *coefficient;
-  NormGradient of(int64_t image, int64_t c) const { return {gain + image * c, shift + image * c, coefficient + image * c}; }
+  NormGradient of(int64_t image, int64_t c) const {
+    return {gain + image * c, shift + image * c, coefficient + image * c};
+  }
 };
 
 // Sums of one vector of channels, and the gradient that passes on.
@@ -131,8 +133,8 @@ struct Pullback {
 
 // dx [pixels, c] of x and dy = that of act(norm(x)), and the sums.
 template <int A>
-inline void norm_act_gradient_by(const float* x, const float* dy, int64_t pixels, int64_t c, const Norm& norm, float* dx,
-                              const NormGradient& sums) {
+inline void norm_act_gradient_by(const float* x, const float* dy, int64_t pixels, int64_t c, const Norm& norm,
+                                 float* dx, const NormGradient& sums) {
   each_vector(c, [&](int64_t at, int64_t count, auto whole) {
     constexpr bool WHOLE = decltype(whole)::value;
     Pullback<A> pull{Channels::at(norm, at, count), {}, {}, {}};
@@ -185,7 +187,8 @@ struct Window2 {
   Vector x[4], n[4], largest;
   Integers winner;
   template <bool WHOLE>
-  INLINE Window2(const float* p, int64_t c, int64_t row, const Channels& here, int64_t count, std::bool_constant<WHOLE>) {
+  INLINE Window2(const float* p, int64_t c, int64_t row, const Channels& here, int64_t count,
+                 std::bool_constant<WHOLE>) {
     UNROLL for (int i = 0; i < 4; i++) {
       x[i] = get<WHOLE>(p + i % 2 * c + i / 2 * row, count);
       n[i] = here.affine(x[i]);
@@ -213,8 +216,8 @@ inline void norm_act_pool_by(const float* x, int64_t h, int64_t w, int64_t c, co
 
 // dx [h, w, c] of dy [h / 2, w / 2, c], and the sums.
 template <int A>
-inline void norm_act_pool_gradient_by(const float* x, const float* dy, int64_t h, int64_t w, int64_t c, const Norm& norm,
-                                   float* dx, const NormGradient& sums) {
+inline void norm_act_pool_gradient_by(const float* x, const float* dy, int64_t h, int64_t w, int64_t c,
+                                      const Norm& norm, float* dx, const NormGradient& sums) {
   if (w % 2)
     for (int64_t p = 0; p < h; p++) fill_zeros(dx + (p * w + w - 1) * c, c);
   if (h % 2) fill_zeros(dx + (h - 1) * w * c, w * c);
@@ -302,32 +305,37 @@ inline void gradient_to_blocks(const float* dy, int64_t h, int64_t w, int64_t c,
 
 // The same with the activation that the norm names.
 
+#define BY_ACTIVATION(function, ...) \
+  with_activation(norm.activation, [&](auto chosen) { function<decltype(chosen)::value>(__VA_ARGS__); })
+
 inline void norm_act_to_blocks(const float* x, int64_t h, int64_t w, int64_t c, const Border& border, const Norm& norm,
                                float* out) {
-  with_activation(norm.activation, [&](auto chosen) { norm_act_to_blocks_by<decltype(chosen)::value>(x, h, w, c, border, norm, out); });
+  BY_ACTIVATION(norm_act_to_blocks_by, x, h, w, c, border, norm, out);
 }
 
 inline void norm_act_gradient(const float* x, const float* dy, int64_t pixels, int64_t c, const Norm& norm, float* dx,
                               const NormGradient& sums) {
-  with_activation(norm.activation, [&](auto chosen) { norm_act_gradient_by<decltype(chosen)::value>(x, dy, pixels, c, norm, dx, sums); });
+  BY_ACTIVATION(norm_act_gradient_by, x, dy, pixels, c, norm, dx, sums);
 }
 
 inline void norm_add_act(const float* x, const float* added, int64_t pixels, int64_t c, const Norm& norm, float* y) {
-  with_activation(norm.activation, [&](auto chosen) { norm_add_act_by<decltype(chosen)::value>(x, added, pixels, c, norm, y); });
+  BY_ACTIVATION(norm_add_act_by, x, added, pixels, c, norm, y);
 }
 
 inline void norm_add_act_gradient(const float* x, const float* added, const float* dy, int64_t pixels, int64_t c,
                                   const Norm& norm, float* dx, float* d_added, const NormGradient& sums) {
-  with_activation(norm.activation, [&](auto chosen) { norm_add_act_gradient_by<decltype(chosen)::value>(x, added, dy, pixels, c, norm, dx, d_added, sums); });
+  BY_ACTIVATION(norm_add_act_gradient_by, x, added, dy, pixels, c, norm, dx, d_added, sums);
 }
 
 inline void norm_act_pool(const float* x, int64_t h, int64_t w, int64_t c, const Norm& norm, float* y) {
-  with_activation(norm.activation, [&](auto chosen) { norm_act_pool_by<decltype(chosen)::value>(x, h, w, c, norm, y); });
+  BY_ACTIVATION(norm_act_pool_by, x, h, w, c, norm, y);
 }
 
 inline void norm_act_pool_gradient(const float* x, const float* dy, int64_t h, int64_t w, int64_t c, const Norm& norm,
                                    float* dx, const NormGradient& sums) {
-  with_activation(norm.activation, [&](auto chosen) { norm_act_pool_gradient_by<decltype(chosen)::value>(x, dy, h, w, c, norm, dx, sums); });
+  BY_ACTIVATION(norm_act_pool_gradient_by, x, dy, h, w, c, norm, dx, sums);
 }
+
+#undef BY_ACTIVATION
 
 }  // namespace fishnet
