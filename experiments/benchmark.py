@@ -7,15 +7,17 @@
 Each baseline is a process of its own, prepared and warm; they take turns, round by round, so that what else the machine
 does falls on all alike. A figure is the median over the rounds of the time a step and run, a ratio the median of its
 rounds (baseline over fishnet: above 1 fishnet is faster), both with their range. Compilation time is listed with them.
-Baselines: fishnet by default and as `--lane-width auto` lays it out ("fishnet auto"; baselines are compared with the
-faster of the two); a serial loop of one jitted Flax program a run (step by step, and for mlps a loop of steps: "serial
-loop"), `jit(vmap(step))` over all runs, PyTorch eager (channels last), `torch.compile`, `torch.func.vmap`, and the
-product of two large matrices as the limit. "40 arms" is an ablation of 8 activations x 5 norms, 100 steps each, from a
-fresh process with nothing compiled. Then fishnet alone with 8, 64 and 512 runs: time a run, and memory; and with a
-checkpoint after every epoch, or probes every 50 steps, compared with neither. Baselines that are not installed are left
-out and named. Tables and figures are saved as benchmark.md and benchmark.json in benchmarks/DEVICE/ (--out); with --net
-or --part what was measured before of the others stays there. The whole takes about 90 minutes on 2 CPU cores, --quick
-3.
+Baselines: fishnet by default and, for mlps, as `--lane-width auto` lays it out ("fishnet auto"; baselines are
+compared with the faster of the two), and for the others without its compiled kernels ("fishnet, no kernels"); a
+serial loop of one jitted Flax program a run (step by step, and for mlps a loop of steps: "serial loop"),
+`jit(vmap(step))` over all runs, PyTorch eager (channels last; "torch, malloc" with the thresholds of malloc raised),
+`torch.compile`, `torch.func.vmap`, and the product of two large matrices as the limit. "40 arms" is an ablation of 8
+activations x 5 norms, 100 steps each, from a fresh process with nothing compiled but the kernels. Then fishnet alone
+with 8, 64 and 512 runs: time a run, and memory; and with a checkpoint after every epoch, or probes every 50 steps,
+compared with neither. Baselines that are not installed are left out and named. Tables and figures are saved as
+benchmark.md and benchmark.json in benchmarks/DEVICE/ (--out); with --net or --part what was measured before of the
+others stays there. `--instructions avx2` keeps every baseline from using AVX-512. The whole takes about 90 minutes on
+2 CPU cores, --quick 3.
 """
 
 import argparse
@@ -30,7 +32,7 @@ from pathlib import Path
 
 from benchmarks.baselines.nets import NETS, Net
 from benchmarks.baselines.process import measure, measure_sizes
-from benchmarks.baselines.rows import FISHNET, Row, scaling_table, table, upkeep_table, verdicts
+from benchmarks.baselines.rows import FISHNET, NO_KERNELS, Row, scaling_table, table, upkeep_table, verdicts
 from benchmarks.baselines.worker import EXTERNAL
 from fishnet.checks.arguments import find_repeated
 from fishnet.checks.value_types import parse_number
@@ -48,6 +50,16 @@ PARTS = ("nets", "scaling", "upkeep")
 UPKEPT, UPKEPT_SECONDS = "cnn 16-32-64", 8.0  # several epochs a round
 # extra work during training -> steps of an epoch
 UPKEEP = {"fishnet, a checkpoint an epoch": 16, "fishnet, probes every 50 steps": 50}
+# What keeps fishnet, XLA, PyTorch and oneDNN from newer instructions; XLA's flag is added to those there are.
+CAPS = {
+    "avx2": {
+        "FISHNET_CPU_KERNELS": "avx2",
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_max_isa=AVX2".strip(),
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+    }
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -69,11 +81,13 @@ def run(argv: Sequence[str]) -> int:
     nets = parse_nets(flags) if "nets" in parts else []
     if flags.against and not any(net.takes(baseline) for net in nets for baseline in baselines):
         raise UsageError(f"--against {flags.against}: none of these trains {', '.join(net.name for net in nets)}")
-    about = machine()
-    out = Path(flags.out or Path("benchmarks") / about["device"].split(" (")[0].replace(" ", "_"))
+    os.environ.update(CAPS[flags.instructions] if flags.instructions else {})
+    about = machine() | ({"instructions": flags.instructions} if flags.instructions else {})
+    name = [about["device"].split(" (")[0].replace(" ", "_"), *filter(None, [flags.instructions])]
+    out = Path(flags.out or Path("benchmarks") / "_".join(name))
     check_own_file("--out", out / "benchmark.md", ("python ",), make_folder=True)
     check_own_file("--out", out / "benchmark.json", ('{\n "machine": {',), make_folder=True)
-    ours = FISHNET[:1] if flags.quick else FISHNET
+    ours = FISHNET[:1] if flags.quick else (*FISHNET, NO_KERNELS)
     found: dict[str, dict[Net, list[Row]]] = {part: {} for part in PARTS}
     for net in nets:
         contenders = list(filter(net.takes, [*ours, *baselines]))
@@ -217,7 +231,8 @@ def parser() -> Parser:
     flags.add_argument("--against", metavar="NAMES", help=f"only these baselines, of {', '.join(list(EXTERNAL))}")
     flags.add_argument("--rounds", metavar="N", help=f"measurements of each (default {ROUNDS})")
     flags.add_argument("--seconds", metavar="X", help=f"length of each (default {SECONDS})")
-    flags.add_argument("--out", metavar="FOLDER", help="default benchmarks/DEVICE")
+    flags.add_argument("--instructions", choices=CAPS, help="use no newer instructions of the processor than these")
+    flags.add_argument("--out", metavar="FOLDER", help="default benchmarks/DEVICE, with the instructions behind it")
     flags.add_argument("--debug", action="store_true", help="show where an error happened")
     return flags
 

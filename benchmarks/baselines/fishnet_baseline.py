@@ -14,6 +14,7 @@ from benchmarks.baselines.nets import ACTIVATIONS, CLASSES, LR, MOMENTUM, NORMS,
 from fishnet.data import Task
 from fishnet.data.task import make_task
 from fishnet.host.interrupt import Interrupt
+from fishnet.nn.conv_implementations import WITHOUT_KERNELS
 from fishnet.probes import PROBES
 from fishnet.sweep import Recipe, Run, Sweep
 from fishnet.sweep.plan.autotune import autotune_layouts
@@ -114,10 +115,10 @@ class Tuned(Fishnet):
         return layout
 
 
-class Kernels(Fishnet):
-    """fishnet with the compiled kernels for CPU."""
+class WithoutKernels(Fishnet):
+    """fishnet as it trains on a CPU where its compiled kernels cannot be had."""
 
-    lowering = "cpu_kernels"
+    lowering = WITHOUT_KERNELS
 
 
 class Probed(Fishnet):

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from benchmarks.baselines.nets import Net
 
 # What goals are over: a jitted step a call, naive vmap, and PyTorch eager. Others have no goal and stand in the table.
-BEST_OF = {"serial": ("serial",), "vmap": ("vmap",), "torch": ("torch",)}
-# As it lays lanes out without being told, by `--lane-width auto`, and with `--lowering cpu_kernels`.
-FISHNET = ("fishnet", "fishnet auto", "fishnet, CPU kernels")
+BEST_OF = {"serial": ("serial",), "vmap": ("vmap",), "torch": ("torch", "torch, malloc")}
+# As it trains without being told how, and by `--lane-width auto`.
+FISHNET = ("fishnet", "fishnet auto")
+NO_KERNELS = "fishnet, no kernels"
 
 
 @dataclass
@@ -21,6 +22,7 @@ class Row:
     milliseconds: list[float] = field(default_factory=list)  # a step and run, by round
     memory: Mapping[str, int] = field(default_factory=dict)  # bytes, where it says so
     missing: str | None = None
+    cpu_milliseconds: list[float] = field(default_factory=list)  # of all threads; empty where compilation is measured
 
 
 def fastest(rows: Sequence[Row], baselines: Sequence[str]) -> Row | None:
@@ -46,17 +48,18 @@ def with_range(values: Sequence[float], digits: int = 2) -> str:
 def table(found: Mapping[Net, Sequence[Row]]) -> str:
     """Table of all baselines in Markdown: times, and how many times as long as fishnet each took."""
     lines = [
-        "| net | baseline | ms a step and run | seconds to prepare | over fishnet's faster mode |",
-        "|---|---|---|---|---|",
+        "| net | baseline | ms a step and run | CPU ms | seconds to prepare | over fishnet's faster mode |",
+        "|---|---|---|---|---|---|",
     ]
     for net, rows in found.items():
         for row in rows:
             if row.missing:
-                lines.append(f"| {net.name} | {row.baseline} | {row.missing} | | |")
+                lines.append(f"| {net.name} | {row.baseline} | {row.missing} | | | |")
                 continue
             baseline = row.baseline not in (*FISHNET, "matmul")
             over = with_range(of) if baseline and (of := ratios(rows, [row.baseline])) else ""
             cells = [net.name, row.baseline, with_range(row.milliseconds, 3)]
+            cells += [f"{statistics.median(row.cpu_milliseconds):.3f}" if row.cpu_milliseconds else ""]
             cells += [f"{statistics.median(row.compile_seconds):.1f}", over]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -65,8 +68,8 @@ def table(found: Mapping[Net, Sequence[Row]]) -> str:
 def verdicts(found: Mapping[Net, Sequence[Row]]) -> str:
     """Table of goals in Markdown: for each network the time of the fastest baseline of each kind over fishnet's."""
     lines = [
-        "| net | baseline | its fastest mode | fishnet | over fishnet | goal | met |",
-        "|---|---|---|---|---|---|---|",
+        "| net | baseline | its fastest mode | fishnet | over fishnet | in CPU time | goal | met |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for net, rows in found.items():
         for kind, goal in net.goals.items():
@@ -75,7 +78,9 @@ def verdicts(found: Mapping[Net, Sequence[Row]]) -> str:
                 continue
             met = "yes" if statistics.median(of) >= goal else "no"
             cells = [net.name, kind, best.baseline, own.baseline]
-            lines.append(f"| {' | '.join(cells)} | {with_range(of)} | {goal:g} | {met} |")
+            cpu = [theirs / mine for theirs, mine in zip(best.cpu_milliseconds, own.cpu_milliseconds, strict=True)]
+            cells += [with_range(of), f"{statistics.median(cpu):.2f}" if cpu else ""]
+            lines.append(f"| {' | '.join(cells)} | {goal:g} | {met} |")
     return "\n".join(lines)
 
 

@@ -4,7 +4,7 @@
 
 Writes a line of JSON when it is ready ({"seconds", "params", "memory"} or {"missing"}), then one for every line read: a
 number of seconds, answered with the number of steps that take as long ({"steps"}), or `steps N`, answered with
-{"seconds"}.
+{"seconds", "cpu_seconds"}, the latter of all threads.
 """
 
 import importlib
@@ -20,7 +20,7 @@ from fishnet.errors import first_line
 OURS = {
     "fishnet": ("fishnet_baseline", "Fishnet"),
     "fishnet auto": ("fishnet_baseline", "Tuned"),
-    "fishnet, CPU kernels": ("fishnet_baseline", "Kernels"),
+    "fishnet, no kernels": ("fishnet_baseline", "WithoutKernels"),
     "fishnet, a checkpoint an epoch": ("fishnet_baseline", "Saving"),
     "fishnet, probes every 50 steps": ("fishnet_baseline", "Probed"),
 }
@@ -30,6 +30,7 @@ EXTERNAL = {
     "serial loop": ("flax_baselines", "SerialLoop"),
     "vmap": ("flax_baselines", "Vmap"),
     "torch": ("torch_baselines", "Eager"),
+    "torch, malloc": ("torch_baselines", "Eager"),
     "torch.compile": ("torch_baselines", "Compiled"),
     "torch.func": ("torch_baselines", "Ensemble"),
     "matmul": ("matmul_peak", "Peak"),
@@ -61,9 +62,10 @@ def main() -> None:
     for line in sys.stdin:
         word, _, number = line.strip().rpartition(" ")
         if word == "steps":
-            began = time.perf_counter()
+            began, cpu = time.perf_counter(), time.process_time()
             baseline.train(int(number))
-            answers.write(json.dumps({"seconds": time.perf_counter() - began}) + "\n")
+            took = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu}
+            answers.write(json.dumps(took) + "\n")
         else:
             answers.write(json.dumps({"steps": baseline.fitting(float(number))}) + "\n")
     baseline.finish()
