@@ -39,6 +39,7 @@ best_effort.RAISE = True
 
 KEPT = Path(__file__).parents[1] / ".pytest_cache" / "programs"
 MOST_KEPT = 2**30  # bytes
+KERNELS = KEPT.parent / "fishnet" / "kernels"
 
 
 def _folder_of_programs() -> str:
@@ -125,16 +126,21 @@ def pytest_terminal_summary(terminalreporter) -> None:
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory, monkeypatch):
     """Keeps the user's cache and data folder out of the tests."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+    cache = tmp_path_factory.getbasetemp() / "cache"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    if not (kernels := cache / "fishnet" / "kernels").exists():  # compiled once for all tests and sessions
+        kernels.parent.mkdir(parents=True)
+        KERNELS.mkdir(parents=True, exist_ok=True)
+        kernels.symlink_to(KERNELS, target_is_directory=True)
     monkeypatch.delenv("FISHNET_DATA", raising=False)
 
 
 @pytest.fixture(scope="session")
 def kernels() -> None:
     """Loads the compiled kernels for CPU, from a cache that sessions share; skips where they cannot be had."""
-    from fishnet.nn.cpu.library import missing_kernels
+    from fishnet.nn.cpu import library
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(KEPT.parent / "kernels"))
-        if reason := missing_kernels():
+        patch.setattr(library, "cache_dir", lambda: KERNELS.parent)
+        if reason := library.missing_kernels():
             pytest.skip(reason)

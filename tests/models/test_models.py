@@ -11,6 +11,7 @@ from fishnet.errors import UsageError
 from fishnet.models import MODELS
 from fishnet.models.network import pick_site
 from fishnet.nn.activations import identity, relu
+from fishnet.nn.conv_implementations import LOWERINGS
 from fishnet.nn.convolution import gemm
 from fishnet.nn.initializers import INITIALIZERS
 from fishnet.nn.norms import NORMS, BatchNorm, NoNorm
@@ -204,9 +205,16 @@ GOLDEN = {
 }
 
 
+@pytest.mark.parametrize("fused", [False, True], ids=["plain", "kernels"])
 @pytest.mark.parametrize("case", GOLDEN)
-def test_golden_step(case):
+def test_golden_step(case, fused, request):
+    """With the convolutions of this test's models, and with compiled kernels: they differ by rounding."""
     model = build(case)
+    if fused:
+        if case == "mlp":
+            pytest.skip("it has no convolutions")
+        request.getfixturevalue("kernels")
+        model = model.clone(conv=LOWERINGS["cpu_kernels"], fused=True)
     variables = initial(model)
 
     def loss(params, variables):

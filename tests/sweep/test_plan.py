@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from fishnet.data import load_task
 from fishnet.errors import UsageError, UserError
+from fishnet.nn.conv_implementations import default_lowering
 from fishnet.nn.norm_formulas import KINDS
 from fishnet.sweep import Recipe, Run, Sweep
-from fishnet.sweep.plan.cohorts import DEFAULT_LOWERING, FALLBACK_WIDTH, LayoutChoice, default_width, static_part
+from fishnet.sweep.plan.cohorts import FALLBACK_WIDTH, LayoutChoice, default_width, static_part
 from fishnet.sweep.plan.grouping import form_groups, group_runs, sharing_costs_nothing, vmap_key
 from fishnet.sweep.plan.layout import check_overrides, make_layouts, resume_choices
 from fishnet.sweep.plan.networks import abstract_variables
@@ -71,7 +72,7 @@ def test_the_view_is_plain_json_and_counts_dropped_images(task):
         "runs": 2,
         "lane_width": 1,
         "share_batches": False,
-        "lowering": DEFAULT_LOWERING["cpu"],
+        "lowering": default_lowering("cpu"),
         "devices": 2,
         "asked_width": 1,
         "most_devices": None,
@@ -146,7 +147,7 @@ def test_the_default_width_depends_on_backend_and_model_alone(task):
     assert default_width("cpu", "cnn") == FALLBACK_WIDTH["cpu"] == 1
     for seeds in (1, 20):
         (cohort,) = cohorts_of(Sweep(CNN, seeds=seeds), task)
-        assert (cohort.config.lane_width, cohort.config.lowering) == (1, DEFAULT_LOWERING["cpu"])
+        assert (cohort.config.lane_width, cohort.config.lowering) == (1, default_lowering("cpu"))
 
 
 def test_lanes_that_share_batches_have_one_seed(task):

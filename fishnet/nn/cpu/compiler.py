@@ -52,7 +52,7 @@ def find_compiler() -> Compiler:
     elif importlib.util.find_spec("ziglang") is not None:
         command = (sys.executable, "-m", "ziglang", "c++")
     else:
-        raise Unavailable("there is no C++ compiler here (c++, g++, clang++ or the package ziglang)")
+        raise Unavailable("there is no C++ compiler here; install g++ or clang, or: pip install ziglang")
     said = run_compiler(Compiler(command, ""), ["--version"], 60.0).splitlines()
     return Compiler(command, said[0].strip() if said else "")
 

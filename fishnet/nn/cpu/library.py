@@ -106,6 +106,11 @@ def missing_kernels(note: Callable[[str], object] = lambda _: None) -> str:
         return _OUTCOMES[wanted]
 
 
+def is_off() -> bool:
+    """Tells whether the user has turned the kernels off."""
+    return os.environ.get(VARIABLE, "") == "off"
+
+
 def require_kernels(note: Callable[[str], object] = lambda _: None) -> None:
     """Loads the kernels as `missing_kernels` does.
 

@@ -15,7 +15,7 @@ import numpy as np
 from fishnet.checks.value_types import format_value
 from fishnet.data import Task
 from fishnet.errors import UsageError
-from fishnet.nn.conv_implementations import DEFAULT_LOWERING
+from fishnet.nn.conv_implementations import DEFAULT_LOWERING, default_lowering
 from fishnet.nn.norm_formulas import KINDS
 from fishnet.pretraining import OBJECTIVES
 from fishnet.source_hash.digest import hash_each
@@ -30,7 +30,7 @@ from fishnet.sweep.program.traced_config import TracedConfig, trace_recipes
 from fishnet.sweep.program.traced_probes import Axes, find_axes
 from fishnet.sweep.spec.recipe import STATIC_FIELDS, Recipe
 from fishnet.sweep.spec.sweep import Run
-from fishnet.sweep.spec.validation import check_ghosts
+from fishnet.sweep.spec.validation import check_ghosts, convolves
 
 # Lanes vectorized together, by backend; as measured in benchmarks/README.md.
 DEFAULT_WIDTH: dict[str, dict[str, int]] = {"cpu": {}, "gpu": {}, "tpu": {}}
@@ -162,7 +162,7 @@ def make_cohort(
         experts=experts_of(recipe, task.classes),
         image_shape=task.images.shape[1:],
         train_images=train,
-        lowering=choice.lowering or DEFAULT_LOWERING[backend],
+        lowering=choice.lowering or default_lowering(backend, any(map(convolves, recipes))),
         lane_width=width,
         share_batches=bool(choice.share_batches) and width > 1,
     )

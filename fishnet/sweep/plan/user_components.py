@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from fishnet.nn.conv_implementations import DEFAULT_LOWERING, LOWERINGS
+from fishnet.nn.conv_implementations import DEFAULT_LOWERING, LOWERINGS, WITHOUT_KERNELS
 from fishnet.sweep.spec.recipe import AUTO_AUGMENT, FIELDS, Recipe
 from fishnet.sweep.spec.sweep import Sweep
 from fishnet.sweep.spec.validation import has_convolutions
@@ -21,7 +21,7 @@ def user_functions(sweep: Sweep, lowering: str | None = None, lane_width: int | 
     if lowering is not None:
         named["lowering"] = {lowering}
     elif has_convolutions(sweep):
-        named["lowering"] = LOWERINGS if lane_width == "auto" else DEFAULT_LOWERING.values()
+        named["lowering"] = LOWERINGS if lane_width == "auto" else {*DEFAULT_LOWERING.values(), WITHOUT_KERNELS}
     return _users(named)
 
 

@@ -11,8 +11,8 @@ from fishnet.host.best_effort import best_effort
 from fishnet.host.interrupt import Interrupt
 from fishnet.host.jax_settings import check_start_settings, start_settings
 from fishnet.host.machine import Device, device_name, unused_accelerators, versions
-from fishnet.nn.conv_implementations import FUSED
-from fishnet.nn.cpu.library import require_kernels
+from fishnet.nn.conv_implementations import DEFAULT_LOWERING, FUSED
+from fishnet.nn.cpu.library import is_off, missing_kernels, require_kernels
 from fishnet.sweep.distributed.assignment import assign, parse_assignment, write_assignment
 from fishnet.sweep.distributed.shard import Shard
 from fishnet.sweep.plan.autotune import autotune_layouts
@@ -24,10 +24,11 @@ from fishnet.sweep.plan.past_times import find_time
 from fishnet.sweep.run.inputs import Inputs
 from fishnet.sweep.run.progress import Display
 from fishnet.sweep.spec.sweep import Sweep
-from fishnet.sweep.spec.validation import check_selection, selection_notes
+from fishnet.sweep.spec.validation import check_selection, has_convolutions, selection_notes
 from fishnet.sweep.store.finished import Result, bad_table, check_data, finished_before
 from fishnet.sweep.store.folder import changed_setting, times
 
+SLOWER = "training would be 2 to 3 times faster with fishnet's compiled kernels: {}"  # measured: benchmarks/README.md
 UNMEASURED = (
     "frozen batch norms of which neither a trunk nor pretraining has statistics ({}) have statistics of mean 0 and "
     "variance 1, with which they normalize nothing; freeze trunk/* (or norm_0/*) freezes parameters alone"
@@ -111,15 +112,18 @@ def plan_layouts(
     inputs, used, choice, choices = job.inputs, job.used, job.choice, None
     check_selection([run.recipe for run in inputs.runs], inputs.tasks, job.sweep.stopping)
     timings: list[Mapping[str, float]] = []
+    notes: list[str] = []
     if found and found.get("plan"):
         choices = resume_choices(found["plan"], choice, inputs.runs)
         timings = [view.get("timings", {}) for view in found["plan"]]
-    elif choice.lane_width == "auto":
+    else:
+        notes += prepare_kernels(job)
+    if choices is None and choice.lane_width == "auto":
         tuned = autotune_layouts(inputs.runs, inputs.tasks, choice.lowering, used, job.display.stage, job.interrupt)
         choices, timings = [layout.choice for layout in tuned], [layout.timings for layout in tuned]
     layouts = make_layouts(inputs.runs, inputs.tasks, used, choice, choices, inputs.trunks)
     check_kernels([layout.cohort.config.lowering for layout in layouts], used, job.display)
-    notes = [*job.sweep.samples.notes, *dict.fromkeys(note for task in inputs.tasks.values() for note in task.notes)]
+    notes += [*job.sweep.samples.notes, *dict.fromkeys(note for task in inputs.tasks.values() for note in task.notes)]
     notes += selection_notes(inputs.tasks.values())
     if names := frozen_unmeasured([layout.cohort for layout in layouts], inputs.trunks):
         notes.append(UNMEASURED.format(", ".join(names)))
@@ -131,6 +135,14 @@ def plan_layouts(
     for layout in layouts:
         check_traces(layout.cohort, layout.lanes_per_device)
     return layouts, timings or [{}] * len(layouts), notes
+
+
+def prepare_kernels(job: Job) -> list[str]:
+    """Loads the compiled kernels if they are the default lowering; notes for the user where they cannot be had."""
+    default = DEFAULT_LOWERING.get(job.used[0].platform) in FUSED and job.choice.lowering is None
+    if not default or not has_convolutions(job.sweep) or not (reason := missing_kernels(job.display.note)):
+        return []
+    return [] if is_off() else [SLOWER.format(reason)]
 
 
 def check_kernels(lowerings: Iterable[str | None], devices: Sequence[Device], display: Display) -> None:

@@ -104,6 +104,11 @@ def has_convolutions(sweep: Sweep) -> bool:
     return set(sweep.values("model")) != {"mlp"} or set(sweep.values("pretrain")) != {"none"}
 
 
+def convolves(recipe: Recipe) -> bool:
+    """Tells whether a network has convolutions: of a model other than an mlp, or of what pretrains it."""
+    return recipe.model != "mlp" or recipe.pretrain != "none"
+
+
 def check_data_options(sweep: Sweep, data_dir: str | os.PathLike | None = None, strict: bool = False) -> None:
     """Refuses options for data that none of the tasks reads: they would change a folder's name, or nothing."""
     kinds = {split_name(task)[0].split(":")[0] for task in sweep.values("task")}
