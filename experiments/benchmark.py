@@ -10,7 +10,7 @@ rounds (baseline over fishnet: above 1 fishnet is faster), both with their range
 Baselines: fishnet by default and, for mlps, as `--lane-width auto` lays it out ("fishnet auto"; baselines are
 compared with the faster of the two), and for the others without its compiled kernels ("fishnet, no kernels"); a
 serial loop of one jitted Flax program a run (step by step, and for mlps a loop of steps: "serial loop"),
-`jit(vmap(step))` over all runs, PyTorch eager (channels last; "torch, malloc" with the thresholds of malloc raised),
+`jit(vmap(step))` over all runs, PyTorch eager (channels last; "torch malloc" with the thresholds of malloc raised),
 `torch.compile`, `torch.func.vmap`, and the product of two large matrices as the limit. "40 arms" is an ablation of 8
 activations x 5 norms, 100 steps each, from a fresh process with nothing compiled but the kernels. Then fishnet alone
 with 8, 64 and 512 runs: time a run, and memory; and with a checkpoint after every epoch, or probes every 50 steps,

@@ -41,7 +41,7 @@ class Net:
             return self.model == "mlp"
         if baseline == "fishnet, no kernels":
             return self.model != "mlp"
-        return not self.arms or baseline in ("fishnet", "serial", "torch", "torch, malloc")
+        return not self.arms or baseline in ("fishnet", "serial", "torch", "torch malloc")
 
 
 ACTIVATIONS = ("relu", "leaky_relu", "elu", "selu", "gelu", "silu", "tanh", "sigmoid")

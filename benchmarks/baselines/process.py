@@ -43,7 +43,7 @@ class Worker:
             text=True,
             env=os.environ
             | calm
-            | (MALLOC if baseline.endswith(", malloc") else {})
+            | (MALLOC if baseline.endswith(" malloc") else {})
             | {"JAX_NUM_CPU_DEVICES": str(usable_cores())},
         )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from benchmarks.baselines.nets import Net
 
 # What goals are over: a jitted step a call, naive vmap, and PyTorch eager. Others have no goal and stand in the table.
-BEST_OF = {"serial": ("serial",), "vmap": ("vmap",), "torch": ("torch", "torch, malloc")}
+BEST_OF = {"serial": ("serial",), "vmap": ("vmap",), "torch": ("torch", "torch malloc")}
 # As it trains without being told how, and by `--lane-width auto`.
 FISHNET = ("fishnet", "fishnet auto")
 NO_KERNELS = "fishnet, no kernels"

@@ -30,7 +30,7 @@ EXTERNAL = {
     "serial loop": ("flax_baselines", "SerialLoop"),
     "vmap": ("flax_baselines", "Vmap"),
     "torch": ("torch_baselines", "Eager"),
-    "torch, malloc": ("torch_baselines", "Eager"),
+    "torch malloc": ("torch_baselines", "Eager"),
     "torch.compile": ("torch_baselines", "Compiled"),
     "torch.func": ("torch_baselines", "Ensemble"),
     "matmul": ("matmul_peak", "Peak"),

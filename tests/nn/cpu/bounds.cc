@@ -1,19 +1,26 @@
 // The convolution kernels without Python or XLA, on arrays of exactly their size, against plain loops.
 //
-// Each case runs in two new threads at once: their scratch memory is new too, of exactly the size asked for and, under
-// AddressSanitizer, full of NaN; so a read beside it or of what nobody wrote shows, as do threads that share something.
+// Each case runs in two new threads at once, which others help: their scratch memory is new too, of exactly the size
+// asked for and, under AddressSanitizer, full of NaN; so a read beside it or of what nobody wrote shows, as do threads
+// that share something. With -DBLOCKS also the fused blocks, which take the sanitizers a minute to compile; what they
+// compute is compared with plain functions by tests in Python.
 // Prints a hash of all results, which is the same for all instruction sets, and returns the number of failures.
 #include <array>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <limits>
+#include <memory>
+#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "checks.h"
 #include "kernels.h"
+#ifdef BLOCKS
+#include "fused.h"
+#endif
 
 #if defined(__SANITIZE_ADDRESS__)
 extern "C" const char* __asan_default_options() { return "malloc_fill_byte=255:max_malloc_fill_size=2147483647"; }
@@ -90,6 +97,38 @@ void compare(const Convolution& c, int64_t least, const char* name, Array& resul
               long(c.right), c.depthwise, long(least));
 }
 
+// New threads that help, however little there is to do.
+class Helpers {
+ public:
+  ~Helpers() {
+    for (std::thread& thread : threads_) thread.join();
+  }
+  fishnet::Workers workers() {
+    return {4, [this](std::function<void()> task) { threads_.emplace_back(std::move(task)); }, 0};
+  }
+
+ private:
+  std::vector<std::thread> threads_;
+};
+
+void add_to_hash(Array& results) {
+  const auto* bytes = reinterpret_cast<const unsigned char*>(results.data());
+  for (size_t i = 0; i < sizeof(float) * results.size(); i++) hash = (hash ^ bytes[i]) * 1099511628211u;
+}
+
+bool same(Array& a, Array& b) { return std::memcmp(a.data(), b.data(), sizeof(float) * a.size()) == 0; }
+
+// Calls work(0, workers) and work(1, workers) in two new threads at once.
+template <class Work>
+void in_new_threads(Work work) {
+  const auto with_helpers = [&](int which) {
+    Helpers helpers;
+    work(which, helpers.workers());
+  };
+  std::thread first(with_helpers, 0), second(with_helpers, 1);
+  first.join(), second.join();
+}
+
 void try_case(const Convolution& c, int64_t least, bool shift) {
   const int64_t inputs = c.n * c.input(), outputs = c.n * c.output();
   const int64_t weights = c.kh * c.kw * (c.depthwise ? 1 : c.ci) * c.co;
@@ -105,23 +144,90 @@ void try_case(const Convolution& c, int64_t least, bool shift) {
     Array y, dx, dk;
   } results[2] = {{{outputs, shift}, {inputs, shift}, {weights, shift}},
                   {{outputs, shift}, {inputs, shift}, {weights, shift}}};
-  const auto in_new_threads = [&](auto work) {
-    std::thread first([&] { work(results[0]); }), second([&] { work(results[1]); });
-    first.join(), second.join();
-  };
-  in_new_threads([&](Results& r) { fishnet::convolve(c, x.data(), k.data(), r.y.data(), least); });
-  in_new_threads([&](Results& r) { fishnet::convolve_transposed(c, dy.data(), k.data(), r.dx.data(), least); });
-  in_new_threads([&](Results& r) { fishnet::convolve_kernel_gradient(c, x.data(), dy.data(), r.dk.data(), least); });
+  in_new_threads([&](int i, const fishnet::Workers& workers) {
+    fishnet::convolve(c, x.data(), k.data(), results[i].y.data(), least, workers);
+    fishnet::convolve_transposed(c, dy.data(), k.data(), results[i].dx.data(), least, workers);
+    fishnet::convolve_kernel_gradient(c, x.data(), dy.data(), results[i].dk.data(), least, workers);
+  });
   compare(c, least, "forward", results[0].y, y_sums);
   compare(c, least, "input gradient", results[0].dx, dx_sums);
   compare(c, least, "kernel gradient", results[0].dk, dk_sums);
   for (Array Results::*part : {&Results::y, &Results::dx, &Results::dk}) {
-    Array &a = results[0].*part, &b = results[1].*part;
-    const auto* bytes = reinterpret_cast<const unsigned char*>(a.data());
-    if (std::memcmp(bytes, b.data(), sizeof(float) * a.size()) != 0) failures++, std::puts("two threads differ");
-    for (size_t i = 0; i < sizeof(float) * a.size(); i++) hash = (hash ^ bytes[i]) * 1099511628211u;
+    if (!same(results[0].*part, results[1].*part)) failures++, std::puts("two threads differ");
+    add_to_hash(results[0].*part);
   }
 }
+
+#ifdef BLOCKS
+// Arrays of exactly these sizes, all of which work(results, workers) is to write; two threads write the same.
+template <class Work>
+void try_results(const char* name, std::initializer_list<int64_t> sizes, bool shift, Work work) {
+  std::vector<std::unique_ptr<Array>> results[2];
+  for (auto& each : results)
+    for (int64_t size : sizes) each.push_back(std::make_unique<Array>(size, shift));
+  in_new_threads([&](int i, const fishnet::Workers& workers) { work(results[i], workers); });
+  for (size_t part = 0; part < sizes.size(); part++) {
+    Array& a = *results[0][part];
+    bool whole = true;
+    for (int64_t i = 0; i < a.size(); i++) whole = whole && std::isfinite(a.data()[i]);
+    if (!whole) failures++, std::printf("%s: result %zu is not whole\n", name, part);
+    if (!same(a, *results[1][part])) failures++, std::printf("%s: two threads differ\n", name);
+    add_to_hash(a);
+  }
+}
+
+// The fused blocks on maps and a convolution of these shapes.
+void try_blocks(const Convolution& c, int32_t activation, int64_t least, bool shift) {
+  const int64_t inputs = c.n * c.input(), outputs = c.n * c.output(), maps = c.n * c.ci, sums = c.n * c.co;
+  const int64_t weights = c.kh * c.kw * (c.depthwise ? 1 : c.ci) * c.co, pooled = c.n * (c.h / 2) * (c.w / 2) * c.ci;
+  Array x(inputs, shift), added(inputs, shift), d(inputs, shift), k(weights, shift), y(outputs, shift);
+  Array dy(outputs, shift), center(maps, shift), gain(maps, shift), bias(maps, shift), coefficient(c.ci, shift);
+  Array mean(sums, shift), spread(sums, shift), level(sums, shift);
+  uint32_t seed = 1;
+  for (Array* array : {&x, &added, &d, &k, &y, &dy, &center, &gain, &bias, &coefficient, &mean, &spread, &level})
+    array->draw(seed++);
+  const fishnet::Norm norm{center.data(), gain.data(), bias.data(), coefficient.data(), activation};
+  const fishnet::MomentGradient moments{y.data(), mean.data(), spread.data(), level.data()};
+  const auto sums_at = [](auto& r, int at) {
+    return fishnet::NormGradient{r[at]->data(), r[at + 1]->data(), r[at + 2]->data()};
+  };
+  try_results("measured", {outputs, sums, sums, inputs, weights}, shift, [&](auto& r, const fishnet::Workers& workers) {
+    fishnet::convolve_measured(c, x.data(), k.data(), r[0]->data(), r[1]->data(), r[2]->data(), least, workers);
+    fishnet::convolve_measured_transposed(c, dy.data(), moments, k.data(), r[3]->data(), least, workers);
+    fishnet::convolve_measured_kernel_gradient(c, x.data(), dy.data(), moments, r[4]->data(), least, workers);
+  });
+  try_results("norm_act_conv", {outputs, sums, sums, inputs, weights, maps, maps, maps}, shift,
+              [&](auto& r, const fishnet::Workers& workers) {
+    fishnet::norm_act_convolve(c, x.data(), norm, k.data(), r[0]->data(), r[1]->data(), r[2]->data(), least, workers);
+    fishnet::norm_act_convolve_gradient(c, dy.data(), moments, x.data(), norm, k.data(), r[3]->data(), r[4]->data(),
+                                        sums_at(r, 5), least, workers);
+  });
+  try_results("norm_add_act", {inputs, inputs, inputs, inputs, inputs, maps, maps, maps, maps, maps, maps}, shift,
+              [&](auto& r, const fishnet::Workers&) {
+    for (int64_t n = 0; n < c.n; n++) {
+      const int64_t at = n * c.input(), pixels = c.h * c.w;
+      const fishnet::Norm of = norm.of(n, c.ci);
+      fishnet::norm_add_act(x.data() + at, nullptr, pixels, c.ci, of, r[0]->data() + at);
+      fishnet::norm_add_act(x.data() + at, added.data() + at, pixels, c.ci, of, r[1]->data() + at);
+      fishnet::norm_act_gradient(x.data() + at, d.data() + at, pixels, c.ci, of, r[2]->data() + at,
+                                 sums_at(r, 5).of(n, c.ci));
+      fishnet::norm_add_act_gradient(x.data() + at, added.data() + at, d.data() + at, pixels, c.ci, of,
+                                     r[3]->data() + at, r[4]->data() + at, sums_at(r, 8).of(n, c.ci));
+    }
+  });
+  if (c.h < 2 || c.w < 2) return;
+  try_results("norm_act_pool", {pooled, inputs, maps, maps, maps}, shift, [&](auto& r, const fishnet::Workers&) {
+    for (int64_t n = 0; n < c.n; n++) {
+      const int64_t at = n * c.input(), to = n * (c.h / 2) * (c.w / 2) * c.ci;
+      const fishnet::Norm of = norm.of(n, c.ci);
+      fishnet::norm_act_pool(x.data() + at, c.h, c.w, c.ci, of, r[0]->data() + to);
+      fishnet::norm_act_pool_gradient(x.data() + at, d.data() + to, c.h, c.w, c.ci, of, r[1]->data() + at,
+                                      sums_at(r, 2).of(n, c.ci));
+    }
+  });
+}
+
+#endif
 
 using Sizes = std::array<int64_t, 4>;
 
@@ -161,10 +267,27 @@ void try_checks() {
   expect("shapes do not fit each other", problem({2, 5, 5, 3}, {3, 3, 3, 4}, {2, 3, 4, 4}, plain, false));
 }
 
+// Help that fails: what a part throws reaches the caller, after all parts have ended.
+void try_helpers() {
+  Helpers helpers;
+  std::atomic<int64_t> ended{0};
+  try {
+    fishnet::each_part(helpers.workers(), 9, 0, [&](int64_t part) {
+      ended++;
+      if (part == 4) throw std::string("four");
+    });
+    expect("four", "");
+  } catch (const std::string& problem) {
+    expect("four", problem);
+  }
+  expect("9", std::to_string(ended));
+}
+
 }  // namespace
 
 int main() {
   try_checks();
+  try_helpers();
   const std::array<int64_t, 2> sizes[] = {{1, 1}, {2, 5}, {7, 3}, {8, 17}, {13, 6}, {33, 2}};
   const std::array<int64_t, 2> kernels[] = {{1, 1}, {2, 2}, {3, 3}, {5, 3}, {1, 7}, {7, 7}};
   const std::array<int64_t, 2> strides[] = {{1, 1}, {2, 2}, {1, 2}, {2, 1}};
@@ -189,10 +312,23 @@ int main() {
           try_case(dense, 0, turn % 2), tried++;
           if (winograd) try_case(dense, 1, turn % 2), tried++;
           try_case(depthwise, 0, turn % 2), tried++;
+#ifdef BLOCKS
+          if (turn % 3) continue;
+          try_blocks(dense, turn % fishnet::ACTIVATIONS, winograd, turn % 2), tried++;
+          try_blocks(depthwise, turn % fishnet::ACTIVATIONS, 0, turn % 2), tried++;
+#endif
         }
   for (auto [ci, co] : channels)  // every pair of channels by Winograd, over several strips of tiles
     for (int64_t h : {9, 20})
       try_case({2, h, 21, ci, 3, 3, co, h, 21, 1, 1, 1, 1, 1, 1, false}, 1, co % 2), tried++;
+  for (int64_t n : {8, 16, 33})  // batches whose kernel gradients are summed in parts
+    for (int64_t least : {0, 1}) {
+      try_case({n, 6, 5, 17, 3, 3, 20, 6, 5, 1, 1, 1, 1, 1, 1, false}, least, false), tried++;
+#ifdef BLOCKS
+      try_blocks({n, 6, 5, 17, 3, 3, 20, 6, 5, 1, 1, 1, 1, 1, 1, false}, 3, least, false), tried++;
+      try_blocks({n, 6, 5, 17, 3, 3, 17, 3, 3, 2, 2, 1, 1, 1, 1, true}, 1, 0, false), tried++;
+#endif
+    }
   std::printf("%ld cases, hash %016lx\n", long(tried), static_cast<unsigned long>(hash));
   return failures ? EXIT_FAILURE : EXIT_SUCCESS;
 }

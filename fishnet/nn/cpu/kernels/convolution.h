@@ -15,6 +15,7 @@ struct Convolution {
   Border border() const { return {top, bottom, left, right}; }
   int64_t input() const { return h * w * ci; }  // floats an image
   int64_t output() const { return oh * ow * co; }
+  int64_t products() const { return n * output() * kh * kw * (depthwise ? 1 : ci); }
 };
 
 // A run of `count` floats of an image, beside as many rows of a kernel.

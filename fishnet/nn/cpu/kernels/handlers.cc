@@ -10,15 +10,16 @@
 namespace {
 
 namespace ffi = xla::ffi;
+using Pool = ffi::ThreadPool;
 using In = ffi::Buffer<ffi::F32, 4>;
 using Out = ffi::ResultBuffer<ffi::F32, 4>;
 using Window = ffi::Span<const int64_t>;  // stride [h, w], padding [top, bottom, left, right]
 
-// Calls `work`, and turns what it throws into an error of XLA's.
+// Calls work(workers) with XLA's threads, and turns what it throws into an error of XLA's.
 template <class Work>
-ffi::Error guarded(Work work) {
+ffi::Error guarded(Pool& pool, Work work) {
   try {
-    work();
+    work(fishnet::Workers{pool.num_threads(), [&](std::function<void()> task) { pool.Schedule(std::move(task)); }});
     return ffi::Error::Success();
   } catch (const std::string& problem) {
     return ffi::Error::InvalidArgument("fishnet's convolution: " + problem);
@@ -35,24 +36,24 @@ bool same_shape(const A& a, const B& b) {
   return std::equal(x.begin(), x.end(), y.begin(), y.end());
 }
 
-ffi::Error Convolve(In x, In k, Out y, Window window, bool depthwise, int64_t winograd_from) {
-  return guarded([&] {
+ffi::Error Convolve(Pool pool, In x, In k, Out y, Window window, bool depthwise, int64_t winograd_from) {
+  return guarded(pool, [&](const fishnet::Workers& workers) {
     const auto c = fishnet::convolution_of(x.dimensions(), k.dimensions(), y->dimensions(), window, depthwise);
-    fishnet::convolve(c, x.typed_data(), k.typed_data(), y->typed_data(), winograd_from);
+    fishnet::convolve(c, x.typed_data(), k.typed_data(), y->typed_data(), winograd_from, workers);
   });
 }
 
-ffi::Error InputGradient(In dy, In k, Out dx, Window window, bool depthwise, int64_t winograd_from) {
-  return guarded([&] {
+ffi::Error InputGradient(Pool pool, In dy, In k, Out dx, Window window, bool depthwise, int64_t winograd_from) {
+  return guarded(pool, [&](const fishnet::Workers& workers) {
     const auto c = fishnet::convolution_of(dx->dimensions(), k.dimensions(), dy.dimensions(), window, depthwise);
-    fishnet::convolve_transposed(c, dy.typed_data(), k.typed_data(), dx->typed_data(), winograd_from);
+    fishnet::convolve_transposed(c, dy.typed_data(), k.typed_data(), dx->typed_data(), winograd_from, workers);
   });
 }
 
-ffi::Error KernelGradient(In x, In dy, Out dk, Window window, bool depthwise, int64_t winograd_from) {
-  return guarded([&] {
+ffi::Error KernelGradient(Pool pool, In x, In dy, Out dk, Window window, bool depthwise, int64_t winograd_from) {
+  return guarded(pool, [&](const fishnet::Workers& workers) {
     const auto c = fishnet::convolution_of(x.dimensions(), dk->dimensions(), dy.dimensions(), window, depthwise);
-    fishnet::convolve_kernel_gradient(c, x.typed_data(), dy.typed_data(), dk->typed_data(), winograd_from);
+    fishnet::convolve_kernel_gradient(c, x.typed_data(), dy.typed_data(), dk->typed_data(), winograd_from, workers);
   });
 }
 
@@ -87,60 +88,59 @@ fishnet::NormGradient sums_of(int64_t n, int64_t c, NumbersOut gain, NumbersOut 
   return {gain->typed_data(), shift->typed_data(), coefficient->typed_data()};
 }
 
-ffi::Error ConvolveMeasured(In x, In k, Out y, NumbersOut mean, NumbersOut var, Window window, bool depthwise,
-                            int64_t winograd_from) {
-  return guarded([&] {
+ffi::Error ConvolveMeasured(Pool pool, In x, In k, Out y, NumbersOut mean, NumbersOut var, Window window,
+                            bool depthwise, int64_t winograd_from) {
+  return guarded(pool, [&](const fishnet::Workers& workers) {
     const auto c = fishnet::convolution_of(x.dimensions(), k.dimensions(), y->dimensions(), window, depthwise);
     check_numbers(c.n, c.co, {mean->dimensions(), var->dimensions()});
     fishnet::convolve_measured(c, x.typed_data(), k.typed_data(), y->typed_data(), mean->typed_data(),
-                               var->typed_data(), winograd_from);
+                               var->typed_data(), winograd_from, workers);
   });
 }
 
-ffi::Error MeasuredInputGradient(In dy, In y, Numbers mean, Numbers spread, Numbers level, In k, Out dx, Window window,
-                                 bool depthwise, int64_t winograd_from) {
-  return guarded([&] {
+ffi::Error MeasuredInputGradient(Pool pool, In dy, In y, Numbers mean, Numbers spread, Numbers level, In k, Out dx,
+                                 Window window, bool depthwise, int64_t winograd_from) {
+  return guarded(pool, [&](const fishnet::Workers& workers) {
     const auto c = fishnet::convolution_of(dx->dimensions(), k.dimensions(), dy.dimensions(), window, depthwise);
-    fishnet::convolve_measured_transposed(c, dy.typed_data(), moments_of(c, dy, y, mean, spread, level),
-                                          k.typed_data(), dx->typed_data(), winograd_from);
+    fishnet::convolve_measured_transposed(c, dy.typed_data(), moments_of(c, dy, y, mean, spread, level), k.typed_data(),
+                                          dx->typed_data(), winograd_from, workers);
   });
 }
 
-ffi::Error MeasuredKernelGradient(In x, In dy, In y, Numbers mean, Numbers spread, Numbers level, Out dk,
+ffi::Error MeasuredKernelGradient(Pool pool, In x, In dy, In y, Numbers mean, Numbers spread, Numbers level, Out dk,
                                   Window window, bool depthwise, int64_t winograd_from) {
-  return guarded([&] {
+  return guarded(pool, [&](const fishnet::Workers& workers) {
     const auto c = fishnet::convolution_of(x.dimensions(), dk->dimensions(), dy.dimensions(), window, depthwise);
     fishnet::convolve_measured_kernel_gradient(c, x.typed_data(), dy.typed_data(),
                                                moments_of(c, dy, y, mean, spread, level), dk->typed_data(),
-                                               winograd_from);
+                                               winograd_from, workers);
   });
 }
 
-ffi::Error NormActConvolve(In x, Numbers center, Numbers gain, Numbers shift, Coefficient coefficient, Kind kind, In k,
-                           Out y, NumbersOut mean, NumbersOut var, Window window, bool depthwise,
+ffi::Error NormActConvolve(Pool pool, In x, Numbers center, Numbers gain, Numbers shift, Coefficient coefficient,
+                           Kind kind, In k, Out y, NumbersOut mean, NumbersOut var, Window window, bool depthwise,
                            int64_t winograd_from) {
-  return guarded([&] {
+  return guarded(pool, [&](const fishnet::Workers& workers) {
     const auto c = fishnet::convolution_of(x.dimensions(), k.dimensions(), y->dimensions(), window, depthwise);
     const auto norm = norm_of(c.n, c.ci, center, gain, shift, coefficient, kind);
     check_numbers(c.n, c.co, {mean->dimensions(), var->dimensions()});
-    fishnet::norm_act_convolve(c, x.typed_data(), norm, k.typed_data(), y->typed_data(),
-                                                        mean->typed_data(), var->typed_data(), winograd_from);
+    fishnet::norm_act_convolve(c, x.typed_data(), norm, k.typed_data(), y->typed_data(), mean->typed_data(),
+                               var->typed_data(), winograd_from, workers);
   });
 }
 
-ffi::Error NormActConvolveGradient(In dy, In y, Numbers mean, Numbers spread, Numbers level, In x, Numbers center,
-                                   Numbers gain, Numbers shift, Coefficient coefficient, Kind kind, In k, Out dx,
-                                   Out dk, NumbersOut d_gain, NumbersOut d_shift, NumbersOut d_coefficient,
-                                   Window window, bool depthwise, int64_t winograd_from) {
-  return guarded([&] {
+ffi::Error NormActConvolveGradient(Pool pool, In dy, In y, Numbers mean, Numbers spread, Numbers level, In x,
+                                   Numbers center, Numbers gain, Numbers shift, Coefficient coefficient, Kind kind,
+                                   In k, Out dx, Out dk, NumbersOut d_gain, NumbersOut d_shift,
+                                   NumbersOut d_coefficient, Window window, bool depthwise, int64_t winograd_from) {
+  return guarded(pool, [&](const fishnet::Workers& workers) {
     const auto c = fishnet::convolution_of(x.dimensions(), k.dimensions(), dy.dimensions(), window, depthwise);
     const auto norm = norm_of(c.n, c.ci, center, gain, shift, coefficient, kind);
     const auto moments = moments_of(c, dy, y, mean, spread, level);
     const auto sums = sums_of(c.n, c.ci, d_gain, d_shift, d_coefficient);
     if (!same_shape(x, *dx) || !same_shape(k, *dk)) throw std::string("a gradient has the shape of its array");
-    fishnet::norm_act_convolve_gradient(c, dy.typed_data(), moments, x.typed_data(), norm,
-                                                                 k.typed_data(), dx->typed_data(),
-                                                                 dk->typed_data(), sums, winograd_from);
+    fishnet::norm_act_convolve_gradient(c, dy.typed_data(), moments, x.typed_data(), norm, k.typed_data(),
+                                        dx->typed_data(), dk->typed_data(), sums, winograd_from, workers);
   });
 }
 
@@ -148,6 +148,7 @@ ffi::Error NormActConvolveGradient(In dy, In y, Numbers mean, Numbers spread, Nu
 struct Maps {
   int64_t n, h, w, c;
   int64_t floats() const { return h * w * c; }
+  int64_t work() const { return 32 * n * floats(); }  // an activation costs about as much as so many products
   int64_t pooled() const { return h / 2 * (w / 2) * c; }
 };
 
@@ -163,93 +164,100 @@ void check_pooled(const Maps& m, ffi::Span<const int64_t> pooled) {
     throw std::string("pooled maps have half the size");
 }
 
-ffi::Error NormActPool(In x, Numbers center, Numbers gain, Numbers shift, Coefficient coefficient, Kind kind, Out y) {
-  return guarded([&] {
+ffi::Error NormActPool(Pool pool, In x, Numbers center, Numbers gain, Numbers shift, Coefficient coefficient, Kind kind,
+                       Out y) {
+  return guarded(pool, [&](const fishnet::Workers& workers) {
     const Maps m = maps_of(x);
     const auto norm = norm_of(m.n, m.c, center, gain, shift, coefficient, kind);
     check_pooled(m, y->dimensions());
-    for (int64_t n = 0; n < m.n; n++)
+    fishnet::each_part(workers, m.n, m.work(), [&](int64_t n) {
       fishnet::norm_act_pool(x.typed_data() + n * m.floats(), m.h, m.w, m.c, norm.of(n, m.c),
-                                                      y->typed_data() + n * m.pooled());
+                             y->typed_data() + n * m.pooled());
+    });
   });
 }
 
-ffi::Error NormActPoolGradient(In dy, In x, Numbers center, Numbers gain, Numbers shift, Coefficient coefficient,
-                               Kind kind, Out dx, NumbersOut d_gain, NumbersOut d_shift, NumbersOut d_coefficient) {
-  return guarded([&] {
+ffi::Error NormActPoolGradient(Pool pool, In dy, In x, Numbers center, Numbers gain, Numbers shift,
+                               Coefficient coefficient, Kind kind, Out dx, NumbersOut d_gain, NumbersOut d_shift,
+                               NumbersOut d_coefficient) {
+  return guarded(pool, [&](const fishnet::Workers& workers) {
     const Maps m = maps_of(x);
     const auto norm = norm_of(m.n, m.c, center, gain, shift, coefficient, kind);
     const auto sums = sums_of(m.n, m.c, d_gain, d_shift, d_coefficient);
     check_pooled(m, dy.dimensions());
     if (!same_shape(x, *dx)) throw std::string("a gradient has the shape of its array");
-    for (int64_t n = 0; n < m.n; n++)
-      fishnet::norm_act_pool_gradient(
-          x.typed_data() + n * m.floats(), dy.typed_data() + n * m.pooled(), m.h, m.w, m.c, norm.of(n, m.c),
-          dx->typed_data() + n * m.floats(), sums.of(n, m.c));
+    fishnet::each_part(workers, m.n, m.work(), [&](int64_t n) {
+      fishnet::norm_act_pool_gradient(x.typed_data() + n * m.floats(), dy.typed_data() + n * m.pooled(), m.h, m.w, m.c,
+                                      norm.of(n, m.c), dx->typed_data() + n * m.floats(), sums.of(n, m.c));
+    });
   });
 }
 
-ffi::Error NormAct(In x, Numbers center, Numbers gain, Numbers shift, Coefficient coefficient, Kind kind, Out y) {
-  return guarded([&] {
+ffi::Error NormAct(Pool pool, In x, Numbers center, Numbers gain, Numbers shift, Coefficient coefficient, Kind kind,
+                   Out y) {
+  return guarded(pool, [&](const fishnet::Workers& workers) {
     const Maps m = maps_of(x);
     const auto norm = norm_of(m.n, m.c, center, gain, shift, coefficient, kind);
     if (!same_shape(x, *y)) throw std::string("an activation keeps the shape");
-    for (int64_t n = 0; n < m.n; n++)
+    fishnet::each_part(workers, m.n, m.work(), [&](int64_t n) {
       fishnet::norm_add_act(x.typed_data() + n * m.floats(), nullptr, m.h * m.w, m.c, norm.of(n, m.c),
                             y->typed_data() + n * m.floats());
+    });
   });
 }
 
-ffi::Error NormActGradient(In dy, In x, Numbers center, Numbers gain, Numbers shift, Coefficient coefficient,
+ffi::Error NormActGradient(Pool pool, In dy, In x, Numbers center, Numbers gain, Numbers shift, Coefficient coefficient,
                            Kind kind, Out dx, NumbersOut d_gain, NumbersOut d_shift, NumbersOut d_coefficient) {
-  return guarded([&] {
+  return guarded(pool, [&](const fishnet::Workers& workers) {
     const Maps m = maps_of(x);
     const auto norm = norm_of(m.n, m.c, center, gain, shift, coefficient, kind);
     const auto sums = sums_of(m.n, m.c, d_gain, d_shift, d_coefficient);
     if (!same_shape(x, dy) || !same_shape(x, *dx)) throw std::string("a gradient has the shape of its array");
-    for (int64_t n = 0; n < m.n; n++)
+    fishnet::each_part(workers, m.n, m.work(), [&](int64_t n) {
       fishnet::norm_act_gradient(x.typed_data() + n * m.floats(), dy.typed_data() + n * m.floats(), m.h * m.w, m.c,
                                  norm.of(n, m.c), dx->typed_data() + n * m.floats(), sums.of(n, m.c));
+    });
   });
 }
 
-ffi::Error NormAddAct(In x, Numbers center, Numbers gain, Numbers shift, In added, Coefficient coefficient, Kind kind,
-                      Out y) {
-  return guarded([&] {
+ffi::Error NormAddAct(Pool pool, In x, Numbers center, Numbers gain, Numbers shift, In added, Coefficient coefficient,
+                      Kind kind, Out y) {
+  return guarded(pool, [&](const fishnet::Workers& workers) {
     const Maps m = maps_of(x);
     const auto norm = norm_of(m.n, m.c, center, gain, shift, coefficient, kind);
     if (!same_shape(x, added) || !same_shape(x, *y)) throw std::string("what is added has the same shape");
-    for (int64_t n = 0; n < m.n; n++)
-      fishnet::norm_add_act(x.typed_data() + n * m.floats(),
-                                                     added.typed_data() + n * m.floats(), m.h * m.w, m.c,
-                                                     norm.of(n, m.c), y->typed_data() + n * m.floats());
+    fishnet::each_part(workers, m.n, m.work(), [&](int64_t n) {
+      fishnet::norm_add_act(x.typed_data() + n * m.floats(), added.typed_data() + n * m.floats(), m.h * m.w, m.c,
+                            norm.of(n, m.c), y->typed_data() + n * m.floats());
+    });
   });
 }
 
-ffi::Error NormAddActGradient(In dy, In x, Numbers center, Numbers gain, Numbers shift, In added,
+ffi::Error NormAddActGradient(Pool pool, In dy, In x, Numbers center, Numbers gain, Numbers shift, In added,
                               Coefficient coefficient, Kind kind, Out dx, Out d_added, NumbersOut d_gain,
                               NumbersOut d_shift, NumbersOut d_coefficient) {
-  return guarded([&] {
+  return guarded(pool, [&](const fishnet::Workers& workers) {
     const Maps m = maps_of(x);
     const auto norm = norm_of(m.n, m.c, center, gain, shift, coefficient, kind);
     const auto sums = sums_of(m.n, m.c, d_gain, d_shift, d_coefficient);
     if (!same_shape(x, added) || !same_shape(x, dy) || !same_shape(x, *dx) || !same_shape(x, *d_added))
       throw std::string("what is added has the same shape");
-    for (int64_t n = 0; n < m.n; n++)
-      fishnet::norm_add_act_gradient(
-          x.typed_data() + n * m.floats(), added.typed_data() + n * m.floats(), dy.typed_data() + n * m.floats(),
-          m.h * m.w, m.c, norm.of(n, m.c), dx->typed_data() + n * m.floats(), d_added->typed_data() + n * m.floats(),
-          sums.of(n, m.c));
+    fishnet::each_part(workers, m.n, m.work(), [&](int64_t n) {
+      fishnet::norm_add_act_gradient(x.typed_data() + n * m.floats(), added.typed_data() + n * m.floats(),
+                                     dy.typed_data() + n * m.floats(), m.h * m.w, m.c, norm.of(n, m.c),
+                                     dx->typed_data() + n * m.floats(), d_added->typed_data() + n * m.floats(),
+                                     sums.of(n, m.c));
+    });
   });
 }
 
 #define WINDOW Attr<Window>("window").Attr<bool>("depthwise").Attr<int64_t>("winograd_from")
-#define PRODUCT ffi::Ffi::Bind().Arg<In>().Arg<In>().Ret<In>().WINDOW
+#define PRODUCT BIND.Arg<In>().Arg<In>().Ret<In>().WINDOW
 #define NORM Arg<In>().Arg<Numbers>().Arg<Numbers>().Arg<Numbers>()
 #define ACTIVATION Arg<Coefficient>().Arg<Kind>()
 #define MOMENTS Arg<In>().Arg<In>().Arg<Numbers>().Arg<Numbers>().Arg<Numbers>()
 #define SUMS Ret<Numbers>().Ret<Numbers>().Ret<Numbers>()
-#define BIND ffi::Ffi::Bind()
+#define BIND ffi::Ffi::Bind().Ctx<Pool>()
 
 }  // namespace
 

@@ -3,6 +3,7 @@
 #pragma once
 #include "depthwise.h"
 #include "winograd.h"
+#include "workers.h"
 
 namespace fishnet {
 
@@ -138,7 +139,8 @@ struct Transposed {
   }
 };
 
-// dk, of all images: blocks of x with the border of `Forward`, and blocks of dy.
+// dk, of all images: blocks of x with the border of `Forward`, and blocks of dy. Images are summed in parts, by
+// whichever thread takes a part, and the parts in their order.
 struct KernelGradient {
   Convolution c;
   bool winograd;
@@ -146,31 +148,42 @@ struct KernelGradient {
   Extent extent;
   Tiling tiling;
   Valid valid;
-  float* sums;
+  int64_t parts;
+  float* sums;  // [part]
 
   KernelGradient(const Convolution& c, int64_t winograd_from)
       : c(c), winograd(takes_winograd(c, winograd_from)),
         border(winograd ? with_whole_tiles(c.border(), c.oh, c.ow) : c.border()), extent(extent_of(c.h, c.w, border)),
         tiling(tiling_of(extent.rows, extent.columns, c.oh, c.ow, c.ci, c.co)),
-        valid{extent.rows, extent.columns, c.ci, c.kh, c.kw, c.co, c.oh, c.ow, c.sh, c.sw},
-        sums(scratch(SUMS, floats())) {
-    fill_zeros(sums, floats());
-  }
+        valid{extent.rows, extent.columns, c.ci, c.kh, c.kw, c.co, c.oh, c.ow, c.sh, c.sw}, parts(parts_of(c.n)),
+        sums(scratch(SUMS, parts * floats())) {}
 
   // Least border of blocks of dy.
   Border dy_border() const { return winograd ? with_whole_tiles({}, c.oh, c.ow) : Border{}; }
 
+  // Calls work(n, part) for each image n and the sums that it is to be added to.
+  template <class Work>
+  void each_image(const Workers& workers, int64_t products, Work work) const {
+    each_part(workers, parts, products, [&](int64_t part) {
+      fill_zeros(sums + part * floats(), floats());
+      for (int64_t n = part * c.n / parts; n < (part + 1) * c.n / parts; n++) work(n, sums + part * floats());
+    });
+  }
+
   // `dy` is the first pixel behind the border, in blocks of this extent.
-  void add(const float* x, const float* dy, const Extent& of_dy) {
+  void add(const float* x, const float* dy, const Extent& of_dy, float* part) const {
     if (c.depthwise)
-      add_depthwise_gradient(valid, x, dy, of_dy.row(), of_dy.plane(), sums);
+      add_depthwise_gradient(valid, x, dy, of_dy.row(), of_dy.plane(), part);
     else if (winograd)
-      add_winograd_gradient(tiling, x, dy, of_dy.row(), of_dy.plane(), sums);
+      add_winograd_gradient(tiling, x, dy, of_dy.row(), of_dy.plane(), part);
     else
-      add_kernel_gradient(valid, x, dy, of_dy.row(), of_dy.plane(), sums);
+      add_kernel_gradient(valid, x, dy, of_dy.row(), of_dy.plane(), part);
   }
 
   void finish(float* dk) const {
+    for (int64_t part = 1; part < parts; part++)
+      for (int64_t i = 0; i < floats(); i += VL)
+        store(sums + i, load(sums + i) + load(sums + part * floats() + i));
     const int64_t pixels = c.kh * c.kw;
     if (c.depthwise) return unpack_depthwise(pixels, c.co, sums, dk);
     if (!winograd) return unpack_kernel(pixels, c.ci, c.co, sums, dk);
@@ -180,6 +193,8 @@ struct KernelGradient {
   }
 
  private:
+  // Few, for each costs as much memory traffic as the kernel has weights.
+  static int64_t parts_of(int64_t images) { return std::clamp<int64_t>(images / 8, 1, 4); }
   int64_t floats() const { return winograd ? 16 * padded(c.ci) * padded(c.co) : packed_floats(c); }
 };
 
