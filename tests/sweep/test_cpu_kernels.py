@@ -80,7 +80,7 @@ def test_they_are_the_default_where_they_can_be_had(swept, tmp_path):
     [
         (
             "auto",
-            ["training would be 2 to 3 times faster with fishnet's compiled kernels: there is no C++ compiler here"],
+            ["training would be 1.7 to 3 times faster with fishnet's compiled kernels: there is no C++ compiler here"],
         ),
         ("off", []),  # the user knows
     ],

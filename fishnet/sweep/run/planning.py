@@ -28,7 +28,7 @@ from fishnet.sweep.spec.validation import check_selection, has_convolutions, sel
 from fishnet.sweep.store.finished import Result, bad_table, check_data, finished_before
 from fishnet.sweep.store.folder import changed_setting, times
 
-SLOWER = "training would be 2 to 3 times faster with fishnet's compiled kernels: {}"  # measured: benchmarks/README.md
+SLOWER = "training would be 1.7 to 3 times faster with fishnet's compiled kernels: {}"  # measured: benchmarks/README.md
 UNMEASURED = (
     "frozen batch norms of which neither a trunk nor pretraining has statistics ({}) have statistics of mean 0 and "
     "variance 1, with which they normalize nothing; freeze trunk/* (or norm_0/*) freezes parameters alone"
