@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from fishnet.errors import UserError
 from fishnet.nn import conv_implementations
 from fishnet.nn.conv_implementations import default_lowering
 from fishnet.nn.cpu import library
+from fishnet.nn.cpu.compiler import Unavailable
 from fishnet.sweep import Recipe, Sweep, load_run, run_sweep
 from fishnet.sweep.run import planning
 from fishnet.sweep.run.progress import Display
@@ -36,6 +40,23 @@ def test_a_lane_equals_its_solo_run_and_other_lowerings_nearly(swept, tmp_path):
     run_sweep(solo, tmp_path / "other", lowering="gemm", devices=1)
     losses = [pd.read_parquet(tmp_path / name / "curves.parquet")["train_loss"] for name in ("alone", "other")]
     np.testing.assert_allclose(*losses, rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_instruction_sets_train_the_same_bits(kernels, tmp_path):
+    """Whole runs, by the same XLA, in a process for each variant."""
+    names = [name for name in library.CHOICES if name.startswith("avx")]
+    for name in names:
+        try:
+            library.choose_variant(name)
+        except Unavailable as reason:
+            pytest.skip(str(reason))
+        words = "--task synthetic --image-size 16 --model resnet --widths 8-24 --depth 1 --epochs 2 --seeds 1 --quiet"
+        axes = ["--axis", "activation=relu,gelu", "--axis", "norm=batch,group", "--out", str(tmp_path / name)]
+        command = [sys.executable, "-m", "experiments.ablation", *words.split(), *axes]
+        subprocess.run(command, env=os.environ | {library.VARIABLE: name}, check=True, capture_output=True)
+        assert planned_lowerings(tmp_path / name) == ["cpu_kernels"]
+    assert_same_results(*(tmp_path / name for name in names))
 
 
 def test_a_loaded_network_needs_no_kernels(swept):
