@@ -25,6 +25,8 @@ def test_every_lane_learns_something_else(together):
         check_recipe(recipe)
         ends.setdefault(state[2]["head"]["kernel"].tobytes(), {})[recipe] = lane
     alike = [list(lanes.values()) for lanes in ends.values() if len(lanes) > 1]
+    # Momentum adds its weight decay to the gradient as a penalty does: they may or may not round alike.
+    alike = [lanes for lanes in alike if lanes != [{"weight_decay": 0.1}, {"l2": 0.1}]]
     # Only between epochs is plateau anything but constant.
     assert alike == [[{"schedule": "constant"}, {"schedule": "plateau"}]]
 
