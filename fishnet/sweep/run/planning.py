@@ -111,6 +111,7 @@ def plan_layouts(
     """
     inputs, used, choice, choices = job.inputs, job.used, job.choice, None
     check_selection([run.recipe for run in inputs.runs], inputs.tasks, job.sweep.stopping)
+    trunks = inputs.trunks  # what is wrong with them is said before kernels are compiled
     timings: list[Mapping[str, float]] = []
     notes: list[str] = []
     if found and found.get("plan"):
@@ -121,11 +122,11 @@ def plan_layouts(
     if choices is None and choice.lane_width == "auto":
         tuned = autotune_layouts(inputs.runs, inputs.tasks, choice.lowering, used, job.display.stage, job.interrupt)
         choices, timings = [layout.choice for layout in tuned], [layout.timings for layout in tuned]
-    layouts = make_layouts(inputs.runs, inputs.tasks, used, choice, choices, inputs.trunks)
+    layouts = make_layouts(inputs.runs, inputs.tasks, used, choice, choices, trunks)
     check_kernels([layout.cohort.config.lowering for layout in layouts], used, job.display)
     notes += [*job.sweep.samples.notes, *dict.fromkeys(note for task in inputs.tasks.values() for note in task.notes)]
     notes += selection_notes(inputs.tasks.values())
-    if names := frozen_unmeasured([layout.cohort for layout in layouts], inputs.trunks):
+    if names := frozen_unmeasured([layout.cohort for layout in layouts], trunks):
         notes.append(UNMEASURED.format(", ".join(names)))
     if found is None:
         for number, layout in enumerate(layouts):
